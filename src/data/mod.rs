@@ -1,0 +1,54 @@
+//! Images and labels from disk: what a data set is, and how its name on the command line opens one.
+
+use std::sync::Arc;
+
+use crate::error::Result;
+
+/// An 8-bit RGB image; row-major, channels last: pixel (x, y) begins at byte `3 * (y * width + x)`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RgbImage {
+    /// Pixels per row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// `3 * width * height` bytes.
+    pub pixels: Vec<u8>,
+}
+
+/// Label of a sample whose class is not known.
+pub const UNKNOWN_LABEL: i64 = -1;
+
+/// Which part of a data set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// What a network is trained on.
+    Train,
+    /// What it is tested on.
+    Test,
+}
+
+/// A data set: samples 0..len, each an image and a label, in an order that never changes.
+pub trait Dataset: Send + Sync + std::fmt::Debug {
+    /// Number of samples.
+    fn len(&self) -> usize;
+    /// Whether there are none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+    /// Names of the classes, by label; empty if the samples have no labels.
+    fn class_names(&self) -> &[String];
+    /// Class of a sample, in 0..class_names().len(), or [`UNKNOWN_LABEL`].
+    fn label(&self, index: usize) -> i64;
+    /// The image of a sample, as stored (any size), RGB.
+    ///
+    /// # Errors
+    /// The file vanished, is unreadable or not an image; the message names it.
+    fn image(&self, index: usize) -> Result<RgbImage>;
+    /// What a person would call the sample: a file name, or the record number.
+    fn sample_name(&self, index: usize) -> String {
+        index.to_string()
+    }
+}
+
+/// A data set many threads read from.
+pub type SharedDataset = Arc<dyn Dataset>;

@@ -1,0 +1,1 @@
+//! Feature caches: one pass of a checkpoint over a data set, kept as plain `.npy` files.

@@ -1,0 +1,37 @@
+//! Residua trains ResNets with its own kernels and says what the trained network does not know.
+//!
+//! The layers, from the top down; a module uses only modules below it (`tests/architecture.rs` holds it so):
+//!
+//! | layer | modules |
+//! |---|---|
+//! | command line | [`cli`] |
+//! | whole experiments | [`recipe`] |
+//! | what a user asks for | [`train`], [`features`], [`ood`], [`collapse`], [`report`] |
+//! | what comes from and goes to disk | [`data`], [`checkpoint`] |
+//! | networks | [`nn`] |
+//! | gradients | [`autograd`] |
+//! | what runs | [`plan`] |
+//! | operations | [`ops`] |
+//! | hardware | [`backend`] |
+//! | common ground | [`error`], [`files`], [`rng`], [`tensor`] |
+
+pub mod autograd;
+pub mod backend;
+pub mod checkpoint;
+pub mod cli;
+pub mod collapse;
+pub mod data;
+pub mod error;
+pub mod features;
+pub mod files;
+pub mod nn;
+pub mod ood;
+pub mod ops;
+pub mod plan;
+pub mod recipe;
+pub mod report;
+pub mod rng;
+pub mod tensor;
+pub mod train;
+
+pub use error::{Error, Result};
