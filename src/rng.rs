@@ -48,9 +48,7 @@ pub struct Stream {
 impl Stream {
     /// The stream named by a seed and a path of words.
     pub fn new(seed: u64, path: &[u64]) -> Stream {
-        let key = path
-            .iter()
-            .fold(mix(seed), |key, word| mix(key.wrapping_add(word.wrapping_mul(GOLDEN))));
+        let key = path.iter().fold(mix(seed), |key, word| mix(key.wrapping_add(word.wrapping_mul(GOLDEN))));
         Stream { key }
     }
 
@@ -120,7 +118,8 @@ mod tests {
     fn normal_numbers_have_mean_zero_and_variance_one() {
         let stream = Stream::for_purpose(1, Purpose::Synthetic, &[]);
         let n = 100_000;
-        let (sum, squares) = (0..n).map(|i| stream.normal(i)).fold((0.0, 0.0), |(s, q), x| (s + x, q + x * x));
+        let (sum, squares) =
+            (0..n).map(|i| stream.normal(i)).fold((0.0, 0.0), |(s, q), x| (s + x, q + x * x));
         assert!((sum / n as f64).abs() < 0.02 && (squares / n as f64 - 1.0).abs() < 0.02);
     }
 }

@@ -1,6 +1,75 @@
-//! cli
+//! The command line: one file per verb; each parses, calls the library, prints. No arithmetic here.
 
-/// Runs the command line and returns the process exit code.
-pub fn main() -> std::process::ExitCode {
-    std::process::ExitCode::SUCCESS
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::error::Result;
+
+mod completions;
+
+/// Train ResNets with hand-written kernels and measure what they do not know.
+#[derive(Debug, Parser)]
+#[command(name = "residua", version, about, propagate_version = true, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Flags that every verb understands.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// Number of CPU threads; 0 uses every core
+    #[arg(long, global = true, default_value_t = 0, value_name = "N", help_heading = "Common options")]
+    pub threads: usize,
+    /// Print results and errors only, no progress
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub quiet: bool,
+    /// Print the result as JSON on standard output
+    #[arg(long, global = true, help_heading = "Common options")]
+    pub json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Print a completion script for a shell
+    Completions(completions::Arguments),
+}
+
+/// Runs the command line and returns the process exit code: 0 done, 1 failed, 2 wrong use.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            let _ = error.print();
+            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+        }
+    };
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::from(error.exit_code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let common = &cli.common;
+    if common.threads > 0 {
+        // Only the first call in a process has an effect, and this is it.
+        let _ = rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global();
+    }
+    match cli.verb {
+        Verb::Completions(arguments) => completions::run(&arguments),
+    }
+}
+
+/// Writes lines to standard output; a closed pipe (`| head`) is not an error.
+pub fn print(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
