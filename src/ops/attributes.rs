@@ -1,0 +1,221 @@
+//! The fixed numbers of each operation: extents, strides, constants. Tensors come separately, as operands.
+
+/// A 2-d convolution (cross-correlation, as in every deep-learning library), without bias.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Conv2d {
+    /// Images in the batch.
+    pub batch: usize,
+    /// Input rows.
+    pub height: usize,
+    /// Input columns.
+    pub width: usize,
+    /// Input channels.
+    pub in_channels: usize,
+    /// Output channels.
+    pub out_channels: usize,
+    /// Filter rows.
+    pub filter_height: usize,
+    /// Filter columns.
+    pub filter_width: usize,
+    /// Step between neighbouring outputs, in both directions; at least 1.
+    pub stride: usize,
+    /// Zero rows and columns around the input, on every side.
+    pub padding: usize,
+}
+
+impl Conv2d {
+    /// Output rows.
+    pub fn out_height(&self) -> usize {
+        (self.height + 2 * self.padding - self.filter_height) / self.stride + 1
+    }
+
+    /// Output columns.
+    pub fn out_width(&self) -> usize {
+        (self.width + 2 * self.padding - self.filter_width) / self.stride + 1
+    }
+
+    /// Output positions in the whole batch: rows of the implicit matrix product.
+    pub fn out_pixels(&self) -> usize {
+        self.batch * self.out_height() * self.out_width()
+    }
+
+    /// Elements of one filter: filter rows x filter columns x input channels.
+    pub fn filter_elements(&self) -> usize {
+        self.filter_height * self.filter_width * self.in_channels
+    }
+
+    /// Floating-point operations of one pass (forward, input gradient or weight gradient), two per multiply-add.
+    pub fn flop(&self) -> f64 {
+        2.0 * self.out_pixels() as f64 * self.out_channels as f64 * self.filter_elements() as f64
+    }
+}
+
+/// A convolution in inference, with its epilogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Conv2dInference {
+    /// The convolution.
+    pub conv: Conv2d,
+    /// Whether negative results become zero.
+    pub relu: bool,
+}
+
+/// The gradient of a convolution with respect to its input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Conv2dGradient {
+    /// The forward convolution.
+    pub conv: Conv2d,
+    /// Whether the result is added to what `dx` holds (the gradient that came along a shortcut) or replaces it.
+    pub accumulate: bool,
+}
+
+/// A matrix of activations seen as rows (batch x height x width) of channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rows {
+    /// Number of rows.
+    pub rows: usize,
+    /// Elements in a row.
+    pub channels: usize,
+}
+
+/// Batch normalisation over the rows of a matrix (Ioffe & Szegedy 2015), with PyTorch's conventions.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BatchNorm {
+    /// Extent of the input.
+    pub extent: Rows,
+    /// Added to the variance under the square root (PyTorch: 1e-5).
+    pub epsilon: f64,
+    /// Weight of the new batch in the running statistics (PyTorch: 0.1).
+    pub momentum: f64,
+}
+
+/// The per-channel affine map that applies a batch normalisation, with an optional rectifier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ScaleBias {
+    /// Extent of the input.
+    pub extent: Rows,
+    /// Whether negative results become zero.
+    pub relu: bool,
+}
+
+/// The gradient of batch normalisation, optionally through the rectifier behind it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BatchNormGradient {
+    /// Extent of the input.
+    pub extent: Rows,
+    /// Whether `dy` is the gradient behind a rectifier: it then counts only where `scale * x + bias > 0`.
+    pub relu: bool,
+    /// Whether mean and variance were constants (eval mode) and pass no gradient.
+    pub frozen: bool,
+}
+
+/// A square pooling window over an NHWC tensor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Pool {
+    /// Images in the batch.
+    pub batch: usize,
+    /// Input rows.
+    pub height: usize,
+    /// Input columns.
+    pub width: usize,
+    /// Channels.
+    pub channels: usize,
+    /// Rows and columns of the window.
+    pub window: usize,
+    /// Step between windows.
+    pub stride: usize,
+    /// Rows and columns around the input that never win.
+    pub padding: usize,
+}
+
+impl Pool {
+    /// Output rows.
+    pub fn out_height(&self) -> usize {
+        (self.height + 2 * self.padding - self.window) / self.stride + 1
+    }
+
+    /// Output columns.
+    pub fn out_width(&self) -> usize {
+        (self.width + 2 * self.padding - self.window) / self.stride + 1
+    }
+}
+
+/// A fully connected layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Linear {
+    /// Samples.
+    pub batch: usize,
+    /// Inputs per sample.
+    pub inputs: usize,
+    /// Outputs per sample.
+    pub outputs: usize,
+}
+
+/// Softmax and cross-entropy, averaged over the batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CrossEntropy {
+    /// Samples.
+    pub batch: usize,
+    /// Classes.
+    pub classes: usize,
+    /// Share of the target spread evenly over all classes (PyTorch's `label_smoothing`).
+    pub smoothing: f64,
+}
+
+/// He et al.'s parameter-free shortcut (option A): every second pixel, new channels filled with zeros on both sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ShortcutA {
+    /// Images in the batch.
+    pub batch: usize,
+    /// Input rows.
+    pub height: usize,
+    /// Input columns.
+    pub width: usize,
+    /// Input channels.
+    pub in_channels: usize,
+    /// Output channels; the first `(out - in) / 2` are zero, then come the input's.
+    pub out_channels: usize,
+    /// Step between the pixels that are kept.
+    pub stride: usize,
+}
+
+impl ShortcutA {
+    /// Output rows: those of `x[::stride]`.
+    pub fn out_height(&self) -> usize {
+        self.height.div_ceil(self.stride)
+    }
+
+    /// Output columns.
+    pub fn out_width(&self) -> usize {
+        self.width.div_ceil(self.stride)
+    }
+}
+
+/// Stochastic gradient descent (PyTorch's `SGD`, dampening 0).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sgd {
+    /// Number of parameters.
+    pub elements: usize,
+    /// Decay of the velocity.
+    pub momentum: f64,
+    /// Whether to look ahead along the velocity.
+    pub nesterov: bool,
+    /// L2 penalty added to the gradient.
+    pub weight_decay: f64,
+}
+
+/// Adam and AdamW (PyTorch's formulas).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Adam {
+    /// Number of parameters.
+    pub elements: usize,
+    /// Decay of the first moment.
+    pub beta1: f64,
+    /// Decay of the second moment.
+    pub beta2: f64,
+    /// Added to the root of the second moment.
+    pub epsilon: f64,
+    /// L2 penalty added to the gradient, or, when decoupled, shrinkage of the parameter itself.
+    pub weight_decay: f64,
+    /// Decoupled weight decay (AdamW).
+    pub decoupled: bool,
+}

@@ -1,0 +1,269 @@
+//! The list of operations, and what is generated from it.
+
+use super::{
+    Access, Adam, BatchNorm, BatchNormGradient, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
+    Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA,
+};
+use crate::error::Result;
+use crate::tensor::{DType, HostValues, Span};
+
+macro_rules! access {
+    (read) => {
+        Access::Read
+    };
+    (write) => {
+        Access::Write
+    };
+    (update) => {
+        Access::Update
+    };
+}
+
+macro_rules! operations {
+    ($( $(#[$doc:meta])* $method:ident = $variant:ident($attributes:ty) { $($operand:ident: $access:ident),* $(,)? } )*) => {
+        /// A device that computes: memory, and every operation on it.
+        ///
+        /// All methods may return before the work is done; [`Backend::synchronise`] and the `read_*` methods wait.
+        /// The same operands give the same bits, whatever the number of threads.
+        pub trait Backend: Send + Sync {
+            /// One flat piece of device memory.
+            type Memory: Send;
+
+            /// A name for people: "cpu, f32, 2 threads".
+            fn name(&self) -> String;
+
+            /// The type of activations, parameters and gradients.
+            fn dtype(&self) -> DType;
+
+            /// Allocates zeroed memory.
+            ///
+            /// # Errors
+            /// Not enough memory.
+            fn allocate(&self, bytes: usize) -> Result<Self::Memory>;
+
+            /// Copies host values to a span, converting floating-point types.
+            ///
+            /// # Errors
+            /// The device failed.
+            fn write(&self, memory: &mut Self::Memory, to: Span, values: HostValues<'_>) -> Result<()>;
+
+            /// Copies a floating-point span to the host.
+            ///
+            /// # Errors
+            /// The device failed.
+            fn read_f32(&self, memory: &Self::Memory, from: Span, values: &mut [f32]) -> Result<()>;
+
+            /// Copies a floating-point span to the host in double precision.
+            ///
+            /// # Errors
+            /// The device failed.
+            fn read_f64(&self, memory: &Self::Memory, from: Span, values: &mut [f64]) -> Result<()>;
+
+            /// Copies an integer span to the host.
+            ///
+            /// # Errors
+            /// The device failed.
+            fn read_i32(&self, memory: &Self::Memory, from: Span, values: &mut [i32]) -> Result<()>;
+
+            /// Waits until all work is done.
+            ///
+            /// # Errors
+            /// The device failed.
+            fn synchronise(&self) -> Result<()>;
+
+            /// Bytes of scratch memory a call wants; the plan reserves them for its duration.
+            fn workspace_bytes(&self, call: &Call<()>) -> usize;
+
+            $(
+                $(#[$doc])*
+                ///
+                /// # Errors
+                /// The device failed.
+                #[allow(clippy::too_many_arguments)]
+                fn $method(
+                    &self,
+                    memory: &mut Self::Memory,
+                    attributes: &$attributes,
+                    $($operand: Span,)*
+                    workspace: Span,
+                ) -> Result<()>;
+            )*
+        }
+
+        /// An operation with its operands; `B` names a buffer (in a plan), a place in memory, or nothing.
+        ///
+        /// The variants are documented at the [`Backend`] methods of the same names.
+        #[derive(Debug, Clone, Copy, PartialEq)]
+        #[allow(missing_docs)]
+        pub enum Call<B> {
+            $( $variant { attributes: $attributes, $($operand: B),* }, )*
+        }
+
+        impl<B: Copy> Call<B> {
+            /// The operation's name.
+            pub fn name(&self) -> &'static str {
+                match self { $( Call::$variant { .. } => stringify!($method), )* }
+            }
+
+            /// The operands with their names and how they are used.
+            pub fn operands(&self) -> Vec<(&'static str, B, Access)> {
+                match *self {
+                    $( Call::$variant { attributes: _, $($operand),* } =>
+                        vec![$((stringify!($operand), $operand, access!($access))),*], )*
+                }
+            }
+
+            /// The same call with other operands.
+            #[allow(unused_mut)]
+            pub fn map<C>(&self, mut f: impl FnMut(B) -> C) -> Call<C> {
+                match *self {
+                    $( Call::$variant { attributes, $($operand),* } =>
+                        Call::$variant { attributes, $($operand: f($operand)),* }, )*
+                }
+            }
+        }
+
+        impl Call<Span> {
+            /// Carries the call out.
+            ///
+            /// # Errors
+            /// The device failed.
+            pub fn run<D: Backend>(&self, backend: &D, memory: &mut D::Memory, workspace: Span) -> Result<()> {
+                match *self {
+                    $( Call::$variant { ref attributes, $($operand),* } =>
+                        backend.$method(memory, attributes, $($operand,)* workspace), )*
+                }
+            }
+        }
+    };
+}
+
+operations! {
+    /// Convolution: `y[n,p,q,k] = sum over r,s,c of x[n, p*stride + r - padding, q*stride + s - padding, c] *
+    /// weight[k,r,s,c]`, zero outside the input.
+    ///
+    /// x (batch, height, width, in_channels), weight KRSC, y (batch, out_height, out_width, out_channels).
+    conv2d_forward = Conv2dForward(Conv2d) { x: read, weight: read, y: write }
+
+    /// Convolution with the bias, optional rectifier of inference: `y = act(conv(x, weight) + bias[k])`.
+    conv2d_bias = Conv2dBias(Conv2dInference) { x: read, weight: read, bias: read, y: write }
+
+    /// The same with a residual: `y = act(conv(x, weight) + bias[k] + residual)`; residual has y's shape.
+    conv2d_bias_residual = Conv2dBiasResidual(Conv2dInference) {
+        x: read, weight: read, bias: read, residual: read, y: write,
+    }
+
+    /// Gradient of a convolution with respect to its input:
+    /// `dx[n,h,w,c] (+)= sum over k and the outputs (p,q) that saw (h,w) of dy[n,p,q,k] * weight[k,r,s,c]`.
+    conv2d_input_gradient = Conv2dInputGradient(Conv2dGradient) { dy: read, weight: read, dx: update }
+
+    /// Gradient of a convolution with respect to its weight:
+    /// `dweight[k,r,s,c] = sum over n,p,q of x[n, p*stride + r - padding, q*stride + s - padding, c] * dy[n,p,q,k]`.
+    conv2d_weight_gradient = Conv2dWeightGradient(Conv2d) { x: read, dy: read, dweight: write }
+
+    /// Statistics of a batch for batch normalisation, and the affine map they give.
+    ///
+    /// `mean` and biased variance over the rows (merged stably, never E[x²] − E[x]²), `inverse_std = 1/sqrt(var + epsilon)`,
+    /// `scale = gamma * inverse_std`, `bias = beta - mean * scale`; the running statistics move by `momentum` towards the
+    /// mean and the **unbiased** variance, as PyTorch's do. All operands but x are (channels).
+    batch_norm_statistics = BatchNormStatistics(BatchNorm) {
+        x: read, gamma: read, beta: read, mean: write, inverse_std: write, scale: write, bias: write,
+        running_mean: update, running_variance: update,
+    }
+
+    /// The affine map of batch normalisation in eval mode, from running statistics: `inverse_std`, `scale`, `bias`.
+    batch_norm_frozen = BatchNormFrozen(BatchNorm) {
+        gamma: read, beta: read, running_mean: read, running_variance: read,
+        inverse_std: write, scale: write, bias: write,
+    }
+
+    /// Folds a batch normalisation in eval mode into the convolution before it:
+    /// `folded[k,..] = weight[k,..] * gamma[k] / sqrt(running_variance[k] + epsilon)`, `bias[k] = beta[k] - running_mean[k] *
+    /// gamma[k] / sqrt(..)`. `extent.rows` is the number of output channels, `extent.channels` the elements of one filter.
+    batch_norm_fold = BatchNormFold(BatchNorm) {
+        weight: read, gamma: read, beta: read, running_mean: read, running_variance: read,
+        folded: write, bias: write,
+    }
+
+    /// `y = act(scale * x + bias)`, scale and bias per channel.
+    scale_bias = ScaleBiasForward(ScaleBias) { x: read, scale: read, bias: read, y: write }
+
+    /// `y = act(scale * x + bias + residual)`.
+    scale_bias_residual = ScaleBiasResidual(ScaleBias) { x: read, scale: read, bias: read, residual: read, y: write }
+
+    /// First half of the gradient of batch normalisation: with `d = dy`, zero where a rectifier cut,
+    /// `dbeta = sum of d`, `dgamma = sum of d * (x - mean) * inverse_std` over the rows.
+    batch_norm_reduce = BatchNormReduce(BatchNormGradient) {
+        dy: read, x: read, scale: read, bias: read, mean: read, inverse_std: read, dgamma: write, dbeta: write,
+    }
+
+    /// Second half: `dx = scale * (d - dbeta/rows - x̂ * dgamma/rows)` with `x̂ = (x - mean) * inverse_std`;
+    /// frozen: `dx = scale * d`.
+    batch_norm_input_gradient = BatchNormInputGradient(BatchNormGradient) {
+        dy: read, x: read, scale: read, bias: read, mean: read, inverse_std: read, dgamma: read, dbeta: read,
+        dx: write,
+    }
+
+    /// `y = max(x, 0)`.
+    relu = Relu(Rows) { x: read, y: write }
+
+    /// `dx = dy` where `y > 0`, else 0.
+    relu_gradient = ReluGradient(Rows) { y: read, dy: read, dx: write }
+
+    /// `y = a + b`.
+    add = Add(Rows) { a: read, b: read, y: write }
+
+    /// `y += x`.
+    accumulate = Accumulate(Rows) { x: read, y: update }
+
+    /// Maximum over a window; `argmax` holds the position `h * width + w` of the first maximum in row-major order
+    /// (PyTorch's choice among ties). NaN wins.
+    max_pool = MaxPool(Pool) { x: read, y: write, argmax: write }
+
+    /// `dx` receives each `dy` at the position of its maximum, summed where windows overlap, zero elsewhere.
+    max_pool_gradient = MaxPoolGradient(Pool) { dy: read, argmax: read, dx: write }
+
+    /// Mean over all pixels: x (batch, height, width, channels) to y (batch, channels). Only `batch`, `height`, `width` and
+    /// `channels` of the attributes count.
+    global_average_pool = GlobalAveragePool(Pool) { x: read, y: write }
+
+    /// `dx[n,h,w,c] = dy[n,c] / (height * width)`.
+    global_average_pool_gradient = GlobalAveragePoolGradient(Pool) { dy: read, dx: write }
+
+    /// `y = x weightᵀ + bias`: x (batch, inputs), weight (outputs, inputs), bias (outputs), y (batch, outputs).
+    linear = LinearForward(Linear) { x: read, weight: read, bias: read, y: write }
+
+    /// `dx = dy weight`.
+    linear_input_gradient = LinearInputGradient(Linear) { dy: read, weight: read, dx: write }
+
+    /// `dweight = dyᵀ x`, `dbias = sum over the batch of dy`.
+    linear_weight_gradient = LinearWeightGradient(Linear) { x: read, dy: read, dweight: write, dbias: write }
+
+    /// Softmax cross-entropy, forward and backward in one pass.
+    ///
+    /// logits (batch, classes), labels (batch, i32). `loss[n] = -sum over c of t[c] * log_softmax(logits[n])[c]` with
+    /// `t = (1 - smoothing) * onehot + smoothing / classes`; `prediction[n]` is the first largest logit;
+    /// `dlogits = (softmax - t) / batch`, the gradient of the **mean** loss.
+    softmax_cross_entropy = SoftmaxCrossEntropy(CrossEntropy) {
+        logits: read, labels: read, loss: write, prediction: write, dlogits: write,
+    }
+
+    /// Option A shortcut: `y[n,p,q,(out-in)/2 + c] = x[n, p*stride, q*stride, c]`, other channels zero.
+    shortcut_a = ShortcutAForward(ShortcutA) { x: read, y: write }
+
+    /// Its gradient: `dx` is zero but at the pixels that were kept.
+    shortcut_a_gradient = ShortcutAGradient(ShortcutA) { dy: read, dx: write }
+
+    /// One step of SGD: `g = gradient + weight_decay * p; v = momentum * v + g; p -= lr * (nesterov ? g + momentum * v : v)`.
+    ///
+    /// `hyper[0]` is the learning rate: numbers that change from step to step live in memory, so that a captured graph
+    /// can be replayed. A velocity of zeros gives PyTorch's first step. Without momentum the velocity is not touched.
+    sgd = SgdStep(Sgd) { parameters: update, gradients: read, velocity: update, hyper: read }
+
+    /// One step of Adam or AdamW.
+    ///
+    /// `hyper = [lr, 1 - beta1^t, sqrt(1 - beta2^t)]`; `m += (1-beta1)(g - m)`, `v = beta2 v + (1-beta2) g²`,
+    /// `p -= lr / hyper[1] * m / (sqrt(v) / hyper[2] + epsilon)`; weight decay joins g, or, decoupled, shrinks p by
+    /// `1 - lr * weight_decay` first.
+    adam = AdamStep(Adam) { parameters: update, gradients: read, first: update, second: update, hyper: read }
+}
