@@ -1,1 +1,3 @@
-//! ood
+//! Out-of-distribution detection: fits, scores, and what they are worth.
+
+pub mod metrics;
