@@ -1,1 +1,216 @@
-//! autograd
+//! The tape: it records operations as they are called and walks back over them for the gradients.
+//!
+//! Nothing is computed while a tape is recorded. Recording appends calls to a [`Plan`]; [`Tape::backward`] appends the
+//! calls of the gradient; the plan is what runs, once per step. Each differentiable operation is one file: what it
+//! records forward, and what it records backward.
+//!
+//! A gradient belongs to a buffer. A buffer used twice (a block's input feeds both its convolution and its shortcut)
+//! receives two contributions: operations that can add in place do ([`Backward::destination`]), others hand over a
+//! finished gradient ([`Backward::give`]).
+
+mod add;
+mod batch_norm;
+mod conv2d;
+mod conv_batch_norm;
+mod linear;
+mod pool;
+mod relu;
+mod shortcut_a;
+mod softmax_cross_entropy;
+
+use std::collections::HashMap;
+
+pub use batch_norm::{BatchNormOptions, BatchNormParameters, Statistics};
+pub use softmax_cross_entropy::Loss;
+
+use crate::ops::{Call, Rows};
+use crate::plan::{BufferId, Home, Plan};
+use crate::tensor::{DType, Shape, Span};
+
+/// A value on the tape.
+#[derive(Debug, Clone, Copy)]
+pub struct Var {
+    /// The buffer that holds it.
+    pub buffer: BufferId,
+    /// Its extents.
+    pub shape: Shape,
+    /// Whether a gradient should reach it.
+    pub differentiable: bool,
+}
+
+/// A parameter: persistent memory for its value and, unless it is frozen or only used for inference, its gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parameter {
+    /// Where the value lies.
+    pub value: Span,
+    /// Where the gradient is written.
+    pub gradient: Option<Span>,
+    /// The extents of both.
+    pub shape: Shape,
+}
+
+/// What a recorded network is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Batch statistics, gradients.
+    Train,
+    /// Running statistics, folded into the convolutions.
+    Inference,
+}
+
+type BackwardFunction = Box<dyn FnOnce(&mut Backward<'_>, BufferId)>;
+
+struct Node {
+    output: BufferId,
+    backward: BackwardFunction,
+}
+
+/// Records operations.
+pub struct Tape {
+    plan: Plan,
+    nodes: Vec<Node>,
+    dtype: DType,
+    mode: Mode,
+}
+
+impl Tape {
+    /// An empty tape for activations of a type.
+    pub fn new(dtype: DType, mode: Mode) -> Tape {
+        Tape { plan: Plan::default(), nodes: Vec::new(), dtype, mode }
+    }
+
+    /// What the network is recorded for.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// A tensor that the host fills before every step.
+    pub fn input(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Var {
+        let shape = shape.into();
+        Var { buffer: self.plan.buffer(name, shape, dtype, Home::Step), shape, differentiable: false }
+    }
+
+    /// A floating-point input that gradients should reach (for tests and sensitivity studies).
+    pub fn differentiable_input(&mut self, name: &str, shape: impl Into<Shape>) -> Var {
+        Var { differentiable: true, ..self.input(name, shape, self.dtype) }
+    }
+
+    /// Keeps a value until the end of the step for the host to read.
+    pub fn keep(&mut self, var: Var) -> BufferId {
+        self.plan.keep(var.buffer);
+        var.buffer
+    }
+
+    /// Appends a call that has no gradient, such as an optimizer's step.
+    pub fn push(&mut self, call: Call<BufferId>) {
+        self.plan.push(call);
+    }
+
+    /// A buffer at a fixed place in memory.
+    pub fn persistent(&mut self, name: &str, span: Span) -> BufferId {
+        self.plan.buffer(name, Shape::new(&[span.elements]), span.dtype, Home::Persistent(span))
+    }
+
+    /// Walks back from a loss: appends the calls that compute the gradient of its mean with respect to every
+    /// parameter and differentiable input it depends on. Returns the gradients of `inputs`.
+    pub fn backward(&mut self, loss: &Loss, inputs: &[Var]) -> Vec<Option<BufferId>> {
+        self.backward_from(loss.logits, loss.logits_gradient, inputs)
+    }
+
+    /// Walks back from any value whose gradient a buffer holds.
+    pub fn backward_from(
+        &mut self,
+        output: Var,
+        gradient: BufferId,
+        inputs: &[Var],
+    ) -> Vec<Option<BufferId>> {
+        let mut backward = Backward { plan: &mut self.plan, gradients: HashMap::new(), dtype: self.dtype };
+        backward.gradients.insert(output.buffer, gradient);
+        for node in self.nodes.drain(..).rev() {
+            if let Some(&gradient) = backward.gradients.get(&node.output) {
+                (node.backward)(&mut backward, gradient);
+            }
+        }
+        let found: Vec<Option<BufferId>> =
+            inputs.iter().map(|input| backward.gradients.get(&input.buffer).copied()).collect();
+        found.iter().flatten().for_each(|&id| self.plan.keep(id));
+        found
+    }
+
+    /// The recorded step.
+    pub fn finish(self) -> Plan {
+        self.plan
+    }
+
+    fn transient(&mut self, name: &str, shape: Shape) -> BufferId {
+        self.plan.buffer(name, shape, self.dtype, Home::Transient)
+    }
+
+    fn parameter(&mut self, name: &str, parameter: &Parameter) -> BufferId {
+        self.plan.buffer(name, parameter.shape, parameter.value.dtype, Home::Persistent(parameter.value))
+    }
+
+    /// Records an operation's result and how its gradient flows on.
+    fn record(
+        &mut self,
+        output: BufferId,
+        shape: Shape,
+        inputs: &[Var],
+        has_parameters: bool,
+        backward: impl FnOnce(&mut Backward<'_>, BufferId) + 'static,
+    ) -> Var {
+        let differentiable =
+            self.mode == Mode::Train && (has_parameters || inputs.iter().any(|input| input.differentiable));
+        if differentiable {
+            self.nodes.push(Node { output, backward: Box::new(backward) });
+        }
+        Var { buffer: output, shape, differentiable }
+    }
+}
+
+/// The walk back: gradients found so far, and the plan that computes them.
+pub struct Backward<'a> {
+    plan: &'a mut Plan,
+    gradients: HashMap<BufferId, BufferId>,
+    dtype: DType,
+}
+
+impl Backward<'_> {
+    fn transient(&mut self, name: &str, shape: Shape) -> BufferId {
+        self.plan.buffer(name, shape, self.dtype, Home::Transient)
+    }
+
+    /// Where a parameter's gradient goes: its persistent place, or a scrap nobody reads if it is frozen.
+    fn parameter_gradient(&mut self, name: &str, parameter: &Parameter) -> BufferId {
+        let home = parameter.gradient.map_or(Home::Transient, Home::Persistent);
+        self.plan.buffer(name, parameter.shape, parameter.value.dtype, home)
+    }
+
+    /// For operations that can add to a gradient in place: the buffer to write, and whether to add.
+    fn destination(&mut self, var: Var) -> (BufferId, bool) {
+        match self.gradients.get(&var.buffer) {
+            Some(&existing) => (existing, true),
+            None => {
+                let fresh = self.transient("gradient", var.shape);
+                self.gradients.insert(var.buffer, fresh);
+                (fresh, false)
+            }
+        }
+    }
+
+    /// Hands over a finished gradient in a buffer that nothing else will read as it is now.
+    fn give(&mut self, var: Var, gradient: BufferId) {
+        if !var.differentiable {
+            return;
+        }
+        match self.gradients.get(&var.buffer) {
+            None => {
+                self.gradients.insert(var.buffer, gradient);
+            }
+            Some(&existing) => {
+                let attributes = Rows { rows: var.shape.rows(), channels: var.shape.channels() };
+                self.plan.push(Call::Accumulate { attributes, x: gradient, y: existing });
+            }
+        }
+    }
+}

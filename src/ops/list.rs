@@ -213,6 +213,9 @@ operations! {
     /// `y = a + b`.
     add = Add(Rows) { a: read, b: read, y: write }
 
+    /// `y = x`.
+    copy = Copy(Rows) { x: read, y: write }
+
     /// `y += x`.
     accumulate = Accumulate(Rows) { x: read, y: update }
 

@@ -1,0 +1,39 @@
+//! Softmax cross-entropy: loss, predictions and the gradient of the mean loss in one pass.
+
+use super::{Tape, Var};
+use crate::ops::{Call, CrossEntropy};
+use crate::plan::{BufferId, Home};
+use crate::tensor::{DType, Shape};
+
+/// What a loss leaves behind.
+#[derive(Debug, Clone, Copy)]
+pub struct Loss {
+    /// Loss of each sample, (batch).
+    pub per_sample: BufferId,
+    /// Predicted class of each sample, (batch) i32.
+    pub prediction: BufferId,
+    /// What the loss was computed from.
+    pub logits: Var,
+    /// Gradient of the mean loss with respect to the logits.
+    pub logits_gradient: BufferId,
+}
+
+impl Tape {
+    /// Records the cross-entropy between softmax(logits) and labels (batch, i32), with label smoothing.
+    pub fn softmax_cross_entropy(&mut self, logits: Var, labels: Var, smoothing: f64) -> Loss {
+        let (batch, classes) = (logits.shape.rows(), logits.shape.channels());
+        assert_eq!(labels.shape, Shape::from([batch]), "one label per sample");
+        let per_sample = self.plan.buffer("loss", labels.shape, self.dtype, Home::Step);
+        let prediction = self.plan.buffer("prediction", labels.shape, DType::I32, Home::Step);
+        let logits_gradient = self.transient("logits gradient", logits.shape);
+        self.plan.push(Call::SoftmaxCrossEntropy {
+            attributes: CrossEntropy { batch, classes, smoothing },
+            logits: logits.buffer,
+            labels: labels.buffer,
+            loss: per_sample,
+            prediction,
+            dlogits: logits_gradient,
+        });
+        Loss { per_sample, prediction, logits, logits_gradient }
+    }
+}

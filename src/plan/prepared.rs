@@ -1,0 +1,82 @@
+//! A plan with every operand resolved to a place in memory, ready to run again and again.
+
+use super::{BufferId, Layout, Plan};
+use crate::error::Result;
+use crate::ops::{Backend, Call};
+use crate::tensor::Span;
+
+/// A plan laid out in a backend's memory.
+#[derive(Debug)]
+pub struct Prepared {
+    plan: Plan,
+    layout: Layout,
+    setup: Vec<Call<Span>>,
+    calls: Vec<Call<Span>>,
+}
+
+impl Prepared {
+    /// Lays out `plan` behind the first `base` bytes of memory, which hold the persistent buffers.
+    pub fn new<B: Backend>(plan: Plan, backend: &B, base: usize) -> Prepared {
+        let layout = plan.layout(backend, base);
+        let resolve = |call: &Call<BufferId>| call.map(|id| layout.spans[id.index()]);
+        let setup = plan.setup.iter().map(resolve).collect();
+        let calls = plan.calls.iter().map(resolve).collect();
+        Prepared { plan, layout, setup, calls }
+    }
+
+    /// The plan this was made from.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Bytes of memory the plan needs, persistent buffers included.
+    pub fn bytes(&self) -> usize {
+        self.layout.bytes
+    }
+
+    /// Where a buffer lies.
+    pub fn span(&self, id: BufferId) -> Span {
+        self.layout.spans[id.index()]
+    }
+
+    /// Runs the setup calls; due after the parameters or another plan's step changed the memory.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn set_up<B: Backend>(&self, backend: &B, memory: &mut B::Memory) -> Result<()> {
+        self.setup
+            .iter()
+            .zip(&self.layout.setup_workspaces)
+            .try_for_each(|(call, &workspace)| call.run(backend, memory, workspace))
+    }
+
+    /// Runs one step.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn run<B: Backend>(&self, backend: &B, memory: &mut B::Memory) -> Result<()> {
+        self.calls
+            .iter()
+            .zip(&self.layout.workspaces)
+            .try_for_each(|(call, &workspace)| call.run(backend, memory, workspace))
+    }
+
+    /// Runs one step and hands each call's name and duration in seconds to `observe`.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn run_timed<B: Backend>(
+        &self,
+        backend: &B,
+        memory: &mut B::Memory,
+        mut observe: impl FnMut(&Call<Span>, f64),
+    ) -> Result<()> {
+        for (call, &workspace) in self.calls.iter().zip(&self.layout.workspaces) {
+            let start = std::time::Instant::now();
+            call.run(backend, memory, workspace)?;
+            backend.synchronise()?;
+            observe(call, start.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+}
