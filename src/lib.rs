@@ -13,7 +13,7 @@
 //! | what runs | [`plan`] |
 //! | operations | [`ops`] |
 //! | hardware | [`backend`] |
-//! | common ground | [`error`], [`files`], [`rng`], [`tensor`] |
+//! | common ground | [`error`], [`files`], [`pickle`], [`rng`], [`tensor`] |
 
 pub mod autograd;
 pub mod backend;
@@ -27,6 +27,7 @@ pub mod files;
 pub mod nn;
 pub mod ood;
 pub mod ops;
+pub mod pickle;
 pub mod plan;
 pub mod recipe;
 pub mod report;

@@ -1,0 +1,525 @@
+//! The pickle machine: one pass over the instructions with a stack, marks and a memo, building inert objects.
+//!
+//! Every instruction is at least one byte and makes at most one object or moves what is on the stack, so memory is
+//! bounded by the bytes read; text that has to be re-encoded counts against a budget of its own.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use super::{CallRecord, Global, MOST_OPCODES, MOST_OPEN_MARKS, Object, Pickle, Problem, Value};
+
+type Step<T> = Result<T, Problem>;
+
+/// The state of one reading.
+pub(super) struct Machine<'a, 'rules> {
+    source: &'a [u8],
+    /// Where the next byte is read.
+    at: usize,
+    /// Where the current instruction began, for messages.
+    opcode_at: usize,
+    stack: Vec<Value>,
+    /// Stack heights at the open marks.
+    marks: Vec<usize>,
+    memo: HashMap<u64, Value>,
+    objects: Vec<Object<'a>>,
+    /// Bytes that re-encoded text may still take; a text referred to many times must not multiply.
+    encode_budget: usize,
+    allowed: &'rules [&'rules [Global]],
+}
+
+impl<'a, 'rules> Machine<'a, 'rules> {
+    pub(super) fn new(source: &'a [u8], allowed: &'rules [&'rules [Global]]) -> Self {
+        Machine {
+            source,
+            at: 0,
+            opcode_at: 0,
+            stack: Vec::new(),
+            marks: Vec::new(),
+            memo: HashMap::new(),
+            objects: Vec::new(),
+            encode_budget: source.len(),
+            allowed,
+        }
+    }
+
+    pub(super) fn run(mut self) -> Step<Pickle<'a>> {
+        for _ in 0..MOST_OPCODES {
+            self.opcode_at = self.at;
+            let opcode = self.byte()?;
+            if opcode == b'.' {
+                let root = self.pop()?;
+                return Ok(Pickle { objects: self.objects, root, length: self.at });
+            }
+            self.step(opcode)?;
+        }
+        self.fail(format!("a pickle of at most {MOST_OPCODES} instructions"), "more")
+    }
+
+    /// Executes one instruction; names after Python's `pickletools`.
+    fn step(&mut self, opcode: u8) -> Step<()> {
+        match opcode {
+            0x80 => self.protocol(),
+            0x95 => self.frame(),
+            b'(' => self.mark(),
+            b'0' => self.discard(),
+            b'1' => self.pop_mark().map(drop),
+            b'2' => self.top().and_then(|value| self.push(value)),
+            b'N' => self.push(Value::None),
+            0x88 => self.push(Value::Bool(true)),
+            0x89 => self.push(Value::Bool(false)),
+            b'I' | b'L' | b'F' | b'J' | b'K' | b'M' | 0x8a | 0x8b | b'G' => self.number(opcode),
+            b'S' | b'V' | b'T' | b'U' | b'X' | 0x8c | 0x8d | b'B' | b'C' | 0x8e | 0x96 => self.string(opcode),
+            b')' | b't' | 0x85..=0x87 => self.tuple(opcode),
+            b']' => self.push_object(Object::List(Vec::new())),
+            b'}' => self.push_object(Object::Dict(Vec::new())),
+            0x8f => self.push_object(Object::Set(Vec::new())),
+            b'l' => self.pop_mark().and_then(|values| self.push_object(Object::List(values))),
+            0x91 => self.pop_mark().and_then(|values| self.push_object(Object::Set(values))),
+            b'd' => self.pop_mark().and_then(|values| {
+                let entries = self.pairs(&values)?;
+                self.push_object(Object::Dict(entries))
+            }),
+            b'a' => self.pop().and_then(|value| self.append(vec![value])),
+            b'e' | 0x90 => self.pop_mark().and_then(|values| self.append(values)),
+            b's' => self.set_item(),
+            b'u' => self.pop_mark().and_then(|values| self.set_items(&values)),
+            b'p' | b'q' | b'r' | 0x94 => self.memorise(opcode),
+            b'g' | b'h' | b'j' => self.recall(opcode),
+            b'c' => self.global_by_lines(),
+            0x93 => self.global_from_stack(),
+            b'P' => self.persistent_line(),
+            b'Q' => self.pop().and_then(|identity| self.push_object(Object::Persistent(identity))),
+            b'R' | 0x81 => self.call(),
+            0x92 => self.call_with_keywords(),
+            b'b' => self.build(),
+            _ => self.fail("a pickle instruction this reader allows", describe_opcode(opcode)),
+        }
+    }
+
+    // Bytes
+
+    fn fail<T>(&self, expected: impl Into<String>, found: impl Into<String>) -> Step<T> {
+        Err(Problem { byte: self.opcode_at, expected: expected.into(), found: found.into() })
+    }
+
+    fn byte(&mut self) -> Step<u8> {
+        Ok(self.take(1)?[0])
+    }
+
+    fn take(&mut self, count: usize) -> Step<&'a [u8]> {
+        let rest = &self.source[self.at..];
+        if count > rest.len() {
+            let byte = self.source.len();
+            let found = format!("the end of the data after {}", rest.len());
+            return Err(Problem { byte, expected: format!("{count} more bytes of pickle"), found });
+        }
+        self.at += count;
+        Ok(&rest[..count])
+    }
+
+    /// A little-endian unsigned number of `width` (at most 8) bytes.
+    fn unsigned(&mut self, width: usize) -> Step<u64> {
+        let mut bytes = [0; 8];
+        bytes[..width].copy_from_slice(self.take(width)?);
+        Ok(u64::from_le_bytes(bytes))
+    }
+
+    /// As many bytes as a length of `width` bytes before them says.
+    fn counted(&mut self, width: usize) -> Step<&'a [u8]> {
+        let length = self.unsigned(width)?;
+        self.take(usize::try_from(length).unwrap_or(usize::MAX))
+    }
+
+    /// The text up to the end of the line, which is taken too.
+    fn line(&mut self) -> Step<&'a [u8]> {
+        let rest = &self.source[self.at..];
+        let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
+            return self.fail("an argument that ends with a new line", "the end of the data");
+        };
+        self.at += end + 1;
+        Ok(&rest[..end])
+    }
+
+    fn utf8(&self, bytes: &'a [u8]) -> Step<&'a str> {
+        std::str::from_utf8(bytes).or_else(|e| {
+            self.fail("UTF-8 text", format!("an invalid byte {} bytes into it", e.valid_up_to()))
+        })
+    }
+
+    // Stack
+
+    fn push(&mut self, value: Value) -> Step<()> {
+        self.stack.push(value);
+        Ok(())
+    }
+
+    fn push_object(&mut self, object: Object<'a>) -> Step<()> {
+        // MOST_OPCODES keeps the number of objects far below what u32 counts.
+        let index = self.objects.len() as u32;
+        self.objects.push(object);
+        self.push(Value::Object(index))
+    }
+
+    fn floor(&self) -> usize {
+        self.marks.last().copied().unwrap_or(0)
+    }
+
+    fn pop(&mut self) -> Step<Value> {
+        if self.stack.len() <= self.floor() {
+            return self.fail("a value on the stack", "an empty stack");
+        }
+        self.stack.pop().map_or_else(|| self.fail("a value on the stack", "an empty stack"), Ok)
+    }
+
+    fn top(&self) -> Step<Value> {
+        match self.stack.last() {
+            Some(value) if self.stack.len() > self.floor() => Ok(*value),
+            _ => self.fail("a value on the stack", "an empty stack"),
+        }
+    }
+
+    fn mark(&mut self) -> Step<()> {
+        if self.marks.len() == MOST_OPEN_MARKS {
+            return self
+                .fail(format!("at most {MOST_OPEN_MARKS} open lists, tuples and dictionaries"), "more");
+        }
+        self.marks.push(self.stack.len());
+        Ok(())
+    }
+
+    /// POP: the top value, or the mark if nothing lies above it.
+    fn discard(&mut self) -> Step<()> {
+        if self.marks.last() == Some(&self.stack.len()) {
+            self.marks.pop();
+            return Ok(());
+        }
+        self.pop().map(drop)
+    }
+
+    fn pop_mark(&mut self) -> Step<Vec<Value>> {
+        match self.marks.pop() {
+            Some(mark) if mark <= self.stack.len() => Ok(self.stack.split_off(mark)),
+            _ => self.fail("a mark on the stack", "none"),
+        }
+    }
+
+    fn memorise(&mut self, opcode: u8) -> Step<()> {
+        let key = match opcode {
+            b'p' => self.decimal()?,
+            b'q' => self.unsigned(1)?,
+            b'r' => self.unsigned(4)?,
+            _ => self.memo.len() as u64,
+        };
+        let value = self.top()?;
+        self.memo.insert(key, value);
+        Ok(())
+    }
+
+    fn recall(&mut self, opcode: u8) -> Step<()> {
+        let key = match opcode {
+            b'g' => self.decimal()?,
+            b'h' => self.unsigned(1)?,
+            _ => self.unsigned(4)?,
+        };
+        match self.memo.get(&key) {
+            Some(&value) => self.push(value),
+            None => self.fail("a reference to something remembered before", format!("memo entry {key}")),
+        }
+    }
+
+    // Scalars and strings
+
+    /// A line that holds a decimal number.
+    fn decimal<T: std::str::FromStr>(&mut self) -> Step<T> {
+        let line = self.line()?;
+        let text = std::str::from_utf8(line).unwrap_or("").trim_end_matches('L');
+        text.parse()
+            .or_else(|_| self.fail("a decimal number", format!("`{}`", String::from_utf8_lossy(line))))
+    }
+
+    fn number(&mut self, opcode: u8) -> Step<()> {
+        let value = match opcode {
+            b'I' if self.source[self.at..].starts_with(b"01\n") => self.line().map(|_| Value::Bool(true))?,
+            b'I' if self.source[self.at..].starts_with(b"00\n") => self.line().map(|_| Value::Bool(false))?,
+            b'I' | b'L' => Value::Integer(self.decimal()?),
+            b'F' => Value::Float(self.decimal()?),
+            b'J' => Value::Integer(i64::from(self.unsigned(4)? as u32 as i32)),
+            b'K' => Value::Integer(i64::from(self.byte()?)),
+            b'M' => Value::Integer(self.unsigned(2)? as i64),
+            b'G' => {
+                let mut bytes = [0; 8];
+                bytes.copy_from_slice(self.take(8)?);
+                Value::Float(f64::from_be_bytes(bytes))
+            }
+            _ => {
+                let bytes = self.counted(if opcode == 0x8a { 1 } else { 4 })?;
+                if bytes.len() > 8 {
+                    return self.push_object(Object::LongInteger(bytes));
+                }
+                let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
+                let mut wide = [if negative { 0xff } else { 0 }; 8];
+                wide[..bytes.len()].copy_from_slice(bytes);
+                Value::Integer(i64::from_le_bytes(wide))
+            }
+        };
+        self.push(value)
+    }
+
+    fn string(&mut self, opcode: u8) -> Step<()> {
+        let object = match opcode {
+            b'S' => Object::Bytes(Cow::Owned(self.quoted()?)),
+            b'V' => {
+                let line = self.line()?;
+                let text = self.utf8(line)?;
+                if text.contains('\\') {
+                    return self.fail("text without escapes", "a raw-unicode-escape sequence");
+                }
+                Object::Text(Cow::Borrowed(text))
+            }
+            b'X' | 0x8c | 0x8d => {
+                let bytes =
+                    self.counted(if opcode == b'X' { 4 } else { 1 + 7 * usize::from(opcode == 0x8d) })?;
+                Object::Text(Cow::Borrowed(self.utf8(bytes)?))
+            }
+            b'U' | b'C' => Object::Bytes(Cow::Borrowed(self.counted(1)?)),
+            b'T' | b'B' => Object::Bytes(Cow::Borrowed(self.counted(4)?)),
+            _ => Object::Bytes(Cow::Borrowed(self.counted(8)?)),
+        };
+        self.push_object(object)
+    }
+
+    /// A quoted Python 2 string literal on a line.
+    fn quoted(&mut self) -> Step<Vec<u8>> {
+        let line = self.line()?;
+        let inside = match line {
+            [b'\'', inside @ .., b'\''] | [b'"', inside @ .., b'"'] => inside,
+            _ => return self.fail("a quoted string", format!("`{}`", String::from_utf8_lossy(line))),
+        };
+        let mut out = Vec::with_capacity(inside.len());
+        let mut bytes = inside.iter().copied();
+        while let Some(byte) = bytes.next() {
+            if byte != b'\\' {
+                out.push(byte);
+                continue;
+            }
+            match bytes.next() {
+                Some(b'n') => out.push(b'\n'),
+                Some(b't') => out.push(b'\t'),
+                Some(b'r') => out.push(b'\r'),
+                Some(quote @ (b'\\' | b'\'' | b'"')) => out.push(quote),
+                Some(b'x') => {
+                    let digit = |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16));
+                    match (digit(bytes.next()), digit(bytes.next())) {
+                        (Some(high), Some(low)) => out.push((high * 16 + low) as u8),
+                        _ => return self.fail("two hexadecimal digits after \\x", "something else"),
+                    }
+                }
+                _ => return self.fail("an escape sequence Python writes", "another"),
+            }
+        }
+        Ok(out)
+    }
+
+    // Containers
+
+    fn tuple(&mut self, opcode: u8) -> Step<()> {
+        let values = match opcode {
+            b')' => Vec::new(),
+            b't' => self.pop_mark()?,
+            _ => {
+                let count = usize::from(opcode - 0x84);
+                if self.stack.len() < self.floor() + count {
+                    return self.fail(format!("{count} values on the stack"), "fewer");
+                }
+                self.stack.split_off(self.stack.len() - count)
+            }
+        };
+        self.push_object(Object::Tuple(values))
+    }
+
+    fn pairs(&self, values: &[Value]) -> Step<Vec<(Value, Value)>> {
+        if values.len() % 2 != 0 {
+            return self.fail("keys and values in pairs", format!("{} of them", values.len()));
+        }
+        Ok(values.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
+    }
+
+    /// The object on top of the stack.
+    fn top_object(&mut self) -> Step<&mut Object<'a>> {
+        match self.top()? {
+            Value::Object(index) if (index as usize) < self.objects.len() => {
+                Ok(&mut self.objects[index as usize])
+            }
+            _ => self.fail("an object to put something into", "a number"),
+        }
+    }
+
+    fn append(&mut self, values: Vec<Value>) -> Step<()> {
+        match self.top_object()? {
+            Object::List(list) | Object::Set(list) => list.extend(values),
+            Object::Call(call) => call.elements.extend(values),
+            _ => return self.fail("a list to append to", "another object"),
+        }
+        Ok(())
+    }
+
+    fn set_item(&mut self) -> Step<()> {
+        let value = self.pop()?;
+        let key = self.pop()?;
+        self.set_items(&[key, value])
+    }
+
+    fn set_items(&mut self, values: &[Value]) -> Step<()> {
+        let pairs = self.pairs(values)?;
+        match self.top_object()? {
+            Object::Dict(entries) => entries.extend(pairs),
+            Object::Call(call) => call.entries.extend(pairs),
+            _ => return self.fail("a dictionary to put entries into", "another object"),
+        }
+        Ok(())
+    }
+
+    // Names and calls
+
+    fn protocol(&mut self) -> Step<()> {
+        match self.byte()? {
+            0..=5 => Ok(()),
+            other => self.fail("pickle protocol 0 to 5", other.to_string()),
+        }
+    }
+
+    fn frame(&mut self) -> Step<()> {
+        let length = self.unsigned(8)?;
+        let rest = (self.source.len() - self.at) as u64;
+        if length > rest {
+            return self.fail(format!("a frame of {length} bytes"), format!("{rest} bytes until the end"));
+        }
+        Ok(())
+    }
+
+    fn global_by_lines(&mut self) -> Step<()> {
+        let module = self.line()?;
+        let name = self.line()?;
+        let (module, name) = (self.utf8(module)?, self.utf8(name)?);
+        let global = self.allow(module, name)?;
+        self.push_object(Object::Global(global))
+    }
+
+    fn global_from_stack(&mut self) -> Step<()> {
+        let name = self.pop()?;
+        let module = self.pop()?;
+        let global = match (self.text_of(module), self.text_of(name)) {
+            (Some(module), Some(name)) => self.allow(module, name)?,
+            _ => return self.fail("two texts that name a function or class", "other values"),
+        };
+        self.push_object(Object::Global(global))
+    }
+
+    fn text_of(&self, value: Value) -> Option<&str> {
+        match value {
+            Value::Object(index) => match self.objects.get(index as usize)? {
+                Object::Text(text) => Some(text),
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
+    fn allow(&self, module: &str, name: &str) -> Step<Global> {
+        let mut listed = self.allowed.iter().flat_map(|group| group.iter());
+        match listed.find(|global| global.module == module && global.name == name) {
+            Some(global) => Ok(*global),
+            None => self.fail(
+                "only functions and classes this format needs (nothing from a pickle is ever executed)",
+                format!("the name {module}.{name}; save plain tensors, for a model its state_dict()"),
+            ),
+        }
+    }
+
+    fn persistent_line(&mut self) -> Step<()> {
+        let line = self.line()?;
+        let text = self.utf8(line)?;
+        self.push_object(Object::Text(Cow::Borrowed(text)))?;
+        let identity = self.pop()?;
+        self.push_object(Object::Persistent(identity))
+    }
+
+    fn global_of(&self, value: Value) -> Step<Global> {
+        match value {
+            Value::Object(index) => match self.objects.get(index as usize) {
+                Some(Object::Global(global)) => Ok(*global),
+                _ => self.fail("a function or class to call", "another object"),
+            },
+            _ => self.fail("a function or class to call", "a number"),
+        }
+    }
+
+    /// REDUCE and NEWOBJ: a callable and the tuple of its arguments.
+    fn call(&mut self) -> Step<()> {
+        let arguments = self.pop()?;
+        let callable = self.pop()?;
+        let callable = self.global_of(callable)?;
+        let given = match arguments {
+            Value::Object(index) => match self.objects.get(index as usize) {
+                Some(Object::Tuple(given)) => given.as_slice(),
+                _ => return self.fail("a tuple of arguments", "another object"),
+            },
+            _ => return self.fail("a tuple of arguments", "a number"),
+        };
+        if callable == Global::new("_codecs", "encode") {
+            let bytes = self.encode_latin1(given.first().copied())?;
+            return self.push_object(Object::Bytes(Cow::Owned(bytes)));
+        }
+        self.push_object(Object::Call(Box::new(CallRecord {
+            callable,
+            arguments,
+            state: None,
+            elements: Vec::new(),
+            entries: Vec::new(),
+        })))
+    }
+
+    /// NEWOBJ_EX: a class, its arguments and its keyword arguments, of which none are allowed.
+    fn call_with_keywords(&mut self) -> Step<()> {
+        let keywords = self.pop()?;
+        match keywords {
+            Value::Object(index) if matches!(&self.objects[index as usize], Object::Dict(d) if d.is_empty()) =>
+                {}
+            _ => return self.fail("a class called without keyword arguments", "keyword arguments"),
+        }
+        self.call()
+    }
+
+    /// `_codecs.encode(text, 'latin1')`: how Python 3 writes bytes in protocol 2.
+    fn encode_latin1(&mut self, text: Option<Value>) -> Step<Vec<u8>> {
+        let Some(text) = text.and_then(|value| self.text_of(value)) else {
+            return self.fail("a text to encode", "something else");
+        };
+        if text.len() > self.encode_budget {
+            return self.fail("each text encoded once", "the same text encoded over and over");
+        }
+        let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
+        self.encode_budget -= text.len();
+        bytes.map_or_else(|| self.fail("characters below 256", "one above"), Ok)
+    }
+
+    /// BUILD: the state of an object; a dictionary's attributes hold nothing this program wants.
+    fn build(&mut self) -> Step<()> {
+        let state = self.pop()?;
+        match self.top_object()? {
+            Object::Call(call) => call.state = Some(state),
+            Object::Dict(_) | Object::List(_) => {}
+            _ => return self.fail("an object that has a state", "another"),
+        }
+        Ok(())
+    }
+}
+
+fn describe_opcode(opcode: u8) -> String {
+    match opcode {
+        b'i' | b'o' => "an old-style class instance".into(),
+        0x82..=0x84 => "an extension code".into(),
+        0x97 | 0x98 => "an out-of-band buffer".into(),
+        other => format!("byte {other:#04x}"),
+    }
+}
