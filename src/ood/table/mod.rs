@@ -1,0 +1,376 @@
+//! The results of an evaluation: what `metrics.json` holds, and from it the CSV and the terminal table.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::metrics::{Intervals, OodMetrics};
+use crate::error::{Error, Position, Result};
+use crate::files;
+
+mod csv;
+mod terminal;
+
+/// Largest `metrics.json` that is read back: far more than a thousand data sets with twenty scores each need.
+const LARGEST_JSON: u64 = 64 << 20;
+
+/// How far an OOD set lies from the ID data, in OpenOOD's two groups.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Group {
+    /// Semantically close to the ID classes, for instance CIFAR-10 for CIFAR-100.
+    Near,
+    /// Of another kind, for instance street numbers for CIFAR-100.
+    Far,
+}
+
+impl Group {
+    /// `near` or `far`, as on the command line and in `metrics.json`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Near => "near",
+            Group::Far => "far",
+        }
+    }
+}
+
+/// One OOD set of an evaluation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OodSet {
+    /// The name in tables and file names.
+    pub name: String,
+    /// Its group, if it was given one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
+    /// Number of samples.
+    pub samples: u64,
+}
+
+/// The ID side of an evaluation.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct IdSet {
+    /// Number of samples.
+    pub samples: u64,
+    /// Closed-set accuracy as a fraction, where labels are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accuracy: Option<f64>,
+}
+
+/// One score on one OOD set.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Entry {
+    /// The metrics, as fractions.
+    #[serde(flatten)]
+    pub metrics: OodMetrics,
+    /// Area under the open-set classification rate curve, where ID labels are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oscr: Option<f64>,
+    /// Bootstrap intervals, where asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval95: Option<Intervals>,
+}
+
+/// Means of a score over the OOD sets of a group, each set counted once whatever its size.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct GroupMean {
+    /// Mean area under the ROC curve.
+    pub auroc: f64,
+    /// Mean false positive rate, OOD positive.
+    pub fpr95: f64,
+    /// Mean false positive rate, ID positive.
+    pub fpr95_id_positive: f64,
+    /// Mean average precision, ID positive.
+    pub aupr_in: f64,
+    /// Mean average precision, OOD positive.
+    pub aupr_out: f64,
+    /// Mean trapezoid area, ID positive.
+    pub aupr_in_trapezoid: f64,
+    /// Mean trapezoid area, OOD positive.
+    pub aupr_out_trapezoid: f64,
+}
+
+/// What one fit found out about the training features.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FitSummary {
+    /// Dimension of the subspace a score works in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dim: Option<usize>,
+    /// Numerical rank of the matrix that was inverted or decomposed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rank: Option<usize>,
+    /// Ratio of its largest to its smallest kept eigenvalue.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub condition: Option<f64>,
+    /// Further numbers by name, for instance ViM's α or ReAct's clip.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, f64>,
+}
+
+/// Checks that need no ground truth; a result that fails them is not worth reading.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Sanity {
+    /// AUROC of ID training against ID test samples by score: near 0.5 unless the score memorised the training set.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub train_versus_test_auroc: BTreeMap<String, f64>,
+    /// AUROC of one half of the ID test samples against the other by score: near 0.5 by construction.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub half_versus_half_auroc: BTreeMap<String, f64>,
+    /// Share of ID scores that equal another ID score, by score.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tied_share: BTreeMap<String, f64>,
+    /// What a reader should know, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+}
+
+/// Everything `metrics.json` holds. Rates are fractions; scores are confidences (larger = in-distribution).
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// The ID side.
+    #[serde(default)]
+    pub id: IdSet,
+    /// The OOD sets in the order they were given.
+    #[serde(default)]
+    pub datasets: Vec<OodSet>,
+    /// The scores in the order they are shown.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// OOD set → score → metrics.
+    pub ood: BTreeMap<String, BTreeMap<String, Entry>>,
+    /// Group (`near`, `far`) → score → means.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub groups: BTreeMap<String, BTreeMap<String, GroupMean>>,
+    /// Score → what its fit found.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub fits: BTreeMap<String, FitSummary>,
+    /// Sanity checks.
+    #[serde(default)]
+    pub sanity: Sanity,
+}
+
+impl Evaluation {
+    /// An evaluation without results yet.
+    pub fn new(id: IdSet) -> Evaluation {
+        Evaluation { id, ..Evaluation::default() }
+    }
+
+    /// Adds the results of one OOD set: pairs of score name and metrics, in the order they are shown.
+    ///
+    /// # Errors
+    /// When the name is `id` (reserved for the ID scores) or was added before.
+    pub fn add(&mut self, set: OodSet, results: impl IntoIterator<Item = (String, Entry)>) -> Result<()> {
+        if set.name == "id" {
+            return Err(Error::invalid(
+                "an OOD set is named `id`; that name is reserved for the ID scores: rename it",
+            ));
+        }
+        if self.ood.contains_key(&set.name) {
+            return Err(Error::invalid(format!("two OOD sets are named `{}`; rename one of them", set.name)));
+        }
+        let mut by_method = BTreeMap::new();
+        for (method, entry) in results {
+            if !self.methods.contains(&method) {
+                self.methods.push(method.clone());
+            }
+            by_method.insert(method, entry);
+        }
+        self.ood.insert(set.name.clone(), by_method);
+        self.datasets.push(set);
+        self.groups = self.group_means();
+        Ok(())
+    }
+
+    /// The metrics of one score on one OOD set.
+    pub fn entry(&self, dataset: &str, method: &str) -> Option<&Entry> {
+        self.ood.get(dataset)?.get(method)
+    }
+
+    fn group_means(&self) -> BTreeMap<String, BTreeMap<String, GroupMean>> {
+        let mut groups = BTreeMap::new();
+        for group in [Group::Near, Group::Far] {
+            let means: BTreeMap<String, GroupMean> = self
+                .methods
+                .iter()
+                .filter_map(|method| Some((method.clone(), self.group_mean(group, method)?)))
+                .collect();
+            if !means.is_empty() {
+                groups.insert(group.name().to_string(), means);
+            }
+        }
+        groups
+    }
+
+    /// The mean over a group, if the score has a result on every set of it.
+    fn group_mean(&self, group: Group, method: &str) -> Option<GroupMean> {
+        let members: Vec<&OodMetrics> = self
+            .datasets
+            .iter()
+            .filter(|set| set.group == Some(group))
+            .map(|set| self.entry(&set.name, method).map(|entry| &entry.metrics))
+            .collect::<Option<_>>()?;
+        if members.is_empty() {
+            return None;
+        }
+        let mean = |value: fn(&OodMetrics) -> f64| {
+            members.iter().map(|metrics| value(metrics)).sum::<f64>() / members.len() as f64
+        };
+        Some(GroupMean {
+            auroc: mean(|m| m.auroc),
+            fpr95: mean(|m| m.fpr95),
+            fpr95_id_positive: mean(|m| m.fpr95_id_positive),
+            aupr_in: mean(|m| m.aupr_in),
+            aupr_out: mean(|m| m.aupr_out),
+            aupr_in_trapezoid: mean(|m| m.aupr_in_trapezoid),
+            aupr_out_trapezoid: mean(|m| m.aupr_out_trapezoid),
+        })
+    }
+
+    /// Writes `metrics.json`.
+    ///
+    /// # Errors
+    /// When the file cannot be written; an older one is then untouched.
+    pub fn write_json(&self, path: &Path) -> Result<()> {
+        files::write_atomically(path, |out| {
+            serde_json::to_writer_pretty(&mut *out, self)?;
+            out.write_all(b"\n")
+        })
+    }
+
+    /// Reads `metrics.json` back; a file that has only the `ood` part serves as well.
+    ///
+    /// # Errors
+    /// When the file is missing, larger than 64 MiB, or not the expected JSON; the message names line and column.
+    pub fn read_json(path: &Path) -> Result<Evaluation> {
+        let text = files::read_text(path, LARGEST_JSON)?;
+        let mut evaluation: Evaluation = serde_json::from_str(&text).map_err(|error| {
+            Error::malformed(
+                path,
+                Position::Line(error.line() as u64),
+                "the metrics of an OOD evaluation (`{\"ood\": {data set: {score: {…}}}}`)",
+                error.to_string(),
+            )
+        })?;
+        evaluation.complete_lists();
+        Ok(evaluation)
+    }
+
+    /// Names that occur under `ood` but in no list go to the end of the lists, in alphabetical order.
+    fn complete_lists(&mut self) {
+        for (dataset, by_method) in &self.ood {
+            if !self.datasets.iter().any(|set| set.name == *dataset) {
+                let samples = by_method.values().next().map_or(0, |entry| entry.metrics.n_ood);
+                self.datasets.push(OodSet { name: dataset.clone(), group: None, samples });
+            }
+            for method in by_method.keys() {
+                if !self.methods.contains(method) {
+                    self.methods.push(method.clone());
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    fn entry(auroc: f64, fpr95: f64) -> Entry {
+        let metrics = OodMetrics {
+            auroc,
+            fpr95,
+            fpr95_id_positive: fpr95 + 0.1,
+            aupr_in: auroc + 0.02,
+            aupr_out: auroc - 0.02,
+            aupr_in_trapezoid: auroc + 0.01,
+            aupr_out_trapezoid: auroc - 0.01,
+            detection_error: 0.2,
+            fpr95_threshold: 0.5,
+            fpr95_id_positive_threshold: 0.25,
+            tied_share: 0.0,
+            n_id: 100,
+            n_ood: 50,
+            ood_prevalence: 1.0 / 3.0,
+        };
+        Entry { metrics, oscr: None, interval95: None }
+    }
+
+    /// Two near sets and a far one; `energy` has a result on one near set only.
+    pub(in crate::ood::table) fn evaluation(better: f64) -> Evaluation {
+        let mut evaluation = Evaluation::new(IdSet { samples: 100, accuracy: Some(0.7725) });
+        let set = |name: &str, group| OodSet { name: name.into(), group: Some(group), samples: 50 };
+        let one = |auroc: f64, fpr: f64| entry(auroc + better, fpr + better);
+        evaluation.add(set("cifar10", Group::Near), [("msp".into(), one(0.8, 0.4))]).unwrap();
+        let both = [("msp".into(), one(0.7, 0.5)), ("energy".into(), one(0.7, 0.5))];
+        evaluation.add(set("tin", Group::Near), both).unwrap();
+        evaluation.add(set("svhn", Group::Far), [("msp".into(), one(0.9, 0.3))]).unwrap();
+        evaluation
+    }
+
+    #[test]
+    fn metrics_json_comes_back_bit_for_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.json");
+        let mut written = evaluation(1.0 / 30.0);
+        written.fits.insert("vim".into(), FitSummary { dim: Some(64), ..FitSummary::default() });
+        written.sanity.warnings.push("neco_formula is constant".into());
+        let curves = super::super::metrics::Curves::new(&[3.0, 1.0, 0.3], &[0.5, 0.1]).unwrap();
+        let measured = Entry {
+            metrics: curves.metrics(),
+            oscr: Some(0.25),
+            interval95: Some(curves.bootstrap(20, 1).unwrap()),
+        };
+        let set = OodSet { name: "mnist".into(), group: None, samples: 2 };
+        written.add(set, [("gen".into(), measured)]).unwrap();
+        written.write_json(&path).unwrap();
+        assert_eq!(Evaluation::read_json(&path).unwrap(), written);
+        // The nesting other programs read: data set, then score, then fractions.
+        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(json["ood"]["svhn"]["msp"]["auroc"], 0.9 + 1.0 / 30.0);
+        assert_eq!(json["ood"]["mnist"]["gen"]["interval95"]["replicates"], 20);
+        assert!(json["groups"]["near"]["msp"]["fpr95"].is_number());
+        assert!(json["groups"]["near"].get("energy").is_none());
+    }
+
+    #[test]
+    fn a_file_with_only_the_ood_part_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.json");
+        let entry = serde_json::to_value(entry(0.8, 0.4)).unwrap();
+        let json = serde_json::json!({ "ood": { "svhn": { "msp": entry } } });
+        std::fs::write(&path, json.to_string()).unwrap();
+        let read = Evaluation::read_json(&path).unwrap();
+        assert_eq!(
+            (read.datasets[0].name.as_str(), read.methods.as_slice()),
+            ("svhn", ["msp".to_string()].as_slice())
+        );
+        assert_eq!(read.datasets[0].samples, 50);
+    }
+
+    #[test]
+    fn malformed_json_names_the_file_and_what_was_expected() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.json");
+        for text in
+            ["", "{", "[]", "{\"ood\": 3}", "{\"ood\": {\"a\": {\"msp\": {\"auroc\": \"x\"}}}}", "\u{0}"]
+        {
+            std::fs::write(&path, text).unwrap();
+            let message = Evaluation::read_json(&path).unwrap_err().to_string();
+            assert!(
+                message.contains("metrics.json") && message.contains("expected the metrics"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_reserved_or_repeated_name_is_refused() {
+        let mut evaluation = evaluation(0.0);
+        let set = |name: &str| OodSet { name: name.into(), group: None, samples: 1 };
+        assert!(evaluation.add(set("id"), []).unwrap_err().to_string().contains("reserved"));
+        assert!(
+            evaluation.add(set("tin"), []).unwrap_err().to_string().contains("two OOD sets are named `tin`")
+        );
+    }
+}

@@ -1,0 +1,106 @@
+//! The summary a person reads in the terminal: a block per OOD set, a line per score, percent.
+
+use std::fmt::Write;
+
+use super::{Evaluation, OodSet};
+use crate::error::printable;
+
+/// Longest name that is shown in full.
+const LONGEST_NAME: usize = 24;
+
+impl Evaluation {
+    /// A table in plain text, percent, with both FPR95 conventions named; the best AUROC of a block is marked.
+    pub fn summary(&self) -> String {
+        let mut text = String::new();
+        let accuracy = self.id.accuracy.map_or(String::new(), |a| format!(", accuracy {:.2} %", 100.0 * a));
+        let _ = writeln!(text, "ID: {} samples{accuracy}", self.id.samples);
+        for set in &self.datasets {
+            self.block(set, &mut text);
+        }
+        for (group, means) in &self.groups {
+            let best = means.iter().max_by(|a, b| a.1.auroc.total_cmp(&b.1.auroc));
+            if let Some((method, mean)) = best {
+                let _ = writeln!(
+                    text,
+                    "{group}-OOD mean: best AUROC {:.2} by {}",
+                    100.0 * mean.auroc,
+                    shown(method).trim_end()
+                );
+            }
+        }
+        for warning in &self.sanity.warnings {
+            let _ = writeln!(text, "warning: {}", printable(warning));
+        }
+        text
+    }
+
+    fn block(&self, set: &OodSet, text: &mut String) {
+        let Some(by_method) = self.ood.get(&set.name) else { return };
+        let group = set.group.map_or(String::new(), |group| format!(" ({})", group.name()));
+        let width = self.methods.iter().map(|m| shown(m).chars().count()).max().unwrap_or(0).max(5);
+        let best = by_method.values().map(|entry| entry.metrics.auroc).fold(f64::NEG_INFINITY, f64::max);
+        let intervals = by_method.values().any(|entry| entry.interval95.is_some());
+        let _ = writeln!(text, "\nOOD: {}{group}, {} samples", shown(&set.name), set.samples);
+        let interval_title = if intervals { "  [95 % interval]" } else { "" };
+        let _ = writeln!(
+            text,
+            "{:<width$}    AUROC{interval_title}  FPR95 OOD+  FPR95 ID+  AUPR-in  AUPR-out",
+            "score"
+        );
+        for method in &self.methods {
+            let Some(entry) = by_method.get(method) else { continue };
+            let m = &entry.metrics;
+            let mark = if m.auroc == best { '*' } else { ' ' };
+            let interval = match (intervals, entry.interval95) {
+                (false, _) => String::new(),
+                (true, None) => " ".repeat(17),
+                (true, Some(i)) => {
+                    format!("{:>17}", format!("[{:.2}, {:.2}]", 100.0 * i.auroc[0], 100.0 * i.auroc[1]))
+                }
+            };
+            let _ = writeln!(
+                text,
+                "{:<width$}  {mark}{:>6.2}{interval}  {:>10.2}  {:>9.2}  {:>7.2}  {:>8.2}",
+                shown(method),
+                100.0 * m.auroc,
+                100.0 * m.fpr95,
+                100.0 * m.fpr95_id_positive,
+                100.0 * m.aupr_in,
+                100.0 * m.aupr_out
+            );
+        }
+    }
+}
+
+fn shown(name: &str) -> String {
+    let name = printable(name).replace('\n', " ");
+    if name.chars().count() <= LONGEST_NAME {
+        return name;
+    }
+    name.chars().take(LONGEST_NAME - 1).chain(['…']).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::evaluation;
+
+    #[test]
+    fn the_summary_names_both_conventions_and_marks_the_best() {
+        let text = evaluation(0.0).summary();
+        assert!(text.contains("ID: 100 samples, accuracy 77.25 %"), "{text}");
+        assert!(text.contains("FPR95 OOD+  FPR95 ID+"), "{text}");
+        assert!(text.contains("OOD: cifar10 (near), 50 samples"), "{text}");
+        assert!(text.lines().any(|line| line.starts_with("msp ") && line.contains("* 80.00")), "{text}");
+        assert!(text.contains("near-OOD mean: best AUROC 75.00 by msp"), "{text}");
+    }
+
+    #[test]
+    fn a_hostile_name_cannot_move_the_cursor() {
+        let mut hostile = evaluation(0.0);
+        hostile.datasets[0].name = "\u{1b}[2Jx\ny".into();
+        let moved = hostile.ood.remove("cifar10").unwrap();
+        hostile.ood.insert("\u{1b}[2Jx\ny".into(), moved);
+        let text = hostile.summary();
+        assert!(!text.contains('\u{1b}') && text.contains("OOD: \\u{1b}[2Jx y"), "{text}");
+    }
+}
