@@ -1,8 +1,43 @@
 //! Images and labels from disk: what a data set is, and how its name on the command line opens one.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `spec`, `open` | the names (`cifar100:DIR?labels=coarse`), and from a name to a data set |
+//! | `cifar`, `idx`, `svhn` (in a `mat` file), `image_files` (from a `table`, in a `store`) | the formats |
+//! | `memory`, `subset` | data sets made of pixels in memory, or of parts of another |
+//! | `bytes`, `decode` | bounded reading: inflation, image files to pixels |
+//! | `resize` | Pillow's antialiased bilinear |
 
+use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use crate::error::Result;
+
+mod bytes;
+mod cifar;
+mod decode;
+mod idx;
+mod image_files;
+mod mat;
+mod memory;
+mod open;
+mod resize;
+mod spec;
+mod store;
+mod subset;
+mod svhn;
+mod table;
+
+pub use memory::InMemory;
+pub use open::open;
+pub use resize::resize;
+pub use spec::{DataSpec, LARGEST_SIDE, Level, Source, Subset};
+pub use subset::Selected;
+
+/// The largest image that is read, in pixels: 64 megapixels.
+pub const LARGEST_IMAGE: u64 = 64 << 20;
 
 /// An 8-bit RGB image; row-major, channels last: pixel (x, y) begins at byte `3 * (y * width + x)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,12 +54,22 @@ pub struct RgbImage {
 pub const UNKNOWN_LABEL: i64 = -1;
 
 /// Which part of a data set.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Split {
     /// What a network is trained on.
     Train,
     /// What it is tested on.
     Test,
+}
+
+impl fmt::Display for Split {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Split::Train => "train",
+            Split::Test => "test",
+        })
+    }
 }
 
 /// A data set: samples 0..len, each an image and a label, in an order that never changes.

@@ -1,0 +1,210 @@
+//! CIFAR-10 and CIFAR-100 in the binary version of their authors' page: records of label bytes and three 32x32
+//! planes (red, green, blue), row-major; mapped, not copied.
+
+use std::path::{Path, PathBuf};
+
+use super::spec::Level;
+use super::{Dataset, RgbImage, Split};
+use crate::error::{Error, Position, Result};
+use crate::files::{self, Mapped};
+
+/// Pixels per row and column.
+pub(super) const SIDE: usize = 32;
+/// Bytes of an image.
+pub(super) const IMAGE: usize = 3 * SIDE * SIDE;
+
+/// What differs between the two sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// CIFAR-10: one label byte.
+    Ten,
+    /// CIFAR-100: a coarse and a fine label byte; which of them is the label.
+    Hundred(Level),
+}
+
+impl Kind {
+    fn label_bytes(self) -> usize {
+        match self {
+            Kind::Ten => 1,
+            Kind::Hundred(_) => 2,
+        }
+    }
+
+    fn label_byte(self) -> usize {
+        match self {
+            Kind::Ten | Kind::Hundred(Level::Coarse) => 0,
+            Kind::Hundred(Level::Fine) => 1,
+        }
+    }
+
+    pub(super) fn classes(self) -> usize {
+        match self {
+            Kind::Ten => 10,
+            Kind::Hundred(Level::Coarse) => 20,
+            Kind::Hundred(Level::Fine) => 100,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Kind::Ten => "CIFAR-10",
+            Kind::Hundred(_) => "CIFAR-100",
+        }
+    }
+
+    fn files(self, split: Split) -> Vec<String> {
+        match (self, split) {
+            (Kind::Ten, Split::Train) => (1..=5).map(|i| format!("data_batch_{i}.bin")).collect(),
+            (Kind::Ten, Split::Test) => vec!["test_batch.bin".to_owned()],
+            (Kind::Hundred(_), Split::Train) => vec!["train.bin".to_owned()],
+            (Kind::Hundred(_), Split::Test) => vec!["test.bin".to_owned()],
+        }
+    }
+
+    fn subfolder(self) -> &'static str {
+        match self {
+            Kind::Ten => "cifar-10-batches-bin",
+            Kind::Hundred(_) => "cifar-100-binary",
+        }
+    }
+
+    fn names_file(self) -> &'static str {
+        match self {
+            Kind::Ten => "batches.meta.txt",
+            Kind::Hundred(Level::Fine) => "fine_label_names.txt",
+            Kind::Hundred(Level::Coarse) => "coarse_label_names.txt",
+        }
+    }
+
+    /// The names the file of names would hold; numbers for the 100 where the file is missing.
+    pub(super) fn built_in_names(self) -> Vec<String> {
+        const TEN: [&str; 10] =
+            ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
+        match self {
+            Kind::Ten => TEN.map(str::to_owned).to_vec(),
+            Kind::Hundred(_) => (0..self.classes()).map(|class| class.to_string()).collect(),
+        }
+    }
+}
+
+/// One split of a CIFAR set.
+#[derive(Debug)]
+pub(super) struct Cifar {
+    kind: Kind,
+    batches: Vec<Mapped>,
+    /// Number of samples before each batch, and at the end the number of all.
+    starts: Vec<usize>,
+    class_names: Vec<String>,
+}
+
+/// The folder that holds the binary files of a split: `folder` itself or the customary folder in it.
+pub(super) fn binary_folder(folder: &Path, kind: Kind, split: Split) -> Option<PathBuf> {
+    let first = kind.files(split).swap_remove(0);
+    [folder.to_path_buf(), folder.join(kind.subfolder())]
+        .into_iter()
+        .find(|place| place.join(&first).is_file())
+}
+
+impl Cifar {
+    /// Opens the batches of a split in the folder that holds them.
+    pub(super) fn open(folder: &Path, kind: Kind, split: Split) -> Result<Cifar> {
+        let record = kind.label_bytes() + IMAGE;
+        let mut set =
+            Cifar { kind, batches: Vec::new(), starts: vec![0], class_names: read_names(folder, kind)? };
+        for file in kind.files(split) {
+            let path = folder.join(file);
+            let bytes = files::map(&path)?;
+            if bytes.is_empty() || bytes.len() % record != 0 {
+                return Err(Error::malformed(
+                    &path,
+                    Position::Byte((bytes.len() - bytes.len() % record) as u64),
+                    format!("whole records of {record} bytes of {}", kind.name()),
+                    if bytes.is_empty() {
+                        "an empty file".into()
+                    } else {
+                        format!("{} bytes in all", bytes.len())
+                    },
+                ));
+            }
+            check_labels(&path, &bytes, kind)?;
+            set.starts.push(set.starts[set.starts.len() - 1] + bytes.len() / record);
+            set.batches.push(bytes);
+        }
+        Ok(set)
+    }
+
+    fn record(&self, index: usize) -> &[u8] {
+        let batch = self.starts.partition_point(|&start| start <= index) - 1;
+        let size = self.kind.label_bytes() + IMAGE;
+        let offset = (index - self.starts[batch]) * size;
+        &self.batches[batch][offset..offset + size]
+    }
+}
+
+/// Touches every label once, so that a wrong one is an error now and not in the middle of training.
+fn check_labels(path: &Path, bytes: &[u8], kind: Kind) -> Result<()> {
+    for (row, record) in bytes.chunks_exact(kind.label_bytes() + IMAGE).enumerate() {
+        let label = record[kind.label_byte()];
+        if usize::from(label) >= kind.classes() {
+            return Err(Error::malformed(
+                path,
+                Position::Row(row as u64),
+                format!("a label below {} ({})", kind.classes(), kind.name()),
+                format!("{label}; is this another data set?"),
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Class names, one a line, from the file beside the batches; the built-in ones if there is no such file.
+fn read_names(folder: &Path, kind: Kind) -> Result<Vec<String>> {
+    const LARGEST: u64 = 1 << 16;
+    let path = folder.join(kind.names_file());
+    if !path.is_file() {
+        return Ok(kind.built_in_names());
+    }
+    let names: Vec<String> = files::read_text(&path, LARGEST)?
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .map(str::to_owned)
+        .collect();
+    if names.len() != kind.classes() {
+        return Err(Error::malformed(
+            &path,
+            Position::File,
+            format!("{} class names, one a line", kind.classes()),
+            format!("{} lines", names.len()),
+        ));
+    }
+    Ok(names)
+}
+
+impl Dataset for Cifar {
+    fn len(&self) -> usize {
+        self.starts[self.starts.len() - 1]
+    }
+
+    fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    fn label(&self, index: usize) -> i64 {
+        i64::from(self.record(index)[self.kind.label_byte()])
+    }
+
+    fn image(&self, index: usize) -> Result<RgbImage> {
+        Ok(image_from_planes(&self.record(index)[self.kind.label_bytes()..]))
+    }
+}
+
+/// A 32x32 image from its red, green and blue planes.
+pub(super) fn image_from_planes(planes: &[u8]) -> RgbImage {
+    const AREA: usize = SIDE * SIDE;
+    let mut pixels = vec![0; IMAGE];
+    for (position, pixel) in pixels.chunks_exact_mut(3).enumerate() {
+        pixel.copy_from_slice(&[planes[position], planes[AREA + position], planes[2 * AREA + position]]);
+    }
+    RgbImage { width: SIDE as u32, height: SIDE as u32, pixels }
+}

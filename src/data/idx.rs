@@ -1,0 +1,157 @@
+//! The MNIST family: idx files as LeCun's page defines them (big-endian header, then bytes), gzipped or not.
+//!
+//! ```text
+//! images   00 00 08 03 | count | rows | columns | count * rows * columns bytes, row-major
+//! labels   00 00 08 01 | count | count bytes
+//! ```
+
+use std::path::Path;
+
+use flate2::read::MultiGzDecoder;
+
+use super::bytes::{Bytes, big_endian_u32, expect_end, inflate_exactly};
+use super::memory::grey_to_rgb;
+use super::{Dataset, LARGEST_IMAGE, RgbImage, UNKNOWN_LABEL};
+use crate::error::{Error, Position, Result};
+use crate::files;
+
+const IMAGES_MAGIC: u32 = 0x0803;
+const LABELS_MAGIC: u32 = 0x0801;
+
+/// Grey images and, if there is a file of them, labels.
+#[derive(Debug)]
+pub(super) struct Idx {
+    rows: usize,
+    columns: usize,
+    images: Bytes,
+    labels: Option<Bytes>,
+    count: usize,
+    class_names: Vec<String>,
+}
+
+impl Idx {
+    pub(super) fn open(images_path: &Path, labels_path: Option<&Path>) -> Result<Idx> {
+        let images = read(images_path, IMAGES_MAGIC)?;
+        // `read` has checked that the header is there and that the file has the bytes it speaks of.
+        let extent = |dimension: usize| big_endian_u32(&images, 4 + 4 * dimension).unwrap_or(0) as usize;
+        let (count, rows, columns) = (extent(0), extent(1), extent(2));
+        if rows == 0 || columns == 0 || rows as u64 * columns as u64 > LARGEST_IMAGE {
+            return Err(Error::malformed(
+                images_path,
+                Position::Byte(8),
+                "images of one pixel to 64 megapixels",
+                format!("{rows} rows of {columns} pixels"),
+            ));
+        }
+        if count == 0 || u32::try_from(count).is_err() {
+            return Err(Error::malformed(
+                images_path,
+                Position::Byte(4),
+                "at least one image",
+                format!("{count}"),
+            ));
+        }
+        let labels = labels_path.map(|path| read_labels(path, count, images_path)).transpose()?;
+        let classes =
+            labels.as_ref().map_or(0, |l| l[8..].iter().max().map_or(0, |&largest| usize::from(largest) + 1));
+        let class_names = (0..classes).map(|class| class.to_string()).collect();
+        Ok(Idx { rows, columns, images, labels, count, class_names })
+    }
+}
+
+fn read_labels(path: &Path, images: usize, images_path: &Path) -> Result<Bytes> {
+    let labels = read(path, LABELS_MAGIC)?;
+    let count = labels.len() - 8;
+    if count != images {
+        return Err(Error::malformed(
+            path,
+            Position::Byte(4),
+            format!("{images} labels, as there are images in {}", images_path.display()),
+            format!("{count}; do the two files belong together?"),
+        ));
+    }
+    Ok(labels)
+}
+
+/// The whole file, inflated if it is gzipped; its length is exactly what its header says.
+fn read(path: &Path, magic: u32) -> Result<Bytes> {
+    let map = files::map(path)?;
+    let header = 4 + 4 * (magic & 0xff) as usize;
+    if !map.starts_with(&[0x1f, 0x8b]) {
+        let wanted = declared_size(path, &map, magic, header)?;
+        if map.len() as u64 != wanted {
+            return Err(Error::malformed(
+                path,
+                Position::Byte(wanted.min(map.len() as u64)),
+                format!("{wanted} bytes, as the header says"),
+                format!("{} bytes", map.len()),
+            ));
+        }
+        return Ok(Bytes::Mapped(map));
+    }
+    let compressed = map.len() as u64;
+    let mut reader = MultiGzDecoder::new(&map[..]);
+    let mut bytes = Vec::new();
+    inflate_exactly(path, &mut reader, compressed, header as u64, &mut bytes)?;
+    let wanted = declared_size(path, &bytes, magic, header)?;
+    inflate_exactly(path, &mut reader, compressed, wanted - header as u64, &mut bytes)?;
+    expect_end(path, &mut reader, wanted)?;
+    Ok(Bytes::Inflated(bytes))
+}
+
+/// Header and data together, from the header.
+fn declared_size(path: &Path, bytes: &[u8], magic: u32, header: usize) -> Result<u64> {
+    let kind = if magic == IMAGES_MAGIC { "images" } else { "labels" };
+    match big_endian_u32(bytes, 0) {
+        Some(found) if found == magic => {}
+        found => {
+            let found =
+                found.map_or_else(|| format!("{} bytes in all", bytes.len()), |m| format!("{m:#010x}"));
+            let expected = format!("the magic number {magic:#010x} of an idx file of {kind}");
+            return Err(Error::malformed(path, Position::Byte(0), expected, found));
+        }
+    }
+    let mut size = 1u64;
+    for offset in (4..header).step_by(4) {
+        let extent = big_endian_u32(bytes, offset).ok_or_else(|| {
+            Error::malformed(
+                path,
+                Position::Byte(offset as u64),
+                "an extent of four bytes",
+                "the end of the file",
+            )
+        })?;
+        size = size.checked_mul(u64::from(extent)).ok_or_else(|| {
+            Error::malformed(
+                path,
+                Position::Byte(4),
+                "a size a computer can hold",
+                "a product beyond 64 bits",
+            )
+        })?;
+    }
+    size.checked_add(header as u64).ok_or_else(|| {
+        Error::malformed(path, Position::Byte(4), "a size a computer can hold", "a sum beyond 64 bits")
+    })
+}
+
+impl Dataset for Idx {
+    fn len(&self) -> usize {
+        self.count
+    }
+
+    fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    fn label(&self, index: usize) -> i64 {
+        self.labels.as_ref().map_or(UNKNOWN_LABEL, |labels| i64::from(labels[8 + index]))
+    }
+
+    fn image(&self, index: usize) -> Result<RgbImage> {
+        let size = self.rows * self.columns;
+        let start = 16 + index * size;
+        let pixels = grey_to_rgb(&self.images[start..start + size]);
+        Ok(RgbImage { width: self.columns as u32, height: self.rows as u32, pixels })
+    }
+}

@@ -1,0 +1,153 @@
+//! Data sets of image files: a folder per class, a table, a list, or just images.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::spec::Level;
+use super::store::{ImageStore, check_name, decode_file, is_image_name, numeric_order};
+use super::table::{self, Row};
+use super::{Dataset, RgbImage, UNKNOWN_LABEL};
+use crate::error::{Error, Position, Result};
+
+/// Image files with labels, decoded each time they are asked for.
+#[derive(Debug)]
+pub(super) struct ImageFiles {
+    store: ImageStore,
+    rows: Vec<Row>,
+    class_names: Vec<String>,
+}
+
+impl ImageFiles {
+    /// A folder per class, as torchvision's `ImageFolder`: classes are the subfolders in the order of their names,
+    /// images lie at any depth in them.
+    pub(super) fn class_folders(folder: &Path) -> Result<ImageFiles> {
+        let mut classes = Vec::new();
+        for entry in fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))? {
+            let entry = entry.map_err(|e| Error::io("list", folder, e))?;
+            if fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()) {
+                classes.push(entry.file_name().to_string_lossy().into_owned());
+            }
+        }
+        classes.retain(|name| !name.starts_with('.'));
+        classes.sort_unstable();
+        if classes.is_empty() {
+            let found = "no folder in it; for images without classes write images:DIR";
+            return Err(Error::malformed(folder, Position::File, "a folder for each class", found));
+        }
+        let mut rows = Vec::new();
+        for (label, class) in classes.iter().enumerate() {
+            let mut names = ImageStore::folder(&folder.join(class)).image_names()?;
+            if names.is_empty() {
+                let found = "none; remove the folder if it is no class";
+                return Err(Error::malformed(folder.join(class), Position::File, "images of a class", found));
+            }
+            names.sort_unstable();
+            rows.extend(
+                names.into_iter().map(|name| Row { name: format!("{class}/{name}"), label: label as i64 }),
+            );
+        }
+        ImageFiles::new(folder, ImageStore::folder(folder), rows, classes)
+    }
+
+    /// A table (CSV) and the folder or zip its column `image` names files in.
+    pub(super) fn table(path: &Path, images: &Path, level: Level) -> Result<ImageFiles> {
+        let table = table::read_csv(path, level)?;
+        let class_names = table::class_names(path, level, &table)?;
+        ImageFiles::new(path, ImageStore::fenced(images)?, table, class_names)
+    }
+
+    /// An OpenOOD list and the folder it is relative to.
+    pub(super) fn list(path: &Path, root: &Path) -> Result<ImageFiles> {
+        let rows = table::read_list(path)?;
+        let class_names = table::numbered_classes(&rows);
+        ImageFiles::new(path, ImageStore::fenced(root)?, rows, class_names)
+    }
+
+    /// All images of a folder or zip, in numeric order of their names, without labels.
+    pub(super) fn unlabelled(path: &Path) -> Result<ImageFiles> {
+        let metadata = fs::metadata(path).map_err(|e| Error::io("open", path, e))?;
+        let store = if metadata.is_dir() { ImageStore::folder(path) } else { ImageStore::zip(path)? };
+        let mut names = store.image_names()?;
+        if names.is_empty() {
+            return Err(Error::malformed(path, Position::File, "images", "none"));
+        }
+        names.sort_unstable_by(|a, b| numeric_order(a, b));
+        let rows = names.into_iter().map(|name| Row { name, label: UNKNOWN_LABEL }).collect();
+        ImageFiles::new(path, store, rows, Vec::new())
+    }
+
+    fn new(path: &Path, store: ImageStore, rows: Vec<Row>, class_names: Vec<String>) -> Result<ImageFiles> {
+        if rows.is_empty() || u32::try_from(rows.len()).is_err() {
+            return Err(Error::malformed(
+                path,
+                Position::File,
+                "1 to 2^32 - 1 images",
+                format!("{}", rows.len()),
+            ));
+        }
+        if !matches!(store, ImageStore::Folder { fence: None, .. }) {
+            for (index, row) in rows.iter().enumerate() {
+                check_name(path, Position::Row(index as u64), &row.name)?;
+            }
+        }
+        Ok(ImageFiles { store, rows, class_names })
+    }
+}
+
+impl Dataset for ImageFiles {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn class_names(&self) -> &[String] {
+        &self.class_names
+    }
+
+    fn label(&self, index: usize) -> i64 {
+        self.rows[index].label
+    }
+
+    fn image(&self, index: usize) -> Result<RgbImage> {
+        self.store.image(&self.rows[index].name)
+    }
+
+    fn sample_name(&self, index: usize) -> String {
+        self.rows[index].name.clone()
+    }
+}
+
+/// A single image file as a data set of one.
+#[derive(Debug)]
+pub(super) struct SingleImage {
+    path: PathBuf,
+}
+
+impl SingleImage {
+    /// The file, if its name is an image's; what else `images:` may name is a folder or zip.
+    pub(super) fn recognise(path: &Path) -> Option<SingleImage> {
+        let is_image = path.is_file() && path.to_str().is_some_and(is_image_name);
+        is_image.then(|| SingleImage { path: path.to_path_buf() })
+    }
+}
+
+impl Dataset for SingleImage {
+    fn len(&self) -> usize {
+        1
+    }
+
+    fn class_names(&self) -> &[String] {
+        &[]
+    }
+
+    fn label(&self, _index: usize) -> i64 {
+        UNKNOWN_LABEL
+    }
+
+    fn image(&self, _index: usize) -> Result<RgbImage> {
+        decode_file(&self.path)
+    }
+
+    fn sample_name(&self, _index: usize) -> String {
+        self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+}
