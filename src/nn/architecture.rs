@@ -1,0 +1,211 @@
+//! Which network: the numbers that, with a list of weights, define it completely.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// How images enter the network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Stem {
+    /// 3x3 convolution, stride 1, no pooling: for images around 32 pixels.
+    Cifar,
+    /// 7x7 convolution, stride 2, then 3x3 max pooling, stride 2.
+    Imagenet,
+}
+
+/// What carries a block's input past it where shapes change, in He et al.'s CIFAR networks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Shortcut {
+    /// Every second pixel, new channels zero; no parameters.
+    A,
+    /// 1x1 convolution and batch normalisation.
+    B,
+}
+
+/// Depth, by the names everybody uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+#[value(rename_all = "lower")]
+#[allow(missing_docs)]
+pub enum Depth {
+    ResNet18,
+    ResNet34,
+    ResNet50,
+    ResNet101,
+    ResNet20,
+    ResNet32,
+    ResNet44,
+    ResNet56,
+    ResNet110,
+}
+
+impl Depth {
+    const ALL: [(Depth, &'static str); 9] = [
+        (Depth::ResNet18, "resnet18"),
+        (Depth::ResNet34, "resnet34"),
+        (Depth::ResNet50, "resnet50"),
+        (Depth::ResNet101, "resnet101"),
+        (Depth::ResNet20, "resnet20"),
+        (Depth::ResNet32, "resnet32"),
+        (Depth::ResNet44, "resnet44"),
+        (Depth::ResNet56, "resnet56"),
+        (Depth::ResNet110, "resnet110"),
+    ];
+
+    /// Residual blocks per stage.
+    pub fn blocks(self) -> &'static [usize] {
+        match self {
+            Depth::ResNet18 => &[2, 2, 2, 2],
+            Depth::ResNet34 | Depth::ResNet50 => &[3, 4, 6, 3],
+            Depth::ResNet101 => &[3, 4, 23, 3],
+            Depth::ResNet20 => &[3, 3, 3],
+            Depth::ResNet32 => &[5, 5, 5],
+            Depth::ResNet44 => &[7, 7, 7],
+            Depth::ResNet56 => &[9, 9, 9],
+            Depth::ResNet110 => &[18, 18, 18],
+        }
+    }
+
+    /// Whether blocks are 1x1, 3x3, 1x1 with four times as many channels at the end.
+    pub fn bottleneck(self) -> bool {
+        matches!(self, Depth::ResNet50 | Depth::ResNet101)
+    }
+
+    /// Whether this is one of He et al.'s three-stage networks for CIFAR.
+    pub fn three_stages(self) -> bool {
+        self.blocks().len() == 3
+    }
+}
+
+impl fmt::Display for Depth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (_, name) = Depth::ALL.iter().find(|(depth, _)| depth == self).expect("every depth has a name");
+        f.write_str(name)
+    }
+}
+
+impl FromStr for Depth {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Depth> {
+        Depth::ALL.iter().find(|(_, name)| *name == text).map(|(depth, _)| *depth).ok_or_else(|| {
+            let names: Vec<&str> = Depth::ALL.iter().map(|(_, name)| *name).collect();
+            Error::usage(format!("no architecture is called `{text}`; there are {}", names.join(", ")))
+        })
+    }
+}
+
+/// A network without its weights.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Architecture {
+    /// Depth and kind of block.
+    pub arch: Depth,
+    /// How images enter; He et al.'s networks always have the `cifar` stem.
+    pub stem: Stem,
+    /// Shortcut option of He et al.'s networks; the others always have `b`.
+    pub shortcut: Shortcut,
+    /// Channels of the first stage: 64, or 16 in He et al.'s networks, times the width factor.
+    pub base_channels: usize,
+    /// Channels of an image.
+    pub in_channels: usize,
+    /// Number of classes.
+    pub classes: usize,
+}
+
+/// More than any network this program is for; a bound against absurd files.
+const MOST_CHANNELS: usize = 1 << 14;
+
+impl Architecture {
+    /// A network by name, with a width factor.
+    ///
+    /// # Errors
+    /// A width that leaves no channels or too many, no classes, the imagenet stem with a CIFAR network.
+    pub fn new(
+        arch: Depth,
+        stem: Option<Stem>,
+        shortcut: Option<Shortcut>,
+        width: f64,
+        classes: usize,
+    ) -> Result<Architecture> {
+        let base = if arch.three_stages() { 16.0 } else { 64.0 };
+        let scaled = (base * width).round();
+        if !(scaled >= 1.0 && scaled <= MOST_CHANNELS as f64) {
+            return Err(Error::usage(format!(
+                "--width {width} gives {scaled} channels in the first stage; choose between {} and {}",
+                1.0 / base,
+                MOST_CHANNELS as f64 / base
+            )));
+        }
+        let architecture = Architecture {
+            arch,
+            stem: stem.unwrap_or(Stem::Cifar),
+            shortcut: shortcut.unwrap_or(if arch.three_stages() { Shortcut::A } else { Shortcut::B }),
+            base_channels: scaled as usize,
+            in_channels: 3,
+            classes,
+        };
+        architecture.check()?;
+        Ok(architecture)
+    }
+
+    /// Checks that the numbers make a network (they may come from a file).
+    ///
+    /// # Errors
+    /// Says which number is wrong.
+    pub fn check(&self) -> Result<()> {
+        let fail = |what: String| Err(Error::usage(what));
+        if self.arch.three_stages() && self.stem == Stem::Imagenet {
+            return fail(format!("{} has the cifar stem only; leave --stem out", self.arch));
+        }
+        if !self.arch.three_stages() && self.shortcut == Shortcut::A {
+            return fail(format!(
+                "{} has shortcut option b only; option a is for resnet20 to resnet110",
+                self.arch
+            ));
+        }
+        for (what, number) in [
+            ("first-stage channels", self.base_channels),
+            ("image channels", self.in_channels),
+            ("classes", self.classes),
+        ] {
+            if number == 0 || number > MOST_CHANNELS {
+                return fail(format!(
+                    "a network cannot have {number} {what}; the range is 1 to {MOST_CHANNELS}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Length of the feature vector behind the average pool.
+    pub fn feature_dimension(&self) -> usize {
+        let expansion = if self.arch.bottleneck() { 4 } else { 1 };
+        (self.base_channels << (self.arch.blocks().len() - 1)) * expansion
+    }
+
+    /// The width factor of the paper's network.
+    pub fn width(&self) -> f64 {
+        self.base_channels as f64 / if self.arch.three_stages() { 16.0 } else { 64.0 }
+    }
+}
+
+impl fmt::Display for Architecture {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.arch)?;
+        if self.arch.three_stages() {
+            write!(f, " (shortcut {}", if self.shortcut == Shortcut::A { "a" } else { "b" })?;
+        } else {
+            write!(f, " ({} stem", if self.stem == Stem::Cifar { "cifar" } else { "imagenet" })?;
+        }
+        if self.width() != 1.0 {
+            write!(f, ", width {}", self.width())?;
+        }
+        write!(f, ", {} classes)", self.classes)
+    }
+}

@@ -1,0 +1,239 @@
+//! ResNets (He et al., "Deep Residual Learning for Image Recognition", 2015), as torchvision builds them: ResNet-18, 34,
+//! 50, 101 with a choice of stem, and the paper's three-stage networks for CIFAR.
+
+use super::architecture::{Architecture, Shortcut, Stem};
+use super::parameters::{Kind, Parameters};
+use crate::autograd::{BatchNormParameters, Tape, Var};
+use crate::tensor::{DType, Shape};
+
+const EPSILON: f64 = 1e-5;
+const MOMENTUM: f64 = 0.1;
+
+/// A network: its architecture, its parameters, and how they are wired.
+#[derive(Debug, Clone)]
+pub struct Network {
+    architecture: Architecture,
+    parameters: Parameters,
+    stem: Unit,
+    blocks: Vec<Block>,
+    classifier: usize,
+}
+
+/// What a forward pass gives.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    /// The pooled features, (batch, feature_dimension).
+    pub features: Var,
+    /// The classifier's outputs, (batch, classes).
+    pub logits: Var,
+}
+
+/// A convolution and its batch normalisation; `first` is the index of the weight, followed by γ, β, mean, variance.
+#[derive(Debug, Clone, Copy)]
+struct Unit {
+    first: usize,
+    stride: usize,
+    padding: usize,
+}
+
+#[derive(Debug, Clone)]
+struct Block {
+    body: Vec<Unit>,
+    projection: Projection,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Projection {
+    Identity,
+    Convolution(Unit),
+    Subsample { out_channels: usize, stride: usize },
+}
+
+/// Collects names and shapes in torchvision's order.
+struct Builder {
+    named: Vec<(String, Kind, Shape)>,
+}
+
+impl Builder {
+    fn unit(
+        &mut self,
+        conv: &str,
+        norm: &str,
+        (inputs, outputs): (usize, usize),
+        size: usize,
+        stride: usize,
+        padding: usize,
+    ) -> Unit {
+        let first = self.named.len();
+        let channels = Shape::from([outputs]);
+        self.named.push((
+            format!("{conv}.weight"),
+            Kind::ConvWeight,
+            Shape::from([outputs, size, size, inputs]),
+        ));
+        for (name, kind) in [
+            ("weight", Kind::Gamma),
+            ("bias", Kind::Beta),
+            ("running_mean", Kind::RunningMean),
+            ("running_var", Kind::RunningVariance),
+        ] {
+            self.named.push((format!("{norm}.{name}"), kind, channels));
+        }
+        Unit { first, stride, padding }
+    }
+
+    fn block(
+        &mut self,
+        name: &str,
+        inputs: usize,
+        planes: usize,
+        stride: usize,
+        a: &Architecture,
+    ) -> (Block, usize) {
+        let mut unit = |index: usize, channels, size, stride, padding| {
+            let (conv, norm) = (format!("{name}.conv{index}"), format!("{name}.bn{index}"));
+            self.unit(&conv, &norm, channels, size, stride, padding)
+        };
+        let (body, outputs) = if a.arch.bottleneck() {
+            let outputs = 4 * planes;
+            let reduce = unit(1, (inputs, planes), 1, 1, 0);
+            let spatial = unit(2, (planes, planes), 3, stride, 1);
+            (vec![reduce, spatial, unit(3, (planes, outputs), 1, 1, 0)], outputs)
+        } else {
+            let first = unit(1, (inputs, planes), 3, stride, 1);
+            (vec![first, unit(2, (planes, planes), 3, 1, 1)], planes)
+        };
+        let projection = if stride == 1 && inputs == outputs {
+            Projection::Identity
+        } else if a.shortcut == Shortcut::A {
+            Projection::Subsample { out_channels: outputs, stride }
+        } else {
+            let (conv, norm) = (format!("{name}.downsample.0"), format!("{name}.downsample.1"));
+            Projection::Convolution(self.unit(&conv, &norm, (inputs, outputs), 1, stride, 0))
+        };
+        (Block { body, projection }, outputs)
+    }
+}
+
+impl Network {
+    /// Wires up a network. `slots` is the number of optimizer states per parameter; `None` makes it for inference only.
+    pub fn new(architecture: &Architecture, dtype: DType, slots: Option<usize>) -> Network {
+        let a = architecture;
+        let mut builder = Builder { named: Vec::new() };
+        let base = a.base_channels;
+        let stem = match a.stem {
+            Stem::Cifar => builder.unit("conv1", "bn1", (a.in_channels, base), 3, 1, 1),
+            Stem::Imagenet => builder.unit("conv1", "bn1", (a.in_channels, base), 7, 2, 3),
+        };
+        let mut blocks = Vec::new();
+        let mut channels = base;
+        for (stage, &count) in a.arch.blocks().iter().enumerate() {
+            for index in 0..count {
+                let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+                let name = format!("layer{}.{index}", stage + 1);
+                let (block, outputs) = builder.block(&name, channels, base << stage, stride, a);
+                blocks.push(block);
+                channels = outputs;
+            }
+        }
+        let classifier = builder.named.len();
+        builder.named.push(("fc.weight".into(), Kind::LinearWeight, Shape::from([a.classes, channels])));
+        builder.named.push((
+            "fc.bias".into(),
+            Kind::LinearBias { inputs: channels },
+            Shape::from([a.classes]),
+        ));
+        let parameters = Parameters::new(builder.named, dtype, slots);
+        Network { architecture: a.clone(), parameters, stem, blocks, classifier }
+    }
+
+    /// What network this is.
+    pub fn architecture(&self) -> &Architecture {
+        &self.architecture
+    }
+
+    /// Its parameters.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// Records the network on a tape: images (batch, height, width, channels) to features and logits.
+    pub fn forward(&self, tape: &mut Tape, images: Var) -> Output {
+        let mut x = self.unit(tape, &self.stem, images, None, true);
+        if self.architecture.stem == Stem::Imagenet {
+            x = tape.max_pool(x, 3, 2, 1);
+        }
+        for block in &self.blocks {
+            x = self.block(tape, block, x);
+        }
+        let features = tape.global_average_pool(x);
+        let entries = self.parameters.entries();
+        let [weight, bias] = [self.classifier, self.classifier + 1].map(|index| entries[index].parameter);
+        let logits = tape.linear(features, &weight, &bias);
+        Output { features, logits }
+    }
+
+    fn block(&self, tape: &mut Tape, block: &Block, input: Var) -> Var {
+        let (last, body) = block.body.split_last().expect("a block has convolutions");
+        let mut x = input;
+        for unit in body {
+            x = self.unit(tape, unit, x, None, true);
+        }
+        let residual = match &block.projection {
+            Projection::Identity => input,
+            Projection::Convolution(unit) => self.unit(tape, unit, input, None, false),
+            &Projection::Subsample { out_channels, stride } => tape.shortcut_a(input, out_channels, stride),
+        };
+        self.unit(tape, last, x, Some(residual), true)
+    }
+
+    fn unit(&self, tape: &mut Tape, unit: &Unit, x: Var, residual: Option<Var>, relu: bool) -> Var {
+        let at = |index: usize| self.parameters.entries()[unit.first + index].parameter;
+        let norm = BatchNormParameters {
+            gamma: at(1),
+            beta: at(2),
+            running_mean: at(3),
+            running_variance: at(4),
+            epsilon: EPSILON,
+            momentum: MOMENTUM,
+        };
+        tape.conv_batch_norm(x, &at(0), &norm, (unit.stride, unit.padding), residual, relu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::Depth;
+
+    fn parameters(arch: Depth, stem: Stem, classes: usize) -> usize {
+        let architecture = Architecture::new(arch, Some(stem), None, 1.0, classes).unwrap();
+        Network::new(&architecture, DType::F32, None).parameters().trainable_elements()
+    }
+
+    #[test]
+    fn networks_have_as_many_parameters_as_torchvisions() {
+        // Published counts: torchvision's documentation, and Table 6 of He et al. for the CIFAR network.
+        assert_eq!(parameters(Depth::ResNet18, Stem::Imagenet, 1000), 11_689_512);
+        assert_eq!(parameters(Depth::ResNet34, Stem::Imagenet, 1000), 21_797_672);
+        assert_eq!(parameters(Depth::ResNet50, Stem::Imagenet, 1000), 25_557_032);
+        assert_eq!(parameters(Depth::ResNet101, Stem::Imagenet, 1000), 44_549_160);
+        assert_eq!(parameters(Depth::ResNet20, Stem::Cifar, 10), 269_722);
+    }
+
+    #[test]
+    fn regions_of_memory_do_not_overlap() {
+        let architecture = Architecture::new(Depth::ResNet20, None, None, 0.3, 7).unwrap();
+        let network = Network::new(&architecture, DType::F32, Some(2));
+        let parameters = network.parameters();
+        let mut spans = Vec::new();
+        for entry in parameters.entries() {
+            spans.push(entry.parameter.value);
+            spans.extend(entry.parameter.gradient);
+            spans.extend((0..2).filter_map(|slot| parameters.slot_of(entry, slot)));
+        }
+        spans.sort_by_key(|span| span.offset);
+        assert!(spans.windows(2).all(|w| w[0].offset + w[0].bytes() <= w[1].offset));
+        assert!(spans.last().unwrap().offset + spans.last().unwrap().bytes() <= parameters.bytes());
+    }
+}
