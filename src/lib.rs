@@ -13,7 +13,7 @@
 //! | what runs | [`plan`] |
 //! | operations | [`ops`] |
 //! | hardware | [`backend`] |
-//! | common ground | [`error`], [`files`], [`pickle`], [`rng`], [`tensor`] |
+//! | common ground | [`error`], [`files`], [`linalg`], [`pickle`], [`rng`], [`tensor`] |
 
 pub mod autograd;
 pub mod backend;
@@ -24,6 +24,7 @@ pub mod data;
 pub mod error;
 pub mod features;
 pub mod files;
+pub mod linalg;
 pub mod nn;
 pub mod ood;
 pub mod ops;
