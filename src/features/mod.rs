@@ -1,1 +1,31 @@
 //! Feature caches: one pass of a checkpoint over a data set, kept as plain `.npy` files.
+//!
+//! A cache is a folder of `features.npy` (N, D), `logits.npy` (N, C), `labels.npy` (N,) and `meta.json`; an `.npz`
+//! with arrays of the same names serves as well, whoever wrote it. Files are mapped, never loaded whole, and every
+//! score, sweep, plot and collapse metric works from them without the network.
+
+mod archive;
+mod head;
+mod matrix;
+mod moments;
+mod npy;
+mod set;
+mod writer;
+
+pub use archive::Npz;
+pub use head::Head;
+pub use matrix::Matrix;
+pub use moments::Moments;
+pub use npy::{Element, NpyArray};
+pub use set::{CacheMeta, FeatureSet, check_same_checkpoint};
+pub use writer::{CacheWriter, write_npz};
+
+/// Rows of a block whose f64 copy has about two million elements: large enough for fast products, small enough
+/// that a block per thread stays far below the memory bound. A function of the width alone, so the order of every
+/// sum, and with it every bit of a result, is the same for any number of threads.
+pub fn block_rows(columns: usize) -> usize {
+    ((1 << 21) / columns.max(1)).clamp(16, 4096)
+}
+
+#[cfg(test)]
+mod tests;

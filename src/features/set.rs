@@ -1,0 +1,313 @@
+//! One pass of a network over a data set: features, logits and labels, opened from a folder, `.npz` or `.npy`.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::archive::Npz;
+use super::matrix::Matrix;
+use super::npy::{Element, NpyArray};
+use crate::error::{Error, Position, Result};
+use crate::files;
+
+/// What `meta.json` of a cache says. Every field may be missing: anybody can write a cache.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CacheMeta {
+    /// The data set, as named on the command line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+    /// What was done to each image before the network saw it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub transform: Option<String>,
+    /// Hash of the checkpoint's parameters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub checkpoint: Option<String>,
+    /// Number of samples.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<u64>,
+}
+
+/// `meta.json` is a page of text.
+const LARGEST_META: u64 = 1 << 20;
+
+/// Features (N, D), and where known logits (N, C) and labels (N,), of the same samples in the same order.
+#[derive(Debug, Clone)]
+pub struct FeatureSet {
+    path: PathBuf,
+    features: Matrix,
+    logits: Option<Matrix>,
+    labels: Option<Vec<i64>>,
+    meta: CacheMeta,
+}
+
+impl FeatureSet {
+    /// Opens a cache: a folder, an `.npz` with `features`, `logits`, `labels`, or an `.npy` of features alone.
+    /// What a file is, its first bytes decide, not its name.
+    ///
+    /// # Errors
+    /// Nothing there, no features, damaged arrays, numbers of rows that differ, or a value that is not finite.
+    pub fn open(path: &Path) -> Result<FeatureSet> {
+        let metadata = std::fs::metadata(path).map_err(|e| Error::io("open", path, e))?;
+        if metadata.is_dir() {
+            return FeatureSet::open_folder(path);
+        }
+        let file = files::map(path)?;
+        if file.starts_with(b"PK") {
+            drop(file);
+            return FeatureSet::open_npz(path);
+        }
+        if file.starts_with(b"\x93NUMPY") {
+            let array = NpyArray::parse(Arc::new(file), 0, path, None)?;
+            return FeatureSet::assemble(
+                path,
+                Some((array, path.to_path_buf())),
+                None,
+                None,
+                CacheMeta::default(),
+            );
+        }
+        let first = &file[..file.len().min(6)];
+        Err(Error::malformed(
+            path,
+            Position::Byte(0),
+            "a feature cache: a folder with features.npy, an .npz or an .npy file",
+            format!("{} bytes that begin {first:02x?}", file.len()),
+        ))
+    }
+
+    fn open_folder(path: &Path) -> Result<FeatureSet> {
+        let array = |name: &str| -> Result<Option<(NpyArray, PathBuf)>> {
+            let file = path.join(name).with_extension("npy");
+            if !file.exists() {
+                return Ok(None);
+            }
+            Ok(Some((NpyArray::parse(Arc::new(files::map(&file)?), 0, &file, None)?, file)))
+        };
+        let meta_path = path.join("meta.json");
+        let meta = if meta_path.exists() {
+            let text = files::read_text(&meta_path, LARGEST_META)?;
+            serde_json::from_str(&text).map_err(|e| {
+                let at = Position::Line(e.line() as u64);
+                Error::malformed(
+                    &meta_path,
+                    at,
+                    "an object with data, transform, checkpoint, rows",
+                    e.to_string(),
+                )
+            })?
+        } else {
+            CacheMeta::default()
+        };
+        FeatureSet::assemble(path, array("features")?, array("logits")?, array("labels")?, meta)
+    }
+
+    fn open_npz(path: &Path) -> Result<FeatureSet> {
+        let archive = Npz::open(path)?;
+        let array =
+            |name: &str| Ok::<_, Error>(archive.array(name)?.map(|array| (array, path.to_path_buf())));
+        let features = array("features")?;
+        if features.is_none() {
+            let found = format!("{:?}", archive.names());
+            return Err(Error::malformed(path, Position::File, "an array named `features`", found));
+        }
+        FeatureSet::assemble(path, features, array("logits")?, array("labels")?, CacheMeta::default())
+    }
+
+    fn assemble(
+        path: &Path,
+        features: Option<(NpyArray, PathBuf)>,
+        logits: Option<(NpyArray, PathBuf)>,
+        labels: Option<(NpyArray, PathBuf)>,
+        meta: CacheMeta,
+    ) -> Result<FeatureSet> {
+        let (array, file) = features.ok_or_else(|| {
+            Error::malformed(path, Position::File, "features.npy in a cache folder", "no such file")
+        })?;
+        let features = Matrix::new(array, &file, "features")?;
+        let logits = logits.map(|(array, file)| Matrix::new(array, &file, "logits")).transpose()?;
+        let labels = labels.map(|(array, file)| read_labels(&array, &file)).transpose()?;
+        let set = FeatureSet { path: path.to_path_buf(), features, logits, labels, meta };
+        set.check_rows()?;
+        Ok(set)
+    }
+
+    /// A set held in memory; `name` stands for a path in messages.
+    ///
+    /// # Errors
+    /// Numbers of rows that differ.
+    pub fn from_parts(
+        name: &str,
+        features: Matrix,
+        logits: Option<Matrix>,
+        labels: Option<Vec<i64>>,
+    ) -> Result<FeatureSet> {
+        let set =
+            FeatureSet { path: PathBuf::from(name), features, logits, labels, meta: CacheMeta::default() };
+        set.check_rows()?;
+        Ok(set)
+    }
+
+    fn check_rows(&self) -> Result<()> {
+        let rows = self.len();
+        let differs = |what: &str, found: usize| {
+            Err(Error::malformed(
+                &self.path,
+                Position::File,
+                format!("{rows} {what}, as many as rows of features"),
+                found.to_string(),
+            ))
+        };
+        match (&self.logits, &self.labels) {
+            (Some(logits), _) if logits.rows() != rows => differs("rows of logits", logits.rows()),
+            (_, Some(labels)) if labels.len() != rows => differs("labels", labels.len()),
+            _ => match self.meta.rows {
+                Some(promised) if promised != rows as u64 => differs("rows in meta.json", promised as usize),
+                _ => Ok(()),
+            },
+        }
+    }
+
+    /// Number of samples.
+    pub fn len(&self) -> usize {
+        self.features.rows()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Number of features of a sample, D.
+    pub fn dimension(&self) -> usize {
+        self.features.columns()
+    }
+
+    /// Number of classes, C, where logits are known.
+    pub fn classes(&self) -> Option<usize> {
+        self.logits.as_ref().map(Matrix::columns)
+    }
+
+    /// The features, N x D.
+    pub fn features(&self) -> &Matrix {
+        &self.features
+    }
+
+    /// The logits, N x C, if the cache holds them.
+    pub fn logits(&self) -> Option<&Matrix> {
+        self.logits.as_ref()
+    }
+
+    /// The labels if the cache holds them; -1 is unknown. Labels of an OOD set may belong to other classes.
+    pub fn labels(&self) -> Option<&[i64]> {
+        self.labels.as_deref()
+    }
+
+    /// Labels for fitting: every one known and in 0..`classes`, every class present.
+    ///
+    /// # Errors
+    /// No labels, a label out of range (named by row), or a class without a sample (named).
+    pub fn training_labels(&self, classes: usize) -> Result<Vec<u32>> {
+        let labels = self.labels.as_ref().ok_or_else(|| {
+            Error::malformed(
+                &self.path,
+                Position::File,
+                "labels (fitting needs the class of every training sample)",
+                "features without labels",
+            )
+        })?;
+        let mut counts = vec![0u64; classes];
+        let mut known = Vec::with_capacity(labels.len());
+        for (row, &label) in labels.iter().enumerate() {
+            let class = usize::try_from(label).ok().filter(|&class| class < classes).ok_or_else(|| {
+                Error::malformed(
+                    &self.path,
+                    Position::Row(row as u64),
+                    format!("a label in 0..{classes}, one per row of the head"),
+                    format!("label {label}"),
+                )
+            })?;
+            counts[class] += 1;
+            known.push(class as u32);
+        }
+        match counts.iter().position(|&count| count == 0) {
+            None => Ok(known),
+            Some(class) => Err(Error::malformed(
+                &self.path,
+                Position::File,
+                format!("training samples of every class 0..{classes}"),
+                format!("none of class {class}"),
+            )),
+        }
+    }
+
+    /// What the cache's `meta.json` says (empty for other sources).
+    pub fn meta(&self) -> &CacheMeta {
+        &self.meta
+    }
+
+    /// Where the set was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Checks that features (and logits, if any) have the shape a head or another set asks for.
+    ///
+    /// # Errors
+    /// Another dimension or number of classes, with both numbers.
+    pub fn check_shape(&self, dimension: usize, classes: usize) -> Result<()> {
+        let fail = |expected: String, found: String| {
+            Err(Error::malformed(&self.path, Position::File, expected, found))
+        };
+        if self.dimension() != dimension {
+            return fail(
+                format!("{dimension} features per sample (is it a cache of the same network?)"),
+                self.dimension().to_string(),
+            );
+        }
+        match self.classes() {
+            Some(found) if found != classes => fail(
+                format!("{classes} logits per sample (is it a cache of the same network?)"),
+                found.to_string(),
+            ),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Checks that no two sets come from different checkpoints, as far as their `meta.json` tell.
+///
+/// # Errors
+/// Two sets name different checkpoints.
+pub fn check_same_checkpoint(sets: &[&FeatureSet]) -> Result<()> {
+    let mut known = sets.iter().filter_map(|set| set.meta.checkpoint.as_ref().map(|hash| (set, hash)));
+    let Some((first, hash)) = known.next() else { return Ok(()) };
+    match known.find(|(_, other)| *other != hash) {
+        None => Ok(()),
+        Some((set, other)) => Err(Error::invalid(format!(
+            "{} and {} come from different checkpoints ({hash} and {other}); extract both with the same one",
+            first.path.display(),
+            set.path.display()
+        ))),
+    }
+}
+
+fn read_labels(array: &NpyArray, path: &Path) -> Result<Vec<i64>> {
+    let at = || Position::Member("labels".into());
+    let count: usize = array.shape.iter().product();
+    if array.shape.iter().filter(|&&extent| extent != 1).count() > 1 {
+        let found = format!("shape {:?}", array.shape);
+        return Err(Error::malformed(path, at(), "one label per sample", found));
+    }
+    if !matches!(array.element, Element::Signed(_) | Element::Unsigned(_)) {
+        return Err(Error::malformed(path, at(), "integers", "floating-point numbers"));
+    }
+    (0..count)
+        .map(|row| {
+            array.integer(row).ok_or_else(|| {
+                Error::malformed(path, Position::Row(row as u64), "a label below 2^63", "a larger number")
+            })
+        })
+        .collect()
+}
