@@ -1,1 +1,3 @@
-//! report
+//! What a run looks like: figures, and one page that holds them all.
+
+pub mod plots;

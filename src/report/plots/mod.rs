@@ -1,0 +1,23 @@
+//! Figures: training curves, score distributions, ROC and precision-recall curves, neural collapse.
+//!
+//! A [`Panel`] says what is shown; drawing turns one or several into a [`Figure`], which knows how to be a file
+//! (SVG or PNG) or part of a page. Text may come from anywhere: it is escaped and stripped of control characters.
+
+mod axis;
+mod collapse;
+mod figure;
+mod panel;
+mod scores;
+pub mod theme;
+mod training;
+
+pub use axis::Axis;
+pub use collapse::{CollapseRow, angle_histogram, collapse_panels, cosine_heat_map};
+pub use figure::Figure;
+pub use panel::{Panel, sheet};
+pub use scores::{ScoredPair, comparison_sheet, score_sheet};
+pub use theme::Role;
+pub use training::{TrainingPoint, accuracy_curves, loss_curves};
+
+#[cfg(test)]
+mod tests;
