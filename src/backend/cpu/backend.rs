@@ -1,0 +1,636 @@
+//! [`Backend`] for the CPU: each method checks its operands and hands slices to the kernel.
+
+use super::batch_norm::{self, Forward, Parameters, Statistics};
+use super::convolution::{self, Epilogue};
+use super::element::Element;
+use super::extents::check;
+use super::memory::{Memory, Operand, integers, operand, scratch};
+use super::{Cpu, loss, matrix, optimizer, pointwise, pooling, shortcut};
+use crate::error::Result;
+use crate::ops::{
+    Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
+    Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA,
+};
+use crate::tensor::{DType, HostValues, Span};
+
+/// Operands of the working type, each a variable of its own name, with the number of elements it must have.
+macro_rules! operands {
+    ($($name:ident: $elements:expr),*) => { [$(operand::<T>(stringify!($name), $name, $elements)),*] };
+}
+
+/// Numbers an optimizer reads from memory: at least as many as it needs.
+fn hyper<T: Element>(span: Span, needed: usize) -> Operand {
+    operand::<T>("hyper", span, span.elements.max(needed))
+}
+
+impl<T: Element> Cpu<T> {
+    fn convolve(
+        &self,
+        memory: &mut Memory,
+        attributes: &Conv2dInference,
+        [x, weight, bias]: [Span; 3],
+        residual: Option<Span>,
+        y: Span,
+    ) -> Result<()> {
+        let conv = &attributes.conv;
+        let [n_x, n_weight, n_y] = conv.elements()?;
+        let ([x, weight, bias, residual_values], [y]) = memory.slices::<T, 4, 1>(
+            [
+                operand::<T>("x", x, n_x),
+                operand::<T>("weight", weight, n_weight),
+                operand::<T>("bias", bias, conv.out_channels),
+                residual.map_or(operand::<T>("bias", bias, conv.out_channels), |residual| {
+                    operand::<T>("residual", residual, n_y)
+                }),
+            ],
+            operands!(y: n_y),
+        )?;
+        let residual = residual.map(|_| residual_values);
+        let epilogue = Epilogue { bias, residual, relu: attributes.relu };
+        self.pool.install(|| convolution::forward(conv, x, weight, Some(epilogue), y));
+        Ok(())
+    }
+
+    fn pass2(
+        &self,
+        memory: &mut Memory,
+        extent: &Rows,
+        [a, b]: [(&'static str, Span); 2],
+        y: (&'static str, Span),
+        f: impl Fn(T, T) -> T + Send + Sync,
+    ) -> Result<()> {
+        let n = extent.elements()?;
+        let ([a, b], [y]) = memory.slices::<T, 2, 1>(
+            [operand::<T>(a.0, a.1, n), operand::<T>(b.0, b.1, n)],
+            [operand::<T>(y.0, y.1, n)],
+        )?;
+        self.pool.install(|| pointwise::map2(a, b, y, f));
+        Ok(())
+    }
+}
+
+impl<T: Element> Backend for Cpu<T> {
+    type Memory = Memory;
+
+    fn name(&self) -> String {
+        let threads = self.threads();
+        let plural = if threads == 1 { "" } else { "s" };
+        format!("cpu, {}, {threads} thread{plural}", if T::DTYPE == DType::F32 { "f32" } else { "f64" })
+    }
+
+    fn dtype(&self) -> DType {
+        T::DTYPE
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<Memory> {
+        Memory::new(bytes)
+    }
+
+    fn write(&self, memory: &mut Memory, to: Span, values: HostValues<'_>) -> Result<()> {
+        match values {
+            HostValues::I32(values) => {
+                let bytes = memory.write(integers("destination", to, values.len()))?;
+                bytemuck::cast_slice_mut(bytes).copy_from_slice(values);
+            }
+            HostValues::F32(values) => {
+                let bytes = memory.write(operand::<T>("destination", to, values.len()))?;
+                convert(values, bytemuck::cast_slice_mut::<u8, T>(bytes));
+            }
+            HostValues::F64(values) => {
+                let bytes = memory.write(operand::<T>("destination", to, values.len()))?;
+                convert(values, bytemuck::cast_slice_mut::<u8, T>(bytes));
+            }
+        }
+        Ok(())
+    }
+
+    fn read_f32(&self, memory: &Memory, from: Span, values: &mut [f32]) -> Result<()> {
+        let bytes = memory.read(operand::<T>("source", from, values.len()))?;
+        convert(bytemuck::cast_slice::<u8, T>(bytes), values);
+        Ok(())
+    }
+
+    fn read_f64(&self, memory: &Memory, from: Span, values: &mut [f64]) -> Result<()> {
+        let bytes = memory.read(operand::<T>("source", from, values.len()))?;
+        convert(bytemuck::cast_slice::<u8, T>(bytes), values);
+        Ok(())
+    }
+
+    fn read_i32(&self, memory: &Memory, from: Span, values: &mut [i32]) -> Result<()> {
+        let bytes = memory.read(integers("source", from, values.len()))?;
+        values.copy_from_slice(bytemuck::cast_slice(bytes));
+        Ok(())
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn workspace_bytes(&self, call: &Call<()>) -> usize {
+        match call {
+            Call::Conv2dWeightGradient { attributes, .. } => {
+                convolution::weight_gradient_workspace::<T>(attributes)
+            }
+            _ => 0,
+        }
+    }
+
+    fn conv2d_forward(
+        &self,
+        memory: &mut Memory,
+        conv: &Conv2d,
+        x: Span,
+        weight: Span,
+        y: Span,
+        _: Span,
+    ) -> Result<()> {
+        let [n_x, n_weight, n_y] = conv.elements()?;
+        let ([x, weight], [y]) =
+            memory.slices::<T, 2, 1>(operands!(x: n_x, weight: n_weight), operands!(y: n_y))?;
+        self.pool.install(|| convolution::forward(conv, x, weight, None, y));
+        Ok(())
+    }
+
+    fn conv2d_bias(
+        &self,
+        memory: &mut Memory,
+        attributes: &Conv2dInference,
+        x: Span,
+        weight: Span,
+        bias: Span,
+        y: Span,
+        _: Span,
+    ) -> Result<()> {
+        self.convolve(memory, attributes, [x, weight, bias], None, y)
+    }
+
+    fn conv2d_bias_residual(
+        &self,
+        memory: &mut Memory,
+        attributes: &Conv2dInference,
+        x: Span,
+        weight: Span,
+        bias: Span,
+        residual: Span,
+        y: Span,
+        _: Span,
+    ) -> Result<()> {
+        self.convolve(memory, attributes, [x, weight, bias], Some(residual), y)
+    }
+
+    fn conv2d_input_gradient(
+        &self,
+        memory: &mut Memory,
+        attributes: &Conv2dGradient,
+        dy: Span,
+        weight: Span,
+        dx: Span,
+        _: Span,
+    ) -> Result<()> {
+        let conv = &attributes.conv;
+        let [n_x, n_weight, n_y] = conv.elements()?;
+        let ([dy, weight], [dx]) =
+            memory.slices::<T, 2, 1>(operands!(dy: n_y, weight: n_weight), operands!(dx: n_x))?;
+        self.pool.install(|| convolution::input_gradient(conv, dy, weight, attributes.accumulate, dx));
+        Ok(())
+    }
+
+    fn conv2d_weight_gradient(
+        &self,
+        memory: &mut Memory,
+        conv: &Conv2d,
+        x: Span,
+        dy: Span,
+        dweight: Span,
+        workspace: Span,
+    ) -> Result<()> {
+        let [n_x, n_weight, n_y] = conv.elements()?;
+        let bytes = convolution::weight_gradient_workspace::<T>(conv);
+        let ([x, dy], [dweight, workspace]) = memory.slices::<T, 2, 2>(
+            operands!(x: n_x, dy: n_y),
+            [operand::<T>("dweight", dweight, n_weight), scratch::<T>(workspace, bytes)?],
+        )?;
+        self.pool.install(|| convolution::weight_gradient(conv, x, dy, dweight, workspace));
+        Ok(())
+    }
+
+    fn batch_norm_statistics(
+        &self,
+        memory: &mut Memory,
+        attributes: &BatchNorm,
+        x: Span,
+        gamma: Span,
+        beta: Span,
+        mean: Span,
+        inverse_std: Span,
+        scale: Span,
+        bias: Span,
+        running_mean: Span,
+        running_variance: Span,
+        _: Span,
+    ) -> Result<()> {
+        let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
+        let ([x, gamma, beta], [mean, inverse_std, scale, bias, running_mean, running_variance]) = memory
+            .slices::<T, 3, 6>(
+                operands!(x: n, gamma: c, beta: c),
+                operands!(mean: c, inverse_std: c, scale: c, bias: c, running_mean: c, running_variance: c),
+            )?;
+        let out = Statistics { mean, inverse_std, scale, bias, running_mean, running_variance };
+        self.pool.install(|| batch_norm::statistics(attributes, x, gamma, beta, out));
+        Ok(())
+    }
+
+    fn batch_norm_frozen(
+        &self,
+        memory: &mut Memory,
+        attributes: &BatchNorm,
+        gamma: Span,
+        beta: Span,
+        running_mean: Span,
+        running_variance: Span,
+        inverse_std: Span,
+        scale: Span,
+        bias: Span,
+        _: Span,
+    ) -> Result<()> {
+        let c = attributes.extent.channels;
+        let ([gamma, beta, running_mean, running_variance], [inverse_std, scale, bias]) = memory
+            .slices::<T, 4, 3>(
+                operands!(gamma: c, beta: c, running_mean: c, running_variance: c),
+                operands!(inverse_std: c, scale: c, bias: c),
+            )?;
+        let parameters = Parameters { gamma, beta, running_mean, running_variance };
+        batch_norm::frozen(attributes, &parameters, inverse_std, scale, bias);
+        Ok(())
+    }
+
+    fn batch_norm_fold(
+        &self,
+        memory: &mut Memory,
+        attributes: &BatchNorm,
+        weight: Span,
+        gamma: Span,
+        beta: Span,
+        running_mean: Span,
+        running_variance: Span,
+        folded: Span,
+        bias: Span,
+        _: Span,
+    ) -> Result<()> {
+        let (n, c) = (attributes.extent.elements()?, attributes.extent.rows);
+        let ([weight, gamma, beta, running_mean, running_variance], [folded, bias]) = memory
+            .slices::<T, 5, 2>(
+                operands!(weight: n, gamma: c, beta: c, running_mean: c, running_variance: c),
+                operands!(folded: n, bias: c),
+            )?;
+        let parameters = Parameters { gamma, beta, running_mean, running_variance };
+        batch_norm::fold(attributes, weight, &parameters, folded, bias);
+        Ok(())
+    }
+
+    fn scale_bias(
+        &self,
+        memory: &mut Memory,
+        attributes: &ScaleBias,
+        x: Span,
+        scale: Span,
+        bias: Span,
+        y: Span,
+        _: Span,
+    ) -> Result<()> {
+        let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
+        let ([x, scale, bias], [y]) =
+            memory.slices::<T, 3, 1>(operands!(x: n, scale: c, bias: c), operands!(y: n))?;
+        self.pool.install(|| pointwise::scale_bias(attributes, x, scale, bias, None, y));
+        Ok(())
+    }
+
+    fn scale_bias_residual(
+        &self,
+        memory: &mut Memory,
+        attributes: &ScaleBias,
+        x: Span,
+        scale: Span,
+        bias: Span,
+        residual: Span,
+        y: Span,
+        _: Span,
+    ) -> Result<()> {
+        let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
+        let ([x, scale, bias, residual], [y]) =
+            memory.slices::<T, 4, 1>(operands!(x: n, scale: c, bias: c, residual: n), operands!(y: n))?;
+        self.pool.install(|| pointwise::scale_bias(attributes, x, scale, bias, Some(residual), y));
+        Ok(())
+    }
+
+    fn batch_norm_reduce(
+        &self,
+        memory: &mut Memory,
+        attributes: &BatchNormGradient,
+        dy: Span,
+        x: Span,
+        scale: Span,
+        bias: Span,
+        mean: Span,
+        inverse_std: Span,
+        dgamma: Span,
+        dbeta: Span,
+        _: Span,
+    ) -> Result<()> {
+        let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
+        let ([dy, x, scale, bias, mean, inverse_std], [dgamma, dbeta]) = memory.slices::<T, 6, 2>(
+            operands!(dy: n, x: n, scale: c, bias: c, mean: c, inverse_std: c),
+            operands!(dgamma: c, dbeta: c),
+        )?;
+        let forward = Forward { scale, bias, mean, inverse_std };
+        self.pool.install(|| batch_norm::reduce(attributes, dy, x, &forward, dgamma, dbeta));
+        Ok(())
+    }
+
+    fn batch_norm_input_gradient(
+        &self,
+        memory: &mut Memory,
+        attributes: &BatchNormGradient,
+        dy: Span,
+        x: Span,
+        scale: Span,
+        bias: Span,
+        mean: Span,
+        inverse_std: Span,
+        dgamma: Span,
+        dbeta: Span,
+        dx: Span,
+        _: Span,
+    ) -> Result<()> {
+        let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
+        let ([dy, x, scale, bias, mean, inverse_std, dgamma, dbeta], [dx]) = memory.slices::<T, 8, 1>(
+            operands!(dy: n, x: n, scale: c, bias: c, mean: c, inverse_std: c, dgamma: c, dbeta: c),
+            operands!(dx: n),
+        )?;
+        let forward = Forward { scale, bias, mean, inverse_std };
+        self.pool.install(|| batch_norm::input_gradient(attributes, dy, x, &forward, dgamma, dbeta, dx));
+        Ok(())
+    }
+
+    fn relu(&self, memory: &mut Memory, extent: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
+        let n = extent.elements()?;
+        let ([x], [y]) = memory.slices::<T, 1, 1>(operands!(x: n), operands!(y: n))?;
+        self.pool.install(|| pointwise::map(x, y, T::rectified));
+        Ok(())
+    }
+
+    fn relu_gradient(
+        &self,
+        memory: &mut Memory,
+        extent: &Rows,
+        y: Span,
+        dy: Span,
+        dx: Span,
+        _: Span,
+    ) -> Result<()> {
+        self.pass2(
+            memory,
+            extent,
+            [("y", y), ("dy", dy)],
+            ("dx", dx),
+            |y, dy| {
+                if y > T::ZERO { dy } else { T::ZERO }
+            },
+        )
+    }
+
+    fn add(&self, memory: &mut Memory, extent: &Rows, a: Span, b: Span, y: Span, _: Span) -> Result<()> {
+        self.pass2(memory, extent, [("a", a), ("b", b)], ("y", y), |a, b| a + b)
+    }
+
+    fn copy(&self, memory: &mut Memory, extent: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
+        let n = extent.elements()?;
+        let ([x], [y]) = memory.slices::<T, 1, 1>(operands!(x: n), operands!(y: n))?;
+        self.pool.install(|| pointwise::map(x, y, |value| value));
+        Ok(())
+    }
+
+    fn accumulate(&self, memory: &mut Memory, extent: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
+        let n = extent.elements()?;
+        let ([x], [y]) = memory.slices::<T, 1, 1>(operands!(x: n), operands!(y: n))?;
+        self.pool.install(|| pointwise::accumulate(x, y));
+        Ok(())
+    }
+
+    fn max_pool(
+        &self,
+        memory: &mut Memory,
+        pool: &Pool,
+        x: Span,
+        y: Span,
+        argmax: Span,
+        _: Span,
+    ) -> Result<()> {
+        let [n_x, n_y] = pool.elements()?;
+        let ([x], [y, argmax]) =
+            memory.split(operands!(x: n_x), [operand::<T>("y", y, n_y), integers("argmax", argmax, n_y)])?;
+        let (x, y, argmax) =
+            (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(y), bytemuck::cast_slice_mut(argmax));
+        self.pool.install(|| pooling::max::<T>(pool, x, y, argmax));
+        Ok(())
+    }
+
+    fn max_pool_gradient(
+        &self,
+        memory: &mut Memory,
+        pool: &Pool,
+        dy: Span,
+        argmax: Span,
+        dx: Span,
+        _: Span,
+    ) -> Result<()> {
+        let [n_x, n_y] = pool.elements()?;
+        let ([dy, argmax], [dx]) = memory
+            .split([operand::<T>("dy", dy, n_y), integers("argmax", argmax, n_y)], operands!(dx: n_x))?;
+        let (dy, argmax, dx) =
+            (bytemuck::cast_slice(dy), bytemuck::cast_slice(argmax), bytemuck::cast_slice_mut(dx));
+        self.pool.install(|| pooling::max_gradient::<T>(pool, dy, argmax, dx));
+        Ok(())
+    }
+
+    fn global_average_pool(&self, memory: &mut Memory, pool: &Pool, x: Span, y: Span, _: Span) -> Result<()> {
+        let [n_x, n_y] = pool.global_elements()?;
+        let ([x], [y]) = memory.slices::<T, 1, 1>(operands!(x: n_x), operands!(y: n_y))?;
+        self.pool.install(|| pooling::global_average(pool, x, y));
+        Ok(())
+    }
+
+    fn global_average_pool_gradient(
+        &self,
+        memory: &mut Memory,
+        pool: &Pool,
+        dy: Span,
+        dx: Span,
+        _: Span,
+    ) -> Result<()> {
+        let [n_x, n_y] = pool.global_elements()?;
+        let ([dy], [dx]) = memory.slices::<T, 1, 1>(operands!(dy: n_y), operands!(dx: n_x))?;
+        self.pool.install(|| pooling::global_average_gradient(pool, dy, dx));
+        Ok(())
+    }
+
+    fn linear(
+        &self,
+        memory: &mut Memory,
+        linear: &Linear,
+        x: Span,
+        weight: Span,
+        bias: Span,
+        y: Span,
+        _: Span,
+    ) -> Result<()> {
+        let [n_x, n_weight, n_y] = linear.elements()?;
+        let ([x, weight, bias], [y]) = memory.slices::<T, 3, 1>(
+            operands!(x: n_x, weight: n_weight, bias: linear.outputs),
+            operands!(y: n_y),
+        )?;
+        self.pool.install(|| matrix::linear(linear, x, weight, bias, y));
+        Ok(())
+    }
+
+    fn linear_input_gradient(
+        &self,
+        memory: &mut Memory,
+        linear: &Linear,
+        dy: Span,
+        weight: Span,
+        dx: Span,
+        _: Span,
+    ) -> Result<()> {
+        let [n_x, n_weight, n_y] = linear.elements()?;
+        let ([dy, weight], [dx]) =
+            memory.slices::<T, 2, 1>(operands!(dy: n_y, weight: n_weight), operands!(dx: n_x))?;
+        self.pool.install(|| matrix::linear_input_gradient(linear, dy, weight, dx));
+        Ok(())
+    }
+
+    fn linear_weight_gradient(
+        &self,
+        memory: &mut Memory,
+        linear: &Linear,
+        x: Span,
+        dy: Span,
+        dweight: Span,
+        dbias: Span,
+        _: Span,
+    ) -> Result<()> {
+        let [n_x, n_weight, n_y] = linear.elements()?;
+        let ([x, dy], [dweight, dbias]) = memory.slices::<T, 2, 2>(
+            operands!(x: n_x, dy: n_y),
+            operands!(dweight: n_weight, dbias: linear.outputs),
+        )?;
+        self.pool.install(|| matrix::linear_weight_gradient(linear, x, dy, dweight, dbias));
+        Ok(())
+    }
+
+    fn softmax_cross_entropy(
+        &self,
+        memory: &mut Memory,
+        attributes: &CrossEntropy,
+        logits: Span,
+        labels: Span,
+        loss: Span,
+        prediction: Span,
+        dlogits: Span,
+        _: Span,
+    ) -> Result<()> {
+        let CrossEntropy { batch, classes, .. } = *attributes;
+        check(batch > 0 && classes > 0, attributes)?;
+        let ([logits, labels], [loss, prediction, dlogits]) = memory.split(
+            [operand::<T>("logits", logits, batch * classes), integers("labels", labels, batch)],
+            [
+                operand::<T>("loss", loss, batch),
+                integers("prediction", prediction, batch),
+                operand::<T>("dlogits", dlogits, batch * classes),
+            ],
+        )?;
+        let (logits, labels) = (bytemuck::cast_slice(logits), bytemuck::cast_slice(labels));
+        let (loss, prediction) = (bytemuck::cast_slice_mut(loss), bytemuck::cast_slice_mut(prediction));
+        let dlogits = bytemuck::cast_slice_mut(dlogits);
+        self.pool.install(|| {
+            loss::softmax_cross_entropy::<T>(attributes, logits, labels, loss, prediction, dlogits)
+        })
+    }
+
+    fn shortcut_a(
+        &self,
+        memory: &mut Memory,
+        attributes: &ShortcutA,
+        x: Span,
+        y: Span,
+        _: Span,
+    ) -> Result<()> {
+        let [n_x, n_y] = attributes.elements()?;
+        let ([x], [y]) = memory.slices::<T, 1, 1>(operands!(x: n_x), operands!(y: n_y))?;
+        self.pool.install(|| shortcut::forward(attributes, x, y));
+        Ok(())
+    }
+
+    fn shortcut_a_gradient(
+        &self,
+        memory: &mut Memory,
+        attributes: &ShortcutA,
+        dy: Span,
+        dx: Span,
+        _: Span,
+    ) -> Result<()> {
+        let [n_x, n_y] = attributes.elements()?;
+        let ([dy], [dx]) = memory.slices::<T, 1, 1>(operands!(dy: n_y), operands!(dx: n_x))?;
+        self.pool.install(|| shortcut::gradient(attributes, dy, dx));
+        Ok(())
+    }
+
+    fn sgd(
+        &self,
+        memory: &mut Memory,
+        attributes: &Sgd,
+        parameters: Span,
+        gradients: Span,
+        velocity: Span,
+        hyper_span: Span,
+        _: Span,
+    ) -> Result<()> {
+        let n = attributes.elements;
+        let n_velocity = if attributes.momentum == 0.0 { velocity.elements } else { n };
+        let ([gradients, hyper], [parameters, velocity]) = memory.slices::<T, 2, 2>(
+            [operand::<T>("gradients", gradients, n), hyper::<T>(hyper_span, 1)],
+            operands!(parameters: n, velocity: n_velocity),
+        )?;
+        let learning_rate = hyper[0];
+        self.pool.install(|| optimizer::sgd(attributes, parameters, gradients, velocity, learning_rate));
+        Ok(())
+    }
+
+    fn adam(
+        &self,
+        memory: &mut Memory,
+        attributes: &Adam,
+        parameters: Span,
+        gradients: Span,
+        first: Span,
+        second: Span,
+        hyper_span: Span,
+        _: Span,
+    ) -> Result<()> {
+        let n = attributes.elements;
+        let ([gradients, hyper], [parameters, first, second]) = memory.slices::<T, 2, 3>(
+            [operand::<T>("gradients", gradients, n), hyper::<T>(hyper_span, 3)],
+            operands!(parameters: n, first: n, second: n),
+        )?;
+        let hyper = [hyper[0].to_f64(), hyper[1].to_f64(), hyper[2].to_f64()];
+        self.pool.install(|| optimizer::adam(attributes, parameters, gradients, first, second, hyper));
+        Ok(())
+    }
+}
+
+/// Copies values of one floating-point type to another.
+fn convert<A: Element, B: Element>(from: &[A], to: &mut [B]) {
+    for (to, from) in to.iter_mut().zip(from) {
+        *to = B::from_f64(from.to_f64());
+    }
+}

@@ -1,0 +1,297 @@
+//! Batch normalisation (Ioffe & Szegedy 2015): statistics, the affine map they give, and the two halves of the gradient.
+//!
+//! Statistics are taken block by block, mean first and then the squared deviations from it, in f64, and the blocks are
+//! merged in order by Chan, Golub & LeVeque's formula (1979). A block's size depends on the shape alone.
+
+use rayon::prelude::*;
+
+use super::chunks::{vectorised, whole_rows};
+use super::element::Element;
+use crate::ops::{BatchNorm, BatchNormGradient, Rows};
+
+/// Elements of a block: 64 KB of f32, read twice, the second time from cache.
+fn block_elements(extent: Rows) -> usize {
+    whole_rows(extent)
+}
+
+/// Mean and sum of squared deviations of some rows, per channel.
+struct Moments {
+    count: f64,
+    mean: Vec<f64>,
+    deviations: Vec<f64>,
+}
+
+impl Moments {
+    fn of_block<T: Element>(x: &[T], channels: usize) -> Moments {
+        let count = (x.len() / channels) as f64;
+        let mut mean = vec![0.0; channels];
+        let mut deviations = vec![0.0; channels];
+        vectorised(|| {
+            for row in x.chunks_exact(channels) {
+                for (mean, &x) in mean.iter_mut().zip(row) {
+                    *mean += x.to_f64();
+                }
+            }
+            for mean in &mut mean {
+                *mean /= count;
+            }
+            for row in x.chunks_exact(channels) {
+                for ((deviations, &mean), &x) in deviations.iter_mut().zip(&mean).zip(row) {
+                    let deviation = x.to_f64() - mean;
+                    *deviations += deviation * deviation;
+                }
+            }
+        });
+        Moments { count, mean, deviations }
+    }
+
+    /// The moments of both parts together.
+    fn merge(mut self, other: &Moments) -> Moments {
+        let count = self.count + other.count;
+        let share = other.count / count;
+        for channel in 0..self.mean.len() {
+            let difference = other.mean[channel] - self.mean[channel];
+            self.mean[channel] += difference * share;
+            self.deviations[channel] +=
+                other.deviations[channel] + difference * difference * self.count * share;
+        }
+        self.count = count;
+        self
+    }
+}
+
+/// What [`statistics`] writes.
+pub(super) struct Statistics<'a, T> {
+    pub mean: &'a mut [T],
+    pub inverse_std: &'a mut [T],
+    pub scale: &'a mut [T],
+    pub bias: &'a mut [T],
+    pub running_mean: &'a mut [T],
+    pub running_variance: &'a mut [T],
+}
+
+/// Statistics of a batch, the affine map, and the step of the running statistics.
+pub(super) fn statistics<T: Element>(
+    attributes: &BatchNorm,
+    x: &[T],
+    gamma: &[T],
+    beta: &[T],
+    out: Statistics<'_, T>,
+) {
+    let channels = attributes.extent.channels;
+    let blocks: Vec<Moments> = x
+        .par_chunks(block_elements(attributes.extent))
+        .map(|block| Moments::of_block(block, channels))
+        .collect();
+    let Some(moments) = blocks.into_iter().reduce(|merged, block| merged.merge(&block)) else { return };
+    let momentum = attributes.momentum;
+    for channel in 0..channels {
+        let mean = moments.mean[channel];
+        let variance = moments.deviations[channel] / moments.count;
+        // A single row has no spread: its unbiased variance would be 0 / 0.
+        let unbiased = moments.deviations[channel] / (moments.count - 1.0).max(1.0);
+        let (inverse_std, scale, bias) =
+            affine_map(attributes.epsilon, mean, variance, gamma[channel], beta[channel]);
+        out.mean[channel] = T::from_f64(mean);
+        out.inverse_std[channel] = T::from_f64(inverse_std);
+        out.scale[channel] = T::from_f64(scale);
+        out.bias[channel] = T::from_f64(bias);
+        let step = |running: T, new: f64| T::from_f64((1.0 - momentum) * running.to_f64() + momentum * new);
+        out.running_mean[channel] = step(out.running_mean[channel], mean);
+        out.running_variance[channel] = step(out.running_variance[channel], unbiased);
+    }
+}
+
+/// (inverse standard deviation, scale, bias) of one channel.
+fn affine_map<T: Element>(epsilon: f64, mean: f64, variance: f64, gamma: T, beta: T) -> (f64, f64, f64) {
+    let inverse_std = 1.0 / (variance + epsilon).sqrt();
+    let scale = gamma.to_f64() * inverse_std;
+    (inverse_std, scale, beta.to_f64() - mean * scale)
+}
+
+/// The parameters and running statistics of a layer.
+pub(super) struct Parameters<'a, T> {
+    pub gamma: &'a [T],
+    pub beta: &'a [T],
+    pub running_mean: &'a [T],
+    pub running_variance: &'a [T],
+}
+
+impl<T: Element> Parameters<'_, T> {
+    fn affine_map(&self, epsilon: f64, channel: usize) -> (T, T, T) {
+        let (mean, variance) = (self.running_mean[channel].to_f64(), self.running_variance[channel].to_f64());
+        let (inverse_std, scale, bias) =
+            affine_map(epsilon, mean, variance, self.gamma[channel], self.beta[channel]);
+        (T::from_f64(inverse_std), T::from_f64(scale), T::from_f64(bias))
+    }
+}
+
+/// The affine map from running statistics.
+pub(super) fn frozen<T: Element>(
+    attributes: &BatchNorm,
+    parameters: &Parameters<'_, T>,
+    inverse_std: &mut [T],
+    scale: &mut [T],
+    bias: &mut [T],
+) {
+    for channel in 0..attributes.extent.channels {
+        (inverse_std[channel], scale[channel], bias[channel]) =
+            parameters.affine_map(attributes.epsilon, channel);
+    }
+}
+
+/// Weights and bias of a convolution with the normalisation behind it folded in.
+pub(super) fn fold<T: Element>(
+    attributes: &BatchNorm,
+    weight: &[T],
+    parameters: &Parameters<'_, T>,
+    folded: &mut [T],
+    bias: &mut [T],
+) {
+    let filter = attributes.extent.channels;
+    for (channel, (folded, weight)) in
+        folded.chunks_exact_mut(filter).zip(weight.chunks_exact(filter)).enumerate()
+    {
+        let (_, scale, shift) = parameters.affine_map(attributes.epsilon, channel);
+        bias[channel] = shift;
+        for (folded, &weight) in folded.iter_mut().zip(weight) {
+            *folded = weight * scale;
+        }
+    }
+}
+
+/// The forward pass's per-channel numbers, as its gradient needs them.
+pub(super) struct Forward<'a, T> {
+    pub scale: &'a [T],
+    pub bias: &'a [T],
+    pub mean: &'a [T],
+    pub inverse_std: &'a [T],
+}
+
+/// `dbeta = sum of d`, `dgamma = sum of d * x̂`.
+pub(super) fn reduce<T: Element>(
+    attributes: &BatchNormGradient,
+    dy: &[T],
+    x: &[T],
+    forward: &Forward<'_, T>,
+    dgamma: &mut [T],
+    dbeta: &mut [T],
+) {
+    let channels = attributes.extent.channels;
+    let block = block_elements(attributes.extent);
+    let sums: Vec<(Vec<f64>, Vec<f64>)> = dy
+        .par_chunks(block)
+        .zip(x.par_chunks(block))
+        .map(|(dy, x)| {
+            let mut sum_d = vec![0.0; channels];
+            let mut sum_dx = vec![0.0; channels];
+            if attributes.relu {
+                reduce_block(dy, x, forward, &mut sum_d, &mut sum_dx, |d, affine| {
+                    if affine > T::ZERO { d } else { T::ZERO }
+                });
+            } else {
+                reduce_block(dy, x, forward, &mut sum_d, &mut sum_dx, |d, _| d);
+            }
+            (sum_d, sum_dx)
+        })
+        .collect();
+    for channel in 0..channels {
+        let (mut sum_d, mut sum_dx) = (0.0, 0.0);
+        for (block_d, block_dx) in &sums {
+            sum_d += block_d[channel];
+            sum_dx += block_dx[channel];
+        }
+        dbeta[channel] = T::from_f64(sum_d);
+        dgamma[channel] = T::from_f64(sum_dx * forward.inverse_std[channel].to_f64());
+    }
+}
+
+/// Adds, per channel, `d` and `d * (x - mean)` of a block's rows; `gate(dy, scale * x + bias)` gives d.
+fn reduce_block<T: Element>(
+    dy: &[T],
+    x: &[T],
+    forward: &Forward<'_, T>,
+    sum_d: &mut [f64],
+    sum_dx: &mut [f64],
+    gate: impl Fn(T, T) -> T,
+) {
+    let channels = sum_d.len();
+    let (scale, bias, mean) =
+        (&forward.scale[..channels], &forward.bias[..channels], &forward.mean[..channels]);
+    vectorised(|| {
+        for (dy, x) in dy.chunks_exact(channels).zip(x.chunks_exact(channels)) {
+            let sum_dx = &mut sum_dx[..channels];
+            for channel in 0..channels {
+                let d = gate(dy[channel], scale[channel] * x[channel] + bias[channel]).to_f64();
+                sum_d[channel] += d;
+                sum_dx[channel] += d * (x[channel].to_f64() - mean[channel].to_f64());
+            }
+        }
+    });
+}
+
+/// `dx = scale * (d - dbeta/rows - x̂ * dgamma/rows)`, or `scale * d` when frozen.
+pub(super) fn input_gradient<T: Element>(
+    attributes: &BatchNormGradient,
+    dy: &[T],
+    x: &[T],
+    forward: &Forward<'_, T>,
+    dgamma: &[T],
+    dbeta: &[T],
+    dx: &mut [T],
+) {
+    // dx = scale * d + slope * (x - mean) + offset, with numbers per channel.
+    let channels = attributes.extent.channels;
+    let rows = attributes.extent.rows as f64;
+    let (mut slope, mut offset) = (vec![T::ZERO; channels], vec![T::ZERO; channels]);
+    if !attributes.frozen {
+        for channel in 0..channels {
+            let scale = forward.scale[channel].to_f64();
+            slope[channel] =
+                T::from_f64(-scale * forward.inverse_std[channel].to_f64() * dgamma[channel].to_f64() / rows);
+            offset[channel] = T::from_f64(-scale * dbeta[channel].to_f64() / rows);
+        }
+    }
+    if attributes.relu {
+        input_gradient_rows(attributes, dy, x, forward, &slope, &offset, dx, |d, affine| {
+            if affine > T::ZERO { d } else { T::ZERO }
+        });
+    } else {
+        input_gradient_rows(attributes, dy, x, forward, &slope, &offset, dx, |d, _| d);
+    }
+}
+
+#[allow(clippy::too_many_arguments)]
+fn input_gradient_rows<T: Element>(
+    attributes: &BatchNormGradient,
+    dy: &[T],
+    x: &[T],
+    forward: &Forward<'_, T>,
+    slope: &[T],
+    offset: &[T],
+    dx: &mut [T],
+    gate: impl Fn(T, T) -> T + Copy + Sync,
+) {
+    let channels = attributes.extent.channels;
+    let chunk = whole_rows(attributes.extent);
+    dx.par_chunks_mut(chunk).zip(dy.par_chunks(chunk)).zip(x.par_chunks(chunk)).for_each(|((dx, dy), x)| {
+        let (scale, bias, mean) =
+            (&forward.scale[..channels], &forward.bias[..channels], &forward.mean[..channels]);
+        let (slope, offset) = (&slope[..channels], &offset[..channels]);
+        let frozen = attributes.frozen;
+        vectorised(|| {
+            let rows = dx.chunks_exact_mut(channels).zip(dy.chunks_exact(channels));
+            for ((dx, dy), x) in rows.zip(x.chunks_exact(channels)) {
+                for channel in 0..channels {
+                    let d = gate(dy[channel], scale[channel] * x[channel] + bias[channel]);
+                    // Frozen statistics pass nothing on, not even 0 * infinity.
+                    dx[channel] = if frozen {
+                        scale[channel] * d
+                    } else {
+                        scale[channel] * d + slope[channel] * (x[channel] - mean[channel]) + offset[channel]
+                    };
+                }
+            }
+        });
+    });
+}

@@ -1,0 +1,84 @@
+//! How many elements each operand of an operation has, and which extents make sense.
+
+use crate::error::{Error, Result};
+use crate::ops::{Conv2d, Linear, Pool, Rows, ShortcutA};
+
+/// Extents every kernel may rely on: nothing is empty, and no window hangs outside its input.
+pub(super) fn check(sensible: bool, attributes: impl std::fmt::Debug) -> Result<()> {
+    if sensible {
+        Ok(())
+    } else {
+        Err(Error::invalid(format!(
+            "an operation cannot have the extents {attributes:?}: all must be positive and windows fit"
+        )))
+    }
+}
+
+impl Conv2d {
+    pub(super) fn elements(&self) -> Result<[usize; 3]> {
+        let extents = [
+            self.batch,
+            self.height,
+            self.width,
+            self.in_channels,
+            self.out_channels,
+            self.filter_height,
+            self.filter_width,
+            self.stride,
+        ];
+        let fits = self.height + 2 * self.padding >= self.filter_height
+            && self.width + 2 * self.padding >= self.filter_width;
+        check(!extents.contains(&0) && fits, self)?;
+        Ok([
+            self.batch * self.height * self.width * self.in_channels,
+            self.out_channels * self.filter_elements(),
+            self.out_pixels() * self.out_channels,
+        ])
+    }
+}
+
+impl Rows {
+    pub(super) fn elements(&self) -> Result<usize> {
+        check(self.rows > 0 && self.channels > 0, self)?;
+        Ok(self.rows * self.channels)
+    }
+}
+
+impl Pool {
+    /// Elements of the input and of the output.
+    pub(super) fn elements(&self) -> Result<[usize; 2]> {
+        let extents = [self.batch, self.height, self.width, self.channels, self.window, self.stride];
+        let fits = 2 * self.padding <= self.window
+            && self.height.min(self.width) + 2 * self.padding >= self.window
+            && i32::try_from(self.height * self.width).is_ok();
+        check(!extents.contains(&0) && fits, self)?;
+        let pixels = self.out_height() * self.out_width();
+        Ok([self.batch * self.height * self.width * self.channels, self.batch * pixels * self.channels])
+    }
+
+    /// The same for a mean over all pixels, where window and stride do not count.
+    pub(super) fn global_elements(&self) -> Result<[usize; 2]> {
+        check(![self.batch, self.height, self.width, self.channels].contains(&0), self)?;
+        let output = self.batch * self.channels;
+        Ok([output * self.height * self.width, output])
+    }
+}
+
+impl ShortcutA {
+    pub(super) fn elements(&self) -> Result<[usize; 2]> {
+        let extents = [self.batch, self.height, self.width, self.in_channels, self.stride];
+        check(!extents.contains(&0) && self.out_channels >= self.in_channels, self)?;
+        Ok([
+            self.batch * self.height * self.width * self.in_channels,
+            self.batch * self.out_height() * self.out_width() * self.out_channels,
+        ])
+    }
+}
+
+impl Linear {
+    /// Elements of x, weight and y.
+    pub(super) fn elements(&self) -> Result<[usize; 3]> {
+        check(![self.batch, self.inputs, self.outputs].contains(&0), self)?;
+        Ok([self.batch * self.inputs, self.outputs * self.inputs, self.batch * self.outputs])
+    }
+}

@@ -1,0 +1,70 @@
+//! Softmax cross-entropy: losses, predictions and the gradient of the mean loss in one pass over the logits.
+
+use rayon::prelude::*;
+
+use super::element::Element;
+use crate::error::{Error, Result};
+use crate::ops::CrossEntropy;
+
+/// Losses, predictions, gradient. Sums and exponentials are taken in f64.
+///
+/// # Errors
+/// A label that is no class.
+pub(super) fn softmax_cross_entropy<T: Element>(
+    attributes: &CrossEntropy,
+    logits: &[T],
+    labels: &[i32],
+    loss: &mut [T],
+    prediction: &mut [i32],
+    dlogits: &mut [T],
+) -> Result<()> {
+    let classes = attributes.classes;
+    if let Some((sample, label)) =
+        labels.iter().enumerate().find(|(_, label)| usize::try_from(**label).map_or(true, |l| l >= classes))
+    {
+        return Err(Error::invalid(format!(
+            "sample {sample} of the batch has label {label}, but the network has classes 0..{classes}; \
+             check that data and head belong together"
+        )));
+    }
+    let outputs =
+        loss.par_iter_mut().zip(prediction.par_iter_mut()).zip(dlogits.par_chunks_exact_mut(classes));
+    outputs.zip(logits.par_chunks_exact(classes)).zip(labels).for_each(
+        |((((loss, prediction), dlogits), logits), &label)| {
+            let (row_loss, row_prediction) = one_sample(attributes, logits, label as usize, dlogits);
+            *loss = T::from_f64(row_loss);
+            *prediction = row_prediction as i32;
+        },
+    );
+    Ok(())
+}
+
+/// Loss and prediction of one sample; fills its row of the gradient.
+fn one_sample<T: Element>(
+    attributes: &CrossEntropy,
+    logits: &[T],
+    label: usize,
+    dlogits: &mut [T],
+) -> (f64, usize) {
+    let mut largest = 0;
+    for (class, logit) in logits.iter().enumerate() {
+        if *logit > logits[largest] {
+            largest = class;
+        }
+    }
+    let shift = logits[largest].to_f64();
+    let sum: f64 = logits.iter().map(|logit| (logit.to_f64() - shift).exp()).sum();
+    let log_sum = sum.ln();
+    let spread = attributes.smoothing / attributes.classes as f64;
+    let mut loss = 0.0;
+    for (class, (dlogit, logit)) in dlogits.iter_mut().zip(logits).enumerate() {
+        let log_probability = logit.to_f64() - shift - log_sum;
+        let target = if class == label { 1.0 - attributes.smoothing + spread } else { spread };
+        // A class without target adds nothing, even where its probability underflowed to 0.
+        if target != 0.0 {
+            loss -= target * log_probability;
+        }
+        *dlogit = T::from_f64((log_probability.exp() - target) / attributes.batch as f64);
+    }
+    (loss, largest)
+}

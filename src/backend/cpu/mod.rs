@@ -1,0 +1,62 @@
+//! The CPU backend: every operation in Rust, generic over f32 and f64.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `backend` | the [`crate::ops::Backend`] implementation: checks operands, calls the kernels below |
+//! | `extents` | element counts, and what extents make sense |
+//! | `memory` | the flat memory and its one checked way to slices |
+//! | `chunks` | how work is cut, by shape alone |
+//! | `convolution`, `matrix` | matrix products |
+//! | `batch_norm`, `pointwise`, `pooling`, `loss`, `shortcut`, `optimizer` | passes bound by memory |
+//!
+//! Nothing here depends on the number of threads but the time it takes.
+
+mod backend;
+mod batch_norm;
+mod chunks;
+mod convolution;
+mod element;
+mod extents;
+mod loss;
+mod matrix;
+mod memory;
+mod optimizer;
+mod pointwise;
+mod pooling;
+mod shortcut;
+
+use std::marker::PhantomData;
+
+pub use element::Element;
+pub use memory::Memory;
+
+use crate::error::{Error, Result};
+
+/// The CPU as a device: a pool of threads that computes in `T`.
+#[derive(Debug)]
+pub struct Cpu<T> {
+    pool: rayon::ThreadPool,
+    working_type: PhantomData<T>,
+}
+
+impl<T: Element> Cpu<T> {
+    /// A backend with its own pool of `threads` threads; 0 means one per core.
+    ///
+    /// # Errors
+    /// The system refused the threads.
+    pub fn new(threads: usize) -> Result<Cpu<T>> {
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|index| format!("cpu-{index}"))
+            .build()
+            .map_err(|error| {
+                Error::invalid(format!("cannot start {threads} threads: {error}; ask for fewer"))
+            })?;
+        Ok(Cpu { pool, working_type: PhantomData })
+    }
+
+    /// Number of threads that compute.
+    pub fn threads(&self) -> usize {
+        self.pool.current_num_threads()
+    }
+}
