@@ -6,7 +6,8 @@
 //! | `cifar`, `idx`, `svhn` (in a `mat` file), `image_files` (from a `table`, in a `store`) | the formats |
 //! | `memory`, `subset` | data sets made of pixels in memory, or of parts of another |
 //! | `bytes`, `decode` | bounded reading: inflation, image files to pixels |
-//! | `resize` | Pillow's antialiased bilinear |
+//! | `transform` (with `resize`, `rotate`, `normalize`) | from any image to a network's input |
+//! | `loader` | batches, made ahead of time |
 
 use std::fmt;
 use std::sync::Arc;
@@ -20,21 +21,28 @@ mod cifar;
 mod decode;
 mod idx;
 mod image_files;
+mod loader;
 mod mat;
 mod memory;
+mod normalize;
 mod open;
 mod resize;
+mod rotate;
 mod spec;
 mod store;
 mod subset;
 mod svhn;
 mod table;
+mod transform;
 
+pub use loader::{Batch, Loader, LoaderOptions, Order};
 pub use memory::InMemory;
+pub use normalize::Normalize;
 pub use open::open;
 pub use resize::resize;
 pub use spec::{DataSpec, LARGEST_SIDE, Level, Source, Subset};
 pub use subset::Selected;
+pub use transform::{Augment, Prepared, Small, Transform};
 
 /// The largest image that is read, in pixels: 64 megapixels.
 pub const LARGEST_IMAGE: u64 = 64 << 20;

@@ -7,14 +7,11 @@ use super::RgbImage;
 use crate::error::{Error, Result};
 
 /// An image resized to `width` x `height` pixels, within one grey level of Pillow's `resize(…, BILINEAR)`: a triangle
-/// filter whose support grows with the scale when shrinking. An image of that size already is returned as it is.
+/// filter whose support grows with the scale when shrinking.
 ///
 /// # Errors
 /// The image or the result is empty, or the pixels do not fill the size the image claims.
-pub fn resize(image: RgbImage, width: u32, height: u32) -> Result<RgbImage> {
-    if (image.width, image.height) == (width, height) {
-        return Ok(image);
-    }
+pub fn resize(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
     let refused = |reason: String| {
         Error::invalid(format!(
             "cannot resize an image of {} x {} pixels to {width} x {height}: {reason}",

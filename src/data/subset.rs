@@ -85,7 +85,11 @@ impl Dataset for Resized {
     }
 
     fn image(&self, index: usize) -> Result<RgbImage> {
-        resize::resize(self.whole.image(index)?, self.size, self.size)
+        let image = self.whole.image(index)?;
+        if (image.width, image.height) == (self.size, self.size) {
+            return Ok(image);
+        }
+        resize(&image, self.size, self.size)
     }
 
     fn sample_name(&self, index: usize) -> String {

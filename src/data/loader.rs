@@ -1,0 +1,314 @@
+//! Batches for training and extraction, made ahead of time on a thread of their own.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use rayon::prelude::*;
+
+use super::transform::Prepared;
+use super::{SharedDataset, Transform};
+use crate::error::{Error, Result};
+use crate::rng::{Purpose, Stream};
+
+/// Images a thread takes at a time: less, and handing out work costs as much as cropping a small image.
+const IMAGES_AT_A_TIME: usize = 8;
+
+/// Order of the samples.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order {
+    /// As the data set has them.
+    Sequential,
+    /// [`Stream::permutation`] of the stream (seed, [`Purpose::Shuffle`], epoch).
+    Shuffled,
+}
+
+/// What a [`Loader`] hands out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LoaderOptions {
+    /// Samples in a batch; the last batch of an epoch has what is left.
+    pub batch_size: usize,
+    /// Order of the samples.
+    pub order: Order,
+    /// Seed of the order and of the augmentation.
+    pub seed: u64,
+    /// Which epoch: each has its own order and augmentation.
+    pub epoch: u64,
+    /// Batches left out at the start: where a resumed run goes on.
+    pub start_batch: usize,
+    /// Whether the transform's augmentation is applied.
+    pub augment: bool,
+}
+
+impl LoaderOptions {
+    /// One pass in order, without augmentation: for evaluation and extraction.
+    pub fn evaluation(batch_size: usize) -> LoaderOptions {
+        LoaderOptions {
+            batch_size,
+            order: Order::Sequential,
+            seed: 0,
+            epoch: 0,
+            start_batch: 0,
+            augment: false,
+        }
+    }
+}
+
+/// Some samples, ready for a network.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Batch {
+    /// NHWC: `indices.len() * size * size * 3` floats.
+    pub images: Vec<f32>,
+    /// The class of each sample, or [`super::UNKNOWN_LABEL`].
+    pub labels: Vec<i64>,
+    /// Where each sample is in the data set.
+    pub indices: Vec<u32>,
+}
+
+/// An iterator over the batches of one epoch.
+///
+/// A background thread reads, decodes and transforms with the threads of rayon's pool. It is at most one finished
+/// batch ahead of the caller and one more in the making, so three batches exist at any time. Every batch is the same
+/// bits whatever the number of threads. After an error nothing follows.
+#[derive(Debug)]
+pub struct Loader {
+    batches: Option<Receiver<Result<Batch>>>,
+    used: Sender<Vec<f32>>,
+    worker: Option<JoinHandle<()>>,
+    left: usize,
+}
+
+impl Loader {
+    /// Starts loading.
+    ///
+    /// # Errors
+    /// The batch size is zero, the data set empty or too large, or no thread can be started.
+    pub fn new(dataset: SharedDataset, transform: &Transform, options: LoaderOptions) -> Result<Loader> {
+        if options.batch_size == 0 {
+            return Err(Error::usage("a batch of 0 samples: give a batch size of at least 1"));
+        }
+        if dataset.is_empty() || u32::try_from(dataset.len()).is_err() {
+            return Err(Error::invalid(format!(
+                "a data set of {} samples: expected 1 to 2^32 - 1",
+                dataset.len()
+            )));
+        }
+        let all = dataset.len().div_ceil(options.batch_size);
+        // One batch waits in the channel while the next is made: with the caller's that is three.
+        let (sender, batches) = sync_channel(1);
+        let (used, reusable) = channel();
+        let producer = Producer { dataset, transform: Arc::new(transform.prepare()), options };
+        let image_len = transform.image_len();
+        let worker = thread::Builder::new()
+            .name("residua-loader".to_owned())
+            .spawn(move || producer.run(image_len, &reusable, &sender))
+            .map_err(|e| Error::invalid(format!("cannot start a thread to load data: {e}")))?;
+        let left = all.saturating_sub(options.start_batch);
+        Ok(Loader { batches: Some(batches), used, worker: Some(worker), left })
+    }
+
+    /// Gives a batch's memory back, to be filled again.
+    pub fn recycle(&self, batch: Batch) {
+        // Once the last batch is made nobody listens, and the memory is simply freed.
+        let _ = self.used.send(batch.images);
+    }
+}
+
+impl Iterator for Loader {
+    type Item = Result<Batch>;
+
+    fn next(&mut self) -> Option<Result<Batch>> {
+        if self.left == 0 {
+            return None;
+        }
+        let batch = self.batches.as_ref()?.recv().unwrap_or_else(|_| {
+            Err(Error::invalid("the thread that loads data ended before its work was done; this is a bug"))
+        });
+        self.left = if batch.is_ok() { self.left - 1 } else { 0 };
+        Some(batch)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        // An error may end it earlier.
+        (usize::from(self.left > 0), Some(self.left))
+    }
+}
+
+impl Drop for Loader {
+    fn drop(&mut self) {
+        // Without a receiver the worker's next send fails, and it ends.
+        self.batches = None;
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// The background thread's side.
+struct Producer {
+    dataset: SharedDataset,
+    transform: Arc<Prepared>,
+    options: LoaderOptions,
+}
+
+impl Producer {
+    fn run(self, image_len: usize, reusable: &Receiver<Vec<f32>>, out: &SyncSender<Result<Batch>>) {
+        let count = self.dataset.len();
+        let order = match self.options.order {
+            Order::Sequential => (0..count as u32).collect(),
+            Order::Shuffled => {
+                Stream::for_purpose(self.options.seed, Purpose::Shuffle, &[self.options.epoch])
+                    .permutation(count)
+            }
+        };
+        for indices in order.chunks(self.options.batch_size).skip(self.options.start_batch) {
+            let batch = self.batch(reusable.try_recv().unwrap_or_default(), indices, image_len);
+            let failed = batch.is_err();
+            if out.send(batch).is_err() || failed {
+                return;
+            }
+        }
+    }
+
+    /// Fills `images`, whatever it held, with the samples at `indices`.
+    fn batch(&self, mut images: Vec<f32>, indices: &[u32], image_len: usize) -> Result<Batch> {
+        images.resize(indices.len() * image_len, 0.0);
+        // Of several errors the first in the batch is told, so that the message does not depend on timing.
+        let first_error = images
+            .par_chunks_exact_mut(image_len)
+            .zip(indices)
+            .with_min_len(IMAGES_AT_A_TIME)
+            .enumerate()
+            .filter_map(|(position, (out, &index))| Some((position, self.sample(index, out).err()?)))
+            .min_by_key(|(position, _)| *position);
+        match first_error {
+            Some((_, error)) => Err(error),
+            None => Ok(Batch {
+                images,
+                labels: indices.iter().map(|&index| self.dataset.label(index as usize)).collect(),
+                indices: indices.to_vec(),
+            }),
+        }
+    }
+
+    fn sample(&self, index: u32, out: &mut [f32]) -> Result<()> {
+        let image = self.dataset.image(index as usize)?;
+        let stream = Transform::stream(self.options.seed, self.options.epoch, index);
+        self.transform.apply(&image, self.options.augment.then_some(&stream), out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{Augment, Dataset, InMemory, RgbImage};
+
+    fn dataset(count: usize) -> SharedDataset {
+        let grey: Vec<u8> = (0..count * 25).map(|i| (i * 31 % 256) as u8).collect();
+        let labels = (0..count).map(|i| (i % 3) as i64).collect();
+        Arc::new(InMemory::from_grey(5, 5, &grey, labels, (0..3).map(|i| i.to_string()).collect()).unwrap())
+    }
+
+    fn transform() -> Transform {
+        Transform { augment: Augment::CropFlip, ..Transform::new(5, "cifar10".parse().unwrap()) }
+    }
+
+    fn training() -> LoaderOptions {
+        let order = Order::Shuffled;
+        LoaderOptions { batch_size: 8, order, seed: 9, epoch: 2, start_batch: 0, augment: true }
+    }
+
+    fn batches(options: LoaderOptions) -> Vec<Batch> {
+        Loader::new(dataset(29), &transform(), options).unwrap().map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn an_epoch_holds_every_sample_once_and_the_last_batch_is_short() {
+        let all = batches(training());
+        assert_eq!(all.iter().map(|batch| batch.labels.len()).collect::<Vec<_>>(), [8, 8, 8, 5]);
+        let mut indices: Vec<u32> = all.iter().flat_map(|batch| batch.indices.clone()).collect();
+        assert_ne!(indices[..8], [0, 1, 2, 3, 4, 5, 6, 7]);
+        for batch in &all {
+            assert_eq!(batch.images.len(), batch.indices.len() * 75);
+            assert!(batch.indices.iter().zip(&batch.labels).all(|(&i, &label)| i64::from(i % 3) == label));
+        }
+        indices.sort_unstable();
+        assert_eq!(indices, (0..29).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn the_same_bits_come_from_one_thread_and_from_many() {
+        let expected = batches(training());
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let prepared = Arc::new(transform().prepare());
+        for batch in expected {
+            let producer =
+                Producer { dataset: dataset(29), transform: prepared.clone(), options: training() };
+            assert_eq!(pool.install(|| producer.batch(Vec::new(), &batch.indices, 75)).unwrap(), batch);
+        }
+    }
+
+    #[test]
+    fn a_resumed_epoch_goes_on_with_the_same_batches_and_recycled_memory_changes_nothing() {
+        let all = batches(training());
+        let mut loader =
+            Loader::new(dataset(29), &transform(), LoaderOptions { start_batch: 1, ..training() }).unwrap();
+        for expected in &all[1..] {
+            let batch = loader.next().unwrap().unwrap();
+            assert_eq!(batch, *expected);
+            loader.recycle(batch);
+        }
+        assert!(loader.next().is_none());
+        assert_eq!(batches(LoaderOptions { start_batch: 9, ..training() }).len(), 0);
+    }
+
+    #[test]
+    fn epochs_differ_in_order_and_augmentation() {
+        let (first, second) = (batches(training()), batches(LoaderOptions { epoch: 3, ..training() }));
+        assert_ne!(first[0].indices, second[0].indices);
+        let in_order = LoaderOptions { order: Order::Sequential, ..training() };
+        let (first, second) = (batches(in_order), batches(LoaderOptions { epoch: 3, ..in_order }));
+        assert_eq!(first[0].indices, second[0].indices);
+        assert_ne!(first[0].images, second[0].images);
+    }
+
+    /// A data set with unreadable images.
+    #[derive(Debug)]
+    struct Damaged(SharedDataset, Vec<usize>);
+
+    impl Dataset for Damaged {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+        fn class_names(&self) -> &[String] {
+            self.0.class_names()
+        }
+        fn label(&self, index: usize) -> i64 {
+            self.0.label(index)
+        }
+        fn image(&self, index: usize) -> Result<RgbImage> {
+            if self.1.contains(&index) {
+                Err(Error::invalid(format!("no {index}")))
+            } else {
+                self.0.image(index)
+            }
+        }
+    }
+
+    #[test]
+    fn the_first_unreadable_image_ends_the_epoch_with_its_error() {
+        let damaged = Arc::new(Damaged(dataset(29), vec![11, 14, 13]));
+        let mut loader = Loader::new(damaged, &transform(), LoaderOptions::evaluation(8)).unwrap();
+        assert!(loader.next().unwrap().is_ok());
+        assert_eq!(loader.next().unwrap().unwrap_err().to_string(), "no 11");
+        assert!(loader.next().is_none());
+    }
+
+    #[test]
+    fn a_loader_nobody_empties_can_be_dropped() {
+        drop(
+            Loader::new(dataset(1000), &transform(), LoaderOptions { batch_size: 1, ..training() }).unwrap(),
+        );
+        assert!(Loader::new(dataset(3), &transform(), LoaderOptions::evaluation(0)).is_err());
+    }
+}
