@@ -1,0 +1,1 @@
+"""What make_goldens.py is made of: one module per family of golden files."""
