@@ -86,10 +86,10 @@ def schedules():
 
     # PyTorch's defaults: cosine, 30 % rising, from rate / 25 to rate / 25 / 10,000.
     for total in (10, 33, 100):
-        found, _ = rates(0.1, total - 1, lambda o: lr_scheduler.OneCycleLR(
+        found, _ = rates(0.1, total, lambda o: lr_scheduler.OneCycleLR(
             o, max_lr=0.1, total_steps=total, cycle_momentum=False))
         golden.add(f"onecycle_{total}", rate=0.1, per_step=1, total_steps=total, rates=found)
-    found, momenta = rates(0.1, 39, lambda o: lr_scheduler.OneCycleLR(o, max_lr=0.1, total_steps=40))
+    found, momenta = rates(0.1, 40, lambda o: lr_scheduler.OneCycleLR(o, max_lr=0.1, total_steps=40))
     golden.add("onecycle_momentum", rate=0.1, per_step=1, total_steps=40, rates=found, momenta=momenta)
 
     # Warm-up: epoch e of w runs at rate * (e + 1) / w, then the cosine over the remaining epochs begins at its top.
