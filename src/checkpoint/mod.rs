@@ -1,7 +1,17 @@
 //! Trained parameters on disk: safetensors, PyTorch pickles (read by an interpreter that executes nothing), and
 //! Residua's own checkpoint folders.
 
+mod element;
+mod import;
+mod names;
+mod safetensors_file;
+mod torch;
+
 use std::collections::BTreeMap;
+
+pub use element::ElementType;
+pub use import::{Format, Imported, TrainingRecord, read_weights};
+pub use safetensors_file::write_safetensors;
 
 /// A tensor on the host: row-major, in the layout of the file it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -10,6 +20,41 @@ pub struct HostTensor {
     pub shape: Vec<usize>,
     /// The elements, widened or kept as read.
     pub values: Values,
+}
+
+impl HostTensor {
+    /// A tensor of 32-bit floats; `values` holds exactly as many elements as `shape` says.
+    pub fn f32(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> HostTensor {
+        HostTensor { shape: shape.into(), values: Values::F32(values) }
+    }
+
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        self.values.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The elements as f32, row-major; f64 is rounded to the nearest.
+    pub fn to_f32(&self) -> Vec<f32> {
+        match &self.values {
+            Values::F32(values) => values.clone(),
+            Values::F64(values) => values.iter().map(|&value| value as f32).collect(),
+            Values::I64(values) => values.iter().map(|&value| value as f32).collect(),
+        }
+    }
+
+    /// The elements as f64, row-major.
+    pub fn to_f64(&self) -> Vec<f64> {
+        match &self.values {
+            Values::F32(values) => values.iter().map(|&value| f64::from(value)).collect(),
+            Values::F64(values) => values.clone(),
+            Values::I64(values) => values.iter().map(|&value| value as f64).collect(),
+        }
+    }
 }
 
 /// Element storage of a [`HostTensor`].
@@ -23,5 +68,24 @@ pub enum Values {
     I64(Vec<i64>),
 }
 
+impl Values {
+    /// The number of elements.
+    pub fn len(&self) -> usize {
+        match self {
+            Values::F32(values) => values.len(),
+            Values::F64(values) => values.len(),
+            Values::I64(values) => values.len(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// Named tensors in torchvision's names and layout (convolutions OIHW), sorted by name.
 pub type StateDict = BTreeMap<String, HostTensor>;
+
+#[cfg(test)]
+mod import_tests;

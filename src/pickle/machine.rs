@@ -8,13 +8,13 @@ use std::collections::HashMap;
 
 use super::{CallRecord, Global, MOST_OPCODES, MOST_OPEN_MARKS, Object, Pickle, Problem, Value};
 
-type Step<T> = Result<T, Problem>;
+pub(super) type Step<T> = Result<T, Problem>;
 
 /// The state of one reading.
 pub(super) struct Machine<'a, 'rules> {
-    source: &'a [u8],
+    pub(super) source: &'a [u8],
     /// Where the next byte is read.
-    at: usize,
+    pub(super) at: usize,
     /// Where the current instruction began, for messages.
     opcode_at: usize,
     stack: Vec<Value>,
@@ -23,7 +23,7 @@ pub(super) struct Machine<'a, 'rules> {
     memo: HashMap<u64, Value>,
     objects: Vec<Object<'a>>,
     /// Bytes that re-encoded text may still take; a text referred to many times must not multiply.
-    encode_budget: usize,
+    pub(super) encode_budget: usize,
     allowed: &'rules [&'rules [Global]],
 }
 
@@ -98,15 +98,15 @@ impl<'a, 'rules> Machine<'a, 'rules> {
 
     // Bytes
 
-    fn fail<T>(&self, expected: impl Into<String>, found: impl Into<String>) -> Step<T> {
+    pub(super) fn fail<T>(&self, expected: impl Into<String>, found: impl Into<String>) -> Step<T> {
         Err(Problem { byte: self.opcode_at, expected: expected.into(), found: found.into() })
     }
 
-    fn byte(&mut self) -> Step<u8> {
+    pub(super) fn byte(&mut self) -> Step<u8> {
         Ok(self.take(1)?[0])
     }
 
-    fn take(&mut self, count: usize) -> Step<&'a [u8]> {
+    pub(super) fn take(&mut self, count: usize) -> Step<&'a [u8]> {
         let rest = &self.source[self.at..];
         if count > rest.len() {
             let byte = self.source.len();
@@ -118,20 +118,20 @@ impl<'a, 'rules> Machine<'a, 'rules> {
     }
 
     /// A little-endian unsigned number of `width` (at most 8) bytes.
-    fn unsigned(&mut self, width: usize) -> Step<u64> {
+    pub(super) fn unsigned(&mut self, width: usize) -> Step<u64> {
         let mut bytes = [0; 8];
         bytes[..width].copy_from_slice(self.take(width)?);
         Ok(u64::from_le_bytes(bytes))
     }
 
     /// As many bytes as a length of `width` bytes before them says.
-    fn counted(&mut self, width: usize) -> Step<&'a [u8]> {
+    pub(super) fn counted(&mut self, width: usize) -> Step<&'a [u8]> {
         let length = self.unsigned(width)?;
         self.take(usize::try_from(length).unwrap_or(usize::MAX))
     }
 
     /// The text up to the end of the line, which is taken too.
-    fn line(&mut self) -> Step<&'a [u8]> {
+    pub(super) fn line(&mut self) -> Step<&'a [u8]> {
         let rest = &self.source[self.at..];
         let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
             return self.fail("an argument that ends with a new line", "the end of the data");
@@ -140,7 +140,7 @@ impl<'a, 'rules> Machine<'a, 'rules> {
         Ok(&rest[..end])
     }
 
-    fn utf8(&self, bytes: &'a [u8]) -> Step<&'a str> {
+    pub(super) fn utf8(&self, bytes: &'a [u8]) -> Step<&'a str> {
         std::str::from_utf8(bytes).or_else(|e| {
             self.fail("UTF-8 text", format!("an invalid byte {} bytes into it", e.valid_up_to()))
         })
@@ -148,12 +148,12 @@ impl<'a, 'rules> Machine<'a, 'rules> {
 
     // Stack
 
-    fn push(&mut self, value: Value) -> Step<()> {
+    pub(super) fn push(&mut self, value: Value) -> Step<()> {
         self.stack.push(value);
         Ok(())
     }
 
-    fn push_object(&mut self, object: Object<'a>) -> Step<()> {
+    pub(super) fn push_object(&mut self, object: Object<'a>) -> Step<()> {
         // MOST_OPCODES keeps the number of objects far below what u32 counts.
         let index = self.objects.len() as u32;
         self.objects.push(object);
@@ -227,99 +227,6 @@ impl<'a, 'rules> Machine<'a, 'rules> {
         }
     }
 
-    // Scalars and strings
-
-    /// A line that holds a decimal number.
-    fn decimal<T: std::str::FromStr>(&mut self) -> Step<T> {
-        let line = self.line()?;
-        let text = std::str::from_utf8(line).unwrap_or("").trim_end_matches('L');
-        text.parse()
-            .or_else(|_| self.fail("a decimal number", format!("`{}`", String::from_utf8_lossy(line))))
-    }
-
-    fn number(&mut self, opcode: u8) -> Step<()> {
-        let value = match opcode {
-            b'I' if self.source[self.at..].starts_with(b"01\n") => self.line().map(|_| Value::Bool(true))?,
-            b'I' if self.source[self.at..].starts_with(b"00\n") => self.line().map(|_| Value::Bool(false))?,
-            b'I' | b'L' => Value::Integer(self.decimal()?),
-            b'F' => Value::Float(self.decimal()?),
-            b'J' => Value::Integer(i64::from(self.unsigned(4)? as u32 as i32)),
-            b'K' => Value::Integer(i64::from(self.byte()?)),
-            b'M' => Value::Integer(self.unsigned(2)? as i64),
-            b'G' => {
-                let mut bytes = [0; 8];
-                bytes.copy_from_slice(self.take(8)?);
-                Value::Float(f64::from_be_bytes(bytes))
-            }
-            _ => {
-                let bytes = self.counted(if opcode == 0x8a { 1 } else { 4 })?;
-                if bytes.len() > 8 {
-                    return self.push_object(Object::LongInteger(bytes));
-                }
-                let negative = bytes.last().is_some_and(|byte| byte & 0x80 != 0);
-                let mut wide = [if negative { 0xff } else { 0 }; 8];
-                wide[..bytes.len()].copy_from_slice(bytes);
-                Value::Integer(i64::from_le_bytes(wide))
-            }
-        };
-        self.push(value)
-    }
-
-    fn string(&mut self, opcode: u8) -> Step<()> {
-        let object = match opcode {
-            b'S' => Object::Bytes(Cow::Owned(self.quoted()?)),
-            b'V' => {
-                let line = self.line()?;
-                let text = self.utf8(line)?;
-                if text.contains('\\') {
-                    return self.fail("text without escapes", "a raw-unicode-escape sequence");
-                }
-                Object::Text(Cow::Borrowed(text))
-            }
-            b'X' | 0x8c | 0x8d => {
-                let bytes =
-                    self.counted(if opcode == b'X' { 4 } else { 1 + 7 * usize::from(opcode == 0x8d) })?;
-                Object::Text(Cow::Borrowed(self.utf8(bytes)?))
-            }
-            b'U' | b'C' => Object::Bytes(Cow::Borrowed(self.counted(1)?)),
-            b'T' | b'B' => Object::Bytes(Cow::Borrowed(self.counted(4)?)),
-            _ => Object::Bytes(Cow::Borrowed(self.counted(8)?)),
-        };
-        self.push_object(object)
-    }
-
-    /// A quoted Python 2 string literal on a line.
-    fn quoted(&mut self) -> Step<Vec<u8>> {
-        let line = self.line()?;
-        let inside = match line {
-            [b'\'', inside @ .., b'\''] | [b'"', inside @ .., b'"'] => inside,
-            _ => return self.fail("a quoted string", format!("`{}`", String::from_utf8_lossy(line))),
-        };
-        let mut out = Vec::with_capacity(inside.len());
-        let mut bytes = inside.iter().copied();
-        while let Some(byte) = bytes.next() {
-            if byte != b'\\' {
-                out.push(byte);
-                continue;
-            }
-            match bytes.next() {
-                Some(b'n') => out.push(b'\n'),
-                Some(b't') => out.push(b'\t'),
-                Some(b'r') => out.push(b'\r'),
-                Some(quote @ (b'\\' | b'\'' | b'"')) => out.push(quote),
-                Some(b'x') => {
-                    let digit = |byte: Option<u8>| byte.and_then(|b| char::from(b).to_digit(16));
-                    match (digit(bytes.next()), digit(bytes.next())) {
-                        (Some(high), Some(low)) => out.push((high * 16 + low) as u8),
-                        _ => return self.fail("two hexadecimal digits after \\x", "something else"),
-                    }
-                }
-                _ => return self.fail("an escape sequence Python writes", "another"),
-            }
-        }
-        Ok(out)
-    }
-
     // Containers
 
     fn tuple(&mut self, opcode: u8) -> Step<()> {
@@ -338,7 +245,7 @@ impl<'a, 'rules> Machine<'a, 'rules> {
     }
 
     fn pairs(&self, values: &[Value]) -> Step<Vec<(Value, Value)>> {
-        if values.len() % 2 != 0 {
+        if !values.len().is_multiple_of(2) {
             return self.fail("keys and values in pairs", format!("{} of them", values.len()));
         }
         Ok(values.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
@@ -415,7 +322,7 @@ impl<'a, 'rules> Machine<'a, 'rules> {
         self.push_object(Object::Global(global))
     }
 
-    fn text_of(&self, value: Value) -> Option<&str> {
+    pub(super) fn text_of(&self, value: Value) -> Option<&str> {
         match value {
             Value::Object(index) => match self.objects.get(index as usize)? {
                 Object::Text(text) => Some(text),
@@ -488,19 +395,6 @@ impl<'a, 'rules> Machine<'a, 'rules> {
             _ => return self.fail("a class called without keyword arguments", "keyword arguments"),
         }
         self.call()
-    }
-
-    /// `_codecs.encode(text, 'latin1')`: how Python 3 writes bytes in protocol 2.
-    fn encode_latin1(&mut self, text: Option<Value>) -> Step<Vec<u8>> {
-        let Some(text) = text.and_then(|value| self.text_of(value)) else {
-            return self.fail("a text to encode", "something else");
-        };
-        if text.len() > self.encode_budget {
-            return self.fail("each text encoded once", "the same text encoded over and over");
-        }
-        let bytes: Option<Vec<u8>> = text.chars().map(|c| u8::try_from(u32::from(c)).ok()).collect();
-        self.encode_budget -= text.len();
-        bytes.map_or_else(|| self.fail("characters below 256", "one above"), Ok)
     }
 
     /// BUILD: the state of an object; a dictionary's attributes hold nothing this program wants.

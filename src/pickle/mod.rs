@@ -5,6 +5,7 @@
 //! reader of a particular format hands in. The objects live in one flat table and refer to each other by number,
 //! so shared, cyclic and very deep structures cost neither copies nor stack.
 
+mod literals;
 mod machine;
 mod numpy;
 
@@ -122,6 +123,14 @@ impl<'a> Pickle<'a> {
     /// What the pickle holds.
     pub fn root(&self) -> Node<'_> {
         Node { objects: &self.objects, value: self.root }
+    }
+
+    /// The identity of everything the pickle refers to outside itself, in the order of the references.
+    pub fn persistent_identities(&self) -> impl Iterator<Item = Node<'_>> {
+        self.objects.iter().filter_map(|object| match object {
+            Object::Persistent(identity) => Some(Node { objects: &self.objects, value: *identity }),
+            _ => None,
+        })
     }
 
     /// Bytes from the start of the pickle to the end of its last instruction.

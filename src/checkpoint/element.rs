@@ -1,0 +1,132 @@
+//! The number types tensors are stored as, and how their little-endian bytes become [`Values`].
+
+use std::fmt;
+
+use half::{bf16, f16};
+
+use super::Values;
+
+/// How the elements of a tensor are stored in a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ElementType {
+    /// One byte, 0 or 1.
+    Bool,
+    /// 8-bit two's complement.
+    I8,
+    /// 16-bit two's complement.
+    I16,
+    /// 32-bit two's complement.
+    I32,
+    /// 64-bit two's complement.
+    I64,
+    /// 8-bit unsigned.
+    U8,
+    /// 16-bit unsigned.
+    U16,
+    /// 32-bit unsigned.
+    U32,
+    /// 64-bit unsigned; values from 2⁶³ on are refused.
+    U64,
+    /// IEEE 754 binary16.
+    F16,
+    /// The upper half of a binary32.
+    Bf16,
+    /// IEEE 754 binary32.
+    F32,
+    /// IEEE 754 binary64.
+    F64,
+}
+
+impl ElementType {
+    /// Bytes of one element.
+    pub fn size(self) -> usize {
+        match self {
+            ElementType::Bool | ElementType::I8 | ElementType::U8 => 1,
+            ElementType::I16 | ElementType::U16 | ElementType::F16 | ElementType::Bf16 => 2,
+            ElementType::I32 | ElementType::U32 | ElementType::F32 => 4,
+            ElementType::I64 | ElementType::U64 | ElementType::F64 => 8,
+        }
+    }
+
+    /// The short name PyTorch and safetensors users know: `f32`, `bf16`, `i64`.
+    pub fn name(self) -> &'static str {
+        match self {
+            ElementType::Bool => "bool",
+            ElementType::I8 => "i8",
+            ElementType::I16 => "i16",
+            ElementType::I32 => "i32",
+            ElementType::I64 => "i64",
+            ElementType::U8 => "u8",
+            ElementType::U16 => "u16",
+            ElementType::U32 => "u32",
+            ElementType::U64 => "u64",
+            ElementType::F16 => "f16",
+            ElementType::Bf16 => "bf16",
+            ElementType::F32 => "f32",
+            ElementType::F64 => "f64",
+        }
+    }
+
+    /// Widens little-endian elements (as many as `bytes` holds) to the nearest of f32, f64 and i64.
+    ///
+    /// # Errors
+    /// An unsigned 64-bit value beyond i64: the text says which.
+    pub(super) fn decode(self, bytes: &[u8]) -> Result<Values, String> {
+        Ok(match self {
+            ElementType::Bool => Values::I64(elements(bytes, |[b]| i64::from(b != 0))),
+            ElementType::I8 => Values::I64(elements(bytes, |b| i64::from(i8::from_le_bytes(b)))),
+            ElementType::I16 => Values::I64(elements(bytes, |b| i64::from(i16::from_le_bytes(b)))),
+            ElementType::I32 => Values::I64(elements(bytes, |b| i64::from(i32::from_le_bytes(b)))),
+            ElementType::I64 => Values::I64(elements(bytes, i64::from_le_bytes)),
+            ElementType::U8 => Values::I64(elements(bytes, |[b]| i64::from(b))),
+            ElementType::U16 => Values::I64(elements(bytes, |b| i64::from(u16::from_le_bytes(b)))),
+            ElementType::U32 => Values::I64(elements(bytes, |b| i64::from(u32::from_le_bytes(b)))),
+            ElementType::U64 => {
+                let wide = elements(bytes, u64::from_le_bytes);
+                let narrow: Result<_, _> = wide
+                    .into_iter()
+                    .map(|value| i64::try_from(value).map_err(|_| format!("the unsigned value {value}")))
+                    .collect();
+                Values::I64(narrow?)
+            }
+            ElementType::F16 => Values::F32(elements(bytes, |b| f16::from_le_bytes(b).to_f32())),
+            ElementType::Bf16 => Values::F32(elements(bytes, |b| bf16::from_le_bytes(b).to_f32())),
+            ElementType::F32 => Values::F32(elements(bytes, f32::from_le_bytes)),
+            ElementType::F64 => Values::F64(elements(bytes, f64::from_le_bytes)),
+        })
+    }
+}
+
+impl fmt::Display for ElementType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+fn elements<const WIDTH: usize, T>(bytes: &[u8], read: impl Fn([u8; WIDTH]) -> T) -> Vec<T> {
+    bytes.as_chunks::<WIDTH>().0.iter().map(|&element| read(element)).collect()
+}
+
+/// The type [`Values`] are written as, and their little-endian bytes.
+pub(super) fn encode(values: &Values) -> (ElementType, Vec<u8>) {
+    match values {
+        Values::F32(values) => (ElementType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        Values::F64(values) => (ElementType::F64, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        Values::I64(values) => (ElementType::I64, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn half_precision_and_integers_widen_to_the_value_they_hold() {
+        assert_eq!(ElementType::F16.decode(&[0x00, 0xb8]), Ok(Values::F32(vec![-0.5])));
+        assert_eq!(ElementType::Bf16.decode(&[0xc0, 0x3f]), Ok(Values::F32(vec![1.5])));
+        assert_eq!(ElementType::I8.decode(&[0xff, 3]), Ok(Values::I64(vec![-1, 3])));
+        assert_eq!(ElementType::U16.decode(&[0xff, 0xff]), Ok(Values::I64(vec![65_535])));
+        assert_eq!(ElementType::Bool.decode(&[0, 2]), Ok(Values::I64(vec![0, 1])));
+        assert!(ElementType::U64.decode(&[0xff; 8]).is_err());
+    }
+}

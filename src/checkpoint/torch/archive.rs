@@ -1,0 +1,137 @@
+//! PyTorch's zip archives: `NAME/data.pkl`, `NAME/data/KEY` for each storage, `NAME/byteorder`.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+use zip::ZipArchive;
+
+use super::{Contents, Storages, TORCH_GLOBALS, contents, refuse_big_endian};
+use crate::error::{Error, Position, Result};
+use crate::pickle::{self, NUMPY_GLOBALS};
+
+/// Deflate cannot expand by more than this, so a declared size beyond it is a lie.
+const MOST_EXPANSION: u64 = 1_032;
+
+/// Reads the tensors of a zip archive that `torch.save` wrote.
+pub(in crate::checkpoint) fn read(path: &Path, bytes: &[u8]) -> Result<Contents> {
+    let (mut archive, folder) = Archive::open(path, bytes)?;
+    let member = format!("{folder}data.pkl");
+    let data = archive.member(&member)?;
+    let byte_order = format!("{folder}byteorder");
+    if archive.optional_member(&byte_order)?.is_some_and(|order| order != b"little") {
+        return Err(refuse_big_endian(path, Position::Member(byte_order)));
+    }
+    let pickle =
+        pickle::read(&data, &[TORCH_GLOBALS, NUMPY_GLOBALS]).map_err(|p| p.in_member(path, &member))?;
+    let mut storages = ArchiveStorages { archive, folder, loaded: HashMap::new() };
+    contents(path, &pickle, &mut storages)
+}
+
+/// A zip file with what its reader needs for messages and bounds.
+struct Archive<'a> {
+    path: &'a Path,
+    zip: ZipArchive<Cursor<&'a [u8]>>,
+    /// Compressed bytes that may still be read: members that overlap would otherwise multiply.
+    budget: u64,
+}
+
+impl<'a> Archive<'a> {
+    /// Opens the archive and finds the folder the pickle lies in, with a slash behind it.
+    fn open(path: &'a Path, bytes: &'a [u8]) -> Result<(Self, String)> {
+        let zip = ZipArchive::new(Cursor::new(bytes)).map_err(|error| {
+            Error::malformed(path, Position::File, "a zip archive", format!("one that is damaged ({error})"))
+        })?;
+        if zip.has_duplicate_names() {
+            return Err(Error::malformed(path, Position::File, "each member named once", "a name twice"));
+        }
+        let folders: Vec<String> = zip
+            .file_names()
+            .filter_map(|name| name.ok()?.strip_suffix("data.pkl").map(str::to_string))
+            .filter(|folder| folder.is_empty() || folder.ends_with('/'))
+            .collect();
+        match folders.as_slice() {
+            [folder] => Ok((Archive { path, zip, budget: bytes.len() as u64 }, folder.clone())),
+            other => Err(Error::malformed(
+                path,
+                Position::File,
+                "an archive with one data.pkl, as torch.save writes it",
+                format!("{} of them", other.len()),
+            )),
+        }
+    }
+
+    fn member(&mut self, name: &str) -> Result<Vec<u8>> {
+        self.optional_member(name)?.ok_or_else(|| {
+            let at = Position::Member(name.to_string());
+            Error::malformed(self.path, at, "a member of the archive", "none of that name")
+        })
+    }
+
+    /// Inflates a member; memory grows with what is really there.
+    fn optional_member(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
+        if self.zip.index_for_name(name).is_none() {
+            return Ok(None);
+        }
+        let path = self.path;
+        let wrong = |expected: String, found: String| {
+            Error::malformed(path, Position::Member(name.to_string()), expected, found)
+        };
+        let file =
+            self.zip.by_name(name).map_err(|error| wrong("a readable member".into(), error.to_string()))?;
+        let (packed, declared) = (file.compressed_size(), file.size());
+        if packed > self.budget {
+            return Err(wrong(
+                format!("at most {} more compressed bytes, which the file has", self.budget),
+                format!("{packed}"),
+            ));
+        }
+        if declared > packed.saturating_mul(MOST_EXPANSION) {
+            return Err(wrong(
+                format!("at most {MOST_EXPANSION} times its {packed} compressed bytes"),
+                format!("{declared} declared"),
+            ));
+        }
+        self.budget -= packed;
+        let mut out = Vec::new();
+        file.take(declared.saturating_add(1))
+            .read_to_end(&mut out)
+            .map_err(|error| wrong(format!("{declared} intact bytes"), error.to_string()))?;
+        if out.len() as u64 != declared {
+            return Err(wrong(format!("{declared} bytes as declared"), format!("{} or more", out.len())));
+        }
+        Ok(Some(out))
+    }
+}
+
+/// Storages in an archive, each read once.
+struct ArchiveStorages<'a> {
+    archive: Archive<'a>,
+    folder: String,
+    loaded: HashMap<String, Vec<u8>>,
+}
+
+impl Storages for ArchiveStorages<'_> {
+    fn bytes(&mut self, key: &str, length: usize) -> Result<Cow<'_, [u8]>> {
+        let member = format!("{}data/{key}", self.folder);
+        if !self.loaded.contains_key(key) {
+            let bytes = self.archive.member(&member)?;
+            self.loaded.insert(key.to_string(), bytes);
+        }
+        let bytes = &self.loaded[key];
+        if bytes.len() != length {
+            return Err(Error::malformed(
+                self.archive.path,
+                Position::Member(member),
+                format!("a storage of {length} bytes"),
+                bytes.len().to_string(),
+            ));
+        }
+        Ok(Cow::Borrowed(bytes))
+    }
+
+    fn position(&self) -> Position {
+        Position::Member(format!("{}data.pkl", self.folder))
+    }
+}
