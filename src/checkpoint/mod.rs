@@ -4,6 +4,7 @@
 mod element;
 mod import;
 mod names;
+pub mod network;
 mod safetensors_file;
 mod torch;
 

@@ -5,18 +5,22 @@
 //! score, sweep, plot and collapse metric works from them without the network.
 
 mod archive;
+mod extract;
 mod head;
 mod matrix;
 mod moments;
 mod npy;
+mod pass;
 mod set;
 mod writer;
 
 pub use archive::Npz;
+pub use extract::{extract, head};
 pub use head::Head;
 pub use matrix::Matrix;
 pub use moments::Moments;
 pub use npy::{Element, NpyArray};
+pub use pass::{Evaluation, Pass, PassBatch};
 pub use set::{CacheMeta, FeatureSet, check_same_checkpoint};
 pub use writer::{CacheWriter, write_npz};
 

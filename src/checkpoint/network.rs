@@ -1,0 +1,241 @@
+//! Parameters between a network in a device's memory and named tensors in torchvision's layout.
+
+use std::path::Path;
+
+use super::{HostTensor, StateDict, Values};
+use crate::error::{Error, Position, Result};
+use crate::nn::{Entry, Kind, Model, Network};
+use crate::ops::Backend;
+use crate::tensor::{DType, HostValues};
+
+/// The extents a parameter has in PyTorch: convolution weights OIHW, everything else as here.
+pub fn torch_shape(entry: &Entry) -> Vec<usize> {
+    let extents = entry.parameter.shape.extents();
+    match entry.kind {
+        Kind::ConvWeight => vec![extents[0], extents[3], extents[1], extents[2]],
+        _ => extents.to_vec(),
+    }
+}
+
+/// Reorders a parameter's elements from this program's layout (KRSC) to PyTorch's (KCRS).
+pub fn to_torch_order<T: Copy>(entry: &Entry, values: &[T]) -> Vec<T> {
+    match entry.kind {
+        Kind::ConvWeight => {
+            let [_, rows, columns, channels] = entry.parameter.shape.nhwc();
+            transpose_filters(values, rows * columns, channels)
+        }
+        _ => values.to_vec(),
+    }
+}
+
+/// Reorders a parameter's elements from PyTorch's layout (KCRS) to this program's (KRSC).
+pub fn from_torch_order<T: Copy>(entry: &Entry, values: &[T]) -> Vec<T> {
+    match entry.kind {
+        Kind::ConvWeight => {
+            let [_, rows, columns, channels] = entry.parameter.shape.nhwc();
+            transpose_filters(values, channels, rows * columns)
+        }
+        _ => values.to_vec(),
+    }
+}
+
+/// Transposes each filter, a matrix of `rows` x `columns`.
+fn transpose_filters<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<T> {
+    let mut out = Vec::with_capacity(values.len());
+    for filter in values.chunks_exact(rows * columns) {
+        for column in 0..columns {
+            out.extend((0..rows).map(|row| filter[row * columns + column]));
+        }
+    }
+    out
+}
+
+/// Checks that named tensors are exactly a network's parameters: none missing, none left over, every shape right.
+///
+/// `skip_classifier` lets `fc.*` be missing or of another shape, for fine-tuning on other classes. Counters named
+/// `num_batches_tracked` are ignored.
+///
+/// # Errors
+/// Names the first few tensors that do not fit, and the architecture that was expected.
+pub fn check(network: &Network, state: &StateDict, source: &Path, skip_classifier: bool) -> Result<()> {
+    let entries = network.parameters().entries();
+    let skipped = |name: &str| skip_classifier && name.starts_with("fc.");
+    let fail = |expected: String, found: String| {
+        Err(Error::malformed(
+            source,
+            Position::File,
+            format!("the tensors of {}: {expected}", network.architecture()),
+            found,
+        ))
+    };
+    for entry in entries.iter().filter(|entry| !skipped(&entry.name)) {
+        let shape = torch_shape(entry);
+        match state.get(&entry.name) {
+            None => {
+                let missing = entries.iter().filter(|e| !state.contains_key(&e.name)).count();
+                let found = format!("no such tensor ({missing} are missing); is it another architecture?");
+                return fail(format!("`{}` of shape {shape:?}", entry.name), found);
+            }
+            Some(tensor) if tensor.shape != shape => {
+                return fail(
+                    format!("`{}` of shape {shape:?}", entry.name),
+                    format!("shape {:?}", tensor.shape),
+                );
+            }
+            Some(tensor) if matches!(tensor.values, Values::I64(_)) => {
+                return fail(format!("floating-point numbers in `{}`", entry.name), "integers".into());
+            }
+            Some(_) => {}
+        }
+    }
+    let known: std::collections::HashSet<&str> = entries.iter().map(|entry| entry.name.as_str()).collect();
+    let extra: Vec<&str> = state
+        .keys()
+        .map(String::as_str)
+        .filter(|name| !known.contains(name) && !name.ends_with("num_batches_tracked") && !skipped(name))
+        .collect();
+    if let Some(first) = extra.first() {
+        return fail("nothing else".into(), format!("{} more, the first of them `{first}`", extra.len()));
+    }
+    Ok(())
+}
+
+/// Loads named tensors into a model's memory. See [`check`] for what must fit.
+///
+/// # Errors
+/// As [`check`], and a tensor that holds NaN or infinity.
+pub fn load<B: Backend>(
+    model: &mut Model<B>,
+    state: &StateDict,
+    source: &Path,
+    skip_classifier: bool,
+) -> Result<()> {
+    check(model.network(), state, source, skip_classifier)?;
+    for entry in model.network().parameters().entries().to_vec() {
+        let Some(tensor) =
+            state.get(&entry.name).filter(|_| !(skip_classifier && entry.name.starts_with("fc.")))
+        else {
+            continue;
+        };
+        let values = from_torch_order(&entry, &tensor.to_f64());
+        if let Some(index) = values.iter().position(|value| !value.is_finite()) {
+            let at = Position::Member(entry.name.clone());
+            return Err(Error::malformed(
+                source,
+                at,
+                "finite numbers",
+                format!("{} among them", values[index]),
+            ));
+        }
+        model.write(entry.parameter.value, HostValues::F64(&values))?;
+    }
+    Ok(())
+}
+
+/// A model's parameters and running statistics as f32 tensors in torchvision's names and layout.
+///
+/// # Errors
+/// The device failed.
+pub fn read<B: Backend>(model: &Model<B>) -> Result<StateDict> {
+    let mut state = StateDict::new();
+    for entry in model.network().parameters().entries() {
+        let values = to_torch_order(entry, &model.read_f32(entry.parameter.value)?);
+        state.insert(
+            entry.name.clone(),
+            HostTensor { shape: torch_shape(entry), values: Values::F32(values) },
+        );
+    }
+    Ok(state)
+}
+
+/// Everything a bit-exact resume needs beside [`read`]: the optimizer's states under `slot_names` (`velocity.conv1.weight`),
+/// and, for an f64 model, the parameters in full precision (`parameter.conv1.weight`).
+///
+/// # Errors
+/// The device failed.
+pub fn read_training_state<B: Backend>(model: &Model<B>, slot_names: &[&str]) -> Result<StateDict> {
+    let mut state = StateDict::new();
+    let parameters = model.network().parameters();
+    let double = model.backend().dtype() == DType::F64;
+    for entry in parameters.entries() {
+        let mut add = |prefix: &str, span| -> Result<()> {
+            let values = if double {
+                Values::F64(to_torch_order(entry, &model.read_f64(span)?))
+            } else {
+                Values::F32(to_torch_order(entry, &model.read_f32(span)?))
+            };
+            state
+                .insert(format!("{prefix}.{}", entry.name), HostTensor { shape: torch_shape(entry), values });
+            Ok(())
+        };
+        for (slot, name) in slot_names.iter().enumerate() {
+            if let Some(span) = parameters.slot_of(entry, slot) {
+                add(name, span)?;
+            }
+        }
+        if double {
+            add("parameter", entry.parameter.value)?;
+        }
+    }
+    Ok(state)
+}
+
+/// Loads what [`read_training_state`] wrote.
+///
+/// # Errors
+/// A missing tensor or one of another shape.
+pub fn load_training_state<B: Backend>(
+    model: &mut Model<B>,
+    state: &StateDict,
+    slot_names: &[&str],
+    source: &Path,
+) -> Result<()> {
+    let parameters = model.network().parameters().clone();
+    for entry in parameters.entries() {
+        let mut targets: Vec<(String, _)> = slot_names
+            .iter()
+            .enumerate()
+            .filter_map(|(slot, name)| {
+                Some((format!("{name}.{}", entry.name), parameters.slot_of(entry, slot)?))
+            })
+            .collect();
+        if model.backend().dtype() == DType::F64 {
+            targets.push((format!("parameter.{}", entry.name), entry.parameter.value));
+        }
+        for (name, span) in targets {
+            let shape = torch_shape(entry);
+            let tensor = state.get(&name).filter(|tensor| tensor.shape == shape).ok_or_else(|| {
+                Error::malformed(
+                    source,
+                    Position::Member(name.clone()),
+                    format!("a tensor of shape {shape:?}"),
+                    state.get(&name).map_or("none".into(), |tensor| format!("shape {:?}", tensor.shape)),
+                )
+            })?;
+            model.write(span, HostValues::F64(&from_torch_order(entry, &tensor.to_f64())))?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nn::{Architecture, Depth};
+
+    #[test]
+    fn layouts_round_trip_and_match_pytorchs_order() {
+        let architecture = Architecture::new(Depth::ResNet18, None, None, 0.05, 4).unwrap();
+        let network = Network::new(&architecture, DType::F32, None);
+        let entry = &network.parameters().entries()[0];
+        let [k, r, s, c] = entry.parameter.shape.nhwc();
+        let krsc: Vec<usize> = (0..k * r * s * c).collect();
+        let kcrs = to_torch_order(entry, &krsc);
+        let (at_k, at_c, at_r, at_s) = (1, 2, 0, 1);
+        assert_eq!(
+            kcrs[((at_k * c + at_c) * r + at_r) * s + at_s],
+            ((at_k * r + at_r) * s + at_s) * c + at_c
+        );
+        assert_eq!(from_torch_order(entry, &kcrs), krsc);
+    }
+}

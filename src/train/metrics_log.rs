@@ -1,0 +1,142 @@
+//! `metrics.jsonl`: one JSON object a line, appended as training goes; a resume first cuts it to its checkpoint's step.
+
+use std::fs::{File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Position, Result};
+use crate::files;
+
+/// One line of the log.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Metrics {
+    /// Steps done.
+    pub step: u64,
+    /// Epochs done; fractional within an epoch.
+    pub epoch: f64,
+    /// `train`, `val` or `test`.
+    pub split: String,
+    /// `step` for a line about recent steps, `epoch` for one about a whole epoch or evaluation.
+    pub scope: Scope,
+    /// Mean cross-entropy, every sample counting the same.
+    pub loss: f64,
+    /// Share of right answers.
+    pub accuracy: f64,
+    /// Learning rate of the last step.
+    pub lr: f64,
+    /// Images per second since the last line of this kind.
+    pub images_per_second: f64,
+}
+
+/// What a line of the log speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// The steps since the last such line.
+    Step,
+    /// An epoch, or a pass over a validation set.
+    Epoch,
+}
+
+/// The open log.
+#[derive(Debug)]
+pub struct MetricsLog {
+    file: File,
+    path: PathBuf,
+}
+
+impl MetricsLog {
+    /// Starts an empty log.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub fn create(path: &Path) -> Result<MetricsLog> {
+        let file = File::create(path).map_err(|e| Error::io("create", path, e))?;
+        Ok(MetricsLog { file, path: path.to_path_buf() })
+    }
+
+    /// Opens a log to go on behind step `step`: later lines, and a half-written last one, are dropped.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn resume(path: &Path, step: u64) -> Result<MetricsLog> {
+        let kept: Vec<Metrics> = match files::open(path) {
+            Ok(_) => read_lenient(path)?.into_iter().filter(|metrics| metrics.step <= step).collect(),
+            Err(_) => Vec::new(),
+        };
+        files::write_atomically(path, |out| {
+            kept.iter().try_for_each(|metrics| writeln!(out, "{}", serde_json::to_string(metrics)?))
+        })?;
+        let file = OpenOptions::new().append(true).open(path).map_err(|e| Error::io("open", path, e))?;
+        Ok(MetricsLog { file, path: path.to_path_buf() })
+    }
+
+    /// Appends a line.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn append(&mut self, metrics: &Metrics) -> Result<()> {
+        let line = serde_json::to_string(metrics).expect("metrics are plain numbers") + "\n";
+        self.file.write_all(line.as_bytes()).map_err(|e| Error::io("append to", &self.path, e))
+    }
+}
+
+/// Reads a log; a line that is not one (the last, when a process died writing it) is left out.
+fn read_lenient(path: &Path) -> Result<Vec<Metrics>> {
+    let lines = BufReader::new(files::open(path)?).lines();
+    let parsed = lines.map_while(|line| line.ok()).filter_map(|line| serde_json::from_str(&line).ok());
+    Ok(parsed.collect())
+}
+
+/// Reads a log.
+///
+/// # Errors
+/// A line that is not a metrics object, by its number.
+pub fn read_metrics(path: &Path) -> Result<Vec<Metrics>> {
+    const LARGEST_LOG: u64 = 1 << 30;
+    let text = files::read_text(path, LARGEST_LOG)?;
+    let parse = |(index, line): (usize, &str)| {
+        serde_json::from_str(line).map_err(|e| {
+            Error::malformed(path, Position::Line(index as u64 + 1), "a metrics object", e.to_string())
+        })
+    };
+    text.lines().enumerate().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(step: u64) -> Metrics {
+        Metrics {
+            step,
+            epoch: step as f64 / 10.0,
+            split: "train".into(),
+            scope: Scope::Step,
+            loss: 2.0 / step as f64,
+            accuracy: 0.5,
+            lr: 0.1,
+            images_per_second: 100.0,
+        }
+    }
+
+    #[test]
+    fn a_resume_cuts_the_log_to_its_step_and_drops_a_torn_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("metrics.jsonl");
+        let mut log = MetricsLog::create(&path).unwrap();
+        (1..=5).for_each(|step| log.append(&line(step)).unwrap());
+        std::fs::OpenOptions::new()
+            .append(true)
+            .open(&path)
+            .unwrap()
+            .write_all(b"{\"step\": 6, \"epo")
+            .unwrap();
+        let mut log = MetricsLog::resume(&path, 3).unwrap();
+        log.append(&line(4)).unwrap();
+        let steps: Vec<u64> = read_metrics(&path).unwrap().iter().map(|metrics| metrics.step).collect();
+        assert_eq!(steps, [1, 2, 3, 4]);
+    }
+}
