@@ -1,1 +1,11 @@
-//! collapse
+//! Neural collapse, NC1..NC5: how far features and classifier of a trained network have become a simplex.
+
+mod geometry;
+mod measure;
+mod nearest;
+mod row;
+mod series;
+
+pub use measure::{GlobalMean, Measurement, Options, Subject, measure};
+pub use row::{CollapseReport, CollapseRow, Skipped, write_cosines};
+pub use series::{Checkpoint, CollapseSeries, expand_globs, over_checkpoints};

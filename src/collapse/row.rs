@@ -1,0 +1,362 @@
+//! The results of collapse measurements: a row per checkpoint, as JSON, CSV, a table in the terminal and `cosines.npy`.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io::Write;
+use std::path::Path;
+
+use npyz::WriterBuilder;
+use serde::{Deserialize, Serialize};
+
+use super::GlobalMean;
+use crate::error::{Error, Position, Result, printable};
+use crate::files;
+
+/// Largest `collapse.json` that is read back: some tens of thousands of checkpoints.
+const LARGEST_JSON: u64 = 64 << 20;
+
+/// Neural collapse of one checkpoint. With M the class means less the global mean and W the classifier:
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CollapseRow {
+    /// Name of the checkpoint.
+    pub checkpoint: String,
+    /// Epoch after which it was written, where known.
+    pub epoch: Option<u64>,
+    /// Number of training samples measured.
+    pub samples: u64,
+    /// Number of classes, C.
+    pub classes: u64,
+    /// Number of features, D.
+    pub dimension: u64,
+    /// Share of training samples whose largest logit is that of their label.
+    pub train_accuracy: f64,
+    /// The same on the test set, where given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub test_accuracy: Option<f64>,
+    /// tr(Σ_W Σ_B⁺) / C.
+    pub nc1: f64,
+    /// tr Σ_W / tr Σ_B.
+    pub nc1_trace_ratio: f64,
+    /// Class-distance normalised variance; none where two class means coincide.
+    pub nc1_cdnv: Option<f64>,
+    /// Rank of Σ_B, at most C − 1.
+    pub nc1_rank: u64,
+    /// Ratio of the largest to the smallest non-zero eigenvalue of Σ_B.
+    pub nc1_condition: f64,
+    /// Standard deviation (dividing by C) over mean of the lengths of the rows of M.
+    pub nc2_equinorm: f64,
+    /// The same, dividing by C − 1.
+    pub nc2_equinorm_ddof1: f64,
+    /// Mean over pairs of |cos + 1/(C−1)| of the rows of M.
+    pub nc2_equiangular: f64,
+    /// Mean of the cosines over pairs of rows of M.
+    pub nc2_cosine_mean: f64,
+    /// Standard deviation of the cosines over pairs of rows of M.
+    pub nc2_cosine_std: f64,
+    /// Frobenius distance of M Mᵀ to a simplex, both scaled to unit norm.
+    pub nc2_etf_frobenius: f64,
+    /// `nc2_equinorm` of W.
+    pub nc2_equinorm_weights: f64,
+    /// `nc2_equinorm_ddof1` of W.
+    pub nc2_equinorm_ddof1_weights: f64,
+    /// `nc2_equiangular` of W.
+    pub nc2_equiangular_weights: f64,
+    /// `nc2_cosine_mean` of W.
+    pub nc2_cosine_mean_weights: f64,
+    /// `nc2_cosine_std` of W.
+    pub nc2_cosine_std_weights: f64,
+    /// `nc2_etf_frobenius` of W.
+    pub nc2_etf_frobenius_weights: f64,
+    /// Mean over classes of the distance between normalised rows of W and M.
+    pub nc3: f64,
+    /// ‖W/‖W‖ − M/‖M‖‖, Frobenius norms.
+    pub nc3_frobenius: f64,
+    /// Its square.
+    pub nc3_frobenius_sq: f64,
+    /// Mean over classes of 1 − cos between rows of W and M.
+    pub nc3_one_minus_cosine: f64,
+    /// Share of training samples where largest logit and nearest class mean differ.
+    pub nc4: f64,
+    /// The same on the test set (class means of the training set), where given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nc4_test: Option<f64>,
+    /// Mean over OOD sets of `nc5_by_ood`; none without an OOD set.
+    #[serde(default)]
+    pub nc5: Option<f64>,
+    /// Mean over OOD sets of `nc5_uncentered_by_ood`.
+    #[serde(default)]
+    pub nc5_uncentered: Option<f64>,
+    /// Mean over classes of |cos(μ_c − μ_G, μ_OOD − μ_G)|, per OOD set.
+    #[serde(default)]
+    pub nc5_by_ood: BTreeMap<String, f64>,
+    /// Mean over classes of |cos(μ_c, μ_OOD)|, per OOD set (the NECO paper's form).
+    #[serde(default)]
+    pub nc5_uncentered_by_ood: BTreeMap<String, f64>,
+}
+
+/// A checkpoint that could not be measured, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// Its path.
+    pub checkpoint: String,
+    /// The error, in words.
+    pub reason: String,
+}
+
+/// What `collapse.json` holds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CollapseReport {
+    /// A row per checkpoint, in order of epochs.
+    pub checkpoints: Vec<CollapseRow>,
+    /// The global mean used.
+    #[serde(default)]
+    pub global_mean: GlobalMean,
+    /// Checkpoints left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub skipped: Vec<Skipped>,
+}
+
+impl CollapseReport {
+    /// Writes `collapse.json`.
+    ///
+    /// # Errors
+    /// When the file cannot be written; an older one is then untouched.
+    pub fn write_json(&self, path: &Path) -> Result<()> {
+        files::write_atomically(path, |out| {
+            serde_json::to_writer_pretty(&mut *out, self)?;
+            out.write_all(b"\n")
+        })
+    }
+
+    /// Reads `collapse.json` back.
+    ///
+    /// # Errors
+    /// When the file is missing, larger than 64 MiB, or not the expected JSON; the message names the line.
+    pub fn read_json(path: &Path) -> Result<CollapseReport> {
+        let text = files::read_text(path, LARGEST_JSON)?;
+        serde_json::from_str(&text).map_err(|error| {
+            let expected = "collapse metrics (`{\"checkpoints\": [{\"checkpoint\": …, \"nc1\": …}]}`)";
+            Error::malformed(path, Position::Line(error.line() as u64), expected, error.to_string())
+        })
+    }
+
+    /// Writes `collapse.csv`: a column per number of `collapse.json`, those of one OOD set as `nc5_by_ood/NAME`.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_csv(&self, path: &Path) -> Result<()> {
+        let text = self.csv()?;
+        files::write_atomically(path, |out| out.write_all(text.as_bytes()))
+    }
+
+    /// The text of `collapse.csv`.
+    ///
+    /// # Errors
+    /// When a row cannot be formatted.
+    pub fn csv(&self) -> Result<String> {
+        let failed =
+            |error: &dyn std::fmt::Display| Error::invalid(format!("cannot format a CSV row: {error}"));
+        let rows: Vec<Vec<(String, String)>> = self.checkpoints.iter().map(cells).collect::<Result<_>>()?;
+        // A column may first occur in a later row, when only some checkpoints have that OOD set.
+        let mut columns: Vec<&str> = Vec::new();
+        for (name, _) in rows.iter().flatten() {
+            if !columns.contains(&name.as_str()) {
+                columns.push(name);
+            }
+        }
+        let mut table = csv::Writer::from_writer(Vec::new());
+        table.write_record(&columns).map_err(|e| failed(&e))?;
+        for row in &rows {
+            let cell =
+                |column: &&str| row.iter().find(|(name, _)| name == column).map_or("", |(_, text)| text);
+            table.write_record(columns.iter().map(cell)).map_err(|e| failed(&e))?;
+        }
+        let bytes = table.into_inner().map_err(|e| failed(&e))?;
+        String::from_utf8(bytes).map_err(|e| failed(&e))
+    }
+
+    /// A table in plain text: a line per checkpoint.
+    pub fn summary(&self) -> String {
+        let names = || self.checkpoints.iter().map(|row| printable(&row.checkpoint).replace('\n', " "));
+        let width = names().map(|name| name.chars().count()).max().unwrap_or(0).clamp(10, 40);
+        let mut text = format!(
+            "{:<width$}  epoch       NC1   NC2 norm  NC2 angle       NC3       NC4       NC5  train acc\n",
+            "checkpoint"
+        );
+        for (row, name) in self.checkpoints.iter().zip(names()) {
+            let epoch = row.epoch.map_or("-".into(), |epoch| epoch.to_string());
+            let nc5 = row.nc5.map_or("-".into(), |nc5| format!("{nc5:.4}"));
+            let _ = writeln!(
+                text,
+                "{name:<width$}  {epoch:>5}  {:>8.4}   {:>8.4}   {:>8.4}  {:>8.4}  {:>8.4}  {nc5:>8}   {:>6.2} %",
+                row.nc1,
+                row.nc2_equinorm,
+                row.nc2_equiangular,
+                row.nc3,
+                row.nc4,
+                100.0 * row.train_accuracy
+            );
+        }
+        for skipped in &self.skipped {
+            let _ =
+                writeln!(text, "skipped {}: {}", printable(&skipped.checkpoint), printable(&skipped.reason));
+        }
+        text
+    }
+}
+
+/// The cells of a row as (column, text), in the order of the fields.
+fn cells(row: &CollapseRow) -> Result<Vec<(String, String)>> {
+    let value =
+        serde_json::to_value(row).map_err(|error| Error::invalid(format!("cannot format a row: {error}")))?;
+    let mut cells = Vec::new();
+    for (name, value) in value.as_object().into_iter().flatten() {
+        match value {
+            serde_json::Value::Object(nested) => {
+                cells.extend(nested.iter().map(|(key, value)| (format!("{name}/{key}"), plain(value))));
+            }
+            other => cells.push((name.clone(), plain(other))),
+        }
+    }
+    Ok(cells)
+}
+
+fn plain(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::Null => String::new(),
+        serde_json::Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Writes the cosines between class means as `cosines.npy`: f64, C x C, C order.
+///
+/// # Errors
+/// When the matrix is not square or the file cannot be written.
+pub fn write_cosines(cosines: &[f64], classes: u64, path: &Path) -> Result<()> {
+    if classes.checked_mul(classes) != Some(cosines.len() as u64) {
+        return Err(Error::invalid(format!("{} cosines do not make {classes} x {classes}", cosines.len())));
+    }
+    files::write_atomically(path, |out| {
+        let mut array =
+            npyz::WriteOptions::new().default_dtype().shape(&[classes, classes]).writer(out).begin_nd()?;
+        array.extend(cosines)?;
+        array.finish()
+    })
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+
+    pub fn row(epoch: u64, nc1: f64) -> CollapseRow {
+        CollapseRow {
+            checkpoint: format!("epoch_{epoch:04}"),
+            epoch: Some(epoch),
+            samples: 100,
+            classes: 2,
+            dimension: 3,
+            train_accuracy: 0.875,
+            test_accuracy: None,
+            nc1,
+            nc1_trace_ratio: 0.1,
+            nc1_cdnv: None,
+            nc1_rank: 1,
+            nc1_condition: 1.0,
+            nc2_equinorm: 1.0 / 3.0,
+            nc2_equinorm_ddof1: 0.2,
+            nc2_equiangular: 0.3,
+            nc2_cosine_mean: -1.0,
+            nc2_cosine_std: 0.0,
+            nc2_etf_frobenius: 0.4,
+            nc2_equinorm_weights: 0.5,
+            nc2_equinorm_ddof1_weights: 0.6,
+            nc2_equiangular_weights: 0.7,
+            nc2_cosine_mean_weights: -1.0,
+            nc2_cosine_std_weights: 0.0,
+            nc2_etf_frobenius_weights: 0.8,
+            nc3: 0.9,
+            nc3_frobenius: 0.5,
+            nc3_frobenius_sq: 0.25,
+            nc3_one_minus_cosine: 0.05,
+            nc4: 0.125,
+            nc4_test: None,
+            nc5: None,
+            nc5_uncentered: None,
+            nc5_by_ood: BTreeMap::new(),
+            nc5_uncentered_by_ood: BTreeMap::new(),
+        }
+    }
+
+    fn report() -> CollapseReport {
+        let mut later = row(20, 0.5);
+        later.nc5 = Some(0.1);
+        later.nc5_by_ood.insert("svhn, test".into(), 0.1);
+        let skipped = vec![Skipped { checkpoint: "epoch_0030".into(), reason: "truncated".into() }];
+        CollapseReport {
+            checkpoints: vec![row(10, 1.5), later],
+            global_mean: GlobalMean::ClassMeans,
+            skipped,
+        }
+    }
+
+    #[test]
+    fn collapse_json_comes_back_bit_for_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("collapse.json");
+        report().write_json(&path).unwrap();
+        assert_eq!(CollapseReport::read_json(&path).unwrap(), report());
+        let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert_eq!(json["checkpoints"][0]["nc1"], 1.5);
+        assert_eq!(json["checkpoints"][1]["nc5_by_ood"]["svhn, test"], 0.1);
+        assert!(json["checkpoints"][0]["nc5"].is_null());
+    }
+
+    #[test]
+    fn malformed_json_names_the_file_and_what_was_expected() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("collapse.json");
+        for text in ["", "{}", "{\"checkpoints\": [{\"nc1\": 1}]}", "[1", "\u{0}"] {
+            std::fs::write(&path, text).unwrap();
+            let message = CollapseReport::read_json(&path).unwrap_err().to_string();
+            assert!(
+                message.contains("collapse.json") && message.contains("expected collapse metrics"),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_csv_has_a_column_per_number_and_ood_set() {
+        let text = report().csv().unwrap();
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
+        let headers = reader.headers().unwrap().clone();
+        let column = |name: &str| headers.iter().position(|header| header == name).expect(name);
+        let rows: Vec<csv::StringRecord> = reader.records().map(|row| row.unwrap()).collect();
+        assert_eq!(
+            (&rows[0][0], &rows[0][column("epoch")], &rows[1][column("nc1")]),
+            ("epoch_0010", "10", "0.5")
+        );
+        let nc5 = column("nc5_by_ood/svhn, test");
+        assert_eq!((&rows[0][nc5], &rows[1][nc5]), ("", "0.1"));
+    }
+
+    #[test]
+    fn the_summary_has_a_line_per_checkpoint_and_says_what_was_skipped() {
+        let text = report().summary();
+        assert!(text.lines().any(|line| line.starts_with("epoch_0020") && line.contains("0.5000")), "{text}");
+        assert!(text.ends_with("skipped epoch_0030: truncated\n"), "{text}");
+    }
+
+    #[test]
+    fn cosines_are_a_square_npy_of_doubles() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cosines.npy");
+        write_cosines(&[1.0, -0.5, -0.25, 1.0], 2, &path).unwrap();
+        let bytes = std::fs::read(&path).unwrap();
+        let array = npyz::NpyFile::new(bytes.as_slice()).unwrap();
+        assert_eq!((array.shape(), array.order()), ([2, 2].as_slice(), npyz::Order::C));
+        assert_eq!(array.into_vec::<f64>().unwrap(), [1.0, -0.5, -0.25, 1.0]);
+        assert!(write_cosines(&[1.0], 2, &path).is_err());
+    }
+}
