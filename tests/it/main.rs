@@ -3,4 +3,7 @@
 #[allow(dead_code)]
 mod gradients;
 mod golden;
+mod ops;
+mod ops_passes;
 mod parity;
+mod reference;

@@ -1,0 +1,149 @@
+//! Every operation once more, as the plainest loops over f64 that its definition allows: what the backends are held to.
+//! Nothing here is shared with the implementations; speed does not count.
+
+use residua::ops::{Conv2d, Pool};
+
+/// Index of (n, y, x, c) in an NHWC tensor of shape (_, h, w, channels).
+pub fn nhwc(h: usize, w: usize, channels: usize, [n, y, x, c]: [usize; 4]) -> usize {
+    ((n * h + y) * w + x) * channels + c
+}
+
+/// Calls `visit(x index, weight index, y index)` for every product of a convolution.
+fn products(conv: &Conv2d, mut visit: impl FnMut(usize, usize, usize)) {
+    for n in 0..conv.batch {
+        for p in 0..conv.out_height() {
+            for q in 0..conv.out_width() {
+                for k in 0..conv.out_channels {
+                    for r in 0..conv.filter_height {
+                        for s in 0..conv.filter_width {
+                            let row = (p * conv.stride + r) as isize - conv.padding as isize;
+                            let column = (q * conv.stride + s) as isize - conv.padding as isize;
+                            let inside = (0..conv.height as isize).contains(&row)
+                                && (0..conv.width as isize).contains(&column);
+                            if !inside {
+                                continue;
+                            }
+                            for c in 0..conv.in_channels {
+                                let from = [n, row as usize, column as usize, c];
+                                let to = [n, p, q, k];
+                                visit(
+                                    nhwc(conv.height, conv.width, conv.in_channels, from),
+                                    nhwc(
+                                        conv.filter_height,
+                                        conv.filter_width,
+                                        conv.in_channels,
+                                        [k, r, s, c],
+                                    ),
+                                    nhwc(conv.out_height(), conv.out_width(), conv.out_channels, to),
+                                );
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Number of elements of x, weight and y.
+pub fn conv_elements(conv: &Conv2d) -> [usize; 3] {
+    [
+        conv.batch * conv.height * conv.width * conv.in_channels,
+        conv.out_channels * conv.filter_height * conv.filter_width * conv.in_channels,
+        conv.batch * conv.out_height() * conv.out_width() * conv.out_channels,
+    ]
+}
+
+pub fn convolution(conv: &Conv2d, x: &[f64], weight: &[f64]) -> Vec<f64> {
+    let mut y = vec![0.0; conv_elements(conv)[2]];
+    products(conv, |i, j, o| y[o] += x[i] * weight[j]);
+    y
+}
+
+pub fn convolution_input_gradient(conv: &Conv2d, dy: &[f64], weight: &[f64]) -> Vec<f64> {
+    let mut dx = vec![0.0; conv_elements(conv)[0]];
+    products(conv, |i, j, o| dx[i] += dy[o] * weight[j]);
+    dx
+}
+
+pub fn convolution_weight_gradient(conv: &Conv2d, x: &[f64], dy: &[f64]) -> Vec<f64> {
+    let mut dweight = vec![0.0; conv_elements(conv)[1]];
+    products(conv, |i, j, o| dweight[j] += dy[o] * x[i]);
+    dweight
+}
+
+/// Mean and sum of squared deviations of one column of a matrix with `channels` columns.
+pub fn column_moments(x: &[f64], channels: usize, channel: usize) -> (f64, f64) {
+    let column: Vec<f64> = x.iter().skip(channel).step_by(channels).copied().collect();
+    let mean = column.iter().sum::<f64>() / column.len() as f64;
+    (mean, column.iter().map(|x| (x - mean) * (x - mean)).sum())
+}
+
+pub fn rectifier(x: f64) -> f64 {
+    if x > 0.0 { x } else { 0.0 }
+}
+
+/// Maximum and position of every window.
+pub fn max_pool(pool: &Pool, x: &[f64]) -> (Vec<f64>, Vec<i32>) {
+    let (mut y, mut argmax) = (Vec::new(), Vec::new());
+    for n in 0..pool.batch {
+        for p in 0..pool.out_height() {
+            for q in 0..pool.out_width() {
+                for c in 0..pool.channels {
+                    let mut best: Option<(f64, usize)> = None;
+                    for i in 0..pool.window {
+                        for j in 0..pool.window {
+                            let row = (p * pool.stride + i) as isize - pool.padding as isize;
+                            let column = (q * pool.stride + j) as isize - pool.padding as isize;
+                            if row < 0
+                                || column < 0
+                                || row >= pool.height as isize
+                                || column >= pool.width as isize
+                            {
+                                continue;
+                            }
+                            let (row, column) = (row as usize, column as usize);
+                            let value = x[nhwc(pool.height, pool.width, pool.channels, [n, row, column, c])];
+                            let wins = match best {
+                                None => true,
+                                Some((b, _)) => !b.is_nan() && (value.is_nan() || value > b),
+                            };
+                            if wins {
+                                best = Some((value, row * pool.width + column));
+                            }
+                        }
+                    }
+                    let (value, position) = best.expect("every window sees the input");
+                    y.push(value);
+                    argmax.push(position as i32);
+                }
+            }
+        }
+    }
+    (y, argmax)
+}
+
+/// Loss, prediction and gradient of the mean loss.
+pub fn cross_entropy(
+    logits: &[f64],
+    labels: &[i32],
+    classes: usize,
+    smoothing: f64,
+) -> (Vec<f64>, Vec<i32>, Vec<f64>) {
+    let (mut loss, mut prediction, mut gradient) = (Vec::new(), Vec::new(), Vec::new());
+    for (row, &label) in logits.chunks(classes).zip(labels) {
+        let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = row.iter().map(|l| (l - largest).exp()).sum();
+        let log_softmax: Vec<f64> = row.iter().map(|l| l - largest - sum.ln()).collect();
+        let target: Vec<f64> = (0..classes)
+            .map(|c| {
+                let hot = if c == label as usize { 1.0 } else { 0.0 };
+                (1.0 - smoothing) * hot + smoothing / classes as f64
+            })
+            .collect();
+        loss.push(-target.iter().zip(&log_softmax).map(|(t, l)| t * l).sum::<f64>());
+        prediction.push(row.iter().position(|l| *l == largest).unwrap() as i32);
+        gradient.extend(target.iter().zip(&log_softmax).map(|(t, l)| (l.exp() - t) / labels.len() as f64));
+    }
+    (loss, prediction, gradient)
+}
