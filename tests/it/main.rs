@@ -1,8 +1,7 @@
 //! The integration tests: one binary, so that everything is linked once.
 
-#[allow(dead_code)]
-mod gradients;
 mod golden;
+mod gradients;
 mod ops;
 mod ops_passes;
 mod parity;

@@ -7,7 +7,7 @@ from 1 and 0 (so that every gradient matters) and, for the ImageNet stem, the 7x
 ResNet-20 (He et al.'s, shortcut options a and b) hold every parameter.
 
 Names: `input` (NCHW), `labels`, `logits`, `loss` (mean over the batch), `parameter.NAME`, `gradient.NAME`,
-`running.NAME` (after the step).
+`running.NAME` (after the step), `logits_eval` (in eval mode, with the running statistics after the step).
 """
 
 import torch
@@ -75,6 +75,8 @@ def record(name, depth, stem, option, batch, height, image_width):
     for key, buffer in network.named_buffers():
         if not key.endswith("num_batches_tracked"):
             golden.put(f"running.{key}", buffer)
+    with torch.no_grad():
+        golden.put("logits_eval", network.eval()(x))
     return golden
 
 

@@ -1,3 +1,8 @@
 //! Parity with PyTorch: operations, optimizers, schedules, whole networks and training steps against recorded tensors.
 
+mod networks;
+mod operations;
+mod optimizers;
+mod rig;
 mod schedules;
+mod trajectories;

@@ -1,0 +1,76 @@
+//! Optimizers against torch.optim: parameters after every step, in f64.
+
+use residua::backend::cpu::Cpu;
+use residua::ops::{Adam, Backend, Sgd};
+use residua::tensor::{DType, HostValues, Span, aligned};
+use residua::train::{HYPER_NUMBERS, Optimizer, OptimizerKind};
+
+use crate::golden::{Case, Golden, assert_close};
+
+const TOLERANCE: f64 = 1e-12;
+
+/// Places of the parameter, its gradient, two states and the numbers that change, one behind the other.
+fn spans(elements: usize) -> [Span; 5] {
+    let stride = aligned(8 * elements.max(HYPER_NUMBERS));
+    let counts = [elements, elements, elements, elements, HYPER_NUMBERS];
+    std::array::from_fn(|index| Span { offset: index * stride, elements: counts[index], dtype: DType::F64 })
+}
+
+fn check(case: &Case<'_>) {
+    let kind = match case.name.split_once('_').map_or(case.name, |(first, _)| first) {
+        "sgd" => OptimizerKind::Sgd,
+        "adam" => OptimizerKind::Adam,
+        "adamw" => OptimizerKind::AdamW,
+        other => panic!("no optimizer is called {other}"),
+    };
+    let number = |name: &str| case.find(name).map_or(0.0, |value| value.scalar());
+    let optimizer = Optimizer {
+        kind,
+        momentum: number("momentum"),
+        nesterov: number("nesterov") == 1.0,
+        weight_decay: number("weight_decay"),
+    };
+    let start = &case.get("start").values;
+    let elements = start.len();
+    let [parameters, gradients, first, second, hyper] = spans(elements);
+    let backend = Cpu::<f64>::new(1).expect("one thread");
+    let mut memory = backend.allocate(hyper.offset + aligned(hyper.bytes())).expect("a little memory");
+    let workspace = Span { offset: 0, elements: 0, dtype: DType::F64 };
+    backend.write(&mut memory, parameters, HostValues::F64(start)).expect("the parameter");
+
+    let (rates, after) = (&case.get("rates").values, &case.get("parameters").values);
+    let given = &case.get("gradients").values;
+    for (step, &rate) in rates.iter().enumerate() {
+        let now = step * elements..(step + 1) * elements;
+        let numbers = optimizer.hyper(rate, step as u64 + 1);
+        backend.write(&mut memory, gradients, HostValues::F64(&given[now.clone()])).expect("the gradient");
+        backend.write(&mut memory, hyper, HostValues::F64(&numbers)).expect("the learning rate");
+        if kind == OptimizerKind::Sgd {
+            let Optimizer { momentum, nesterov, weight_decay, .. } = optimizer;
+            let attributes = Sgd { elements, momentum, nesterov, weight_decay };
+            backend.sgd(&mut memory, &attributes, parameters, gradients, first, hyper, workspace)
+        } else {
+            let attributes = Adam {
+                elements,
+                beta1: number("beta1"),
+                beta2: number("beta2"),
+                epsilon: number("epsilon"),
+                weight_decay: optimizer.weight_decay,
+                decoupled: kind == OptimizerKind::AdamW,
+            };
+            backend.adam(&mut memory, &attributes, parameters, gradients, first, second, hyper, workspace)
+        }
+        .expect("the step runs");
+        let mut found = vec![0.0; elements];
+        backend.read_f64(&memory, parameters, &mut found).expect("the parameter");
+        assert_close(&format!("{} after step {step}", case.name), &found, &after[now], TOLERANCE);
+    }
+}
+
+#[test]
+fn optimizers_step_as_pytorchs_do() {
+    let golden = Golden::load("optimizers/steps");
+    let cases = golden.cases();
+    assert_eq!(cases.len(), 10);
+    cases.iter().for_each(check);
+}

@@ -1,0 +1,156 @@
+//! Records one operation on a tape in f64, feeds it golden tensors, and compares what comes out.
+
+use residua::autograd::{Mode, Parameter, Tape, Var};
+use residua::backend::cpu::Cpu;
+use residua::ops::Backend;
+use residua::plan::{BufferId, Prepared};
+use residua::tensor::{DType, HostValues, Shape, Span, aligned};
+
+use crate::golden::{Array, Case, assert_close};
+
+/// A tape under test. Parameters lie behind each other at the beginning of memory, each followed by its gradient.
+pub struct Rig {
+    pub tape: Tape,
+    backend: Cpu<f64>,
+    parameter_bytes: usize,
+    parameters: Vec<(Span, Vec<f64>)>,
+    inputs: Vec<(BufferId, Vec<f64>)>,
+    labels: Vec<(BufferId, Vec<i32>)>,
+}
+
+/// A step that ran.
+pub struct Outcome {
+    backend: Cpu<f64>,
+    prepared: Prepared,
+    memory: <Cpu<f64> as Backend>::Memory,
+}
+
+impl Rig {
+    pub fn new() -> Rig {
+        Rig {
+            tape: Tape::new(DType::F64, Mode::Train),
+            backend: Cpu::new(2).expect("two threads"),
+            parameter_bytes: 0,
+            parameters: Vec::new(),
+            inputs: Vec::new(),
+            labels: Vec::new(),
+        }
+    }
+
+    /// An activation that a gradient should reach; NCHW becomes NHWC.
+    pub fn input(&mut self, array: &Array) -> Var {
+        let array = array.channels_last();
+        let var = self.tape.differentiable_input("input", Shape::new(&array.shape));
+        self.inputs.push((var.buffer, array.values));
+        var
+    }
+
+    /// The gradient that flows into `output`.
+    pub fn gradient(&mut self, output: Var, array: &Array) -> BufferId {
+        let array = array.channels_last();
+        assert_eq!(output.shape, Shape::new(&array.shape), "the output has the shape of its gradient");
+        let var = self.tape.input("output gradient", output.shape, DType::F64);
+        self.inputs.push((var.buffer, array.values));
+        var.buffer
+    }
+
+    pub fn labels(&mut self, array: &Array) -> Var {
+        let var = self.tape.input("labels", Shape::new(&array.shape), DType::I32);
+        self.labels.push((var.buffer, array.labels()));
+        var
+    }
+
+    fn place(&mut self, elements: usize) -> Span {
+        let span = Span { offset: self.parameter_bytes, elements, dtype: DType::F64 };
+        self.parameter_bytes = aligned(self.parameter_bytes + span.bytes());
+        span
+    }
+
+    /// A parameter with a gradient; OIHW becomes KRSC.
+    pub fn parameter(&mut self, array: &Array) -> Parameter {
+        let statistic = self.statistic(array);
+        Parameter { gradient: Some(self.place(array.values.len())), ..statistic }
+    }
+
+    /// A parameter without a gradient.
+    pub fn statistic(&mut self, array: &Array) -> Parameter {
+        let array = array.channels_last();
+        let value = self.place(array.values.len());
+        let shape = Shape::new(&array.shape);
+        self.parameters.push((value, array.values));
+        Parameter { value, gradient: None, shape }
+    }
+
+    /// Runs the recorded step once.
+    pub fn run(self) -> Outcome {
+        let prepared = Prepared::new(self.tape.finish(), &self.backend, self.parameter_bytes);
+        let backend = self.backend;
+        let mut memory = backend.allocate(prepared.bytes()).expect("memory for a small step");
+        let mut write = |span: Span, values: HostValues<'_>| {
+            backend.write(&mut memory, span, values).expect("a span inside memory");
+        };
+        // What a step overwrites must not matter, and what it reads before writing must show.
+        let everything = Span { offset: 0, elements: prepared.bytes() / 8, dtype: DType::F64 };
+        write(everything, HostValues::F64(&vec![f64::NAN; everything.elements]));
+        for (span, values) in &self.parameters {
+            write(*span, HostValues::F64(values));
+        }
+        for (buffer, values) in &self.inputs {
+            write(prepared.span(*buffer), HostValues::F64(values));
+        }
+        for (buffer, values) in &self.labels {
+            write(prepared.span(*buffer), HostValues::I32(values));
+        }
+        prepared.run(&backend, &mut memory).expect("the step runs");
+        Outcome { backend, prepared, memory }
+    }
+
+    /// Walks back from `y` with the case's `dy`, runs, and compares `y`, the gradients of `inputs` and `parameters`
+    /// and the `moved` statistics with the tensors of the given names.
+    pub fn check(
+        mut self,
+        case: &Case<'_>,
+        y: Var,
+        inputs: &[(&str, Var)],
+        parameters: &[(&str, Parameter)],
+        moved: &[(&str, Parameter)],
+    ) {
+        let kept = self.tape.keep(y);
+        let dy = self.gradient(y, case.get("dy"));
+        let vars: Vec<Var> = inputs.iter().map(|&(_, var)| var).collect();
+        let gradients = self.tape.backward_from(y, dy, &vars);
+        let outcome = self.run();
+        outcome.compare(case, "y", outcome.span(kept));
+        for ((name, _), gradient) in inputs.iter().zip(gradients) {
+            let gradient = gradient.unwrap_or_else(|| panic!("{}: no gradient reached {name}", case.name));
+            outcome.compare(case, name, outcome.span(gradient));
+        }
+        for (name, parameter) in parameters {
+            outcome.compare(case, name, parameter.gradient.expect("made with a gradient"));
+        }
+        for (name, parameter) in moved {
+            outcome.compare(case, name, parameter.value);
+        }
+    }
+}
+
+/// What rounding in f64 may do to one operation.
+const TOLERANCE: f64 = 1e-10;
+
+impl Outcome {
+    pub fn span(&self, buffer: BufferId) -> Span {
+        self.prepared.span(buffer)
+    }
+
+    pub fn read(&self, span: Span) -> Vec<f64> {
+        let mut values = vec![0.0; span.elements];
+        self.backend.read_f64(&self.memory, span, &mut values).expect("a span inside memory");
+        values
+    }
+
+    /// Compares a span with a tensor of the case.
+    pub fn compare(&self, case: &Case<'_>, name: &str, span: Span) {
+        let expected = case.channels_last(name);
+        assert_close(&format!("{}.{name}", case.name), &self.read(span), &expected.values, TOLERANCE);
+    }
+}
