@@ -1,9 +1,10 @@
 //! Reading weights from any file other programs write: which format it is, and what comes out.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use super::{ElementType, StateDict, names, safetensors_file, torch};
+use super::torch::Wanted;
+use super::{ElementType, StateDict, folder, names, safetensors_file, torch};
 use crate::error::{Error, Position, Result};
 use crate::files;
 
@@ -86,9 +87,12 @@ pub struct Imported {
     pub training: TrainingRecord,
     /// The file's format.
     pub format: Format,
+    /// The file.
+    pub path: PathBuf,
 }
 
-/// Reads the weights in a `.safetensors`, `.pth`, `.pt` or `.th` file, whichever of the formats it is in.
+/// Reads the weights in a `.safetensors`, `.pth`, `.pt` or `.th` file, whichever of the formats it is in, or those of
+/// a checkpoint folder of ours.
 ///
 /// The parameters may lie under `model_state_dict`, `state_dict`, `model` and the like; names come out as
 /// torchvision's (without `module.`, `shortcut` as `downsample`, `linear` as `fc`, …). Nothing is executed.
@@ -96,6 +100,7 @@ pub struct Imported {
 /// # Errors
 /// A file of another kind, a damaged one, one that needs more than tensors and plain values, two tensors of one name.
 pub fn read_weights(path: &Path) -> Result<Imported> {
+    let path = &folder::weights_file(path)?;
     let bytes = files::map(path)?;
     let format = recognise(path, &bytes)?;
     let (tensors, training) = match format {
@@ -103,12 +108,8 @@ pub fn read_weights(path: &Path) -> Result<Imported> {
             let contents = safetensors_file::read(path, &bytes)?;
             (contents.tensors, TrainingRecord { texts: contents.metadata, ..TrainingRecord::default() })
         }
-        Format::TorchArchive => {
-            let contents = torch::read_archive(path, &bytes)?;
-            (contents.tensors, contents.training)
-        }
-        Format::TorchLegacy => {
-            let contents = torch::read_legacy(path, &bytes)?;
+        Format::TorchArchive | Format::TorchLegacy => {
+            let contents = torch::read(path, &bytes, format, Wanted::Everything)?;
             (contents.tensors, contents.training)
         }
     };
@@ -117,7 +118,22 @@ pub fn read_weights(path: &Path) -> Result<Imported> {
         .map_err(|found| Error::malformed(path, Position::File, "each parameter once", found))?;
     let stored_types = renamed.iter().map(|(name, (element, _))| (name.clone(), *element)).collect();
     let state = renamed.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect();
-    Ok(Imported { state, stored_types, training, format })
+    Ok(Imported { state, stored_types, training, format, path: path.clone() })
+}
+
+/// Reads what a weights file says about the training behind it, without its tensors.
+///
+/// # Errors
+/// As [`read_weights`], as far as the file is read.
+pub fn read_training_record(path: &Path) -> Result<TrainingRecord> {
+    let bytes = files::map(path)?;
+    match recognise(path, &bytes)? {
+        Format::Safetensors => {
+            let texts = safetensors_file::read_metadata(path, &bytes)?;
+            Ok(TrainingRecord { texts, ..TrainingRecord::default() })
+        }
+        format => Ok(torch::read(path, &bytes, format, Wanted::TrainingRecord)?.training),
+    }
 }
 
 /// Which format the first bytes belong to.

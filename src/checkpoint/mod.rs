@@ -2,7 +2,9 @@
 //! Residua's own checkpoint folders.
 
 mod element;
+mod folder;
 mod import;
+mod list;
 mod names;
 pub mod network;
 mod safetensors_file;
@@ -11,7 +13,12 @@ mod torch;
 use std::collections::BTreeMap;
 
 pub use element::ElementType;
-pub use import::{Format, Imported, TrainingRecord, read_weights};
+pub use folder::{
+    Checkpoint, FORMAT_VERSION, META_FILE, MODEL_FILE, Meta, STATE_FILE, hash, load, point, read_meta,
+    resolve, save,
+};
+pub use import::{Format, Imported, TrainingRecord, read_training_record, read_weights};
+pub use list::{CheckpointRef, list};
 pub use safetensors_file::write_safetensors;
 
 /// A tensor on the host: row-major, in the layout of the file it came from.
@@ -88,5 +95,7 @@ impl Values {
 /// Named tensors in torchvision's names and layout (convolutions OIHW), sorted by name.
 pub type StateDict = BTreeMap<String, HostTensor>;
 
+#[cfg(test)]
+mod folder_tests;
 #[cfg(test)]
 mod import_tests;

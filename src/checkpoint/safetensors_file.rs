@@ -49,6 +49,18 @@ pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Contents> {
     Ok(Contents { tensors, metadata })
 }
 
+/// Reads one of our own files: the tensors under the names they were written with.
+pub(super) fn read_state(path: &Path) -> Result<StateDict> {
+    let contents = read(path, &files::map(path)?)?;
+    Ok(contents.tensors.into_iter().map(|(name, _, tensor)| (name, tensor)).collect())
+}
+
+/// Reads the metadata in the header only.
+pub(super) fn read_metadata(path: &Path, bytes: &[u8]) -> Result<BTreeMap<String, String>> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|error| header_error(path, bytes, &error))?;
+    Ok(header.metadata().clone().unwrap_or_default().into_iter().collect())
+}
+
 fn header_error(path: &Path, bytes: &[u8], error: &SafeTensorError) -> Error {
     let length = bytes.first_chunk::<PREFIX>().map_or(0, |prefix| u64::from_le_bytes(*prefix));
     match error {

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use zip::ZipArchive;
 
-use super::{Contents, Storages, TORCH_GLOBALS, contents, refuse_big_endian};
+use super::{Contents, Storages, TORCH_GLOBALS, Wanted, contents, refuse_big_endian};
 use crate::error::{Error, Position, Result};
 use crate::pickle::{self, NUMPY_GLOBALS};
 
@@ -15,7 +15,7 @@ use crate::pickle::{self, NUMPY_GLOBALS};
 const MOST_EXPANSION: u64 = 1_032;
 
 /// Reads the tensors of a zip archive that `torch.save` wrote.
-pub(in crate::checkpoint) fn read(path: &Path, bytes: &[u8]) -> Result<Contents> {
+pub(super) fn read(path: &Path, bytes: &[u8], wanted: Wanted) -> Result<Contents> {
     let (mut archive, folder) = Archive::open(path, bytes)?;
     let member = format!("{folder}data.pkl");
     let data = archive.member(&member)?;
@@ -26,7 +26,7 @@ pub(in crate::checkpoint) fn read(path: &Path, bytes: &[u8]) -> Result<Contents>
     let pickle =
         pickle::read(&data, &[TORCH_GLOBALS, NUMPY_GLOBALS]).map_err(|p| p.in_member(path, &member))?;
     let mut storages = ArchiveStorages { archive, folder, loaded: HashMap::new() };
-    contents(path, &pickle, &mut storages)
+    contents(path, &pickle, &mut storages, wanted)
 }
 
 /// A zip file with what its reader needs for messages and bounds.

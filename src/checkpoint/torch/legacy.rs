@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
 
-use super::{Contents, Storages, TORCH_GLOBALS, contents, refuse_big_endian, tensors};
+use super::{Contents, Storages, TORCH_GLOBALS, Wanted, contents, refuse_big_endian, tensors};
 use crate::error::{Error, Position, Result};
 use crate::pickle::{self, Global, NUMPY_GLOBALS, Pickle};
 
@@ -21,7 +21,7 @@ pub(in crate::checkpoint) fn is_legacy(bytes: &[u8]) -> bool {
 }
 
 /// Reads the tensors of such a file.
-pub(in crate::checkpoint) fn read(path: &Path, bytes: &[u8]) -> Result<Contents> {
+pub(super) fn read(path: &Path, bytes: &[u8], wanted: Wanted) -> Result<Contents> {
     let mut at = 0;
     let magic = next(path, bytes, &mut at, &[])?;
     if magic.root().long_integer() != Some(&MAGIC) {
@@ -54,7 +54,7 @@ pub(in crate::checkpoint) fn read(path: &Path, bytes: &[u8]) -> Result<Contents>
     let sizes = tensors::storage_sizes(path, &object, &mut storages)?;
     let keys = next(path, bytes, &mut at, &[])?;
     storages.locate(&keys, &sizes, at)?;
-    contents(path, &object, &mut storages)
+    contents(path, &object, &mut storages, wanted)
 }
 
 /// The pickle that starts at `at`, which moves behind it.

@@ -10,11 +10,11 @@ mod tensors;
 use std::borrow::Cow;
 use std::path::Path;
 
+use super::Format;
 use crate::error::{Error, Position, Result};
 use crate::pickle::{Global, Pickle};
 
-pub(super) use archive::read as read_archive;
-pub(super) use legacy::{is_legacy, read as read_legacy};
+pub(super) use legacy::is_legacy;
 pub(super) use tensors::Contents;
 
 /// Names a file that holds tensors, plain Python values and training records may use.
@@ -72,9 +72,31 @@ trait Storages {
     fn position(&self) -> Position;
 }
 
+/// How much of a file is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wanted {
+    /// The parameters and what is stored beside them.
+    Everything,
+    /// Only what is stored beside the parameters.
+    TrainingRecord,
+}
+
+/// Reads a file that `torch.save` wrote.
+pub(super) fn read(path: &Path, bytes: &[u8], format: Format, wanted: Wanted) -> Result<Contents> {
+    match format {
+        Format::TorchLegacy => legacy::read(path, bytes, wanted),
+        _ => archive::read(path, bytes, wanted),
+    }
+}
+
 /// The tensors and the training record of a pickle and its storages.
-fn contents(path: &Path, pickle: &Pickle<'_>, storages: &mut dyn Storages) -> Result<Contents> {
-    tensors::Reader::new(path, pickle, storages).contents()
+fn contents(
+    path: &Path,
+    pickle: &Pickle<'_>,
+    storages: &mut dyn Storages,
+    wanted: Wanted,
+) -> Result<Contents> {
+    tensors::Reader::new(path, pickle, storages).contents(wanted)
 }
 
 /// Bytes are taken in the order of the machine that wrote them; all machines that train are little-endian.

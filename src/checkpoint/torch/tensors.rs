@@ -5,7 +5,7 @@ use std::path::Path;
 
 use super::super::import::TrainingRecord;
 use super::super::{ElementType, HostTensor};
-use super::Storages;
+use super::{Storages, Wanted};
 use crate::error::{Error, Result};
 use crate::pickle::{Global, Node, Pickle};
 
@@ -63,8 +63,11 @@ impl<'p, 's> Reader<'p, 's> {
         Reader { path, root: pickle.root(), storages, loaded: HashSet::new(), budget: 0 }
     }
 
-    pub(super) fn contents(mut self) -> Result<Contents> {
-        let state = self.state_dictionary()?;
+    pub(super) fn contents(mut self, wanted: Wanted) -> Result<Contents> {
+        let state = match wanted {
+            Wanted::Everything => self.state_dictionary()?,
+            Wanted::TrainingRecord => Vec::new(),
+        };
         let mut tensors: Vec<(String, ElementType, HostTensor)> = Vec::new();
         let mut names = HashSet::new();
         for (key, value) in state {
