@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `spec`, `open` | the names (`cifar100:DIR?labels=coarse`), and from a name to a data set |
-//! | `cifar`, `idx`, `svhn` (in a `mat` file), `image_files` (from a `table`, in a `store`) | the formats |
+//! | `cifar` (`cifar_pickle`), `idx`, `svhn` (in a `mat` file), `image_files` (from a `table`, in a `store`) | the formats |
 //! | `memory`, `subset` | data sets made of pixels in memory, or of parts of another |
 //! | `bytes`, `decode` | bounded reading: inflation, image files to pixels |
 //! | `transform` (with `resize`, `rotate`, `normalize`) | from any image to a network's input |
@@ -18,6 +18,7 @@ use crate::error::Result;
 
 mod bytes;
 mod cifar;
+mod cifar_pickle;
 mod decode;
 mod idx;
 mod image_files;
@@ -26,6 +27,8 @@ mod mat;
 mod memory;
 mod normalize;
 mod open;
+#[cfg(test)]
+mod pillow_tests;
 mod resize;
 mod rotate;
 mod spec;

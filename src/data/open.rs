@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::cifar::{Cifar, Kind, binary_folder};
+use super::cifar_pickle;
 use super::idx::Idx;
 use super::image_files::{ImageFiles, SingleImage};
 use super::spec::{DataSpec, Source};
@@ -55,6 +56,9 @@ fn open_source(source: &Source, split: Option<Split>, default_split: Split) -> R
 fn open_cifar(folder: &Path, kind: Kind, split: Split) -> Result<SharedDataset> {
     if let Some(place) = binary_folder(folder, kind, split) {
         return Ok(Arc::new(Cifar::open(&place, kind, split)?));
+    }
+    if let Some(place) = cifar_pickle::folder(folder, kind, split) {
+        return Ok(Arc::new(cifar_pickle::open(&place, kind, split)?));
     }
     if !folder.is_dir() {
         let missing = std::io::Error::from(std::io::ErrorKind::NotFound);

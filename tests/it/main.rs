@@ -1,5 +1,9 @@
 //! The integration tests: one binary, so that everything is linked once.
 
+mod data_bad_input;
+mod data_files;
+mod data_mutations;
+mod data_readers;
 mod golden;
 mod gradients;
 mod ops;

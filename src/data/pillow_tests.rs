@@ -1,0 +1,55 @@
+//! Resizing and rotation against what Pillow made of the same pixels (`tests/fixtures/make_data.py`).
+
+use serde::Deserialize;
+
+use super::rotate::rotate;
+use super::{RgbImage, resize};
+
+#[derive(Deserialize)]
+struct Goldens {
+    resize: Vec<Resized>,
+    rotate: Vec<Rotated>,
+}
+
+#[derive(Deserialize)]
+struct Resized {
+    from: [u32; 2],
+    to: [u32; 2],
+    expected: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct Rotated {
+    size: [u32; 2],
+    degrees: f64,
+    expected: Vec<u8>,
+}
+
+fn goldens() -> Goldens {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/data/pillow.json");
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+/// The script's `pixels`.
+fn picture(width: u32, height: u32) -> RgbImage {
+    let pixels = (0..3 * width * height).map(|i| ((i * 40503) >> 8) as u8).collect();
+    RgbImage { width, height, pixels }
+}
+
+#[test]
+fn resizing_is_within_one_grey_level_of_pillow() {
+    for case in goldens().resize {
+        let image = resize(&picture(case.from[0], case.from[1]), case.to[0], case.to[1]).unwrap();
+        assert_eq!(image.pixels.len(), case.expected.len());
+        let worst = image.pixels.iter().zip(&case.expected).map(|(a, b)| a.abs_diff(*b)).max().unwrap();
+        assert!(worst <= 1, "{:?} to {:?}: {worst} levels", case.from, case.to);
+    }
+}
+
+#[test]
+fn rotation_is_pillows_pixel_for_pixel() {
+    for case in goldens().rotate {
+        let image = picture(case.size[0], case.size[1]);
+        assert_eq!(rotate(&image, case.degrees).pixels, case.expected, "{:?} by {}", case.size, case.degrees);
+    }
+}
