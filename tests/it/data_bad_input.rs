@@ -3,8 +3,6 @@
 
 use std::path::Path;
 
-use residua::data::Dataset;
-
 use crate::data_files::{cifar_record, fixture, gzip, idx, open_named, pixels, png, put, zip};
 
 /// Opening `name` fails with exit code 1 and a message that holds every one of `parts`.
@@ -51,10 +49,7 @@ fn pickles_that_lie_or_want_to_run_something_are_refused() {
     let batch = std::fs::read(fixture("cifar-10-batches-py/test_batch")).unwrap();
     put(root.path(), "test_batch", &batch[..batch.len() / 2]);
     refused(&name, &["test_batch", "byte"]);
-    let labels = batch
-        .windows(7)
-        .position(|window| window == b"](K\x03K\x00")
-        .map_or_else(|| batch.windows(6).position(|window| window == b"](K\x03K\x00").unwrap(), |at| at);
+    let labels = batch.windows(6).position(|window| window == b"](K\x03K\x00").unwrap();
     let mut changed = batch.clone();
     changed[labels + 3] = 77;
     put(root.path(), "test_batch", &changed);
@@ -98,7 +93,7 @@ fn a_gzip_that_declares_more_than_deflate_can_hold_is_refused_before_inflating()
     let root = tempfile::tempdir().unwrap();
     let name = |file: &str| format!("idx:{}", root.path().join(file).display());
     put(root.path(), "bomb.gz", gzip(&idx(0x803, &[60_000_000, 28, 28], &[0; 100])));
-    refused(&name("bomb.gz"), &["at most 1032 times", "a declared size of 47039999984"]);
+    refused(&name("bomb.gz"), &["at most 1032 times", "a declared size of 47040000000"]);
     put(root.path(), "short.gz", gzip(&idx(0x803, &[3, 4, 5], &[0; 59])));
     refused(&name("short.gz"), &["1 more bytes", "the end of the stream"]);
     put(root.path(), "long.gz", gzip(&idx(0x803, &[3, 4, 5], &[0; 61])));

@@ -3,7 +3,6 @@
 use std::io::Write;
 
 use proptest::prelude::*;
-use residua::data::Dataset;
 
 use crate::data_files::{cifar_record, fixture, gzip, idx, open_named, pixels, png, put, zip};
 
