@@ -1,3 +1,6 @@
 //! The devices that carry operations out: each implements [`crate::ops::Backend`].
 
+mod choice;
 pub mod cpu;
+
+pub use choice::{Choice, Device, Precision, Work};

@@ -9,6 +9,7 @@ mod names;
 pub mod network;
 mod safetensors_file;
 mod torch;
+mod trained;
 
 use std::collections::BTreeMap;
 
@@ -20,6 +21,7 @@ pub use folder::{
 pub use import::{Format, Imported, TrainingRecord, read_training_record, read_weights};
 pub use list::{CheckpointRef, list};
 pub use safetensors_file::write_safetensors;
+pub use trained::{Trained, recognise};
 
 /// A tensor on the host: row-major, in the layout of the file it came from.
 #[derive(Debug, Clone, PartialEq)]

@@ -3,11 +3,15 @@
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::Result;
 
 mod completions;
+mod compute;
+mod progress;
+mod stop;
+mod train;
 
 /// Train ResNets with hand-written kernels and measure what they do not know.
 #[derive(Debug, Parser)]
@@ -35,20 +39,24 @@ pub struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Train a network, or fine-tune one
+    Train(Box<train::Arguments>),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
 
 /// Runs the command line and returns the process exit code: 0 done, 1 failed, 2 wrong use.
 pub fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
-        Ok(cli) => cli,
+    let parsed =
+        Cli::command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+    let (cli, matches) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             let _ = error.print();
             return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
         }
     };
-    match run(cli) {
+    match run(cli, &matches) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error}");
@@ -57,13 +65,15 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
+fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
     let common = &cli.common;
     if common.threads > 0 {
         // Only the first call in a process has an effect, and this is it.
         let _ = rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global();
     }
+    let (_, own) = matches.subcommand().expect("clap demands a verb");
     match cli.verb {
+        Verb::Train(arguments) => train::run(&arguments, common, own),
         Verb::Completions(arguments) => completions::run(&arguments),
     }
 }

@@ -51,7 +51,8 @@ pub fn extract<B: Backend>(
 pub fn head<B: Backend>(model: &Model<B>) -> Result<Head> {
     let entries = model.network().parameters().entries();
     let values = |name: &str| {
-        let entry = entries.iter().find(|entry| entry.name == name).expect("every network has a linear classifier");
+        let entry =
+            entries.iter().find(|entry| entry.name == name).expect("every network has a linear classifier");
         model.parameter(entry)
     };
     Head::new(values("fc.weight")?, values("fc.bias")?, model.network().architecture().feature_dimension())

@@ -25,7 +25,13 @@ pub struct PassBatch {
 
 impl Pass {
     /// Plans a pass over `samples` images of `size` x `size` pixels.
-    pub fn new<B: Backend>(network: &Network, backend: &B, batch: usize, samples: usize, size: usize) -> Pass {
+    pub fn new<B: Backend>(
+        network: &Network,
+        backend: &B,
+        batch: usize,
+        samples: usize,
+        size: usize,
+    ) -> Pass {
         let extent = [size, size, network.architecture().in_channels];
         let batch = batch.min(samples).max(1);
         let plan = |batch| Inference::new(network, backend, batch, extent);
@@ -84,11 +90,14 @@ impl Evaluation {
     pub fn add(&mut self, batch: &PassBatch) {
         let classes = batch.logits.len() / batch.labels.len().max(1);
         for (logits, &label) in batch.logits.chunks_exact(classes).zip(&batch.labels) {
-            let Some(&own) = usize::try_from(label).ok().and_then(|label| logits.get(label)) else { continue };
+            let Some(&own) = usize::try_from(label).ok().and_then(|label| logits.get(label)) else {
+                continue;
+            };
             let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
             let sum: f64 = logits.iter().map(|&logit| f64::from(logit - largest).exp()).sum();
             self.samples += 1;
-            self.correct += u64::from(logits.iter().position(|&logit| logit == largest) == Some(label as usize));
+            self.correct +=
+                u64::from(logits.iter().position(|&logit| logit == largest) == Some(label as usize));
             self.loss_sum += sum.ln() + f64::from(largest) - f64::from(own);
         }
     }

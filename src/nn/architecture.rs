@@ -1,7 +1,6 @@
 //! Which network: the numbers that, with a list of weights, define it completely.
 
 use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
@@ -45,16 +44,17 @@ pub enum Depth {
 }
 
 impl Depth {
-    const ALL: [(Depth, &'static str); 9] = [
-        (Depth::ResNet18, "resnet18"),
-        (Depth::ResNet34, "resnet34"),
-        (Depth::ResNet50, "resnet50"),
-        (Depth::ResNet101, "resnet101"),
-        (Depth::ResNet20, "resnet20"),
-        (Depth::ResNet32, "resnet32"),
-        (Depth::ResNet44, "resnet44"),
-        (Depth::ResNet56, "resnet56"),
-        (Depth::ResNet110, "resnet110"),
+    /// Every depth there is.
+    pub const ALL: [Depth; 9] = [
+        Depth::ResNet18,
+        Depth::ResNet34,
+        Depth::ResNet50,
+        Depth::ResNet101,
+        Depth::ResNet20,
+        Depth::ResNet32,
+        Depth::ResNet44,
+        Depth::ResNet56,
+        Depth::ResNet110,
     ];
 
     /// Residual blocks per stage.
@@ -84,18 +84,16 @@ impl Depth {
 
 impl fmt::Display for Depth {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (_, name) = Depth::ALL.iter().find(|(depth, _)| depth == self).expect("every depth has a name");
-        f.write_str(name)
-    }
-}
-
-impl FromStr for Depth {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Depth> {
-        Depth::ALL.iter().find(|(_, name)| *name == text).map(|(depth, _)| *depth).ok_or_else(|| {
-            let names: Vec<&str> = Depth::ALL.iter().map(|(_, name)| *name).collect();
-            Error::usage(format!("no architecture is called `{text}`; there are {}", names.join(", ")))
+        f.write_str(match self {
+            Depth::ResNet18 => "resnet18",
+            Depth::ResNet34 => "resnet34",
+            Depth::ResNet50 => "resnet50",
+            Depth::ResNet101 => "resnet101",
+            Depth::ResNet20 => "resnet20",
+            Depth::ResNet32 => "resnet32",
+            Depth::ResNet44 => "resnet44",
+            Depth::ResNet56 => "resnet56",
+            Depth::ResNet110 => "resnet110",
         })
     }
 }

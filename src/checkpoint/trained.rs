@@ -1,0 +1,105 @@
+//! A trained network from any file that holds one: a checkpoint folder says everything about itself; of a bare weights
+//! file the architecture is recognised from names and shapes, and the transform has to be given.
+
+use std::path::{Path, PathBuf};
+
+use super::{Meta, StateDict, folder, network, read_weights};
+use crate::data::Transform;
+use crate::error::{Error, Result};
+use crate::nn::{Architecture, Model, Network};
+use crate::ops::Backend;
+use crate::tensor::DType;
+
+/// A trained network on the host.
+#[derive(Debug, Clone)]
+pub struct Trained {
+    /// Where it comes from.
+    pub path: PathBuf,
+    /// Which network.
+    pub architecture: Architecture,
+    /// Its parameters.
+    pub state: StateDict,
+    /// What images go through first; `None` in a bare weights file.
+    pub transform: Option<Transform>,
+    /// Names of the classes, by label; empty in a bare weights file.
+    pub classes: Vec<String>,
+    /// Finished epochs, where stored.
+    pub epoch: Option<u64>,
+    /// BLAKE3 hash of the parameters' file.
+    pub hash: String,
+}
+
+impl Trained {
+    /// Opens a checkpoint folder, a run folder (its last checkpoint) or a weights file.
+    ///
+    /// # Errors
+    /// Nothing usable there, or an architecture this program does not know.
+    pub fn open(path: &Path) -> Result<Trained> {
+        let hash = super::hash(path)?;
+        if path.is_dir() {
+            let resolved = folder::resolve(path)?;
+            let saved = folder::load(&resolved)?;
+            let Meta { architecture, transform, classes, epoch, .. } = saved.meta;
+            let broken = |what: &str, e: serde_json::Error| {
+                Error::invalid(format!("{}: the {what} in its meta.json is not one: {e}", resolved.display()))
+            };
+            let architecture: Architecture =
+                serde_json::from_value(architecture).map_err(|e| broken("architecture", e))?;
+            architecture.check()?;
+            let transform = serde_json::from_value(transform).map_err(|e| broken("transform", e))?;
+            return Ok(Trained {
+                path: resolved,
+                architecture,
+                state: saved.model,
+                transform: Some(transform),
+                classes,
+                epoch: Some(epoch),
+                hash,
+            });
+        }
+        let imported = read_weights(path)?;
+        let architecture = recognise(&imported.state).ok_or_else(|| {
+            Error::invalid(format!(
+                "{} holds no ResNet this program knows; `residua weights inspect` shows what it holds",
+                path.display()
+            ))
+        })?;
+        Ok(Trained {
+            path: path.to_path_buf(),
+            architecture,
+            epoch: imported.training.epoch(),
+            state: imported.state,
+            transform: None,
+            classes: Vec::new(),
+            hash,
+        })
+    }
+
+    /// Puts the network into a backend's memory, with room for plans of `plan_bytes`.
+    ///
+    /// # Errors
+    /// The parameters do not fit the architecture.
+    pub fn load<B: Backend>(&self, network: Network, backend: B, plan_bytes: usize) -> Result<Model<B>> {
+        let mut model = Model::new(network, backend, plan_bytes)?;
+        network::load(&mut model, &self.state, &self.path, false)?;
+        Ok(model)
+    }
+}
+
+/// The architecture whose parameters a list of tensors is, if there is one.
+pub fn recognise(state: &StateDict) -> Option<Architecture> {
+    use crate::nn::{Depth, Shortcut, Stem};
+    let shape = |name: &str| state.get(name).map(|tensor| tensor.shape.as_slice());
+    let &[base_channels, in_channels, filter, _] = shape("conv1.weight")? else { return None };
+    let &[classes, _] = shape("fc.weight")? else { return None };
+    let stem = if filter == 7 { Stem::Imagenet } else { Stem::Cifar };
+    Depth::ALL.iter().find_map(|&arch| {
+        [Shortcut::B, Shortcut::A].into_iter().find_map(|shortcut| {
+            let architecture = Architecture { arch, stem, shortcut, base_channels, in_channels, classes };
+            architecture.check().ok()?;
+            let network = Network::new(&architecture, DType::F32, None);
+            network::check(&network, state, Path::new(""), false).ok()?;
+            Some(architecture)
+        })
+    })
+}

@@ -1,0 +1,135 @@
+//! Progress of long work: a bar with rate and remaining time on a terminal, plain lines otherwise.
+
+use std::io::IsTerminal;
+use std::time::{Duration, Instant};
+
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::train::{Metrics, Observer};
+
+/// How often a plain line is printed where there is no terminal.
+const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Shows how far some work is.
+pub struct Progress {
+    bar: ProgressBar,
+    plain: bool,
+    label: String,
+    last_line: Instant,
+    started: Instant,
+    unit: &'static str,
+}
+
+impl Progress {
+    /// Begins showing `total` units of work; nothing is shown when `quiet`.
+    pub fn new(label: &str, total: u64, unit: &'static str, quiet: bool) -> Progress {
+        let terminal = std::io::stderr().is_terminal();
+        let target = if quiet || !terminal {
+            ProgressDrawTarget::hidden()
+        } else {
+            ProgressDrawTarget::stderr_with_hz(8)
+        };
+        let bar = ProgressBar::with_draw_target(Some(total), target);
+        let template = format!(
+            "{{prefix:>14}} {{bar:30}} {{human_pos}}/{{human_len}} {unit}  {{per_sec:.dim}}  eta {{eta}} {{msg}}"
+        );
+        if let Ok(style) = ProgressStyle::with_template(&template) {
+            bar.set_style(style.progress_chars("━╸─"));
+        }
+        bar.set_prefix(label.to_string());
+        let now = Instant::now();
+        Progress {
+            bar,
+            plain: !quiet && !terminal,
+            label: label.to_string(),
+            last_line: now,
+            started: now,
+            unit,
+        }
+    }
+
+    /// Some units are done.
+    pub fn add(&mut self, units: u64) {
+        self.bar.inc(units);
+        if self.plain && self.last_line.elapsed() >= PLAIN_INTERVAL {
+            self.last_line = Instant::now();
+            let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
+            let seconds = self.started.elapsed().as_secs_f64();
+            let left = seconds / done.max(1) as f64 * total.saturating_sub(done) as f64;
+            eprintln!("{}: {done}/{total} {}, {left:.0} s left", self.label, self.unit);
+        }
+    }
+
+    /// A word beside the bar.
+    pub fn message(&self, text: String) {
+        self.bar.set_message(text);
+    }
+
+    /// A line above the bar, or a plain line.
+    pub fn line(&self, text: &str) {
+        if self.plain { eprintln!("{text}") } else { self.bar.println(text) }
+    }
+
+    /// Takes the bar away.
+    pub fn finish(&self) {
+        self.bar.finish_and_clear();
+    }
+}
+
+/// Shows a training.
+pub struct TrainProgress {
+    quiet: bool,
+    label: String,
+    progress: Option<Progress>,
+    smooth_loss: Option<f64>,
+}
+
+impl TrainProgress {
+    /// Shows nothing when `quiet`.
+    pub fn new(label: &str, quiet: bool) -> TrainProgress {
+        TrainProgress { quiet, label: label.to_string(), progress: None, smooth_loss: None }
+    }
+}
+
+impl Observer for TrainProgress {
+    fn begin(&mut self, step: u64, total: u64) {
+        let mut progress = Progress::new(&self.label, total, "steps", self.quiet);
+        if step > 0 {
+            progress.line(&format!("continuing at step {step} of {total}"));
+            progress.add(step);
+            progress.bar.reset_eta();
+        }
+        self.progress = Some(progress);
+    }
+
+    fn step(&mut self, _images: usize, loss: f64) {
+        let smooth = self.smooth_loss.map_or(loss, |old| 0.95 * old + 0.05 * loss);
+        self.smooth_loss = Some(smooth);
+        if let Some(progress) = &mut self.progress {
+            progress.message(format!("loss {smooth:.4}"));
+            progress.add(1);
+        }
+    }
+
+    fn logged(&mut self, metrics: &Metrics) {
+        if let Some(progress) = &self.progress {
+            progress.line(&format!(
+                "epoch {:>4}  {:<5}  loss {:.4}  accuracy {:6.2} %  {:>7.0} images/s  lr {:.2e}",
+                metrics.epoch.round(),
+                metrics.split,
+                metrics.loss,
+                100.0 * metrics.accuracy,
+                metrics.images_per_second,
+                metrics.lr
+            ));
+        }
+    }
+}
+
+impl Drop for TrainProgress {
+    fn drop(&mut self) {
+        if let Some(progress) = &self.progress {
+            progress.finish();
+        }
+    }
+}

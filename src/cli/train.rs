@@ -1,0 +1,157 @@
+//! `residua train`: train or fine-tune.
+
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
+
+use clap::ArgMatches;
+use clap::parser::ValueSource;
+
+use super::compute::Compute;
+use super::progress::TrainProgress;
+use super::{Common, stop};
+use crate::backend::Work;
+use crate::error::{Error, Result};
+use crate::files;
+use crate::ops::Backend;
+use crate::recipe::TrainRecipe;
+use crate::train::{Job, Materials, RunFolder, Summary, TrainOptions, train};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    options: TrainOptions,
+    #[command(flatten)]
+    compute: Compute,
+    /// Seed of initial weights, order and augmentation
+    #[arg(long, default_value_t = 0, help_heading = "Compute")]
+    seed: u64,
+    /// Run folder for metrics and checkpoints
+    #[arg(long, default_value = "runs/train", value_name = "DIR", help_heading = "Output")]
+    out: PathBuf,
+    /// Continue the training in --out where its last checkpoint is; only --epochs and --max-steps may change
+    #[arg(long, help_heading = "Output")]
+    resume: bool,
+}
+
+/// Flags that may accompany `--resume`.
+const RESUMABLE: [&str; 9] =
+    ["resume", "out", "epochs", "max_steps", "threads", "quiet", "json", "device", "checkpoint_every"];
+
+pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Result<()> {
+    let folder = RunFolder::lock(&arguments.out)?;
+    let recipe_path = folder.recipe();
+    let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
+    let recipe = if arguments.resume {
+        let changed = matches.ids().map(clap::Id::as_str).find(|id| {
+            given(id)
+                && !RESUMABLE.contains(id)
+                && matches.try_contains_id(id).is_ok()
+                && !id.starts_with(char::is_uppercase)
+        });
+        if let Some(id) = changed {
+            let flag = id.replace('_', "-");
+            return Err(Error::usage(format!(
+                "--{flag} cannot change with --resume; the run's recipe.toml has it"
+            )));
+        }
+        let mut recipe = TrainRecipe::read(&recipe_path)?;
+        if given("epochs") {
+            recipe.train.epochs = arguments.options.epochs;
+        }
+        recipe.train.max_steps = arguments.options.max_steps;
+        recipe
+    } else {
+        if folder.checkpoints().exists() {
+            return Err(Error::usage(format!(
+                "{} holds a training already; --resume continues it, another --out starts a new one",
+                arguments.out.display()
+            )));
+        }
+        TrainRecipe {
+            seed: arguments.seed,
+            precision: arguments.compute.precision,
+            train: arguments.options.clone(),
+        }
+    };
+    let materials = Materials::open(&recipe.train, None, recipe.seed)?;
+    files::write_atomically(&recipe_path, |out| std::io::Write::write_all(out, recipe.to_toml().as_bytes()))?;
+    if !common.quiet {
+        for note in &materials.notes {
+            eprintln!("note: {note}");
+        }
+        eprintln!("{} on {} images", materials.architecture, materials.data.len());
+    }
+    let mut choice = arguments.compute.choice(common);
+    choice.precision = recipe.precision;
+    let work = TrainWork {
+        recipe: &recipe,
+        materials: &materials,
+        folder: &folder,
+        resume: arguments.resume,
+        stop: stop::listen(),
+        quiet: common.quiet,
+    };
+    let summary = choice.run(work)?;
+    report(&summary, arguments, common);
+    if !summary.finished && recipe.train.max_steps.is_none() {
+        return Err(Error::Interrupted(format!(
+            "{} keeps everything up to step {}; `residua train --resume --out {0}` goes on",
+            arguments.out.display(),
+            summary.steps
+        )));
+    }
+    Ok(())
+}
+
+struct TrainWork<'a> {
+    recipe: &'a TrainRecipe,
+    materials: &'a Materials,
+    folder: &'a RunFolder,
+    resume: bool,
+    stop: &'a AtomicBool,
+    quiet: bool,
+}
+
+impl Work for TrainWork<'_> {
+    type Output = Summary;
+
+    fn run<B: Backend>(self, backend: B) -> Result<Summary> {
+        let mut progress = TrainProgress::new("training", self.quiet);
+        let job = Job {
+            options: &self.recipe.train,
+            seed: self.recipe.seed,
+            data: self.materials.data.clone(),
+            validation: self.materials.validation.clone(),
+            transform: self.materials.transform.clone(),
+            architecture: self.materials.architecture.clone(),
+            initial: self.materials.initial.as_ref().map(|(state, path)| (state, path.as_path())),
+            folder: self.folder,
+            resume: self.resume,
+            stop: self.stop,
+        };
+        train(backend, &job, &mut progress)
+    }
+}
+
+fn report(summary: &Summary, arguments: &Arguments, common: &Common) {
+    if common.json {
+        let text = serde_json::json!({
+            "out": arguments.out, "steps": summary.steps, "epochs": summary.epochs, "finished": summary.finished,
+            "seconds": summary.seconds, "train": summary.train, "validation": summary.validation,
+        });
+        super::print(&format!("{text}\n"));
+        return;
+    }
+    let mut text =
+        format!("{} steps, {} epochs in {:.1} s\n", summary.steps, summary.epochs, summary.seconds);
+    for metrics in [&summary.train, &summary.validation].into_iter().flatten() {
+        text += &format!(
+            "{:<5}  loss {:.4}  accuracy {:.2} %\n",
+            metrics.split,
+            metrics.loss,
+            100.0 * metrics.accuracy
+        );
+    }
+    text += &format!("checkpoints in {}\n", arguments.out.join("checkpoints").display());
+    super::print(&text);
+}

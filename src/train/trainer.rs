@@ -1,0 +1,327 @@
+//! The training loop: batches in, parameters and a run folder out.
+
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use super::keeper::{Keeper, Position};
+use super::metrics_log::{Metrics, MetricsLog, Scope};
+use super::step::{BatchResult, TrainStep};
+use super::{RunFolder, Schedule, Shuffle, TrainOptions};
+use crate::checkpoint::{StateDict, network};
+use crate::data::{Batch, Loader, LoaderOptions, Order, SharedDataset, Transform};
+use crate::error::{Error, Result};
+use crate::features::{Evaluation, Pass};
+use crate::nn::{Architecture, Model, Network};
+use crate::ops::Backend;
+use crate::tensor::HostValues;
+
+/// Data to validate on, and what the log calls it.
+#[derive(Debug, Clone)]
+pub struct Validation {
+    /// The samples.
+    pub data: SharedDataset,
+    /// `val`, or `test` where somebody chose to validate on test data.
+    pub split: &'static str,
+}
+
+/// Everything a training starts from.
+pub struct Job<'a> {
+    /// The user's choices, checked.
+    pub options: &'a TrainOptions,
+    /// Seed of initial weights, order and augmentation.
+    pub seed: u64,
+    /// What to train on.
+    pub data: SharedDataset,
+    /// What to validate on.
+    pub validation: Option<Validation>,
+    /// From image to network input, augmentation included.
+    pub transform: Transform,
+    /// Which network.
+    pub architecture: Architecture,
+    /// Weights to start from, instead of random ones, and the file they come from.
+    pub initial: Option<(&'a StateDict, &'a Path)>,
+    /// Where results go.
+    pub folder: &'a RunFolder,
+    /// Whether to continue from the folder's last checkpoint.
+    pub resume: bool,
+    /// Set from outside (Ctrl-C) to stop at the next step, with a checkpoint.
+    pub stop: &'a AtomicBool,
+}
+
+/// Who watches a training.
+pub trait Observer {
+    /// The training begins, or goes on, at a step; `total` steps in all.
+    fn begin(&mut self, step: u64, total: u64);
+    /// A step is done, on so many images, with this mean loss.
+    fn step(&mut self, images: usize, loss: f64);
+    /// A line was written to the log.
+    fn logged(&mut self, metrics: &Metrics);
+}
+
+/// How a training ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Summary {
+    /// Steps done, from the very first.
+    pub steps: u64,
+    /// Whole epochs done.
+    pub epochs: u64,
+    /// Whether every epoch was done (not stopped by `max_steps` or the user).
+    pub finished: bool,
+    /// Last line of the log about the training data.
+    pub train: Option<Metrics>,
+    /// Last line about validation data.
+    pub validation: Option<Metrics>,
+    /// Seconds from the first step to the end.
+    pub seconds: f64,
+}
+
+/// Running sums over some steps.
+#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+pub(super) struct Sums {
+    images: u64,
+    correct: u64,
+    loss: f64,
+}
+
+impl Sums {
+    fn add(&mut self, result: &BatchResult, labels: &[i32]) {
+        self.images += labels.len() as u64;
+        self.correct += result.correct(labels);
+        self.loss += result.loss_sum();
+    }
+}
+
+/// Trains on a backend.
+///
+/// # Errors
+/// Data that cannot be read, a loss that is not finite (nothing of that step is kept), a full disk, weights that do not
+/// fit; the message says which.
+pub fn train<B: Backend>(backend: B, job: &Job<'_>, observer: &mut dyn Observer) -> Result<Summary> {
+    Trainer::new(backend, job)?.run(observer)
+}
+
+struct Trainer<'a, B: Backend> {
+    job: &'a Job<'a>,
+    schedule: Schedule,
+    full: TrainStep,
+    rest: Option<TrainStep>,
+    pass: Option<Pass>,
+    model: Model<B>,
+    keeper: Keeper<'a>,
+    log: MetricsLog,
+    position: Position,
+    validation: Option<Metrics>,
+}
+
+impl<'a, B: Backend> Trainer<'a, B> {
+    fn new(backend: B, job: &'a Job<'a>) -> Result<Trainer<'a, B>> {
+        let options = job.options;
+        check_labels(job)?;
+        let optimizer = options.optimizer();
+        let network = Network::new(&job.architecture, backend.dtype(), Some(optimizer.slots()));
+        let size = job.transform.size as usize;
+        let extent = [size, size, job.architecture.in_channels];
+        let samples = job.data.len();
+        let batch = options.batch_size.min(samples);
+        let step =
+            |batch| TrainStep::new(&network, &backend, &optimizer, batch, extent, options.label_smoothing);
+        let full = step(batch);
+        let rest = (samples % batch > 0).then(|| step(samples % batch));
+        let pass = job.validation.as_ref().map(|v| Pass::new(&network, &backend, batch, v.data.len(), size));
+        let bytes = [
+            Some(full.prepared().bytes()),
+            rest.as_ref().map(|r| r.prepared().bytes()),
+            pass.as_ref().map(Pass::bytes),
+        ];
+        let mut model = Model::new(network, backend, bytes.into_iter().flatten().max().unwrap_or(0))?;
+        let schedule = Schedule {
+            kind: options.schedule,
+            peak: options.lr,
+            epochs: options.epochs,
+            steps_per_epoch: samples.div_ceil(batch) as u64,
+            warmup_epochs: options.warmup_epochs,
+            milestones: options.milestones(),
+            decay: options.lr_decay,
+        };
+        let mut keeper = Keeper::new(job);
+        let position = if job.resume {
+            keeper.resume(&mut model)?
+        } else {
+            model.initialise(job.seed)?;
+            if let Some((state, path)) = job.initial {
+                let skip_classifier = other_classes(&job.architecture, state);
+                network::load(&mut model, state, path, skip_classifier)?;
+            }
+            Position::default()
+        };
+        let log = if job.resume {
+            MetricsLog::resume(&job.folder.metrics(), position.step)?
+        } else {
+            MetricsLog::create(&job.folder.metrics())?
+        };
+        Ok(Trainer { job, schedule, full, rest, pass, model, keeper, log, position, validation: None })
+    }
+
+    fn run(mut self, observer: &mut dyn Observer) -> Result<Summary> {
+        let started = Instant::now();
+        let total = self.job.options.epochs * self.schedule.steps_per_epoch;
+        let total = self.job.options.max_steps.map_or(total, |most| total.min(most));
+        observer.begin(self.position.step, total);
+        let mut last = None;
+        let mut stopped = false;
+        while self.position.epoch < self.job.options.epochs && !stopped {
+            let Some(metrics) = self.epoch(total, observer)? else {
+                stopped = true;
+                break;
+            };
+            last = Some(metrics);
+            stopped = self.position.step >= total && self.position.epoch < self.job.options.epochs;
+        }
+        Ok(Summary {
+            steps: self.position.step,
+            epochs: self.position.epoch,
+            finished: !stopped,
+            train: last,
+            validation: self.validation,
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
+
+    /// Trains to the end of the current epoch, validates, keeps a checkpoint. `None`: stopped before the end.
+    fn epoch(&mut self, total: u64, observer: &mut dyn Observer) -> Result<Option<Metrics>> {
+        let options = self.job.options;
+        let epoch = self.position.epoch;
+        let order = if options.shuffle == Shuffle::Epoch { Order::Shuffled } else { Order::Sequential };
+        let start_batch = (self.position.step - epoch * self.schedule.steps_per_epoch) as usize;
+        let mut loader = Loader::new(
+            self.job.data.clone(),
+            &self.job.transform,
+            LoaderOptions {
+                batch_size: options.batch_size.min(self.job.data.len()),
+                order,
+                seed: self.job.seed,
+                epoch,
+                start_batch,
+                augment: true,
+            },
+        )?;
+        let (epoch_clock, mut recent_clock) = (Instant::now(), Instant::now());
+        let (mut recent, mut images) = (Sums::default(), 0);
+        while let Some(batch) = loader.next() {
+            let batch = batch?;
+            let (result, labels) = self.step(&batch)?;
+            self.position.sums.add(&result, &labels);
+            recent.add(&result, &labels);
+            images += labels.len();
+            observer.step(labels.len(), result.loss_sum() / labels.len() as f64);
+            loader.recycle(batch);
+            if options.log_every > 0 && self.position.step.is_multiple_of(options.log_every) {
+                let speed = recent.images as f64 / recent_clock.elapsed().as_secs_f64();
+                let line = self.metrics("train", Scope::Step, &recent, speed);
+                self.log.append(&line)?;
+                (recent, recent_clock) = (Sums::default(), Instant::now());
+            }
+            let in_epoch = self.position.step - epoch * self.schedule.steps_per_epoch;
+            let ended = in_epoch == self.schedule.steps_per_epoch;
+            if !ended && (self.position.step >= total || self.job.stop.load(Ordering::Relaxed)) {
+                self.keeper.keep(&self.model, &self.position, None)?;
+                return Ok(None);
+            }
+        }
+        let speed = images as f64 / epoch_clock.elapsed().as_secs_f64();
+        self.position.epoch += 1;
+        let sums = std::mem::take(&mut self.position.sums);
+        let line = self.metrics("train", Scope::Epoch, &sums, speed);
+        self.log.append(&line)?;
+        observer.logged(&line);
+        let evaluation = self.validate(observer)?;
+        self.keeper.keep(&self.model, &self.position, evaluation)?;
+        let stop = self.job.stop.load(Ordering::Relaxed) && self.position.epoch < options.epochs;
+        Ok((!stop).then_some(line))
+    }
+
+    fn step(&mut self, batch: &Batch) -> Result<(BatchResult, Vec<i32>)> {
+        let step = if batch.labels.len() == self.job.options.batch_size.min(self.job.data.len()) {
+            &self.full
+        } else {
+            self.rest.as_ref().expect("only the last batch of an epoch is short")
+        };
+        let labels: Vec<i32> = batch.labels.iter().map(|&label| label as i32).collect();
+        let rate = self.schedule.learning_rate(self.position.step);
+        let hyper = self.job.options.optimizer().hyper(rate, self.position.step + 1);
+        step.load(&mut self.model, HostValues::F32(&batch.images), &labels, hyper)?;
+        let result = step.run(&mut self.model)?;
+        if let Some(row) = result.losses.iter().position(|loss| !loss.is_finite()) {
+            return Err(Error::invalid(format!(
+                "the loss is {} at step {} (sample {} of the training data), learning rate {rate}: the training has \
+                 diverged; try a smaller --lr or a warm-up. The last checkpoint is untouched",
+                result.losses[row],
+                self.position.step + 1,
+                batch.indices[row]
+            )));
+        }
+        self.position.step += 1;
+        Ok((result, labels))
+    }
+
+    fn validate(&mut self, observer: &mut dyn Observer) -> Result<Option<Evaluation>> {
+        let options = self.job.options;
+        let due =
+            self.position.epoch.is_multiple_of(options.eval_every) || self.position.epoch == options.epochs;
+        let (Some(validation), Some(pass), true) = (&self.job.validation, &self.pass, due) else {
+            return Ok(None);
+        };
+        let clock = Instant::now();
+        let mut evaluation = Evaluation::default();
+        pass.run(&mut self.model, &validation.data, &self.job.transform, |batch| {
+            evaluation.add(&batch);
+            Ok(())
+        })?;
+        let speed = validation.data.len() as f64 / clock.elapsed().as_secs_f64();
+        let sums =
+            Sums { images: evaluation.samples, correct: evaluation.correct, loss: evaluation.loss_sum };
+        let line = self.metrics(validation.split, Scope::Epoch, &sums, speed);
+        self.log.append(&line)?;
+        observer.logged(&line);
+        self.validation = Some(line);
+        Ok(Some(evaluation))
+    }
+
+    fn metrics(&self, split: &str, scope: Scope, sums: &Sums, images_per_second: f64) -> Metrics {
+        let images = sums.images.max(1) as f64;
+        Metrics {
+            step: self.position.step,
+            epoch: self.position.step as f64 / self.schedule.steps_per_epoch as f64,
+            split: split.to_string(),
+            scope,
+            loss: sums.loss / images,
+            accuracy: sums.correct as f64 / images,
+            lr: self.schedule.learning_rate(self.position.step.saturating_sub(1)),
+            images_per_second,
+        }
+    }
+}
+
+/// Whether weights to start from have a classifier for another number of classes, which is then left out.
+fn other_classes(architecture: &Architecture, initial: &StateDict) -> bool {
+    let classes = initial.get("fc.weight").and_then(|tensor| tensor.shape.first().copied());
+    classes != Some(architecture.classes)
+}
+
+/// Every training sample needs a class the network has.
+fn check_labels(job: &Job<'_>) -> Result<()> {
+    let classes = job.architecture.classes as i64;
+    for index in 0..job.data.len() {
+        let label = job.data.label(index);
+        if !(0..classes).contains(&label) {
+            return Err(Error::invalid(format!(
+                "training sample {} ({}) has label {label}; the network has classes 0 to {}",
+                index,
+                job.data.sample_name(index),
+                classes - 1
+            )));
+        }
+    }
+    Ok(())
+}
