@@ -52,6 +52,23 @@ pub struct Golden {
     tensors: BTreeMap<String, Array>,
 }
 
+/// Every tensor of a safetensors file, by name.
+pub fn numbers_of_safetensors(path: &Path) -> BTreeMap<String, Array> {
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let file = SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut tensors = BTreeMap::new();
+    for (name, view) in file.tensors() {
+        let values = match view.dtype() {
+            Dtype::F64 => numbers(view.data(), f64::from_le_bytes),
+            Dtype::F32 => numbers(view.data(), |bytes| f64::from(f32::from_le_bytes(bytes))),
+            Dtype::I64 => numbers(view.data(), |bytes| i64::from_le_bytes(bytes) as f64),
+            other => panic!("{}: {name} holds {other:?}", path.display()),
+        };
+        tensors.insert(name, Array { shape: view.shape().to_vec(), values });
+    }
+    tensors
+}
+
 /// A file or folder under tests/goldens.
 pub fn path(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name)
@@ -61,21 +78,7 @@ impl Golden {
     /// Reads tests/goldens/NAME.safetensors.
     pub fn load(name: &str) -> Golden {
         let path = path(&format!("{name}.safetensors"));
-        let bytes = std::fs::read(&path).unwrap_or_else(|error| {
-            panic!("{}: {error}; tests/goldens/make_goldens.py writes it", path.display())
-        });
-        let file =
-            SafeTensors::deserialize(&bytes).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        let mut tensors = BTreeMap::new();
-        for (name, view) in file.tensors() {
-            let values = match view.dtype() {
-                Dtype::F64 => numbers(view.data(), f64::from_le_bytes),
-                Dtype::F32 => numbers(view.data(), |bytes| f64::from(f32::from_le_bytes(bytes))),
-                Dtype::I64 => numbers(view.data(), |bytes| i64::from_le_bytes(bytes) as f64),
-                other => panic!("{}: {name} holds {other:?}", path.display()),
-            };
-            tensors.insert(name, Array { shape: view.shape().to_vec(), values });
-        }
+        let tensors = numbers_of_safetensors(&path);
         Golden { path, tensors }
     }
 

@@ -6,3 +6,4 @@ mod optimizers;
 mod rig;
 mod schedules;
 mod trajectories;
+mod weights;
