@@ -7,6 +7,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 
 use crate::error::Result;
 
+mod collapse;
 mod completions;
 mod compute;
 mod progress;
@@ -41,6 +42,8 @@ pub struct Common {
 enum Verb {
     /// Train a network, or fine-tune one
     Train(Box<train::Arguments>),
+    /// Measure neural collapse, NC1 to NC5, of one or many checkpoints
+    Collapse(collapse::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -74,6 +77,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
     let (_, own) = matches.subcommand().expect("clap demands a verb");
     match cli.verb {
         Verb::Train(arguments) => train::run(&arguments, common, own),
+        Verb::Collapse(arguments) => collapse::run(&arguments, common),
         Verb::Completions(arguments) => completions::run(&arguments),
     }
 }

@@ -118,7 +118,8 @@ pub fn expand_globs(patterns: &[String]) -> Result<Vec<PathBuf>> {
         let matches = glob::glob(pattern)
             .map_err(|e| Error::usage(format!("`{pattern}` is not a pattern: {e} (position {})", e.pos)))?;
         for path in matches {
-            found.push(path.map_err(|e| Error::io("read", e.path(), std::io::Error::from(e.error().kind())))?);
+            found
+                .push(path.map_err(|e| Error::io("read", e.path(), std::io::Error::from(e.error().kind())))?);
         }
         if found.len() == before {
             return Err(Error::invalid(format!(

@@ -1,12 +1,15 @@
 //! The integration tests: one binary, so that everything is linked once.
 
+mod collapse;
 mod data_bad_input;
 mod data_files;
 mod data_mutations;
 mod data_readers;
 mod golden;
 mod gradients;
+mod metrics;
 mod ops;
 mod ops_passes;
 mod parity;
 mod reference;
+mod synthetic;

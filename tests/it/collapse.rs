@@ -1,0 +1,133 @@
+//! Neural collapse against numpy, on every reference case, and the verb `collapse` on caches.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use residua::collapse::{CollapseReport, Options, Subject, measure};
+use residua::features::{CacheMeta, CacheWriter, FeatureSet, Head};
+use serde_json::Value;
+
+use crate::synthetic::{Case, cases, expected, tiny};
+
+fn subject(case: &Case) -> Subject {
+    Subject {
+        train: case.set(&case.train),
+        test: Some(case.set(&case.id)),
+        head: case.head(),
+        ood: vec![("ood".into(), case.set(&case.ood))],
+    }
+}
+
+#[test]
+fn every_metric_agrees_with_numpy() {
+    for case in cases() {
+        let measured = measure(&subject(&case), &Options::default()).unwrap();
+        let got = serde_json::to_value(&measured.row).unwrap();
+        for (key, want) in expected(&case)["collapse"].as_object().unwrap() {
+            let (got, want) = (got[key].as_f64().unwrap_or(f64::NAN), want.as_f64().unwrap());
+            let tolerance = match key.as_str() {
+                "nc1" | "nc1_trace_ratio" | "nc1_cdnv" => 1e-4 * want,
+                "nc1_rank" => 0.0,
+                // Counts of samples: nothing here is so close that rounding decides.
+                "nc4" | "nc4_test" | "train_accuracy" | "test_accuracy" => 1e-12,
+                _ => 1e-5,
+            };
+            assert!((got - want).abs() <= tolerance, "{} {key}: {got} {want}", case.name);
+        }
+        assert_eq!(measured.cosines.len(), case.classes * case.classes);
+    }
+}
+
+#[test]
+fn logits_that_a_cache_lacks_come_from_the_head() {
+    let case = tiny();
+    let full = subject(&case);
+    let mut bare = subject(&case);
+    let labels = Some(case.train.labels.clone());
+    bare.train = FeatureSet::from_parts("bare", full.train.features().clone(), None, labels).unwrap();
+    let options = Options::default();
+    assert_eq!(measure(&full, &options).unwrap().row, measure(&bare, &options).unwrap().row);
+}
+
+/// Writes the caches of a checkpoint as `extract` lays them out; `scale` stands for another epoch's classifier.
+fn write_caches(folder: &Path, case: &Case, hash: &str) {
+    for (name, samples) in [("train", &case.train), ("test", &case.id), ("svhn", &case.ood)] {
+        let meta = CacheMeta { checkpoint: Some(hash.into()), ..CacheMeta::default() };
+        let mut writer = CacheWriter::create(&folder.join(name), case.dimension, case.classes, meta).unwrap();
+        writer.append(&samples.features, &samples.logits, &samples.labels).unwrap();
+        writer.finish().unwrap();
+    }
+    case.head().write(&folder.join("head.npz")).unwrap();
+}
+
+fn residua(folder: &Path, arguments: &[&str]) -> assert_cmd::assert::Assert {
+    Command::cargo_bin("residua").unwrap().current_dir(folder).arg("collapse").args(arguments).assert()
+}
+
+#[test]
+fn the_verb_measures_caches_and_writes_every_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let case = tiny();
+    write_caches(folder.path(), &case, "a");
+    let arguments =
+        ["--train", "train", "--test", "test", "--ood", "far:svhn=svhn", "--out", "out", "--json"];
+    let output = residua(folder.path(), &arguments).success().get_output().stdout.clone();
+    let printed: Value = serde_json::from_slice(&output).unwrap();
+    let out = folder.path().join("out");
+    let report = CollapseReport::read_json(&out.join("collapse.json")).unwrap();
+    assert_eq!(printed, serde_json::to_value(&report).unwrap());
+    let want = expected(&case)["collapse"]["nc5"].as_f64().unwrap();
+    assert!((report.checkpoints[0].nc5_by_ood["svhn"] - want).abs() < 1e-5);
+    for name in ["collapse.csv", "cosines.npy", "cosines.svg", "angles.svg"] {
+        assert!(out.join(name).metadata().unwrap().len() > 100, "{name}");
+    }
+    assert!(!out.join("curves.svg").exists(), "one checkpoint makes no curve");
+}
+
+#[test]
+fn the_verb_measures_every_checkpoint_of_a_run_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let case = tiny();
+    for epoch in ["epoch_0100", "epoch_0020"] {
+        write_caches(&folder.path().join("features").join(epoch), &case, epoch);
+    }
+    std::fs::create_dir(folder.path().join("features/epoch_0060")).unwrap();
+    let arguments = |skip: &[&'static str]| {
+        [&["--features", "features/*", "--train", "train", "--ood", "svhn=svhn", "--out", "out"], skip]
+            .concat()
+    };
+    let failed = residua(folder.path(), &arguments(&[])).failure().code(1).get_output().stderr.clone();
+    assert!(String::from_utf8(failed).unwrap().contains("epoch_0060"));
+    assert!(!folder.path().join("out").exists(), "a failed series writes nothing");
+    let text = residua(folder.path(), &arguments(&["--skip-failures"])).success().get_output().stdout.clone();
+    assert!(String::from_utf8(text).unwrap().contains("skipped features/epoch_0060"));
+    let report = CollapseReport::read_json(&folder.path().join("out/collapse.json")).unwrap();
+    let epochs: Vec<Option<u64>> = report.checkpoints.iter().map(|row| row.epoch).collect();
+    assert_eq!(epochs, [Some(20), Some(100)]);
+    assert!(folder.path().join("out/curves.svg").exists());
+}
+
+#[test]
+fn caches_of_different_checkpoints_are_refused_and_wrong_use_exits_with_two() {
+    let folder = tempfile::tempdir().unwrap();
+    let case = tiny();
+    write_caches(&folder.path().join("a"), &case, "hash-a");
+    write_caches(&folder.path().join("b"), &case, "hash-b");
+    let mixed = ["--train", "a/train", "--head", "a/head.npz", "--ood", "svhn=b/svhn", "--out", "out"];
+    let message = residua(folder.path(), &mixed).failure().code(1).get_output().stderr.clone();
+    let message = String::from_utf8(message).unwrap();
+    assert!(message.contains("hash-a") && message.contains("hash-b"), "{message}");
+    residua(folder.path(), &["--train", "a/train", "--ood", "svhn", "--out", "out"]).failure().code(2);
+    residua(folder.path(), &["--train", "a/train", "--head", "missing.npz", "--out", "out"])
+        .failure()
+        .code(1);
+}
+
+#[test]
+fn a_head_of_another_network_is_refused() {
+    let case = tiny();
+    let mut subject = subject(&case);
+    subject.head = Head::new(vec![1.0; 5 * 17], vec![0.0; 5], 17).unwrap();
+    let message = measure(&subject, &Options::default()).unwrap_err().to_string();
+    assert!(message.contains("expected 17 features per sample") && message.contains("found 16"), "{message}");
+}
