@@ -1,4 +1,17 @@
 //! Out-of-distribution detection: fits, scores, and what they are worth.
 
+mod activation;
+mod detectors;
+mod gaussian;
+mod logit_scores;
+mod method;
 pub mod metrics;
+mod neighbours;
+mod order_statistic;
+mod rows;
+mod saved;
+mod subspace;
 pub mod table;
+
+pub use detectors::{Detectors, Scores};
+pub use method::{Dimension, Method, Options};

@@ -1,0 +1,334 @@
+//! All scores fitted on one training set: fit once, score any set of the same network, save, load.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::activation::{Nci, React, She};
+use super::gaussian::Gaussians;
+use super::logit_scores;
+use super::method::{Method, Options};
+use super::neighbours::Neighbours;
+use super::rows::{Rows, scoring_block};
+use super::saved::{Reader, Writer};
+use super::subspace::{Neco, Vim};
+use super::table::FitSummary;
+use crate::error::{Error, Position, Result};
+use crate::features::{FeatureSet, Head, Moments};
+
+/// Scores by name, one f64 per sample; larger means more in-distribution.
+pub type Scores = BTreeMap<String, Vec<f64>>;
+
+/// Key of the options in the metadata of `fit.safetensors`.
+const METADATA: &str = "residua_ood";
+
+/// The NECO presets.
+const NECO: [Method; 4] = [Method::Neco, Method::NecoFormula, Method::NecoClassMeans, Method::NecoOfficial];
+
+/// Fitted detectors.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Detectors {
+    head: Head,
+    description: Description,
+    gaussians: Option<Gaussians>,
+    vim: Option<Vim>,
+    vim_centered: Option<Vim>,
+    neco: BTreeMap<Method, Neco>,
+    neighbours: Option<Neighbours>,
+    react: Option<React>,
+    she: Option<She>,
+    nci: Option<Nci>,
+}
+
+/// What the metadata of `fit.safetensors` holds.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct Description {
+    /// Options of the fit; its `methods` are those that could be fitted.
+    options: Options,
+    fits: BTreeMap<String, FitSummary>,
+    warnings: Vec<String>,
+    /// Checkpoint of the training features, where known.
+    checkpoint: Option<String>,
+}
+
+impl Detectors {
+    /// Fits every score of `options.methods` on ID training features.
+    ///
+    /// Statistics are streamed over the set in f64; the result does not depend on the number of threads.
+    ///
+    /// # Errors
+    /// Features, logits or labels that do not fit the head, a class without samples, a ViM dimension that leaves no
+    /// residual.
+    pub fn fit(train: &FeatureSet, head: &Head, options: &Options) -> Result<Detectors> {
+        options.check()?;
+        train.check_shape(head.dimension(), head.classes())?;
+        if train.is_empty() {
+            return Err(Error::malformed(train.path(), Position::File, "training samples", "none"));
+        }
+        let mut fit = Detectors {
+            head: head.clone(),
+            description: Description {
+                options: options.clone(),
+                checkpoint: train.meta().checkpoint.clone(),
+                ..Description::default()
+            },
+            gaussians: None,
+            vim: None,
+            vim_centered: None,
+            neco: BTreeMap::new(),
+            neighbours: None,
+            react: None,
+            she: None,
+            nci: None,
+        };
+        fit.fit_moments(train)?;
+        if options.wants(&[Method::Knn]) {
+            let (neighbours, notes) = Neighbours::fit(train, options);
+            let parameters = [("k".to_string(), neighbours.k() as f64)].into();
+            fit.note(Method::Knn, FitSummary { parameters, ..FitSummary::default() });
+            fit.description.warnings.extend(notes);
+            fit.neighbours = Some(neighbours);
+        }
+        if options.wants(&[Method::React]) {
+            let (react, summary) = React::fit(train, options);
+            fit.note(Method::React, summary);
+            fit.react = Some(react);
+        }
+        Ok(fit)
+    }
+
+    /// The scores that need class statistics, from one pass over the training features.
+    fn fit_moments(&mut self, train: &FeatureSet) -> Result<()> {
+        let options = self.description.options.clone();
+        let head = self.head.clone();
+        let unlabelled = [Method::Msp, Method::Mls, Method::Energy, Method::Gen, Method::Knn, Method::React];
+        if options.methods.iter().all(|method| unlabelled.contains(method)) {
+            return Ok(());
+        }
+        let labels = train.training_labels(head.classes())?;
+        let moments = Moments::accumulate(train.features(), &labels, head.classes());
+        if options.wants(&[Method::Mahalanobis, Method::Rmds]) {
+            let (gaussians, summaries) = Gaussians::fit(&moments, options.wants(&[Method::Rmds]))?;
+            summaries.into_iter().for_each(|(method, summary)| self.note(method, summary));
+            self.gaussians = Some(gaussians);
+        }
+        if options.wants(&[Method::Vim, Method::Residual]) {
+            let (vim, summary) = Vim::fit(train, &head, &moments, options.vim_dim, false)?;
+            self.note(Method::Residual, FitSummary { parameters: BTreeMap::new(), ..summary.clone() });
+            self.note(Method::Vim, summary);
+            self.vim = Some(vim);
+        }
+        if options.wants(&[Method::VimCentered]) {
+            let (vim, summary) = Vim::fit(train, &head, &moments, options.vim_dim, true)?;
+            self.note(Method::VimCentered, summary);
+            self.vim_centered = Some(vim);
+        }
+        for preset in NECO.into_iter().filter(|preset| options.wants(&[*preset])) {
+            let (neco, summary, warning) = Neco::fit(preset, &moments, options.neco_dim)?;
+            self.description.warnings.extend(warning);
+            match neco {
+                Ok(neco) => {
+                    self.note(preset, summary);
+                    self.neco.insert(preset, neco);
+                }
+                Err(reason) => {
+                    self.description.warnings.push(reason);
+                    self.description.options.methods.retain(|method| *method != preset);
+                }
+            }
+        }
+        if options.wants(&[Method::She]) {
+            let (she, notes) = She::fit(train, &head, &labels, &moments);
+            self.description.warnings.extend(notes);
+            self.she = Some(she);
+        }
+        if options.wants(&[Method::Nci]) {
+            self.nci = Some(Nci::fit(&moments));
+        }
+        Ok(())
+    }
+
+    /// Keeps what a fit found, if its score is wanted.
+    fn note(&mut self, method: Method, summary: FitSummary) {
+        if self.description.options.wants(&[method]) {
+            self.description.fits.insert(method.name().to_string(), summary);
+        }
+    }
+
+    /// The scores that were fitted, in the order they are shown.
+    pub fn methods(&self) -> Vec<Method> {
+        Method::ALL.into_iter().filter(|method| self.description.options.wants(&[*method])).collect()
+    }
+
+    /// Rank, condition, dimension and constants of each fit, by score.
+    pub fn fits(&self) -> &BTreeMap<String, FitSummary> {
+        &self.description.fits
+    }
+
+    /// What a user should know about the fits, in sentences.
+    pub fn warnings(&self) -> &[String] {
+        &self.description.warnings
+    }
+
+    /// The classifier's last layer.
+    pub fn head(&self) -> &Head {
+        &self.head
+    }
+
+    /// Seed of random subsets.
+    pub fn seed(&self) -> u64 {
+        self.description.options.seed
+    }
+
+    /// Every fitted score of every sample, in blocks of bounded size.
+    ///
+    /// # Errors
+    /// Features or logits of another shape or checkpoint, or a score that is not finite (named by row).
+    pub fn score(&self, set: &FeatureSet) -> Result<Scores> {
+        self.check(set)?;
+        let block = scoring_block(self.head.dimension());
+        let starts: Vec<usize> = (0..set.len()).step_by(block).collect();
+        self.collect(set, &starts, |&start| {
+            Rows::read(set, &self.head, start..(start + block).min(set.len()))
+        })
+    }
+
+    /// The scores of the samples at `indices` only.
+    ///
+    /// # Errors
+    /// As [`Detectors::score`].
+    ///
+    /// # Panics
+    /// If an index lies beyond the set.
+    pub fn score_samples(&self, set: &FeatureSet, indices: &[usize]) -> Result<Scores> {
+        self.check(set)?;
+        let blocks: Vec<&[usize]> = indices.chunks(scoring_block(self.head.dimension())).collect();
+        self.collect(set, &blocks, |indices| Rows::gather(set, &self.head, indices))
+    }
+
+    fn check(&self, set: &FeatureSet) -> Result<()> {
+        set.check_shape(self.head.dimension(), self.head.classes())?;
+        match (&self.description.checkpoint, &set.meta().checkpoint) {
+            (Some(fitted), Some(found)) if fitted != found => Err(Error::invalid(format!(
+                "{} comes from checkpoint {found}, but the scores were fitted on {fitted}; extract both with the same one",
+                set.path().display()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    fn collect<B: Sync>(
+        &self,
+        set: &FeatureSet,
+        blocks: &[B],
+        read: impl Fn(&B) -> Rows + Sync,
+    ) -> Result<Scores> {
+        let parts: Vec<Vec<(Method, Vec<f64>)>> =
+            blocks.par_iter().map(|block| self.score_rows(&read(block))).collect();
+        let mut scores: Scores =
+            self.methods().iter().map(|method| (method.name().to_string(), Vec::new())).collect();
+        for (method, values) in parts.into_iter().flatten() {
+            if let Some(all) = scores.get_mut(method.name()) {
+                all.extend(values);
+            }
+        }
+        for (name, values) in &scores {
+            if let Some(row) = values.iter().position(|value| !value.is_finite()) {
+                return Err(Error::malformed(
+                    set.path(),
+                    Position::Row(row as u64),
+                    format!("features and logits for which `{name}` is finite"),
+                    values[row].to_string(),
+                ));
+            }
+        }
+        Ok(scores)
+    }
+
+    fn score_rows(&self, rows: &Rows) -> Vec<(Method, Vec<f64>)> {
+        let options = &self.description.options;
+        let mut scores: Vec<(Method, Vec<f64>)> = options
+            .methods
+            .iter()
+            .filter_map(|&method| Some((method, logit_scores::score(method, rows, options)?)))
+            .collect();
+        if let Some(gaussians) = &self.gaussians {
+            scores.extend(gaussians.score(rows));
+        }
+        if let Some(vim) = &self.vim {
+            let residuals = vim.residuals(rows);
+            scores.push((Method::Vim, vim.score(rows, &residuals)));
+            scores.push((Method::Residual, residuals.iter().map(|residual| -residual).collect()));
+        }
+        if let Some(vim) = &self.vim_centered {
+            scores.push((Method::VimCentered, vim.score(rows, &vim.residuals(rows))));
+        }
+        scores.extend(self.neco.iter().map(|(preset, neco)| (*preset, neco.score(rows))));
+        scores.extend(self.neighbours.iter().map(|knn| (Method::Knn, knn.score(rows))));
+        scores.extend(self.react.iter().map(|react| (Method::React, react.score(rows, &self.head))));
+        scores.extend(self.she.iter().map(|she| (Method::She, she.score(rows))));
+        scores.extend(self.nci.iter().map(|nci| (Method::Nci, nci.score(rows, &self.head))));
+        scores
+    }
+
+    /// Writes `fit.safetensors`.
+    ///
+    /// # Errors
+    /// The file cannot be written; an older one is then untouched.
+    pub fn save(&self, path: &Path) -> Result<()> {
+        let mut out = Writer::default();
+        let (classes, dimension) = (self.head.classes(), self.head.dimension());
+        out.put("head.weight", &[classes, dimension], self.head.weight());
+        out.put("head.bias", &[classes], self.head.bias());
+        self.gaussians.iter().for_each(|part| part.save(&mut out));
+        self.vim.iter().for_each(|part| part.save("vim", &mut out));
+        self.vim_centered.iter().for_each(|part| part.save("vim_centered", &mut out));
+        self.neco.iter().for_each(|(preset, part)| part.save(preset.name(), &mut out));
+        self.neighbours.iter().for_each(|part| part.save(&mut out));
+        self.react.iter().for_each(|part| part.save(&mut out));
+        self.she.iter().for_each(|part| part.save(classes, &mut out));
+        self.nci.iter().for_each(|part| part.save(&mut out));
+        let text = serde_json::to_string(&self.description).map_err(|e| Error::invalid(e.to_string()))?;
+        out.write(path, METADATA, text)
+    }
+
+    /// Reads `fit.safetensors` back; the scores it gives are the same bit for bit.
+    ///
+    /// # Errors
+    /// The file is damaged, incomplete, or holds something else.
+    pub fn load(path: &Path) -> Result<Detectors> {
+        let (file, text) = Reader::open(path, METADATA)?;
+        let description: Description = serde_json::from_str(&text)
+            .map_err(|e| file.malformed(METADATA, "options of a fit", &e.to_string()))?;
+        let options = &description.options;
+        options.check().map_err(|e| file.malformed(METADATA, "options of a fit", &e.to_string()))?;
+        let (shape, weight) = file.get("head.weight", &[None, None])?;
+        let (classes, d) = (shape[0], shape[1]);
+        let head = Head::new(weight, file.get("head.bias", &[Some(classes)])?.1, d)?;
+        let wanted = |methods: &[Method]| options.wants(methods);
+        let some = |methods: &[Method]| wanted(methods).then_some(());
+        let rmds = wanted(&[Method::Rmds]);
+        Ok(Detectors {
+            gaussians: some(&[Method::Mahalanobis, Method::Rmds])
+                .map(|()| Gaussians::load(&file, d, classes, rmds))
+                .transpose()?,
+            vim: some(&[Method::Vim, Method::Residual]).map(|()| Vim::load("vim", d, &file)).transpose()?,
+            vim_centered: some(&[Method::VimCentered])
+                .map(|()| Vim::load("vim_centered", d, &file))
+                .transpose()?,
+            neco: NECO
+                .into_iter()
+                .filter(|preset| wanted(&[*preset]))
+                .map(|preset| Ok((preset, Neco::load(preset, d, &file)?)))
+                .collect::<Result<_>>()?,
+            neighbours: some(&[Method::Knn]).map(|()| Neighbours::load(&file, d)).transpose()?,
+            react: some(&[Method::React]).map(|()| React::load(&file)).transpose()?,
+            she: some(&[Method::She]).map(|()| She::load(&file, d, classes)).transpose()?,
+            nci: some(&[Method::Nci]).map(|()| Nci::load(&file, d)).transpose()?,
+            head,
+            description,
+        })
+    }
+}

@@ -1,0 +1,254 @@
+//! The scores by name, and the options that shape them.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// An OOD score. Every one is a confidence: larger means more in-distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Method {
+    /// Maximum softmax probability (Hendrycks and Gimpel, 2017).
+    Msp,
+    /// Maximum logit (Hendrycks et al., 2022).
+    Mls,
+    /// Negative free energy `T logsumexp(l / T)` (Liu et al., 2020).
+    Energy,
+    /// Negative squared Mahalanobis distance to the nearest class mean, tied covariance (Lee et al., 2018).
+    Mahalanobis,
+    /// Relative Mahalanobis: minus the class distance plus the distance to one background Gaussian (Ren et al., 2021).
+    Rmds,
+    /// Virtual-logit matching about the uncentred origin (Wang et al., 2022).
+    Vim,
+    /// The same with the covariance centred, as `np.cov` does.
+    VimCentered,
+    /// The negative norm of ViM's residual alone.
+    Residual,
+    /// NECO (Ammar et al., 2024): centred numerator, raw denominator.
+    Neco,
+    /// NECO as its formula is printed: nothing centred.
+    NecoFormula,
+    /// NECO with the span of the class means as subspace.
+    NecoClassMeans,
+    /// NECO on standardised features, as its authors' code does for ResNets.
+    NecoOfficial,
+    /// Negative squared distance to the k-th nearest normalised training feature (Sun et al., 2022).
+    Knn,
+    /// Generalised entropy of the largest probabilities (Liu et al., 2023).
+    Gen,
+    /// Energy after clipping features at a percentile (Sun et al., 2021).
+    React,
+    /// Inner product with the stored pattern of the predicted class (Zhang et al., 2023).
+    She,
+    /// Neural-collapse-inspired proximity to the weight vector of the predicted class (Liu and Qin, 2023).
+    Nci,
+}
+
+impl Method {
+    /// Every score, in the order they are shown.
+    pub const ALL: [Method; 17] = [
+        Method::Msp,
+        Method::Mls,
+        Method::Energy,
+        Method::Mahalanobis,
+        Method::Rmds,
+        Method::Vim,
+        Method::VimCentered,
+        Method::Residual,
+        Method::Neco,
+        Method::NecoFormula,
+        Method::NecoClassMeans,
+        Method::NecoOfficial,
+        Method::Knn,
+        Method::Gen,
+        Method::React,
+        Method::She,
+        Method::Nci,
+    ];
+
+    /// The name on the command line and in files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Method::Msp => "msp",
+            Method::Mls => "mls",
+            Method::Energy => "energy",
+            Method::Mahalanobis => "mahalanobis",
+            Method::Rmds => "rmds",
+            Method::Vim => "vim",
+            Method::VimCentered => "vim_centered",
+            Method::Residual => "residual",
+            Method::Neco => "neco",
+            Method::NecoFormula => "neco_formula",
+            Method::NecoClassMeans => "neco_class_means",
+            Method::NecoOfficial => "neco_official",
+            Method::Knn => "knn",
+            Method::Gen => "gen",
+            Method::React => "react",
+            Method::She => "she",
+            Method::Nci => "nci",
+        }
+    }
+
+    /// A comma-separated list of names, or `all`; repetitions count once.
+    ///
+    /// # Errors
+    /// An unknown name; the message lists the known ones.
+    pub fn parse_list(text: &str) -> Result<Vec<Method>> {
+        if text.trim() == "all" {
+            return Ok(Method::ALL.to_vec());
+        }
+        let mut methods = Vec::new();
+        for name in text.split(',').map(str::trim) {
+            let method = name.parse()?;
+            if !methods.contains(&method) {
+                methods.push(method);
+            }
+        }
+        Ok(methods)
+    }
+}
+
+impl fmt::Display for Method {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for Method {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Method> {
+        Method::ALL.into_iter().find(|method| method.name() == name).ok_or_else(|| {
+            let known: Vec<&str> = Method::ALL.iter().map(|method| method.name()).collect();
+            Error::usage(format!("no score is named `{name}`; there are {} and `all`", known.join(", ")))
+        })
+    }
+}
+
+/// How many principal directions a subspace has.
+#[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Dimension {
+    /// The usual rule of the score: ViM's paper (1000 from D = 2048 on, 512 from 768 on, else D / 2), NECO's C - 1.
+    #[default]
+    Rule,
+    /// This many.
+    Count(usize),
+    /// As few as explain this share of the variance, between 0 and 1.
+    Variance(f64),
+}
+
+impl Dimension {
+    /// The smallest number of leading values of `descending` whose sum reaches the share `share` of the total.
+    pub(super) fn explaining(descending: impl Iterator<Item = f64> + Clone, share: f64) -> usize {
+        let total: f64 = descending.clone().map(|value| value.max(0.0)).sum();
+        let mut sum = 0.0;
+        let reached = descending.map(|value| value.max(0.0)).take_while(|value| {
+            let before = sum;
+            sum += value;
+            before < share * total
+        });
+        reached.count().max(1)
+    }
+}
+
+impl FromStr for Dimension {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Dimension> {
+        if text == "paper" || text == "rule" {
+            return Ok(Dimension::Rule);
+        }
+        if let Ok(count) = text.parse::<usize>() {
+            return if count > 0 {
+                Ok(Dimension::Count(count))
+            } else {
+                Err(Error::usage("a subspace of dimension 0 is empty; ask for 1 or more"))
+            };
+        }
+        match text.parse::<f64>() {
+            Ok(share) if share > 0.0 && share < 1.0 => Ok(Dimension::Variance(share)),
+            _ => Err(Error::usage(format!(
+                "`{text}` is no dimension; write a number such as 64, a share of the variance such as 0.9, or `paper`"
+            ))),
+        }
+    }
+}
+
+/// What is fitted, and with which constants. The defaults are those of the papers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Options {
+    /// The scores wanted.
+    pub methods: Vec<Method>,
+    /// T of `energy` and `react`, also of `msp` (the others have none).
+    pub temperature: f64,
+    /// Principal directions that ViM and `residual` remove.
+    pub vim_dim: Dimension,
+    /// Dimension of NECO's principal subspace.
+    pub neco_dim: Dimension,
+    /// Which neighbour `knn` measures the distance to.
+    pub knn_k: usize,
+    /// Training samples `knn` compares with at most; a random subset is drawn from more.
+    pub knn_bank: usize,
+    /// Percentile of all training features at which `react` clips, 0 to 100.
+    pub react_percentile: f64,
+    /// Exponent γ of `gen`.
+    pub gen_gamma: f64,
+    /// How many of the largest probabilities `gen` looks at.
+    pub gen_m: usize,
+    /// Seed of every random subset.
+    pub seed: u64,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            methods: Method::ALL.to_vec(),
+            temperature: 1.0,
+            vim_dim: Dimension::Rule,
+            neco_dim: Dimension::Rule,
+            knn_k: 50,
+            knn_bank: 50_000,
+            react_percentile: 90.0,
+            gen_gamma: 0.1,
+            gen_m: 100,
+            seed: 0,
+        }
+    }
+}
+
+impl Options {
+    /// Checks that every constant makes sense.
+    ///
+    /// # Errors
+    /// No score, a temperature or γ that is not positive, k or M of zero, a percentile outside 0..100.
+    pub fn check(&self) -> Result<()> {
+        let positive = |value: f64| value > 0.0 && value.is_finite();
+        if self.methods.is_empty() {
+            return Err(Error::usage("no score asked for; name some, or `all`"));
+        }
+        if !positive(self.temperature) {
+            return Err(Error::usage(format!("a temperature is positive, not {}", self.temperature)));
+        }
+        if !positive(self.gen_gamma) {
+            return Err(Error::usage(format!("GEN's γ is positive, not {}", self.gen_gamma)));
+        }
+        if self.knn_k == 0 || self.gen_m == 0 || self.knn_bank == 0 {
+            return Err(Error::usage("knn's k and bank and GEN's M are at least 1"));
+        }
+        if !(0.0..=100.0).contains(&self.react_percentile) {
+            let found = self.react_percentile;
+            return Err(Error::usage(format!("ReAct's percentile lies between 0 and 100, not at {found}")));
+        }
+        Ok(())
+    }
+
+    /// Whether any of these scores is wanted.
+    pub(super) fn wants(&self, methods: &[Method]) -> bool {
+        methods.iter().any(|method| self.methods.contains(method))
+    }
+}
