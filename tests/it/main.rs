@@ -8,6 +8,7 @@ mod data_readers;
 mod golden;
 mod gradients;
 mod metrics;
+mod ood_scores;
 mod ops;
 mod ops_passes;
 mod parity;
