@@ -10,6 +10,7 @@ use crate::error::Result;
 mod collapse;
 mod completions;
 mod compute;
+mod ood;
 mod progress;
 mod stop;
 mod train;
@@ -44,6 +45,8 @@ enum Verb {
     Train(Box<train::Arguments>),
     /// Measure neural collapse, NC1 to NC5, of one or many checkpoints
     Collapse(collapse::Arguments),
+    /// Fit, score and evaluate OOD detectors from feature caches
+    Ood(Box<ood::Arguments>),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -78,6 +81,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
     match cli.verb {
         Verb::Train(arguments) => train::run(&arguments, common, own),
         Verb::Collapse(arguments) => collapse::run(&arguments, common),
+        Verb::Ood(arguments) => ood::run(&arguments, common),
         Verb::Completions(arguments) => completions::run(&arguments),
     }
 }

@@ -9,9 +9,12 @@ pub mod metrics;
 mod neighbours;
 mod order_statistic;
 mod rows;
+mod run;
+mod sanity;
 mod saved;
 mod subspace;
 pub mod table;
 
 pub use detectors::{Detectors, Scores};
 pub use method::{Dimension, Method, Options};
+pub use run::{OodInput, Orientation, Outcome, RunOptions, run};

@@ -1,0 +1,142 @@
+//! `residua ood`: fit, score and evaluate from feature caches.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use super::Common;
+use crate::error::{Error, Result};
+use crate::features::{FeatureSet, Head};
+use crate::ood::table::Group;
+use crate::ood::{Dimension, Method, OodInput, Options, Orientation, RunOptions};
+
+/// Flags of `ood`.
+#[derive(Debug, Clone, Args)]
+pub struct Arguments {
+    /// Features of the ID training set: a cache folder or an .npz with features, logits, labels
+    #[arg(long, value_name = "CACHE")]
+    train: PathBuf,
+    /// Features of the ID test set
+    #[arg(long, value_name = "CACHE")]
+    id: PathBuf,
+    /// Features of an OOD set; `near:` or `far:` puts it into a group. May be repeated
+    #[arg(long, value_name = "[near:|far:]NAME=CACHE", required = true)]
+    ood: Vec<String>,
+    /// The last layer: an .npz with W (classes, features) and b (classes)
+    #[arg(long, value_name = "FILE")]
+    head: PathBuf,
+    /// Scores, separated by commas, or `all`
+    #[arg(long, default_value = "all", value_name = "LIST")]
+    methods: String,
+    /// Folder for fit.safetensors, scores/, metrics.json and metrics.csv
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Temperature of msp, energy and react
+    #[arg(long, default_value_t = 1.0, value_name = "T")]
+    temperature: f64,
+    /// Principal directions ViM removes: a number, a share of the variance (0.9), or the paper's rule
+    #[arg(long, default_value = "paper", value_name = "N|SHARE|paper")]
+    vim_dim: String,
+    /// Dimension of NECO's subspace: a number, a share of the variance, or `rule` (classes - 1)
+    #[arg(long, default_value = "rule", value_name = "N|SHARE|rule")]
+    neco_dim: String,
+    /// Which neighbour knn measures the distance to
+    #[arg(long, default_value_t = 50, value_name = "K")]
+    knn_k: usize,
+    /// Training samples knn compares with at most
+    #[arg(long, default_value_t = 50_000, value_name = "N")]
+    knn_bank: usize,
+    /// Percentile of the training features at which react clips
+    #[arg(long, default_value_t = 90.0, value_name = "PERCENT")]
+    react_percentile: f64,
+    /// Exponent of gen
+    #[arg(long, default_value_t = 0.1, value_name = "GAMMA")]
+    gen_gamma: f64,
+    /// Largest probabilities gen looks at
+    #[arg(long, default_value_t = 100, value_name = "M")]
+    gen_m: usize,
+    /// Which way the scores in the files point: larger is in-distribution, or larger is novel
+    #[arg(long, value_enum, default_value_t = Points::Confidence)]
+    orientation: Points,
+    /// Replicates for 95 % bootstrap intervals; 0 for none
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    bootstrap: u32,
+    /// Compare as many ID as OOD samples: a random subset of the larger side
+    #[arg(long)]
+    balance: bool,
+    /// Seed of random subsets and resamples
+    #[arg(long, default_value_t = 0, value_name = "S")]
+    seed: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Points {
+    Confidence,
+    Novelty,
+}
+
+/// Runs the verb.
+pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    let options = options(arguments)?;
+    let named: Vec<(Option<Group>, &str, PathBuf)> =
+        arguments.ood.iter().map(|text| parse_ood(text)).collect::<Result<_>>()?;
+    let head = Head::open(&arguments.head)?;
+    let train = FeatureSet::open(&arguments.train)?;
+    let id = FeatureSet::open(&arguments.id)?;
+    let ood = named
+        .into_iter()
+        .map(|(group, name, path)| {
+            Ok(OodInput { name: name.to_string(), group, set: FeatureSet::open(&path)? })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let outcome = crate::ood::run(&train, &id, &ood, &head, &options, &arguments.out)?;
+    if common.json {
+        let text =
+            serde_json::to_string_pretty(&outcome.evaluation).map_err(|e| Error::invalid(e.to_string()))?;
+        super::print(&(text + "\n"));
+    } else {
+        super::print(&outcome.evaluation.summary());
+    }
+    Ok(())
+}
+
+fn options(arguments: &Arguments) -> Result<RunOptions> {
+    let scores = Options {
+        methods: Method::parse_list(&arguments.methods)?,
+        temperature: arguments.temperature,
+        vim_dim: arguments.vim_dim.parse::<Dimension>()?,
+        neco_dim: arguments.neco_dim.parse::<Dimension>()?,
+        knn_k: arguments.knn_k,
+        knn_bank: arguments.knn_bank,
+        react_percentile: arguments.react_percentile,
+        gen_gamma: arguments.gen_gamma,
+        gen_m: arguments.gen_m,
+        seed: arguments.seed,
+    };
+    scores.check()?;
+    if arguments.bootstrap == 1 {
+        return Err(Error::usage("an interval needs at least 2 bootstrap replicates"));
+    }
+    let orientation = match arguments.orientation {
+        Points::Confidence => Orientation::Confidence,
+        Points::Novelty => Orientation::Novelty,
+    };
+    Ok(RunOptions { scores, orientation, bootstrap: arguments.bootstrap, balance: arguments.balance })
+}
+
+/// `[near:|far:]NAME=CACHE`; a cache's path may hold further `=` and `:`.
+fn parse_ood(text: &str) -> Result<(Option<Group>, &str, PathBuf)> {
+    let (name, path) = text
+        .split_once('=')
+        .ok_or_else(|| Error::usage(format!("--ood {text}: write NAME=CACHE, for instance svhn=svhn.npz")))?;
+    let (group, name) = match name.split_once(':') {
+        Some(("near", name)) => (Some(Group::Near), name),
+        Some(("far", name)) => (Some(Group::Far), name),
+        Some((other, _)) => {
+            return Err(Error::usage(format!("--ood {text}: the group is `near` or `far`, not `{other}`")));
+        }
+        None => (None, name),
+    };
+    OodInput::check_name(name)?;
+    Ok((group, name, PathBuf::from(path)))
+}

@@ -1,0 +1,120 @@
+//! Checks that need no OOD data; a result that fails them is not worth reading.
+
+use super::detectors::{Detectors, Scores};
+use super::metrics::OodMetrics;
+use super::neighbours::random_subset;
+use super::table::Sanity;
+use crate::error::Result;
+use crate::features::FeatureSet;
+use crate::rng::{Purpose, Stream};
+
+/// Training samples whose scores are compared with those of the ID test set: enough for an AUROC within a percent.
+const TRAINING_SAMPLES: usize = 10_000;
+/// A training set that stands out more than this from the ID test set asks for a word of warning.
+const SUSPICIOUS_AUROC: f64 = 0.8;
+/// A share of equal scores above this makes thresholds jump.
+const SUSPICIOUS_TIES: f64 = 0.1;
+/// Standard deviations by which two halves of one set may differ before something is wrong.
+const SUSPICIOUS_DEVIATIONS: f64 = 5.0;
+
+/// Runs all checks on fitted detectors and the scores of the ID test set.
+///
+/// # Errors
+/// The training set cannot be scored.
+pub(super) fn check(detectors: &Detectors, train: &FeatureSet, id_scores: &Scores) -> Result<Sanity> {
+    let sample = random_subset(train.len(), TRAINING_SAMPLES, detectors.seed());
+    let train_scores = detectors.score_samples(train, &sample)?;
+    let mut sanity = Sanity { warnings: detectors.warnings().to_vec(), ..Sanity::default() };
+    for (method, id) in id_scores {
+        let leak = OodMetrics::evaluate(&train_scores[method], id)?.auroc;
+        if leak > SUSPICIOUS_AUROC {
+            sanity.warnings.push(format!(
+                "{method} tells ID training from ID test samples (AUROC {leak:.3}): it has memorised the training set, \
+                 or the two were not extracted alike"
+            ));
+        }
+        sanity.train_versus_test_auroc.insert(method.clone(), leak);
+        if let Some((null, deviation)) = half_versus_half(id, detectors.seed())? {
+            if (null - 0.5).abs() > SUSPICIOUS_DEVIATIONS * deviation {
+                sanity.warnings.push(format!(
+                    "{method}: two random halves of the ID test set differ (AUROC {null:.3}); the evaluation is broken"
+                ));
+            }
+            sanity.half_versus_half_auroc.insert(method.clone(), null);
+        }
+        let ties = tied_share(id);
+        if ties > SUSPICIOUS_TIES {
+            sanity.warnings.push(format!(
+                "{method}: {:.1} % of the ID scores equal another one; the score saturates",
+                100.0 * ties
+            ));
+        }
+        sanity.tied_share.insert(method.clone(), ties);
+    }
+    note_conditions(detectors, &mut sanity.warnings);
+    Ok(sanity)
+}
+
+/// AUROC of a random half against the other, and its standard deviation if nothing is wrong (Mann and Whitney).
+fn half_versus_half(scores: &[f64], seed: u64) -> Result<Option<(f64, f64)>> {
+    let half = scores.len() / 2;
+    if half == 0 {
+        return Ok(None);
+    }
+    let order = Stream::for_purpose(seed, Purpose::Subset, &[1]).permutation(scores.len());
+    let pick = |part: &[u32]| part.iter().map(|&index| scores[index as usize]).collect::<Vec<f64>>();
+    let (a, b) = (pick(&order[..half]), pick(&order[half..]));
+    let (m, n) = (a.len() as f64, b.len() as f64);
+    Ok(Some((OodMetrics::evaluate(&a, &b)?.auroc, ((m + n + 1.0) / (12.0 * m * n)).sqrt())))
+}
+
+/// Share of values that equal another value.
+fn tied_share(scores: &[f64]) -> f64 {
+    let mut sorted = scores.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let runs = sorted.chunk_by(|a, b| a == b).map(<[f64]>::len);
+    let tied: usize = runs.filter(|&length| length > 1).sum();
+    tied as f64 / scores.len().max(1) as f64
+}
+
+/// Says where a covariance does not have full rank.
+fn note_conditions(detectors: &Detectors, warnings: &mut Vec<String>) {
+    let dimension = detectors.head().dimension();
+    for (method, fit) in detectors.fits() {
+        match fit.rank {
+            Some(rank) if rank < dimension && (method == "mahalanobis" || method == "rmds") => {
+                warnings.push(format!(
+                    "{method}: the covariance has rank {rank} of {dimension}; directions in which the training \
+                     features do not vary are ignored"
+                ));
+            }
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_are_counted_by_sample() {
+        assert_eq!(tied_share(&[1.0, 2.0, 2.0, 3.0]), 0.5);
+        assert_eq!(tied_share(&[1.0, 1.0, 1.0]), 1.0);
+        assert_eq!(tied_share(&[0.0, 1.0]), 0.0);
+        assert_eq!(tied_share(&[]), 0.0);
+    }
+
+    #[test]
+    fn halves_of_one_set_cannot_be_told_apart_and_the_spread_is_the_known_one() {
+        let stream = Stream::new(1, &[]);
+        let (mut squares, runs) = (0.0, 60);
+        for run in 0..runs {
+            let scores: Vec<f64> = (0..400).map(|i| stream.normal(run * 400 + i)).collect();
+            let (auroc, deviation) = half_versus_half(&scores, run).unwrap().unwrap();
+            squares += ((auroc - 0.5) / deviation).powi(2) / runs as f64;
+        }
+        assert!((0.5..1.7).contains(&squares), "{squares}");
+        assert!(half_versus_half(&[1.0], 0).unwrap().is_none());
+    }
+}
