@@ -9,6 +9,7 @@ mod golden;
 mod gradients;
 mod metrics;
 mod ood_scores;
+mod ood_verb;
 mod ops;
 mod ops_passes;
 mod parity;
