@@ -20,6 +20,7 @@ mod bytes;
 mod cifar;
 mod cifar_pickle;
 mod decode;
+pub mod demo;
 mod idx;
 mod image_files;
 mod loader;

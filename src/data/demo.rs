@@ -1,0 +1,193 @@
+//! The images inside the binary, for `residua demo`: eight classes of Fashion-MNIST to train and test on, its other
+//! two as near OOD, handwritten digits as far OOD. What they are and under which licences: `data/demo/README.md`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use flate2::read::GzDecoder;
+
+use super::bytes::{big_endian_u32, expect_end, inflate_exactly};
+use super::{Dataset, InMemory, RgbImage, SharedDataset, UNKNOWN_LABEL, resize};
+use crate::error::{Error, Position, Result};
+
+/// Pixels on a side of every image, as Fashion-MNIST's own.
+pub const SIDE: u32 = 28;
+
+/// Fashion-MNIST's label and name of each seen class, by the label used here.
+const SEEN: [(u8, &str); 8] = [
+    (0, "T-shirt/top"),
+    (1, "trouser"),
+    (2, "pullover"),
+    (3, "dress"),
+    (4, "coat"),
+    (5, "sandal"),
+    (8, "bag"),
+    (9, "ankle boot"),
+];
+
+/// A gzipped idx file inside the binary.
+struct Embedded {
+    name: &'static str,
+    bytes: &'static [u8],
+}
+
+macro_rules! embedded {
+    ($name:literal) => {
+        Embedded { name: $name, bytes: include_bytes!(concat!("../../data/demo/", $name)) }
+    };
+}
+
+/// 6,000 training images of the eight seen classes, 750 of each.
+///
+/// # Errors
+/// The binary is damaged.
+pub fn train() -> Result<SharedDataset> {
+    labelled(&embedded!("train-images.gz"), &embedded!("train-labels.gz"))
+}
+
+/// 2,000 test images of the seen classes, 250 of each.
+///
+/// # Errors
+/// The binary is damaged.
+pub fn test() -> Result<SharedDataset> {
+    labelled(&embedded!("test-images.gz"), &embedded!("test-labels.gz"))
+}
+
+/// Near OOD: 1,000 test images of the two classes that the training never sees, shirts and sneakers; no labels.
+///
+/// # Errors
+/// The binary is damaged.
+pub fn near() -> Result<SharedDataset> {
+    unlabelled(&embedded!("near-images.gz"))
+}
+
+/// Far OOD: 1,797 handwritten digits, enlarged from 8 x 8 pixels; no labels.
+///
+/// # Errors
+/// The binary is damaged.
+pub fn far() -> Result<SharedDataset> {
+    unlabelled(&embedded!("far-images.gz"))
+}
+
+fn labelled(images: &Embedded, labels: &Embedded) -> Result<SharedDataset> {
+    let (_, stored) = labels.read(1)?;
+    let label =
+        |stored: &u8| SEEN.iter().position(|(original, _)| original == stored).map(|index| index as i64);
+    let labels: Option<Vec<i64>> = stored.iter().map(label).collect();
+    let labels = labels.ok_or_else(|| images.damaged("labels of seen classes", "another label"))?;
+    let names = SEEN.iter().map(|(_, name)| (*name).to_string()).collect();
+    images.data_set(labels, names)
+}
+
+fn unlabelled(images: &Embedded) -> Result<SharedDataset> {
+    let (extents, _) = images.read(3)?;
+    images.data_set(vec![UNKNOWN_LABEL; extents[0]], Vec::new())
+}
+
+impl Embedded {
+    /// Grey images as RGB of [`SIDE`] x [`SIDE`] pixels.
+    fn data_set(&self, labels: Vec<i64>, class_names: Vec<String>) -> Result<SharedDataset> {
+        let (extents, grey) = self.read(3)?;
+        let (height, width) = (extents[1] as u32, extents[2] as u32);
+        let stored = InMemory::from_grey(width, height, &grey, labels, class_names)?;
+        if (width, height) == (SIDE, SIDE) {
+            return Ok(Arc::new(stored));
+        }
+        let mut pixels = Vec::with_capacity(stored.len() * 3 * (SIDE * SIDE) as usize);
+        for index in 0..stored.len() {
+            let image: RgbImage = resize(&stored.image(index)?, SIDE, SIDE)?;
+            pixels.extend_from_slice(&image.pixels);
+        }
+        let labels = (0..stored.len()).map(|index| stored.label(index)).collect();
+        Ok(Arc::new(InMemory::new(SIDE, SIDE, pixels, labels, stored.class_names().to_vec())?))
+    }
+
+    /// Extents and bytes of an idx file of `dimensions` dimensions.
+    fn read(&self, dimensions: usize) -> Result<(Vec<usize>, Vec<u8>)> {
+        let path = Path::new(self.name);
+        let (mut reader, compressed) = (GzDecoder::new(self.bytes), self.bytes.len() as u64);
+        let header = 4 + 4 * dimensions;
+        let mut bytes = Vec::new();
+        inflate_exactly(path, &mut reader, compressed, header as u64, &mut bytes)?;
+        if bytes[..4] != [0, 0, 8, dimensions as u8] {
+            return Err(self.damaged("an idx file of bytes", "another header"));
+        }
+        let extents: Vec<usize> = (0..dimensions)
+            .filter_map(|index| big_endian_u32(&bytes, 4 + 4 * index))
+            .map(|e| e as usize)
+            .collect();
+        let size = extents.iter().try_fold(1u64, |size, extent| size.checked_mul(*extent as u64));
+        let size =
+            size.ok_or_else(|| self.damaged("a size a computer can hold", "a product beyond 64 bits"))?;
+        inflate_exactly(path, &mut reader, compressed, size, &mut bytes)?;
+        expect_end(path, &mut reader, header as u64 + size)?;
+        bytes.drain(..header);
+        Ok((extents, bytes))
+    }
+
+    fn damaged(&self, expected: &str, found: &str) -> Error {
+        Error::malformed(self.name, Position::File, expected, format!("{found}: the binary is damaged"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seen_classes_are_balanced_and_named() {
+        for (set, of_each) in [(train().unwrap(), 750), (test().unwrap(), 250)] {
+            assert_eq!((set.len(), set.class_names().len()), (8 * of_each, 8));
+            for class in 0..8 {
+                let count = (0..set.len()).filter(|index| set.label(*index) == class).count();
+                assert_eq!(count, of_each, "{}", set.class_names()[class as usize]);
+            }
+        }
+    }
+
+    #[test]
+    fn every_image_has_one_size_and_none_is_blank() {
+        let sets = [(train(), 6000), (test(), 2000), (near(), 1000), (far(), 1797)];
+        for (set, count) in sets {
+            let set = set.unwrap();
+            assert_eq!(set.len(), count);
+            for index in (0..count).step_by(7) {
+                let image = set.image(index).unwrap();
+                assert_eq!((image.width, image.height, image.pixels.len()), (SIDE, SIDE, 3 * 784));
+                let (darkest, brightest) =
+                    (image.pixels.iter().min().unwrap(), image.pixels.iter().max().unwrap());
+                assert!(brightest - darkest > 40, "image {index} of {count} is all but uniform");
+            }
+        }
+    }
+
+    #[test]
+    fn ood_images_carry_no_label() {
+        for set in [near().unwrap(), far().unwrap()] {
+            assert!(set.class_names().is_empty());
+            assert!((0..set.len()).all(|index| set.label(index) == UNKNOWN_LABEL));
+        }
+    }
+
+    #[test]
+    fn no_test_image_is_a_training_image() {
+        let train = train().unwrap();
+        let seen: std::collections::HashSet<Vec<u8>> =
+            (0..train.len()).map(|index| train.image(index).unwrap().pixels).collect();
+        for set in [test().unwrap(), near().unwrap()] {
+            let twice =
+                (0..set.len()).filter(|index| seen.contains(&set.image(*index).unwrap().pixels)).count();
+            assert_eq!(twice, 0);
+        }
+    }
+
+    #[test]
+    fn the_first_training_image_is_the_one_of_the_original_file() {
+        // Fashion-MNIST's first training image is an ankle boot; its 4th row from the top begins with 12 zeros and 1.
+        let set = train().unwrap();
+        assert_eq!(set.class_names()[set.label(0) as usize], "ankle boot");
+        let image = set.image(0).unwrap();
+        let row: Vec<u8> = image.pixels[3 * 28 * 3..][..13 * 3].iter().step_by(3).copied().collect();
+        assert_eq!(row, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    }
+}
