@@ -12,6 +12,7 @@ mod completions;
 mod compute;
 mod ood;
 mod progress;
+mod report;
 mod stop;
 mod train;
 
@@ -49,6 +50,8 @@ enum Verb {
     Ood(Box<ood::Arguments>),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
+    /// (Re)build the self-contained HTML page and the figures of a run folder
+    Report(report::Arguments),
 }
 
 /// Runs the command line and returns the process exit code: 0 done, 1 failed, 2 wrong use.
@@ -83,6 +86,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Collapse(arguments) => collapse::run(&arguments, common),
         Verb::Ood(arguments) => ood::run(&arguments, common),
         Verb::Completions(arguments) => completions::run(&arguments),
+        Verb::Report(arguments) => report::run(&arguments, common),
     }
 }
 

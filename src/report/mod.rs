@@ -1,3 +1,157 @@
 //! What a run looks like: figures, and one page that holds them all.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `plots` | figures as SVG and PNG |
+//! | `run` | what a run folder holds, read with bounds |
+//! | `summary` | the key figures, in words |
+//! | `sections` | the parts of the page: tables and figures |
+//! | `page.html`, `page.css`, `page.js` | the template; text from files is escaped by the template engine |
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use minijinja::{Environment, Value, context};
+
+use crate::error::{Error, Result, printable};
+use crate::files;
 
 pub mod plots;
+mod run;
+mod sections;
+mod summary;
+
+use plots::{Figure, theme};
+use run::Run;
+
+/// Pixels per CSS pixel of PNG figures: sharp on paper and on dense screens.
+const PNG_SCALE: f32 = 2.0;
+
+/// What to write beside the page.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// Also write every figure as PNG.
+    pub png: bool,
+}
+
+/// Writes `report.html` and `plots/*.svg` into a run folder, from whatever parts of a run it holds. Returns the path
+/// of the page, which is one file that needs no network.
+///
+/// # Errors
+/// The folder holds nothing to report, a file in it is damaged (the message names it), or a result cannot be written;
+/// an older page is then untouched.
+pub fn build(run: &Path) -> Result<PathBuf> {
+    build_with(run, Options::default())
+}
+
+/// [`build`] with options.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with(folder: &Path, options: Options) -> Result<PathBuf> {
+    let run = Run::read(folder)?;
+    let mut plots = Plots { folder: folder.join("plots"), options, names: BTreeSet::new() };
+    let ood = sections::ood(&run, &mut plots)?;
+    let training = sections::training(&run, &mut plots)?;
+    let collapse = sections::collapse(&run, &mut plots)?;
+    let page = context! {
+        name => shown(&run_name(folder)),
+        version => env!("CARGO_PKG_VERSION"),
+        facts => summary::facts(&run),
+        cards => summary::cards(&run),
+        sentences => summary::sentences(&run),
+        warnings => ood.warnings,
+        ood => ood.section,
+        training => training,
+        collapse => collapse,
+        recipe => run.recipe.as_ref().map(|recipe| shown_lines(&recipe.text)),
+        style => Value::from_safe_string(include_str!("page.css").to_string()),
+        dark_figures => Value::from_safe_string(theme::dark_rules("svg.figure ")),
+        script => Value::from_safe_string(include_str!("page.js").to_string()),
+    };
+    let html = render(page)?;
+    let path = folder.join("report.html");
+    files::write_atomically(&path, |out| out.write_all(html.as_bytes()))?;
+    Ok(path)
+}
+
+fn render(page: Value) -> Result<String> {
+    let failed = |error: minijinja::Error| Error::invalid(format!("the report's template failed: {error:#}"));
+    let mut environment = Environment::new();
+    environment.add_template("page.html", include_str!("page.html")).map_err(failed)?;
+    environment.get_template("page.html").and_then(|template| template.render(page)).map_err(failed)
+}
+
+/// The `plots` folder of a run: writes figures under names that never collide.
+struct Plots {
+    folder: PathBuf,
+    options: Options,
+    names: BTreeSet<String>,
+}
+
+impl Plots {
+    /// Writes a figure as `NAME.svg` (and `.png`) and returns it for the page.
+    fn write(&mut self, name: &str, figure: &Figure) -> Result<Value> {
+        let name = self.unique(name);
+        let svg = figure.standalone();
+        files::write_atomically(&self.folder.join(format!("{name}.svg")), |out| {
+            out.write_all(svg.as_bytes())
+        })?;
+        if self.options.png {
+            let png = figure.png(PNG_SCALE)?;
+            files::write_atomically(&self.folder.join(format!("{name}.png")), |out| out.write_all(&png))?;
+        }
+        Ok(embedded(figure))
+    }
+
+    /// A file name on every system; two names that would become one are numbered.
+    fn unique(&mut self, name: &str) -> String {
+        const LONGEST: usize = 100;
+        let safe = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+        let stem: String = name.chars().map(safe).take(LONGEST).collect();
+        let mut candidate = stem.clone();
+        let mut number = 2;
+        // Case-insensitive file systems would take `A` and `a` for one file.
+        while !self.names.insert(candidate.to_lowercase()) {
+            candidate = format!("{stem}_{number}");
+            number += 1;
+        }
+        candidate
+    }
+}
+
+/// A figure for the inside of the page.
+fn embedded(figure: &Figure) -> Value {
+    Value::from_safe_string(figure.inline())
+}
+
+fn run_name(folder: &Path) -> String {
+    let name = |path: &Path| path.file_name().map(|name| name.to_string_lossy().into_owned());
+    name(folder).or_else(|| name(&folder.canonicalize().ok()?)).unwrap_or_else(|| "run".to_string())
+}
+
+/// One line from a file, for the page: no control or direction-changing characters, at most 120 long.
+fn shown(text: &str) -> String {
+    const LONGEST: usize = 120;
+    let text = printable(text).replace('\n', " ");
+    match text.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text,
+    }
+}
+
+/// A text file for the page, line by line.
+fn shown_lines(text: &str) -> String {
+    const MOST: usize = 500;
+    let mut lines: Vec<String> = text.lines().take(MOST).map(printable).collect();
+    if text.lines().nth(MOST).is_some() {
+        lines.push("…".to_string());
+    }
+    lines.join("\n")
+}
+
+/// A fraction as percent with one digit.
+fn percent(share: f64) -> String {
+    format!("{:.1} %", 100.0 * share)
+}

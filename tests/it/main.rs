@@ -15,3 +15,4 @@ mod ops_passes;
 mod parity;
 mod reference;
 mod synthetic;
+mod report;

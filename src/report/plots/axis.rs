@@ -127,7 +127,7 @@ impl ValueFormatter<f64> for Axis {
 }
 
 /// A number in at most about six characters, for the side of an axis.
-pub(super) fn short(value: f64) -> String {
+pub fn short(value: f64) -> String {
     let size = value.abs();
     let text = if size != 0.0 && !(1e-3..1e5).contains(&size) {
         let power = (size.log10() + 1e-9).floor();
@@ -140,6 +140,15 @@ pub(super) fn short(value: f64) -> String {
         trimmed(format!("{value:.4}"))
     };
     text.replace('-', "−")
+}
+
+/// A value rounded to three significant digits.
+pub fn three_digits(value: f64) -> f64 {
+    if value == 0.0 || !value.is_finite() {
+        return value;
+    }
+    let unit = 10f64.powf(value.abs().log10().floor() - 2.0);
+    if unit > 0.0 { (value / unit).round() * unit } else { value }
 }
 
 fn trimmed(text: String) -> String {

@@ -1,6 +1,6 @@
 //! Neural collapse: the measures over checkpoints, and the geometry of the class means.
 
-use super::axis::Axis;
+use super::axis::{Axis, short, three_digits};
 use super::panel::{Cells, Mark, Panel, thinned};
 use super::theme::Role;
 
@@ -91,7 +91,7 @@ fn measure_panel(
         let dots = points.len() <= 60;
         panel = panel
             .mark(Mark::Line { color, points: thinned(&points, 400), dots })
-            .named(color, format!("{name}, at the end {}", super::axis::short(three_digits(last))));
+            .named(color, format!("{name}, at the end {}", short(three_digits(last))));
     }
     Some(panel)
 }
@@ -110,7 +110,7 @@ pub fn cosine_heat_map(cosines: &[f64], classes: usize) -> Panel {
         .map(|cell| diverging(block_mean(cosines, classes, size, cell / size, cell % size) / reach))
         .collect();
     let scale = (-12..=12).map(|step| diverging(f64::from(step) / 12.0)).collect();
-    let end = super::axis::short(three_digits(reach));
+    let end = short(three_digits(reach));
     let mut panel = Panel::new(
         "NC2: cosines between class means",
         Axis::linear("class", [0.0, classes as f64], 5),
@@ -151,7 +151,7 @@ pub fn angle_histogram(cosines: &[f64], classes: usize) -> Option<Panel> {
             .mark(Mark::Area { color: Role::Blue, outline })
             .mark(Mark::Dashed { color: Role::Red, points: vec![(ideal, 0.0), (ideal, top)] })
             .named(Role::Blue, "pairs of different classes")
-            .named(Role::Red, format!("ideal −1/(C−1) = {}", super::axis::short(three_digits(ideal)))),
+            .named(Role::Red, format!("ideal −1/(C−1) = {}", short(three_digits(ideal)))),
     )
 }
 
@@ -190,12 +190,4 @@ fn diverging(value: f64) -> u32 {
         let mixed = MIDDLE[channel] + (end[channel] - MIDDLE[channel]) * share.abs();
         (rgb << 8) | mixed.round() as u32
     })
-}
-
-fn three_digits(value: f64) -> f64 {
-    if value == 0.0 || !value.is_finite() {
-        return value;
-    }
-    let unit = 10f64.powf(value.abs().log10().floor() - 2.0);
-    if unit > 0.0 { (value / unit).round() * unit } else { value }
 }

@@ -11,13 +11,13 @@ mod scores;
 pub mod theme;
 mod training;
 
-pub use axis::Axis;
+pub use axis::{Axis, short, three_digits};
 pub use collapse::{CollapseRow, angle_histogram, collapse_panels, cosine_heat_map};
 pub use figure::Figure;
 pub use panel::{Panel, sheet};
 pub use scores::{ScoredPair, comparison_sheet, score_sheet};
 pub use theme::Role;
-pub use training::{TrainingPoint, accuracy_curves, loss_curves};
+pub use training::{TrainingPoint, accuracy_curves, learning_rate_curve, loss_curves};
 
 #[cfg(test)]
 mod tests;

@@ -68,6 +68,11 @@ impl Panel {
         self
     }
 
+    /// The title above the axes.
+    pub fn title(&self) -> &str {
+        &self.title
+    }
+
     /// The panel as a figure of its own.
     ///
     /// # Errors

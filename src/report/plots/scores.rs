@@ -35,6 +35,16 @@ impl<'a> ScoredPair<'a> {
         Ok(ScoredPair { name, id, ood, curves: Curves::new(id, ood)? })
     }
 
+    /// The name of the score.
+    pub fn name(&self) -> &'a str {
+        self.name
+    }
+
+    /// Area under the ROC curve, 0..=1.
+    pub fn auroc(&self) -> f64 {
+        self.curves.id_positive.auroc()
+    }
+
     /// Densities of ID and OOD scores over the same 50 bins. Up to 0.5 % of all scores at either end lie outside the
     /// axis, which then says so; they count in the densities.
     pub fn histogram(&self) -> Panel {

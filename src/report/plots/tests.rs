@@ -19,6 +19,7 @@ fn training_points(epochs: u32) -> Vec<TrainingPoint> {
                 split: split.to_string(),
                 loss: Some(floor + 2.0 * (-4.0 * progress).exp()),
                 accuracy: Some(0.95 - floor / 2.0 - 0.7 * (-5.0 * progress).exp()),
+                learning_rate: Some(0.05 * (1.0 - progress)),
             });
         }
     }
@@ -58,6 +59,7 @@ fn cosines(classes: usize) -> Vec<f64> {
 fn every_panel() -> Vec<Panel> {
     let (id, ood) = (normal_scores(1, 2000, 1.5), normal_scores(2, 900, 0.0));
     let mut panels = vec![accuracy_curves(&training_points(40)), loss_curves(&training_points(40))];
+    panels.extend(learning_rate_curve(&training_points(40)));
     panels.extend(ScoredPair::new("energy", &id, &ood).unwrap().panels());
     panels.extend(collapse_panels(&collapse_rows()));
     panels.push(cosine_heat_map(&cosines(20), 20));
@@ -68,7 +70,7 @@ fn every_panel() -> Vec<Panel> {
 #[test]
 fn every_figure_is_svg_that_renders_and_stays_small() {
     let panels = every_panel();
-    assert_eq!(panels.len(), 13);
+    assert_eq!(panels.len(), 14);
     for panel in panels {
         let figure = panel.figure().unwrap();
         let png = figure.png(1.0).unwrap();
@@ -220,8 +222,13 @@ fn odd_input_still_gives_a_figure() {
         }
     }
     assert!(ScoredPair::new("score", &[f64::NAN], &[0.0]).is_err());
-    let strange =
-        TrainingPoint { epoch: f64::NAN, split: "train".into(), loss: Some(-1.0), accuracy: Some(f64::NAN) };
+    let strange = TrainingPoint {
+        epoch: f64::NAN,
+        split: "train".into(),
+        loss: Some(-1.0),
+        accuracy: Some(f64::NAN),
+        learning_rate: None,
+    };
     for points in [vec![], vec![strange], training_points(1), training_points(5000)] {
         accuracy_curves(&points).figure().unwrap().png(0.5).unwrap();
         loss_curves(&points).figure().unwrap().png(0.5).unwrap();

@@ -15,6 +15,8 @@ pub struct TrainingPoint {
     pub loss: Option<f64>,
     /// Fraction of samples classified correctly.
     pub accuracy: Option<f64>,
+    /// Learning rate of the step.
+    pub learning_rate: Option<f64>,
 }
 
 const SPLITS: [(&str, &str, Role); 3] =
@@ -43,6 +45,20 @@ pub fn loss_curves(points: &[TrainingPoint]) -> Panel {
         |point| point.loss,
         |values| Axis::logarithmic("loss (log scale)", values.iter().copied()),
     )
+}
+
+/// Learning rate over epochs; `None` where none was logged.
+pub fn learning_rate_curve(points: &[TrainingPoint]) -> Option<Panel> {
+    // Evaluations may repeat the rate of the step before them.
+    let points: Vec<TrainingPoint> = points.iter().filter(|point| point.split == "train").cloned().collect();
+    points.iter().any(|point| point.learning_rate.is_some()).then(|| {
+        curves(
+            "Learning rate",
+            &points,
+            |point| point.learning_rate,
+            |values| Axis::from_zero("learning rate", values.iter().copied(), 5),
+        )
+    })
 }
 
 fn curves(

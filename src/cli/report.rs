@@ -1,0 +1,26 @@
+//! `residua report RUN`.
+
+use std::path::PathBuf;
+
+use super::Common;
+use crate::error::Result;
+use crate::report::{self, Options};
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The folder of a run: recipe.toml, metrics.jsonl, ood/, collapse/, whatever is there
+    run: PathBuf,
+    /// Write every figure as PNG too
+    #[arg(long)]
+    png: bool,
+}
+
+pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    let page = report::build_with(&arguments.run, Options { png: arguments.png })?;
+    if common.json {
+        super::print(&format!("{}\n", serde_json::json!({ "report": page })));
+    } else {
+        super::print(&format!("{}\n", page.display()));
+    }
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! What a run folder holds, read with bounds. Every part is optional; what is there must be sound.
+
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+use super::plots::{CollapseRow, TrainingPoint};
+use crate::error::{Error, Position, Result};
+use crate::features::{Element, Matrix, NpyArray, Npz};
+use crate::files;
+use crate::ood::table::Evaluation;
+
+/// A recipe is a page of text.
+const LARGEST_RECIPE: u64 = 1 << 20;
+/// A line a step for a million steps is about 150 MB.
+const LARGEST_LOG: u64 = 256 << 20;
+/// One row of numbers a checkpoint.
+const LARGEST_COLLAPSE: u64 = 64 << 20;
+/// The longest line of a log or name that makes sense.
+const LONGEST_NAME: usize = 200;
+
+/// The parts of a run folder that a report shows.
+pub(super) struct Run {
+    pub(super) folder: PathBuf,
+    pub(super) recipe: Option<Recipe>,
+    pub(super) training: Vec<TrainingPoint>,
+    pub(super) evaluation: Option<Evaluation>,
+    pub(super) collapse: Vec<CheckpointRow>,
+    pub(super) cosines: Option<Cosines>,
+}
+
+/// The resolved recipe: its text, and the keys that a headline names.
+pub(super) struct Recipe {
+    pub(super) text: String,
+    pub(super) table: toml::Table,
+}
+
+/// Cosines between the centred class means of the last checkpoint.
+pub(super) struct Cosines {
+    pub(super) classes: usize,
+    /// `classes` x `classes`, row-major.
+    pub(super) values: Vec<f64>,
+}
+
+/// One line of `collapse.json`.
+#[derive(Debug, Clone, Deserialize)]
+pub(super) struct CheckpointRow {
+    #[serde(default)]
+    pub(super) checkpoint: String,
+    pub(super) epoch: Option<f64>,
+    nc1: Option<f64>,
+    nc2_equinorm: Option<f64>,
+    nc2_equiangular: Option<f64>,
+    nc3: Option<f64>,
+    nc4: Option<f64>,
+    nc5: Option<f64>,
+}
+
+impl CheckpointRow {
+    /// For drawing; a checkpoint without an epoch stands at its place in the list, from 1.
+    pub(super) fn curves(&self, index: usize) -> CollapseRow {
+        CollapseRow {
+            epoch: self.epoch.unwrap_or(index as f64 + 1.0),
+            nc1: self.nc1,
+            nc2_equinorm: self.nc2_equinorm,
+            nc2_equiangular: self.nc2_equiangular,
+            nc3: self.nc3,
+            nc4: self.nc4,
+            nc5: self.nc5,
+        }
+    }
+
+    /// NC1, NC2 (equinorm, equiangular), NC3, NC4, NC5.
+    pub(super) fn measures(&self) -> [Option<f64>; 6] {
+        [self.nc1, self.nc2_equinorm, self.nc2_equiangular, self.nc3, self.nc4, self.nc5]
+    }
+}
+
+#[derive(Deserialize)]
+struct CollapseFile {
+    checkpoints: Vec<CheckpointRow>,
+}
+
+/// One line of `metrics.jsonl`; keys it does not know are another version's business.
+#[derive(Deserialize)]
+struct LogLine {
+    step: Option<f64>,
+    epoch: Option<f64>,
+    split: String,
+    loss: Option<f64>,
+    accuracy: Option<f64>,
+    lr: Option<f64>,
+}
+
+impl Run {
+    /// Reads everything but the scores, which are read one by one when they are drawn.
+    ///
+    /// # Errors
+    /// The folder is missing or holds nothing to report; or a file in it is damaged, and the message names it.
+    pub(super) fn read(folder: &Path) -> Result<Run> {
+        if !folder.is_dir() {
+            return Err(Error::invalid(format!(
+                "{} is not a folder; give the folder that `residua run` or `residua train --out` wrote",
+                folder.display()
+            )));
+        }
+        let run = Run {
+            folder: folder.to_path_buf(),
+            recipe: optional(&folder.join("recipe.toml"), read_recipe)?,
+            training: optional(&folder.join("metrics.jsonl"), read_log)?.unwrap_or_default(),
+            evaluation: optional(&folder.join("ood/metrics.json"), Evaluation::read_json)?,
+            collapse: optional(&folder.join("collapse/collapse.json"), read_collapse)?.unwrap_or_default(),
+            cosines: optional(&folder.join("collapse/cosines.npy"), read_cosines)?,
+        };
+        let empty = run.training.is_empty() && run.evaluation.is_none() && run.collapse.is_empty();
+        if empty && run.recipe.is_none() && run.cosines.is_none() {
+            return Err(Error::invalid(format!(
+                "{} holds nothing to report: neither recipe.toml, metrics.jsonl, ood/metrics.json nor \
+                 collapse/collapse.json; is it the folder of a run?",
+                folder.display()
+            )));
+        }
+        Ok(run)
+    }
+
+    /// The scores of the ID set (`id`) or an OOD set; `None` if the run kept none.
+    ///
+    /// # Errors
+    /// The name is not a plain file name, or the archive is damaged.
+    pub(super) fn scores(&self, dataset: &str) -> Result<Option<Scores>> {
+        let plain = !dataset.is_empty()
+            && dataset.len() <= LONGEST_NAME
+            && !dataset.starts_with('.')
+            && !dataset.contains(['/', '\\', '\0', ':']);
+        if !plain {
+            return Err(Error::malformed(
+                self.folder.join("ood/metrics.json"),
+                Position::Member("ood".to_string()),
+                "data-set names that can be file names",
+                format!("`{dataset}`"),
+            ));
+        }
+        optional(&self.folder.join("ood/scores").join(format!("{dataset}.npz")), |path| {
+            Ok(Scores { archive: Npz::open(path)?, path: path.to_path_buf() })
+        })
+    }
+}
+
+/// The scores of one data set: an array a method.
+pub(super) struct Scores {
+    archive: Npz,
+    path: PathBuf,
+}
+
+impl Scores {
+    /// The scores of one method; `None` if it is not there.
+    ///
+    /// # Errors
+    /// The array is damaged, has no dimension of samples only, or holds a number that is not finite.
+    pub(super) fn of(&self, method: &str) -> Result<Option<Vec<f64>>> {
+        let Some(mut array) = self.archive.array(method)? else { return Ok(None) };
+        if array.shape.len() != 1 || !matches!(array.element, Element::F32 | Element::F64) {
+            return Err(Error::malformed(
+                &self.path,
+                Position::Member(method.to_string()),
+                "one floating-point number a sample",
+                format!("an array of shape {:?}", array.shape),
+            ));
+        }
+        array.shape.push(1);
+        let column = Matrix::new(array, &self.path, method)?;
+        let mut values = Vec::new();
+        column.read_f64(0..column.rows(), &mut values);
+        Ok(Some(values))
+    }
+}
+
+/// Reads a file if it is there; a link that leads nowhere is not there.
+fn optional<T>(path: &Path, read: impl FnOnce(&Path) -> Result<T>) -> Result<Option<T>> {
+    if path.exists() { read(path).map(Some) } else { Ok(None) }
+}
+
+fn read_recipe(path: &Path) -> Result<Recipe> {
+    let text = files::read_text(path, LARGEST_RECIPE)?;
+    let table = text.parse::<toml::Table>().map_err(|error| {
+        let line =
+            error.span().map_or(1, |span| 1 + text[..span.start.min(text.len())].matches('\n').count());
+        Error::malformed(path, Position::Line(line as u64), "a recipe in TOML", error.message())
+    })?;
+    Ok(Recipe { text, table })
+}
+
+fn read_log(path: &Path) -> Result<Vec<TrainingPoint>> {
+    let text = files::read_text(path, LARGEST_LOG)?;
+    let mut lines = Vec::new();
+    for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let parsed: LogLine = serde_json::from_str(line).map_err(|error| {
+            Error::malformed(
+                path,
+                Position::Line(index as u64 + 1),
+                "one JSON object a line with epoch, split, loss, accuracy",
+                error.to_string(),
+            )
+        })?;
+        lines.push(parsed);
+    }
+    Ok(training_points(&lines))
+}
+
+/// Lines of one epoch are spread over it by their step, where they have one.
+fn training_points(lines: &[LogLine]) -> Vec<TrainingPoint> {
+    let largest = |pick: fn(&LogLine) -> Option<f64>| lines.iter().filter_map(pick).fold(0.0, f64::max);
+    let (steps, epochs) = (largest(|line| line.step), largest(|line| line.epoch));
+    let per_step = (steps > 0.0 && epochs > 0.0).then(|| epochs / steps);
+    lines
+        .iter()
+        .enumerate()
+        .map(|(index, line)| {
+            let by_step = line.step.zip(per_step).map(|(step, epochs)| step * epochs);
+            TrainingPoint {
+                epoch: by_step.or(line.epoch).or(line.step).unwrap_or(index as f64),
+                split: line.split.clone(),
+                loss: line.loss,
+                accuracy: line.accuracy,
+                learning_rate: line.lr,
+            }
+        })
+        .collect()
+}
+
+fn read_collapse(path: &Path) -> Result<Vec<CheckpointRow>> {
+    let text = files::read_text(path, LARGEST_COLLAPSE)?;
+    let file: CollapseFile = serde_json::from_str(&text).map_err(|error| {
+        Error::malformed(
+            path,
+            Position::Line(error.line() as u64),
+            "neural-collapse measures (`{\"checkpoints\": [{\"checkpoint\", \"epoch\", \"nc1\", …}]}`)",
+            error.to_string(),
+        )
+    })?;
+    Ok(file.checkpoints)
+}
+
+fn read_cosines(path: &Path) -> Result<Cosines> {
+    let bytes = std::sync::Arc::new(files::map(path)?);
+    let matrix = Matrix::new(NpyArray::parse(bytes, 0, path, None)?, path, "cosines")?;
+    if matrix.rows() != matrix.columns() {
+        return Err(Error::malformed(
+            path,
+            Position::File,
+            "a square matrix, class by class",
+            format!("{} rows of {}", matrix.rows(), matrix.columns()),
+        ));
+    }
+    let mut values = Vec::new();
+    matrix.read_f64(0..matrix.rows(), &mut values);
+    Ok(Cosines { classes: matrix.rows(), values })
+}

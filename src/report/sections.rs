@@ -1,0 +1,192 @@
+//! The parts of the page: each from one part of the run folder, or absent.
+
+use minijinja::{Value, context};
+
+use super::plots::{
+    CollapseRow, ScoredPair, accuracy_curves, angle_histogram, collapse_panels, comparison_sheet,
+    cosine_heat_map, learning_rate_curve, loss_curves, score_sheet,
+};
+use super::run::{Run, Scores};
+use super::summary::{best_of_each, number};
+use super::{Plots, embedded, percent, shown};
+use crate::error::{Error, Result};
+use crate::ood::table::{Entry, Evaluation, OodSet};
+
+/// AUROC in `metrics.json` and of the stored scores may differ by rounding only.
+const SAME_AUROC: f64 = 1e-9;
+
+/// The OOD section and what a reader should be warned of.
+pub(super) struct Ood {
+    pub(super) section: Option<Value>,
+    pub(super) warnings: Vec<String>,
+}
+
+/// Table, figures and warnings of the OOD evaluation.
+pub(super) fn ood(run: &Run, plots: &mut Plots) -> Result<Ood> {
+    let Some(evaluation) = &run.evaluation else { return Ok(Ood { section: None, warnings: Vec::new() }) };
+    let mut warnings: Vec<String> = evaluation.sanity.warnings.iter().map(|warning| shown(warning)).collect();
+    let id = run.scores("id")?;
+    let mut sets = Vec::new();
+    for (set, best, _) in best_of_each(evaluation) {
+        let figures = match (&id, run.scores(&set.name)?) {
+            (Some(id), Some(scores)) => {
+                score_figures(evaluation, set, best, id, &scores, plots, &mut warnings)?
+            }
+            _ => None,
+        };
+        sets.push(context! {
+            name => shown(&set.name),
+            group => set.group.map(|group| group.name()),
+            samples => set.samples,
+            best => shown(best),
+            figures => figures,
+        });
+    }
+    let section = context! {
+        rows => table(evaluation),
+        sets => sets,
+        id_samples => evaluation.id.samples,
+        intervals => evaluation.ood.values().flatten().any(|(_, entry)| entry.interval95.is_some()),
+    };
+    Ok(Ood { section: Some(section), warnings })
+}
+
+/// A row for each OOD set and score.
+fn table(evaluation: &Evaluation) -> Vec<Value> {
+    let best = best_of_each(evaluation);
+    let mut rows = Vec::new();
+    for set in &evaluation.datasets {
+        for method in &evaluation.methods {
+            let Some(entry) = evaluation.entry(&set.name, method) else { continue };
+            let is_best = best.iter().any(|(s, m, _)| s.name == set.name && m == method);
+            rows.push(row(set, method, entry, is_best));
+        }
+    }
+    rows
+}
+
+fn row(set: &OodSet, method: &str, entry: &Entry, best: bool) -> Value {
+    let metrics = &entry.metrics;
+    let cell = |value: f64| context! { text => format!("{:.2}", 100.0 * value), value => value };
+    context! {
+        set => shown(&set.name),
+        group => set.group.map(|group| group.name()),
+        method => shown(method),
+        best => best,
+        interval => entry.interval95.map(|interval| {
+            let [low, high] = interval.auroc;
+            format!("{:.2}–{:.2}", 100.0 * low, 100.0 * high)
+        }),
+        cells => vec![
+            cell(metrics.auroc),
+            cell(metrics.fpr95),
+            cell(metrics.fpr95_id_positive),
+            cell(metrics.aupr_in),
+            cell(metrics.aupr_out),
+        ],
+    }
+}
+
+/// Comparison over all scores and a sheet a score; the page shows the comparison's panels and the best score's sheet.
+fn score_figures(
+    evaluation: &Evaluation,
+    set: &OodSet,
+    best: &str,
+    id: &Scores,
+    ood: &Scores,
+    plots: &mut Plots,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Value>> {
+    let mut stored = Vec::new();
+    for method in &evaluation.methods {
+        let (Some(id), Some(ood)) = (id.of(method)?, ood.of(method)?) else { continue };
+        stored.push((method.as_str(), id, ood));
+    }
+    let mut pairs = Vec::new();
+    for (method, id, ood) in &stored {
+        let pair = ScoredPair::new(method, id, ood)
+            .map_err(|error| Error::invalid(format!("scores of {method} on {}: {error}", set.name)))?;
+        if let Some(entry) = evaluation.entry(&set.name, method)
+            && (pair.auroc() - entry.metrics.auroc).abs() > SAME_AUROC
+        {
+            warnings.push(format!(
+                "{} on {}: the stored scores have an AUROC of {}, metrics.json says {}; run `residua ood` again",
+                shown(method),
+                shown(&set.name),
+                percent(pair.auroc()),
+                percent(entry.metrics.auroc)
+            ));
+        }
+        pairs.push(pair);
+    }
+    if pairs.is_empty() {
+        return Ok(None);
+    }
+    let comparison = comparison_sheet(&format!("Scores on {}", set.name), &pairs)?;
+    plots.write(&format!("ood_{}_comparison", set.name), &comparison)?;
+    let (mut columns, mut best_panels) = (Vec::new(), Vec::new());
+    for pair in &pairs {
+        let sheet = score_sheet(&format!("{} on {}", pair.name(), set.name), pair)?;
+        plots.write(&format!("ood_{}_{}", set.name, pair.name()), &sheet)?;
+        let panels = pair.panels();
+        if pair.name() == best {
+            for panel in &panels {
+                best_panels.push(embedded(&panel.figure()?));
+            }
+        }
+        let small = panels.iter().map(|panel| Ok(embedded(&panel.small_figure()?)));
+        columns
+            .push(context! { name => shown(pair.name()), panels => small.collect::<Result<Vec<Value>>>()? });
+    }
+    Ok(Some(context! { best_panels => best_panels, columns => columns }))
+}
+
+/// Accuracy, loss and learning rate over epochs.
+pub(super) fn training(run: &Run, plots: &mut Plots) -> Result<Option<Value>> {
+    if run.training.is_empty() {
+        return Ok(None);
+    }
+    let mut figures = vec![
+        plots.write("training_accuracy", &accuracy_curves(&run.training).figure()?)?,
+        plots.write("training_loss", &loss_curves(&run.training).figure()?)?,
+    ];
+    if let Some(panel) = learning_rate_curve(&run.training) {
+        figures.push(plots.write("training_learning_rate", &panel.figure()?)?);
+    }
+    Ok(Some(context! { figures => figures }))
+}
+
+/// Measures over checkpoints, their table, and the geometry of the class means.
+pub(super) fn collapse(run: &Run, plots: &mut Plots) -> Result<Option<Value>> {
+    if run.collapse.is_empty() && run.cosines.is_none() {
+        return Ok(None);
+    }
+    let curves: Vec<CollapseRow> =
+        run.collapse.iter().enumerate().map(|(index, row)| row.curves(index)).collect();
+    let mut figures = Vec::new();
+    for panel in collapse_panels(&curves) {
+        let (name, _) = panel.title().split_once(':').unwrap_or((panel.title(), ""));
+        figures.push(plots.write(&format!("collapse_{}", name.to_lowercase()), &panel.figure()?)?);
+    }
+    let mut geometry = Vec::new();
+    if let Some(cosines) = run.cosines.as_ref().filter(|cosines| cosines.classes > 0) {
+        let heat_map = cosine_heat_map(&cosines.values, cosines.classes).figure()?;
+        geometry.push(plots.write("collapse_nc2_cosines", &heat_map)?);
+        if let Some(panel) = angle_histogram(&cosines.values, cosines.classes) {
+            geometry.push(plots.write("collapse_nc2_angles", &panel.figure()?)?);
+        }
+    }
+    let rows: Vec<Value> = run
+        .collapse
+        .iter()
+        .zip(&curves)
+        .map(|(row, curve)| {
+            let cells = row.measures().map(|value| context! {
+                text => value.map_or("–".to_string(), number),
+                value => value,
+            });
+            context! { checkpoint => shown(&row.checkpoint), epoch => number(curve.epoch), epoch_value => curve.epoch, cells => cells.to_vec() }
+        })
+        .collect();
+    Ok(Some(context! { figures => figures, geometry => geometry, rows => rows }))
+}

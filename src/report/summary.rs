@@ -1,0 +1,154 @@
+//! The top of the page: what was run, and what came out, in words a reader needs no glossary for.
+
+use minijinja::{Value, context};
+
+use super::run::Run;
+use super::{percent, shown};
+use crate::ood::table::{Entry, Evaluation, Group, OodSet};
+
+/// Keys of the recipe's `[train]` table (or of its top level) that say what was run.
+const FACTS: [(&str, &str); 5] = [
+    ("data", "data"),
+    ("arch", "network"),
+    ("epochs", "epochs"),
+    ("optimizer", "optimizer"),
+    ("seed", "seed"),
+];
+
+/// Name and value of what the recipe says about the run.
+pub(super) fn facts(run: &Run) -> Vec<Value> {
+    let Some(recipe) = &run.recipe else { return Vec::new() };
+    let train = recipe.table.get("train").and_then(toml::Value::as_table);
+    let find = |key: &str| train.and_then(|table| table.get(key)).or_else(|| recipe.table.get(key));
+    let text = |value: &toml::Value| match value {
+        toml::Value::String(text) => Some(text.clone()),
+        toml::Value::Integer(number) => Some(number.to_string()),
+        toml::Value::Float(number) => Some(number.to_string()),
+        _ => None,
+    };
+    FACTS
+        .iter()
+        .filter_map(|(key, name)| {
+            let value = find(key).and_then(text)?;
+            Some(context! { name => *name, value => shown(&value) })
+        })
+        .collect()
+}
+
+/// The numbers in large type.
+pub(super) fn cards(run: &Run) -> Vec<Value> {
+    let mut cards = Vec::new();
+    if let Some((accuracy, whose)) = accuracy(run) {
+        cards.push(context! { value => percent(accuracy), name => "accuracy", note => whose });
+    }
+    if let Some(evaluation) = &run.evaluation {
+        for (set, method, entry) in best_of_each(evaluation).into_iter().take(4) {
+            cards.push(context! {
+                value => percent(entry.metrics.auroc),
+                name => format!("AUROC on {}", shown(&set.name)),
+                note => format!("best score: {}", shown(method)),
+            });
+        }
+    }
+    if let Some(nc1) = run.collapse.iter().rev().find_map(|row| row.measures()[0]) {
+        cards.push(
+            context! { value => number(nc1), name => "NC1", note => "last checkpoint; 0 is full collapse" },
+        );
+    }
+    cards
+}
+
+/// What came out, a sentence each.
+pub(super) fn sentences(run: &Run) -> Vec<String> {
+    let mut sentences = Vec::new();
+    if let Some((accuracy, whose)) = accuracy(run) {
+        sentences
+            .push(format!("The network classifies {} of the {whose} images correctly.", percent(accuracy)));
+    }
+    if let Some(evaluation) = &run.evaluation {
+        for (set, method, entry) in best_of_each(evaluation) {
+            sentences.push(best_sentence(set, method, entry));
+        }
+        let below = evaluation.ood.values().flatten().filter(|(_, entry)| entry.metrics.auroc < 0.5).count();
+        if below > 0 {
+            sentences.push(format!(
+                "{below} of the {} results lie below an AUROC of 50 %: there the score ranks OOD images as more \
+                 familiar than ID ones.",
+                evaluation.ood.values().map(|by_method| by_method.len()).sum::<usize>()
+            ));
+        }
+    }
+    sentences.extend(collapse_sentence(run));
+    sentences
+}
+
+fn best_sentence(set: &OodSet, method: &str, entry: &Entry) -> String {
+    let group = match set.group {
+        Some(Group::Near) => " (near)",
+        Some(Group::Far) => " (far)",
+        None => "",
+    };
+    format!(
+        "{}{group}: {} separates best. Its AUROC is {}; catching 95 % of the OOD images flags {} of the ID images, and \
+         keeping 95 % of the ID images lets {} of the OOD images through.",
+        shown(&set.name),
+        shown(method),
+        percent(entry.metrics.auroc),
+        percent(entry.metrics.fpr95),
+        percent(entry.metrics.fpr95_id_positive)
+    )
+}
+
+fn collapse_sentence(run: &Run) -> Option<String> {
+    let values: Vec<(f64, f64)> = run
+        .collapse
+        .iter()
+        .enumerate()
+        .filter_map(|(index, row)| Some((row.curves(index).epoch, row.measures()[0]?)))
+        .collect();
+    let ((first_epoch, first), (last_epoch, last)) = (*values.first()?, *values.last()?);
+    if values.len() < 2 {
+        return None;
+    }
+    let verb = if last < first { "fell" } else { "rose" };
+    Some(format!(
+        "Neural collapse: NC1, the spread within classes against the spread between them, {verb} from {} at epoch {} to \
+         {} at epoch {}.",
+        number(first),
+        number(first_epoch),
+        number(last),
+        number(last_epoch)
+    ))
+}
+
+/// Accuracy and what it was measured on: the evaluation's ID set, or the last evaluation during training.
+fn accuracy(run: &Run) -> Option<(f64, &'static str)> {
+    if let Some(accuracy) = run.evaluation.as_ref().and_then(|evaluation| evaluation.id.accuracy) {
+        return Some((accuracy, "ID test"));
+    }
+    let last = |split: &str| {
+        run.training.iter().rev().find_map(|point| point.accuracy.filter(|_| point.split == split))
+    };
+    last("test").map(|a| (a, "test")).or_else(|| last("val").map(|a| (a, "validation")))
+}
+
+/// The score of highest AUROC for each OOD set, in the order of the sets.
+pub(super) fn best_of_each(evaluation: &Evaluation) -> Vec<(&OodSet, &str, &Entry)> {
+    evaluation
+        .datasets
+        .iter()
+        .filter_map(|set| {
+            let (method, entry) = evaluation
+                .ood
+                .get(&set.name)?
+                .iter()
+                .max_by(|a, b| a.1.metrics.auroc.total_cmp(&b.1.metrics.auroc))?;
+            Some((set, method.as_str(), entry))
+        })
+        .collect()
+}
+
+/// A number in three significant digits.
+pub(super) fn number(value: f64) -> String {
+    super::plots::short(super::plots::three_digits(value))
+}
