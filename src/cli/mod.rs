@@ -11,6 +11,7 @@ mod collapse;
 mod completions;
 mod compute;
 mod ood;
+mod extract;
 mod progress;
 mod report;
 mod stop;
@@ -48,6 +49,8 @@ enum Verb {
     Collapse(collapse::Arguments),
     /// Fit, score and evaluate OOD detectors from feature caches
     Ood(Box<ood::Arguments>),
+    /// Run a network over a data set and keep features, logits and labels
+    Extract(extract::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
     /// (Re)build the self-contained HTML page and the figures of a run folder
@@ -85,6 +88,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Train(arguments) => train::run(&arguments, common, own),
         Verb::Collapse(arguments) => collapse::run(&arguments, common),
         Verb::Ood(arguments) => ood::run(&arguments, common),
+        Verb::Extract(arguments) => extract::run(&arguments, common),
         Verb::Completions(arguments) => completions::run(&arguments),
         Verb::Report(arguments) => report::run(&arguments, common),
     }

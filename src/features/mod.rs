@@ -15,7 +15,7 @@ mod set;
 mod writer;
 
 pub use archive::Npz;
-pub use extract::{extract, head};
+pub use extract::{Request, extract, extract_all, head};
 pub use head::Head;
 pub use matrix::Matrix;
 pub use moments::Moments;

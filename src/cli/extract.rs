@@ -1,0 +1,125 @@
+//! `residua extract`: one pass of a checkpoint over a data set into a feature cache.
+
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+
+use super::compute::Compute;
+use super::progress::Progress;
+use super::{Common, stop};
+use crate::backend::Work;
+use crate::checkpoint::Trained;
+use crate::data::{self, DataSpec, Normalize, Split, Transform};
+use crate::error::{Error, Result};
+use crate::features::{Evaluation, Request, extract_all};
+use crate::ops::Backend;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// A checkpoint folder, a run folder, or a weights file (.safetensors, .pth, .th)
+    #[arg(long, value_name = "CHECKPOINT")]
+    checkpoint: PathBuf,
+    /// Data, such as cifar10:DIR?split=test; `split` is `train` unless given
+    #[arg(long, value_name = "DATA")]
+    data: DataSpec,
+    /// Folder for features.npy, logits.npy, labels.npy, meta.json; head.npz goes beside it
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Normalisation, for weights files that do not say: cifar10, cifar100, imagenet, notebook, or R,G,B/R,G,B
+    #[arg(long, value_name = "PRESET|MEAN/STD")]
+    normalize: Option<Normalize>,
+    /// Side of the images the network gets, for weights files that do not say
+    #[arg(long, value_name = "PIXELS", default_value_t = 32)]
+    size: u32,
+    /// Images per step
+    #[arg(long, default_value_t = 250)]
+    batch_size: usize,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// The transform a network was trained with, or the one a user gives for a file that does not say.
+pub fn transform(trained: &Trained, normalize: Option<Normalize>, size: u32) -> Result<Transform> {
+    match (&trained.transform, normalize) {
+        (Some(stored), None) => Ok(stored.clone()),
+        (Some(stored), Some(given)) if stored.normalize == given => Ok(stored.clone()),
+        (Some(_), Some(_)) => Err(Error::usage(format!(
+            "{} was trained with another normalisation; leave --normalize out",
+            trained.path.display()
+        ))),
+        (None, Some(normalize)) => Ok(Transform::new(size, normalize)),
+        (None, None) => Err(Error::usage(format!(
+            "{} does not say how its images were normalised; add --normalize, for instance --normalize imagenet",
+            trained.path.display()
+        ))),
+    }
+}
+
+pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    let trained = Trained::open(&arguments.checkpoint)?;
+    let transform = transform(&trained, arguments.normalize, arguments.size)?;
+    let data = data::open(&arguments.data, Split::Train)?;
+    let head = arguments.out.parent().unwrap_or(&arguments.out).join("head.npz");
+    let samples = data.len();
+    let request = Request { data, description: arguments.data.to_string(), folder: arguments.out.clone() };
+    let work = Extraction {
+        trained: &trained,
+        transform: &transform,
+        batch: arguments.batch_size,
+        requests: std::slice::from_ref(&request),
+        head: &head,
+        progress: Progress::new("extracting", samples as u64, "images", common.quiet),
+    };
+    let evaluation = arguments.compute.choice(common).run(work)?[0];
+    if common.json {
+        let text = serde_json::json!({
+            "out": arguments.out, "head": head, "samples": samples, "labelled": evaluation.samples,
+            "accuracy": evaluation.accuracy(), "loss": evaluation.loss(), "architecture": trained.architecture,
+        });
+        super::print(&format!("{text}\n"));
+        return Ok(());
+    }
+    let mut text =
+        format!("{} samples through {}: {}\n", samples, trained.architecture, arguments.out.display());
+    if let (Some(accuracy), Some(loss)) = (evaluation.accuracy(), evaluation.loss()) {
+        let (correct, labelled) = (evaluation.correct, evaluation.samples);
+        text += &format!("accuracy {:.2} % ({correct} of {labelled}), loss {loss:.4}\n", 100.0 * accuracy);
+    }
+    super::print(&text);
+    Ok(())
+}
+
+/// Extraction with a progress bar, on any backend.
+pub struct Extraction<'a> {
+    pub trained: &'a Trained,
+    pub transform: &'a Transform,
+    pub batch: usize,
+    pub requests: &'a [Request],
+    pub head: &'a std::path::Path,
+    pub progress: Progress,
+}
+
+impl Work for Extraction<'_> {
+    type Output = Vec<Evaluation>;
+
+    fn run<B: Backend>(mut self, backend: B) -> Result<Vec<Evaluation>> {
+        let stop = stop::listen();
+        let mut observe = |samples: usize| {
+            self.progress.add(samples as u64);
+            if stop.load(Ordering::Relaxed) {
+                return Err(Error::Interrupted("nothing was written".into()));
+            }
+            Ok(())
+        };
+        let done = extract_all(
+            backend,
+            self.trained,
+            self.transform,
+            self.batch,
+            self.requests,
+            self.head,
+            &mut observe,
+        );
+        self.progress.finish();
+        done
+    }
+}
