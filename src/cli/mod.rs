@@ -10,10 +10,13 @@ use crate::error::Result;
 mod collapse;
 mod completions;
 mod compute;
-mod ood;
+mod demo;
+mod experiment;
 mod extract;
+mod ood;
 mod progress;
 mod report;
+mod run;
 mod stop;
 mod train;
 
@@ -43,6 +46,10 @@ pub struct Common {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// The whole story on images inside the binary: train, score, collapse, report
+    Demo(demo::Arguments),
+    /// Run a whole experiment from a recipe; finished stages are not repeated
+    Run(run::Arguments),
     /// Train a network, or fine-tune one
     Train(Box<train::Arguments>),
     /// Measure neural collapse, NC1 to NC5, of one or many checkpoints
@@ -85,6 +92,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
     }
     let (_, own) = matches.subcommand().expect("clap demands a verb");
     match cli.verb {
+        Verb::Demo(arguments) => demo::run(&arguments, common),
+        Verb::Run(arguments) => run::run(&arguments, common),
         Verb::Train(arguments) => train::run(&arguments, common, own),
         Verb::Collapse(arguments) => collapse::run(&arguments, common),
         Verb::Ood(arguments) => ood::run(&arguments, common),

@@ -60,6 +60,11 @@ impl Progress {
         }
     }
 
+    /// Whether all units are done.
+    pub fn is_done(&self) -> bool {
+        self.bar.length() == Some(self.bar.position())
+    }
+
     /// A word beside the bar.
     pub fn message(&self, text: String) {
         self.bar.set_message(text);

@@ -1,5 +1,13 @@
-//! A whole experiment as one TOML file; unknown keys are errors.
+//! A whole experiment as one TOML file: training, features, scores, collapse, report. Unknown keys are errors.
 
+mod demo;
+mod experiment;
+mod sets;
+mod stages;
 mod training;
 
+pub use demo::{DemoSize, demo};
+pub use experiment::{CollapseOptions, EvaluateOptions, OodData, Recipe, ScoreOptions};
+pub use sets::{NamedSet, Sets};
+pub use stages::{Outcome, Pipeline, Watcher};
 pub use training::TrainRecipe;

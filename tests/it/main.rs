@@ -14,5 +14,5 @@ mod ops;
 mod ops_passes;
 mod parity;
 mod reference;
-mod synthetic;
 mod report;
+mod synthetic;

@@ -1,0 +1,78 @@
+//! What `run` and `demo` share: showing an experiment's progress and its result.
+
+use crate::ood::table::Evaluation;
+use crate::recipe::{Outcome, Watcher};
+use crate::train::Observer;
+
+use super::progress::{Progress, TrainProgress};
+
+/// Shows the stages of an experiment on standard error.
+pub struct Shown {
+    quiet: bool,
+    progress: Option<Progress>,
+    training: TrainProgress,
+}
+
+impl Shown {
+    /// Shows nothing when `quiet`.
+    pub fn new(quiet: bool) -> Shown {
+        Shown { quiet, progress: None, training: TrainProgress::new("training", quiet) }
+    }
+}
+
+impl Watcher for Shown {
+    fn stage(&mut self, name: &str, units: u64) {
+        if let Some(progress) = self.progress.take() {
+            progress.finish();
+        }
+        if units > 0 {
+            self.progress = Some(Progress::new(name, units, "images", self.quiet));
+        } else if !self.quiet {
+            eprintln!("{} {name}", console::style("▸").cyan());
+        }
+    }
+
+    fn advance(&mut self, units: u64) {
+        if let Some(progress) = &mut self.progress {
+            progress.add(units);
+            if progress.is_done() {
+                progress.finish();
+            }
+        }
+    }
+
+    fn note(&mut self, text: &str) {
+        if !self.quiet {
+            eprintln!("{} {text}", console::style("note:").yellow());
+        }
+    }
+
+    fn training(&mut self) -> &mut dyn Observer {
+        &mut self.training
+    }
+}
+
+/// The tables at the end of an experiment.
+pub fn summary(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    if let Some(evaluation) = &outcome.evaluation {
+        text += &evaluation.summary();
+    }
+    if let Some(collapse) = &outcome.collapse {
+        text += "\n";
+        text += &collapse.summary();
+    }
+    text + &format!("\nreport: {}\n", outcome.report.display())
+}
+
+/// The same as JSON.
+pub fn json(outcome: &Outcome) -> serde_json::Value {
+    serde_json::json!({
+        "training": outcome.training.as_ref().map(|t| serde_json::json!({
+            "steps": t.steps, "epochs": t.epochs, "seconds": t.seconds, "train": t.train, "validation": t.validation,
+        })),
+        "ood": outcome.evaluation.as_ref().map(|e: &Evaluation| serde_json::json!(e)),
+        "collapse": outcome.collapse.as_ref().map(|c| serde_json::json!(c)),
+        "report": outcome.report,
+    })
+}

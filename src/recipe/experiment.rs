@@ -1,0 +1,210 @@
+//! The recipe: what a TOML file may say.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+use super::training::{LONGEST_RECIPE, toml_error};
+use crate::backend::Precision;
+use crate::collapse::GlobalMean;
+use crate::data::{DataSpec, Subset};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::ood::table::Group;
+use crate::ood::{Dimension, Method, OodInput, Options, RunOptions};
+use crate::train::TrainOptions;
+
+/// A whole experiment.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Recipe {
+    /// What it is, for the report.
+    #[serde(default)]
+    pub name: String,
+    /// Seed of everything random.
+    #[serde(default)]
+    pub seed: u64,
+    /// Element type of training and extraction.
+    #[serde(default)]
+    pub precision: Precision,
+    /// The options of `train`.
+    pub train: TrainOptions,
+    /// What is extracted.
+    pub evaluate: EvaluateOptions,
+    /// Which scores.
+    #[serde(default)]
+    pub scores: ScoreOptions,
+    /// Neural collapse.
+    #[serde(default)]
+    pub collapse: CollapseOptions,
+    /// Out-of-distribution sets; the first one is NC5's in curves.
+    #[serde(default)]
+    pub ood: Vec<OodData>,
+}
+
+/// What is extracted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EvaluateOptions {
+    /// The in-distribution test data.
+    pub id: String,
+    /// Images per step.
+    #[serde(default = "evaluation_batch")]
+    pub batch_size: usize,
+}
+
+fn evaluation_batch() -> usize {
+    250
+}
+
+/// Which scores are fitted, and with which constants; the keys are the flags of `ood`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ScoreOptions {
+    /// Names separated by commas, or `all`.
+    pub methods: String,
+    /// Principal directions ViM removes: a number, a share of the variance, or `paper`.
+    pub vim_dim: String,
+    /// Dimension of NECO's subspace: a number, a share of the variance, or `rule`.
+    pub neco_dim: String,
+    /// Neighbour of `knn`.
+    pub knn_k: usize,
+    /// Percentile of `react`.
+    pub react_percentile: f64,
+    /// Temperature of msp, energy and react.
+    pub temperature: f64,
+    /// Bootstrap replicates.
+    pub bootstrap: u32,
+}
+
+impl Default for ScoreOptions {
+    fn default() -> ScoreOptions {
+        let options = Options::default();
+        ScoreOptions {
+            methods: "all".into(),
+            vim_dim: "paper".into(),
+            neco_dim: "rule".into(),
+            knn_k: options.knn_k,
+            react_percentile: options.react_percentile,
+            temperature: options.temperature,
+            bootstrap: 200,
+        }
+    }
+}
+
+/// Whether and how collapse is measured.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CollapseOptions {
+    /// Whether it is.
+    pub enabled: bool,
+    /// What the global mean is the mean of.
+    pub global_mean: GlobalMean,
+}
+
+impl Default for CollapseOptions {
+    fn default() -> CollapseOptions {
+        CollapseOptions { enabled: true, global_mean: GlobalMean::default() }
+    }
+}
+
+/// An out-of-distribution set.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OodData {
+    /// Its name in tables.
+    pub name: String,
+    /// The data.
+    pub data: String,
+    /// OpenOOD's group.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub group: Option<Group>,
+    /// Whether the experiment goes on, with a warning, where the data is not there.
+    #[serde(default)]
+    pub optional: bool,
+    /// Whether a random subset as large as the ID test set is drawn from a larger set.
+    #[serde(default = "yes")]
+    pub match_id_size: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Recipe {
+    /// Reads a recipe.
+    ///
+    /// # Errors
+    /// An unknown key or a wrong value, with file and line.
+    pub fn read(path: &Path) -> Result<Recipe> {
+        let text = files::read_text(path, LONGEST_RECIPE)?;
+        let recipe: Recipe = toml::from_str(&text).map_err(|e| toml_error(path, &text, &e))?;
+        recipe.check()?;
+        Ok(recipe)
+    }
+
+    /// The recipe as TOML, every default written out.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("options are plain values")
+    }
+
+    /// Checks what the types do not.
+    ///
+    /// # Errors
+    /// Names the key.
+    pub fn check(&self) -> Result<()> {
+        self.train.check()?;
+        self.run_options()?;
+        if self.evaluate.batch_size == 0 {
+            return Err(Error::usage("[evaluate] batch_size must be at least 1"));
+        }
+        for (index, ood) in self.ood.iter().enumerate() {
+            OodInput::check_name(&ood.name)?;
+            if self.ood[..index].iter().any(|other| other.name == ood.name) {
+                return Err(Error::usage(format!(
+                    "two OOD sets are named `{}`; rename one of them",
+                    ood.name
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// What the scoring stage is told.
+    ///
+    /// # Errors
+    /// An unknown score, a dimension that is none.
+    pub fn run_options(&self) -> Result<RunOptions> {
+        let scores = Options {
+            methods: Method::parse_list(&self.scores.methods)?,
+            temperature: self.scores.temperature,
+            vim_dim: self.scores.vim_dim.parse::<Dimension>()?,
+            neco_dim: self.scores.neco_dim.parse::<Dimension>()?,
+            knn_k: self.scores.knn_k,
+            react_percentile: self.scores.react_percentile,
+            seed: self.seed,
+            ..Options::default()
+        };
+        scores.check()?;
+        Ok(RunOptions { scores, bootstrap: self.scores.bootstrap, ..RunOptions::default() })
+    }
+
+    /// The same experiment on the first `limit` samples of every data set that is not a subset already.
+    ///
+    /// # Errors
+    /// A data set's name cannot be parsed.
+    pub fn limited(mut self, limit: usize) -> Result<Recipe> {
+        let shorten = |text: &mut String| -> Result<()> {
+            let mut spec: DataSpec = text.parse()?;
+            if spec.subset == Subset::All {
+                spec.subset = Subset::First(limit);
+            }
+            *text = spec.to_string();
+            Ok(())
+        };
+        shorten(&mut self.train.data)?;
+        self.train.val.as_mut().map_or(Ok(()), shorten)?;
+        shorten(&mut self.evaluate.id)?;
+        Ok(self)
+    }
+}

@@ -1,0 +1,342 @@
+//! An experiment, stage by stage: train, extract, score, collapse, report.
+//!
+//! Each stage leaves a stamp of what it was made from; where the stamp is the same the stage is not repeated, and an
+//! interrupted one goes on: training at its last checkpoint, collapse at the first checkpoint without a row.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::{Value, json};
+
+use super::experiment::Recipe;
+use super::sets::{NamedSet, Sets};
+use crate::backend::{Choice, Work};
+use crate::checkpoint::{self, CheckpointRef, Trained};
+use crate::collapse::{self, CollapseReport, CollapseRow, CollapseSeries, Subject};
+use crate::error::{Error, Result};
+use crate::features::{FeatureSet, Head, Request, extract_all};
+use crate::files;
+use crate::ood::table::Evaluation;
+use crate::ood::{OodInput, run as run_ood};
+use crate::ops::Backend;
+use crate::report;
+use crate::train::{Job, Observer, RunFolder, Summary, train};
+
+/// Who watches an experiment.
+pub trait Watcher {
+    /// A stage begins, with so many units of work (0: not countable).
+    fn stage(&mut self, name: &str, units: u64);
+    /// Some units are done.
+    fn advance(&mut self, units: u64);
+    /// Something the user should know.
+    fn note(&mut self, text: &str);
+    /// Who watches the training.
+    fn training(&mut self) -> &mut dyn Observer;
+}
+
+/// What an experiment leaves.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The training's summary; `None` where it was finished before.
+    pub training: Option<Summary>,
+    /// OOD metrics; `None` without OOD sets.
+    pub evaluation: Option<Evaluation>,
+    /// A row per checkpoint; `None` where collapse is not asked for.
+    pub collapse: Option<CollapseReport>,
+    /// The page.
+    pub report: PathBuf,
+}
+
+/// An experiment with everything it needs.
+pub struct Pipeline<'a> {
+    /// What to do.
+    pub recipe: &'a Recipe,
+    /// With what.
+    pub sets: &'a Sets,
+    /// On what.
+    pub choice: Choice,
+    /// Where.
+    pub folder: &'a RunFolder,
+    /// Set from outside (Ctrl-C) to stop soon, with everything kept.
+    pub stop: &'a AtomicBool,
+}
+
+impl Pipeline<'_> {
+    /// Runs what is not done yet.
+    ///
+    /// # Errors
+    /// Another recipe ran in this folder; a stage failed; the user stopped it.
+    pub fn run(&self, watcher: &mut dyn Watcher) -> Result<Outcome> {
+        self.claim_folder()?;
+        for note in &self.sets.notes {
+            watcher.note(note);
+        }
+        let training = self.train(watcher)?;
+        let trained = Trained::open(&self.folder.checkpoints().join("last"))?;
+        let real = fs::canonicalize(&trained.path).map_err(|e| Error::io("find", &trained.path, e))?;
+        let name = real.file_name().map_or_else(|| "last".into(), |name| name.to_string_lossy().into_owned());
+        let features = self.folder.path().join("features").join(&name);
+        self.extract(&trained, &features, true, watcher)?;
+        let evaluation = self.score(&trained, &features, watcher)?;
+        let collapse = if self.recipe.collapse.enabled { Some(self.collapse(&name, watcher)?) } else { None };
+        watcher.stage("report", 0);
+        let report = report::build(self.folder.path())?;
+        Ok(Outcome { training, evaluation, collapse, report })
+    }
+
+    /// Writes the recipe, or checks that the one there is the same.
+    fn claim_folder(&self) -> Result<()> {
+        let path = self.folder.recipe();
+        let text = self.recipe.to_toml();
+        if path.exists() {
+            let there = Recipe::read(&path)?;
+            if there != *self.recipe {
+                return Err(Error::usage(format!(
+                    "{} belongs to another recipe (its recipe.toml differs); choose another --out",
+                    self.folder.path().display()
+                )));
+            }
+            return Ok(());
+        }
+        files::write_atomically(&path, |out| std::io::Write::write_all(out, text.as_bytes()))
+    }
+
+    fn train(&self, watcher: &mut dyn Watcher) -> Result<Option<Summary>> {
+        let last = self.folder.checkpoints().join("last");
+        let begun = last.exists();
+        if begun && checkpoint::read_meta(&last)?.epoch >= self.recipe.train.epochs {
+            return Ok(None);
+        }
+        let materials = &self.sets.materials;
+        let job = Job {
+            options: &self.recipe.train,
+            seed: self.recipe.seed,
+            data: materials.data.clone(),
+            validation: materials.validation.clone(),
+            transform: materials.transform.clone(),
+            architecture: materials.architecture.clone(),
+            initial: materials.initial.as_ref().map(|(state, path)| (state, path.as_path())),
+            folder: self.folder,
+            resume: begun,
+            stop: self.stop,
+        };
+        watcher.stage("training", 0);
+        let summary = self.choice.run(Training { job: &job, observer: watcher.training() })?;
+        if !summary.finished && self.recipe.train.max_steps.is_none() {
+            return Err(self.interrupted("training"));
+        }
+        Ok(Some(summary))
+    }
+
+    /// Makes the caches of one checkpoint that are not there; with the ID test set or without.
+    fn extract(
+        &self,
+        trained: &Trained,
+        folder: &Path,
+        with_id: bool,
+        watcher: &mut dyn Watcher,
+    ) -> Result<()> {
+        let transform = &self.sets.materials.transform;
+        let request = |set: &NamedSet| Request {
+            data: set.data.clone(),
+            description: set.description.clone(),
+            folder: folder.join(&set.name),
+        };
+        let requests: Vec<Request> = std::iter::once(&self.sets.train)
+            .chain(with_id.then_some(&self.sets.id))
+            .chain(&self.sets.ood)
+            .map(request)
+            .filter(|request| !request.is_done(trained, transform))
+            .collect();
+        let head = folder.join("head.npz");
+        if requests.is_empty() && head.exists() {
+            return Ok(());
+        }
+        let samples: usize = requests.iter().map(|request| request.data.len()).sum();
+        watcher.stage("extraction", samples as u64);
+        let mut progress = |samples: usize| {
+            watcher.advance(samples as u64);
+            if self.stop.load(Ordering::Relaxed) { Err(self.interrupted("extraction")) } else { Ok(()) }
+        };
+        let batch = self.recipe.evaluate.batch_size;
+        self.choice.run(Extraction {
+            trained,
+            transform,
+            batch,
+            requests: &requests,
+            head: &head,
+            progress: &mut progress,
+        })
+    }
+
+    fn score(
+        &self,
+        trained: &Trained,
+        features: &Path,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Option<Evaluation>> {
+        if self.sets.ood.is_empty() {
+            return Ok(None);
+        }
+        let out = self.folder.path().join("ood");
+        let sets: Vec<&str> = self.sets.ood.iter().map(|set| set.description.as_str()).collect();
+        let stamp = json!({
+            "checkpoint": trained.hash, "scores": self.recipe.scores, "seed": self.recipe.seed,
+            "id": self.sets.id.description, "ood": sets,
+        });
+        let metrics = out.join("metrics.json");
+        if is_stamped(&out, &stamp) {
+            return Evaluation::read_json(&metrics).map(Some);
+        }
+        watcher.stage("scores", 0);
+        let open = |set: &NamedSet| FeatureSet::open(&features.join(&set.name));
+        let ood = self
+            .sets
+            .ood
+            .iter()
+            .map(|set| Ok(OodInput { name: set.name.clone(), group: set.group, set: open(set)? }));
+        let outcome = run_ood(
+            &open(&self.sets.train)?,
+            &open(&self.sets.id)?,
+            &ood.collect::<Result<Vec<_>>>()?,
+            &Head::open(&features.join("head.npz"))?,
+            &self.recipe.run_options()?,
+            &out,
+        )?;
+        write_stamp(&out, &stamp)?;
+        Ok(Some(outcome.evaluation))
+    }
+
+    /// One row per checkpoint; `last` is the name of the final one, whose features are kept.
+    fn collapse(&self, last: &str, watcher: &mut dyn Watcher) -> Result<CollapseReport> {
+        let out = self.folder.path().join("collapse");
+        let pattern = self.folder.checkpoints().join("epoch_*");
+        let found = checkpoint::list(&[pattern.to_string_lossy().into_owned()])?;
+        let mut series = CollapseSeries::default();
+        series.report.global_mean = self.recipe.collapse.global_mean;
+        for (index, checkpoint) in found.iter().enumerate() {
+            watcher.note_collapse(index, found.len());
+            let (row, cosines) = self.collapse_row(checkpoint, last, &out, watcher)?;
+            series.report.checkpoints.push(row);
+            series.cosines = cosines;
+        }
+        series.write(&out)?;
+        Ok(series.report)
+    }
+
+    fn collapse_row(
+        &self,
+        checkpoint: &CheckpointRef,
+        last: &str,
+        out: &Path,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(CollapseRow, Vec<f64>)> {
+        let name = checkpoint.name();
+        let trained = Trained::open(&checkpoint.path)?;
+        let rows = out.join("rows").join(&name);
+        let sets: Vec<&str> = self.sets.ood.iter().map(|set| set.description.as_str()).collect();
+        let stamp = json!({
+            "checkpoint": trained.hash, "global_mean": self.recipe.collapse.global_mean,
+            "train": self.sets.train.description, "ood": sets,
+        });
+        let row_path = rows.join("row.json");
+        if is_stamped(&rows, &stamp) && name != last {
+            let text = files::read_text(&row_path, 1 << 20)?;
+            if let Ok(row) = serde_json::from_str(&text) {
+                return Ok((row, Vec::new()));
+            }
+        }
+        let features = self.folder.path().join("features").join(&name);
+        self.extract(&trained, &features, name == last, watcher)?;
+        let open = |set: &NamedSet| FeatureSet::open(&features.join(&set.name));
+        let ood = self.sets.ood.iter().map(|set| Ok((set.name.clone(), open(set)?)));
+        let subject = Subject {
+            train: open(&self.sets.train)?,
+            test: if name == last { Some(open(&self.sets.id)?) } else { None },
+            head: Head::open(&features.join("head.npz"))?,
+            ood: ood.collect::<Result<Vec<_>>>()?,
+        };
+        let options = collapse::Options { global_mean: self.recipe.collapse.global_mean };
+        let measurement = collapse::measure(&subject, &options)
+            .map_err(|error| Error::invalid(format!("checkpoint {}: {error}", checkpoint.path.display())))?;
+        let mut row = measurement.row;
+        row.checkpoint = name.clone();
+        row.epoch = checkpoint.epoch;
+        drop(subject);
+        let text = serde_json::to_string_pretty(&row).expect("a row is plain numbers");
+        files::write_atomically(&row_path, |out| std::io::Write::write_all(out, text.as_bytes()))?;
+        write_stamp(&rows, &stamp)?;
+        if name != last {
+            // The features of one checkpoint are as large as the training set; only the final ones serve again.
+            fs::remove_dir_all(&features).map_err(|e| Error::io("remove", &features, e))?;
+        }
+        Ok((row, measurement.cosines))
+    }
+
+    fn interrupted(&self, stage: &str) -> Error {
+        Error::Interrupted(format!(
+            "{stage} stopped; {} keeps what is done, and the same command goes on",
+            self.folder.path().display()
+        ))
+    }
+}
+
+const STAMP: &str = "stamp.json";
+
+/// Whether a stage's folder was made from exactly this.
+fn is_stamped(folder: &Path, stamp: &Value) -> bool {
+    let read = || serde_json::from_str::<Value>(&files::read_text(&folder.join(STAMP), 1 << 20).ok()?).ok();
+    read().as_ref() == Some(stamp)
+}
+
+fn write_stamp(folder: &Path, stamp: &Value) -> Result<()> {
+    files::write_atomically(&folder.join(STAMP), |out| {
+        std::io::Write::write_all(out, stamp.to_string().as_bytes())
+    })
+}
+
+impl dyn Watcher + '_ {
+    fn note_collapse(&mut self, index: usize, count: usize) {
+        self.stage(&format!("collapse {}/{count}", index + 1), 0);
+    }
+}
+
+struct Training<'a> {
+    job: &'a Job<'a>,
+    observer: &'a mut dyn Observer,
+}
+
+impl Work for Training<'_> {
+    type Output = Summary;
+
+    fn run<B: Backend>(self, backend: B) -> Result<Summary> {
+        train(backend, self.job, self.observer)
+    }
+}
+
+struct Extraction<'a> {
+    trained: &'a Trained,
+    transform: &'a crate::data::Transform,
+    batch: usize,
+    requests: &'a [Request],
+    head: &'a Path,
+    progress: &'a mut dyn FnMut(usize) -> Result<()>,
+}
+
+impl Work for Extraction<'_> {
+    type Output = ();
+
+    fn run<B: Backend>(self, backend: B) -> Result<()> {
+        extract_all(
+            backend,
+            self.trained,
+            self.transform,
+            self.batch,
+            self.requests,
+            self.head,
+            self.progress,
+        )?;
+        Ok(())
+    }
+}
