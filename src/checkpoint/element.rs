@@ -107,12 +107,23 @@ fn elements<const WIDTH: usize, T>(bytes: &[u8], read: impl Fn([u8; WIDTH]) -> T
     bytes.as_chunks::<WIDTH>().0.iter().map(|&element| read(element)).collect()
 }
 
-/// The type [`Values`] are written as, and their little-endian bytes.
-pub(super) fn encode(values: &Values) -> (ElementType, Vec<u8>) {
+impl Values {
+    /// The type the elements have in memory, and are written as: f32, f64 or i64.
+    pub fn element_type(&self) -> ElementType {
+        match self {
+            Values::F32(_) => ElementType::F32,
+            Values::F64(_) => ElementType::F64,
+            Values::I64(_) => ElementType::I64,
+        }
+    }
+}
+
+/// The elements as little-endian bytes.
+pub(super) fn encode(values: &Values) -> Vec<u8> {
     match values {
-        Values::F32(values) => (ElementType::F32, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
-        Values::F64(values) => (ElementType::F64, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
-        Values::I64(values) => (ElementType::I64, values.iter().flat_map(|v| v.to_le_bytes()).collect()),
+        Values::F32(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        Values::F64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        Values::I64(values) => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
     }
 }
 

@@ -32,7 +32,7 @@ impl Format {
 
 /// What a weights file says about the training behind it: entries of the outermost dictionary of a PyTorch file,
 /// or the metadata of a safetensors file.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct TrainingRecord {
     /// Single numbers, such as `epoch`, `loss`, `best_prec1`.
     pub numbers: BTreeMap<String, f64>,

@@ -8,6 +8,7 @@ mod list;
 mod names;
 pub mod network;
 mod safetensors_file;
+mod summary;
 mod torch;
 mod trained;
 
@@ -21,7 +22,9 @@ pub use folder::{
 pub use import::{Format, Imported, TrainingRecord, read_training_record, read_weights};
 pub use list::{CheckpointRef, list};
 pub use safetensors_file::write_safetensors;
-pub use trained::{Trained, recognise};
+pub use summary::{TensorSummary, guess_architecture, summarise};
+pub use torch::write_torch;
+pub use trained::Trained;
 
 /// A tensor on the host: row-major, in the layout of the file it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -54,6 +57,14 @@ impl HostTensor {
             Values::F32(values) => values.clone(),
             Values::F64(values) => values.iter().map(|&value| value as f32).collect(),
             Values::I64(values) => values.iter().map(|&value| value as f32).collect(),
+        }
+    }
+
+    /// The same tensor with f64 rounded to f32; integers stay.
+    pub fn narrowed(&self) -> HostTensor {
+        match &self.values {
+            Values::F64(_) => HostTensor::f32(self.shape.clone(), self.to_f32()),
+            _ => self.clone(),
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
 
 use super::element::{ElementType, encode};
-use super::{HostTensor, StateDict};
+use super::{HostTensor, StateDict, Values};
 use crate::error::{Error, Position, Result};
 use crate::files;
 
@@ -140,18 +140,17 @@ fn element_type(dtype: Dtype) -> Option<ElementType> {
 /// # Errors
 /// A shape that contradicts the number of elements.
 pub(super) fn to_bytes(state: &StateDict, metadata: &BTreeMap<String, String>) -> Result<Vec<u8>> {
-    let encoded: Vec<_> =
-        state.iter().map(|(name, tensor)| (name, &tensor.shape, encode(&tensor.values))).collect();
+    let encoded: Vec<_> = state.values().map(|tensor| encode(&tensor.values)).collect();
     let failed =
         |error: SafeTensorError| Error::invalid(format!("cannot write tensors as safetensors: {error}"));
     let mut views = Vec::with_capacity(encoded.len());
-    for (name, shape, (element, bytes)) in &encoded {
-        let dtype = match element {
-            ElementType::F64 => Dtype::F64,
-            ElementType::I64 => Dtype::I64,
-            _ => Dtype::F32,
+    for ((name, tensor), bytes) in state.iter().zip(&encoded) {
+        let dtype = match tensor.values {
+            Values::F32(_) => Dtype::F32,
+            Values::F64(_) => Dtype::F64,
+            Values::I64(_) => Dtype::I64,
         };
-        views.push((*name, TensorView::new(dtype, shape.to_vec(), bytes).map_err(failed)?));
+        views.push((name, TensorView::new(dtype, tensor.shape.clone(), bytes).map_err(failed)?));
     }
     let bytes = safetensors::tensor::serialize(views, None).map_err(failed)?;
     if metadata.is_empty() { Ok(bytes) } else { with_metadata(&bytes, metadata) }

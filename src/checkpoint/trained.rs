@@ -3,12 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Meta, StateDict, folder, network, read_weights};
+use super::{Meta, StateDict, folder, guess_architecture, network, read_weights};
 use crate::data::Transform;
 use crate::error::{Error, Result};
 use crate::nn::{Architecture, Model, Network};
 use crate::ops::Backend;
-use crate::tensor::DType;
 
 /// A trained network on the host.
 #[derive(Debug, Clone)]
@@ -58,12 +57,8 @@ impl Trained {
             });
         }
         let imported = read_weights(path)?;
-        let architecture = recognise(&imported.state).ok_or_else(|| {
-            Error::invalid(format!(
-                "{} holds no ResNet this program knows; `residua weights inspect` shows what it holds",
-                path.display()
-            ))
-        })?;
+        let architecture = guess_architecture(&imported.state)
+            .map_err(|error| Error::invalid(format!("{}: {error}", path.display())))?;
         Ok(Trained {
             path: path.to_path_buf(),
             architecture,
@@ -84,22 +79,4 @@ impl Trained {
         network::load(&mut model, &self.state, &self.path, false)?;
         Ok(model)
     }
-}
-
-/// The architecture whose parameters a list of tensors is, if there is one.
-pub fn recognise(state: &StateDict) -> Option<Architecture> {
-    use crate::nn::{Depth, Shortcut, Stem};
-    let shape = |name: &str| state.get(name).map(|tensor| tensor.shape.as_slice());
-    let &[base_channels, in_channels, filter, _] = shape("conv1.weight")? else { return None };
-    let &[classes, _] = shape("fc.weight")? else { return None };
-    let stem = if filter == 7 { Stem::Imagenet } else { Stem::Cifar };
-    Depth::ALL.iter().find_map(|&arch| {
-        [Shortcut::B, Shortcut::A].into_iter().find_map(|shortcut| {
-            let architecture = Architecture { arch, stem, shortcut, base_channels, in_channels, classes };
-            architecture.check().ok()?;
-            let network = Network::new(&architecture, DType::F32, None);
-            network::check(&network, state, Path::new(""), false).ok()?;
-            Some(architecture)
-        })
-    })
 }

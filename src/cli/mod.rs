@@ -19,6 +19,7 @@ mod report;
 mod run;
 mod stop;
 mod train;
+mod weights;
 
 /// Train ResNets with hand-written kernels and measure what they do not know.
 #[derive(Debug, Parser)]
@@ -62,6 +63,8 @@ enum Verb {
     Completions(completions::Arguments),
     /// (Re)build the self-contained HTML page and the figures of a run folder
     Report(report::Arguments),
+    /// Inspect, import and export weights: safetensors and PyTorch files
+    Weights(weights::Arguments),
 }
 
 /// Runs the command line and returns the process exit code: 0 done, 1 failed, 2 wrong use.
@@ -100,6 +103,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Extract(arguments) => extract::run(&arguments, common),
         Verb::Completions(arguments) => completions::run(&arguments),
         Verb::Report(arguments) => report::run(&arguments, common),
+        Verb::Weights(arguments) => weights::run(&arguments, common),
     }
 }
 

@@ -16,3 +16,4 @@ mod parity;
 mod reference;
 mod report;
 mod synthetic;
+mod weights;

@@ -6,6 +6,7 @@
 mod archive;
 mod legacy;
 mod tensors;
+mod write;
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -16,6 +17,7 @@ use crate::pickle::{Global, Pickle};
 
 pub(super) use legacy::is_legacy;
 pub(super) use tensors::Contents;
+pub use write::write_torch;
 
 /// Names a file that holds tensors, plain Python values and training records may use.
 const TORCH_GLOBALS: &[Global] = &[

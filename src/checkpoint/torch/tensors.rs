@@ -121,8 +121,10 @@ impl<'p, 's> Reader<'p, 's> {
     /// Losses, accuracies and the epoch, from the entries beside the parameters.
     fn training_record(&mut self) -> Result<TrainingRecord> {
         let mut record = TrainingRecord::default();
+        // Where the root is the dictionary of parameters itself, its tensors are no record of anything.
+        let bare = !STATE_KEYS.iter().any(|key| self.root.get(key).is_some());
         for (key, value) in self.root.entries().unwrap_or_default() {
-            let Some(key) = key.text() else { continue };
+            let Some(key) = key.text().filter(|_| !(bare && is_tensor(value))) else { continue };
             if let Some(text) = value.text() {
                 record.texts.insert(key.to_string(), text.to_string());
             } else if let Some(number) = self.number(value)? {

@@ -1,0 +1,196 @@
+//! `residua weights`: look into weights files, bring them in, hand them out.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{Common, print};
+use crate::checkpoint::{self, Imported, StateDict, network};
+use crate::error::{Error, Result, printable};
+use crate::nn::{Architecture, Network};
+use crate::tensor::DType;
+
+/// Arguments of `residua weights`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    action: Action,
+}
+
+#[derive(Debug, Subcommand)]
+enum Action {
+    /// Show what a weights file holds: tensors with their statistics, the network they make, the training behind them
+    Inspect {
+        /// A .safetensors, .pth or .th file, a checkpoint folder or a run folder
+        file: PathBuf,
+    },
+    /// Bring a PyTorch file to safetensors: f32, torchvision's names; nothing in it is executed
+    Import {
+        /// What torch.save wrote (.pth, .pt, .th; zip or legacy), or a .safetensors file
+        file: PathBuf,
+        /// The .safetensors file to write
+        out: PathBuf,
+    },
+    /// Write weights for other programs, as .pth (for torch.load) or .safetensors
+    Export {
+        /// A checkpoint folder, a run folder, or a weights file
+        file: PathBuf,
+        /// The file to write; its extension chooses the format
+        out: PathBuf,
+    },
+}
+
+/// Runs `residua weights`.
+///
+/// # Errors
+/// An unreadable file, or an output of an unknown kind.
+pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    match &arguments.action {
+        Action::Inspect { file } => inspect(file, common),
+        Action::Import { file, out } => {
+            if extension(out) != "safetensors" {
+                return Err(Error::usage(format!(
+                    "weights import writes .safetensors, not {}; for .pth use weights export",
+                    out.display()
+                )));
+            }
+            convert(file, out, common)
+        }
+        Action::Export { file, out } => convert(file, out, common),
+    }
+}
+
+fn extension(path: &Path) -> String {
+    path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
+}
+
+/// The network the tensors make, and whether each of them fits.
+fn recognise(imported: &Imported) -> Result<Architecture> {
+    let architecture = checkpoint::guess_architecture(&imported.state)?;
+    let network = Network::new(&architecture, DType::F32, None);
+    network::check(&network, &imported.state, &imported.path, false)?;
+    Ok(architecture)
+}
+
+fn convert(file: &Path, out: &Path, common: &Common) -> Result<()> {
+    let kind = extension(out);
+    if !matches!(kind.as_str(), "safetensors" | "pth" | "pt") {
+        return Err(Error::usage(format!("{} must end in .safetensors or .pth", out.display())));
+    }
+    let imported = checkpoint::read_weights(file)?;
+    let state: StateDict =
+        imported.state.iter().map(|(name, tensor)| (name.clone(), tensor.narrowed())).collect();
+    let architecture = recognise(&imported);
+    if kind == "safetensors" {
+        checkpoint::write_safetensors(out, &state, &metadata(&imported, architecture.as_ref().ok()))?;
+    } else {
+        checkpoint::write_torch(out, &state)?;
+    }
+    let network = match &architecture {
+        Ok(architecture) => architecture.to_string(),
+        Err(error) => format!("no network of this program ({error})"),
+    };
+    if common.json {
+        let architecture = architecture.ok();
+        let value = json!({"out": out, "tensors": state.len(), "architecture": architecture});
+        print(&format!("{value}\n"));
+    } else if !common.quiet {
+        print(&format!("{}: {} tensors, {network}\n", out.display(), state.len()));
+    }
+    Ok(())
+}
+
+/// Text that goes into a safetensors header: what Python tools look for, and what the source said.
+fn metadata(imported: &Imported, architecture: Option<&Architecture>) -> BTreeMap<String, String> {
+    let mut metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
+    if let Some(architecture) = architecture {
+        metadata.insert("architecture".into(), json!(architecture).to_string());
+    }
+    if let Some(epoch) = imported.training.epoch() {
+        metadata.insert("epoch".into(), epoch.to_string());
+    }
+    metadata
+}
+
+fn inspect(file: &Path, common: &Common) -> Result<()> {
+    let imported = checkpoint::read_weights(file)?;
+    let architecture = recognise(&imported);
+    print(&if common.json { as_json(&imported, architecture)? } else { as_table(&imported, architecture) });
+    Ok(())
+}
+
+fn as_json(imported: &Imported, architecture: Result<Architecture>) -> Result<String> {
+    let tensors: Vec<_> = imported
+        .state
+        .iter()
+        .map(|(name, tensor)| {
+            let summary = checkpoint::summarise(tensor);
+            json!({
+                "name": name, "shape": tensor.shape, "dtype": imported.stored_types[name].name(),
+                "min": summary.minimum, "mean": summary.mean, "max": summary.maximum, "nan": summary.nan_count,
+            })
+        })
+        .collect();
+    let value = json!({
+        "file": imported.path,
+        "format": imported.format.name(),
+        "blake3": checkpoint::hash(&imported.path)?,
+        "architecture": architecture.as_ref().ok(),
+        "problem": architecture.as_ref().err().map(ToString::to_string),
+        "training": imported.training,
+        "tensors": tensors,
+    });
+    Ok(format!("{value:#}\n"))
+}
+
+fn as_table(imported: &Imported, architecture: Result<Architecture>) -> String {
+    let name_width =
+        imported.state.keys().map(|name| printable(name).chars().count()).max().unwrap_or(0).max(4);
+    let shapes: Vec<String> = imported.state.values().map(|tensor| shape_text(&tensor.shape)).collect();
+    let shape_width = shapes.iter().map(String::len).max().unwrap_or(0).max(5);
+    let mut out = format!(
+        "{:name_width$}  {:>shape_width$}  {:5} {:>11} {:>11} {:>11} {:>5}\n",
+        "name", "shape", "dtype", "min", "mean", "max", "NaN"
+    );
+    for ((name, tensor), shape) in imported.state.iter().zip(&shapes) {
+        let summary = checkpoint::summarise(tensor);
+        let number = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4e}"));
+        out += &format!(
+            "{:name_width$}  {shape:>shape_width$}  {:5} {:>11} {:>11} {:>11} {:>5}\n",
+            printable(name),
+            imported.stored_types[name].name(),
+            number(summary.minimum),
+            number(summary.mean),
+            number(summary.maximum),
+            summary.nan_count
+        );
+    }
+    let elements: usize = imported.state.values().map(checkpoint::HostTensor::len).sum();
+    out += &format!("\n{}: {}\n", printable(&imported.path.display().to_string()), imported.format.name());
+    out += &format!("{} tensors, {elements} elements\n", imported.state.len());
+    out += &match architecture {
+        Ok(architecture) => format!("architecture: {architecture}; every tensor fits\n"),
+        Err(error) => format!("architecture: unknown. {error}\n"),
+    };
+    for (name, number) in &imported.training.numbers {
+        out += &format!("{}: {number}\n", printable(name));
+    }
+    for (name, text) in &imported.training.texts {
+        out += &format!("{}: {}\n", printable(name), printable(text));
+    }
+    for (name, series) in &imported.training.series {
+        if let (Some(first), Some(last)) = (series.first(), series.last()) {
+            out += &format!("{}: {} values, from {first} to {last}\n", printable(name), series.len());
+        }
+    }
+    out
+}
+
+fn shape_text(shape: &[usize]) -> String {
+    if shape.is_empty() {
+        return "scalar".into();
+    }
+    shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x")
+}
