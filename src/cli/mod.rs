@@ -10,6 +10,7 @@ use crate::error::Result;
 mod collapse;
 mod completions;
 mod compute;
+mod data;
 mod demo;
 mod experiment;
 mod extract;
@@ -59,6 +60,8 @@ enum Verb {
     Ood(Box<ood::Arguments>),
     /// Run a network over a data set and keep features, logits and labels
     Extract(extract::Arguments),
+    /// Inspect or verify data sets: counts, classes, sizes, checksums, duplicates, unreadable images
+    Data(data::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
     /// (Re)build the self-contained HTML page and the figures of a run folder
@@ -101,6 +104,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Collapse(arguments) => collapse::run(&arguments, common),
         Verb::Ood(arguments) => ood::run(&arguments, common),
         Verb::Extract(arguments) => extract::run(&arguments, common),
+        Verb::Data(arguments) => data::run(&arguments, common),
         Verb::Completions(arguments) => completions::run(&arguments),
         Verb::Report(arguments) => report::run(&arguments, common),
         Verb::Weights(arguments) => weights::run(&arguments, common),

@@ -8,6 +8,7 @@
 //! | `bytes`, `decode` | bounded reading: inflation, image files to pixels |
 //! | `transform` (with `resize`, `rotate`, `normalize`) | from any image to a network's input |
 //! | `loader` | batches, made ahead of time |
+//! | `inspect` | what a set holds: counts, checksums, duplicates, what cannot be read |
 
 use std::fmt;
 use std::sync::Arc;
@@ -23,6 +24,7 @@ mod decode;
 pub mod demo;
 mod idx;
 mod image_files;
+mod inspect;
 mod loader;
 mod mat;
 mod memory;
@@ -39,6 +41,7 @@ mod svhn;
 mod table;
 mod transform;
 
+pub use inspect::{ClassCount, Inspection, SizeCount, Unreadable, inspect, skip_unreadable, unreadable};
 pub use loader::{Batch, Loader, LoaderOptions, Order};
 pub use memory::InMemory;
 pub use normalize::Normalize;

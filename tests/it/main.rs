@@ -5,6 +5,7 @@ mod data_bad_input;
 mod data_files;
 mod data_mutations;
 mod data_readers;
+mod data_verb;
 mod golden;
 mod gradients;
 mod metrics;

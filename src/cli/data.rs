@@ -1,0 +1,190 @@
+//! `residua data inspect|verify`: what a data set holds, and whether all of it can be read.
+
+use std::fmt::Write;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+
+use super::{Common, print};
+use crate::data::{DataSpec, Inspection, Split, inspect, open};
+use crate::error::{Error, Result, printable};
+
+/// Arguments of `data`.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Print counts, classes, image sizes, colours, checksum, duplicates and unreadable images
+    Inspect(Sets),
+    /// The same, and fail if an image cannot be read or a checksum differs
+    Verify {
+        #[command(flatten)]
+        sets: Sets,
+        /// The BLAKE3 checksum that `inspect` printed for the (single) set when it was known to be good
+        #[arg(long, value_name = "CHECKSUM")]
+        expect: Option<String>,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Sets {
+    /// Data sets, for instance cifar10:DIR?split=test; of several, images they share are counted too
+    #[arg(required = true, value_name = "DATA")]
+    data: Vec<String>,
+}
+
+/// One set's part of the JSON output.
+#[derive(Serialize)]
+struct Entry {
+    data: String,
+    #[serde(flatten)]
+    inspection: Inspection,
+}
+
+/// Images that two sets share.
+#[derive(Serialize)]
+struct Shared {
+    first: String,
+    second: String,
+    /// Pairs of indices, one in each.
+    samples: Vec<(usize, usize)>,
+}
+
+#[derive(Serialize)]
+struct Output {
+    sets: Vec<Entry>,
+    shared: Vec<Shared>,
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// Data that cannot be opened; for `verify` also images that cannot be read and a checksum that differs.
+pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    let (sets, expect, verify) = match &arguments.what {
+        What::Inspect(sets) => (sets, &None, false),
+        What::Verify { sets, expect } => (sets, expect, true),
+    };
+    if expect.is_some() && sets.data.len() > 1 {
+        return Err(Error::usage("--expect is the checksum of one data set; name one"));
+    }
+    let entries = sets.data.iter().map(|name| look_at(name, common)).collect::<Result<Vec<_>>>()?;
+    let output = Output { shared: shared_images(&entries), sets: entries };
+    if common.json {
+        let text = serde_json::to_string_pretty(&output).map_err(|e| Error::invalid(e.to_string()))?;
+        print(&format!("{text}\n"));
+    } else {
+        print(&human(&output));
+    }
+    if verify { judge(&output, expect.as_deref()) } else { Ok(()) }
+}
+
+fn look_at(name: &str, common: &Common) -> Result<Entry> {
+    let spec: DataSpec = name.parse()?;
+    let dataset = open(&spec, Split::Train)?;
+    let bar = if common.quiet {
+        indicatif::ProgressBar::hidden()
+    } else {
+        indicatif::ProgressBar::new(dataset.len() as u64)
+    };
+    let inspection = inspect(&*dataset, &mut |done| bar.set_position(done as u64));
+    bar.finish_and_clear();
+    Ok(Entry { data: spec.to_string(), inspection })
+}
+
+fn shared_images(entries: &[Entry]) -> Vec<Shared> {
+    let mut shared = Vec::new();
+    for (position, first) in entries.iter().enumerate() {
+        for second in &entries[position + 1..] {
+            let samples = first.inspection.shared_with(&second.inspection);
+            shared.push(Shared { first: first.data.clone(), second: second.data.clone(), samples });
+        }
+    }
+    shared
+}
+
+fn judge(output: &Output, expect: Option<&str>) -> Result<()> {
+    for entry in &output.sets {
+        if let Some(first) = entry.inspection.unreadable.first() {
+            let count = entry.inspection.unreadable.len();
+            return Err(Error::invalid(format!(
+                "{}: {count} of {} images cannot be read; the first: {}",
+                entry.data, entry.inspection.samples, first.error
+            )));
+        }
+        if let Some(expected) =
+            expect.filter(|expected| !expected.eq_ignore_ascii_case(&entry.inspection.checksum))
+        {
+            return Err(Error::invalid(format!(
+                "{}: expected the checksum {expected}, found {}; images, labels or their order differ",
+                entry.data, entry.inspection.checksum
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Unreadable images that are listed by name; the rest are counted.
+const LISTED: usize = 20;
+
+fn human(output: &Output) -> String {
+    let mut text = String::new();
+    for Entry { data, inspection } in &output.sets {
+        // Writing to a string cannot fail.
+        let _ = describe(&mut text, data, inspection);
+    }
+    for Shared { first, second, samples } in &output.shared {
+        let _ = writeln!(
+            text,
+            "{} images of {} are in {} too",
+            samples.len(),
+            printable(first),
+            printable(second)
+        );
+    }
+    text
+}
+
+fn describe(text: &mut String, data: &str, found: &Inspection) -> std::fmt::Result {
+    writeln!(text, "{}", printable(data))?;
+    writeln!(text, "  samples     {}{}", found.samples, unlabelled(found))?;
+    if !found.classes.is_empty() {
+        let counts = found.classes.iter().map(|class| class.count);
+        let (least, most) = (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0));
+        let names: Vec<String> =
+            found.classes.iter().map(|class| format!("{} {}", class.name, class.count)).collect();
+        writeln!(text, "  classes     {}, with {least} to {most} samples", found.classes.len())?;
+        writeln!(text, "              {}", printable(&names.join(", ")))?;
+    }
+    let sizes: Vec<String> =
+        found.sizes.iter().map(|s| format!("{} x {} ({})", s.width, s.height, s.count)).collect();
+    writeln!(text, "  sizes       {}", printable(&sizes.join(", ")))?;
+    let numbers = |values: [f64; 3]| values.map(|value| format!("{value:.4}")).join(",");
+    writeln!(text, "  mean/std    {}/{}", numbers(found.mean), numbers(found.std))?;
+    let extra: usize = found.duplicates.iter().map(|group| group.len() - 1).sum();
+    writeln!(
+        text,
+        "  duplicates  {extra} images repeat an earlier one, {} groups contradict in their labels",
+        found.contradicting_duplicates
+    )?;
+    writeln!(text, "  unreadable  {}", found.unreadable.len())?;
+    for sample in found.unreadable.iter().take(LISTED) {
+        writeln!(text, "              {}", printable(&sample.error))?;
+    }
+    if found.unreadable.len() > LISTED {
+        writeln!(text, "              and {} more (--json lists all)", found.unreadable.len() - LISTED)?;
+    }
+    writeln!(text, "  checksum    {}", found.checksum)
+}
+
+fn unlabelled(found: &Inspection) -> String {
+    if found.unlabelled == 0 {
+        String::new()
+    } else {
+        format!(", {} of them without a label", found.unlabelled)
+    }
+}
