@@ -1,5 +1,6 @@
 //! Parity with PyTorch: operations, optimizers, schedules, whole networks and training steps against recorded tensors.
 
+mod command_line;
 mod networks;
 mod operations;
 mod optimizers;
