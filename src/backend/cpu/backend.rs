@@ -5,7 +5,7 @@ use super::convolution::{self, Epilogue};
 use super::element::Element;
 use super::extents::check;
 use super::memory::{Memory, Operand, integers, operand, scratch};
-use super::{Cpu, loss, matrix, optimizer, pointwise, pooling, shortcut};
+use super::{Cpu, loss, matrix, optimizer, pointwise, pooling, shortcut, weight_gradient};
 use crate::error::Result;
 use crate::ops::{
     Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
@@ -31,10 +31,12 @@ impl<T: Element> Cpu<T> {
         [x, weight, bias]: [Span; 3],
         residual: Option<Span>,
         y: Span,
+        workspace: Span,
     ) -> Result<()> {
         let conv = &attributes.conv;
         let [n_x, n_weight, n_y] = conv.elements()?;
-        let ([x, weight, bias, residual_values], [y]) = memory.slices::<T, 4, 1>(
+        let bytes = convolution::forward_workspace::<T>(conv);
+        let ([x, weight, bias, residual_values], [y, packed]) = memory.slices::<T, 4, 2>(
             [
                 operand::<T>("x", x, n_x),
                 operand::<T>("weight", weight, n_weight),
@@ -43,11 +45,11 @@ impl<T: Element> Cpu<T> {
                     operand::<T>("residual", residual, n_y)
                 }),
             ],
-            operands!(y: n_y),
+            [operand::<T>("y", y, n_y), scratch::<T>(workspace, bytes)?],
         )?;
         let residual = residual.map(|_| residual_values);
         let epilogue = Epilogue { bias, residual, relu: attributes.relu };
-        self.pool.install(|| convolution::forward(conv, x, weight, Some(epilogue), y));
+        self.pool.install(|| convolution::forward(conv, x, weight, Some(epilogue), y, packed));
         Ok(())
     }
 
@@ -128,9 +130,15 @@ impl<T: Element> Backend for Cpu<T> {
 
     fn workspace_bytes(&self, call: &Call<()>) -> usize {
         match call {
-            Call::Conv2dWeightGradient { attributes, .. } => {
-                convolution::weight_gradient_workspace::<T>(attributes)
+            Call::Conv2dForward { attributes, .. } => convolution::forward_workspace::<T>(attributes),
+            Call::Conv2dBias { attributes, .. } => convolution::forward_workspace::<T>(&attributes.conv),
+            Call::Conv2dBiasResidual { attributes, .. } => {
+                convolution::forward_workspace::<T>(&attributes.conv)
             }
+            Call::Conv2dInputGradient { attributes, .. } => {
+                convolution::input_gradient_workspace::<T>(&attributes.conv)
+            }
+            Call::Conv2dWeightGradient { attributes, .. } => weight_gradient::workspace::<T>(attributes),
             _ => 0,
         }
     }
@@ -142,12 +150,15 @@ impl<T: Element> Backend for Cpu<T> {
         x: Span,
         weight: Span,
         y: Span,
-        _: Span,
+        workspace: Span,
     ) -> Result<()> {
         let [n_x, n_weight, n_y] = conv.elements()?;
-        let ([x, weight], [y]) =
-            memory.slices::<T, 2, 1>(operands!(x: n_x, weight: n_weight), operands!(y: n_y))?;
-        self.pool.install(|| convolution::forward(conv, x, weight, None, y));
+        let bytes = convolution::forward_workspace::<T>(conv);
+        let ([x, weight], [y, packed]) = memory.slices::<T, 2, 2>(
+            operands!(x: n_x, weight: n_weight),
+            [operand::<T>("y", y, n_y), scratch::<T>(workspace, bytes)?],
+        )?;
+        self.pool.install(|| convolution::forward(conv, x, weight, None, y, packed));
         Ok(())
     }
 
@@ -159,9 +170,9 @@ impl<T: Element> Backend for Cpu<T> {
         weight: Span,
         bias: Span,
         y: Span,
-        _: Span,
+        workspace: Span,
     ) -> Result<()> {
-        self.convolve(memory, attributes, [x, weight, bias], None, y)
+        self.convolve(memory, attributes, [x, weight, bias], None, y, workspace)
     }
 
     fn conv2d_bias_residual(
@@ -173,9 +184,9 @@ impl<T: Element> Backend for Cpu<T> {
         bias: Span,
         residual: Span,
         y: Span,
-        _: Span,
+        workspace: Span,
     ) -> Result<()> {
-        self.convolve(memory, attributes, [x, weight, bias], Some(residual), y)
+        self.convolve(memory, attributes, [x, weight, bias], Some(residual), y, workspace)
     }
 
     fn conv2d_input_gradient(
@@ -185,13 +196,17 @@ impl<T: Element> Backend for Cpu<T> {
         dy: Span,
         weight: Span,
         dx: Span,
-        _: Span,
+        workspace: Span,
     ) -> Result<()> {
         let conv = &attributes.conv;
         let [n_x, n_weight, n_y] = conv.elements()?;
-        let ([dy, weight], [dx]) =
-            memory.slices::<T, 2, 1>(operands!(dy: n_y, weight: n_weight), operands!(dx: n_x))?;
-        self.pool.install(|| convolution::input_gradient(conv, dy, weight, attributes.accumulate, dx));
+        let bytes = convolution::input_gradient_workspace::<T>(conv);
+        let ([dy, weight], [dx, packed]) = memory.slices::<T, 2, 2>(
+            operands!(dy: n_y, weight: n_weight),
+            [operand::<T>("dx", dx, n_x), scratch::<T>(workspace, bytes)?],
+        )?;
+        self.pool
+            .install(|| convolution::input_gradient(conv, dy, weight, attributes.accumulate, dx, packed));
         Ok(())
     }
 
@@ -205,12 +220,12 @@ impl<T: Element> Backend for Cpu<T> {
         workspace: Span,
     ) -> Result<()> {
         let [n_x, n_weight, n_y] = conv.elements()?;
-        let bytes = convolution::weight_gradient_workspace::<T>(conv);
+        let bytes = weight_gradient::workspace::<T>(conv);
         let ([x, dy], [dweight, workspace]) = memory.slices::<T, 2, 2>(
             operands!(x: n_x, dy: n_y),
             [operand::<T>("dweight", dweight, n_weight), scratch::<T>(workspace, bytes)?],
         )?;
-        self.pool.install(|| convolution::weight_gradient(conv, x, dy, dweight, workspace));
+        self.pool.install(|| weight_gradient::weight_gradient(conv, x, dy, dweight, workspace));
         Ok(())
     }
 

@@ -1,18 +1,20 @@
-//! Convolutions as blocked implicit matrix products: the patches of a tile of output pixels are gathered into a buffer
-//! that stays in the second-level cache and multiplied by the filters; no whole patch matrix ever exists.
+//! Convolutions and their input gradients, tile by tile of output pixels, as products of rows of inputs with packed weights.
 //!
-//! The patch of output pixel (n, p, q) is the row (r, s, c) of inputs it sees, in the order of a KRSC filter, zero where
-//! it hangs over the edge.
+//! Weights are packed once per call into panels of as many output channels as a register block is wide:
+//! `panel[(tap * depth + c) * width + channel]`, so that a block reads them in one run. Everything else is read where it
+//! lies. Input gradients are the same walk with the roles of the channels exchanged and the taps looked up backwards.
 
+use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::chunks::flat;
+use super::chunks::vectorised;
 use super::element::Element;
-use super::matrix::{Matrix, multiply};
+use super::kernel::{Block, ROWS, RUN, store, widest};
+use super::taps::{Direction, Taps, gather};
 use crate::ops::Conv2d;
 
-/// Output pixels whose patches are gathered at a time.
-const TILE: usize = 128;
+/// Inputs with fewer channels than this are gathered into patches first.
+const FEW_CHANNELS: usize = 8;
 
 /// What is done with a convolution's raw sums.
 pub(super) struct Epilogue<'a, T> {
@@ -24,32 +26,187 @@ pub(super) struct Epilogue<'a, T> {
     pub relu: bool,
 }
 
-/// Gathers the patches of the output pixels from `first` on, one row of `patches` each.
-fn gather<T: Element>(conv: &Conv2d, x: &[T], first: usize, patches: &mut [T]) {
-    let channels = conv.in_channels;
-    let (rows, columns) = (conv.out_height(), conv.out_width());
-    let filter_row = conv.filter_width * channels;
-    for (index, patch) in patches.chunks_exact_mut(conv.filter_elements()).enumerate() {
-        let pixel = first + index;
-        let image = pixel / (rows * columns);
-        let (p, q) = (pixel / columns % rows, pixel % columns);
-        // The filter columns s that fall inside the input.
-        let left = conv.padding.saturating_sub(q * conv.stride).min(conv.filter_width);
-        let right =
-            (conv.width + conv.padding).saturating_sub(q * conv.stride).min(conv.filter_width).max(left);
-        for (r, patch) in patch.chunks_exact_mut(filter_row).enumerate() {
-            let row = (p * conv.stride + r).wrapping_sub(conv.padding);
-            if row >= conv.height || left == right {
-                patch.fill(T::ZERO);
-                continue;
+/// A run of output channels that register blocks of one width compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Panel {
+    /// First channel.
+    pub first: usize,
+    /// Channels that exist.
+    pub channels: usize,
+    /// Vectors per row of the block.
+    pub vectors: usize,
+}
+
+/// Cuts channels into panels of 4, 2 or 1 vectors.
+pub(super) fn panels(channels: usize, lanes: usize, widest: usize) -> Vec<Panel> {
+    let mut panels = Vec::new();
+    let mut first = 0;
+    while first < channels {
+        let left = (channels - first).div_ceil(lanes);
+        let vectors = [4, 2, 1].into_iter().find(|&vectors| vectors <= left.min(widest)).unwrap_or(1);
+        panels.push(Panel { first, channels: (channels - first).min(vectors * lanes), vectors });
+        first += vectors * lanes;
+    }
+    panels
+}
+
+/// (lanes, widest block) of the instruction set in use.
+struct Registers<T>(std::marker::PhantomData<T>);
+
+impl<T: Element> WithSimd for Registers<T> {
+    type Output = (usize, usize);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> (usize, usize) {
+        (T::lanes::<S>(), widest::<S>())
+    }
+}
+
+/// (lanes, widest block) of the instruction set in use.
+pub(super) fn registers<T: Element>() -> (usize, usize) {
+    pulp::Arch::new().dispatch(Registers::<T>(std::marker::PhantomData))
+}
+
+/// Bytes of packed weights, for outputs of so many channels and inputs of so many rows of weights.
+fn packed_bytes<T: Element>(channels: usize, rows: usize) -> usize {
+    channels.next_multiple_of(registers::<T>().0) * rows * T::DTYPE.size()
+}
+
+/// Bytes of workspace [`forward`] wants.
+pub(super) fn forward_workspace<T: Element>(conv: &Conv2d) -> usize {
+    packed_bytes::<T>(conv.out_channels, conv.filter_elements())
+}
+
+/// Bytes of workspace [`input_gradient`] wants.
+pub(super) fn input_gradient_workspace<T: Element>(conv: &Conv2d) -> usize {
+    packed_bytes::<T>(conv.in_channels, conv.filter_height * conv.filter_width * conv.out_channels)
+}
+
+/// Fills each panel by `pack(panel, elements)`, in parallel.
+fn pack<T: Element>(
+    panels: &[Panel],
+    lanes: usize,
+    rows: usize,
+    mut packed: &mut [T],
+    pack: impl Fn(&Panel, &mut [T]) + Sync,
+) {
+    let mut parts = Vec::new();
+    for panel in panels {
+        let (part, rest) = packed.split_at_mut(panel.vectors * lanes * rows);
+        parts.push((panel, part));
+        packed = rest;
+    }
+    parts.into_par_iter().for_each(|(panel, part)| pack(panel, part));
+}
+
+/// One tile: where its rows are read and written.
+struct Tile<'a, T> {
+    source: &'a [T],
+    /// Elements of a row of the source.
+    depth: usize,
+    taps: usize,
+    offsets: &'a [usize],
+    /// Row of `out` of each pixel.
+    order: &'a [usize],
+    panels: &'a [Panel],
+    packed: &'a [T],
+    /// Elements of a row of `out`.
+    channels: usize,
+    add: bool,
+    out: &'a mut [T],
+}
+
+impl<T: Element> WithSimd for Tile<'_, T> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let mut packed = self.packed;
+        for panel in self.panels {
+            let elements = panel.vectors * T::lanes::<S>() * self.taps * self.depth;
+            let (weights, rest) = packed.split_at(elements);
+            packed = rest;
+            match panel.vectors {
+                4 if widest::<S>() == 4 => self.panel::<S, 4>(simd, panel, weights),
+                2 => self.panel::<S, 2>(simd, panel, weights),
+                _ => self.panel::<S, 1>(simd, panel, weights),
             }
-            let from =
-                ((image * conv.height + row) * conv.width + q * conv.stride + left - conv.padding) * channels;
-            let length = (right - left) * channels;
-            patch[..left * channels].fill(T::ZERO);
-            patch[left * channels..][..length].copy_from_slice(&x[from..][..length]);
-            patch[right * channels..].fill(T::ZERO);
         }
+    }
+}
+
+impl<T: Element> Tile<'_, T> {
+    /// Computes a panel: run by run of taps and input channels, for each run block by block of pixels, so that the
+    /// run's weights stay in the first-level cache.
+    #[inline(always)]
+    fn panel<S: Simd, const V: usize>(&mut self, simd: S, panel: &Panel, weights: &[T]) {
+        let (weights, _) = bytemuck::cast_slice::<T, T::Vector<S>>(weights).as_chunks::<V>();
+        let taps_at_once = (RUN / self.depth).clamp(1, self.taps);
+        let padding = [T::ZERO; RUN];
+        let mut add = self.add;
+        for tap in (0..self.taps).step_by(taps_at_once) {
+            for channel in (0..self.depth).step_by(RUN) {
+                let length = RUN.min(self.depth - channel);
+                let run = (tap, taps_at_once.min(self.taps - tap), channel, length);
+                self.run::<S, V>(
+                    simd,
+                    panel,
+                    &weights[tap * self.depth + channel..],
+                    &padding[..length],
+                    run,
+                    add,
+                );
+                add = true;
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn run<S: Simd, const V: usize>(
+        &mut self,
+        simd: S,
+        panel: &Panel,
+        weights: &[[T::Vector<S>; V]],
+        padding: &[T],
+        (tap, taps, channel, length): (usize, usize, usize, usize),
+        add: bool,
+    ) {
+        let padded = self.order.len().next_multiple_of(ROWS);
+        for (index, rows) in self.order.chunks(ROWS).enumerate() {
+            let block = Block {
+                source: &self.source[channel..],
+                offsets: &self.offsets[tap * padded + index * ROWS..],
+                pixels: padded,
+                length,
+                depth: self.depth,
+                taps,
+            };
+            let Some(sums) = block.sums::<S, V>(simd, weights, padding) else {
+                if !add {
+                    for &row in rows {
+                        self.out[row * self.channels + panel.first..][..panel.channels].fill(T::ZERO);
+                    }
+                }
+                continue;
+            };
+            for (&row, sums) in rows.iter().zip(&sums) {
+                let to = &mut self.out[row * self.channels + panel.first..][..panel.channels];
+                store::<T, S, V>(simd, sums, add, to);
+            }
+        }
+    }
+}
+
+/// What a thread keeps from tile to tile.
+struct Scratch<T> {
+    order: Vec<usize>,
+    offsets: Vec<usize>,
+    patches: Vec<T>,
+}
+
+impl<T> Scratch<T> {
+    fn new() -> Scratch<T> {
+        Scratch { order: Vec::new(), offsets: Vec::new(), patches: Vec::new() }
     }
 }
 
@@ -60,146 +217,173 @@ pub(super) fn forward<T: Element>(
     weight: &[T],
     epilogue: Option<Epilogue<'_, T>>,
     y: &mut [T],
+    packed: &mut [T],
 ) {
     let (channels, filter) = (conv.out_channels, conv.filter_elements());
-    y.par_chunks_mut(TILE * channels).enumerate().for_each_init(
-        || vec![T::ZERO; TILE * filter],
-        |patches, (tile, y)| {
-            let pixels = y.len() / channels;
-            let patches = &mut patches[..pixels * filter];
-            gather(conv, x, tile * TILE, patches);
-            let filters = Matrix::transposed(weight, filter);
-            multiply([pixels, filter, channels], Matrix::row_major(patches, filter), filters, false, y);
+    let (lanes, widest) = registers::<T>();
+    let panels = panels(channels, lanes, widest);
+    pack(&panels, lanes, filter, packed, |panel, to| transpose_filters(panel, weight, filter, to));
+    let packed = &*packed;
+    let taps = Taps::new(conv, Direction::Forward);
+    let few_channels = conv.in_channels < FEW_CHANNELS;
+    y.par_chunks_mut(taps.tile() * channels).enumerate().for_each_init(
+        Scratch::<T>::new,
+        |scratch, (index, y)| {
+            let Scratch { order, offsets, patches } = scratch;
+            let (first, count) = (index * taps.tile(), y.len() / channels);
+            let tile = if few_channels {
+                order.clear();
+                order.extend(0..count);
+                offsets.clear();
+                offsets.extend((0..count).map(|pixel| pixel * filter));
+                offsets.resize(count.next_multiple_of(ROWS), super::kernel::NOWHERE);
+                patches.resize(count * filter, T::ZERO);
+                gather(conv, x, first, filter, patches);
+                Tile {
+                    source: patches,
+                    depth: filter,
+                    taps: 1,
+                    offsets,
+                    order,
+                    panels: &panels,
+                    packed,
+                    channels,
+                    add: false,
+                    out: y,
+                }
+            } else {
+                taps.order(first, count, order);
+                taps.offsets(first, order, conv.in_channels, offsets);
+                Tile {
+                    source: x,
+                    depth: conv.in_channels,
+                    taps: taps.count(),
+                    offsets,
+                    order,
+                    panels: &panels,
+                    packed,
+                    channels,
+                    add: false,
+                    out: y,
+                }
+            };
+            pulp::Arch::new().dispatch(tile);
             if let Some(epilogue) = &epilogue {
-                finish(epilogue, tile * TILE * channels, y);
+                finish(epilogue, first * channels, y);
             }
         },
     );
 }
 
-/// Bias, residual and rectifier for the outputs from element `first` on.
-fn finish<T: Element>(epilogue: &Epilogue<'_, T>, first: usize, y: &mut [T]) {
-    let channels = epilogue.bias.len();
-    for (index, row) in y.chunks_exact_mut(channels).enumerate() {
-        for (y, &bias) in row.iter_mut().zip(epilogue.bias) {
-            *y += bias;
-        }
-        if let Some(residual) = epilogue.residual {
-            for (y, &residual) in row.iter_mut().zip(&residual[first + index * channels..]) {
-                *y += residual;
-            }
-        }
-        if epilogue.relu {
-            for y in row {
-                *y = y.rectified();
+/// A panel of filters, transposed: `to[f * width + j] = weight[(first + j) * filter + f]`, zero beyond the last channel.
+fn transpose_filters<T: Element>(panel: &Panel, weight: &[T], filter: usize, to: &mut [T]) {
+    /// Filters read side by side: few enough for the cache's ways, enough to fill half a cache line of `to`.
+    const SIDE: usize = 8;
+    let width = to.len() / filter;
+    if panel.channels < width {
+        to.fill(T::ZERO);
+    }
+    for start in (0..panel.channels).step_by(SIDE) {
+        let filters: Vec<&[T]> = (start..panel.channels.min(start + SIDE))
+            .map(|j| &weight[(panel.first + j) * filter..][..filter])
+            .collect();
+        for (f, to) in to.chunks_exact_mut(width).enumerate() {
+            for (to, filter) in to[start..].iter_mut().zip(&filters) {
+                *to = filter[f];
             }
         }
     }
 }
 
-/// `dx (+)=` the gradient of the input: each image's patch gradients are added where the patches came from.
+/// Bias, residual and rectifier for the outputs from element `first` on.
+fn finish<T: Element>(epilogue: &Epilogue<'_, T>, first: usize, y: &mut [T]) {
+    let channels = epilogue.bias.len();
+    let residual = epilogue.residual.map(|residual| &residual[first..][..y.len()]);
+    vectorised(|| {
+        for (index, row) in y.chunks_exact_mut(channels).enumerate() {
+            for (y, &bias) in row.iter_mut().zip(epilogue.bias) {
+                *y += bias;
+            }
+            if let Some(residual) = residual {
+                for (y, &residual) in row.iter_mut().zip(&residual[index * channels..]) {
+                    *y += residual;
+                }
+            }
+            if epilogue.relu {
+                for y in row {
+                    *y = y.rectified();
+                }
+            }
+        }
+    });
+}
+
+/// `dx (+)=` the gradient of the input.
 pub(super) fn input_gradient<T: Element>(
     conv: &Conv2d,
     dy: &[T],
     weight: &[T],
     accumulate: bool,
     dx: &mut [T],
+    packed: &mut [T],
 ) {
-    let (channels, filter) = (conv.out_channels, conv.filter_elements());
-    let out_pixels = conv.out_height() * conv.out_width();
-    let image = conv.height * conv.width * conv.in_channels;
-    dx.par_chunks_exact_mut(image).zip(dy.par_chunks_exact(out_pixels * channels)).for_each_init(
-        || vec![T::ZERO; TILE * filter],
-        |patches, (dx, dy)| {
-            if !accumulate {
-                dx.fill(T::ZERO);
-            }
-            for (tile, dy) in dy.chunks(TILE * channels).enumerate() {
-                let pixels = dy.len() / channels;
-                let patches = &mut patches[..pixels * filter];
-                let shape = [pixels, channels, filter];
-                multiply(
-                    shape,
-                    Matrix::row_major(dy, channels),
-                    Matrix::row_major(weight, filter),
-                    false,
-                    patches,
-                );
-                scatter(conv, patches, tile * TILE, dx);
-            }
+    let (channels, filter) = (conv.in_channels, conv.filter_elements());
+    let taps = Taps::new(conv, Direction::Backward);
+    let (lanes, widest) = registers::<T>();
+    let panels = panels(channels, lanes, widest);
+    // panel[(tap * out_channels + k) * width + j] = weight[k, tap, first + j]
+    pack(&panels, lanes, taps.count() * conv.out_channels, packed, |panel, to| {
+        let width = panel.vectors * lanes;
+        for (row, to) in to.chunks_exact_mut(width).enumerate() {
+            let (tap, k) = (row / conv.out_channels, row % conv.out_channels);
+            let from = &weight[k * filter + tap * channels + panel.first..][..panel.channels];
+            to[..panel.channels].copy_from_slice(from);
+            to[panel.channels..].fill(T::ZERO);
+        }
+    });
+    let packed = &*packed;
+    dx.par_chunks_mut(taps.tile() * channels).enumerate().for_each_init(
+        Scratch::<T>::new,
+        |scratch, (index, dx)| {
+            let Scratch { order, offsets, .. } = scratch;
+            let first = index * taps.tile();
+            taps.order(first, dx.len() / channels, order);
+            taps.offsets(first, order, conv.out_channels, offsets);
+            pulp::Arch::new().dispatch(Tile {
+                source: dy,
+                depth: conv.out_channels,
+                taps: taps.count(),
+                offsets,
+                order,
+                panels: &panels,
+                packed,
+                channels,
+                add: accumulate,
+                out: dx,
+            });
         },
     );
 }
 
-/// Adds patches of one image to the inputs they were gathered from; the reverse of [`gather`].
-fn scatter<T: Element>(conv: &Conv2d, patches: &[T], first: usize, dx: &mut [T]) {
-    let channels = conv.in_channels;
-    for (index, patch) in patches.chunks_exact(conv.filter_elements()).enumerate() {
-        let (p, q) = ((first + index) / conv.out_width(), (first + index) % conv.out_width());
-        for (tap, patch) in patch.chunks_exact(channels).enumerate() {
-            let row = (p * conv.stride + tap / conv.filter_width).wrapping_sub(conv.padding);
-            let column = (q * conv.stride + tap % conv.filter_width).wrapping_sub(conv.padding);
-            if row < conv.height && column < conv.width {
-                let dx = &mut dx[(row * conv.width + column) * channels..][..channels];
-                for (dx, &patch) in dx.iter_mut().zip(patch) {
-                    *dx += patch;
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_cover_every_channel_once() {
+        for channels in 1..200 {
+            for (lanes, widest) in [(16, 4), (8, 2), (4, 2), (1, 2)] {
+                let panels = panels(channels, lanes, widest);
+                let mut next = 0;
+                for panel in &panels {
+                    assert_eq!(panel.first, next);
+                    assert!(panel.vectors <= widest && panel.channels <= panel.vectors * lanes);
+                    next += panel.channels;
                 }
+                assert_eq!(next, channels);
+                let vectors: usize = panels.iter().map(|panel| panel.vectors).sum();
+                assert_eq!(vectors, channels.div_ceil(lanes));
             }
         }
     }
-}
-
-/// In how many partial sums the weight gradient is taken; by shape alone. Many for few weights and many pixels, one
-/// for many weights and few pixels.
-fn partial_sums(conv: &Conv2d) -> usize {
-    const PARTIAL_ELEMENTS: usize = 1 << 22;
-    let weights = conv.out_channels * conv.filter_elements();
-    (PARTIAL_ELEMENTS / weights.max(1)).clamp(1, 16).min(conv.out_pixels().div_ceil(TILE).max(1))
-}
-
-/// Bytes of workspace [`weight_gradient`] wants.
-pub(super) fn weight_gradient_workspace<T: Element>(conv: &Conv2d) -> usize {
-    partial_sums(conv) * conv.out_channels * conv.filter_elements() * T::DTYPE.size()
-}
-
-/// `dweight = dyᵀ patches`, as a fixed number of partial sums over runs of tiles, added in order.
-pub(super) fn weight_gradient<T: Element>(
-    conv: &Conv2d,
-    x: &[T],
-    dy: &[T],
-    dweight: &mut [T],
-    workspace: &mut [T],
-) {
-    let (channels, filter) = (conv.out_channels, conv.filter_elements());
-    let tiles = conv.out_pixels().div_ceil(TILE);
-    let parts = partial_sums(conv);
-    workspace.par_chunks_exact_mut(channels * filter).enumerate().for_each_init(
-        || vec![T::ZERO; TILE * filter],
-        |patches, (part, sum)| {
-            sum.fill(T::ZERO);
-            for tile in part * tiles / parts..(part + 1) * tiles / parts {
-                let dy = &dy[tile * TILE * channels..];
-                let dy = &dy[..dy.len().min(TILE * channels)];
-                let pixels = dy.len() / channels;
-                let patches = &mut patches[..pixels * filter];
-                gather(conv, x, tile * TILE, patches);
-                let columns_of_dy = Matrix::transposed(dy, channels);
-                multiply(
-                    [channels, pixels, filter],
-                    columns_of_dy,
-                    Matrix::row_major(patches, filter),
-                    true,
-                    sum,
-                );
-            }
-        },
-    );
-    dweight.par_chunks_mut(flat()).enumerate().for_each(|(index, dweight)| {
-        dweight.fill(T::ZERO);
-        for part in workspace.chunks_exact(channels * filter) {
-            for (dweight, &part) in dweight.iter_mut().zip(&part[index * flat()..]) {
-                *dweight += part;
-            }
-        }
-    });
 }

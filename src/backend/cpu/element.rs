@@ -3,6 +3,8 @@
 use std::fmt::Debug;
 use std::ops::{Add, AddAssign, Div, Mul, Neg, Sub, SubAssign};
 
+use pulp::Simd;
+
 use crate::tensor::DType;
 
 /// f32, the working precision, or f64, the oracle.
@@ -22,6 +24,8 @@ pub trait Element:
 {
     /// The tensor element type this is.
     const DTYPE: DType;
+    /// As many elements as a register of the instruction set holds.
+    type Vector<S: Simd>: bytemuck::Pod;
     /// Zero.
     const ZERO: Self;
     /// One.
@@ -36,6 +40,25 @@ pub trait Element:
     /// The square root.
     fn square_root(self) -> Self;
 
+    /// The same value in every lane.
+    fn splat<S: Simd>(simd: S, value: Self) -> Self::Vector<S>;
+
+    /// `a * b + c` in every lane, in one rounding where the instruction set can.
+    fn multiply_add<S: Simd>(
+        simd: S,
+        a: Self::Vector<S>,
+        b: Self::Vector<S>,
+        c: Self::Vector<S>,
+    ) -> Self::Vector<S>;
+
+    /// `a + b` in every lane.
+    fn add_vectors<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+
+    /// Elements in a register.
+    fn lanes<S: Simd>() -> usize {
+        size_of::<Self::Vector<S>>() / size_of::<Self>()
+    }
+
     /// Whether this is NaN.
     fn not_a_number(self) -> bool;
 
@@ -46,9 +69,10 @@ pub trait Element:
 }
 
 macro_rules! element {
-    ($type:ty, $dtype:expr) => {
+    ($type:ty, $dtype:expr, $vector:ident, $splat:ident, $multiply_add:ident, $add:ident) => {
         impl Element for $type {
             const DTYPE: DType = $dtype;
+            type Vector<S: Simd> = S::$vector;
             const ZERO: Self = 0.0;
             const ONE: Self = 1.0;
 
@@ -64,6 +88,26 @@ macro_rules! element {
                 self.sqrt()
             }
 
+            #[inline(always)]
+            fn splat<S: Simd>(simd: S, value: Self) -> Self::Vector<S> {
+                simd.$splat(value)
+            }
+
+            #[inline(always)]
+            fn multiply_add<S: Simd>(
+                simd: S,
+                a: Self::Vector<S>,
+                b: Self::Vector<S>,
+                c: Self::Vector<S>,
+            ) -> Self::Vector<S> {
+                simd.$multiply_add(a, b, c)
+            }
+
+            #[inline(always)]
+            fn add_vectors<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S> {
+                simd.$add(a, b)
+            }
+
             fn not_a_number(self) -> bool {
                 self.is_nan()
             }
@@ -71,5 +115,5 @@ macro_rules! element {
     };
 }
 
-element!(f32, DType::F32);
-element!(f64, DType::F64);
+element!(f32, DType::F32, f32s, splat_f32s, mul_add_e_f32s, add_f32s);
+element!(f64, DType::F64, f64s, splat_f64s, mul_add_e_f64s, add_f64s);

@@ -6,7 +6,9 @@
 //! | `extents` | element counts, and what extents make sense |
 //! | `memory` | the flat memory and its one checked way to slices |
 //! | `chunks` | how work is cut, by shape alone |
-//! | `convolution`, `matrix` | matrix products |
+//! | `convolution`, `weight_gradient` | convolutions, cut into tiles; `taps` knows which input a tap sees |
+//! | `kernel` | the register-blocked inner loops of both |
+//! | `matrix` | matrix products of the fully connected layer |
 //! | `batch_norm`, `pointwise`, `pooling`, `loss`, `shortcut`, `optimizer` | passes bound by memory |
 //!
 //! Nothing here depends on the number of threads but the time it takes.
@@ -17,6 +19,7 @@ mod chunks;
 mod convolution;
 mod element;
 mod extents;
+mod kernel;
 mod loss;
 mod matrix;
 mod memory;
@@ -24,6 +27,8 @@ mod optimizer;
 mod pointwise;
 mod pooling;
 mod shortcut;
+mod taps;
+mod weight_gradient;
 
 use std::marker::PhantomData;
 
