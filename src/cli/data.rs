@@ -5,6 +5,7 @@ use std::fmt::Write;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::progress::Progress;
 use super::{Common, print};
 use crate::data::{DataSpec, Inspection, Split, inspect, open};
 use crate::error::{Error, Result, printable};
@@ -86,13 +87,13 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
 fn look_at(name: &str, common: &Common) -> Result<Entry> {
     let spec: DataSpec = name.parse()?;
     let dataset = open(&spec, Split::Train)?;
-    let bar = if common.quiet {
-        indicatif::ProgressBar::hidden()
-    } else {
-        indicatif::ProgressBar::new(dataset.len() as u64)
-    };
-    let inspection = inspect(&*dataset, &mut |done| bar.set_position(done as u64));
-    bar.finish_and_clear();
+    let mut progress = Progress::new("reading", dataset.len() as u64, "images", common.quiet);
+    let mut before = 0;
+    let inspection = inspect(&*dataset, &mut |done| {
+        progress.add((done - before) as u64);
+        before = done;
+    });
+    progress.finish();
     Ok(Entry { data: spec.to_string(), inspection })
 }
 

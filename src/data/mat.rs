@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::ZlibDecoder;
 
-use super::bytes::{inflate_exactly, little_endian_u32};
+use super::bytes::{compare_checksum, inflate_exactly, little_endian_u32};
 use crate::error::{Error, Position, Result};
 use crate::files::{self, Mapped};
 
@@ -134,6 +134,8 @@ impl MatFile {
             return Ok(None);
         };
         inflate_exactly(&self.path, &mut reader, compressed, size - first, &mut bytes)?;
+        // Padding may follow the array.
+        compare_checksum(&self.path, &mut reader, size)?;
         let header = self.header(&bytes, body.start)?;
         let (element, data) = self.numbers_of(&bytes, header.end, body.start)?;
         Ok(Some((which, Array { extents: header.extents, element, data, inflated: Some(bytes) })))

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use zip::ZipArchive;
 
 use super::RgbImage;
-use super::bytes::inflate_exactly;
+use super::bytes::{expect_end, inflate_exactly};
 use super::decode::decode;
 use crate::error::{Error, Position, Result};
 use crate::files::{self, Mapped};
@@ -169,7 +169,10 @@ fn read_member(
     }
     let (compressed, size) = (member.compressed_size(), member.size());
     let mut bytes = Vec::new();
-    inflate_exactly(path, &mut member, compressed, size, &mut bytes).map_err(|e| wrong(e.to_string()))?;
+    inflate_exactly(path, &mut member, compressed, size, &mut bytes)
+        // The archive compares its checksum where a member ends.
+        .and_then(|()| expect_end(path, &mut member, size))
+        .map_err(|e| wrong(e.to_string()))?;
     Ok(bytes)
 }
 

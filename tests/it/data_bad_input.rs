@@ -264,6 +264,23 @@ fn a_zip_member_that_declares_more_than_it_can_hold_is_refused() {
     assert!(text.contains("bomb.zip in `1.png`") && text.contains("1032 times"), "{text}");
 }
 
+#[test]
+fn damaged_pixels_behind_a_checksum_are_noticed() {
+    let root = tempfile::tempdir().unwrap();
+    let mut bytes = zip(&[("1.bmp", b"stored".to_vec())]);
+    // The checksum stands 16 bytes into the central directory's entry.
+    let entry = bytes.windows(4).position(|window| window == b"PK\x01\x02").unwrap();
+    bytes[entry + 16] ^= 1;
+    let path = put(root.path(), "z.zip", bytes);
+    assert!(first_image_error(&path).to_lowercase().contains("checksum"), "{}", first_image_error(&path));
+    let mut packed = std::fs::read(fixture("svhn_compressed.mat")).unwrap();
+    // The end of the first stream: its checksum.
+    let size = u32::from_le_bytes(packed[132..136].try_into().unwrap()) as usize;
+    packed[136 + size - 1] ^= 1;
+    let path = put(root.path(), "t.mat", packed);
+    refused(&format!("svhn:{}", path.display()), &["t.mat", "compressed data that inflates"]);
+}
+
 fn first_image_error(path: &Path) -> String {
     match open_named(&format!("images:{}", path.display())) {
         Ok(set) => set.image(0).unwrap_err().to_string(),
