@@ -108,7 +108,7 @@ fn a_file_of_another_kind_is_named_for_what_it_is() {
 fn a_truncated_file_is_an_error_at_every_length() {
     for name in ["legacy.th", "types.safetensors", "types.pth"] {
         let whole = fs::read(fixture(name)).unwrap();
-        for length in (0..whole.len()).step_by(7).chain([whole.len() - 1]) {
+        for length in (0..whole.len()).step_by(13).chain([whole.len() - 1]) {
             assert!(read_bytes(&whole[..length]).is_err(), "{name} cut to {length} bytes");
         }
     }
@@ -218,6 +218,68 @@ fn one_storage_under_very_many_names_is_refused() {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let text = message(&archive(&[("a/data.pkl", &pickle_of(&names, 256)), ("a/data/0", &[0; 1024])]));
     assert!(text.contains("over and over"), "{text}");
+}
+
+#[test]
+fn one_list_or_text_under_very_many_keys_is_refused() {
+    // A list of 1000 numbers and a text of 1000 characters, remembered as 0 and 1.
+    let shared = [
+        b"]q\x00(".to_vec(),
+        b"K\x07".repeat(1000),
+        b"e0X\xe8\x03\x00\x00".to_vec(),
+        vec![b'x'; 1000],
+        b"q\x010".to_vec(),
+    ];
+    for memo in 0..2u8 {
+        let mut pickle = [b"\x80\x02".to_vec(), shared.concat(), b"}(U\x05model}(".to_vec()].concat();
+        pickle.extend(&pickle_of(&["w"], 1)[4..]);
+        // Where the inner pickle ends with SETITEMS and STOP, only the former belongs here.
+        pickle.pop();
+        for index in 0..500 {
+            pickle.extend(format!("U\x03{index:03}h").bytes());
+            pickle.push(memo);
+        }
+        pickle.extend(b"u.");
+        let text = message(&archive(&[("a/data.pkl", &pickle), ("a/data/0", &[0; 4])]));
+        assert!(text.contains("over and over"), "{text}");
+    }
+}
+
+#[test]
+fn a_name_twice_in_an_archive_is_refused() {
+    let pickle = pickle_of(&["w"], 2);
+    let mut bytes = archive(&[("a/data.pkl", &pickle), ("a/data/0", &[0; 8]), ("a/data/1", &[1; 8])]);
+    let name = b"a/data/1";
+    for at in
+        (0..bytes.len() - name.len()).filter(|&at| &bytes[at..at + name.len()] == name).collect::<Vec<_>>()
+    {
+        bytes[at + name.len() - 1] = b'0';
+    }
+    assert!(message(&bytes).contains("a name twice"), "{}", message(&bytes));
+}
+
+/// The classic bomb: many entries of the central directory, all of them for the same compressed bytes.
+#[test]
+fn members_that_overlap_are_refused() {
+    let noise: Vec<u8> = (0..4096u32).flat_map(|i| i.wrapping_mul(0x9E37_79B9).to_le_bytes()).collect();
+    let mut pickle = pickle_of(&["w0", "w1"], 4096);
+    let second = pickle.windows(3).rposition(|window| window == b"U\x010").unwrap();
+    pickle[second + 2] = b'1';
+    let bytes = archive(&[("a/data.pkl", &pickle), ("a/data/0", &noise)]);
+    let end = bytes.windows(4).rposition(|window| window == b"PK\x05\x06").unwrap();
+    let last = bytes.windows(4).rposition(|window| window == b"PK\x01\x02").unwrap();
+    let mut record = bytes[last..end].to_vec();
+    let name = record.windows(8).position(|window| window == b"a/data/0").unwrap();
+    record[name + 7] = b'1';
+    let mut bomb = [&bytes[..end], &record, &bytes[end..]].concat();
+    // The end record: entries on this disk, entries, bytes of the directory.
+    let end = end + record.len();
+    let size = u32::from_le_bytes(bomb[end + 12..end + 16].try_into().unwrap()) + record.len() as u32;
+    bomb[end + 8] += 1;
+    bomb[end + 10] += 1;
+    bomb[end + 12..end + 16].copy_from_slice(&size.to_le_bytes());
+    let text = message(&bomb);
+    assert!(text.contains("more compressed bytes") || text.contains("damaged"), "{text}");
 }
 
 #[test]

@@ -6,6 +6,7 @@
 mod archive;
 mod legacy;
 mod tensors;
+mod view;
 mod write;
 
 use std::borrow::Cow;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::super::import::TrainingRecord;
 use super::super::{ElementType, HostTensor};
+use super::view::{StorageReference, View, dtype_element, storage_element};
 use super::{Storages, Wanted};
 use crate::error::{Error, Result};
 use crate::pickle::{Global, Node, Pickle};
@@ -22,30 +23,12 @@ const STATE_KEYS: [&str; 7] =
 const DEEPEST_STATE: usize = 4;
 /// How many wrappers (a parameter around a tensor) are looked through.
 const DEEPEST_WRAPPER: usize = 4;
+/// The most bytes a storage's key may have; PyTorch writes small numbers, or addresses.
+const LONGEST_KEY: usize = 256;
 /// The most dimensions PyTorch itself knows.
 const MOST_DIMENSIONS: usize = 64;
 /// Tied parameters share storages, so tensors may hold more bytes than the file; so many times as much at most.
 const MOST_SHARING: usize = 4;
-
-/// A reference to a run of elements: `('storage', type, key, device, elements[, view])`.
-struct StorageReference<'p> {
-    key: &'p str,
-    /// `None` for an untyped storage, whose elements are bytes.
-    element: Option<ElementType>,
-    /// Bytes of the whole storage.
-    length: usize,
-    /// Bytes before the part that is meant (legacy files only), and the bytes of that part.
-    view: Option<(usize, usize)>,
-}
-
-/// A tensor as the pickle describes it.
-struct View<'p> {
-    storage: StorageReference<'p>,
-    element: ElementType,
-    offset: usize,
-    shape: Vec<usize>,
-    strides: Vec<usize>,
-}
 
 /// Reads tensors of one file.
 pub(super) struct Reader<'p, 's> {
@@ -56,11 +39,21 @@ pub(super) struct Reader<'p, 's> {
     loaded: HashSet<&'p str>,
     /// Bytes of tensors that may still be made from them.
     budget: usize,
+    /// Numbers and characters the training record may still take: what a pickle says once costs a byte at least, and
+    /// what it refers to over and over must not multiply.
+    record_budget: usize,
 }
 
 impl<'p, 's> Reader<'p, 's> {
     pub(super) fn new(path: &'p Path, pickle: &'p Pickle<'_>, storages: &'s mut dyn Storages) -> Self {
-        Reader { path, root: pickle.root(), storages, loaded: HashSet::new(), budget: 0 }
+        Reader {
+            path,
+            root: pickle.root(),
+            storages,
+            loaded: HashSet::new(),
+            budget: 0,
+            record_budget: pickle.length(),
+        }
     }
 
     pub(super) fn contents(mut self, wanted: Wanted) -> Result<Contents> {
@@ -126,10 +119,12 @@ impl<'p, 's> Reader<'p, 's> {
         for (key, value) in self.root.entries().unwrap_or_default() {
             let Some(key) = key.text().filter(|_| !(bare && is_tensor(value))) else { continue };
             if let Some(text) = value.text() {
+                self.spend(text.len())?;
                 record.texts.insert(key.to_string(), text.to_string());
             } else if let Some(number) = self.number(value)? {
                 record.numbers.insert(key.to_string(), number);
             } else if let Some(elements) = value.elements() {
+                self.spend(elements.len())?;
                 let series: Option<Vec<f64>> = elements.map(|e| self.number(e)).collect::<Result<_>>()?;
                 if let Some(series) = series {
                     record.series.insert(key.to_string(), series);
@@ -137,6 +132,7 @@ impl<'p, 's> Reader<'p, 's> {
             } else {
                 let array = value.array().map_err(|found| self.malformed("a NumPy array", found))?;
                 if let Some(array) = array.filter(|array| array.shape.len() == 1) {
+                    self.spend(array.element_count())?;
                     let series =
                         (0..array.element_count()).filter_map(|index| array.float_at(index)).collect();
                     record.series.insert(key.to_string(), series);
@@ -144,6 +140,18 @@ impl<'p, 's> Reader<'p, 's> {
             }
         }
         Ok(record)
+    }
+
+    /// Takes from the budget of the training record.
+    fn spend(&mut self, amount: usize) -> Result<()> {
+        match self.record_budget.checked_sub(amount) {
+            Some(rest) => self.record_budget = rest,
+            None => {
+                let found = "lists or texts that are referred to over and over";
+                return Err(self.malformed("a training record no longer than the pickle", found));
+            }
+        }
+        Ok(())
     }
 
     /// A number: Python's, NumPy's, or a tensor of no dimensions.
@@ -297,7 +305,10 @@ impl<'p, 's> Reader<'p, 's> {
             self.malformed("a storage of numbers", format!("a {}.{}", class.module, class.name))
         })?;
         let key = part(2)?;
-        let key = key.text().ok_or_else(|| self.wrong("a storage key", key))?;
+        let key = key
+            .text()
+            .filter(|text| text.len() <= LONGEST_KEY)
+            .ok_or_else(|| self.wrong("a short text as the key of a storage", key))?;
         let size = element.map_or(1, ElementType::size);
         let bytes = |node: Node<'p>, expected: &str| {
             let count = self.natural(node, expected)?;
@@ -318,95 +329,10 @@ impl<'p, 's> Reader<'p, 's> {
     }
 }
 
-impl View<'_> {
-    /// The number of elements, if every one of them lies among the `available` ones of the storage. A view that
-    /// repeats elements (stride 0) is none, so a tensor is never larger than its storage.
-    fn element_count(&self, available: usize) -> Option<usize> {
-        let count = self.shape.iter().try_fold(1usize, |count, extent| count.checked_mul(*extent));
-        if self.shape.contains(&0) {
-            return Some(0);
-        }
-        let mut last = self.offset;
-        for (extent, stride) in self.shape.iter().zip(&self.strides) {
-            last = last.checked_add((extent - 1).checked_mul(*stride)?)?;
-        }
-        count.filter(|&count| count <= available && last < available)
-    }
-
-    /// The bytes of the elements in row-major order.
-    fn gather(&self, storage: &[u8], count: usize) -> Vec<u8> {
-        let size = self.element.size();
-        if self.is_contiguous() {
-            return storage[self.offset * size..(self.offset + count) * size].to_vec();
-        }
-        let mut out = Vec::with_capacity(count * size);
-        let mut index = vec![0; self.shape.len()];
-        for _ in 0..count {
-            let at =
-                self.offset + index.iter().zip(&self.strides).map(|(i, stride)| i * stride).sum::<usize>();
-            out.extend_from_slice(&storage[at * size..(at + 1) * size]);
-            for dimension in (0..index.len()).rev() {
-                index[dimension] += 1;
-                if index[dimension] < self.shape[dimension] {
-                    break;
-                }
-                index[dimension] = 0;
-            }
-        }
-        out
-    }
-
-    fn is_contiguous(&self) -> bool {
-        let mut expected = 1;
-        self.shape.iter().zip(&self.strides).rev().all(|(extent, stride)| {
-            let fits = *extent == 1 || *stride == expected;
-            expected *= extent;
-            fits
-        })
-    }
-}
-
 fn is_tensor(node: Node<'_>) -> bool {
     node.call().is_some_and(|call| {
         matches!(call.callable.module, "torch._utils" | "torch._tensor")
             && call.callable.name.starts_with("_rebuild")
-    })
-}
-
-/// The elements of a storage class: `Some(None)` for an untyped one, `None` for what is no storage.
-fn storage_element(class: Global) -> Option<Option<ElementType>> {
-    Some(Some(match class.name {
-        "BoolStorage" => ElementType::Bool,
-        "CharStorage" => ElementType::I8,
-        "ShortStorage" => ElementType::I16,
-        "IntStorage" => ElementType::I32,
-        "LongStorage" => ElementType::I64,
-        "ByteStorage" => ElementType::U8,
-        "HalfStorage" => ElementType::F16,
-        "BFloat16Storage" => ElementType::Bf16,
-        "FloatStorage" => ElementType::F32,
-        "DoubleStorage" => ElementType::F64,
-        "UntypedStorage" => return Some(None),
-        _ => return None,
-    }))
-}
-
-fn dtype_element(dtype: Global) -> Option<ElementType> {
-    Some(match dtype.name {
-        "bool" => ElementType::Bool,
-        "int8" => ElementType::I8,
-        "int16" => ElementType::I16,
-        "int32" => ElementType::I32,
-        "int64" => ElementType::I64,
-        "uint8" => ElementType::U8,
-        "uint16" => ElementType::U16,
-        "uint32" => ElementType::U32,
-        "uint64" => ElementType::U64,
-        "float16" => ElementType::F16,
-        "bfloat16" => ElementType::Bf16,
-        "float32" => ElementType::F32,
-        "float64" => ElementType::F64,
-        _ => return None,
     })
 }
 
