@@ -1,11 +1,13 @@
 //! The integration tests: one binary, so that everything is linked once.
 
+mod architecture;
 mod collapse;
 mod data_bad_input;
 mod data_files;
 mod data_mutations;
 mod data_readers;
 mod data_verb;
+mod experiment;
 mod golden;
 mod gradients;
 mod metrics;
@@ -17,4 +19,5 @@ mod parity;
 mod reference;
 mod report;
 mod synthetic;
+mod training;
 mod weights;

@@ -1,0 +1,93 @@
+//! Whole steps on the CPU: a ResNet-18 training step and an inference pass, 3x32x32, batch 128, f32.
+//!
+//! `cargo bench --bench steps`; `RAYON_NUM_THREADS` sets the number of threads. The PyTorch peers of the same work are in
+//! `benches/peers/`.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use residua::backend::cpu::Cpu;
+use residua::nn::{Architecture, Depth, Inference, Model, Network};
+use residua::ops::Backend;
+use residua::rng::{Purpose, Stream};
+use residua::tensor::HostValues;
+use residua::train::{Optimizer, OptimizerKind, TrainStep};
+
+const BATCH: usize = 128;
+const EXTENT: [usize; 3] = [32, 32, 3];
+
+fn images() -> Vec<f32> {
+    let stream = Stream::for_purpose(1, Purpose::Synthetic, &[]);
+    (0..(BATCH * 32 * 32 * 3) as u64).map(|i| stream.normal(i) as f32).collect()
+}
+
+fn architecture() -> Architecture {
+    Architecture::new(Depth::ResNet18, None, None, 1.0, 100).expect("a plain ResNet-18")
+}
+
+fn training_step(c: &mut Criterion) {
+    let backend = Cpu::<f32>::new(0).expect("threads");
+    let optimizer =
+        Optimizer { kind: OptimizerKind::Sgd, momentum: 0.9, nesterov: false, weight_decay: 5e-4 };
+    let network = Network::new(&architecture(), backend.dtype(), Some(optimizer.slots()));
+    let step = TrainStep::new(&network, &backend, &optimizer, BATCH, EXTENT, 0.0);
+    let mut model = Model::new(network, backend, step.prepared().bytes()).expect("memory");
+    model.initialise(1).expect("initial values");
+    let labels: Vec<i32> = (0..BATCH as i32).map(|i| i % 100).collect();
+    let images = images();
+    let hyper = optimizer.hyper(1e-3, 1);
+    let mut group = c.benchmark_group("resnet18-cifar-32-b128-f32");
+    group
+        .throughput(Throughput::Elements(BATCH as u64))
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(20));
+    group.bench_function("training_step", |b| {
+        b.iter(|| {
+            step.load(&mut model, HostValues::F32(&images), &labels, hyper).expect("load");
+            black_box(step.run(&mut model).expect("step"))
+        });
+    });
+    group.finish();
+    if std::env::var_os("RESIDUA_BENCH_CALLS").is_some() {
+        print_calls(&step, &mut model);
+    }
+}
+
+/// Seconds per kind of call within one step, largest first: where the time goes.
+fn print_calls(step: &TrainStep, model: &mut Model<Cpu<f32>>) {
+    let mut totals = std::collections::BTreeMap::<&str, f64>::new();
+    const STEPS: usize = 3;
+    for _ in 0..STEPS {
+        model
+            .run_timed(step.prepared(), |call, seconds| *totals.entry(call.name()).or_default() += seconds)
+            .expect("step");
+    }
+    let mut rows: Vec<_> = totals.into_iter().collect();
+    rows.sort_by(|a, b| b.1.total_cmp(&a.1));
+    for (name, seconds) in rows {
+        println!("{name:30} {:9.2} ms", 1e3 * seconds / STEPS as f64);
+    }
+}
+
+fn inference(c: &mut Criterion) {
+    let backend = Cpu::<f32>::new(0).expect("threads");
+    let network = Network::new(&architecture(), backend.dtype(), None);
+    let pass = Inference::new(&network, &backend, BATCH, EXTENT);
+    let mut model = Model::new(network, backend, pass.prepared().bytes()).expect("memory");
+    model.initialise(1).expect("initial values");
+    pass.set_up(&mut model).expect("folding");
+    let images = images();
+    let mut group = c.benchmark_group("resnet18-cifar-32-b128-f32");
+    group
+        .throughput(Throughput::Elements(BATCH as u64))
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(10));
+    group.bench_function("inference", |b| {
+        b.iter(|| black_box(pass.run(&mut model, HostValues::F32(&images)).expect("pass")));
+    });
+    group.finish();
+}
+
+criterion_group!(steps, training_step, inference);
+criterion_main!(steps);

@@ -1,0 +1,22 @@
+//! Puts the commit into `residua --version`.
+
+use std::process::Command;
+
+fn main() {
+    let git = |arguments: &[&str]| {
+        let output =
+            Command::new("git").args(arguments).output().ok().filter(|output| output.status.success())?;
+        Some(String::from_utf8_lossy(&output.stdout).trim().to_string())
+    };
+    let version = env!("CARGO_PKG_VERSION");
+    let text = match git(&["rev-parse", "--short=12", "HEAD"]) {
+        Some(commit) => format!("{version} ({commit})"),
+        // A source package has no history.
+        None => version.to_string(),
+    };
+    println!("cargo::rustc-env=RESIDUA_VERSION={text}");
+    if let Some(head) = git(&["rev-parse", "--git-path", "HEAD"]) {
+        println!("cargo::rerun-if-changed={head}");
+    }
+    println!("cargo::rerun-if-changed=build.rs");
+}

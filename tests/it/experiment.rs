@@ -1,0 +1,157 @@
+//! Whole experiments: the demo from start to report, and a recipe that is not repeated where it is done.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+fn residua(arguments: &[&str]) -> (bool, String) {
+    let output = Command::new(env!("CARGO_BIN_EXE_residua")).args(arguments).output().unwrap();
+    let text =
+        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+    (output.status.success(), text)
+}
+
+fn modified(path: &Path) -> std::time::SystemTime {
+    fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).modified().unwrap()
+}
+
+#[test]
+fn the_demo_leaves_a_whole_run_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("demo");
+    let (done, text) = residua(&["demo", "--tiny", "--quiet", "--out", &out.display().to_string()]);
+    assert!(done, "{text}");
+    for file in [
+        "recipe.toml",
+        "metrics.jsonl",
+        "checkpoints/last/model.safetensors",
+        "checkpoints/epoch_0001/meta.json",
+        "ood/metrics.json",
+        "ood/metrics.csv",
+        "ood/fit.safetensors",
+        "ood/scores/id.npz",
+        "ood/scores/digits.npz",
+        "collapse/collapse.json",
+        "collapse/collapse.csv",
+        "features/epoch_0002/head.npz",
+        "features/epoch_0002/train/features.npy",
+        "report.html",
+    ] {
+        assert!(out.join(file).is_file(), "{file} is missing");
+    }
+    for word in ["held_out", "digits", "mahalanobis", "NC1"] {
+        assert!(text.contains(word), "the summary lacks {word}");
+    }
+    let metrics: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(out.join("ood/metrics.json")).unwrap()).unwrap();
+    let auroc = metrics["ood"]["digits"]["msp"]["auroc"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&auroc));
+}
+
+const RECIPE: &str = r#"
+name = "a small experiment"
+[train]
+data = "idx:train-images,train-labels"
+arch = "resnet20"
+width = 0.25
+epochs = 2
+batch_size = 32
+checkpoint_every = 1
+[evaluate]
+id = "idx:train-images,train-labels"
+[scores]
+methods = "msp,mahalanobis"
+bootstrap = 0
+[[ood]]
+name = "noise"
+data = "idx:noise-images"
+group = "far"
+[[ood]]
+name = "missing"
+data = "svhn:nowhere.mat"
+optional = true
+"#;
+
+/// Writes idx files of `count` grey 8x8 images in two classes: light from above, light from below.
+fn write_idx(folder: &Path, name: &str, count: u32, noise: bool) {
+    let mut images = vec![0, 0, 8, 3];
+    let mut labels = vec![0, 0, 8, 1];
+    labels.extend(count.to_be_bytes());
+    [count, 8, 8].iter().for_each(|extent| images.extend(extent.to_be_bytes()));
+    let stream = residua::rng::Stream::new(3, &[u64::from(noise)]);
+    for image in 0..count {
+        let class = image % 2;
+        labels.push(class as u8);
+        for pixel in 0..64u32 {
+            let light = (pixel / 32) == class;
+            let base = if light && !noise { 120 } else { 0 };
+            images.push(base + stream.below(u64::from(image * 64 + pixel), 120) as u8);
+        }
+    }
+    fs::write(folder.join(format!("{name}-images")), images).unwrap();
+    fs::write(folder.join(format!("{name}-labels")), labels).unwrap();
+}
+
+#[test]
+fn a_recipe_runs_once_and_then_only_what_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write_idx(root, "train", 60, false);
+    write_idx(root, "noise", 80, true);
+    fs::write(root.join("small.toml"), RECIPE).unwrap();
+    let (recipe, out) =
+        (root.join("small.toml").display().to_string(), root.join("run").display().to_string());
+    let arguments = ["run", &recipe, "--data-root", &root.display().to_string(), "--out", &out];
+    let (done, text) = residua(&arguments);
+    assert!(done, "{text}");
+    assert!(text.contains("`missing` is left out"), "{text}");
+    let run = root.join("run");
+    let scores = fs::read(run.join("ood/metrics.json")).unwrap();
+    let before =
+        ["checkpoints/last/model.safetensors", "ood/metrics.json", "collapse/rows/epoch_0001/row.json"]
+            .map(|file| modified(&run.join(file)));
+    fs::remove_dir_all(run.join("features")).unwrap();
+    let (done, text) = residua(&arguments);
+    assert!(done, "{text}");
+    let after =
+        ["checkpoints/last/model.safetensors", "ood/metrics.json", "collapse/rows/epoch_0001/row.json"]
+            .map(|file| modified(&run.join(file)));
+    assert_eq!(before, after, "a finished stage was repeated");
+    assert_eq!(scores, fs::read(run.join("ood/metrics.json")).unwrap());
+    assert!(
+        run.join("features/epoch_0002/train/features.npy").is_file(),
+        "removed features were not made again"
+    );
+
+    fs::write(root.join("small.toml"), RECIPE.replace("width = 0.25", "width = 0.5")).unwrap();
+    let (done, text) = residua(&arguments);
+    assert!(!done && text.contains("another recipe"), "{text}");
+}
+
+#[test]
+fn an_unknown_key_of_a_recipe_is_an_error_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wrong.toml");
+    fs::write(&path, RECIPE.replace("epochs = 2", "use_psudeo_novel = false")).unwrap();
+    let (done, text) = residua(&["run", &path.display().to_string()]);
+    assert!(!done && text.contains("use_psudeo_novel") && text.contains("line 7"), "{text}");
+}
+
+#[test]
+fn several_seeds_give_a_folder_each_and_one_table_with_deviations() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write_idx(root, "train", 40, false);
+    write_idx(root, "noise", 40, true);
+    fs::write(root.join("small.toml"), RECIPE.replace("epochs = 2", "epochs = 1")).unwrap();
+    let (recipe, out) =
+        (root.join("small.toml").display().to_string(), root.join("run").display().to_string());
+    let root_text = root.display().to_string();
+    let (done, text) =
+        residua(&["run", &recipe, "--data-root", &root_text, "--out", &out, "--seeds", "0,1", "--quiet"]);
+    assert!(done, "{text}");
+    let table = fs::read_to_string(root.join("run/metrics.csv")).unwrap();
+    assert!(table.starts_with("method,dataset,FPR@95,AUROC,AUPR_IN,AUPR_OUT,ACC"), "{table}");
+    assert!(table.contains('±'), "{table}");
+    assert!(root.join("run/seed_1/report.html").is_file());
+}
