@@ -127,7 +127,7 @@ impl<'a, B: Backend> Trainer<'a, B> {
         let step =
             |batch| TrainStep::new(&network, &backend, &optimizer, batch, extent, options.label_smoothing);
         let full = step(batch);
-        let rest = (samples % batch > 0).then(|| step(samples % batch));
+        let rest = (!samples.is_multiple_of(batch)).then(|| step(samples % batch));
         let pass = job.validation.as_ref().map(|v| Pass::new(&network, &backend, batch, v.data.len(), size));
         let bytes = [
             Some(full.prepared().bytes()),
