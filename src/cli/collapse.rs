@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::collapse_checkpoints::{self, NetworkArguments};
 use super::{Common, print};
 use crate::collapse::{
-    CachePaths, Checkpoint, CollapseReport, CollapseSeries, GlobalMean, Options, checkpoint_of_folder,
-    expand_globs, named_cache, over_checkpoints,
+    CachePaths, Checkpoint, CollapseReport, CollapseRow, CollapseSeries, GlobalMean, Options,
+    checkpoint_of_folder, expand_globs, named_set, over_checkpoints,
 };
 use crate::error::{Error, Result};
 use crate::files;
@@ -16,24 +17,34 @@ use crate::report::plots;
 /// Arguments of `collapse`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
+    residua collapse --checkpoints run --data cifar100:DIR --ood svhn=svhn:FILE.mat --out run/collapse\n  \
+    residua collapse --checkpoints 'resnet_*_epoch.pth' --data cifar100:DIR --normalize notebook --out collapse\n  \
     residua collapse --train train.npz --head head.npz --ood svhn=svhn.npz --out collapse\n  \
     residua collapse --features 'run/features/epoch_*' --train train --ood svhn=svhn --out run/collapse")]
 pub struct Arguments {
+    #[command(flatten)]
+    network: NetworkArguments,
     /// Folders with the caches of one checkpoint each (patterns are expanded); --train, --test, --head and --ood are
     /// then names inside each folder
-    #[arg(long, value_name = "GLOB", num_args = 1..)]
+    #[arg(long, value_name = "GLOB", num_args = 1.., requires = "train", help_heading = "From caches")]
     features: Vec<String>,
     /// Cache of the ID training set: features without augmentation
-    #[arg(long, value_name = "CACHE")]
-    train: PathBuf,
-    /// Cache of the ID test set, for NC4 and accuracy there
-    #[arg(long, value_name = "CACHE")]
-    test: Option<PathBuf>,
+    #[arg(
+        long,
+        value_name = "CACHE",
+        required_unless_present = "checkpoints",
+        conflicts_with = "checkpoints",
+        help_heading = "From caches"
+    )]
+    train: Option<PathBuf>,
     /// The classifier: an .npz with W (C, D) and b (C)
-    #[arg(long, value_name = "FILE", default_value = "head.npz")]
+    #[arg(long, value_name = "FILE", default_value = "head.npz", help_heading = "From caches")]
     head: PathBuf,
-    /// Cache of an OOD set, for NC5; may be repeated
-    #[arg(long, value_name = "NAME=CACHE")]
+    /// ID test set (data with --checkpoints, else a cache), for NC4 and accuracy there
+    #[arg(long, value_name = "DATA|CACHE")]
+    test: Option<String>,
+    /// OOD set (data with --checkpoints, else a cache), for NC5; may be repeated
+    #[arg(long, value_name = "NAME=DATA|CACHE")]
     ood: Vec<String>,
     /// What the global mean is the mean of
     #[arg(long, value_enum, default_value_t)]
@@ -46,30 +57,39 @@ pub struct Arguments {
     out: PathBuf,
 }
 
-/// Measures, writes, prints.
-pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
-    let ood = arguments.ood.iter().map(|text| named_cache(text)).collect::<Result<Vec<_>>>()?;
-    let caches = CachePaths {
-        train: arguments.train.clone(),
-        test: arguments.test.clone(),
-        head: arguments.head.clone(),
-        ood,
-    };
-    // One checkpoint is a series of one, whose caches lie relative to the current folder.
-    let single = arguments.features.is_empty();
-    let checkpoints = if single {
-        vec![Checkpoint { path: arguments.train.clone(), epoch: None }]
-    } else {
-        expand_globs(&arguments.features)?.into_iter().map(checkpoint_of_folder).collect()
-    };
-    let options = Options { global_mean: arguments.global_mean };
-    let count = checkpoints.len();
-    let open = |checkpoint: &Checkpoint| caches.open(if single { Path::new("") } else { &checkpoint.path });
-    let series = over_checkpoints(checkpoints, &options, arguments.skip_failures, open, |done| {
-        if !common.quiet && count > 1 {
+/// What both ways of measuring share.
+pub(super) struct Task<'a> {
+    pub options: Options,
+    pub test: Option<&'a str>,
+    pub ood: Vec<(String, String)>,
+    pub skip_failures: bool,
+    pub out: &'a Path,
+    pub common: &'a Common,
+}
+
+impl Task<'_> {
+    /// Says how far a series is.
+    pub fn progress(&self, done: usize, count: usize) {
+        if !self.common.quiet && count > 1 {
             eprintln!("measured {done} of {count} checkpoints");
         }
-    })?;
+    }
+}
+
+/// Measures, writes, prints.
+pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    let task = Task {
+        options: Options { global_mean: arguments.global_mean },
+        test: arguments.test.as_deref(),
+        ood: arguments.ood.iter().map(|text| named_set(text)).collect::<Result<_>>()?,
+        skip_failures: arguments.skip_failures,
+        out: &arguments.out,
+        common,
+    };
+    let series = match &arguments.train {
+        Some(train) => from_caches(train, arguments, &task)?,
+        None => collapse_checkpoints::measure(&arguments.network, &task)?,
+    };
     series.write(&arguments.out)?;
     write_figures(&series, &arguments.out)?;
     if common.json {
@@ -79,6 +99,25 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         print(&series.report.summary());
     }
     Ok(())
+}
+
+fn from_caches(train: &Path, arguments: &Arguments, task: &Task) -> Result<CollapseSeries> {
+    let caches = CachePaths {
+        train: train.into(),
+        test: task.test.map(PathBuf::from),
+        head: arguments.head.clone(),
+        ood: task.ood.iter().map(|(name, path)| (name.clone(), path.into())).collect(),
+    };
+    // One checkpoint is a series of one, whose caches lie relative to the current folder.
+    let single = arguments.features.is_empty();
+    let checkpoints = if single {
+        vec![Checkpoint { path: train.into(), epoch: None }]
+    } else {
+        expand_globs(&arguments.features)?.into_iter().map(checkpoint_of_folder).collect()
+    };
+    let count = checkpoints.len();
+    let open = |checkpoint: &Checkpoint| caches.open(if single { Path::new("") } else { &checkpoint.path });
+    over_checkpoints(checkpoints, &task.options, task.skip_failures, open, |done| task.progress(done, count))
 }
 
 /// Curves over the checkpoints, and heat map and histogram of the last checkpoint's cosines.
@@ -103,7 +142,7 @@ fn write_figures(series: &CollapseSeries, folder: &Path) -> Result<()> {
 
 /// Checkpoints without an epoch are drawn by their place in the series.
 fn curve_rows(report: &CollapseReport) -> Vec<plots::CollapseRow> {
-    let row = |(place, row): (usize, &crate::collapse::CollapseRow)| plots::CollapseRow {
+    let row = |(place, row): (usize, &CollapseRow)| plots::CollapseRow {
         epoch: row.epoch.map_or(place as f64 + 1.0, |epoch| epoch as f64),
         nc1: Some(row.nc1),
         nc2_equinorm: Some(row.nc2_equinorm),

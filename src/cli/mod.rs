@@ -8,6 +8,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use crate::error::Result;
 
 mod collapse;
+mod collapse_checkpoints;
 mod completions;
 mod compute;
 mod data;

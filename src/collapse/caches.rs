@@ -57,14 +57,14 @@ fn epoch_in_name(name: &str) -> Option<u64> {
     first.parse().or_else(|_| last.parse()).ok()
 }
 
-/// Splits `NAME=CACHE`; a group before the name (`near:NAME=CACHE`) is understood and makes no difference here.
+/// Splits `NAME=WHERE`; a group before the name (`near:NAME=WHERE`) is understood and makes no difference here.
 ///
 /// # Errors
-/// When there is no `=`, no name or no path.
-pub fn named_cache(text: &str) -> Result<(String, PathBuf)> {
-    let Some((name, path)) = text.split_once('=').filter(|(name, path)| !name.is_empty() && !path.is_empty())
-    else {
-        return Err(Error::usage(format!("`{text}` is not NAME=CACHE, for instance svhn=svhn.npz")));
+/// When there is no `=`, no name or nothing after it.
+pub fn named_set(text: &str) -> Result<(String, String)> {
+    let split = text.split_once('=').filter(|(name, place)| !name.is_empty() && !place.is_empty());
+    let Some((name, place)) = split else {
+        return Err(Error::usage(format!("`{text}` is not NAME=WHERE, for instance svhn=svhn.npz")));
     };
     let plain = name.strip_prefix("near:").or_else(|| name.strip_prefix("far:")).unwrap_or(name);
     if plain.is_empty() {
@@ -72,7 +72,7 @@ pub fn named_cache(text: &str) -> Result<(String, PathBuf)> {
             "`{text}` has a group but no name, for instance near:cifar10=cifar10.npz"
         )));
     }
-    Ok((plain.to_string(), path.into()))
+    Ok((plain.to_string(), place.to_string()))
 }
 
 #[cfg(test)]
@@ -93,10 +93,10 @@ mod tests {
 
     #[test]
     fn an_ood_set_has_a_name_and_a_path() {
-        assert_eq!(named_cache("svhn=a/b=c.npz").unwrap(), ("svhn".into(), "a/b=c.npz".into()));
-        assert_eq!(named_cache("near:cifar10=c.npz").unwrap(), ("cifar10".into(), "c.npz".into()));
+        assert_eq!(named_set("svhn=a/b=c.npz").unwrap(), ("svhn".into(), "a/b=c.npz".into()));
+        assert_eq!(named_set("near:cifar10=c.npz").unwrap(), ("cifar10".into(), "c.npz".into()));
         for text in ["svhn", "=a.npz", "svhn=", "far:=a.npz"] {
-            assert_eq!(named_cache(text).unwrap_err().exit_code(), 2, "{text}");
+            assert_eq!(named_set(text).unwrap_err().exit_code(), 2, "{text}");
         }
     }
 }

@@ -7,7 +7,7 @@ mod nearest;
 mod row;
 mod series;
 
-pub use caches::{CachePaths, checkpoint_of_folder, named_cache};
+pub use caches::{CachePaths, checkpoint_of_folder, named_set};
 pub use measure::{GlobalMean, Measurement, Options, Subject, measure};
 pub use row::{CollapseReport, CollapseRow, Skipped, write_cosines};
 pub use series::{Checkpoint, CollapseSeries, expand_globs, over_checkpoints};

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::measure::{Options, Subject, measure};
 use super::row::{CollapseReport, Skipped, write_cosines};
+use crate::checkpoint::CheckpointRef;
 use crate::error::{Error, Result};
 
 /// A checkpoint to measure.
@@ -22,6 +23,12 @@ impl Checkpoint {
         self.path
             .file_name()
             .map_or_else(|| self.path.display().to_string(), |n| n.to_string_lossy().into_owned())
+    }
+}
+
+impl From<CheckpointRef> for Checkpoint {
+    fn from(found: CheckpointRef) -> Checkpoint {
+        Checkpoint { path: found.path, epoch: found.epoch }
     }
 }
 

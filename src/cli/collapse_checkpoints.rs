@@ -1,0 +1,171 @@
+//! `residua collapse --checkpoints`: one pass of each network over each data set, then NC1..NC5 from those features.
+
+use std::collections::HashSet;
+use std::path::{Component, Path, PathBuf};
+
+use clap::Args;
+
+use super::collapse::Task;
+use super::compute::Compute;
+use super::extract::{Extraction, transform};
+use super::progress::Progress;
+use crate::checkpoint::{self, Trained};
+use crate::collapse::{CachePaths, Checkpoint, CollapseSeries, Subject, over_checkpoints};
+use crate::data::{self, DataSpec, Normalize, SharedDataset, Split};
+use crate::error::{Error, Result};
+use crate::features::Request;
+use crate::files;
+
+/// Arguments that run the network; without them `collapse` works from caches.
+#[derive(Debug, Args)]
+pub struct NetworkArguments {
+    /// Checkpoints in any order: folders, run folders, weights files (patterns are expanded)
+    #[arg(long, value_name = "GLOB", num_args = 1.., requires = "data", help_heading = "From checkpoints")]
+    checkpoints: Vec<String>,
+    /// ID training data, such as cifar100:DIR; never augmented; `split` is `train` unless given
+    #[arg(long, value_name = "DATA", requires = "checkpoints", help_heading = "From checkpoints")]
+    data: Option<DataSpec>,
+    /// Keep the features in DIR/CHECKPOINT, and use what is there already
+    #[arg(long, value_name = "DIR", requires = "checkpoints", help_heading = "From checkpoints")]
+    keep_features: Option<PathBuf>,
+    /// Normalisation, for weights files that do not say
+    #[arg(long, value_name = "PRESET|MEAN/STD", help_heading = "From checkpoints")]
+    normalize: Option<Normalize>,
+    /// Side of the images the network gets, for weights files that do not say
+    #[arg(long, value_name = "PIXELS", default_value_t = 32, help_heading = "From checkpoints")]
+    size: u32,
+    /// Images per step
+    #[arg(long, default_value_t = 250, help_heading = "From checkpoints")]
+    batch_size: usize,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// A data set to extract: the name of its cache, the data, and how the user named them.
+struct Named {
+    cache: String,
+    data: SharedDataset,
+    description: String,
+}
+
+/// Measures every checkpoint on its own features.
+pub(super) fn measure(arguments: &NetworkArguments, task: &Task) -> Result<CollapseSeries> {
+    let checkpoints: Vec<Checkpoint> =
+        checkpoint::list(&arguments.checkpoints)?.into_iter().map(Checkpoint::from).collect();
+    let sets = open_sets(arguments, task)?;
+    // Features go to disk and are mapped, so that a large data set needs no memory; beside the results, because a
+    // temporary folder of the system may be small.
+    let beside = task.out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let temporary = match &arguments.keep_features {
+        Some(_) => None,
+        None => {
+            files::create_folder(beside)?;
+            let folder = tempfile::Builder::new().prefix(".residua-").suffix(".features").tempdir_in(beside);
+            Some(folder.map_err(|e| Error::io("create a temporary folder in", beside, e))?)
+        }
+    };
+    if arguments.keep_features.is_some() {
+        refuse_equal_names(&checkpoints)?;
+    }
+    let count = checkpoints.len();
+    let extract = |checkpoint: &Checkpoint| match (&arguments.keep_features, &temporary) {
+        (Some(kept), _) => extract(arguments, task, &sets, checkpoint, &kept.join(checkpoint.name())),
+        (None, temporary) => {
+            let root = temporary.as_ref().map_or(beside, |folder| folder.path());
+            let folder = root.join("features");
+            // The caches of the checkpoint before have been measured.
+            if folder.exists() {
+                std::fs::remove_dir_all(&folder).map_err(|e| Error::io("remove", &folder, e))?;
+            }
+            extract(arguments, task, &sets, checkpoint, &folder)
+        }
+    };
+    over_checkpoints(checkpoints, &task.options, task.skip_failures, extract, |done| {
+        task.progress(done, count)
+    })
+}
+
+/// One pass of one checkpoint over every set that has no cache of it in `folder` yet.
+fn extract(
+    arguments: &NetworkArguments,
+    task: &Task,
+    sets: &[Named],
+    checkpoint: &Checkpoint,
+    folder: &Path,
+) -> Result<Subject> {
+    let trained = Trained::open(&checkpoint.path)?;
+    let transform = transform(&trained, arguments.normalize, arguments.size)?;
+    let request = |set: &Named| Request {
+        data: set.data.clone(),
+        description: set.description.clone(),
+        folder: folder.join(&set.cache),
+    };
+    let head = folder.join("head.npz");
+    let mut requests: Vec<Request> = sets.iter().map(request).collect();
+    if head.exists() {
+        requests.retain(|request| !request.is_done(&trained, &transform));
+    }
+    if !requests.is_empty() {
+        let samples = requests.iter().map(|request| request.data.len() as u64).sum();
+        arguments.compute.choice(task.common).run(Extraction {
+            trained: &trained,
+            transform: &transform,
+            batch: arguments.batch_size,
+            requests: &requests,
+            head: &head,
+            progress: Progress::new(&checkpoint.name(), samples, "images", task.common.quiet),
+        })?;
+    }
+    let caches = CachePaths {
+        train: "train".into(),
+        test: task.test.map(|_| "test".into()),
+        head: "head.npz".into(),
+        ood: task.ood.iter().map(|(name, _)| (name.clone(), name.into())).collect(),
+    };
+    caches.open(folder)
+}
+
+fn open_sets(arguments: &NetworkArguments, task: &Task) -> Result<Vec<Named>> {
+    let open = |cache: &str, spec: &DataSpec, split: Split| {
+        let description = spec.to_string();
+        Ok::<_, Error>(Named { cache: cache.into(), data: data::open(spec, split)?, description })
+    };
+    let Some(train) = &arguments.data else {
+        return Err(Error::usage("--checkpoints needs --data, the training data of the checkpoints"));
+    };
+    let mut sets = vec![open("train", train, Split::Train)?];
+    if let Some(test) = task.test {
+        sets.push(open("test", &test.parse()?, Split::Test)?);
+    }
+    for (name, text) in &task.ood {
+        check_cache_name(name, &sets)?;
+        sets.push(open(name, &text.parse()?, Split::Test)?);
+    }
+    Ok(sets)
+}
+
+/// An OOD set's name becomes a folder beside `train` and `test`.
+fn check_cache_name(name: &str, taken: &[Named]) -> Result<()> {
+    let mut parts = Path::new(name).components();
+    let plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
+    if !plain || name == "head.npz" {
+        return Err(Error::usage(format!(
+            "`{name}` cannot name an OOD set: its features go to a folder of that name"
+        )));
+    }
+    if taken.iter().any(|set| set.cache == name) || name == "test" {
+        return Err(Error::usage(format!("the name `{name}` is taken; give the OOD set another one")));
+    }
+    Ok(())
+}
+
+fn refuse_equal_names(checkpoints: &[Checkpoint]) -> Result<()> {
+    let mut seen = HashSet::new();
+    match checkpoints.iter().find(|checkpoint| !seen.insert(checkpoint.name())) {
+        None => Ok(()),
+        Some(twice) => Err(Error::usage(format!(
+            "two checkpoints are called {}; --keep-features needs a folder for each: measure them one after the other",
+            twice.name()
+        ))),
+    }
+}
