@@ -7,6 +7,7 @@ use residua::collapse::{CollapseReport, Options, Subject, measure};
 use residua::features::{CacheMeta, CacheWriter, FeatureSet, Head};
 use serde_json::Value;
 
+use crate::data_files::idx;
 use crate::synthetic::{Case, cases, expected, tiny};
 
 fn subject(case: &Case) -> Subject {
@@ -130,4 +131,55 @@ fn a_head_of_another_network_is_refused() {
     subject.head = Head::new(vec![1.0; 5 * 17], vec![0.0; 5], 17).unwrap();
     let message = measure(&subject, &Options::default()).unwrap_err().to_string();
     assert!(message.contains("expected 17 features per sample") && message.contains("found 16"), "{message}");
+}
+
+/// Grey images of 8 x 8 pixels, class 0 dark and class 1 bright at the top, with some texture.
+fn write_images(folder: &Path, name: &str, count: u32, tilt: u32) {
+    let pixel = |image: u32, y: u32, x: u32| -> u8 {
+        let bright = if (y < 4) == (image % 2 == 1) { 170 } else { 60 };
+        (bright + (image * 31 + y * 7 + x * (11 + tilt)) % 50) as u8
+    };
+    let pixels: Vec<u8> = (0..count * 64).map(|i| pixel(i / 64, i % 64 / 8, i % 8)).collect();
+    let labels: Vec<u8> = (0..count).map(|image| (image % 2) as u8).collect();
+    std::fs::write(folder.join(format!("{name}-images")), idx(0x803, &[count, 8, 8], &pixels)).unwrap();
+    std::fs::write(folder.join(format!("{name}-labels")), idx(0x801, &[count], &labels)).unwrap();
+}
+
+#[test]
+fn checkpoints_are_measured_on_features_of_their_own_network() {
+    let root = tempfile::tempdir().unwrap();
+    let folder = root.path();
+    write_images(folder, "train", 30, 0);
+    write_images(folder, "test", 14, 3);
+    write_images(folder, "odd", 9, 29);
+    let train = ["--data", "idx:train-images,train-labels"];
+    let network = ["--arch", "resnet20", "--width", "0.25", "--normalize", "0.5/0.25", "--augment", "none"];
+    let run = ["--epochs", "2", "--batch-size", "10", "--checkpoint-every", "1", "--quiet", "--out", "run"];
+    let arguments = [&["train"], &train[..], &network[..], &run[..]].concat();
+    Command::cargo_bin("residua").unwrap().current_dir(folder).args(arguments).assert().success();
+
+    let sets = ["--test", "idx:test-images,test-labels", "--ood", "odd=idx:odd-images", "--quiet"];
+    let common = [&["--checkpoints", "run"], &train[..], &sets[..]].concat();
+    let rows =
+        |out: &str| CollapseReport::read_json(&folder.join(out).join("collapse.json")).unwrap().checkpoints;
+    residua(folder, &[&common[..], &["--out", "passing"]].concat()).success();
+    let passing = rows("passing");
+    assert_eq!(passing.iter().map(|row| row.epoch).collect::<Vec<_>>(), [Some(1), Some(2)]);
+    assert_eq!((passing[0].samples, passing[0].classes), (30, 2));
+    assert_ne!(passing[0].nc3, passing[1].nc3, "two epochs are two networks");
+    assert!(passing[0].nc4_test.is_some() && passing[0].nc5_by_ood.contains_key("odd"));
+    let hidden = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(".residua");
+    assert!(!std::fs::read_dir(folder).unwrap().any(|entry| hidden(entry.unwrap())), "caches are removed");
+
+    // Kept features give the same rows, at once and from the caches alone.
+    residua(folder, &[&common[..], &["--keep-features", "kept", "--out", "keeping"]].concat()).success();
+    let caches =
+        ["--features", "kept/*", "--train", "train", "--test", "test", "--ood", "odd=odd", "--out", "cached"];
+    residua(folder, &caches).success();
+    assert_eq!((rows("keeping"), rows("cached")), (passing.clone(), passing));
+
+    for name in ["train=idx:odd-images", "../x=idx:odd-images"] {
+        residua(folder, &[&common[..], &["--ood", name, "--out", "refused"]].concat()).failure().code(2);
+    }
+    residua(folder, &["--checkpoints", "run", "--out", "refused"]).failure().code(2);
 }
