@@ -5,13 +5,22 @@
 
 use rayon::prelude::*;
 
-use super::chunks::{vectorised, whole_rows};
+use super::chunks::{narrowed, rows_at_once, vectorised, whole_rows, widened};
 use super::element::Element;
 use crate::ops::{BatchNorm, BatchNormGradient, Rows};
 
 /// Elements of a block: 64 KB of f32, read twice, the second time from cache.
 fn block_elements(extent: Rows) -> usize {
     whole_rows(extent)
+}
+
+/// Four rows that follow each other: taken together they quarter the traffic of the sums they are added to.
+#[inline(always)]
+fn quarters<T>(rows: &[T]) -> [&[T]; 4] {
+    let (first, second) = rows.split_at(rows.len() / 2);
+    let (a, b) = first.split_at(first.len() / 2);
+    let (c, d) = second.split_at(second.len() / 2);
+    [a, b, c, d]
 }
 
 /// Mean and sum of squared deviations of some rows, per channel.
@@ -24,24 +33,21 @@ struct Moments {
 impl Moments {
     fn of_block<T: Element>(x: &[T], channels: usize) -> Moments {
         let count = (x.len() / channels) as f64;
-        let mut mean = vec![0.0; channels];
-        let mut deviations = vec![0.0; channels];
-        vectorised(|| {
-            for row in x.chunks_exact(channels) {
-                for (mean, &x) in mean.iter_mut().zip(row) {
-                    *mean += x.to_f64();
-                }
-            }
-            for mean in &mut mean {
-                *mean /= count;
-            }
-            for row in x.chunks_exact(channels) {
-                for ((deviations, &mean), &x) in deviations.iter_mut().zip(&mean).zip(row) {
-                    let deviation = x.to_f64() - mean;
-                    *deviations += deviation * deviation;
-                }
-            }
-        });
+        let width = channels * rows_at_once(channels);
+        let mut sums = vec![0.0; width];
+        vectorised(
+            #[inline(always)]
+            || add_rows(x, width, &mut sums),
+        );
+        let mut mean = narrowed(&sums, channels);
+        mean.iter_mut().for_each(|mean| *mean /= count);
+        let wide_mean = widened(&mean, channels);
+        sums.fill(0.0);
+        vectorised(
+            #[inline(always)]
+            || add_squared_deviations(x, width, &wide_mean, &mut sums),
+        );
+        let deviations = narrowed(&sums, channels);
         Moments { count, mean, deviations }
     }
 
@@ -57,6 +63,44 @@ impl Moments {
         }
         self.count = count;
         self
+    }
+}
+
+/// Adds the wide rows of x, the last of which may be shorter, to `sums`.
+#[inline(always)]
+fn add_rows<T: Element>(x: &[T], width: usize, sums: &mut [f64]) {
+    let mut rows = x.chunks_exact(4 * width);
+    for rows in &mut rows {
+        let [a, b, c, d] = quarters(rows);
+        for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
+            *sum += (a.to_f64() + b.to_f64()) + (c.to_f64() + d.to_f64());
+        }
+    }
+    for row in rows.remainder().chunks(width) {
+        for (sum, x) in sums.iter_mut().zip(row) {
+            *sum += x.to_f64();
+        }
+    }
+}
+
+/// Adds the squared deviations of the wide rows of x from `mean` to `sums`.
+#[inline(always)]
+fn add_squared_deviations<T: Element>(x: &[T], width: usize, mean: &[f64], sums: &mut [f64]) {
+    let square = |x: &T, mean: f64| {
+        let deviation = x.to_f64() - mean;
+        deviation * deviation
+    };
+    let mut rows = x.chunks_exact(4 * width);
+    for rows in &mut rows {
+        let [a, b, c, d] = quarters(rows);
+        for (((((sum, &mean), a), b), c), d) in sums.iter_mut().zip(mean).zip(a).zip(b).zip(c).zip(d) {
+            *sum += (square(a, mean) + square(b, mean)) + (square(c, mean) + square(d, mean));
+        }
+    }
+    for row in rows.remainder().chunks(width) {
+        for ((sum, &mean), x) in sums.iter_mut().zip(mean).zip(row) {
+            *sum += square(x, mean);
+        }
     }
 }
 
@@ -179,20 +223,21 @@ pub(super) fn reduce<T: Element>(
 ) {
     let channels = attributes.extent.channels;
     let block = block_elements(attributes.extent);
+    let wide = [forward.scale, forward.bias, forward.mean].map(|values| widened(values, channels));
     let sums: Vec<(Vec<f64>, Vec<f64>)> = dy
         .par_chunks(block)
         .zip(x.par_chunks(block))
         .map(|(dy, x)| {
-            let mut sum_d = vec![0.0; channels];
-            let mut sum_dx = vec![0.0; channels];
+            let mut sum_d = vec![0.0; wide[0].len()];
+            let mut sum_dx = vec![0.0; wide[0].len()];
             if attributes.relu {
-                reduce_block(dy, x, forward, &mut sum_d, &mut sum_dx, |d, affine| {
+                reduce_block(dy, x, &wide, &mut sum_d, &mut sum_dx, |d, affine| {
                     if affine > T::ZERO { d } else { T::ZERO }
                 });
             } else {
-                reduce_block(dy, x, forward, &mut sum_d, &mut sum_dx, |d, _| d);
+                reduce_block(dy, x, &wide, &mut sum_d, &mut sum_dx, |d, _| d);
             }
-            (sum_d, sum_dx)
+            (narrowed(&sum_d, channels), narrowed(&sum_dx, channels))
         })
         .collect();
     for channel in 0..channels {
@@ -206,28 +251,44 @@ pub(super) fn reduce<T: Element>(
     }
 }
 
-/// Adds, per channel, `d` and `d * (x - mean)` of a block's rows; `gate(dy, scale * x + bias)` gives d.
+/// The sums, per channel, of `d` and `d * (x - mean)` of a block's wide rows; `gate(dy, scale * x + bias)` gives d.
 fn reduce_block<T: Element>(
     dy: &[T],
     x: &[T],
-    forward: &Forward<'_, T>,
+    wide: &[Vec<T>; 3],
     sum_d: &mut [f64],
     sum_dx: &mut [f64],
     gate: impl Fn(T, T) -> T,
 ) {
-    let channels = sum_d.len();
-    let (scale, bias, mean) =
-        (&forward.scale[..channels], &forward.bias[..channels], &forward.mean[..channels]);
-    vectorised(|| {
-        for (dy, x) in dy.chunks_exact(channels).zip(x.chunks_exact(channels)) {
-            let sum_dx = &mut sum_dx[..channels];
-            for channel in 0..channels {
-                let d = gate(dy[channel], scale[channel] * x[channel] + bias[channel]).to_f64();
-                sum_d[channel] += d;
-                sum_dx[channel] += d * (x[channel].to_f64() - mean[channel].to_f64());
+    let width = sum_d.len();
+    vectorised(
+        #[inline(always)]
+        || {
+            for (dy, x) in dy.chunks(width).zip(x.chunks(width)) {
+                reduce_row(dy, x, wide, sum_d, sum_dx, &gate);
             }
-        }
-    });
+        },
+    );
+}
+
+#[inline(always)]
+fn reduce_row<T: Element>(
+    dy: &[T],
+    x: &[T],
+    wide: &[Vec<T>; 3],
+    sum_d: &mut [f64],
+    sum_dx: &mut [f64],
+    gate: &impl Fn(T, T) -> T,
+) {
+    let [scale, bias, mean] = wide;
+    let affine = scale.iter().zip(bias).zip(mean);
+    for (((&dy, &x), ((&scale, &bias), &mean)), (sum_d, sum_dx)) in
+        dy.iter().zip(x).zip(affine).zip(sum_d.iter_mut().zip(sum_dx))
+    {
+        let d = gate(dy, scale * x + bias).to_f64();
+        *sum_d += d;
+        *sum_dx += d * (x.to_f64() - mean.to_f64());
+    }
 }
 
 /// `dx = scale * (d - dbeta/rows - x̂ * dgamma/rows)`, or `scale * d` when frozen.
@@ -274,24 +335,58 @@ fn input_gradient_rows<T: Element>(
 ) {
     let channels = attributes.extent.channels;
     let chunk = whole_rows(attributes.extent);
+    let width = channels * rows_at_once(channels);
+    let [scale, bias, mean, slope, offset] =
+        [forward.scale, forward.bias, forward.mean, slope, offset].map(|values| widened(values, channels));
+    let forward = Forward { scale: &scale, bias: &bias, mean: &mean, inverse_std: forward.inverse_std };
     dx.par_chunks_mut(chunk).zip(dy.par_chunks(chunk)).zip(x.par_chunks(chunk)).for_each(|((dx, dy), x)| {
-        let (scale, bias, mean) =
-            (&forward.scale[..channels], &forward.bias[..channels], &forward.mean[..channels]);
-        let (slope, offset) = (&slope[..channels], &offset[..channels]);
-        let frozen = attributes.frozen;
-        vectorised(|| {
-            let rows = dx.chunks_exact_mut(channels).zip(dy.chunks_exact(channels));
-            for ((dx, dy), x) in rows.zip(x.chunks_exact(channels)) {
-                for channel in 0..channels {
-                    let d = gate(dy[channel], scale[channel] * x[channel] + bias[channel]);
-                    // Frozen statistics pass nothing on, not even 0 * infinity.
-                    dx[channel] = if frozen {
-                        scale[channel] * d
+        vectorised(
+            #[inline(always)]
+            || {
+                let rows = dx.chunks_mut(width).zip(dy.chunks(width));
+                for ((dx, dy), x) in rows.zip(x.chunks(width)) {
+                    if attributes.frozen {
+                        frozen_row(dx, dy, x, &forward, gate);
                     } else {
-                        scale[channel] * d + slope[channel] * (x[channel] - mean[channel]) + offset[channel]
-                    };
+                        input_gradient_row(dx, dy, x, &forward, &slope, &offset, gate);
+                    }
                 }
-            }
-        });
+            },
+        );
     });
+}
+
+#[inline(always)]
+fn input_gradient_row<T: Element>(
+    dx: &mut [T],
+    dy: &[T],
+    x: &[T],
+    forward: &Forward<'_, T>,
+    slope: &[T],
+    offset: &[T],
+    gate: impl Fn(T, T) -> T,
+) {
+    let inputs = dx.iter_mut().zip(dy).zip(x);
+    let affine = forward.scale.iter().zip(forward.bias).zip(forward.mean);
+    for ((((dx, &dy), &x), ((&scale, &bias), &mean)), (&slope, &offset)) in
+        inputs.zip(affine).zip(slope.iter().zip(offset))
+    {
+        *dx = scale * gate(dy, scale * x + bias) + slope * (x - mean) + offset;
+    }
+}
+
+/// Frozen statistics pass nothing on, not even 0 * infinity.
+#[inline(always)]
+fn frozen_row<T: Element>(
+    dx: &mut [T],
+    dy: &[T],
+    x: &[T],
+    forward: &Forward<'_, T>,
+    gate: impl Fn(T, T) -> T,
+) {
+    for (((dx, &dy), &x), (&scale, &bias)) in
+        dx.iter_mut().zip(dy).zip(x).zip(forward.scale.iter().zip(forward.bias))
+    {
+        *dx = scale * gate(dy, scale * x + bias);
+    }
 }

@@ -299,23 +299,26 @@ fn transpose_filters<T: Element>(panel: &Panel, weight: &[T], filter: usize, to:
 fn finish<T: Element>(epilogue: &Epilogue<'_, T>, first: usize, y: &mut [T]) {
     let channels = epilogue.bias.len();
     let residual = epilogue.residual.map(|residual| &residual[first..][..y.len()]);
-    vectorised(|| {
-        for (index, row) in y.chunks_exact_mut(channels).enumerate() {
-            for (y, &bias) in row.iter_mut().zip(epilogue.bias) {
-                *y += bias;
-            }
-            if let Some(residual) = residual {
-                for (y, &residual) in row.iter_mut().zip(&residual[index * channels..]) {
-                    *y += residual;
+    vectorised(
+        #[inline(always)]
+        || {
+            for (index, row) in y.chunks_exact_mut(channels).enumerate() {
+                for (y, &bias) in row.iter_mut().zip(epilogue.bias) {
+                    *y += bias;
+                }
+                if let Some(residual) = residual {
+                    for (y, &residual) in row.iter_mut().zip(&residual[index * channels..]) {
+                        *y += residual;
+                    }
+                }
+                if epilogue.relu {
+                    for y in row {
+                        *y = y.rectified();
+                    }
                 }
             }
-            if epilogue.relu {
-                for y in row {
-                    *y = y.rectified();
-                }
-            }
-        }
-    });
+        },
+    );
 }
 
 /// `dx (+)=` the gradient of the input.

@@ -108,9 +108,16 @@ pub(super) fn outer_products<T: Element, S: Simd, const V: usize>(
 ) -> Sums<T, S, V> {
     let mut sums = zeros::<T, S, V>(simd);
     let width = V * T::lanes::<S>();
+    // A panic inside the loop would keep the sums out of registers, so what lies outside is reported after it.
+    let mut outside = false;
     for &(pixel, offset) in pixels {
-        let row: &[T::Vector<S>] = cast_slice(&source[offset..][..width]);
-        let factors = &factors[pixel as usize];
+        let row = source.get(offset..).and_then(|rest| rest.get(..width));
+        let (Some(row), Some(factors)) = (row, factors.get(pixel as usize)) else {
+            outside = true;
+            continue;
+        };
+        let row: &[T::Vector<S>] = cast_slice(row);
+        let row: [T::Vector<S>; V] = std::array::from_fn(|v| row[v]);
         for m in 0..ROWS {
             let factor = T::splat(simd, factors[m]);
             for v in 0..V {
@@ -118,6 +125,7 @@ pub(super) fn outer_products<T: Element, S: Simd, const V: usize>(
             }
         }
     }
+    assert!(!outside, "every row of a tile lies inside its tensor");
     sums
 }
 

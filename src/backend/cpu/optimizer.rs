@@ -19,23 +19,29 @@ pub(super) fn sgd<T: Element>(
     let pieces = parameters.par_chunks_mut(flat()).zip(gradients.par_chunks(flat()));
     if attributes.momentum == 0.0 {
         pieces.for_each(|(parameters, gradients)| {
-            vectorised(|| {
-                for (p, &g) in parameters.iter_mut().zip(gradients) {
-                    *p -= learning_rate * (g + decay * *p);
-                }
-            });
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (p, &g) in parameters.iter_mut().zip(gradients) {
+                        *p -= learning_rate * (g + decay * *p);
+                    }
+                },
+            );
         });
         return;
     }
     let nesterov = attributes.nesterov;
     pieces.zip(velocity.par_chunks_mut(flat())).for_each(|((parameters, gradients), velocity)| {
-        vectorised(|| {
-            for ((p, &g), v) in parameters.iter_mut().zip(gradients).zip(velocity) {
-                let g = g + decay * *p;
-                *v = momentum * *v + g;
-                *p -= learning_rate * if nesterov { g + momentum * *v } else { *v };
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((p, &g), v) in parameters.iter_mut().zip(gradients).zip(velocity) {
+                    let g = g + decay * *p;
+                    *v = momentum * *v + g;
+                    *p -= learning_rate * if nesterov { g + momentum * *v } else { *v };
+                }
+            },
+        );
     });
 }
 
@@ -62,13 +68,16 @@ pub(super) fn adam<T: Element>(
     let pieces = parameters.par_chunks_mut(flat()).zip(gradients.par_chunks(flat()));
     let moments = first.par_chunks_mut(flat()).zip(second.par_chunks_mut(flat()));
     pieces.zip(moments).for_each(|((parameters, gradients), (first, second))| {
-        vectorised(|| {
-            for (((p, &g), m), v) in parameters.iter_mut().zip(gradients).zip(first).zip(second) {
-                let g = g + penalty * *p;
-                *m += new1 * (g - *m);
-                *v = beta2 * *v + new2 * (g * g);
-                *p = kept * *p - step * *m / (v.square_root() / correction2 + epsilon);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (((p, &g), m), v) in parameters.iter_mut().zip(gradients).zip(first).zip(second) {
+                    let g = g + penalty * *p;
+                    *m += new1 * (g - *m);
+                    *v = beta2 * *v + new2 * (g * g);
+                    *p = kept * *p - step * *m / (v.square_root() / correction2 + epsilon);
+                }
+            },
+        );
     });
 }

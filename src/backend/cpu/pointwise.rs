@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::chunks::{flat, vectorised, whole_rows};
+use super::chunks::{flat, rows_at_once, vectorised, whole_rows, widened};
 use super::element::Element;
 use crate::ops::ScaleBias;
 
@@ -33,59 +33,73 @@ fn affine<T: Element>(
     activation: impl Fn(T) -> T + Copy + Sync,
 ) {
     let channels = attributes.extent.channels;
+    let width = channels * rows_at_once(channels);
+    let (scale, bias) = (&widened(scale, channels), &widened(bias, channels));
     let chunk = whole_rows(attributes.extent);
     y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).enumerate().for_each(|(index, (y, x))| {
         let residual = residual.map(|residual| &residual[index * chunk..][..y.len()]);
-        vectorised(|| match residual {
-            None => {
-                for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
-                    for (((y, &x), &scale), &bias) in y.iter_mut().zip(x).zip(scale).zip(bias) {
-                        *y = activation(scale * x + bias);
+        vectorised(
+            #[inline(always)]
+            || match residual {
+                None => {
+                    for (y, x) in y.chunks_mut(width).zip(x.chunks(width)) {
+                        for (((y, &x), &scale), &bias) in y.iter_mut().zip(x).zip(scale).zip(bias) {
+                            *y = activation(scale * x + bias);
+                        }
                     }
                 }
-            }
-            Some(residual) => {
-                let rows = y.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
-                for ((y, x), residual) in rows.zip(residual.chunks_exact(channels)) {
-                    let row = y.iter_mut().zip(x).zip(residual);
-                    for ((((y, &x), &residual), &scale), &bias) in row.zip(scale).zip(bias) {
-                        *y = activation(scale * x + bias + residual);
+                Some(residual) => {
+                    let rows = y.chunks_mut(width).zip(x.chunks(width));
+                    for ((y, x), residual) in rows.zip(residual.chunks(width)) {
+                        let row = y.iter_mut().zip(x).zip(residual);
+                        for ((((y, &x), &residual), &scale), &bias) in row.zip(scale).zip(bias) {
+                            *y = activation(scale * x + bias + residual);
+                        }
                     }
                 }
-            }
-        });
+            },
+        );
     });
 }
 
 /// `y[i] = f(x[i])`.
 pub(super) fn map<T: Element>(x: &[T], y: &mut [T], f: impl Fn(T) -> T + Sync) {
     y.par_chunks_mut(flat()).zip(x.par_chunks(flat())).for_each(|(y, x)| {
-        vectorised(|| {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y = f(x);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (y, &x) in y.iter_mut().zip(x) {
+                    *y = f(x);
+                }
+            },
+        );
     });
 }
 
 /// `y[i] = f(a[i], b[i])`.
 pub(super) fn map2<T: Element>(a: &[T], b: &[T], y: &mut [T], f: impl Fn(T, T) -> T + Sync) {
     y.par_chunks_mut(flat()).zip(a.par_chunks(flat())).zip(b.par_chunks(flat())).for_each(|((y, a), b)| {
-        vectorised(|| {
-            for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
-                *y = f(a, b);
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+                    *y = f(a, b);
+                }
+            },
+        );
     });
 }
 
 /// `y[i] += x[i]`.
 pub(super) fn accumulate<T: Element>(x: &[T], y: &mut [T]) {
     y.par_chunks_mut(flat()).zip(x.par_chunks(flat())).for_each(|(y, x)| {
-        vectorised(|| {
-            for (y, &x) in y.iter_mut().zip(x) {
-                *y += x;
-            }
-        });
+        vectorised(
+            #[inline(always)]
+            || {
+                for (y, &x) in y.iter_mut().zip(x) {
+                    *y += x;
+                }
+            },
+        );
     });
 }

@@ -39,13 +39,16 @@ pub(super) fn max<T: Element>(pool: &Pool, x: &[T], y: &mut [T], argmax: &mut [i
 
 /// Replaces what is smaller than `x`, or everything at the first position of a window.
 fn take_larger<T: Element>(x: &[T], position: i32, first: bool, y: &mut [T], argmax: &mut [i32]) {
-    vectorised(|| {
-        for ((y, argmax), &x) in y.iter_mut().zip(argmax).zip(x) {
-            let better = first | (x > *y) | (x.not_a_number() & !y.not_a_number());
-            *y = if better { x } else { *y };
-            *argmax = if better { position } else { *argmax };
-        }
-    });
+    vectorised(
+        #[inline(always)]
+        || {
+            for ((y, argmax), &x) in y.iter_mut().zip(argmax).zip(x) {
+                let better = first | (x > *y) | (x.not_a_number() & !y.not_a_number());
+                *y = if better { x } else { *y };
+                *argmax = if better { position } else { *argmax };
+            }
+        },
+    );
 }
 
 /// Each `dy` added where its maximum was.
@@ -69,13 +72,16 @@ pub(super) fn global_average<T: Element>(pool: &Pool, x: &[T], y: &mut [T]) {
     let (channels, pixels) = (pool.channels, pool.height * pool.width);
     y.par_chunks_exact_mut(channels).zip(x.par_chunks_exact(pixels * channels)).for_each(|(y, x)| {
         let mut sums = vec![0.0; channels];
-        vectorised(|| {
-            for row in x.chunks_exact(channels) {
-                for (sum, &x) in sums.iter_mut().zip(row) {
-                    *sum += x.to_f64();
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in x.chunks_exact(channels) {
+                    for (sum, &x) in sums.iter_mut().zip(row) {
+                        *sum += x.to_f64();
+                    }
                 }
-            }
-        });
+            },
+        );
         for (y, sum) in y.iter_mut().zip(&sums) {
             *y = T::from_f64(sum / pixels as f64);
         }

@@ -59,14 +59,17 @@ pub(super) fn weight_gradient<T: Element>(
     sum_parts(conv, x, dy, parts, workspace);
     let weights = dweight.len();
     dweight.par_chunks_mut(flat()).enumerate().for_each(|(index, dweight)| {
-        vectorised(|| {
-            dweight.fill(T::ZERO);
-            for part in workspace.chunks_exact(weights) {
-                for (dweight, &part) in dweight.iter_mut().zip(&part[index * flat()..]) {
-                    *dweight += part;
+        vectorised(
+            #[inline(always)]
+            || {
+                dweight.fill(T::ZERO);
+                for part in workspace.chunks_exact(weights) {
+                    for (dweight, &part) in dweight.iter_mut().zip(&part[index * flat()..]) {
+                        *dweight += part;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
 }
 
