@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `plots` | figures as SVG and PNG |
+//! | `events` | TensorBoard's event files |
 //! | `run` | what a run folder holds, read with bounds |
 //! | `summary` | the key figures, in words |
 //! | `sections` | the parts of the page: tables and figures |
@@ -17,6 +18,7 @@ use minijinja::{Environment, Value, context};
 use crate::error::{Error, Result, printable};
 use crate::files;
 
+pub mod events;
 pub mod plots;
 mod run;
 mod sections;
