@@ -25,7 +25,7 @@ pub(super) struct Run {
     pub(super) recipe: Option<Recipe>,
     pub(super) training: Vec<TrainingPoint>,
     pub(super) evaluation: Option<Evaluation>,
-    pub(super) collapse: Vec<CheckpointRow>,
+    pub(super) collapse: CollapseFile,
     pub(super) cosines: Option<Cosines>,
 }
 
@@ -76,9 +76,18 @@ impl CheckpointRow {
     }
 }
 
+#[derive(Default, Deserialize)]
+pub(super) struct CollapseFile {
+    pub(super) checkpoints: Vec<CheckpointRow>,
+    #[serde(default)]
+    pub(super) skipped: Vec<SkippedCheckpoint>,
+}
+
+/// A checkpoint that could not be measured.
 #[derive(Deserialize)]
-struct CollapseFile {
-    checkpoints: Vec<CheckpointRow>,
+pub(super) struct SkippedCheckpoint {
+    pub(super) checkpoint: String,
+    pub(super) reason: String,
 }
 
 /// One line of `metrics.jsonl`; keys it does not know are another version's business.
@@ -87,6 +96,8 @@ struct LogLine {
     step: Option<f64>,
     epoch: Option<f64>,
     split: String,
+    #[serde(default)]
+    scope: Option<String>,
     loss: Option<f64>,
     accuracy: Option<f64>,
     lr: Option<f64>,
@@ -112,7 +123,8 @@ impl Run {
             collapse: optional(&folder.join("collapse/collapse.json"), read_collapse)?.unwrap_or_default(),
             cosines: optional(&folder.join("collapse/cosines.npy"), read_cosines)?,
         };
-        let empty = run.training.is_empty() && run.evaluation.is_none() && run.collapse.is_empty();
+        let empty =
+            run.training.is_empty() && run.evaluation.is_none() && run.collapse.checkpoints.is_empty();
         if empty && run.recipe.is_none() && run.cosines.is_none() {
             return Err(Error::invalid(format!(
                 "{} holds nothing to report: neither recipe.toml, metrics.jsonl, ood/metrics.json nor \
@@ -207,38 +219,37 @@ fn read_log(path: &Path) -> Result<Vec<TrainingPoint>> {
     Ok(training_points(&lines))
 }
 
-/// Lines of one epoch are spread over it by their step, where they have one.
+/// The lines to draw. Where a split has lines about whole epochs, those about single steps are left out; a line
+/// without an epoch is placed by its step.
 fn training_points(lines: &[LogLine]) -> Vec<TrainingPoint> {
-    let largest = |pick: fn(&LogLine) -> Option<f64>| lines.iter().filter_map(pick).fold(0.0, f64::max);
-    let (steps, epochs) = (largest(|line| line.step), largest(|line| line.epoch));
-    let per_step = (steps > 0.0 && epochs > 0.0).then(|| epochs / steps);
+    let whole = |line: &LogLine| line.scope.as_deref() == Some("epoch");
+    let epochs_of = |split: &str| lines.iter().filter(|line| line.split == split && whole(line)).count();
+    let enough = ["train", "val", "test"].map(|split| (split, epochs_of(split) >= 2));
+    let drawn = |line: &LogLine| whole(line) || !enough.contains(&(line.split.as_str(), true));
     lines
         .iter()
         .enumerate()
-        .map(|(index, line)| {
-            let by_step = line.step.zip(per_step).map(|(step, epochs)| step * epochs);
-            TrainingPoint {
-                epoch: by_step.or(line.epoch).or(line.step).unwrap_or(index as f64),
-                split: line.split.clone(),
-                loss: line.loss,
-                accuracy: line.accuracy,
-                learning_rate: line.lr,
-            }
+        .filter(|(_, line)| drawn(line))
+        .map(|(index, line)| TrainingPoint {
+            epoch: line.epoch.or(line.step).unwrap_or(index as f64),
+            split: line.split.clone(),
+            loss: line.loss,
+            accuracy: line.accuracy,
+            learning_rate: line.lr,
         })
         .collect()
 }
 
-fn read_collapse(path: &Path) -> Result<Vec<CheckpointRow>> {
+fn read_collapse(path: &Path) -> Result<CollapseFile> {
     let text = files::read_text(path, LARGEST_COLLAPSE)?;
-    let file: CollapseFile = serde_json::from_str(&text).map_err(|error| {
+    serde_json::from_str(&text).map_err(|error| {
         Error::malformed(
             path,
             Position::Line(error.line() as u64),
             "neural-collapse measures (`{\"checkpoints\": [{\"checkpoint\", \"epoch\", \"nc1\", …}]}`)",
             error.to_string(),
         )
-    })?;
-    Ok(file.checkpoints)
+    })
 }
 
 fn read_cosines(path: &Path) -> Result<Cosines> {

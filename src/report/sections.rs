@@ -100,25 +100,15 @@ fn score_figures(
     let mut stored = Vec::new();
     for method in &evaluation.methods {
         let (Some(id), Some(ood)) = (id.of(method)?, ood.of(method)?) else { continue };
+        let entry = evaluation.entry(&set.name, method);
+        let (id, ood) = match entry {
+            Some(entry) => as_confidences(id, ood, method, set, entry, warnings)?,
+            None => (id, ood),
+        };
         stored.push((method.as_str(), id, ood));
     }
-    let mut pairs = Vec::new();
-    for (method, id, ood) in &stored {
-        let pair = ScoredPair::new(method, id, ood)
-            .map_err(|error| Error::invalid(format!("scores of {method} on {}: {error}", set.name)))?;
-        if let Some(entry) = evaluation.entry(&set.name, method)
-            && (pair.auroc() - entry.metrics.auroc).abs() > SAME_AUROC
-        {
-            warnings.push(format!(
-                "{} on {}: the stored scores have an AUROC of {}, metrics.json says {}; run `residua ood` again",
-                shown(method),
-                shown(&set.name),
-                percent(pair.auroc()),
-                percent(entry.metrics.auroc)
-            ));
-        }
-        pairs.push(pair);
-    }
+    let pairs: Vec<ScoredPair<'_>> =
+        stored.iter().map(|(method, id, ood)| scored(method, id, ood, set)).collect::<Result<_>>()?;
     if pairs.is_empty() {
         return Ok(None);
     }
@@ -141,6 +131,41 @@ fn score_figures(
     Ok(Some(context! { best_panels => best_panels, columns => columns }))
 }
 
+fn scored<'a>(method: &'a str, id: &'a [f64], ood: &'a [f64], set: &OodSet) -> Result<ScoredPair<'a>> {
+    ScoredPair::new(method, id, ood)
+        .map_err(|error| Error::invalid(format!("scores of {method} on {}: {error}", set.name)))
+}
+
+/// Stored ID and OOD scores as confidences: scores may have been exported the other way round (larger = more novel),
+/// which their AUROC tells. Warns where they are not the scores that the metrics were computed from.
+fn as_confidences(
+    mut id: Vec<f64>,
+    mut ood: Vec<f64>,
+    method: &str,
+    set: &OodSet,
+    entry: &Entry,
+    warnings: &mut Vec<String>,
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    let (found, stated) = (scored(method, &id, &ood, set)?.auroc(), entry.metrics.auroc);
+    let reversed = (1.0 - found - stated).abs() < (found - stated).abs();
+    if reversed {
+        id.iter_mut().chain(&mut ood).for_each(|score| *score = 0.0 - *score);
+    }
+    let confidence = if reversed { 1.0 - found } else { found };
+    // A balanced evaluation measures a subset of the stored scores.
+    let whole = entry.metrics.n_id == id.len() as u64 && entry.metrics.n_ood == ood.len() as u64;
+    if whole && (confidence - stated).abs() > SAME_AUROC {
+        warnings.push(format!(
+            "{} on {}: the stored scores have an AUROC of {}, metrics.json says {}; run `residua ood` again",
+            shown(method),
+            shown(&set.name),
+            percent(confidence),
+            percent(stated)
+        ));
+    }
+    Ok((id, ood))
+}
+
 /// Accuracy, loss and learning rate over epochs.
 pub(super) fn training(run: &Run, plots: &mut Plots) -> Result<Option<Value>> {
     if run.training.is_empty() {
@@ -158,11 +183,11 @@ pub(super) fn training(run: &Run, plots: &mut Plots) -> Result<Option<Value>> {
 
 /// Measures over checkpoints, their table, and the geometry of the class means.
 pub(super) fn collapse(run: &Run, plots: &mut Plots) -> Result<Option<Value>> {
-    if run.collapse.is_empty() && run.cosines.is_none() {
+    if run.collapse.checkpoints.is_empty() && run.cosines.is_none() {
         return Ok(None);
     }
     let curves: Vec<CollapseRow> =
-        run.collapse.iter().enumerate().map(|(index, row)| row.curves(index)).collect();
+        run.collapse.checkpoints.iter().enumerate().map(|(index, row)| row.curves(index)).collect();
     let mut figures = Vec::new();
     for panel in collapse_panels(&curves) {
         let (name, _) = panel.title().split_once(':').unwrap_or((panel.title(), ""));
@@ -178,6 +203,7 @@ pub(super) fn collapse(run: &Run, plots: &mut Plots) -> Result<Option<Value>> {
     }
     let rows: Vec<Value> = run
         .collapse
+        .checkpoints
         .iter()
         .zip(&curves)
         .map(|(row, curve)| {
@@ -188,5 +214,11 @@ pub(super) fn collapse(run: &Run, plots: &mut Plots) -> Result<Option<Value>> {
             context! { checkpoint => shown(&row.checkpoint), epoch => number(curve.epoch), epoch_value => curve.epoch, cells => cells.to_vec() }
         })
         .collect();
-    Ok(Some(context! { figures => figures, geometry => geometry, rows => rows }))
+    let skipped: Vec<String> = run
+        .collapse
+        .skipped
+        .iter()
+        .map(|skipped| format!("{}: {}", shown(&skipped.checkpoint), shown(&skipped.reason)))
+        .collect();
+    Ok(Some(context! { figures => figures, geometry => geometry, rows => rows, skipped => skipped }))
 }

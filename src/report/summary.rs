@@ -50,7 +50,7 @@ pub(super) fn cards(run: &Run) -> Vec<Value> {
             });
         }
     }
-    if let Some(nc1) = run.collapse.iter().rev().find_map(|row| row.measures()[0]) {
+    if let Some(nc1) = run.collapse.checkpoints.iter().rev().find_map(|row| row.measures()[0]) {
         cards.push(
             context! { value => number(nc1), name => "NC1", note => "last checkpoint; 0 is full collapse" },
         );
@@ -102,6 +102,7 @@ fn best_sentence(set: &OodSet, method: &str, entry: &Entry) -> String {
 fn collapse_sentence(run: &Run) -> Option<String> {
     let values: Vec<(f64, f64)> = run
         .collapse
+        .checkpoints
         .iter()
         .enumerate()
         .filter_map(|(index, row)| Some((row.curves(index).epoch, row.measures()[0]?)))

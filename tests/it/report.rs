@@ -249,6 +249,23 @@ fn stored_scores_that_contradict_the_metrics_are_reported() {
 }
 
 #[test]
+fn scores_exported_as_novelties_are_drawn_as_confidences() {
+    let root = tempfile::tempdir().unwrap();
+    let run = run_folder(root.path(), "near");
+    report::build(&run).unwrap();
+    let confidences = fs::read_to_string(run.join("plots/ood_near_vim.svg")).unwrap();
+    for (file, stream, n, mean) in [("id", 4, 2000, 0.0), ("near", 104, 1000, -0.7)] {
+        let values: Vec<f64> = normals(stream, n, mean).into_iter().map(|score| -score).collect();
+        let vim = NpyArray::from_vec(values, Element::F64, vec![n as usize]);
+        write_npz(&run.join(format!("ood/scores/{file}.npz")), &[("vim", &vim)]).unwrap();
+    }
+    fs::remove_file(run.join("ood/scores/uci-digits.npz")).unwrap();
+    let html = fs::read_to_string(report::build(&run).unwrap()).unwrap();
+    assert!(!html.contains("run `residua ood` again"), "the same scores, only reversed");
+    assert_eq!(fs::read_to_string(run.join("plots/ood_near_vim.svg")).unwrap(), confidences);
+}
+
+#[test]
 fn the_verb_prints_the_page_and_writes_png_on_request() {
     let root = tempfile::tempdir().unwrap();
     let run = root.path().join("run");
