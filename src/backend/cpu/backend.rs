@@ -1,10 +1,11 @@
 //! [`Backend`] for the CPU: each method checks its operands and hands slices to the kernel.
 
 use super::batch_norm::{self, Forward, Parameters, Statistics};
-use super::convolution::{self, Epilogue};
+use super::calls::{convert, hyper};
+use super::convolution;
 use super::element::Element;
 use super::extents::check;
-use super::memory::{Memory, Operand, integers, operand, scratch};
+use super::memory::{Memory, integers, operand, scratch};
 use super::{Cpu, loss, matrix, optimizer, pointwise, pooling, shortcut, weight_gradient};
 use crate::error::Result;
 use crate::ops::{
@@ -16,59 +17,6 @@ use crate::tensor::{DType, HostValues, Span};
 /// Operands of the working type, each a variable of its own name, with the number of elements it must have.
 macro_rules! operands {
     ($($name:ident: $elements:expr),*) => { [$(operand::<T>(stringify!($name), $name, $elements)),*] };
-}
-
-/// Numbers an optimizer reads from memory: at least as many as it needs.
-fn hyper<T: Element>(span: Span, needed: usize) -> Operand {
-    operand::<T>("hyper", span, span.elements.max(needed))
-}
-
-impl<T: Element> Cpu<T> {
-    fn convolve(
-        &self,
-        memory: &mut Memory,
-        attributes: &Conv2dInference,
-        [x, weight, bias]: [Span; 3],
-        residual: Option<Span>,
-        y: Span,
-        workspace: Span,
-    ) -> Result<()> {
-        let conv = &attributes.conv;
-        let [n_x, n_weight, n_y] = conv.elements()?;
-        let bytes = convolution::forward_workspace::<T>(conv);
-        let ([x, weight, bias, residual_values], [y, packed]) = memory.slices::<T, 4, 2>(
-            [
-                operand::<T>("x", x, n_x),
-                operand::<T>("weight", weight, n_weight),
-                operand::<T>("bias", bias, conv.out_channels),
-                residual.map_or(operand::<T>("bias", bias, conv.out_channels), |residual| {
-                    operand::<T>("residual", residual, n_y)
-                }),
-            ],
-            [operand::<T>("y", y, n_y), scratch::<T>(workspace, bytes)?],
-        )?;
-        let residual = residual.map(|_| residual_values);
-        let epilogue = Epilogue { bias, residual, relu: attributes.relu };
-        self.pool.install(|| convolution::forward(conv, x, weight, Some(epilogue), y, packed));
-        Ok(())
-    }
-
-    fn pass2(
-        &self,
-        memory: &mut Memory,
-        extent: &Rows,
-        [a, b]: [(&'static str, Span); 2],
-        y: (&'static str, Span),
-        f: impl Fn(T, T) -> T + Send + Sync,
-    ) -> Result<()> {
-        let n = extent.elements()?;
-        let ([a, b], [y]) = memory.slices::<T, 2, 1>(
-            [operand::<T>(a.0, a.1, n), operand::<T>(b.0, b.1, n)],
-            [operand::<T>(y.0, y.1, n)],
-        )?;
-        self.pool.install(|| pointwise::map2(a, b, y, f));
-        Ok(())
-    }
 }
 
 impl<T: Element> Backend for Cpu<T> {
@@ -640,12 +588,5 @@ impl<T: Element> Backend for Cpu<T> {
         let hyper = [hyper[0].to_f64(), hyper[1].to_f64(), hyper[2].to_f64()];
         self.pool.install(|| optimizer::adam(attributes, parameters, gradients, first, second, hyper));
         Ok(())
-    }
-}
-
-/// Copies values of one floating-point type to another.
-fn convert<A: Element, B: Element>(from: &[A], to: &mut [B]) {
-    for (to, from) in to.iter_mut().zip(from) {
-        *to = B::from_f64(from.to_f64());
     }
 }

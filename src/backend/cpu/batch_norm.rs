@@ -5,7 +5,7 @@
 
 use rayon::prelude::*;
 
-use super::chunks::{narrowed, rows_at_once, vectorised, whole_rows, widened};
+use super::chunks::{vectorised, whole_rows};
 use super::element::Element;
 use crate::ops::{BatchNorm, BatchNormGradient, Rows};
 
@@ -33,21 +33,16 @@ struct Moments {
 impl Moments {
     fn of_block<T: Element>(x: &[T], channels: usize) -> Moments {
         let count = (x.len() / channels) as f64;
-        let width = channels * rows_at_once(channels);
-        let mut sums = vec![0.0; width];
+        let mut mean = vec![0.0; channels];
+        let mut deviations = vec![0.0; channels];
         vectorised(
             #[inline(always)]
-            || add_rows(x, width, &mut sums),
+            || {
+                add_rows(x, channels, &mut mean);
+                mean.iter_mut().for_each(|mean| *mean /= count);
+                add_squared_deviations(x, channels, &mean, &mut deviations);
+            },
         );
-        let mut mean = narrowed(&sums, channels);
-        mean.iter_mut().for_each(|mean| *mean /= count);
-        let wide_mean = widened(&mean, channels);
-        sums.fill(0.0);
-        vectorised(
-            #[inline(always)]
-            || add_squared_deviations(x, width, &wide_mean, &mut sums),
-        );
-        let deviations = narrowed(&sums, channels);
         Moments { count, mean, deviations }
     }
 
@@ -66,38 +61,38 @@ impl Moments {
     }
 }
 
-/// Adds the wide rows of x, the last of which may be shorter, to `sums`.
+/// Adds the rows of x to `sums`.
 #[inline(always)]
-fn add_rows<T: Element>(x: &[T], width: usize, sums: &mut [f64]) {
-    let mut rows = x.chunks_exact(4 * width);
+fn add_rows<T: Element>(x: &[T], channels: usize, sums: &mut [f64]) {
+    let mut rows = x.chunks_exact(4 * channels);
     for rows in &mut rows {
         let [a, b, c, d] = quarters(rows);
         for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
             *sum += (a.to_f64() + b.to_f64()) + (c.to_f64() + d.to_f64());
         }
     }
-    for row in rows.remainder().chunks(width) {
+    for row in rows.remainder().chunks_exact(channels) {
         for (sum, x) in sums.iter_mut().zip(row) {
             *sum += x.to_f64();
         }
     }
 }
 
-/// Adds the squared deviations of the wide rows of x from `mean` to `sums`.
+/// Adds the squared deviations of the rows of x from `mean` to `sums`.
 #[inline(always)]
-fn add_squared_deviations<T: Element>(x: &[T], width: usize, mean: &[f64], sums: &mut [f64]) {
+fn add_squared_deviations<T: Element>(x: &[T], channels: usize, mean: &[f64], sums: &mut [f64]) {
     let square = |x: &T, mean: f64| {
         let deviation = x.to_f64() - mean;
         deviation * deviation
     };
-    let mut rows = x.chunks_exact(4 * width);
+    let mut rows = x.chunks_exact(4 * channels);
     for rows in &mut rows {
         let [a, b, c, d] = quarters(rows);
         for (((((sum, &mean), a), b), c), d) in sums.iter_mut().zip(mean).zip(a).zip(b).zip(c).zip(d) {
             *sum += (square(a, mean) + square(b, mean)) + (square(c, mean) + square(d, mean));
         }
     }
-    for row in rows.remainder().chunks(width) {
+    for row in rows.remainder().chunks_exact(channels) {
         for ((sum, &mean), x) in sums.iter_mut().zip(mean).zip(row) {
             *sum += square(x, mean);
         }
@@ -223,21 +218,20 @@ pub(super) fn reduce<T: Element>(
 ) {
     let channels = attributes.extent.channels;
     let block = block_elements(attributes.extent);
-    let wide = [forward.scale, forward.bias, forward.mean].map(|values| widened(values, channels));
     let sums: Vec<(Vec<f64>, Vec<f64>)> = dy
         .par_chunks(block)
         .zip(x.par_chunks(block))
         .map(|(dy, x)| {
-            let mut sum_d = vec![0.0; wide[0].len()];
-            let mut sum_dx = vec![0.0; wide[0].len()];
+            let mut sum_d = vec![0.0; channels];
+            let mut sum_dx = vec![0.0; channels];
             if attributes.relu {
-                reduce_block(dy, x, &wide, &mut sum_d, &mut sum_dx, |d, affine| {
+                reduce_block(dy, x, forward, &mut sum_d, &mut sum_dx, |d, affine| {
                     if affine > T::ZERO { d } else { T::ZERO }
                 });
             } else {
-                reduce_block(dy, x, &wide, &mut sum_d, &mut sum_dx, |d, _| d);
+                reduce_block(dy, x, forward, &mut sum_d, &mut sum_dx, |d, _| d);
             }
-            (narrowed(&sum_d, channels), narrowed(&sum_dx, channels))
+            (sum_d, sum_dx)
         })
         .collect();
     for channel in 0..channels {
@@ -251,21 +245,21 @@ pub(super) fn reduce<T: Element>(
     }
 }
 
-/// The sums, per channel, of `d` and `d * (x - mean)` of a block's wide rows; `gate(dy, scale * x + bias)` gives d.
+/// The sums, per channel, of `d` and `d * (x - mean)` of a block's rows; `gate(dy, scale * x + bias)` gives d.
 fn reduce_block<T: Element>(
     dy: &[T],
     x: &[T],
-    wide: &[Vec<T>; 3],
+    forward: &Forward<'_, T>,
     sum_d: &mut [f64],
     sum_dx: &mut [f64],
     gate: impl Fn(T, T) -> T,
 ) {
-    let width = sum_d.len();
+    let channels = sum_d.len();
     vectorised(
         #[inline(always)]
         || {
-            for (dy, x) in dy.chunks(width).zip(x.chunks(width)) {
-                reduce_row(dy, x, wide, sum_d, sum_dx, &gate);
+            for (dy, x) in dy.chunks_exact(channels).zip(x.chunks_exact(channels)) {
+                reduce_row(dy, x, forward, sum_d, sum_dx, &gate);
             }
         },
     );
@@ -275,13 +269,12 @@ fn reduce_block<T: Element>(
 fn reduce_row<T: Element>(
     dy: &[T],
     x: &[T],
-    wide: &[Vec<T>; 3],
+    forward: &Forward<'_, T>,
     sum_d: &mut [f64],
     sum_dx: &mut [f64],
     gate: &impl Fn(T, T) -> T,
 ) {
-    let [scale, bias, mean] = wide;
-    let affine = scale.iter().zip(bias).zip(mean);
+    let affine = forward.scale.iter().zip(forward.bias).zip(forward.mean);
     for (((&dy, &x), ((&scale, &bias), &mean)), (sum_d, sum_dx)) in
         dy.iter().zip(x).zip(affine).zip(sum_d.iter_mut().zip(sum_dx))
     {
@@ -335,20 +328,16 @@ fn input_gradient_rows<T: Element>(
 ) {
     let channels = attributes.extent.channels;
     let chunk = whole_rows(attributes.extent);
-    let width = channels * rows_at_once(channels);
-    let [scale, bias, mean, slope, offset] =
-        [forward.scale, forward.bias, forward.mean, slope, offset].map(|values| widened(values, channels));
-    let forward = Forward { scale: &scale, bias: &bias, mean: &mean, inverse_std: forward.inverse_std };
     dx.par_chunks_mut(chunk).zip(dy.par_chunks(chunk)).zip(x.par_chunks(chunk)).for_each(|((dx, dy), x)| {
         vectorised(
             #[inline(always)]
             || {
-                let rows = dx.chunks_mut(width).zip(dy.chunks(width));
-                for ((dx, dy), x) in rows.zip(x.chunks(width)) {
+                let rows = dx.chunks_exact_mut(channels).zip(dy.chunks_exact(channels));
+                for ((dx, dy), x) in rows.zip(x.chunks_exact(channels)) {
                     if attributes.frozen {
-                        frozen_row(dx, dy, x, &forward, gate);
+                        frozen_row(dx, dy, x, forward, gate);
                     } else {
-                        input_gradient_row(dx, dy, x, &forward, &slope, &offset, gate);
+                        input_gradient_row(dx, dy, x, forward, slope, offset, gate);
                     }
                 }
             },

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `backend` | the [`crate::ops::Backend`] implementation: checks operands, calls the kernels below |
+//! | `calls` | what several of its methods share |
 //! | `extents` | element counts, and what extents make sense |
 //! | `memory` | the flat memory and its one checked way to slices |
 //! | `chunks` | how work is cut, by shape alone |
@@ -15,6 +16,7 @@
 
 mod backend;
 mod batch_norm;
+mod calls;
 mod chunks;
 mod convolution;
 mod element;

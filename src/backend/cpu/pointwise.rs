@@ -3,7 +3,7 @@
 
 use rayon::prelude::*;
 
-use super::chunks::{flat, rows_at_once, vectorised, whole_rows, widened};
+use super::chunks::{flat, vectorised, whole_rows};
 use super::element::Element;
 use crate::ops::ScaleBias;
 
@@ -33,8 +33,6 @@ fn affine<T: Element>(
     activation: impl Fn(T) -> T + Copy + Sync,
 ) {
     let channels = attributes.extent.channels;
-    let width = channels * rows_at_once(channels);
-    let (scale, bias) = (&widened(scale, channels), &widened(bias, channels));
     let chunk = whole_rows(attributes.extent);
     y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).enumerate().for_each(|(index, (y, x))| {
         let residual = residual.map(|residual| &residual[index * chunk..][..y.len()]);
@@ -42,15 +40,15 @@ fn affine<T: Element>(
             #[inline(always)]
             || match residual {
                 None => {
-                    for (y, x) in y.chunks_mut(width).zip(x.chunks(width)) {
+                    for (y, x) in y.chunks_exact_mut(channels).zip(x.chunks_exact(channels)) {
                         for (((y, &x), &scale), &bias) in y.iter_mut().zip(x).zip(scale).zip(bias) {
                             *y = activation(scale * x + bias);
                         }
                     }
                 }
                 Some(residual) => {
-                    let rows = y.chunks_mut(width).zip(x.chunks(width));
-                    for ((y, x), residual) in rows.zip(residual.chunks(width)) {
+                    let rows = y.chunks_exact_mut(channels).zip(x.chunks_exact(channels));
+                    for ((y, x), residual) in rows.zip(residual.chunks_exact(channels)) {
                         let row = y.iter_mut().zip(x).zip(residual);
                         for ((((y, &x), &residual), &scale), &bias) in row.zip(scale).zip(bias) {
                             *y = activation(scale * x + bias + residual);

@@ -1,0 +1,265 @@
+//! Every operation at the shapes of ResNet-18 on 32x32 images, batch 128, on two threads: `cargo bench --bench ops`.
+//!
+//! Convolutions report floating-point operations per second as "elements", passes bound by memory report bytes.
+
+use std::hint::black_box;
+use std::time::Duration;
+
+use criterion::{
+    BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
+};
+use residua::backend::cpu::{Cpu, Memory};
+use residua::ops::{
+    Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
+    Linear, Pool, Rows, ScaleBias, Sgd,
+};
+use residua::rng::{Purpose, Stream};
+use residua::tensor::{DType, HostValues, Span, aligned};
+
+const BATCH: usize = 128;
+
+/// Size, input channels, output channels, filter size, stride of each kind of layer.
+const LAYERS: [[usize; 5]; 11] = [
+    [32, 3, 64, 3, 1],
+    [32, 64, 64, 3, 1],
+    [32, 64, 128, 3, 2],
+    [32, 64, 128, 1, 2],
+    [16, 128, 128, 3, 1],
+    [16, 128, 256, 3, 2],
+    [16, 128, 256, 1, 2],
+    [8, 256, 256, 3, 1],
+    [8, 256, 512, 3, 2],
+    [8, 256, 512, 1, 2],
+    [4, 512, 512, 3, 1],
+];
+
+/// Hands out places in a memory that is filled with random numbers once all are known.
+#[derive(Default)]
+struct Places {
+    end: usize,
+    spans: Vec<Span>,
+}
+
+impl Places {
+    fn span(&mut self, elements: usize, dtype: DType) -> Span {
+        let span = Span { offset: self.end, elements, dtype };
+        self.end += aligned(span.bytes());
+        self.spans.push(span);
+        span
+    }
+
+    fn f32(&mut self, elements: usize) -> Span {
+        self.span(elements, DType::F32)
+    }
+
+    fn fill(&self, backend: &Cpu<f32>) -> Memory {
+        let mut memory = backend.allocate(self.end).expect("memory for one layer");
+        for (key, span) in self.spans.iter().enumerate() {
+            if span.dtype == DType::F32 {
+                let stream = Stream::for_purpose(0, Purpose::Synthetic, &[key as u64]);
+                let values: Vec<f32> =
+                    (0..span.elements as u64).map(|i| (stream.uniform(i) - 0.5) as f32).collect();
+                backend.write(&mut memory, *span, HostValues::F32(&values)).expect("the span is inside");
+            }
+        }
+        memory
+    }
+}
+
+/// Times calls that share their places.
+fn time(
+    group: &mut BenchmarkGroup<'_, WallTime>,
+    backend: &Cpu<f32>,
+    shape: &str,
+    mut places: Places,
+    calls: &[(Throughput, Call<Span>)],
+) {
+    let workspace_bytes =
+        calls.iter().map(|(_, call)| backend.workspace_bytes(&call.map(|_| ()))).max().unwrap_or(0);
+    let workspace = places.f32(workspace_bytes.div_ceil(4));
+    let mut memory = places.fill(backend);
+    for (throughput, call) in calls {
+        group.throughput(throughput.clone());
+        group.bench_function(format!("{}/{shape}", call.name()), |bencher| {
+            bencher.iter(|| {
+                call.run(backend, black_box(&mut memory), workspace).expect("the call is well formed")
+            });
+        });
+    }
+}
+
+fn convolutions(criterion: &mut Criterion) {
+    let backend = Cpu::<f32>::new(2).expect("two threads");
+    let mut group = group(criterion, "convolution");
+    for [size, in_channels, out_channels, filter, stride] in LAYERS {
+        let conv = Conv2d {
+            batch: BATCH,
+            height: size,
+            width: size,
+            in_channels,
+            out_channels,
+            filter_height: filter,
+            filter_width: filter,
+            stride,
+            padding: filter / 2,
+        };
+        let mut places = Places::default();
+        let x = places.f32(BATCH * size * size * in_channels);
+        let weight = places.f32(out_channels * conv.filter_elements());
+        let bias = places.f32(out_channels);
+        let y = places.f32(conv.out_pixels() * out_channels);
+        let gradient = Conv2dGradient { conv, accumulate: false };
+        let inference = Conv2dInference { conv, relu: true };
+        let calls = [
+            Call::Conv2dForward { attributes: conv, x, weight, y },
+            Call::Conv2dBias { attributes: inference, x, weight, bias, y },
+            Call::Conv2dInputGradient { attributes: gradient, dy: y, weight, dx: x },
+            Call::Conv2dWeightGradient { attributes: conv, x, dy: y, dweight: weight },
+        ];
+        let flop = Throughput::Elements(conv.flop() as u64);
+        let shape = format!("{in_channels}to{out_channels}_{filter}x{filter}_stride{stride}_at{size}");
+        time(&mut group, &backend, &shape, places, &calls.map(|call| (flop.clone(), call)));
+    }
+}
+
+fn passes(criterion: &mut Criterion) {
+    let backend = Cpu::<f32>::new(2).expect("two threads");
+    let mut group = group(criterion, "pass");
+    for [size, channels] in [[32, 64], [16, 128], [8, 256], [4, 512]] {
+        let extent = Rows { rows: BATCH * size * size, channels };
+        let elements = extent.rows * channels;
+        let mut places = Places::default();
+        let [a, b, out] = [0; 3].map(|_| places.f32(elements));
+        let [gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance, dgamma, dbeta] =
+            [0; 10].map(|_| places.f32(channels));
+        let gradient = BatchNormGradient { extent, relu: true, frozen: false };
+        let affine = ScaleBias { extent, relu: true };
+        let calls = [
+            (
+                1,
+                Call::BatchNormStatistics {
+                    attributes: BatchNorm { extent, epsilon: 1e-5, momentum: 0.1 },
+                    x: a,
+                    gamma,
+                    beta,
+                    mean,
+                    inverse_std,
+                    scale,
+                    bias,
+                    running_mean,
+                    running_variance,
+                },
+            ),
+            (2, Call::ScaleBiasForward { attributes: affine, x: a, scale, bias, y: out }),
+            (3, Call::ScaleBiasResidual { attributes: affine, x: a, scale, bias, residual: b, y: out }),
+            (
+                2,
+                Call::BatchNormReduce {
+                    attributes: gradient,
+                    dy: a,
+                    x: b,
+                    scale,
+                    bias,
+                    mean,
+                    inverse_std,
+                    dgamma,
+                    dbeta,
+                },
+            ),
+            (
+                3,
+                Call::BatchNormInputGradient {
+                    attributes: gradient,
+                    dy: a,
+                    x: b,
+                    scale,
+                    bias,
+                    mean,
+                    inverse_std,
+                    dgamma,
+                    dbeta,
+                    dx: out,
+                },
+            ),
+            (2, Call::Relu { attributes: extent, x: a, y: out }),
+            (3, Call::ReluGradient { attributes: extent, y: a, dy: b, dx: out }),
+            (3, Call::Add { attributes: extent, a, b, y: out }),
+            (3, Call::Accumulate { attributes: extent, x: a, y: out }),
+        ];
+        let calls = calls.map(|(passes, call)| (Throughput::Bytes((passes * elements * 4) as u64), call));
+        time(&mut group, &backend, &format!("{}x{channels}", extent.rows), places, &calls);
+    }
+}
+
+fn ends_of_the_network(criterion: &mut Criterion) {
+    let backend = Cpu::<f32>::new(2).expect("two threads");
+    let mut group = group(criterion, "ends");
+    let (features, classes, parameters) = (512, 100, 11_220_132);
+    let pool =
+        Pool { batch: BATCH, height: 4, width: 4, channels: features, window: 4, stride: 4, padding: 0 };
+    let stem = Pool { batch: BATCH, height: 32, width: 32, channels: 64, window: 3, stride: 2, padding: 1 };
+    let linear = Linear { batch: BATCH, inputs: features, outputs: classes };
+    let mut places = Places::default();
+    let maps = places.f32(BATCH * 16 * features);
+    let pooled = places.f32(BATCH * features);
+    let weight = places.f32(classes * features);
+    let bias = places.f32(classes);
+    let [logits, dlogits] = [0; 2].map(|_| places.f32(BATCH * classes));
+    let loss = places.f32(BATCH);
+    let [labels, prediction] = [0; 2].map(|_| places.span(BATCH, DType::I32));
+    let large = places.f32(BATCH * 32 * 32 * 64);
+    let small = places.f32(BATCH * 16 * 16 * 64);
+    let argmax = places.span(BATCH * 16 * 16 * 64, DType::I32);
+    let [values, gradients, velocity] = [0; 3].map(|_| places.f32(parameters));
+    let hyper = places.f32(1);
+    let loss_attributes = CrossEntropy { batch: BATCH, classes, smoothing: 0.0 };
+    let sgd = Sgd { elements: parameters, momentum: 0.9, nesterov: false, weight_decay: 5e-4 };
+    let calls = [
+        (large.bytes(), Call::MaxPool { attributes: stem, x: large, y: small, argmax }),
+        (large.bytes(), Call::MaxPoolGradient { attributes: stem, dy: small, argmax, dx: large }),
+        (maps.bytes(), Call::GlobalAveragePool { attributes: pool, x: maps, y: pooled }),
+        (maps.bytes(), Call::GlobalAveragePoolGradient { attributes: pool, dy: pooled, dx: maps }),
+        (weight.bytes(), Call::LinearForward { attributes: linear, x: pooled, weight, bias, y: logits }),
+        (weight.bytes(), Call::LinearInputGradient { attributes: linear, dy: logits, weight, dx: pooled }),
+        (
+            weight.bytes(),
+            Call::LinearWeightGradient {
+                attributes: linear,
+                x: pooled,
+                dy: logits,
+                dweight: weight,
+                dbias: bias,
+            },
+        ),
+        (
+            logits.bytes(),
+            Call::SoftmaxCrossEntropy {
+                attributes: loss_attributes,
+                logits,
+                labels,
+                loss,
+                prediction,
+                dlogits,
+            },
+        ),
+        (
+            5 * values.bytes(),
+            Call::SgdStep { attributes: sgd, parameters: values, gradients, velocity, hyper },
+        ),
+    ];
+    let calls = calls.map(|(bytes, call)| (Throughput::Bytes(bytes as u64), call));
+    time(&mut group, &backend, "resnet18", places, &calls);
+}
+
+/// Few samples: the whole file is to end within three minutes.
+fn group<'a>(criterion: &'a mut Criterion, name: &str) -> BenchmarkGroup<'a, WallTime> {
+    let mut group = criterion.benchmark_group(name);
+    group
+        .sample_size(10)
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(800));
+    group
+}
+
+criterion_group!(benches, convolutions, passes, ends_of_the_network);
+criterion_main!(benches);
