@@ -30,6 +30,9 @@ pub struct Arguments {
     /// Side of the images the network gets, for weights files that do not say
     #[arg(long, value_name = "PIXELS", default_value_t = 32)]
     size: u32,
+    /// Leave out images that cannot be read, and say how many; otherwise they are an error
+    #[arg(long)]
+    skip_unreadable: bool,
     /// Images per step
     #[arg(long, default_value_t = 250)]
     batch_size: usize,
@@ -57,7 +60,14 @@ pub fn transform(trained: &Trained, normalize: Option<Normalize>, size: u32) -> 
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let trained = Trained::open(&arguments.checkpoint)?;
     let transform = transform(&trained, arguments.normalize, arguments.size)?;
-    let data = data::open(&arguments.data, Split::Train)?;
+    let mut data = data::open(&arguments.data, Split::Train)?;
+    if arguments.skip_unreadable {
+        let (readable, unreadable) = data::skip_unreadable(data)?;
+        for image in &unreadable {
+            eprintln!("left out: {}", image.error);
+        }
+        data = readable;
+    }
     let head = arguments.out.parent().unwrap_or(&arguments.out).join("head.npz");
     let samples = data.len();
     let request = Request { data, description: arguments.data.to_string(), folder: arguments.out.clone() };

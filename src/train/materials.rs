@@ -40,12 +40,28 @@ impl Materials {
     pub fn open(options: &TrainOptions, root: Option<&Path>, seed: u64) -> Result<Materials> {
         options.check()?;
         let spec = parse(&options.data, root)?;
-        let data = data::open(&spec, Split::Train)?;
+        let mut skipped = Vec::new();
+        let mut open = |spec: &DataSpec, split| -> Result<SharedDataset> {
+            let all = data::open(spec, split)?;
+            if !options.skip_unreadable {
+                return Ok(all);
+            }
+            let (readable, unreadable) = data::skip_unreadable(all)?;
+            if let Some(first) = unreadable.first() {
+                skipped.push(format!(
+                    "{} unreadable images of {spec} are left out, the first: {}",
+                    unreadable.len(),
+                    first.error
+                ));
+            }
+            Ok(readable)
+        };
+        let data = open(&spec, Split::Train)?;
         let validation = match &options.val {
             Some(text) => {
                 let spec = parse(text, root)?;
                 let split = if spec.split.unwrap_or(Split::Test) == Split::Test { "test" } else { "val" };
-                Some(Validation { data: data::open(&spec, Split::Test)?, split })
+                Some(Validation { data: open(&spec, Split::Test)?, split })
             }
             None => None,
         };
@@ -57,7 +73,9 @@ impl Materials {
                 Some((weights(&path)?, path))
             }
         };
-        Materials::assemble(options, data, validation, transform, initial, seed)
+        let mut materials = Materials::assemble(options, data, validation, transform, initial, seed)?;
+        materials.notes.extend(skipped);
+        Ok(materials)
     }
 
     /// The same from data that is open already.

@@ -46,6 +46,9 @@ pub struct TrainOptions {
     /// Normalisation: cifar10, cifar100, imagenet, notebook, or R,G,B/R,G,B; `auto` follows the data
     #[arg(long, default_value = "auto", value_name = "PRESET|MEAN/STD", help_heading = "Data")]
     pub normalize: String,
+    /// Leave out images that cannot be read, and say how many; otherwise they are an error
+    #[arg(long, help_heading = "Data")]
+    pub skip_unreadable: bool,
     /// Order of the samples: a new random one every epoch, or none
     #[arg(long, value_enum, default_value_t = Shuffle::Epoch, help_heading = "Data")]
     pub shuffle: Shuffle,
