@@ -77,7 +77,7 @@ fn random(shape: &Shape, salt: u64) -> Vec<f64> {
     (0..shape.elements() as u64).map(|i| stream.normal(i)).collect()
 }
 
-/// Compares every input's and every parameter's gradient with central differences.
+/// Compares every input's and every parameter's gradient with central differences, at random values.
 fn check(name: &str, inputs: &[Shape], parameters: &[Shape], build: Build<'_>) {
     let mut laboratory = Laboratory::new(inputs, parameters, build);
     let mut values: Vec<Vec<f64>> =
@@ -180,4 +180,76 @@ fn linear_and_shortcut_gradients_match_differences() {
     check("linear", &[shape([5, 7])], &[shape([3, 7]), shape([3])], &linear);
     let shortcut = |tape: &mut Tape, x: &[Var], _: &[Parameter]| tape.shortcut_a(x[0], 9, 2);
     check("shortcut a", &[shape([2, 5, 6, 4])], &[], &shortcut);
+}
+
+#[test]
+fn frozen_batch_norm_passes_gradients_as_a_fixed_affine_map() {
+    let build = |tape: &mut Tape, x: &[Var], p: &[Parameter]| {
+        let options = BatchNormOptions { statistics: Statistics::Frozen, residual: None, relu: true };
+        tape.batch_norm(x[0], &norm_parameters(p), options)
+    };
+    let (x, channels) = (shape([3, 4, 5, 6]), shape([6]));
+    let variance = random(&channels, 7).iter().map(|v| v.abs() + 0.3).collect();
+    let values =
+        vec![random(&x, 0), random(&channels, 1), random(&channels, 2), random(&channels, 3), variance];
+    let mut laboratory = Laboratory::new(&[x], &[channels; 4], &build);
+    let weights = random(&x, 99);
+    laboratory.run(&values, &weights);
+    let analytic = [
+        laboratory.read(laboratory.prepared.span(laboratory.input_gradients[0].unwrap())),
+        laboratory.read(laboratory.parameters[0].gradient.unwrap()),
+        laboratory.read(laboratory.parameters[1].gradient.unwrap()),
+    ];
+    for (tensor, analytic) in analytic.iter().enumerate() {
+        for element in (0..analytic.len()).step_by(7) {
+            let mut at = |delta: f64| {
+                let mut values = values.clone();
+                values[tensor][element] += delta;
+                laboratory.run(&values, &weights)
+            };
+            let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
+            assert!(
+                (numeric - analytic[element]).abs() < 1e-6 * (1.0 + numeric.abs()),
+                "operand {tensor}[{element}]"
+            );
+        }
+    }
+}
+
+#[test]
+fn the_loss_gradient_is_that_of_the_mean_over_the_batch() {
+    let backend = Cpu::<f64>::new(1).unwrap();
+    for smoothing in [0.0, 0.1] {
+        let (batch, classes) = (5, 7);
+        let mut tape = Tape::new(DType::F64, Mode::Train);
+        let logits = tape.differentiable_input("logits", [batch, classes]);
+        let labels = tape.input("labels", [batch], DType::I32);
+        let loss = tape.softmax_cross_entropy(logits, labels, smoothing);
+        let gradient = tape.backward(&loss, &[logits])[0].unwrap();
+        let prepared = Prepared::new(tape.finish(), &backend, 0);
+        let mut memory = backend.allocate(prepared.bytes()).unwrap();
+        let values = random(&shape([batch, classes]), 1);
+        let mut run = |values: &[f64]| {
+            backend.write(&mut memory, prepared.span(logits.buffer), HostValues::F64(values)).unwrap();
+            let wanted = [0, 6, 3, 3, 1];
+            backend.write(&mut memory, prepared.span(labels.buffer), HostValues::I32(&wanted)).unwrap();
+            prepared.run(&backend, &mut memory).unwrap();
+            let read = |id| {
+                let mut values = vec![0.0; prepared.span(id).elements];
+                backend.read_f64(&memory, prepared.span(id), &mut values).unwrap();
+                values
+            };
+            (read(loss.per_sample).iter().sum::<f64>() / batch as f64, read(gradient))
+        };
+        let (_, analytic) = run(&values);
+        for element in 0..values.len() {
+            let mut at = |delta: f64| {
+                let mut values = values.clone();
+                values[element] += delta;
+                run(&values).0
+            };
+            let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
+            assert!((numeric - analytic[element]).abs() < 1e-9, "smoothing {smoothing}, logit {element}");
+        }
+    }
 }
