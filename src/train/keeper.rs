@@ -182,13 +182,18 @@ impl<'a> Keeper<'a> {
         Ok(before)
     }
 
+    /// Whether the checkpoint of an epoch stays whatever comes later.
+    pub(super) fn is_kept(&self, epoch: u64) -> bool {
+        let every = self.job.options.checkpoint_every;
+        every > 0 && epoch.is_multiple_of(every)
+    }
+
     /// Removes a checkpoint unless it is to stay.
     fn forget(&self, checkpoints: &Path, name: &str) -> Result<()> {
-        let every = self.job.options.checkpoint_every;
         let scheduled = name
             .strip_prefix("epoch_")
             .and_then(|epoch| epoch.parse::<u64>().ok())
-            .is_some_and(|epoch| every > 0 && epoch.is_multiple_of(every));
+            .is_some_and(|epoch| self.is_kept(epoch));
         let best = self.best.as_ref().is_some_and(|best| best.checkpoint == name);
         let last = self.previous.as_deref() == Some(name);
         if scheduled || best || last {

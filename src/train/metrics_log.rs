@@ -1,4 +1,5 @@
 //! `metrics.jsonl`: one JSON object a line, appended as training goes; a resume first cuts it to its checkpoint's step.
+//! The same numbers go to a TensorBoard event file beside it.
 
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
@@ -8,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Position, Result};
 use crate::files;
+use crate::report::events::EventFile;
 
 /// One line of the log.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -45,6 +47,7 @@ pub enum Scope {
 pub struct MetricsLog {
     file: File,
     path: PathBuf,
+    events: EventFile,
 }
 
 impl MetricsLog {
@@ -54,7 +57,7 @@ impl MetricsLog {
     /// The file cannot be written.
     pub fn create(path: &Path) -> Result<MetricsLog> {
         let file = File::create(path).map_err(|e| Error::io("create", path, e))?;
-        Ok(MetricsLog { file, path: path.to_path_buf() })
+        Ok(MetricsLog { file, path: path.to_path_buf(), events: EventFile::create(folder(path), None)? })
     }
 
     /// Opens a log to go on behind step `step`: later lines, and a half-written last one, are dropped.
@@ -70,7 +73,8 @@ impl MetricsLog {
             kept.iter().try_for_each(|metrics| writeln!(out, "{}", serde_json::to_string(metrics)?))
         })?;
         let file = OpenOptions::new().append(true).open(path).map_err(|e| Error::io("open", path, e))?;
-        Ok(MetricsLog { file, path: path.to_path_buf() })
+        let events = EventFile::create(folder(path), Some(step + 1))?;
+        Ok(MetricsLog { file, path: path.to_path_buf(), events })
     }
 
     /// Appends a line.
@@ -79,8 +83,30 @@ impl MetricsLog {
     /// The disk is full.
     pub fn append(&mut self, metrics: &Metrics) -> Result<()> {
         let line = serde_json::to_string(metrics).expect("metrics are plain numbers") + "\n";
-        self.file.write_all(line.as_bytes()).map_err(|e| Error::io("append to", &self.path, e))
+        self.file.write_all(line.as_bytes()).map_err(|e| Error::io("append to", &self.path, e))?;
+        let scope = if metrics.scope == Scope::Step { "_step" } else { "" };
+        let (split, step) = (&metrics.split, metrics.step);
+        self.events.scalar(step, &format!("{split}/loss{scope}"), metrics.loss)?;
+        self.events.scalar(step, &format!("{split}/accuracy{scope}"), metrics.accuracy)?;
+        self.events.scalar(step, &format!("{split}/images_per_second{scope}"), metrics.images_per_second)?;
+        if metrics.split == "train" {
+            self.events.scalar(step, &format!("train/learning_rate{scope}"), metrics.lr)?;
+        }
+        self.events.flush()
     }
+
+    /// Adds a histogram of some values to the event file.
+    ///
+    /// # Errors
+    /// The disk is full.
+    pub fn histogram(&mut self, step: u64, name: &str, values: &[f32]) -> Result<()> {
+        self.events.histogram(step, name, values)
+    }
+}
+
+/// The folder a file lies in.
+fn folder(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Reads a log; a line that is not one (the last, when a process died writing it) is left out.

@@ -12,7 +12,7 @@ use crate::checkpoint::{StateDict, network};
 use crate::data::{Batch, Loader, LoaderOptions, Order, SharedDataset, Transform};
 use crate::error::{Error, Result};
 use crate::features::{Evaluation, Pass};
-use crate::nn::{Architecture, Model, Network};
+use crate::nn::{Architecture, Kind, Model, Network};
 use crate::ops::Backend;
 use crate::tensor::HostValues;
 
@@ -237,6 +237,9 @@ impl<'a, B: Backend> Trainer<'a, B> {
         observer.logged(&line);
         let evaluation = self.validate(observer)?;
         self.keeper.keep(&self.model, &self.position, evaluation)?;
+        if self.keeper.is_kept(self.position.epoch) {
+            self.log_weights()?;
+        }
         let stop = self.job.stop.load(Ordering::Relaxed) && self.position.epoch < options.epochs;
         Ok((!stop).then_some(line))
     }
@@ -286,6 +289,17 @@ impl<'a, B: Backend> Trainer<'a, B> {
         observer.logged(&line);
         self.validation = Some(line);
         Ok(Some(evaluation))
+    }
+
+    /// Histograms of the weights, with each checkpoint that stays.
+    fn log_weights(&mut self) -> Result<()> {
+        for entry in self.model.network().parameters().entries() {
+            if matches!(entry.kind, Kind::ConvWeight | Kind::LinearWeight) {
+                let values = self.model.read_f32(entry.parameter.value)?;
+                self.log.histogram(self.position.step, &format!("weights/{}", entry.name), &values)?;
+            }
+        }
+        Ok(())
     }
 
     fn metrics(&self, split: &str, scope: Scope, sums: &Sums, images_per_second: f64) -> Metrics {
