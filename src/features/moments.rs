@@ -7,7 +7,7 @@
 use rayon::prelude::*;
 
 use super::{FeatureSet, Matrix, block_rows};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::linalg::{add_gram, mirror_lower, squared_distance};
 
 /// Sufficient statistics of labelled features: per-class counts, means, scatter.
@@ -23,7 +23,24 @@ pub struct Moments {
     class_scatter: Vec<f64>,
 }
 
+/// Widest features whose D x D scatter is computed: 2 GiB in f64. Networks have 512 or 2048.
+const WIDEST: usize = 16_384;
+
 impl Moments {
+    /// Checks that a D x D matrix of this dimension is something memory can hold.
+    ///
+    /// # Errors
+    /// More than 16,384 features.
+    pub fn check_dimension(dimension: usize) -> Result<()> {
+        if dimension <= WIDEST {
+            return Ok(());
+        }
+        Err(Error::invalid(format!(
+            "covariances are computed for at most {WIDEST} features, found {dimension}; pool the features first, or \
+             choose scores that need no covariance (msp, mls, energy, gen, knn, react)"
+        )))
+    }
+
     /// Statistics of no samples.
     pub fn empty(classes: usize, dimension: usize) -> Moments {
         Moments {
@@ -39,8 +56,9 @@ impl Moments {
     /// Statistics of a training set whose every class has samples.
     ///
     /// # Errors
-    /// Labels are missing, out of range, or leave a class empty.
+    /// Labels are missing, out of range, or leave a class empty; features are too wide.
     pub fn of(set: &FeatureSet, classes: usize) -> Result<Moments> {
+        Moments::check_dimension(set.dimension())?;
         let labels = set.training_labels(classes)?;
         Ok(Moments::accumulate(set.features(), &labels, classes))
     }

@@ -151,6 +151,10 @@ impl FeatureSet {
 
     fn check_rows(&self) -> Result<()> {
         let rows = self.len();
+        if u32::try_from(rows).is_err() {
+            let found = rows.to_string();
+            return Err(Error::malformed(&self.path, Position::File, "fewer than 2^32 samples", found));
+        }
         let differs = |what: &str, found: usize| {
             Err(Error::malformed(
                 &self.path,

@@ -107,6 +107,7 @@ impl Detectors {
         if options.methods.iter().all(|method| unlabelled.contains(method)) {
             return Ok(());
         }
+        Moments::check_dimension(head.dimension())?;
         let labels = train.training_labels(head.classes())?;
         let moments = Moments::accumulate(train.features(), &labels, head.classes());
         if options.wants(&[Method::Mahalanobis, Method::Rmds]) {

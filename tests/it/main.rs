@@ -8,6 +8,7 @@ mod data_mutations;
 mod data_readers;
 mod data_verb;
 mod experiment;
+mod features_bad_input;
 mod golden;
 mod gradients;
 mod metrics;
