@@ -5,8 +5,8 @@
 //! records forward, and what it records backward.
 //!
 //! A gradient belongs to a buffer. A buffer used twice (a block's input feeds both its convolution and its shortcut)
-//! receives two contributions: operations that can add in place do ([`Backward::destination`]), others hand over a
-//! finished gradient ([`Backward::give`]).
+//! receives two contributions: operations that can add in place do (`Backward::destination`), others hand over a
+//! finished gradient (`Backward::give`).
 
 mod add;
 mod batch_norm;

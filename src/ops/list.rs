@@ -163,7 +163,7 @@ operations! {
 
     /// Statistics of a batch for batch normalisation, and the affine map they give.
     ///
-    /// `mean` and biased variance over the rows (merged stably, never E[x²] − E[x]²), `inverse_std = 1/sqrt(var + epsilon)`,
+    /// `mean` and biased variance over the rows (merged stably, never as `E[x²] − E[x]²`), `inverse_std = 1/sqrt(var + epsilon)`,
     /// `scale = gamma * inverse_std`, `bias = beta - mean * scale`; the running statistics move by `momentum` towards the
     /// mean and the **unbiased** variance, as PyTorch's do. All operands but x are (channels).
     batch_norm_statistics = BatchNormStatistics(BatchNorm) {

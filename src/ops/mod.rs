@@ -1,6 +1,6 @@
 //! Every numeric operation a network's step is made of: named, documented, once.
 //!
-//! [`operations!`] declares the list. From it come the [`Backend`] trait (one method per operation, which a CPU or GPU
+//! The macro `operations!` declares the list. From it come the [`Backend`] trait (one method per operation, which a CPU or GPU
 //! implements), the [`Call`] enum (an operation together with the buffers it reads and writes: what a plan is made of)
 //! and the function that carries a call out. Operands are marked `read`, `write` (every element is overwritten) or
 //! `update` (read and written).

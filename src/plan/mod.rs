@@ -1,7 +1,7 @@
 //! The plan: what a recorded step is lowered to, and what runs.
 //!
 //! A plan is a list of [`Call`]s over numbered buffers. From it follow each buffer's lifetime and producer, the offsets
-//! in the arena ([`layout`]), and, on a GPU, the captured graph. A plan belongs to one batch size; the short last batch
+//! in the arena ([`Layout`]), and, on a GPU, the captured graph. A plan belongs to one batch size; the short last batch
 //! has its own.
 
 mod layout;
