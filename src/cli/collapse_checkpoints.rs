@@ -9,12 +9,13 @@ use super::collapse::Task;
 use super::compute::Compute;
 use super::extract::{Extraction, transform};
 use super::progress::Progress;
-use crate::checkpoint::{self, Trained};
+use crate::checkpoint::{self, CheckpointRef, Trained};
 use crate::collapse::{CachePaths, Checkpoint, CollapseSeries, Subject, over_checkpoints};
 use crate::data::{self, DataSpec, Normalize, SharedDataset, Split};
 use crate::error::{Error, Result};
 use crate::features::Request;
 use crate::files;
+use crate::report::plots::{self, TrainingPoint};
 
 /// Arguments that run the network; without them `collapse` works from caches.
 #[derive(Debug, Args)]
@@ -50,8 +51,9 @@ struct Named {
 
 /// Measures every checkpoint on its own features.
 pub(super) fn measure(arguments: &NetworkArguments, task: &Task) -> Result<CollapseSeries> {
-    let checkpoints: Vec<Checkpoint> =
-        checkpoint::list(&arguments.checkpoints)?.into_iter().map(Checkpoint::from).collect();
+    let found = checkpoint::list(&arguments.checkpoints)?;
+    write_training_curves(&found, task.out)?;
+    let checkpoints: Vec<Checkpoint> = found.into_iter().map(Checkpoint::from).collect();
     let sets = open_sets(arguments, task)?;
     // Features go to disk and are mapped, so that a large data set needs no memory; beside the results, because a
     // temporary folder of the system may be small.
@@ -168,4 +170,31 @@ fn refuse_equal_names(checkpoints: &[Checkpoint]) -> Result<()> {
             twice.name()
         ))),
     }
+}
+
+/// Draws the training that a weights file remembers (`train_losses`, `val_accuracies` and so on): that of the last one.
+fn write_training_curves(found: &[CheckpointRef], out: &Path) -> Result<()> {
+    let Some(last) = found.iter().rev().find(|checkpoint| !checkpoint.ours) else { return Ok(()) };
+    let record = checkpoint::read_training_record(&last.path)?;
+    let points = |split: &'static str, losses: &[f64], accuracies: &[f64]| -> Vec<TrainingPoint> {
+        (0..losses.len().max(accuracies.len()))
+            .map(|epoch| TrainingPoint {
+                epoch: epoch as f64 + 1.0,
+                split: split.into(),
+                loss: losses.get(epoch).copied(),
+                accuracy: accuracies.get(epoch).copied(),
+                learning_rate: None,
+            })
+            .collect()
+    };
+    let mut all = points("train", record.train_losses(), record.train_accuracies());
+    all.extend(points("val", record.val_losses(), record.val_accuracies()));
+    if all.is_empty() {
+        return Ok(());
+    }
+    let panels = vec![plots::accuracy_curves(&all), plots::loss_curves(&all)];
+    let sheet = plots::sheet(&format!("Training, as {} remembers it", last.name()), &[panels])?.standalone();
+    files::write_atomically(&out.join("training.svg"), |file| {
+        std::io::Write::write_all(file, sheet.as_bytes())
+    })
 }

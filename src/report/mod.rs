@@ -58,7 +58,7 @@ pub fn build_with(folder: &Path, options: Options) -> Result<PathBuf> {
     let training = sections::training(&run, &mut plots)?;
     let collapse = sections::collapse(&run, &mut plots)?;
     let page = context! {
-        name => shown(&run_name(folder)),
+        name => shown(&title(&run, folder)),
         version => env!("CARGO_PKG_VERSION"),
         facts => summary::facts(&run),
         cards => summary::cards(&run),
@@ -126,6 +126,12 @@ impl Plots {
 /// A figure for the inside of the page.
 fn embedded(figure: &Figure) -> Value {
     Value::from_safe_string(figure.inline())
+}
+
+/// The recipe's name, or the folder's.
+fn title(run: &Run, folder: &Path) -> String {
+    let named = run.recipe.as_ref().and_then(|recipe| recipe.table.get("name")?.as_str());
+    named.filter(|name| !name.is_empty()).map_or_else(|| run_name(folder), str::to_string)
 }
 
 fn run_name(folder: &Path) -> String {
