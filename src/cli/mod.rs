@@ -25,7 +25,7 @@ mod weights;
 
 /// Train ResNets with hand-written kernels and measure what they do not know.
 #[derive(Debug, Parser)]
-#[command(name = "residua", version = env!("RESIDUA_VERSION"), about, propagate_version = true, arg_required_else_help = true)]
+#[command(name = "residua", version = env!("RESIDUA_VERSION"), about, propagate_version = true, arg_required_else_help = true, args_override_self = true)]
 pub struct Cli {
     #[command(flatten)]
     common: Common,

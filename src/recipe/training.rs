@@ -42,6 +42,8 @@ impl TrainRecipe {
 
 /// A TOML error with its line.
 pub(super) fn toml_error(path: &Path, text: &str, error: &toml::de::Error) -> Error {
-    let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+    let before =
+        |end: usize| text.as_bytes()[..end.min(text.len())].iter().filter(|&&byte| byte == b'\n').count();
+    let line = 1 + error.span().map_or(0, |span| before(span.start));
     Error::malformed(path, Position::Line(line as u64), "a valid recipe", error.message().to_string())
 }
