@@ -1,14 +1,16 @@
 //! `residua ood`: fit, score and evaluate from feature caches.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 
 use super::Common;
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head};
+use crate::files;
 use crate::ood::table::Group;
-use crate::ood::{Dimension, Method, OodInput, Options, Orientation, RunOptions};
+use crate::ood::{Dimension, Method, OodInput, Options, Orientation, Outcome, RunOptions};
+use crate::report::plots;
 
 /// Flags of `ood`.
 #[derive(Debug, Clone, Args)]
@@ -28,7 +30,7 @@ pub struct Arguments {
     /// Scores, separated by commas, or `all`
     #[arg(long, default_value = "all", value_name = "LIST")]
     methods: String,
-    /// Folder for fit.safetensors, scores/, metrics.json and metrics.csv
+    /// Folder for fit.safetensors, scores/, metrics.json, metrics.csv and plots/
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Temperature of msp, energy and react
@@ -90,12 +92,36 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     let outcome = crate::ood::run(&train, &id, &ood, &head, &options, &arguments.out)?;
+    write_figures(&outcome, &arguments.out.join("plots"))?;
     if common.json {
         let text =
             serde_json::to_string_pretty(&outcome.evaluation).map_err(|e| Error::invalid(e.to_string()))?;
         super::print(&(text + "\n"));
     } else {
         super::print(&outcome.evaluation.summary());
+    }
+    Ok(())
+}
+
+/// For every OOD set the comparison over all scores, and a sheet a score, from all samples.
+fn write_figures(outcome: &Outcome, folder: &Path) -> Result<()> {
+    let write = |name: String, figure: plots::Figure| {
+        let text = figure.standalone();
+        files::write_atomically(&folder.join(name), |out| std::io::Write::write_all(out, text.as_bytes()))
+    };
+    for (set, scores) in &outcome.ood {
+        let pairs = scores
+            .iter()
+            .map(|(method, ood)| plots::ScoredPair::new(method, &outcome.id[method], ood))
+            .collect::<Result<Vec<_>>>()?;
+        write(
+            format!("{set}_comparison.svg"),
+            plots::comparison_sheet(&format!("Scores on {set}"), &pairs)?,
+        )?;
+        for pair in &pairs {
+            let name = pair.name();
+            write(format!("{set}_{name}.svg"), plots::score_sheet(&format!("{name} on {set}"), pair)?)?;
+        }
     }
     Ok(())
 }
