@@ -55,20 +55,20 @@ enum Verb {
     Run(run::Arguments),
     /// Train a network, or fine-tune one
     Train(Box<train::Arguments>),
-    /// Measure neural collapse, NC1 to NC5, of one or many checkpoints
-    Collapse(collapse::Arguments),
-    /// Fit, score and evaluate OOD detectors from feature caches
-    Ood(Box<ood::Arguments>),
     /// Run a network over a data set and keep features, logits and labels
     Extract(extract::Arguments),
-    /// Inspect or verify data sets: counts, classes, sizes, checksums, duplicates, unreadable images
-    Data(data::Arguments),
-    /// Print a completion script for a shell
-    Completions(completions::Arguments),
+    /// Fit, score and evaluate OOD detectors from feature caches
+    Ood(Box<ood::Arguments>),
+    /// Measure neural collapse, NC1 to NC5, of one or many checkpoints
+    Collapse(collapse::Arguments),
     /// (Re)build the self-contained HTML page and the figures of a run folder
     Report(report::Arguments),
     /// Inspect, import and export weights: safetensors and PyTorch files
     Weights(weights::Arguments),
+    /// Inspect or verify data sets: counts, classes, sizes, checksums, duplicates, unreadable images
+    Data(data::Arguments),
+    /// Print a completion script for a shell
+    Completions(completions::Arguments),
 }
 
 /// Runs the command line and returns the process exit code: 0 done, 1 failed, 2 wrong use.

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::ops::Backend;
 use crate::recipe::TrainRecipe;
-use crate::train::{Job, Materials, RunFolder, Summary, TrainOptions, train};
+use crate::train::{Job, Materials, RECIPE_FILE, RunFolder, Summary, TrainOptions, train};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -38,8 +38,6 @@ const RESUMABLE: [&str; 9] =
     ["resume", "out", "epochs", "max_steps", "threads", "quiet", "json", "device", "checkpoint_every"];
 
 pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Result<()> {
-    let folder = RunFolder::lock(&arguments.out)?;
-    let recipe_path = folder.recipe();
     let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);
     let recipe = if arguments.resume {
         let changed = matches.ids().map(clap::Id::as_str).find(|id| {
@@ -54,19 +52,13 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
                 "--{flag} cannot change with --resume; the run's recipe.toml has it"
             )));
         }
-        let mut recipe = TrainRecipe::read(&recipe_path)?;
+        let mut recipe = TrainRecipe::read(&arguments.out.join(RECIPE_FILE))?;
         if given("epochs") {
             recipe.train.epochs = arguments.options.epochs;
         }
         recipe.train.max_steps = arguments.options.max_steps;
         recipe
     } else {
-        if folder.checkpoints().exists() {
-            return Err(Error::usage(format!(
-                "{} holds a training already; --resume continues it, another --out starts a new one",
-                arguments.out.display()
-            )));
-        }
         TrainRecipe {
             seed: arguments.seed,
             precision: arguments.compute.precision,
@@ -74,7 +66,16 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
         }
     };
     let materials = Materials::open(&recipe.train, None, recipe.seed)?;
-    files::write_atomically(&recipe_path, |out| std::io::Write::write_all(out, recipe.to_toml().as_bytes()))?;
+    let folder = RunFolder::lock(&arguments.out)?;
+    if !arguments.resume && folder.checkpoints().exists() {
+        return Err(Error::usage(format!(
+            "{} holds a training already; --resume continues it, another --out starts a new one",
+            arguments.out.display()
+        )));
+    }
+    files::write_atomically(&folder.recipe(), |out| {
+        std::io::Write::write_all(out, recipe.to_toml().as_bytes())
+    })?;
     if !common.quiet {
         for note in &materials.notes {
             eprintln!("note: {note}");

@@ -14,7 +14,7 @@ pub use materials::Materials;
 pub use metrics_log::{Metrics, MetricsLog, Scope, read_metrics};
 pub use optimizer::{HYPER_NUMBERS, Optimizer, OptimizerKind};
 pub use options::{HeadKind, Shuffle, TrainOptions};
-pub use run_folder::RunFolder;
+pub use run_folder::{RECIPE_FILE, RunFolder};
 pub use schedule::{Schedule, ScheduleKind};
 pub use step::{BatchResult, ImageExtent, TrainStep};
 pub use trainer::{Job, Observer, Summary, Validation, train};

@@ -6,6 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files;
 
+/// The file in a run folder that says what was asked for, every default written out.
+pub const RECIPE_FILE: &str = "recipe.toml";
+
 /// A run folder this process holds.
 #[derive(Debug)]
 pub struct RunFolder {
@@ -54,7 +57,7 @@ impl RunFolder {
 
     /// `recipe.toml`.
     pub fn recipe(&self) -> PathBuf {
-        self.path.join("recipe.toml")
+        self.path.join(RECIPE_FILE)
     }
 }
 
