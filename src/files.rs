@@ -1,5 +1,6 @@
 //! Files: reading with bounds, and writing so that a failure damages nothing that existed before.
 
+use std::cmp::Ordering;
 use std::fs::{self, File};
 use std::io::{BufWriter, Write};
 use std::path::Path;
@@ -103,9 +104,36 @@ impl std::ops::Deref for Mapped {
     }
 }
 
+/// Compares names so that `epoch_9` comes before `epoch_10`: runs of digits by value, everything else as text.
+pub fn compare_naturally(a: &str, b: &str) -> Ordering {
+    natural_key(a).cmp(&natural_key(b)).then_with(|| a.cmp(b))
+}
+
+/// Runs of digits as (length without leading zeros, digits), runs of other characters as (0, characters).
+fn natural_key(text: &str) -> Vec<(usize, &str)> {
+    let mut key = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let digits = first.is_ascii_digit();
+        let end = rest.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(rest.len());
+        let (run, behind) = rest.split_at(end);
+        let significant = run.trim_start_matches('0');
+        key.push(if digits { (1 + significant.len(), significant) } else { (0, run) });
+        rest = behind;
+    }
+    key
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn numbers_in_names_are_compared_as_numbers() {
+        let mut names = ["e_10", "e_9", "e_010b", "d_100", "e_9b"];
+        names.sort_by(|a, b| compare_naturally(a, b));
+        assert_eq!(names, ["d_100", "e_9", "e_9b", "e_10", "e_010b"]);
+    }
 
     #[test]
     fn a_failed_write_leaves_the_old_file_and_no_temporary() {

@@ -1,11 +1,11 @@
 //! Many checkpoints in one command: which files and folders some patterns mean, in the order of training.
 
-use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
 use super::{folder, read_training_record};
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A checkpoint that [`list`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,7 +48,9 @@ pub fn list(patterns: &[String]) -> Result<Vec<CheckpointRef>> {
     }
     found.sort_by(|a, b| {
         let epoch = |checkpoint: &CheckpointRef| checkpoint.epoch.unwrap_or(u64::MAX);
-        epoch(a).cmp(&epoch(b)).then_with(|| compare_naturally(&a.path, &b.path))
+        epoch(a)
+            .cmp(&epoch(b))
+            .then_with(|| files::compare_naturally(&a.path.to_string_lossy(), &b.path.to_string_lossy()))
     });
     Ok(found)
 }
@@ -106,38 +108,5 @@ fn describe(path: PathBuf) -> Result<CheckpointRef> {
     } else {
         let epoch = read_training_record(&path)?.epoch();
         Ok(CheckpointRef { path, epoch, ours: false })
-    }
-}
-
-/// Compares names so that `epoch_9` comes before `epoch_10`.
-fn compare_naturally(a: &Path, b: &Path) -> Ordering {
-    let (a, b) = (a.to_string_lossy(), b.to_string_lossy());
-    natural_key(&a).cmp(&natural_key(&b)).then_with(|| a.cmp(&b))
-}
-
-/// Runs of digits as (length without leading zeros, digits), runs of other characters as (0, characters).
-fn natural_key(text: &str) -> Vec<(usize, &str)> {
-    let mut key = Vec::new();
-    let mut rest = text;
-    while let Some(first) = rest.chars().next() {
-        let digits = first.is_ascii_digit();
-        let end = rest.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(rest.len());
-        let (run, behind) = rest.split_at(end);
-        let significant = run.trim_start_matches('0');
-        key.push(if digits { (1 + significant.len(), significant) } else { (0, run) });
-        rest = behind;
-    }
-    key
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_in_names_are_compared_as_numbers() {
-        let mut names = ["e_10", "e_9", "e_010b", "d_100", "e_9b"].map(Path::new);
-        names.sort_by(|a, b| compare_naturally(a, b));
-        assert_eq!(names, ["d_100", "e_9", "e_9b", "e_10", "e_010b"].map(Path::new));
     }
 }

@@ -7,6 +7,7 @@ use super::measure::{Options, Subject, measure};
 use super::row::{CollapseReport, Skipped, write_cosines};
 use crate::checkpoint::CheckpointRef;
 use crate::error::{Error, Result};
+use crate::files;
 
 /// A checkpoint to measure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,7 +76,11 @@ pub fn over_checkpoints(
     if checkpoints.is_empty() {
         return Err(Error::invalid("there is no checkpoint to measure"));
     }
-    checkpoints.sort_by_cached_key(|c| (c.epoch.is_none(), c.epoch, natural_key(&c.name()), c.path.clone()));
+    checkpoints.sort_by(|a, b| {
+        let epoch = |c: &Checkpoint| (c.epoch.is_none(), c.epoch);
+        let names = files::compare_naturally(&a.name(), &b.name());
+        epoch(a).cmp(&epoch(b)).then(names).then_with(|| a.path.cmp(&b.path))
+    });
     let mut series = CollapseSeries::default();
     series.report.global_mean = options.global_mean;
     for (done, checkpoint) in checkpoints.iter().enumerate() {
@@ -138,35 +143,8 @@ pub fn expand_globs(patterns: &[String]) -> Result<Vec<PathBuf>> {
     found.sort_by_key(|path| path.is_symlink());
     let mut seen = HashSet::new();
     found.retain(|path| seen.insert(std::fs::canonicalize(path).unwrap_or_else(|_| path.clone())));
-    found.sort_by_cached_key(|path| natural_key(&path.to_string_lossy()));
+    found.sort_by(|a, b| files::compare_naturally(&a.to_string_lossy(), &b.to_string_lossy()));
     Ok(found)
-}
-
-/// A part of a name as [`natural_key`] orders it: numbers by value, before text.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-enum Part {
-    /// Digits without leading zeros, ordered by length first; their value may be beyond any integer.
-    Number(usize, String),
-    Text(String),
-}
-
-/// Splits a name so that `epoch_9` comes before `epoch_10`.
-fn natural_key(name: &str) -> Vec<Part> {
-    let mut parts = Vec::new();
-    let mut rest = name;
-    while let Some(first) = rest.chars().next() {
-        let digits = first.is_ascii_digit();
-        let end = rest.find(|c: char| c.is_ascii_digit() != digits).unwrap_or(rest.len());
-        let (part, after) = rest.split_at(end);
-        parts.push(if digits {
-            let number = part.trim_start_matches('0');
-            Part::Number(number.len(), number.to_string())
-        } else {
-            Part::Text(part.to_string())
-        });
-        rest = after;
-    }
-    parts
 }
 
 #[cfg(test)]
