@@ -22,6 +22,7 @@ impl Shown {
 
 impl Watcher for Shown {
     fn stage(&mut self, name: &str, units: u64) {
+        self.training.finish();
         if let Some(progress) = self.progress.take() {
             progress.finish();
         }

@@ -131,10 +131,17 @@ impl Observer for TrainProgress {
     }
 }
 
-impl Drop for TrainProgress {
-    fn drop(&mut self) {
-        if let Some(progress) = &self.progress {
+impl TrainProgress {
+    /// Takes the bar away.
+    pub fn finish(&mut self) {
+        if let Some(progress) = self.progress.take() {
             progress.finish();
         }
+    }
+}
+
+impl Drop for TrainProgress {
+    fn drop(&mut self) {
+        self.finish();
     }
 }
