@@ -28,10 +28,49 @@ impl Evaluation {
                 );
             }
         }
+        self.checks(&mut text);
         for warning in &self.sanity.warnings {
             let _ = writeln!(text, "warning: {}", printable(warning));
         }
         text
+    }
+
+    /// The sanity checks and fits: what should be near 50 %, what should be small, what was inverted.
+    fn checks(&self, text: &mut String) {
+        let sanity = &self.sanity;
+        if sanity.half_versus_half_auroc.is_empty() && self.fits.is_empty() {
+            return;
+        }
+        let percent = |value: Option<&f64>| {
+            value.map_or_else(|| "-".to_string(), |value| format!("{:.2}", 100.0 * value))
+        };
+        let width = self.methods.iter().map(|m| shown(m).chars().count()).max().unwrap_or(0).max(5);
+        let _ = writeln!(
+            text,
+            "\nChecks (AUROC near 50 says that two halves, or training and test data, score alike)"
+        );
+        let _ = writeln!(
+            text,
+            "{:<width$}  train vs test  half vs half  tied %    dim   rank  condition",
+            "score"
+        );
+        for method in &self.methods {
+            let fit = self.fits.get(method);
+            let count =
+                |value: Option<usize>| value.map_or_else(|| "-".to_string(), |value| value.to_string());
+            let condition = fit.and_then(|fit| fit.condition);
+            let _ = writeln!(
+                text,
+                "{:<width$}  {:>13}  {:>12}  {:>6}  {:>5}  {:>5}  {:>9}",
+                shown(method),
+                percent(sanity.train_versus_test_auroc.get(method)),
+                percent(sanity.half_versus_half_auroc.get(method)),
+                percent(sanity.tied_share.get(method)),
+                count(fit.and_then(|fit| fit.dim)),
+                count(fit.and_then(|fit| fit.rank)),
+                condition.map_or_else(|| "-".to_string(), |value| format!("{value:.1e}")),
+            );
+        }
     }
 
     fn block(&self, set: &OodSet, text: &mut String) {
@@ -92,6 +131,20 @@ mod tests {
         assert!(text.contains("OOD: cifar10 (near), 50 samples"), "{text}");
         assert!(text.lines().any(|line| line.starts_with("msp ") && line.contains("* 80.00")), "{text}");
         assert!(text.contains("near-OOD mean: best AUROC 75.00 by msp"), "{text}");
+    }
+
+    #[test]
+    fn checks_and_fits_have_their_own_table() {
+        let mut checked = evaluation(0.0);
+        checked.sanity.half_versus_half_auroc.insert("msp".into(), 0.5012);
+        let fit = super::super::FitSummary { rank: Some(64), condition: Some(1234.0), ..Default::default() };
+        checked.fits.insert("msp".into(), fit);
+        let text = checked.summary();
+        let row =
+            text.split("half vs half").nth(1).unwrap().lines().find(|line| line.starts_with("msp")).unwrap();
+        for shown in ["50.12", "64", "1.2e3"] {
+            assert!(row.contains(shown), "{row}");
+        }
     }
 
     #[test]
