@@ -10,8 +10,8 @@ use criterion::{
 };
 use residua::backend::cpu::{Cpu, Memory};
 use residua::ops::{
-    Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
-    Linear, Pool, Rows, ScaleBias, Sgd,
+    Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
+    Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA,
 };
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues, Span, aligned};
@@ -107,12 +107,13 @@ fn convolutions(criterion: &mut Criterion) {
         let x = places.f32(BATCH * size * size * in_channels);
         let weight = places.f32(out_channels * conv.filter_elements());
         let bias = places.f32(out_channels);
-        let y = places.f32(conv.out_pixels() * out_channels);
+        let [y, residual] = [0; 2].map(|_| places.f32(conv.out_pixels() * out_channels));
         let gradient = Conv2dGradient { conv, accumulate: false };
         let inference = Conv2dInference { conv, relu: true };
         let calls = [
             Call::Conv2dForward { attributes: conv, x, weight, y },
             Call::Conv2dBias { attributes: inference, x, weight, bias, y },
+            Call::Conv2dBiasResidual { attributes: inference, x, weight, bias, residual, y },
             Call::Conv2dInputGradient { attributes: gradient, dy: y, weight, dx: x },
             Call::Conv2dWeightGradient { attributes: conv, x, dy: y, dweight: weight },
         ];
@@ -185,6 +186,7 @@ fn passes(criterion: &mut Criterion) {
             (3, Call::ReluGradient { attributes: extent, y: a, dy: b, dx: out }),
             (3, Call::Add { attributes: extent, a, b, y: out }),
             (3, Call::Accumulate { attributes: extent, x: a, y: out }),
+            (2, Call::Copy { attributes: extent, x: a, y: out }),
         ];
         let calls = calls.map(|(passes, call)| (Throughput::Bytes((passes * elements * 4) as u64), call));
         time(&mut group, &backend, &format!("{}x{channels}", extent.rows), places, &calls);
@@ -212,6 +214,22 @@ fn ends_of_the_network(criterion: &mut Criterion) {
     let argmax = places.span(BATCH * 16 * 16 * 64, DType::I32);
     let [values, gradients, velocity] = [0; 3].map(|_| places.f32(parameters));
     let hyper = places.f32(1);
+    let second_moment = places.f32(parameters);
+    let adam_hyper = places.f32(3);
+    let [gamma, beta, mean, variance, inverse_std, scale, shift] = [0; 7].map(|_| places.f32(512));
+    let [filters, folded] = [0; 2].map(|_| places.f32(512 * 4608));
+    let norm = |channels| BatchNorm { extent: Rows { rows: 512, channels }, epsilon: 1e-5, momentum: 0.1 };
+    let shortcut =
+        ShortcutA { batch: BATCH, height: 32, width: 32, in_channels: 64, out_channels: 128, stride: 2 };
+    let widened = places.f32(BATCH * 16 * 16 * 128);
+    let adam = Adam {
+        elements: parameters,
+        beta1: 0.9,
+        beta2: 0.999,
+        epsilon: 1e-8,
+        weight_decay: 5e-4,
+        decoupled: false,
+    };
     let loss_attributes = CrossEntropy { batch: BATCH, classes, smoothing: 0.0 };
     let sgd = Sgd { elements: parameters, momentum: 0.9, nesterov: false, weight_decay: 5e-4 };
     let calls = [
@@ -246,6 +264,45 @@ fn ends_of_the_network(criterion: &mut Criterion) {
             5 * values.bytes(),
             Call::SgdStep { attributes: sgd, parameters: values, gradients, velocity, hyper },
         ),
+        (
+            7 * values.bytes(),
+            Call::AdamStep {
+                attributes: adam,
+                parameters: values,
+                gradients,
+                first: velocity,
+                second: second_moment,
+                hyper: adam_hyper,
+            },
+        ),
+        (
+            gamma.bytes(),
+            Call::BatchNormFrozen {
+                attributes: norm(512),
+                gamma,
+                beta,
+                running_mean: mean,
+                running_variance: variance,
+                inverse_std,
+                scale,
+                bias: shift,
+            },
+        ),
+        (
+            2 * filters.bytes(),
+            Call::BatchNormFold {
+                attributes: norm(4608),
+                weight: filters,
+                gamma,
+                beta,
+                running_mean: mean,
+                running_variance: variance,
+                folded,
+                bias: shift,
+            },
+        ),
+        (large.bytes(), Call::ShortcutAForward { attributes: shortcut, x: large, y: widened }),
+        (large.bytes(), Call::ShortcutAGradient { attributes: shortcut, dy: widened, dx: large }),
     ];
     let calls = calls.map(|(bytes, call)| (Throughput::Bytes(bytes as u64), call));
     time(&mut group, &backend, "resnet18", places, &calls);
