@@ -8,7 +8,7 @@ use crate::data_files::{cifar_record, fixture, gzip, idx, open_named, pixels, pn
 
 /// What may happen to a file.
 #[derive(Debug, Clone)]
-enum Mutation {
+pub(crate) enum Mutation {
     Set(prop::sample::Index, u8),
     Word(prop::sample::Index, u32),
     Cut(prop::sample::Index),
@@ -16,7 +16,7 @@ enum Mutation {
     Insert(prop::sample::Index, Vec<u8>),
 }
 
-fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
+pub(crate) fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
     let position = any::<prop::sample::Index>;
     let extreme = prop_oneof![any::<u32>(), Just(0), Just(u32::MAX), Just(i32::MAX as u32), 0..300u32];
     let one = prop_oneof![
@@ -29,7 +29,7 @@ fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
     prop::collection::vec(one, 1..6)
 }
 
-fn mutated(mut bytes: Vec<u8>, mutations: &[Mutation]) -> Vec<u8> {
+pub(crate) fn mutated(mut bytes: Vec<u8>, mutations: &[Mutation]) -> Vec<u8> {
     for mutation in mutations {
         if bytes.is_empty() {
             break;

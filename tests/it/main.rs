@@ -19,6 +19,7 @@ mod ops_passes;
 mod parity;
 mod reference;
 mod report;
+mod results_mutations;
 mod synthetic;
 mod training;
 mod weights;
