@@ -23,6 +23,8 @@ import torch.nn.functional as F
 from .golden import Golden, generator, normal
 from .resnet import ResNet, verify
 
+# Chosen, as the images are: with it PyTorch agrees with itself (other precision, other thread count, shaken weights) far
+# better than the tolerance. With other seeds the narrow ResNet-50 amplifies rounding in every implementation alike.
 SEED = 0
 WIDTH = {18: 3, 50: 2}
 BATCH, STEPS, IMAGES_PER_FILE, FILES, CLASSES = 8, 20, 4, 5, 10
