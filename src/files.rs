@@ -16,10 +16,7 @@ pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> std::io::Result<()>,
 ) -> Result<()> {
-    let folder = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
+    let folder = parent(path);
     create_folder(folder)?;
     let temporary = tempfile::Builder::new()
         .prefix(".residua-")
@@ -33,6 +30,22 @@ pub fn write_atomically(
     temporary.as_file().sync_all().map_err(|e| Error::io("sync", path, e))?;
     temporary.persist(path).map_err(|e| Error::io("rename into place", path, e.error))?;
     Ok(())
+}
+
+/// The folder a path lies in.
+pub fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// A temporary folder beside `path`, to be filled and then renamed to it; missing parents are created.
+pub fn temporary_folder_beside(path: &Path) -> Result<tempfile::TempDir> {
+    let parent = parent(path);
+    create_folder(parent)?;
+    tempfile::Builder::new()
+        .prefix(".residua-")
+        .suffix(".tmp")
+        .tempdir_in(parent)
+        .map_err(|e| Error::io("create a temporary folder in", parent, e))
 }
 
 /// Temporary files are private (0600); a result should be readable like any other file the user makes (0644).

@@ -85,16 +85,8 @@ pub fn save(folder: &Path, checkpoint: &Checkpoint) -> Result<Meta> {
             "the metric `{name}` is {value}; a checkpoint of a diverged network is not kept"
         )));
     }
-    let parent = match folder.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    files::create_folder(parent)?;
-    let temporary = tempfile::Builder::new()
-        .prefix(".residua-")
-        .suffix(".tmp")
-        .tempdir_in(parent)
-        .map_err(|e| Error::io("create a temporary folder in", parent, e))?;
+    let parent = files::parent(folder);
+    let temporary = files::temporary_folder_beside(folder)?;
     let inside = temporary.path().join("new");
     write_safetensors(&inside.join(MODEL_FILE), &checkpoint.model, &BTreeMap::new())?;
     write_safetensors(&inside.join(STATE_FILE), &checkpoint.state, &BTreeMap::new())?;

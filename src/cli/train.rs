@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::ops::Backend;
 use crate::recipe::TrainRecipe;
-use crate::train::{Job, Materials, RECIPE_FILE, RunFolder, Summary, TrainOptions, train};
+use crate::train::{Materials, RECIPE_FILE, RunFolder, Summary, TrainOptions, train};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -118,18 +118,8 @@ impl Work for TrainWork<'_> {
 
     fn run<B: Backend>(self, backend: B) -> Result<Summary> {
         let mut progress = TrainProgress::new("training", self.quiet);
-        let job = Job {
-            options: &self.recipe.train,
-            seed: self.recipe.seed,
-            data: self.materials.data.clone(),
-            validation: self.materials.validation.clone(),
-            transform: self.materials.transform.clone(),
-            architecture: self.materials.architecture.clone(),
-            initial: self.materials.initial.as_ref().map(|(state, path)| (state, path.as_path())),
-            folder: self.folder,
-            resume: self.resume,
-            stop: self.stop,
-        };
+        let TrainWork { recipe, materials, folder, resume, stop, .. } = self;
+        let job = materials.job(&recipe.train, recipe.seed, folder, resume, stop);
         train(backend, &job, &mut progress)
     }
 }

@@ -37,16 +37,7 @@ impl CacheWriter {
     /// # Errors
     /// The folder's parent cannot be created or written.
     pub fn create(folder: &Path, dimension: usize, classes: usize, meta: CacheMeta) -> Result<CacheWriter> {
-        let parent = match folder.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent,
-            _ => Path::new("."),
-        };
-        files::create_folder(parent)?;
-        let temporary = tempfile::Builder::new()
-            .prefix(".residua-")
-            .suffix(".tmp")
-            .tempdir_in(parent)
-            .map_err(|e| Error::io("create a temporary folder in", parent, e))?;
+        let temporary = files::temporary_folder_beside(folder)?;
         let matrix = |name: &str, columns: usize| -> Result<NpyFile<f32>> {
             let path = temporary.path().join(name);
             File::create(&path)

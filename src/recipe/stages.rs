@@ -108,19 +108,8 @@ impl Pipeline<'_> {
         if begun && checkpoint::read_meta(&last)?.epoch >= self.recipe.train.epochs {
             return Ok(None);
         }
-        let materials = &self.sets.materials;
-        let job = Job {
-            options: &self.recipe.train,
-            seed: self.recipe.seed,
-            data: materials.data.clone(),
-            validation: materials.validation.clone(),
-            transform: materials.transform.clone(),
-            architecture: materials.architecture.clone(),
-            initial: materials.initial.as_ref().map(|(state, path)| (state, path.as_path())),
-            folder: self.folder,
-            resume: begun,
-            stop: self.stop,
-        };
+        let (options, seed) = (&self.recipe.train, self.recipe.seed);
+        let job = self.sets.materials.job(options, seed, self.folder, begun, self.stop);
         watcher.stage("training", 0);
         let summary = self.choice.run(Training { job: &job, observer: watcher.training() })?;
         if !summary.finished && self.recipe.train.max_steps.is_none() {

@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use super::TrainOptions;
-use super::trainer::Validation;
+use super::trainer::{Job, Validation};
+use super::{RunFolder, TrainOptions};
 use crate::checkpoint::{self, StateDict};
 use crate::data::{self, DataSpec, Normalize, Selected, SharedDataset, Source, Split, Transform};
 use crate::error::{Error, Result};
@@ -113,6 +114,31 @@ impl Materials {
         };
         let architecture = options.architecture(classes)?;
         Ok(Materials { data, validation, transform, architecture, initial, notes })
+    }
+}
+
+impl Materials {
+    /// The training of these materials in a run folder.
+    pub fn job<'a>(
+        &'a self,
+        options: &'a TrainOptions,
+        seed: u64,
+        folder: &'a RunFolder,
+        resume: bool,
+        stop: &'a AtomicBool,
+    ) -> Job<'a> {
+        Job {
+            options,
+            seed,
+            data: self.data.clone(),
+            validation: self.validation.clone(),
+            transform: self.transform.clone(),
+            architecture: self.architecture.clone(),
+            initial: self.initial.as_ref().map(|(state, path)| (state, path.as_path())),
+            folder,
+            resume,
+            stop,
+        }
     }
 }
 

@@ -57,7 +57,11 @@ impl MetricsLog {
     /// The file cannot be written.
     pub fn create(path: &Path) -> Result<MetricsLog> {
         let file = File::create(path).map_err(|e| Error::io("create", path, e))?;
-        Ok(MetricsLog { file, path: path.to_path_buf(), events: EventFile::create(folder(path), None)? })
+        Ok(MetricsLog {
+            file,
+            path: path.to_path_buf(),
+            events: EventFile::create(files::parent(path), None)?,
+        })
     }
 
     /// Opens a log to go on behind step `step`: later lines, and a half-written last one, are dropped.
@@ -73,7 +77,7 @@ impl MetricsLog {
             kept.iter().try_for_each(|metrics| writeln!(out, "{}", serde_json::to_string(metrics)?))
         })?;
         let file = OpenOptions::new().append(true).open(path).map_err(|e| Error::io("open", path, e))?;
-        let events = EventFile::create(folder(path), Some(step + 1))?;
+        let events = EventFile::create(files::parent(path), Some(step + 1))?;
         Ok(MetricsLog { file, path: path.to_path_buf(), events })
     }
 
@@ -102,11 +106,6 @@ impl MetricsLog {
     pub fn histogram(&mut self, step: u64, name: &str, values: &[f32]) -> Result<()> {
         self.events.histogram(step, name, values)
     }
-}
-
-/// The folder a file lies in.
-fn folder(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Reads a log; a line that is not one (the last, when a process died writing it) is left out.
