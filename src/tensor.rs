@@ -17,6 +17,8 @@ pub enum DType {
     Bf16,
     /// Labels, predictions, positions of maxima.
     I32,
+    /// Pixels as they lie in image files.
+    U8,
 }
 
 impl DType {
@@ -26,6 +28,16 @@ impl DType {
             DType::F64 => 8,
             DType::F32 | DType::I32 => 4,
             DType::Bf16 => 2,
+            DType::U8 => 1,
+        }
+    }
+
+    /// The type of sums, statistics, heads, losses, gradients of weights and the weights themselves where activations
+    /// have this type: one that a long sum does not ruin.
+    pub const fn accumulator(self) -> DType {
+        match self {
+            DType::F64 => DType::F64,
+            DType::F32 | DType::Bf16 | DType::I32 | DType::U8 => DType::F32,
         }
     }
 }
@@ -127,4 +139,6 @@ pub enum HostValues<'a> {
     F64(&'a [f64]),
     /// Integers, for integer tensors only.
     I32(&'a [i32]),
+    /// Bytes, for pixels only.
+    U8(&'a [u8]),
 }

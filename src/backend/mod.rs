@@ -2,5 +2,6 @@
 
 mod choice;
 pub mod cpu;
+pub mod cuda;
 
 pub use choice::{Choice, Device, Precision, Work};

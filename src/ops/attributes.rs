@@ -219,3 +219,28 @@ pub struct Adam {
     /// Decoupled weight decay (AdamW).
     pub decoupled: bool,
 }
+
+/// Images of a batch, taken from pixels that lie in memory as bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ImageBatch {
+    /// Images in memory.
+    pub images: usize,
+    /// Images in the batch.
+    pub batch: usize,
+    /// Rows and columns of an image.
+    pub side: usize,
+    /// Channels.
+    pub channels: usize,
+}
+
+/// Numbers that say where the pixels of one image of a batch come from; see `load_images` in [`crate::ops::Backend`].
+pub const PLACEMENT_NUMBERS: usize = 8;
+
+/// Where one step's loss and hits are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StepTotals {
+    /// Samples.
+    pub batch: usize,
+    /// Steps that are remembered.
+    pub slots: usize,
+}

@@ -1,8 +1,8 @@
 //! The list of operations, and what is generated from it.
 
 use super::{
-    Access, Adam, BatchNorm, BatchNormGradient, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
-    Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA,
+    Access, Adam, BatchNorm, BatchNormGradient, Content, Conv2d, Conv2dGradient, Conv2dInference,
+    CrossEntropy, ImageBatch, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 use crate::error::Result;
 use crate::tensor::{DType, HostValues, Span};
@@ -19,8 +19,24 @@ macro_rules! access {
     };
 }
 
+/// What an operand holds, activations unless the list says otherwise.
+macro_rules! content {
+    () => {
+        Content::Activation
+    };
+    (number) => {
+        Content::Number
+    };
+    (integer) => {
+        Content::Integer
+    };
+    (byte) => {
+        Content::Byte
+    };
+}
+
 macro_rules! operations {
-    ($( $(#[$doc:meta])* $method:ident = $variant:ident($attributes:ty) { $($operand:ident: $access:ident),* $(,)? } )*) => {
+    ($( $(#[$doc:meta])* $method:ident = $variant:ident($attributes:ty) { $($operand:ident: $access:ident $($content:ident)?),* $(,)? } )*) => {
         /// A device that computes: memory, and every operation on it.
         ///
         /// All methods may return before the work is done; [`Backend::synchronise`] and the `read_*` methods wait.
@@ -113,6 +129,13 @@ macro_rules! operations {
                 }
             }
 
+            /// What the operands hold, in the order of [`Call::operands`].
+            pub fn contents(&self) -> Vec<Content> {
+                match self {
+                    $( Call::$variant { .. } => vec![$(content!($($content)?)),*], )*
+                }
+            }
+
             /// The same call with other operands.
             #[allow(unused_mut)]
             pub fn map<C>(&self, mut f: impl FnMut(B) -> C) -> Call<C> {
@@ -146,11 +169,11 @@ operations! {
     conv2d_forward = Conv2dForward(Conv2d) { x: read, weight: read, y: write }
 
     /// Convolution with the bias, optional rectifier of inference: `y = act(conv(x, weight) + bias[k])`.
-    conv2d_bias = Conv2dBias(Conv2dInference) { x: read, weight: read, bias: read, y: write }
+    conv2d_bias = Conv2dBias(Conv2dInference) { x: read, weight: read, bias: read number, y: write }
 
     /// The same with a residual: `y = act(conv(x, weight) + bias[k] + residual)`; residual has y's shape.
     conv2d_bias_residual = Conv2dBiasResidual(Conv2dInference) {
-        x: read, weight: read, bias: read, residual: read, y: write,
+        x: read, weight: read, bias: read number, residual: read, y: write,
     }
 
     /// Gradient of a convolution with respect to its input:
@@ -159,7 +182,7 @@ operations! {
 
     /// Gradient of a convolution with respect to its weight:
     /// `dweight[k,r,s,c] = sum over n,p,q of x[n, p*stride + r - padding, q*stride + s - padding, c] * dy[n,p,q,k]`.
-    conv2d_weight_gradient = Conv2dWeightGradient(Conv2d) { x: read, dy: read, dweight: write }
+    conv2d_weight_gradient = Conv2dWeightGradient(Conv2d) { x: read, dy: read, dweight: write number }
 
     /// Statistics of a batch for batch normalisation, and the affine map they give.
     ///
@@ -167,41 +190,44 @@ operations! {
     /// `scale = gamma * inverse_std`, `bias = beta - mean * scale`; the running statistics move by `momentum` towards the
     /// mean and the **unbiased** variance, as PyTorch's do. All operands but x are (channels).
     batch_norm_statistics = BatchNormStatistics(BatchNorm) {
-        x: read, gamma: read, beta: read, mean: write, inverse_std: write, scale: write, bias: write,
-        running_mean: update, running_variance: update,
+        x: read, gamma: read number, beta: read number, mean: write number, inverse_std: write number,
+        scale: write number, bias: write number, running_mean: update number, running_variance: update number,
     }
 
     /// The affine map of batch normalisation in eval mode, from running statistics: `inverse_std`, `scale`, `bias`.
     batch_norm_frozen = BatchNormFrozen(BatchNorm) {
-        gamma: read, beta: read, running_mean: read, running_variance: read,
-        inverse_std: write, scale: write, bias: write,
+        gamma: read number, beta: read number, running_mean: read number, running_variance: read number,
+        inverse_std: write number, scale: write number, bias: write number,
     }
 
     /// Folds a batch normalisation in eval mode into the convolution before it:
     /// `folded[k,..] = weight[k,..] * gamma[k] / sqrt(running_variance[k] + epsilon)`, `bias[k] = beta[k] - running_mean[k] *
     /// gamma[k] / sqrt(..)`. `extent.rows` is the number of output channels, `extent.channels` the elements of one filter.
     batch_norm_fold = BatchNormFold(BatchNorm) {
-        weight: read, gamma: read, beta: read, running_mean: read, running_variance: read,
-        folded: write, bias: write,
+        weight: read number, gamma: read number, beta: read number, running_mean: read number,
+        running_variance: read number, folded: write, bias: write number,
     }
 
     /// `y = act(scale * x + bias)`, scale and bias per channel.
-    scale_bias = ScaleBiasForward(ScaleBias) { x: read, scale: read, bias: read, y: write }
+    scale_bias = ScaleBiasForward(ScaleBias) { x: read, scale: read number, bias: read number, y: write }
 
     /// `y = act(scale * x + bias + residual)`.
-    scale_bias_residual = ScaleBiasResidual(ScaleBias) { x: read, scale: read, bias: read, residual: read, y: write }
+    scale_bias_residual = ScaleBiasResidual(ScaleBias) {
+        x: read, scale: read number, bias: read number, residual: read, y: write,
+    }
 
     /// First half of the gradient of batch normalisation: with `d = dy`, zero where a rectifier cut,
     /// `dbeta = sum of d`, `dgamma = sum of d * (x - mean) * inverse_std` over the rows.
     batch_norm_reduce = BatchNormReduce(BatchNormGradient) {
-        dy: read, x: read, scale: read, bias: read, mean: read, inverse_std: read, dgamma: write, dbeta: write,
+        dy: read, x: read, scale: read number, bias: read number, mean: read number, inverse_std: read number,
+        dgamma: write number, dbeta: write number,
     }
 
     /// Second half: `dx = scale * (d - dbeta/rows - x̂ * dgamma/rows)` with `x̂ = (x - mean) * inverse_std`;
     /// frozen: `dx = scale * d`.
     batch_norm_input_gradient = BatchNormInputGradient(BatchNormGradient) {
-        dy: read, x: read, scale: read, bias: read, mean: read, inverse_std: read, dgamma: read, dbeta: read,
-        dx: write,
+        dy: read, x: read, scale: read number, bias: read number, mean: read number, inverse_std: read number,
+        dgamma: read number, dbeta: read number, dx: write,
     }
 
     /// `y = max(x, 0)`.
@@ -216,31 +242,36 @@ operations! {
     /// `y = x`.
     copy = Copy(Rows) { x: read, y: write }
 
+    /// `y = x`, from the accumulator type (parameters) to the working type (activations).
+    cast = Cast(Rows) { x: read number, y: write }
+
     /// `y += x`.
     accumulate = Accumulate(Rows) { x: read, y: update }
 
     /// Maximum over a window; `argmax` holds the position `h * width + w` of the first maximum in row-major order
     /// (PyTorch's choice among ties). NaN wins.
-    max_pool = MaxPool(Pool) { x: read, y: write, argmax: write }
+    max_pool = MaxPool(Pool) { x: read, y: write, argmax: write integer }
 
     /// `dx` receives each `dy` at the position of its maximum, summed where windows overlap, zero elsewhere.
-    max_pool_gradient = MaxPoolGradient(Pool) { dy: read, argmax: read, dx: write }
+    max_pool_gradient = MaxPoolGradient(Pool) { dy: read, argmax: read integer, dx: write }
 
     /// Mean over all pixels: x (batch, height, width, channels) to y (batch, channels). Only `batch`, `height`, `width` and
     /// `channels` of the attributes count.
-    global_average_pool = GlobalAveragePool(Pool) { x: read, y: write }
+    global_average_pool = GlobalAveragePool(Pool) { x: read, y: write number }
 
     /// `dx[n,h,w,c] = dy[n,c] / (height * width)`.
-    global_average_pool_gradient = GlobalAveragePoolGradient(Pool) { dy: read, dx: write }
+    global_average_pool_gradient = GlobalAveragePoolGradient(Pool) { dy: read number, dx: write }
 
     /// `y = x weightᵀ + bias`: x (batch, inputs), weight (outputs, inputs), bias (outputs), y (batch, outputs).
-    linear = LinearForward(Linear) { x: read, weight: read, bias: read, y: write }
+    linear = LinearForward(Linear) { x: read number, weight: read number, bias: read number, y: write number }
 
     /// `dx = dy weight`.
-    linear_input_gradient = LinearInputGradient(Linear) { dy: read, weight: read, dx: write }
+    linear_input_gradient = LinearInputGradient(Linear) { dy: read number, weight: read number, dx: write number }
 
     /// `dweight = dyᵀ x`, `dbias = sum over the batch of dy`.
-    linear_weight_gradient = LinearWeightGradient(Linear) { x: read, dy: read, dweight: write, dbias: write }
+    linear_weight_gradient = LinearWeightGradient(Linear) {
+        x: read number, dy: read number, dweight: write number, dbias: write number,
+    }
 
     /// Softmax cross-entropy, forward and backward in one pass.
     ///
@@ -248,7 +279,8 @@ operations! {
     /// `t = (1 - smoothing) * onehot + smoothing / classes`; `prediction[n]` is the first largest logit;
     /// `dlogits = (softmax - t) / batch`, the gradient of the **mean** loss.
     softmax_cross_entropy = SoftmaxCrossEntropy(CrossEntropy) {
-        logits: read, labels: read, loss: write, prediction: write, dlogits: write,
+        logits: read number, labels: read integer, loss: write number, prediction: write integer,
+        dlogits: write number,
     }
 
     /// Option A shortcut: `y[n,p,q,(out-in)/2 + c] = x[n, p*stride, q*stride, c]`, other channels zero.
@@ -261,12 +293,33 @@ operations! {
     ///
     /// `hyper[0]` is the learning rate: numbers that change from step to step live in memory, so that a captured graph
     /// can be replayed. A velocity of zeros gives PyTorch's first step. Without momentum the velocity is not touched.
-    sgd = SgdStep(Sgd) { parameters: update, gradients: read, velocity: update, hyper: read }
+    sgd = SgdStep(Sgd) {
+        parameters: update number, gradients: read number, velocity: update number, hyper: read number,
+    }
 
     /// One step of Adam or AdamW.
     ///
     /// `hyper = [lr, 1 - beta1^t, sqrt(1 - beta2^t)]`; `m += (1-beta1)(g - m)`, `v = beta2 v + (1-beta2) g²`,
     /// `p -= lr / hyper[1] * m / (sqrt(v) / hyper[2] + epsilon)`; weight decay joins g, or, decoupled, shrinks p by
     /// `1 - lr * weight_decay` first.
-    adam = AdamStep(Adam) { parameters: update, gradients: read, first: update, second: update, hyper: read }
+    adam = AdamStep(Adam) {
+        parameters: update number, gradients: read number, first: update number, second: update number,
+        hyper: read number,
+    }
+
+    /// A batch of network inputs from pixels in memory: crop, flip, rotation and normalisation in one pass.
+    ///
+    /// pixels (images, side, side, channels, u8); table (channels, 256) holds the normalised value of every byte; y (batch,
+    /// side, side, channels). placement (batch, 8, i32) holds for each image of the batch `[index, left, right_of_x,
+    /// right_of_y, top, down_of_x, down_of_y, 0]` in 16.16 fixed point: the pixel (x, y) of the output is the pixel
+    /// `((left + x * right_of_x + y * right_of_y) >> 16, (top + x * down_of_x + y * down_of_y) >> 16)` of image `index`, or zero
+    /// (before normalisation) outside it.
+    load_images = LoadImages(ImageBatch) { pixels: read byte, table: read number, placement: read integer, y: write }
+
+    /// Remembers a step: `totals[2 * slot] = sum of loss`, `totals[2 * slot + 1] = number of predictions that equal the label`,
+    /// with `slot = hyper[3]`; totals is (slots, 2).
+    step_totals = RecordTotals(StepTotals) {
+        loss: read number, prediction: read integer, labels: read integer, hyper: read number,
+        totals: update number,
+    }
 }

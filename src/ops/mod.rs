@@ -3,19 +3,48 @@
 //! The macro `operations!` declares the list. From it come the [`Backend`] trait (one method per operation, which a CPU or GPU
 //! implements), the [`Call`] enum (an operation together with the buffers it reads and writes: what a plan is made of)
 //! and the function that carries a call out. Operands are marked `read`, `write` (every element is overwritten) or
-//! `update` (read and written).
+//! `update` (read and written); what holds no activations says so: `number`, `integer`, `byte` ([`Content`]).
 //!
 //! Layouts: activations NHWC, convolution weights KRSC, linear weights (outputs, inputs). Operands of one call never
 //! overlap unless an operation says so.
 
 mod attributes;
+mod extents;
 mod list;
 
 pub use attributes::{
-    Adam, BatchNorm, BatchNormGradient, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy, Linear, Pool,
-    Rows, ScaleBias, Sgd, ShortcutA,
+    Adam, BatchNorm, BatchNormGradient, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy, ImageBatch,
+    Linear, PLACEMENT_NUMBERS, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
+pub(crate) use extents::check;
 pub use list::{Backend, Call};
+
+use crate::tensor::DType;
+
+/// What an operand holds, which decides its type where activations are narrower than sums.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Content {
+    /// Activations, their gradients, convolution weights: the backend's working type.
+    Activation,
+    /// Statistics, parameters, losses, heads: the working type's accumulator.
+    Number,
+    /// Labels and positions: i32.
+    Integer,
+    /// Pixels: u8.
+    Byte,
+}
+
+impl Content {
+    /// The element type where activations have the type `working`.
+    pub fn dtype(self, working: DType) -> DType {
+        match self {
+            Content::Activation => working,
+            Content::Number => working.accumulator(),
+            Content::Integer => DType::I32,
+            Content::Byte => DType::U8,
+        }
+    }
+}
 
 /// How an operation uses an operand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,16 @@
-//! How an operation is tested: on poisoned outputs, in both precisions, with one, two and three threads, against a
-//! plain-loop reference. Here the convolutions; the other operations are in `ops_passes`.
+//! How an operation is tested: on poisoned outputs between red zones, against a plain-loop reference, on every backend:
+//! the CPU in both precisions with one, two and three threads, the kernels on the emulator in three orders of threads,
+//! and on a GPU where there is one. Here the convolutions; the other operations are in `ops_passes`.
 
-use residua::backend::cpu::{Cpu, Element};
+use std::cell::Cell;
+
+use residua::backend::cpu::Cpu;
+use residua::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
+use residua::backend::cuda::driver::native::Native;
+use residua::backend::cuda::{Cuda, Sources};
 use residua::ops::{Access, Backend, Call, Conv2d, Conv2dGradient, Conv2dInference};
 use residua::rng::{Purpose, Stream};
-use residua::tensor::{DType, HostValues, Span, aligned};
+use residua::tensor::{ALIGNMENT, DType, HostValues, Span, aligned};
 
 use crate::reference;
 
@@ -13,6 +19,7 @@ use crate::reference;
 pub enum Values {
     Float(Vec<f64>),
     Integer(Vec<i32>),
+    Byte(Vec<u8>),
 }
 
 impl Values {
@@ -20,14 +27,33 @@ impl Values {
         match self {
             Values::Float(values) => values.len(),
             Values::Integer(values) => values.len(),
+            Values::Byte(values) => values.len(),
         }
     }
 }
 
-/// Random numbers in [-1, 1) that f32 holds exactly, so that both precisions compute the same problem.
+thread_local! {
+    /// Whether random numbers are such that bf16 holds them exactly.
+    static COARSE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs a test twice: with inputs that f32 holds exactly, for the f32 and f64 backends, and with inputs that bf16 holds
+/// exactly, for the bf16 ones. So every backend computes the problem that the reference solves.
+pub fn in_every_precision(test: impl Fn()) {
+    for coarse in [false, true] {
+        COARSE.set(coarse);
+        test();
+    }
+    COARSE.set(false);
+}
+
+/// Random numbers in [-1, 1) that every backend under test holds exactly.
 pub fn random(elements: usize, key: u64) -> Vec<f64> {
     let stream = Stream::for_purpose(11, Purpose::Synthetic, &[key]);
-    (0..elements as u64).map(|i| f64::from((2.0 * stream.uniform(i) - 1.0) as f32)).collect()
+    let number = |i| 2.0 * stream.uniform(i) - 1.0;
+    // bf16 has eight bits of significand.
+    let coarse = |i| (number(i) * 128.0).floor() / 128.0;
+    (0..elements as u64).map(|i| if COARSE.get() { coarse(i) } else { f64::from(number(i) as f32) }).collect()
 }
 
 /// An output of so many numbers.
@@ -35,31 +61,42 @@ pub fn output(elements: usize) -> Values {
     Values::Float(vec![0.0; elements])
 }
 
-/// Runs a call whose operands are numbered; written operands and workspace are poisoned first. Gives all operands back.
-fn run<T: Element>(threads: usize, call: &Call<usize>, operands: &[Values]) -> Vec<Values> {
-    let backend = Cpu::<T>::new(threads).unwrap();
-    let mut end = 0;
+/// Bytes between operands that nobody may touch.
+const RED_ZONE: usize = 4 * ALIGNMENT;
+
+/// Runs a call whose operands are numbered; written operands, workspace and red zones are poisoned first. Gives all
+/// operands back.
+fn run<B: Backend>(backend: &B, call: &Call<usize>, operands: &[Values]) -> Vec<Values> {
+    let mut dtypes = vec![DType::F32; operands.len()];
+    for ((_, index, _), content) in call.operands().iter().zip(call.contents()) {
+        dtypes[*index] = content.dtype(backend.dtype());
+    }
+    let mut end = RED_ZONE;
+    let mut red_zones = vec![Span { offset: 0, elements: RED_ZONE, dtype: DType::U8 }];
     let mut place = |elements: usize, dtype: DType| {
         let span = Span { offset: end, elements, dtype };
-        end += aligned(span.bytes());
+        let behind = end + span.bytes();
+        end += aligned(span.bytes()) + RED_ZONE;
+        // A span begins where memory is aligned; its red zone begins right behind it.
+        red_zones.push(Span { offset: aligned(behind), elements: RED_ZONE, dtype: DType::U8 });
         span
     };
-    let spans: Vec<Span> = operands
-        .iter()
-        .map(|values| {
-            let integer = matches!(values, Values::Integer(_));
-            place(values.elements(), if integer { DType::I32 } else { T::DTYPE })
-        })
-        .collect();
-    let workspace_elements = backend.workspace_bytes(&call.map(|_| ())).div_ceil(T::DTYPE.size());
-    let workspace = place(workspace_elements, T::DTYPE);
+    let spans: Vec<Span> =
+        operands.iter().zip(&dtypes).map(|(values, &dtype)| place(values.elements(), dtype)).collect();
+    let scratch = backend.dtype().accumulator();
+    let workspace = place(backend.workspace_bytes(&call.map(|_| ())).div_ceil(scratch.size()), scratch);
     let mut memory = backend.allocate(end).unwrap();
 
+    for span in &red_zones {
+        backend.write(&mut memory, *span, HostValues::U8(&[0xff; RED_ZONE])).unwrap();
+    }
     for (span, values) in spans.iter().zip(operands) {
-        match values {
-            Values::Float(values) => backend.write(&mut memory, *span, HostValues::F64(values)).unwrap(),
-            Values::Integer(values) => backend.write(&mut memory, *span, HostValues::I32(values)).unwrap(),
-        }
+        let values = match values {
+            Values::Float(values) => HostValues::F64(values),
+            Values::Integer(values) => HostValues::I32(values),
+            Values::Byte(values) => HostValues::U8(values),
+        };
+        backend.write(&mut memory, *span, values).unwrap();
     }
     let poison = |memory: &mut _, span: Span| {
         if span.dtype == DType::I32 {
@@ -75,19 +112,34 @@ fn run<T: Element>(threads: usize, call: &Call<usize>, operands: &[Values]) -> V
     }
     poison(&mut memory, workspace);
 
-    call.map(|index| spans[index]).run(&backend, &mut memory, workspace).unwrap();
+    call.map(|index| spans[index])
+        .run(backend, &mut memory, workspace)
+        .unwrap_or_else(|error| panic!("{}: {call:?}: {error}", backend.name()));
+    for span in &red_zones {
+        let words = Span { elements: RED_ZONE / 4, dtype: DType::I32, ..*span };
+        let mut values = [0; RED_ZONE / 4];
+        backend.read_i32(&memory, words, &mut values).unwrap();
+        assert!(
+            values.iter().all(|&word| word == -1),
+            "{}: {call:?} wrote outside its operands",
+            backend.name()
+        );
+    }
     spans
         .iter()
-        .map(|span| {
-            if span.dtype == DType::I32 {
+        .zip(operands)
+        .map(|(span, values)| match values {
+            Values::Integer(_) => {
                 let mut values = vec![0; span.elements];
                 backend.read_i32(&memory, *span, &mut values).unwrap();
                 Values::Integer(values)
-            } else {
+            }
+            Values::Float(_) => {
                 let mut values = vec![0.0; span.elements];
                 backend.read_f64(&memory, *span, &mut values).unwrap();
                 Values::Float(values)
             }
+            Values::Byte(values) => Values::Byte(values.clone()),
         })
         .collect()
 }
@@ -104,17 +156,38 @@ fn relative_error(a: &[f64], b: &[f64]) -> f64 {
     if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() }
 }
 
-fn check_precision<T: Element>(call: &Call<usize>, operands: &[Values], expected: &[Values], tolerance: f64) {
-    let results = run::<T>(1, call, operands);
-    for threads in [2, 3] {
-        let again = run::<T>(threads, call, operands);
-        let same = results.iter().zip(&again).all(|(a, b)| match (a, b) {
-            (Values::Float(a), Values::Float(b)) => {
-                a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()))
-            }
-            (a, b) => a == b,
-        });
-        assert!(same, "{call:?}: {threads} threads give other bits than 1");
+fn same_bits(a: &[Values], b: &[Values]) -> bool {
+    a.iter().zip(b).all(|(a, b)| match (a, b) {
+        (Values::Float(a), Values::Float(b)) => {
+            a.iter().zip(b).all(|(a, b)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan()))
+        }
+        (a, b) => a == b,
+    })
+}
+
+/// The kernels on the emulator: three orders of threads, both times of copies. The device is made once a thread.
+fn emulated(dtype: DType) -> Vec<Cuda<Emulator>> {
+    [(Order::Forward, Copies::Lazy), (Order::Reverse, Copies::Eager), (Order::Random(7), Copies::Lazy)]
+        .into_iter()
+        .map(|(order, copies)| {
+            let emulator = Emulator::new(Options { order, copies, threads: 1 }).expect("a C++ compiler");
+            Cuda::new(emulator, dtype, Sources::default()).unwrap()
+        })
+        .collect()
+}
+
+/// Runs a call on several devices, which must agree to the bit, and holds it to its reference.
+fn check_on<B: Backend>(
+    devices: &[B],
+    call: &Call<usize>,
+    operands: &[Values],
+    expected: &[Values],
+    tolerance: f64,
+) {
+    let results = run(&devices[0], call, operands);
+    for device in &devices[1..] {
+        let again = run(device, call, operands);
+        assert!(same_bits(&results, &again), "{call:?}: {} gives other bits", device.name());
     }
     // What a call does not write, it leaves alone; what it writes is what the reference finds.
     for (name, index, access) in call.operands() {
@@ -123,7 +196,7 @@ fn check_precision<T: Element>(call: &Call<usize>, operands: &[Values], expected
             (Values::Float(got), Values::Float(want)) => {
                 let error = relative_error(got, want);
                 let bound = if access == Access::Read { 0.0 } else { tolerance };
-                assert!(error <= bound, "{:?} {call:?}: `{name}` is off by {error:e}", T::DTYPE);
+                assert!(error <= bound, "{} {call:?}: `{name}` is off by {error:e}", devices[0].name());
             }
             (got, want) => assert_eq!(got, want, "{call:?}: `{name}`"),
         }
@@ -132,8 +205,26 @@ fn check_precision<T: Element>(call: &Call<usize>, operands: &[Values], expected
 
 /// Holds a call to its reference: `expected` are all operands after the call.
 pub fn check(call: Call<usize>, operands: &[Values], expected: &[Values]) {
-    check_precision::<f64>(&call, operands, expected, 1e-12);
-    check_precision::<f32>(&call, operands, expected, 1e-5);
+    let kernels = |dtype, tolerance| {
+        thread_local! {
+            static EMULATED: [Vec<Cuda<Emulator>>; 2] = [emulated(DType::F32), emulated(DType::Bf16)];
+        }
+        EMULATED.with(|devices| {
+            check_on(&devices[usize::from(dtype == DType::Bf16)], &call, operands, expected, tolerance);
+        });
+        if let Some(native) = Native::if_present(0) {
+            let device = Cuda::new(native, dtype, Sources::default()).unwrap();
+            check_on(&[device], &call, operands, expected, tolerance);
+        }
+    };
+    if COARSE.get() {
+        kernels(DType::Bf16, 1e-2);
+    } else {
+        let threads = [1, 2, 3];
+        check_on(&threads.map(|n| Cpu::<f64>::new(n).unwrap()), &call, operands, expected, 1e-12);
+        check_on(&threads.map(|n| Cpu::<f32>::new(n).unwrap()), &call, operands, expected, 1e-5);
+        kernels(DType::F32, 1e-5);
+    }
 }
 
 /// (batch, height, width, in channels, out channels, filter rows, filter columns, stride, padding)
@@ -191,75 +282,83 @@ fn float(values: &[f64]) -> Values {
 
 #[test]
 fn convolution_is_the_sum_over_taps_and_channels() {
-    for conv in conv_shapes() {
-        let [n_x, n_weight, n_y] = reference::conv_elements(&conv);
-        let (x, weight) = (random(n_x, 1), random(n_weight, 2));
-        let y = reference::convolution(&conv, &x, &weight);
-        let call = Call::Conv2dForward { attributes: conv, x: 0, weight: 1, y: 2 };
-        check(call, &[float(&x), float(&weight), output(n_y)], &[output(0), output(0), Values::Float(y)]);
-    }
+    in_every_precision(|| {
+        for conv in conv_shapes() {
+            let [n_x, n_weight, n_y] = reference::conv_elements(&conv);
+            let (x, weight) = (random(n_x, 1), random(n_weight, 2));
+            let y = reference::convolution(&conv, &x, &weight);
+            let call = Call::Conv2dForward { attributes: conv, x: 0, weight: 1, y: 2 };
+            check(call, &[float(&x), float(&weight), output(n_y)], &[output(0), output(0), Values::Float(y)]);
+        }
+    });
 }
 
 #[test]
 fn inference_convolution_adds_bias_and_residual_before_the_rectifier() {
-    for (index, conv) in conv_shapes().enumerate() {
-        let [n_x, n_weight, n_y] = reference::conv_elements(&conv);
-        let (x, weight) = (random(n_x, 1), random(n_weight, 2));
-        let (bias, residual) = (random(conv.out_channels, 3), random(n_y, 4));
-        let relu = index % 2 == 0;
-        let activation = |y: f64| if relu { reference::rectifier(y) } else { y };
-        let sums = reference::convolution(&conv, &x, &weight);
-        let biased = |i: usize| sums[i] + bias[i % conv.out_channels];
-        let without = (0..n_y).map(|i| activation(biased(i))).collect();
-        let with = (0..n_y).map(|i| activation(biased(i) + residual[i])).collect();
-        let attributes = Conv2dInference { conv, relu };
-        let none = output(0);
-        let call = Call::Conv2dBias { attributes, x: 0, weight: 1, bias: 2, y: 3 };
-        let mut operands = vec![float(&x), float(&weight), float(&bias), output(n_y)];
-        check(call, &operands, &[none.clone(), none.clone(), none.clone(), Values::Float(without)]);
-        let call = Call::Conv2dBiasResidual { attributes, x: 0, weight: 1, bias: 2, residual: 4, y: 3 };
-        operands.push(float(&residual));
-        check(call, &operands, &[none.clone(), none.clone(), none.clone(), Values::Float(with), none]);
-    }
+    in_every_precision(|| {
+        for (index, conv) in conv_shapes().enumerate() {
+            let [n_x, n_weight, n_y] = reference::conv_elements(&conv);
+            let (x, weight) = (random(n_x, 1), random(n_weight, 2));
+            let (bias, residual) = (random(conv.out_channels, 3), random(n_y, 4));
+            let relu = index % 2 == 0;
+            let activation = |y: f64| if relu { reference::rectifier(y) } else { y };
+            let sums = reference::convolution(&conv, &x, &weight);
+            let biased = |i: usize| sums[i] + bias[i % conv.out_channels];
+            let without = (0..n_y).map(|i| activation(biased(i))).collect();
+            let with = (0..n_y).map(|i| activation(biased(i) + residual[i])).collect();
+            let attributes = Conv2dInference { conv, relu };
+            let none = output(0);
+            let call = Call::Conv2dBias { attributes, x: 0, weight: 1, bias: 2, y: 3 };
+            let mut operands = vec![float(&x), float(&weight), float(&bias), output(n_y)];
+            check(call, &operands, &[none.clone(), none.clone(), none.clone(), Values::Float(without)]);
+            let call = Call::Conv2dBiasResidual { attributes, x: 0, weight: 1, bias: 2, residual: 4, y: 3 };
+            operands.push(float(&residual));
+            check(call, &operands, &[none.clone(), none.clone(), none.clone(), Values::Float(with), none]);
+        }
+    });
 }
 
 #[test]
 fn input_gradient_of_a_convolution_replaces_or_adds() {
-    for conv in conv_shapes() {
-        let [n_x, n_weight, n_y] = reference::conv_elements(&conv);
-        let (dy, weight, before) = (random(n_y, 5), random(n_weight, 6), random(n_x, 7));
-        let dx = reference::convolution_input_gradient(&conv, &dy, &weight);
-        let sum = dx.iter().zip(&before).map(|(d, b)| d + b).collect();
-        for (accumulate, start, expected) in
-            [(false, vec![f64::NAN; n_x], dx.clone()), (true, before.clone(), sum)]
-        {
-            let attributes = Conv2dGradient { conv, accumulate };
-            let call = Call::Conv2dInputGradient { attributes, dy: 0, weight: 1, dx: 2 };
-            let operands = [float(&dy), float(&weight), Values::Float(start)];
-            check(call, &operands, &[output(0), output(0), Values::Float(expected)]);
+    in_every_precision(|| {
+        for conv in conv_shapes() {
+            let [n_x, n_weight, n_y] = reference::conv_elements(&conv);
+            let (dy, weight, before) = (random(n_y, 5), random(n_weight, 6), random(n_x, 7));
+            let dx = reference::convolution_input_gradient(&conv, &dy, &weight);
+            let sum = dx.iter().zip(&before).map(|(d, b)| d + b).collect();
+            for (accumulate, start, expected) in
+                [(false, vec![f64::NAN; n_x], dx.clone()), (true, before.clone(), sum)]
+            {
+                let attributes = Conv2dGradient { conv, accumulate };
+                let call = Call::Conv2dInputGradient { attributes, dy: 0, weight: 1, dx: 2 };
+                let operands = [float(&dy), float(&weight), Values::Float(start)];
+                check(call, &operands, &[output(0), output(0), Values::Float(expected)]);
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn weight_gradient_of_a_convolution_sums_over_all_pixels() {
-    let large = Conv2d {
-        batch: 3,
-        height: 20,
-        width: 19,
-        in_channels: 5,
-        out_channels: 7,
-        filter_height: 3,
-        filter_width: 3,
-        stride: 1,
-        padding: 1,
-    };
-    for conv in conv_shapes().chain([large]) {
-        let [n_x, n_weight, n_y] = reference::conv_elements(&conv);
-        let (x, dy) = (random(n_x, 8), random(n_y, 9));
-        let dweight = reference::convolution_weight_gradient(&conv, &x, &dy);
-        let call = Call::Conv2dWeightGradient { attributes: conv, x: 0, dy: 1, dweight: 2 };
-        let operands = [float(&x), float(&dy), output(n_weight)];
-        check(call, &operands, &[output(0), output(0), Values::Float(dweight)]);
-    }
+    in_every_precision(|| {
+        let large = Conv2d {
+            batch: 3,
+            height: 20,
+            width: 19,
+            in_channels: 5,
+            out_channels: 7,
+            filter_height: 3,
+            filter_width: 3,
+            stride: 1,
+            padding: 1,
+        };
+        for conv in conv_shapes().chain([large]) {
+            let [n_x, n_weight, n_y] = reference::conv_elements(&conv);
+            let (x, dy) = (random(n_x, 8), random(n_y, 9));
+            let dweight = reference::convolution_weight_gradient(&conv, &x, &dy);
+            let call = Call::Conv2dWeightGradient { attributes: conv, x: 0, dy: 1, dweight: 2 };
+            let operands = [float(&x), float(&dy), output(n_weight)];
+            check(call, &operands, &[output(0), output(0), Values::Float(dweight)]);
+        }
+    });
 }

@@ -8,7 +8,7 @@ use residua::ops::{
 };
 use residua::tensor::{DType, Span};
 
-use crate::ops::{Values, check, output, random};
+use crate::ops::{Values, check, in_every_precision, output, random};
 use crate::reference;
 
 const EXTENTS: [Rows; 8] = [
@@ -41,201 +41,220 @@ fn positive(elements: usize, key: u64) -> Vec<f64> {
 
 #[test]
 fn batch_norm_statistics_are_those_of_the_columns() {
-    for extent in EXTENTS {
-        let (n, c) = (extent.rows * extent.channels, extent.channels);
-        // A mean far from zero: E[x²] − E[x]² would lose these variances in f32.
-        let x: Vec<f64> = random(n, 1).iter().map(|x| f64::from((x + 300.0) as f32)).collect();
-        let (gamma, beta) = (random(c, 2), random(c, 3));
-        let (running_mean, running_variance) = (random(c, 4), positive(c, 5));
-        let attributes = BatchNorm { extent, epsilon: 1e-5, momentum: 0.1 };
-        let mut columns = vec![Vec::new(); 6];
-        for channel in 0..c {
-            let (mean, deviations) = reference::column_moments(&x, c, channel);
-            let inverse_std = 1.0 / (deviations / extent.rows as f64 + 1e-5).sqrt();
-            let scale = gamma[channel] * inverse_std;
-            let unbiased = deviations / (extent.rows as f64 - 1.0).max(1.0);
-            let values = [
-                mean,
-                inverse_std,
-                scale,
-                beta[channel] - mean * scale,
-                0.9 * running_mean[channel] + 0.1 * mean,
-                0.9 * running_variance[channel] + 0.1 * unbiased,
-            ];
-            columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+    in_every_precision(|| {
+        for extent in EXTENTS {
+            let (n, c) = (extent.rows * extent.channels, extent.channels);
+            // A mean far from zero: E[x²] − E[x]² would lose these variances in f32.
+            let x: Vec<f64> = random(n, 1).iter().map(|x| f64::from((x + 300.0) as f32)).collect();
+            let (gamma, beta) = (random(c, 2), random(c, 3));
+            let (running_mean, running_variance) = (random(c, 4), positive(c, 5));
+            let attributes = BatchNorm { extent, epsilon: 1e-5, momentum: 0.1 };
+            let mut columns = vec![Vec::new(); 6];
+            for channel in 0..c {
+                let (mean, deviations) = reference::column_moments(&x, c, channel);
+                let inverse_std = 1.0 / (deviations / extent.rows as f64 + 1e-5).sqrt();
+                let scale = gamma[channel] * inverse_std;
+                let unbiased = deviations / (extent.rows as f64 - 1.0).max(1.0);
+                let values = [
+                    mean,
+                    inverse_std,
+                    scale,
+                    beta[channel] - mean * scale,
+                    0.9 * running_mean[channel] + 0.1 * mean,
+                    0.9 * running_variance[channel] + 0.1 * unbiased,
+                ];
+                columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+            }
+            let call = Call::BatchNormStatistics {
+                attributes,
+                x: 0,
+                gamma: 1,
+                beta: 2,
+                mean: 3,
+                inverse_std: 4,
+                scale: 5,
+                bias: 6,
+                running_mean: 7,
+                running_variance: 8,
+            };
+            let mut operands = vec![float(&x), float(&gamma), float(&beta)];
+            operands.extend(vec![output(c); 4]);
+            operands.extend([float(&running_mean), float(&running_variance)]);
+            let mut expected = vec![output(0); 3];
+            expected.extend(columns.into_iter().map(Values::Float));
+            check(call, &operands, &expected);
         }
-        let call = Call::BatchNormStatistics {
-            attributes,
-            x: 0,
-            gamma: 1,
-            beta: 2,
-            mean: 3,
-            inverse_std: 4,
-            scale: 5,
-            bias: 6,
-            running_mean: 7,
-            running_variance: 8,
-        };
-        let mut operands = vec![float(&x), float(&gamma), float(&beta)];
-        operands.extend(vec![output(c); 4]);
-        operands.extend([float(&running_mean), float(&running_variance)]);
-        let mut expected = vec![output(0); 3];
-        expected.extend(columns.into_iter().map(Values::Float));
-        check(call, &operands, &expected);
-    }
+    });
 }
 
 #[test]
 fn frozen_and_folded_batch_norm_use_the_running_statistics() {
-    for extent in EXTENTS {
-        let (filter, c) = (extent.channels, extent.rows);
-        let (gamma, beta, mean, variance) = (random(c, 1), random(c, 2), random(c, 3), positive(c, 4));
-        let weight = random(filter * c, 5);
-        let epsilon = 1e-5;
-        let inverse_std: Vec<f64> = variance.iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
-        let scale: Vec<f64> = gamma.iter().zip(&inverse_std).map(|(g, i)| g * i).collect();
-        let bias: Vec<f64> = (0..c).map(|k| beta[k] - mean[k] * scale[k]).collect();
-        let folded: Vec<f64> = (0..c * filter).map(|i| weight[i] * scale[i / filter]).collect();
-        let statistics = [float(&gamma), float(&beta), float(&mean), float(&variance)];
+    in_every_precision(|| {
+        for extent in EXTENTS {
+            let (filter, c) = (extent.channels, extent.rows);
+            let (gamma, beta, mean, variance) = (random(c, 1), random(c, 2), random(c, 3), positive(c, 4));
+            let weight = random(filter * c, 5);
+            let epsilon = 1e-5;
+            let inverse_std: Vec<f64> = variance.iter().map(|v| 1.0 / (v + epsilon).sqrt()).collect();
+            let scale: Vec<f64> = gamma.iter().zip(&inverse_std).map(|(g, i)| g * i).collect();
+            let bias: Vec<f64> = (0..c).map(|k| beta[k] - mean[k] * scale[k]).collect();
+            let folded: Vec<f64> = (0..c * filter).map(|i| weight[i] * scale[i / filter]).collect();
+            let statistics = [float(&gamma), float(&beta), float(&mean), float(&variance)];
 
-        let attributes = BatchNorm { extent: Rows { rows: 7, channels: c }, epsilon, momentum: 0.1 };
-        let call = Call::BatchNormFrozen {
-            attributes,
-            gamma: 0,
-            beta: 1,
-            running_mean: 2,
-            running_variance: 3,
-            inverse_std: 4,
-            scale: 5,
-            bias: 6,
-        };
-        let mut operands = statistics.to_vec();
-        operands.extend(vec![output(c); 3]);
-        check(call, &operands, &after(7, [(4, inverse_std), (5, scale), (6, bias.clone())]));
+            let attributes = BatchNorm { extent: Rows { rows: 7, channels: c }, epsilon, momentum: 0.1 };
+            let call = Call::BatchNormFrozen {
+                attributes,
+                gamma: 0,
+                beta: 1,
+                running_mean: 2,
+                running_variance: 3,
+                inverse_std: 4,
+                scale: 5,
+                bias: 6,
+            };
+            let mut operands = statistics.to_vec();
+            operands.extend(vec![output(c); 3]);
+            check(call, &operands, &after(7, [(4, inverse_std), (5, scale), (6, bias.clone())]));
 
-        let attributes = BatchNorm { extent, epsilon, momentum: 0.1 };
-        let call = Call::BatchNormFold {
-            attributes,
-            weight: 4,
-            gamma: 0,
-            beta: 1,
-            running_mean: 2,
-            running_variance: 3,
-            folded: 5,
-            bias: 6,
-        };
-        let mut operands = statistics.to_vec();
-        operands.extend([float(&weight), output(c * filter), output(c)]);
-        check(call, &operands, &after(7, [(5, folded), (6, bias)]));
-    }
+            let attributes = BatchNorm { extent, epsilon, momentum: 0.1 };
+            let call = Call::BatchNormFold {
+                attributes,
+                weight: 4,
+                gamma: 0,
+                beta: 1,
+                running_mean: 2,
+                running_variance: 3,
+                folded: 5,
+                bias: 6,
+            };
+            let mut operands = statistics.to_vec();
+            operands.extend([float(&weight), output(c * filter), output(c)]);
+            check(call, &operands, &after(7, [(5, folded), (6, bias)]));
+        }
+    });
 }
 
 #[test]
 fn scale_bias_maps_adds_and_rectifies_in_this_order() {
-    for (extent, relu) in EXTENTS.into_iter().flat_map(|extent| [(extent, false), (extent, true)]) {
-        let (n, c) = (extent.rows * extent.channels, extent.channels);
-        let (x, residual, scale, bias) = (random(n, 1), random(n, 2), random(c, 3), random(c, 4));
-        let act = |y: f64| if relu { reference::rectifier(y) } else { y };
-        let map = |i: usize| scale[i % c] * x[i] + bias[i % c];
-        let plain = (0..n).map(|i| act(map(i))).collect();
-        let with_residual = (0..n).map(|i| act(map(i) + residual[i])).collect();
-        let attributes = ScaleBias { extent, relu };
-        let operands = [float(&x), float(&scale), float(&bias), float(&residual), output(n)];
-        let call = Call::ScaleBiasForward { attributes, x: 0, scale: 1, bias: 2, y: 4 };
-        check(call, &operands, &after(5, [(4, plain)]));
-        let call = Call::ScaleBiasResidual { attributes, x: 0, scale: 1, bias: 2, residual: 3, y: 4 };
-        check(call, &operands, &after(5, [(4, with_residual)]));
-    }
+    in_every_precision(|| {
+        for (extent, relu) in EXTENTS.into_iter().flat_map(|extent| [(extent, false), (extent, true)]) {
+            let (n, c) = (extent.rows * extent.channels, extent.channels);
+            let (x, residual, scale, bias) = (random(n, 1), random(n, 2), random(c, 3), random(c, 4));
+            let act = |y: f64| if relu { reference::rectifier(y) } else { y };
+            let map = |i: usize| scale[i % c] * x[i] + bias[i % c];
+            let plain = (0..n).map(|i| act(map(i))).collect();
+            let with_residual = (0..n).map(|i| act(map(i) + residual[i])).collect();
+            let attributes = ScaleBias { extent, relu };
+            let operands = [float(&x), float(&scale), float(&bias), float(&residual), output(n)];
+            let call = Call::ScaleBiasForward { attributes, x: 0, scale: 1, bias: 2, y: 4 };
+            check(call, &operands, &after(5, [(4, plain)]));
+            let call = Call::ScaleBiasResidual { attributes, x: 0, scale: 1, bias: 2, residual: 3, y: 4 };
+            check(call, &operands, &after(5, [(4, with_residual)]));
+        }
+    });
 }
 
 #[test]
 fn batch_norm_gradient_passes_through_rectifier_and_statistics() {
-    for extent in EXTENTS {
-        for (relu, frozen) in [(false, false), (true, false), (true, true)] {
-            let (n, c, rows) = (extent.rows * extent.channels, extent.channels, extent.rows as f64);
-            let (dy, x) = (random(n, 1), random(n, 2));
-            let (scale, bias, mean) = (positive(c, 3), random(c, 4), random(c, 5));
-            let inverse_std = positive(c, 6);
-            let d = |i: usize| if relu && scale[i % c] * x[i] + bias[i % c] <= 0.0 { 0.0 } else { dy[i] };
-            let normal = |i: usize| (x[i] - mean[i % c]) * inverse_std[i % c];
-            let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
-            for i in 0..n {
-                dgamma[i % c] += d(i) * normal(i);
-                dbeta[i % c] += d(i);
-            }
-            let attributes = BatchNormGradient { extent, relu, frozen };
-            let mut operands =
-                vec![float(&dy), float(&x), float(&scale), float(&bias), float(&mean), float(&inverse_std)];
-            operands.extend([output(c), output(c)]);
-            let call = Call::BatchNormReduce {
-                attributes,
-                dy: 0,
-                x: 1,
-                scale: 2,
-                bias: 3,
-                mean: 4,
-                inverse_std: 5,
-                dgamma: 6,
-                dbeta: 7,
-            };
-            check(call, &operands, &after(8, [(6, dgamma), (7, dbeta)]));
+    in_every_precision(|| {
+        for extent in EXTENTS {
+            for (relu, frozen) in [(false, false), (true, false), (true, true)] {
+                let (n, c, rows) = (extent.rows * extent.channels, extent.channels, extent.rows as f64);
+                let (dy, x) = (random(n, 1), random(n, 2));
+                let (scale, bias, mean) = (positive(c, 3), random(c, 4), random(c, 5));
+                let inverse_std = positive(c, 6);
+                let d = |i: usize| if relu && scale[i % c] * x[i] + bias[i % c] <= 0.0 { 0.0 } else { dy[i] };
+                let normal = |i: usize| (x[i] - mean[i % c]) * inverse_std[i % c];
+                let (mut dgamma, mut dbeta) = (vec![0.0; c], vec![0.0; c]);
+                for i in 0..n {
+                    dgamma[i % c] += d(i) * normal(i);
+                    dbeta[i % c] += d(i);
+                }
+                let attributes = BatchNormGradient { extent, relu, frozen };
+                let mut operands = vec![
+                    float(&dy),
+                    float(&x),
+                    float(&scale),
+                    float(&bias),
+                    float(&mean),
+                    float(&inverse_std),
+                ];
+                operands.extend([output(c), output(c)]);
+                let call = Call::BatchNormReduce {
+                    attributes,
+                    dy: 0,
+                    x: 1,
+                    scale: 2,
+                    bias: 3,
+                    mean: 4,
+                    inverse_std: 5,
+                    dgamma: 6,
+                    dbeta: 7,
+                };
+                check(call, &operands, &after(8, [(6, dgamma), (7, dbeta)]));
 
-            // The second half reads the first half's results: any numbers that f32 holds.
-            let (dgamma, dbeta) = (random(c, 7), random(c, 8));
-            let through = |i: usize| d(i) - dbeta[i % c] / rows - normal(i) * dgamma[i % c] / rows;
-            let dx = (0..n).map(|i| scale[i % c] * if frozen { d(i) } else { through(i) }).collect();
-            operands.truncate(6);
-            operands.extend([float(&dgamma), float(&dbeta), output(n)]);
-            let call = Call::BatchNormInputGradient {
-                attributes,
-                dy: 0,
-                x: 1,
-                scale: 2,
-                bias: 3,
-                mean: 4,
-                inverse_std: 5,
-                dgamma: 6,
-                dbeta: 7,
-                dx: 8,
-            };
-            check(call, &operands, &after(9, [(8, dx)]));
+                // The second half reads the first half's results: any numbers that f32 holds.
+                let (dgamma, dbeta) = (random(c, 7), random(c, 8));
+                let through = |i: usize| d(i) - dbeta[i % c] / rows - normal(i) * dgamma[i % c] / rows;
+                let dx = (0..n).map(|i| scale[i % c] * if frozen { d(i) } else { through(i) }).collect();
+                operands.truncate(6);
+                operands.extend([float(&dgamma), float(&dbeta), output(n)]);
+                let call = Call::BatchNormInputGradient {
+                    attributes,
+                    dy: 0,
+                    x: 1,
+                    scale: 2,
+                    bias: 3,
+                    mean: 4,
+                    inverse_std: 5,
+                    dgamma: 6,
+                    dbeta: 7,
+                    dx: 8,
+                };
+                check(call, &operands, &after(9, [(8, dx)]));
+            }
         }
-    }
+    });
 }
 
 #[test]
 fn elementwise_passes_follow_their_formulas() {
-    for extent in EXTENTS {
-        let n = extent.rows * extent.channels;
-        let (a, b) = (random(n, 1), random(n, 2));
-        let operands = [float(&a), float(&b), output(n)];
-        let written =
-            |f: &dyn Fn(f64, f64) -> f64| after(3, [(2, a.iter().zip(&b).map(|(&a, &b)| f(a, b)).collect())]);
-        check(Call::Relu { attributes: extent, x: 0, y: 2 }, &operands, &written(&|a, _| a.max(0.0)));
-        check(Call::Copy { attributes: extent, x: 0, y: 2 }, &operands, &written(&|a, _| a));
-        check(Call::Add { attributes: extent, a: 0, b: 1, y: 2 }, &operands, &written(&|a, b| a + b));
-        check(
-            Call::ReluGradient { attributes: extent, y: 0, dy: 1, dx: 2 },
-            &operands,
-            &written(&|a, b| if a > 0.0 { b } else { 0.0 }),
-        );
-        let sum = a.iter().zip(&b).map(|(a, b)| a + b).collect();
-        check(Call::Accumulate { attributes: extent, x: 0, y: 1 }, &operands, &after(3, [(1, sum)]));
-    }
+    in_every_precision(|| {
+        for extent in EXTENTS {
+            let n = extent.rows * extent.channels;
+            let (a, b) = (random(n, 1), random(n, 2));
+            let operands = [float(&a), float(&b), output(n)];
+            let written = |f: &dyn Fn(f64, f64) -> f64| {
+                after(3, [(2, a.iter().zip(&b).map(|(&a, &b)| f(a, b)).collect())])
+            };
+            check(Call::Relu { attributes: extent, x: 0, y: 2 }, &operands, &written(&|a, _| a.max(0.0)));
+            check(Call::Copy { attributes: extent, x: 0, y: 2 }, &operands, &written(&|a, _| a));
+            check(Call::Add { attributes: extent, a: 0, b: 1, y: 2 }, &operands, &written(&|a, b| a + b));
+            check(
+                Call::ReluGradient { attributes: extent, y: 0, dy: 1, dx: 2 },
+                &operands,
+                &written(&|a, b| if a > 0.0 { b } else { 0.0 }),
+            );
+            let sum = a.iter().zip(&b).map(|(a, b)| a + b).collect();
+            check(Call::Accumulate { attributes: extent, x: 0, y: 1 }, &operands, &after(3, [(1, sum)]));
+        }
+    });
 }
 
 #[test]
 fn a_rectifier_keeps_nan_and_its_gradient_is_cut_at_zero() {
-    let extent = Rows { rows: 1, channels: 6 };
-    let x = [-1.0, -0.0, 0.0, 2.0, f64::NAN, 1024.0];
-    let relu = vec![0.0, 0.0, 0.0, 2.0, f64::NAN, 1024.0];
-    let attributes = extent;
-    let results = after(2, [(1, relu[..5].to_vec())]);
-    let short = Rows { rows: 1, channels: 5 };
-    check(Call::Relu { attributes: short, x: 0, y: 1 }, &[float(&x[..5]), output(5)], &results);
-    let dx = vec![0.0, 0.0, 0.0, 3.0, 0.0, 3.0];
-    let operands = [float(&relu), float(&[3.0; 6]), output(6)];
-    check(Call::ReluGradient { attributes, y: 0, dy: 1, dx: 2 }, &operands, &after(3, [(2, dx)]));
+    in_every_precision(|| {
+        let extent = Rows { rows: 1, channels: 6 };
+        let x = [-1.0, -0.0, 0.0, 2.0, f64::NAN, 1024.0];
+        let relu = vec![0.0, 0.0, 0.0, 2.0, f64::NAN, 1024.0];
+        let attributes = extent;
+        let results = after(2, [(1, relu[..5].to_vec())]);
+        let short = Rows { rows: 1, channels: 5 };
+        check(Call::Relu { attributes: short, x: 0, y: 1 }, &[float(&x[..5]), output(5)], &results);
+        let dx = vec![0.0, 0.0, 0.0, 3.0, 0.0, 3.0];
+        let operands = [float(&relu), float(&[3.0; 6]), output(6)];
+        check(Call::ReluGradient { attributes, y: 0, dy: 1, dx: 2 }, &operands, &after(3, [(2, dx)]));
+    });
 }
 
 fn pools() -> Vec<Pool> {
@@ -261,203 +280,232 @@ fn pools() -> Vec<Pool> {
 
 #[test]
 fn max_pool_takes_the_first_maximum_and_nan_wins() {
-    for pool in pools() {
-        let n = pool.batch * pool.height * pool.width * pool.channels;
-        // Few distinct values, so that ties are common, and some NaN.
-        let mut x: Vec<f64> = random(n, 1).iter().map(|x| (x * 3.0).round()).collect();
-        for at in (5..n).step_by(37) {
-            x[at] = f64::NAN;
-        }
-        let (y, argmax) = reference::max_pool(&pool, &x);
-        let call = Call::MaxPool { attributes: pool, x: 0, y: 1, argmax: 2 };
-        let operands = [float(&x), output(y.len()), Values::Integer(vec![0; y.len()])];
-        check(call, &operands, &[output(0), Values::Float(y.clone()), Values::Integer(argmax.clone())]);
+    in_every_precision(|| {
+        for pool in pools() {
+            let n = pool.batch * pool.height * pool.width * pool.channels;
+            // Few distinct values, so that ties are common, and some NaN.
+            let mut x: Vec<f64> = random(n, 1).iter().map(|x| (x * 3.0).round()).collect();
+            for at in (5..n).step_by(37) {
+                x[at] = f64::NAN;
+            }
+            let (y, argmax) = reference::max_pool(&pool, &x);
+            let call = Call::MaxPool { attributes: pool, x: 0, y: 1, argmax: 2 };
+            let operands = [float(&x), output(y.len()), Values::Integer(vec![0; y.len()])];
+            check(call, &operands, &[output(0), Values::Float(y.clone()), Values::Integer(argmax.clone())]);
 
-        let dy = random(y.len(), 2);
-        let mut dx = vec![0.0; n];
-        let (columns, pixels) = (pool.channels, pool.out_height() * pool.out_width());
-        for (i, &position) in argmax.iter().enumerate() {
-            let image = i / (pixels * columns);
-            dx[(image * pool.height * pool.width + position as usize) * columns + i % columns] += dy[i];
+            let dy = random(y.len(), 2);
+            let mut dx = vec![0.0; n];
+            let (columns, pixels) = (pool.channels, pool.out_height() * pool.out_width());
+            for (i, &position) in argmax.iter().enumerate() {
+                let image = i / (pixels * columns);
+                dx[(image * pool.height * pool.width + position as usize) * columns + i % columns] += dy[i];
+            }
+            let call = Call::MaxPoolGradient { attributes: pool, dy: 0, argmax: 1, dx: 2 };
+            check(call, &[float(&dy), Values::Integer(argmax), output(n)], &after(3, [(2, dx)]));
         }
-        let call = Call::MaxPoolGradient { attributes: pool, dy: 0, argmax: 1, dx: 2 };
-        check(call, &[float(&dy), Values::Integer(argmax), output(n)], &after(3, [(2, dx)]));
-    }
+    });
 }
 
 #[test]
 fn global_average_pool_is_the_mean_over_pixels() {
-    for pool in pools() {
-        let (pixels, c) = (pool.height * pool.width, pool.channels);
-        let (x, dy) = (random(pool.batch * pixels * c, 1), random(pool.batch * c, 2));
-        let mut y = vec![0.0; pool.batch * c];
-        for (i, x) in x.iter().enumerate() {
-            y[i / (pixels * c) * c + i % c] += x / pixels as f64;
+    in_every_precision(|| {
+        for pool in pools() {
+            let (pixels, c) = (pool.height * pool.width, pool.channels);
+            let (x, dy) = (random(pool.batch * pixels * c, 1), random(pool.batch * c, 2));
+            let mut y = vec![0.0; pool.batch * c];
+            for (i, x) in x.iter().enumerate() {
+                y[i / (pixels * c) * c + i % c] += x / pixels as f64;
+            }
+            let dx = (0..x.len()).map(|i| dy[i / (pixels * c) * c + i % c] / pixels as f64).collect();
+            let operands = [float(&x), output(y.len())];
+            check(Call::GlobalAveragePool { attributes: pool, x: 0, y: 1 }, &operands, &after(2, [(1, y)]));
+            let operands = [float(&dy), output(x.len())];
+            check(
+                Call::GlobalAveragePoolGradient { attributes: pool, dy: 0, dx: 1 },
+                &operands,
+                &after(2, [(1, dx)]),
+            );
         }
-        let dx = (0..x.len()).map(|i| dy[i / (pixels * c) * c + i % c] / pixels as f64).collect();
-        let operands = [float(&x), output(y.len())];
-        check(Call::GlobalAveragePool { attributes: pool, x: 0, y: 1 }, &operands, &after(2, [(1, y)]));
-        let operands = [float(&dy), output(x.len())];
-        check(
-            Call::GlobalAveragePoolGradient { attributes: pool, dy: 0, dx: 1 },
-            &operands,
-            &after(2, [(1, dx)]),
-        );
-    }
+    });
 }
 
 #[test]
 fn a_linear_layer_and_its_gradients_are_matrix_products() {
-    for [batch, inputs, outputs] in [[1, 1, 1], [2, 3, 5], [33, 17, 70], [5, 512, 10], [65, 64, 100]] {
-        let attributes = Linear { batch, inputs, outputs };
-        let (x, weight) = (random(batch * inputs, 1), random(outputs * inputs, 2));
-        let (bias, dy) = (random(outputs, 3), random(batch * outputs, 4));
-        let (mut y, mut dx) = (bias.repeat(batch), vec![0.0; x.len()]);
-        let (mut dweight, mut dbias) = (vec![0.0; weight.len()], vec![0.0; outputs]);
-        for n in 0..batch {
-            for o in 0..outputs {
-                dbias[o] += dy[n * outputs + o];
-                for i in 0..inputs {
-                    y[n * outputs + o] += x[n * inputs + i] * weight[o * inputs + i];
-                    dx[n * inputs + i] += dy[n * outputs + o] * weight[o * inputs + i];
-                    dweight[o * inputs + i] += dy[n * outputs + o] * x[n * inputs + i];
+    in_every_precision(|| {
+        for [batch, inputs, outputs] in [[1, 1, 1], [2, 3, 5], [33, 17, 70], [5, 512, 10], [65, 64, 100]] {
+            let attributes = Linear { batch, inputs, outputs };
+            let (x, weight) = (random(batch * inputs, 1), random(outputs * inputs, 2));
+            let (bias, dy) = (random(outputs, 3), random(batch * outputs, 4));
+            let (mut y, mut dx) = (bias.repeat(batch), vec![0.0; x.len()]);
+            let (mut dweight, mut dbias) = (vec![0.0; weight.len()], vec![0.0; outputs]);
+            for n in 0..batch {
+                for o in 0..outputs {
+                    dbias[o] += dy[n * outputs + o];
+                    for i in 0..inputs {
+                        y[n * outputs + o] += x[n * inputs + i] * weight[o * inputs + i];
+                        dx[n * inputs + i] += dy[n * outputs + o] * weight[o * inputs + i];
+                        dweight[o * inputs + i] += dy[n * outputs + o] * x[n * inputs + i];
+                    }
                 }
             }
+            let operands = [float(&x), float(&weight), float(&bias), output(y.len())];
+            let call = Call::LinearForward { attributes, x: 0, weight: 1, bias: 2, y: 3 };
+            check(call, &operands, &after(4, [(3, y)]));
+            let operands = [float(&dy), float(&weight), output(x.len())];
+            let call = Call::LinearInputGradient { attributes, dy: 0, weight: 1, dx: 2 };
+            check(call, &operands, &after(3, [(2, dx)]));
+            let operands = [float(&x), float(&dy), output(weight.len()), output(outputs)];
+            let call = Call::LinearWeightGradient { attributes, x: 0, dy: 1, dweight: 2, dbias: 3 };
+            check(call, &operands, &after(4, [(2, dweight), (3, dbias)]));
         }
-        let operands = [float(&x), float(&weight), float(&bias), output(y.len())];
-        let call = Call::LinearForward { attributes, x: 0, weight: 1, bias: 2, y: 3 };
-        check(call, &operands, &after(4, [(3, y)]));
-        let operands = [float(&dy), float(&weight), output(x.len())];
-        let call = Call::LinearInputGradient { attributes, dy: 0, weight: 1, dx: 2 };
-        check(call, &operands, &after(3, [(2, dx)]));
-        let operands = [float(&x), float(&dy), output(weight.len()), output(outputs)];
-        let call = Call::LinearWeightGradient { attributes, x: 0, dy: 1, dweight: 2, dbias: 3 };
-        check(call, &operands, &after(4, [(2, dweight), (3, dbias)]));
-    }
+    });
 }
 
 #[test]
 fn cross_entropy_is_exact_for_small_and_for_huge_logits() {
-    for (batch, classes, smoothing, size) in
-        [(1, 1, 0.0, 1.0), (3, 10, 0.0, 4.0), (5, 17, 0.1, 1.0), (64, 100, 0.1, 200.0), (2, 3, 0.0, 3000.0)]
-    {
-        let logits: Vec<f64> =
-            random(batch * classes, 1).iter().map(|l| f64::from((l * size) as f32)).collect();
-        let labels: Vec<i32> = (0..batch).map(|n| (n * 7 % classes) as i32).collect();
-        let (loss, prediction, gradient) = reference::cross_entropy(&logits, &labels, classes, smoothing);
-        let attributes = CrossEntropy { batch, classes, smoothing };
-        let call = Call::SoftmaxCrossEntropy {
-            attributes,
-            logits: 0,
-            labels: 1,
-            loss: 2,
-            prediction: 3,
-            dlogits: 4,
-        };
-        let operands = [
-            float(&logits),
-            Values::Integer(labels),
-            output(batch),
-            Values::Integer(vec![0; batch]),
-            output(batch * classes),
-        ];
-        let expected =
-            [output(0), output(0), Values::Float(loss), Values::Integer(prediction), Values::Float(gradient)];
-        check(call, &operands, &expected);
-    }
+    in_every_precision(|| {
+        for (batch, classes, smoothing, size) in [
+            (1, 1, 0.0, 1.0),
+            (3, 10, 0.0, 4.0),
+            (5, 17, 0.1, 1.0),
+            (64, 100, 0.1, 200.0),
+            (2, 3, 0.0, 3000.0),
+        ] {
+            let logits: Vec<f64> =
+                random(batch * classes, 1).iter().map(|l| f64::from((l * size) as f32)).collect();
+            let labels: Vec<i32> = (0..batch).map(|n| (n * 7 % classes) as i32).collect();
+            let (loss, prediction, gradient) = reference::cross_entropy(&logits, &labels, classes, smoothing);
+            let attributes = CrossEntropy { batch, classes, smoothing };
+            let call = Call::SoftmaxCrossEntropy {
+                attributes,
+                logits: 0,
+                labels: 1,
+                loss: 2,
+                prediction: 3,
+                dlogits: 4,
+            };
+            let operands = [
+                float(&logits),
+                Values::Integer(labels),
+                output(batch),
+                Values::Integer(vec![0; batch]),
+                output(batch * classes),
+            ];
+            let expected = [
+                output(0),
+                output(0),
+                Values::Float(loss),
+                Values::Integer(prediction),
+                Values::Float(gradient),
+            ];
+            check(call, &operands, &expected);
+        }
+    });
 }
 
 #[test]
 fn a_label_outside_the_classes_is_an_error_that_names_the_sample() {
-    let backend = Cpu::<f32>::new(1).unwrap();
-    let mut memory = backend.allocate(1024).unwrap();
-    let span = |place: usize, elements, dtype| Span { offset: place * 64, elements, dtype };
-    let labels = span(1, 2, DType::I32);
-    let call = Call::SoftmaxCrossEntropy {
-        attributes: CrossEntropy { batch: 2, classes: 3, smoothing: 0.0 },
-        logits: span(0, 6, DType::F32),
-        labels,
-        loss: span(2, 2, DType::F32),
-        prediction: span(3, 2, DType::I32),
-        dlogits: span(4, 6, DType::F32),
-    };
-    for label in [3, -1] {
-        backend.write(&mut memory, labels, residua::tensor::HostValues::I32(&[0, label])).unwrap();
-        let message = call.run(&backend, &mut memory, span(8, 0, DType::F32)).unwrap_err().to_string();
-        assert!(message.contains(&format!("sample 1 of the batch has label {label}")), "{message}");
-    }
+    in_every_precision(|| {
+        let backend = Cpu::<f32>::new(1).unwrap();
+        let mut memory = backend.allocate(1024).unwrap();
+        let span = |place: usize, elements, dtype| Span { offset: place * 64, elements, dtype };
+        let labels = span(1, 2, DType::I32);
+        let call = Call::SoftmaxCrossEntropy {
+            attributes: CrossEntropy { batch: 2, classes: 3, smoothing: 0.0 },
+            logits: span(0, 6, DType::F32),
+            labels,
+            loss: span(2, 2, DType::F32),
+            prediction: span(3, 2, DType::I32),
+            dlogits: span(4, 6, DType::F32),
+        };
+        for label in [3, -1] {
+            backend.write(&mut memory, labels, residua::tensor::HostValues::I32(&[0, label])).unwrap();
+            let message = call.run(&backend, &mut memory, span(8, 0, DType::F32)).unwrap_err().to_string();
+            assert!(message.contains(&format!("sample 1 of the batch has label {label}")), "{message}");
+        }
+    });
 }
 
 #[test]
 fn shortcut_a_keeps_every_second_pixel_between_zero_channels() {
-    for [batch, height, width, in_channels, out_channels, stride] in
-        [[1, 1, 1, 1, 1, 1], [2, 5, 4, 3, 6, 2], [3, 8, 8, 16, 32, 2], [1, 7, 9, 5, 8, 3]]
-    {
-        let attributes = ShortcutA { batch, height, width, in_channels, out_channels, stride };
-        let (rows, columns) = (attributes.out_height(), attributes.out_width());
-        let (n_x, n_y) = (batch * height * width * in_channels, batch * rows * columns * out_channels);
-        let (x, dy) = (random(n_x, 1), random(n_y, 2));
-        let (mut y, mut dx) = (vec![0.0; n_y], vec![0.0; n_x]);
-        for n in 0..batch {
-            for (p, q) in (0..rows).flat_map(|p| (0..columns).map(move |q| (p, q))) {
-                for c in 0..in_channels {
-                    let from = reference::nhwc(height, width, in_channels, [n, p * stride, q * stride, c]);
-                    let channel = (out_channels - in_channels) / 2 + c;
-                    let to = reference::nhwc(rows, columns, out_channels, [n, p, q, channel]);
-                    y[to] = x[from];
-                    dx[from] = dy[to];
+    in_every_precision(|| {
+        for [batch, height, width, in_channels, out_channels, stride] in
+            [[1, 1, 1, 1, 1, 1], [2, 5, 4, 3, 6, 2], [3, 8, 8, 16, 32, 2], [1, 7, 9, 5, 8, 3]]
+        {
+            let attributes = ShortcutA { batch, height, width, in_channels, out_channels, stride };
+            let (rows, columns) = (attributes.out_height(), attributes.out_width());
+            let (n_x, n_y) = (batch * height * width * in_channels, batch * rows * columns * out_channels);
+            let (x, dy) = (random(n_x, 1), random(n_y, 2));
+            let (mut y, mut dx) = (vec![0.0; n_y], vec![0.0; n_x]);
+            for n in 0..batch {
+                for (p, q) in (0..rows).flat_map(|p| (0..columns).map(move |q| (p, q))) {
+                    for c in 0..in_channels {
+                        let from =
+                            reference::nhwc(height, width, in_channels, [n, p * stride, q * stride, c]);
+                        let channel = (out_channels - in_channels) / 2 + c;
+                        let to = reference::nhwc(rows, columns, out_channels, [n, p, q, channel]);
+                        y[to] = x[from];
+                        dx[from] = dy[to];
+                    }
                 }
             }
+            check(
+                Call::ShortcutAForward { attributes, x: 0, y: 1 },
+                &[float(&x), output(n_y)],
+                &after(2, [(1, y)]),
+            );
+            let call = Call::ShortcutAGradient { attributes, dy: 0, dx: 1 };
+            check(call, &[float(&dy), output(n_x)], &after(2, [(1, dx)]));
         }
-        check(
-            Call::ShortcutAForward { attributes, x: 0, y: 1 },
-            &[float(&x), output(n_y)],
-            &after(2, [(1, y)]),
-        );
-        let call = Call::ShortcutAGradient { attributes, dy: 0, dx: 1 };
-        check(call, &[float(&dy), output(n_x)], &after(2, [(1, dx)]));
-    }
+    });
 }
 
 #[test]
 fn sgd_steps_as_defined() {
-    for (elements, momentum, nesterov) in [(1, 0.0, false), (17, 0.9, false), (40_000, 0.9, true)] {
-        let attributes = Sgd { elements, momentum, nesterov, weight_decay: 5e-4 };
-        let (mut p, g, mut v) = (random(elements, 1), random(elements, 2), random(elements, 3));
-        let operands = [float(&p), float(&g), float(&v), float(&[0.125])];
-        for i in 0..elements {
-            let gradient = g[i] + 5e-4 * p[i];
-            if momentum != 0.0 {
-                v[i] = momentum * v[i] + gradient;
+    in_every_precision(|| {
+        for (elements, momentum, nesterov) in [(1, 0.0, false), (17, 0.9, false), (40_000, 0.9, true)] {
+            let attributes = Sgd { elements, momentum, nesterov, weight_decay: 5e-4 };
+            let (mut p, g, mut v) = (random(elements, 1), random(elements, 2), random(elements, 3));
+            let operands = [float(&p), float(&g), float(&v), float(&[0.125])];
+            for i in 0..elements {
+                let gradient = g[i] + 5e-4 * p[i];
+                if momentum != 0.0 {
+                    v[i] = momentum * v[i] + gradient;
+                }
+                let plain = if momentum == 0.0 { gradient } else { v[i] };
+                p[i] -= 0.125 * if nesterov { gradient + momentum * v[i] } else { plain };
             }
-            let plain = if momentum == 0.0 { gradient } else { v[i] };
-            p[i] -= 0.125 * if nesterov { gradient + momentum * v[i] } else { plain };
+            let call = Call::SgdStep { attributes, parameters: 0, gradients: 1, velocity: 2, hyper: 3 };
+            check(call, &operands, &after(4, [(0, p), (2, v)]));
         }
-        let call = Call::SgdStep { attributes, parameters: 0, gradients: 1, velocity: 2, hyper: 3 };
-        check(call, &operands, &after(4, [(0, p), (2, v)]));
-    }
+    });
 }
 
 #[test]
 fn adam_and_adamw_step_as_defined() {
-    for (elements, decoupled, weight_decay) in [(1, false, 0.0), (17, false, 0.01), (40_000, true, 0.01)] {
-        let attributes = Adam { elements, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay, decoupled };
-        let (mut p, g) = (random(elements, 1), random(elements, 2));
-        let (mut m, mut v) = (random(elements, 3), positive(elements, 4));
-        let hyper = [0.125, 0.5, 0.25];
-        let operands = [float(&p), float(&g), float(&m), float(&v), float(&hyper)];
-        for i in 0..elements {
-            let mut gradient = g[i];
-            if decoupled {
-                p[i] *= 1.0 - hyper[0] * weight_decay;
-            } else {
-                gradient += weight_decay * p[i];
+    in_every_precision(|| {
+        for (elements, decoupled, weight_decay) in [(1, false, 0.0), (17, false, 0.01), (40_000, true, 0.01)]
+        {
+            let attributes =
+                Adam { elements, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay, decoupled };
+            let (mut p, g) = (random(elements, 1), random(elements, 2));
+            let (mut m, mut v) = (random(elements, 3), positive(elements, 4));
+            let hyper = [0.125, 0.5, 0.25];
+            let operands = [float(&p), float(&g), float(&m), float(&v), float(&hyper)];
+            for i in 0..elements {
+                let mut gradient = g[i];
+                if decoupled {
+                    p[i] *= 1.0 - hyper[0] * weight_decay;
+                } else {
+                    gradient += weight_decay * p[i];
+                }
+                m[i] += (1.0 - 0.9) * (gradient - m[i]);
+                v[i] = 0.999 * v[i] + (1.0 - 0.999) * gradient * gradient;
+                p[i] -= hyper[0] / hyper[1] * m[i] / (v[i].sqrt() / hyper[2] + 1e-8);
             }
-            m[i] += (1.0 - 0.9) * (gradient - m[i]);
-            v[i] = 0.999 * v[i] + (1.0 - 0.999) * gradient * gradient;
-            p[i] -= hyper[0] / hyper[1] * m[i] / (v[i].sqrt() / hyper[2] + 1e-8);
+            let call =
+                Call::AdamStep { attributes, parameters: 0, gradients: 1, first: 2, second: 3, hyper: 4 };
+            check(call, &operands, &after(5, [(0, p), (2, m), (3, v)]));
         }
-        let call = Call::AdamStep { attributes, parameters: 0, gradients: 1, first: 2, second: 3, hyper: 4 };
-        check(call, &operands, &after(5, [(0, p), (2, m), (3, v)]));
-    }
+    });
 }

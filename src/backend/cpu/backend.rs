@@ -1,16 +1,16 @@
 //! [`Backend`] for the CPU: each method checks its operands and hands slices to the kernel.
 
 use super::batch_norm::{self, Forward, Parameters, Statistics};
-use super::calls::{convert, hyper};
+use super::calls::{hyper, read, read_integers, write};
 use super::convolution;
 use super::element::Element;
-use super::extents::check;
 use super::memory::{Memory, integers, operand, scratch};
 use super::{Cpu, loss, matrix, optimizer, pointwise, pooling, shortcut, weight_gradient};
 use crate::error::Result;
+use crate::ops::check;
 use crate::ops::{
     Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
-    Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA,
+    ImageBatch, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 use crate::tensor::{DType, HostValues, Span};
 
@@ -23,9 +23,7 @@ impl<T: Element> Backend for Cpu<T> {
     type Memory = Memory;
 
     fn name(&self) -> String {
-        let threads = self.threads();
-        let plural = if threads == 1 { "" } else { "s" };
-        format!("cpu, {}, {threads} thread{plural}", if T::DTYPE == DType::F32 { "f32" } else { "f64" })
+        self.description()
     }
 
     fn dtype(&self) -> DType {
@@ -37,39 +35,19 @@ impl<T: Element> Backend for Cpu<T> {
     }
 
     fn write(&self, memory: &mut Memory, to: Span, values: HostValues<'_>) -> Result<()> {
-        match values {
-            HostValues::I32(values) => {
-                let bytes = memory.write(integers("destination", to, values.len()))?;
-                bytemuck::cast_slice_mut(bytes).copy_from_slice(values);
-            }
-            HostValues::F32(values) => {
-                let bytes = memory.write(operand::<T>("destination", to, values.len()))?;
-                convert(values, bytemuck::cast_slice_mut::<u8, T>(bytes));
-            }
-            HostValues::F64(values) => {
-                let bytes = memory.write(operand::<T>("destination", to, values.len()))?;
-                convert(values, bytemuck::cast_slice_mut::<u8, T>(bytes));
-            }
-        }
-        Ok(())
+        write::<T>(memory, to, values)
     }
 
     fn read_f32(&self, memory: &Memory, from: Span, values: &mut [f32]) -> Result<()> {
-        let bytes = memory.read(operand::<T>("source", from, values.len()))?;
-        convert(bytemuck::cast_slice::<u8, T>(bytes), values);
-        Ok(())
+        read::<T, f32>(memory, from, values)
     }
 
     fn read_f64(&self, memory: &Memory, from: Span, values: &mut [f64]) -> Result<()> {
-        let bytes = memory.read(operand::<T>("source", from, values.len()))?;
-        convert(bytemuck::cast_slice::<u8, T>(bytes), values);
-        Ok(())
+        read::<T, f64>(memory, from, values)
     }
 
     fn read_i32(&self, memory: &Memory, from: Span, values: &mut [i32]) -> Result<()> {
-        let bytes = memory.read(integers("source", from, values.len()))?;
-        values.copy_from_slice(bytemuck::cast_slice(bytes));
-        Ok(())
+        read_integers(memory, from, values)
     }
 
     fn synchronise(&self) -> Result<()> {
@@ -588,5 +566,36 @@ impl<T: Element> Backend for Cpu<T> {
         let hyper = [hyper[0].to_f64(), hyper[1].to_f64(), hyper[2].to_f64()];
         self.pool.install(|| optimizer::adam(attributes, parameters, gradients, first, second, hyper));
         Ok(())
+    }
+
+    fn cast(&self, memory: &mut Memory, extent: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
+        self.copy(memory, extent, x, y, x)
+    }
+
+    fn load_images(
+        &self,
+        memory: &mut Memory,
+        attributes: &ImageBatch,
+        pixels: Span,
+        table: Span,
+        placement: Span,
+        y: Span,
+        _: Span,
+    ) -> Result<()> {
+        self.place_images(memory, attributes, [pixels, table, placement, y])
+    }
+
+    fn step_totals(
+        &self,
+        memory: &mut Memory,
+        attributes: &StepTotals,
+        loss: Span,
+        prediction: Span,
+        labels: Span,
+        hyper: Span,
+        totals: Span,
+        _: Span,
+    ) -> Result<()> {
+        self.record_totals(memory, attributes, [loss, prediction, labels, hyper, totals])
     }
 }

@@ -1,12 +1,12 @@
-//! What several calls of the backend share: inference convolutions, passes over two operands, conversions.
+//! What several calls of the backend share: inference convolutions, passes over two operands, values of the host.
 
 use super::convolution::{self, Epilogue};
 use super::element::Element;
-use super::memory::{Memory, Operand, operand, scratch};
+use super::memory::{Memory, Operand, bytes, integers, operand, scratch};
 use super::{Cpu, pointwise};
 use crate::error::Result;
 use crate::ops::{Conv2dInference, Rows};
-use crate::tensor::Span;
+use crate::tensor::{HostValues, Span};
 
 /// Numbers an optimizer reads from memory: at least as many as it needs.
 pub(super) fn hyper<T: Element>(span: Span, needed: usize) -> Operand {
@@ -63,8 +63,43 @@ impl<T: Element> Cpu<T> {
     }
 }
 
+/// Writes the host's values to a span.
+pub(super) fn write<T: Element>(memory: &mut Memory, to: Span, values: HostValues<'_>) -> Result<()> {
+    let floats = |elements| operand::<T>("destination", to, elements);
+    match values {
+        HostValues::I32(values) => {
+            let place = memory.write(integers("destination", to, values.len()))?;
+            bytemuck::cast_slice_mut(place).copy_from_slice(values);
+        }
+        HostValues::U8(values) => {
+            memory.write(bytes("destination", to, values.len()))?.copy_from_slice(values);
+        }
+        HostValues::F32(values) => {
+            convert(values, bytemuck::cast_slice_mut::<u8, T>(memory.write(floats(values.len()))?));
+        }
+        HostValues::F64(values) => {
+            convert(values, bytemuck::cast_slice_mut::<u8, T>(memory.write(floats(values.len()))?));
+        }
+    }
+    Ok(())
+}
+
+/// Reads a floating-point span.
+pub(super) fn read<T: Element, V: Element>(memory: &Memory, from: Span, values: &mut [V]) -> Result<()> {
+    let bytes = memory.read(operand::<T>("source", from, values.len()))?;
+    convert(bytemuck::cast_slice::<u8, T>(bytes), values);
+    Ok(())
+}
+
+/// Reads a span of integers.
+pub(super) fn read_integers(memory: &Memory, from: Span, values: &mut [i32]) -> Result<()> {
+    let bytes = memory.read(integers("source", from, values.len()))?;
+    values.copy_from_slice(bytemuck::cast_slice(bytes));
+    Ok(())
+}
+
 /// Copies values of one floating-point type to another.
-pub(super) fn convert<A: Element, B: Element>(from: &[A], to: &mut [B]) {
+fn convert<A: Element, B: Element>(from: &[A], to: &mut [B]) {
     for (to, from) in to.iter_mut().zip(from) {
         *to = B::from_f64(from.to_f64());
     }

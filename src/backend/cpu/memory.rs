@@ -40,6 +40,11 @@ pub(super) fn integers(name: &'static str, span: Span, elements: usize) -> Opera
     Operand { name, span, elements, dtype: DType::I32 }
 }
 
+/// An operand of bytes.
+pub(super) fn bytes(name: &'static str, span: Span, elements: usize) -> Operand {
+    Operand { name, span, elements, dtype: DType::U8 }
+}
+
 /// A workspace: whatever its type, `bytes` of it as elements of the working type.
 pub(super) fn scratch<T: Element>(span: Span, bytes: usize) -> Result<Operand> {
     if span.bytes() < bytes {

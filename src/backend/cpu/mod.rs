@@ -4,10 +4,10 @@
 //! |---|---|
 //! | `backend` | the [`crate::ops::Backend`] implementation: checks operands, calls the kernels below |
 //! | `calls` | what several of its methods share |
-//! | `extents` | element counts, and what extents make sense |
 //! | `memory` | the flat memory and its one checked way to slices |
 //! | `chunks` | how work is cut, by shape alone |
 //! | `convolution`, `weight_gradient` | convolutions, cut into tiles; `taps` knows which input a tap sees |
+//! | `images` | from bytes to network inputs; the totals of a step |
 //! | `kernel` | the register-blocked inner loops of both |
 //! | `matrix` | matrix products of the fully connected layer |
 //! | `batch_norm`, `pointwise`, `pooling`, `loss`, `shortcut`, `optimizer` | passes bound by memory |
@@ -20,7 +20,7 @@ mod calls;
 mod chunks;
 mod convolution;
 mod element;
-mod extents;
+mod images;
 mod kernel;
 mod loss;
 mod matrix;
@@ -38,6 +38,7 @@ pub use element::Element;
 pub use memory::Memory;
 
 use crate::error::{Error, Result};
+use crate::tensor::DType;
 
 /// The CPU as a device: a pool of threads that computes in `T`.
 #[derive(Debug)]
@@ -60,6 +61,13 @@ impl<T: Element> Cpu<T> {
                 Error::invalid(format!("cannot start {threads} threads: {error}; ask for fewer"))
             })?;
         Ok(Cpu { pool, working_type: PhantomData })
+    }
+
+    /// For people: "cpu, f32, 2 threads".
+    fn description(&self) -> String {
+        let threads = self.threads();
+        let plural = if threads == 1 { "" } else { "s" };
+        format!("cpu, {}, {threads} thread{plural}", if T::DTYPE == DType::F32 { "f32" } else { "f64" })
     }
 
     /// Number of threads that compute.

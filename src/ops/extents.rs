@@ -1,10 +1,10 @@
 //! How many elements each operand of an operation has, and which extents make sense.
 
+use super::{Conv2d, ImageBatch, Linear, PLACEMENT_NUMBERS, Pool, Rows, ShortcutA};
 use crate::error::{Error, Result};
-use crate::ops::{Conv2d, Linear, Pool, Rows, ShortcutA};
 
 /// Extents every kernel may rely on: nothing is empty, and no window hangs outside its input.
-pub(super) fn check(sensible: bool, attributes: impl std::fmt::Debug) -> Result<()> {
+pub(crate) fn check(sensible: bool, attributes: impl std::fmt::Debug) -> Result<()> {
     if sensible {
         Ok(())
     } else {
@@ -15,7 +15,7 @@ pub(super) fn check(sensible: bool, attributes: impl std::fmt::Debug) -> Result<
 }
 
 impl Conv2d {
-    pub(super) fn elements(&self) -> Result<[usize; 3]> {
+    pub(crate) fn elements(&self) -> Result<[usize; 3]> {
         let extents = [
             self.batch,
             self.height,
@@ -38,7 +38,7 @@ impl Conv2d {
 }
 
 impl Rows {
-    pub(super) fn elements(&self) -> Result<usize> {
+    pub(crate) fn elements(&self) -> Result<usize> {
         check(self.rows > 0 && self.channels > 0, self)?;
         Ok(self.rows * self.channels)
     }
@@ -46,7 +46,7 @@ impl Rows {
 
 impl Pool {
     /// Elements of the input and of the output.
-    pub(super) fn elements(&self) -> Result<[usize; 2]> {
+    pub(crate) fn elements(&self) -> Result<[usize; 2]> {
         let extents = [self.batch, self.height, self.width, self.channels, self.window, self.stride];
         let fits = 2 * self.padding <= self.window
             && self.height.min(self.width) + 2 * self.padding >= self.window
@@ -57,7 +57,7 @@ impl Pool {
     }
 
     /// The same for a mean over all pixels, where window and stride do not count.
-    pub(super) fn global_elements(&self) -> Result<[usize; 2]> {
+    pub(crate) fn global_elements(&self) -> Result<[usize; 2]> {
         check(![self.batch, self.height, self.width, self.channels].contains(&0), self)?;
         let output = self.batch * self.channels;
         Ok([output * self.height * self.width, output])
@@ -65,7 +65,7 @@ impl Pool {
 }
 
 impl ShortcutA {
-    pub(super) fn elements(&self) -> Result<[usize; 2]> {
+    pub(crate) fn elements(&self) -> Result<[usize; 2]> {
         let extents = [self.batch, self.height, self.width, self.in_channels, self.stride];
         check(!extents.contains(&0) && self.out_channels >= self.in_channels, self)?;
         Ok([
@@ -77,8 +77,20 @@ impl ShortcutA {
 
 impl Linear {
     /// Elements of x, weight and y.
-    pub(super) fn elements(&self) -> Result<[usize; 3]> {
+    pub(crate) fn elements(&self) -> Result<[usize; 3]> {
         check(![self.batch, self.inputs, self.outputs].contains(&0), self)?;
         Ok([self.batch * self.inputs, self.outputs * self.inputs, self.batch * self.outputs])
+    }
+}
+
+impl ImageBatch {
+    /// Elements of pixels, table, placement and output.
+    pub(crate) fn elements(&self) -> Result<[usize; 4]> {
+        check(
+            ![self.images, self.batch, self.side, self.channels].contains(&0) && self.side < 1 << 15,
+            self,
+        )?;
+        let image = self.side * self.side * self.channels;
+        Ok([self.images * image, 256 * self.channels, self.batch * PLACEMENT_NUMBERS, self.batch * image])
     }
 }

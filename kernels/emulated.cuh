@@ -1,0 +1,1 @@
+// The emulated bodies of ptx.cuh.

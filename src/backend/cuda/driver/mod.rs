@@ -1,0 +1,162 @@
+//! What the CUDA backend asks of a device, and the two that answer: a GPU, and an emulator of one.
+//!
+//! Everything above this line (kernel sources, launch geometry, argument packing, the arena, captured graphs) is the
+//! same code on both; only the code generator and the silicon differ.
+
+pub mod emulator;
+pub mod native;
+
+use crate::error::Result;
+use crate::ops::Access;
+use crate::tensor::Span;
+
+use super::source::Source;
+
+/// What a device is.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Properties {
+    /// The card's name, or "emulator".
+    pub name: String,
+    /// What kernels are compiled for: `sm_80`, `sm_90a`; `host` on the emulator.
+    pub architecture: String,
+    /// Compute capability, major and minor.
+    pub capability: (u32, u32),
+    /// Streaming multiprocessors: how many blocks fill the device once over.
+    pub multiprocessors: u32,
+    /// Bytes of device memory in all.
+    pub memory_bytes: usize,
+    /// Bytes of shared memory one block may ask for.
+    pub shared_bytes_per_block: usize,
+    /// Bytes that must stay unused around every buffer, so that a stray access is seen. 0 on silicon.
+    pub red_zone: usize,
+    /// Versions of driver and compiler, for reports.
+    pub versions: String,
+}
+
+/// A grid of blocks and what each may use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Geometry {
+    /// Blocks in x, y, z.
+    pub grid: [u32; 3],
+    /// Threads in a block (one dimension); a multiple of 32.
+    pub threads: u32,
+    /// Bytes of dynamic shared memory (`SHARED_DYNAMIC` in a kernel).
+    pub shared_bytes: u32,
+}
+
+/// One kernel launch. A kernel takes exactly one argument: a struct, by value.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch<'a> {
+    /// The kernel's name in its module.
+    pub entry: &'a str,
+    /// Grid and block.
+    pub geometry: Geometry,
+    /// The bytes of the argument struct, at most [`MOST_ARGUMENT_BYTES`].
+    pub arguments: &'a [u8],
+    /// Every span the kernel may touch, by name, and how; the emulator holds the kernel to it.
+    pub operands: &'a [(&'static str, Span, Access)],
+}
+
+/// What CUDA allows for all arguments of a kernel, on every architecture.
+pub const MOST_ARGUMENT_BYTES: usize = 4096;
+
+/// A device: memory, compiled modules, one stream of work in order.
+///
+/// Work is queued and runs in order; only `download`, `finish_download`, `synchronise` and `elapsed_seconds` wait.
+pub trait Driver: Send + Sync {
+    /// One flat piece of device memory.
+    type Memory: Send;
+    /// A compiled and loaded kernel file.
+    type Module: Send + Sync;
+    /// Launches that were captured and can be replayed; their arguments are frozen.
+    type Graph: Send;
+    /// A copy to the host under way.
+    type Download: Send;
+    /// A moment in the stream.
+    type Event: Send;
+
+    /// What this device is.
+    fn properties(&self) -> &Properties;
+
+    /// Zeroed memory; its first byte lies at a multiple of 256.
+    ///
+    /// # Errors
+    /// Not enough memory.
+    fn allocate(&self, bytes: usize) -> Result<Self::Memory>;
+
+    /// Size of a piece of memory in bytes.
+    fn bytes(&self, memory: &Self::Memory) -> usize;
+
+    /// The device address of the first byte, for kernel arguments.
+    fn address(&self, memory: &Self::Memory) -> u64;
+
+    /// Queues a copy to the device. `bytes` may be reused on return.
+    ///
+    /// # Errors
+    /// Out of bounds, or the device failed.
+    fn upload(&self, memory: &mut Self::Memory, offset: usize, bytes: &[u8]) -> Result<()>;
+
+    /// Waits for all work and copies to the host.
+    ///
+    /// # Errors
+    /// Out of bounds, or the device failed.
+    fn download(&self, memory: &Self::Memory, offset: usize, bytes: &mut [u8]) -> Result<()>;
+
+    /// Queues a copy to the host; work queued later does not wait for whoever fetches it.
+    ///
+    /// # Errors
+    /// Out of bounds, or the device failed.
+    fn begin_download(&self, memory: &Self::Memory, offset: usize, bytes: usize) -> Result<Self::Download>;
+
+    /// Waits for one copy to the host, not for anything queued behind it.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn finish_download(&self, download: Self::Download) -> Result<Vec<u8>>;
+
+    /// Compiles a source, or takes it from the cache, and loads it.
+    ///
+    /// # Errors
+    /// The compiler is missing or found errors (with the source's own file and line), or the device failed.
+    fn module(&self, source: &Source) -> Result<Self::Module>;
+
+    /// Queues a kernel.
+    ///
+    /// # Errors
+    /// No such kernel, a geometry the device cannot do; on the emulator also everything the kernel does wrong.
+    fn launch(&self, memory: &mut Self::Memory, module: &Self::Module, launch: &Launch<'_>) -> Result<()>;
+
+    /// Waits until all work is done.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn synchronise(&self) -> Result<()>;
+
+    /// Captures the launches that `record` queues, without running them. `record` may neither copy nor wait.
+    ///
+    /// # Errors
+    /// `record`'s own, or the device failed.
+    fn capture(
+        &self,
+        memory: &mut Self::Memory,
+        record: &mut dyn FnMut(&mut Self::Memory) -> Result<()>,
+    ) -> Result<Self::Graph>;
+
+    /// Queues all launches of a graph.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn replay(&self, memory: &mut Self::Memory, graph: &Self::Graph) -> Result<()>;
+
+    /// Marks this moment in the stream.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn event(&self) -> Result<Self::Event>;
+
+    /// Waits for `to`, and tells the seconds between two moments.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn elapsed_seconds(&self, from: &Self::Event, to: &Self::Event) -> Result<f64>;
+}

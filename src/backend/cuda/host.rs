@@ -1,0 +1,85 @@
+//! Values between the host's types and the device's.
+
+use half::bf16;
+
+use super::driver::Driver;
+use crate::error::{Error, Result};
+use crate::tensor::{DType, HostValues, Span};
+
+/// The bytes of values in a span's own type; floating-point types are converted, rounding to nearest even.
+pub(super) fn to_device(to: Span, values: HostValues<'_>) -> Result<Vec<u8>> {
+    fn bytes<T: bytemuck::NoUninit>(values: impl Iterator<Item = T>) -> Vec<u8> {
+        values.flat_map(|value| bytemuck::bytes_of(&value).to_vec()).collect()
+    }
+    let bytes = match (to.dtype, values) {
+        (DType::F32, HostValues::F32(values)) => bytemuck::cast_slice(values).to_vec(),
+        (DType::F32, HostValues::F64(values)) => bytes(values.iter().map(|&v| v as f32)),
+        (DType::F64, HostValues::F32(values)) => bytes(values.iter().map(|&v| f64::from(v))),
+        (DType::F64, HostValues::F64(values)) => bytemuck::cast_slice(values).to_vec(),
+        (DType::Bf16, HostValues::F32(values)) => bytes(values.iter().map(|&v| bf16::from_f32(v))),
+        (DType::Bf16, HostValues::F64(values)) => bytes(values.iter().map(|&v| bf16::from_f64(v))),
+        (DType::I32, HostValues::I32(values)) => bytemuck::cast_slice(values).to_vec(),
+        (DType::U8, HostValues::U8(values)) => values.to_vec(),
+        (dtype, _) => {
+            return Err(Error::invalid(format!("values of another kind than {dtype:?} were written to it")));
+        }
+    };
+    if bytes.len() != to.bytes() {
+        return Err(Error::invalid(format!(
+            "{} bytes of values for a place of {} elements of {:?}",
+            bytes.len(),
+            to.elements,
+            to.dtype
+        )));
+    }
+    Ok(bytes)
+}
+
+pub(super) fn read_f32<D: Driver>(driver: &D, memory: &D::Memory, from: Span, out: &mut [f32]) -> Result<()> {
+    read(driver, memory, from, out, |value| value as f32)
+}
+
+pub(super) fn read_f64<D: Driver>(driver: &D, memory: &D::Memory, from: Span, out: &mut [f64]) -> Result<()> {
+    read(driver, memory, from, out, |value| value)
+}
+
+pub(super) fn read_i32<D: Driver>(driver: &D, memory: &D::Memory, from: Span, out: &mut [i32]) -> Result<()> {
+    check(from, out.len(), from.dtype == DType::I32)?;
+    driver.download(memory, from.offset, bytemuck::cast_slice_mut(out))
+}
+
+fn read<D: Driver, T: Copy>(
+    driver: &D,
+    memory: &D::Memory,
+    from: Span,
+    out: &mut [T],
+    convert: impl Fn(f64) -> T,
+) -> Result<()> {
+    check(from, out.len(), !matches!(from.dtype, DType::I32 | DType::U8))?;
+    let mut bytes = vec![0; from.bytes()];
+    driver.download(memory, from.offset, &mut bytes)?;
+    for (out, value) in out.iter_mut().zip(bytes.chunks_exact(from.dtype.size())) {
+        *out = convert(float(from.dtype, value));
+    }
+    Ok(())
+}
+
+/// One floating-point number from its bytes.
+pub(super) fn float(dtype: DType, bytes: &[u8]) -> f64 {
+    match dtype {
+        DType::F32 => f64::from(bytemuck::pod_read_unaligned::<f32>(bytes)),
+        DType::F64 => bytemuck::pod_read_unaligned(bytes),
+        DType::Bf16 => bytemuck::pod_read_unaligned::<bf16>(bytes).to_f64(),
+        DType::I32 | DType::U8 => unreachable!("checked: only floating-point spans are read as numbers"),
+    }
+}
+
+fn check(from: Span, elements: usize, right_type: bool) -> Result<()> {
+    if from.elements == elements && right_type {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "{elements} values are wanted from a place of {} elements of {:?}",
+        from.elements, from.dtype
+    )))
+}

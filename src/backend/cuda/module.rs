@@ -1,0 +1,30 @@
+//! What is compiled: every variant the engine can ask for, and the limits the compile gate holds its machine code to.
+
+use super::source::Variant;
+
+/// One kernel of a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub name: &'static str,
+    /// Registers a thread may use.
+    pub registers: u32,
+    /// Whether its products must run on matrix units (HMMA or better).
+    pub tensor_cores: bool,
+    /// Whether it is bound by memory and must load 16 bytes at a time.
+    pub wide_loads: bool,
+}
+
+/// A kernel file, specialised.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Module {
+    /// The file and its constants.
+    pub variant: Variant,
+    /// Its kernels; the file has no others.
+    pub entries: &'static [Entry],
+}
+
+/// Every module the engine can ask for.
+pub fn modules() -> Vec<Module> {
+    Vec::new()
+}

@@ -1,0 +1,113 @@
+//! The kernels' source text: embedded in the binary or taken from a folder, put together into one text for a compiler.
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// Lists files of `kernels/` with their text.
+macro_rules! embedded {
+    ($($name:literal),* $(,)?) => {
+        /// Every kernel file, by name.
+        pub const EMBEDDED: &[(&str, &str)] =
+            &[$(($name, include_str!(concat!("../../../kernels/", $name)))),*];
+    };
+}
+
+embedded!["ptx.cuh", "emulated.cuh"];
+
+/// No source file is larger than this.
+const MOST_BYTES: u64 = 1 << 20;
+
+/// A kernel file specialised by constants: what is compiled at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// The file in `kernels/`.
+    pub file: &'static str,
+    /// Preprocessor constants that specialise it.
+    pub constants: &'static [(&'static str, i64)],
+}
+
+/// The complete text of one variant, for whichever compiler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Source {
+    /// For people: `convolution.cu TILE=128 BF16=1`.
+    pub name: String,
+    /// Constants, headers and the file, with `#line` directives that point at the originals.
+    pub text: String,
+}
+
+/// Where kernel sources come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Sources {
+    folder: Option<PathBuf>,
+}
+
+impl Sources {
+    /// Files of `folder` where it has them, those inside the binary otherwise.
+    pub fn new(folder: Option<PathBuf>) -> Sources {
+        Sources { folder }
+    }
+
+    /// The complete text of a variant.
+    ///
+    /// # Errors
+    /// A file is missing, or unreadable.
+    pub fn assemble(&self, variant: &Variant) -> Result<Source> {
+        let (mut name, mut text) = (variant.file.to_string(), String::new());
+        for (constant, value) in variant.constants {
+            let _ = write!(name, " {constant}={value}");
+            let _ = writeln!(text, "#define {constant} {value}");
+        }
+        self.include(variant.file, &mut text, &mut Vec::new())?;
+        Ok(Source { name, text })
+    }
+
+    /// Appends a file; what it includes in quotes goes in at that place, each file once.
+    fn include(&self, file: &str, text: &mut String, seen: &mut Vec<String>) -> Result<()> {
+        if seen.iter().any(|name| name == file) {
+            return Ok(());
+        }
+        seen.push(file.to_string());
+        let (shown, content) = self.read(file)?;
+        let _ = writeln!(text, "#line 1 \"{shown}\"");
+        for (index, line) in content.lines().enumerate() {
+            match line.trim().strip_prefix("#include \"").and_then(|rest| rest.strip_suffix('"')) {
+                Some(included) => {
+                    self.include(included, text, seen)?;
+                    let _ = writeln!(text, "#line {} \"{shown}\"", index + 2);
+                }
+                None => {
+                    text.push_str(line);
+                    text.push('\n');
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A file's name for messages, and its text.
+    fn read(&self, file: &str) -> Result<(String, Cow<'static, str>)> {
+        if let Some(folder) = &self.folder {
+            let path = folder.join(file);
+            if path.is_file() {
+                return Ok((path.display().to_string(), files::read_text(&path, MOST_BYTES)?.into()));
+            }
+        }
+        EMBEDDED
+            .iter()
+            .find(|(name, _)| *name == file)
+            .map(|&(name, text)| (format!("kernels/{name}"), text.into()))
+            .ok_or_else(|| {
+                let known: Vec<&str> = EMBEDDED.iter().map(|&(name, _)| name).collect();
+                Error::invalid(format!("no kernel file is called `{file}`; there are {}", known.join(", ")))
+            })
+    }
+
+    /// The folder of edited sources.
+    pub fn folder(&self) -> Option<&Path> {
+        self.folder.as_deref()
+    }
+}
