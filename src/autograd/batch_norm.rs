@@ -52,7 +52,7 @@ impl Tape {
         let attributes = BatchNorm { extent, epsilon: norm.epsilon, momentum: norm.momentum };
         let channels = Shape::from([extent.channels]);
         let [mean, inverse_std, scale, bias] =
-            ["mean", "inverse std", "scale", "bias"].map(|name| self.transient(name, channels));
+            ["mean", "inverse std", "scale", "bias"].map(|name| self.transient_number(name, channels));
         let gamma = self.parameter("gamma", &norm.gamma);
         let beta = self.parameter("beta", &norm.beta);
         let running_mean = self.parameter("running mean", &norm.running_mean);

@@ -22,7 +22,7 @@ impl Tape {
     pub fn conv2d(&mut self, x: Var, weight: &Parameter, stride: usize, padding: usize) -> Var {
         let conv = attributes(x.shape, weight.shape, stride, padding);
         let shape = output_shape(&conv);
-        let w = self.parameter("weight", weight);
+        let w = self.narrow_parameter("weight", weight);
         let y = self.transient("convolution", shape);
         self.plan.push(Call::Conv2dForward { attributes: conv, x: x.buffer, weight: w, y });
         let weight = *weight;

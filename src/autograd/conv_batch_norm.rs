@@ -45,7 +45,7 @@ impl Tape {
         let running_mean = self.parameter("running mean", &norm.running_mean);
         let running_variance = self.parameter("running variance", &norm.running_variance);
         let folded = self.transient("folded weight", weight.shape);
-        let bias = self.transient("folded bias", Shape::from([conv.out_channels]));
+        let bias = self.transient_number("folded bias", Shape::from([conv.out_channels]));
         self.plan.setup.push(Call::BatchNormFold {
             attributes: BatchNorm { extent: filters, epsilon: norm.epsilon, momentum: norm.momentum },
             weight: w,

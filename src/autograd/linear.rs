@@ -14,7 +14,7 @@ impl Tape {
         let shape = Shape::from([batch, outputs]);
         let w = self.parameter("weight", weight);
         let b = self.parameter("bias", bias);
-        let y = self.transient("logits", shape);
+        let y = self.transient_number("logits", shape);
         self.plan.push(Call::LinearForward { attributes, x: x.buffer, weight: w, bias: b, y });
         let (weight, bias) = (*weight, *bias);
         self.record(y, shape, &[x], weight.gradient.is_some(), move |backward, dy| {
@@ -22,7 +22,7 @@ impl Tape {
             let dbias = backward.parameter_gradient("bias gradient", &bias);
             backward.plan.push(Call::LinearWeightGradient { attributes, x: x.buffer, dy, dweight, dbias });
             if x.differentiable {
-                let dx = backward.transient("linear gradient", x.shape);
+                let dx = backward.transient_number("linear gradient", x.shape);
                 backward.plan.push(Call::LinearInputGradient { attributes, dy, weight: w, dx });
                 backward.give(x, dx);
             }

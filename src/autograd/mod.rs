@@ -45,7 +45,9 @@ pub struct Parameter {
     pub value: Span,
     /// Where the gradient is written.
     pub gradient: Option<Span>,
-    /// The extents of both.
+    /// A copy in the activations' type, made at the beginning of a step, where they are narrower than the value.
+    pub copy: Option<Span>,
+    /// The extents of all of them.
     pub shape: Shape,
 }
 
@@ -146,6 +148,25 @@ impl Tape {
         self.plan.buffer(name, shape, self.dtype, Home::Transient)
     }
 
+    /// The same for statistics, heads and losses: in the accumulator's type.
+    fn transient_number(&mut self, name: &str, shape: Shape) -> BufferId {
+        self.plan.buffer(name, shape, self.dtype.accumulator(), Home::Transient)
+    }
+
+    /// A convolution's weight in the type of the activations.
+    fn narrow_parameter(&mut self, name: &str, parameter: &Parameter) -> BufferId {
+        let span = parameter.copy.unwrap_or(parameter.value);
+        assert_eq!(span.dtype, self.dtype, "a weight is needed in the type of the activations");
+        self.plan.buffer(name, parameter.shape, span.dtype, Home::Persistent(span))
+    }
+
+    /// Records that a span of parameters is copied, converted to the type of the activations.
+    pub fn cast(&mut self, from: Span, to: Span) {
+        let attributes = Rows { rows: 1, channels: from.elements };
+        let (x, y) = (self.persistent("parameters", from), self.persistent("narrow parameters", to));
+        self.plan.push(Call::Cast { attributes, x, y });
+    }
+
     fn parameter(&mut self, name: &str, parameter: &Parameter) -> BufferId {
         self.plan.buffer(name, parameter.shape, parameter.value.dtype, Home::Persistent(parameter.value))
     }
@@ -178,6 +199,10 @@ pub struct Backward<'a> {
 impl Backward<'_> {
     fn transient(&mut self, name: &str, shape: Shape) -> BufferId {
         self.plan.buffer(name, shape, self.dtype, Home::Transient)
+    }
+
+    fn transient_number(&mut self, name: &str, shape: Shape) -> BufferId {
+        self.plan.buffer(name, shape, self.dtype.accumulator(), Home::Transient)
     }
 
     /// Where a parameter's gradient goes: its persistent place, or a scrap nobody reads if it is frozen.

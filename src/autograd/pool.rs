@@ -27,7 +27,7 @@ impl Tape {
         let attributes =
             Pool { batch, height, width, channels, window: height.max(width), stride: 1, padding: 0 };
         let shape = Shape::from([batch, channels]);
-        let y = self.transient("features", shape);
+        let y = self.transient_number("features", shape);
         self.plan.push(Call::GlobalAveragePool { attributes, x: x.buffer, y });
         self.record(y, shape, &[x], false, move |backward, dy| {
             let dx = backward.transient("average pool gradient", x.shape);

@@ -23,9 +23,9 @@ impl Tape {
     pub fn softmax_cross_entropy(&mut self, logits: Var, labels: Var, smoothing: f64) -> Loss {
         let (batch, classes) = (logits.shape.rows(), logits.shape.channels());
         assert_eq!(labels.shape, Shape::from([batch]), "one label per sample");
-        let per_sample = self.plan.buffer("loss", labels.shape, self.dtype, Home::Step);
+        let per_sample = self.plan.buffer("loss", labels.shape, self.dtype.accumulator(), Home::Step);
         let prediction = self.plan.buffer("prediction", labels.shape, DType::I32, Home::Step);
-        let logits_gradient = self.transient("logits gradient", logits.shape);
+        let logits_gradient = self.transient_number("logits gradient", logits.shape);
         self.plan.push(Call::SoftmaxCrossEntropy {
             attributes: CrossEntropy { batch, classes, smoothing },
             logits: logits.buffer,

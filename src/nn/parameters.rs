@@ -1,9 +1,10 @@
 //! The parameters of a network: names, shapes, and where they lie in a backend's memory.
 //!
-//! Memory begins with four regions of equal layout, then the running statistics:
+//! Memory begins with four regions of equal layout, then the running statistics, then, where activations are narrower
+//! than parameters (bf16), room for a copy of all trainable values in that type:
 //!
 //! ```text
-//! [ trainable values ][ gradients ][ optimizer slot 0 ][ optimizer slot 1 ][ running statistics ]
+//! [ trainable values ][ gradients ][ optimizer slot 0 ][ optimizer slot 1 ][ running statistics ][ narrow values ]
 //! ```
 //! so that an optimizer's step is one call over whole regions. Gradients and slots exist only where asked for. Each
 //! tensor begins at a multiple of [`ALIGNMENT`](crate::tensor::ALIGNMENT) bytes; the padding between them holds zeros,
@@ -57,17 +58,21 @@ pub struct Entry {
 pub struct Parameters {
     entries: Vec<Entry>,
     dtype: DType,
+    copies: Option<Span>,
     region_bytes: usize,
     slots: Option<usize>,
     bytes: usize,
 }
 
 impl Parameters {
-    /// Lays out named parameters. `slots` is the number of optimizer states per parameter, `None` for inference
-    /// (no gradients either).
-    pub(super) fn new(named: Vec<(String, Kind, Shape)>, dtype: DType, slots: Option<usize>) -> Parameters {
+    /// Lays out named parameters for activations of type `working`. `slots` is the number of optimizer states per
+    /// parameter, `None` for inference (no gradients either).
+    pub(super) fn new(named: Vec<(String, Kind, Shape)>, working: DType, slots: Option<usize>) -> Parameters {
         let mut entries = Vec::with_capacity(named.len());
-        let bytes_of = |shape: &Shape| aligned(shape.elements() * dtype.size());
+        let dtype = working.accumulator();
+        // A tensor's copy begins at a multiple of the alignment as well.
+        let narrower = dtype.size() / working.size();
+        let bytes_of = |shape: &Shape| aligned(shape.elements() * working.size()) * narrower;
         let region_bytes: usize =
             named.iter().filter(|(_, kind, _)| kind.trainable()).map(|(_, _, shape)| bytes_of(shape)).sum();
         let regions = 1 + slots.map_or(0, |slots| 1 + slots);
@@ -78,9 +83,26 @@ impl Parameters {
             *cursor += bytes_of(&shape);
             let has_gradient = kind.trainable() && slots.is_some();
             let gradient = has_gradient.then(|| Span { offset: value.offset + region_bytes, ..value });
-            entries.push(Entry { name, kind, parameter: Parameter { value, gradient, shape } });
+            entries.push(Entry { name, kind, parameter: Parameter { value, gradient, copy: None, shape } });
         }
-        Parameters { entries, dtype, region_bytes, slots, bytes: running }
+        let mut parameters = Parameters { entries, dtype, copies: None, region_bytes, slots, bytes: running };
+        if slots.is_some() && working != dtype {
+            parameters.add_copies(working);
+        }
+        parameters
+    }
+
+    /// Adds the region of narrow values behind everything else.
+    fn add_copies(&mut self, working: DType) {
+        let elements = self.region_bytes / self.dtype.size();
+        let copies = Span { offset: self.bytes, elements, dtype: working };
+        for entry in self.entries.iter_mut().filter(|entry| entry.kind.trainable()) {
+            let value = entry.parameter.value;
+            let offset = copies.offset + value.offset / self.dtype.size() * working.size();
+            entry.parameter.copy = Some(Span { offset, elements: value.elements, dtype: working });
+        }
+        self.copies = Some(copies);
+        self.bytes += copies.bytes();
     }
 
     /// The parameters in torchvision's order.
@@ -106,6 +128,11 @@ impl Parameters {
     /// All trainable values as one span.
     pub fn values(&self) -> Span {
         self.region(0)
+    }
+
+    /// All trainable values once more in the activations' type, where that is narrower and they are trained.
+    pub fn copies(&self) -> Option<Span> {
+        self.copies
     }
 
     /// All gradients as one span.

@@ -3,7 +3,7 @@
 
 use super::architecture::{Architecture, Shortcut, Stem};
 use super::parameters::{Kind, Parameters};
-use crate::autograd::{BatchNormParameters, Tape, Var};
+use crate::autograd::{BatchNormParameters, Mode, Tape, Var};
 use crate::tensor::{DType, Shape};
 
 const EPSILON: f64 = 1e-5;
@@ -159,6 +159,9 @@ impl Network {
 
     /// Records the network on a tape: images (batch, height, width, channels) to features and logits.
     pub fn forward(&self, tape: &mut Tape, images: Var) -> Output {
+        if let (Some(copies), Mode::Train) = (self.parameters.copies(), tape.mode()) {
+            tape.cast(self.parameters.values(), copies);
+        }
         let mut x = self.unit(tape, &self.stem, images, None, true);
         if self.architecture.stem == Stem::Imagenet {
             x = tape.max_pool(x, 3, 2, 1);

@@ -2,10 +2,10 @@
 
 use super::{
     Access, Adam, BatchNorm, BatchNormGradient, Content, Conv2d, Conv2dGradient, Conv2dInference,
-    CrossEntropy, ImageBatch, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    CrossEntropy, Device, ImageBatch, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 use crate::error::Result;
-use crate::tensor::{DType, HostValues, Span};
+use crate::tensor::Span;
 
 macro_rules! access {
     (read) => {
@@ -37,56 +37,11 @@ macro_rules! content {
 
 macro_rules! operations {
     ($( $(#[$doc:meta])* $method:ident = $variant:ident($attributes:ty) { $($operand:ident: $access:ident $($content:ident)?),* $(,)? } )*) => {
-        /// A device that computes: memory, and every operation on it.
+        /// A device that computes: [`Device`], and every operation on its memory.
         ///
-        /// All methods may return before the work is done; [`Backend::synchronise`] and the `read_*` methods wait.
-        /// The same operands give the same bits, whatever the number of threads.
-        pub trait Backend: Send + Sync {
-            /// One flat piece of device memory.
-            type Memory: Send;
-
-            /// A name for people: "cpu, f32, 2 threads".
-            fn name(&self) -> String;
-
-            /// The type of activations, parameters and gradients.
-            fn dtype(&self) -> DType;
-
-            /// Allocates zeroed memory.
-            ///
-            /// # Errors
-            /// Not enough memory.
-            fn allocate(&self, bytes: usize) -> Result<Self::Memory>;
-
-            /// Copies host values to a span, converting floating-point types.
-            ///
-            /// # Errors
-            /// The device failed.
-            fn write(&self, memory: &mut Self::Memory, to: Span, values: HostValues<'_>) -> Result<()>;
-
-            /// Copies a floating-point span to the host.
-            ///
-            /// # Errors
-            /// The device failed.
-            fn read_f32(&self, memory: &Self::Memory, from: Span, values: &mut [f32]) -> Result<()>;
-
-            /// Copies a floating-point span to the host in double precision.
-            ///
-            /// # Errors
-            /// The device failed.
-            fn read_f64(&self, memory: &Self::Memory, from: Span, values: &mut [f64]) -> Result<()>;
-
-            /// Copies an integer span to the host.
-            ///
-            /// # Errors
-            /// The device failed.
-            fn read_i32(&self, memory: &Self::Memory, from: Span, values: &mut [i32]) -> Result<()>;
-
-            /// Waits until all work is done.
-            ///
-            /// # Errors
-            /// The device failed.
-            fn synchronise(&self) -> Result<()>;
-
+        /// All methods may return before the work is done. The same operands give the same bits, whatever the number of
+        /// threads.
+        pub trait Backend: Device {
             /// Bytes of scratch memory a call wants; the plan reserves them for its duration.
             fn workspace_bytes(&self, call: &Call<()>) -> usize;
 

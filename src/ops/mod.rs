@@ -1,7 +1,7 @@
 //! Every numeric operation a network's step is made of: named, documented, once.
 //!
 //! The macro `operations!` declares the list. From it come the [`Backend`] trait (one method per operation, which a CPU or GPU
-//! implements), the [`Call`] enum (an operation together with the buffers it reads and writes: what a plan is made of)
+//! implements on top of [`Device`]), the [`Call`] enum (an operation together with the buffers it reads and writes: what a plan is made of)
 //! and the function that carries a call out. Operands are marked `read`, `write` (every element is overwritten) or
 //! `update` (read and written); what holds no activations says so: `number`, `integer`, `byte` ([`Content`]).
 //!
@@ -9,6 +9,7 @@
 //! overlap unless an operation says so.
 
 mod attributes;
+mod device;
 mod extents;
 mod list;
 
@@ -16,6 +17,7 @@ pub use attributes::{
     Adam, BatchNorm, BatchNormGradient, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy, ImageBatch,
     Linear, PLACEMENT_NUMBERS, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
+pub use device::Device;
 pub(crate) use extents::check;
 pub use list::{Backend, Call};
 

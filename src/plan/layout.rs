@@ -65,10 +65,11 @@ impl Plan {
 
     /// Lays the plan out in an arena that begins at byte `base` of the backend's memory.
     pub fn layout<B: Backend>(&self, backend: &B, base: usize) -> Layout {
+        let base = base + aligned(backend.red_zone());
         let mut blocks = Vec::new();
         for (index, (buffer, lifetime)) in self.buffers.iter().zip(self.lifetimes()).enumerate() {
             if let Some(lifetime) = lifetime {
-                let bytes = aligned(buffer.shape.elements() * buffer.dtype.size());
+                let bytes = aligned(buffer.shape.elements() * buffer.dtype.size() + backend.red_zone());
                 blocks.push(Block { owner: Owner::Buffer(index), bytes, lifetime });
             }
         }

@@ -33,7 +33,12 @@ impl Laboratory {
         };
         let parameters: Vec<Parameter> = parameters
             .iter()
-            .map(|shape| Parameter { value: place(shape), gradient: Some(place(shape)), shape: *shape })
+            .map(|shape| Parameter {
+                value: place(shape),
+                gradient: Some(place(shape)),
+                copy: None,
+                shape: *shape,
+            })
             .collect();
         let mut tape = Tape::new(DType::F64, Mode::Train);
         let vars: Vec<Var> = inputs.iter().map(|shape| tape.differentiable_input("input", *shape)).collect();

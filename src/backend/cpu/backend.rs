@@ -1,7 +1,7 @@
 //! [`Backend`] for the CPU: each method checks its operands and hands slices to the kernel.
 
 use super::batch_norm::{self, Forward, Parameters, Statistics};
-use super::calls::{hyper, read, read_integers, write};
+use super::calls::hyper;
 use super::convolution;
 use super::element::Element;
 use super::memory::{Memory, integers, operand, scratch};
@@ -12,7 +12,7 @@ use crate::ops::{
     Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
     ImageBatch, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
-use crate::tensor::{DType, HostValues, Span};
+use crate::tensor::Span;
 
 /// Operands of the working type, each a variable of its own name, with the number of elements it must have.
 macro_rules! operands {
@@ -20,40 +20,6 @@ macro_rules! operands {
 }
 
 impl<T: Element> Backend for Cpu<T> {
-    type Memory = Memory;
-
-    fn name(&self) -> String {
-        self.description()
-    }
-
-    fn dtype(&self) -> DType {
-        T::DTYPE
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<Memory> {
-        Memory::new(bytes)
-    }
-
-    fn write(&self, memory: &mut Memory, to: Span, values: HostValues<'_>) -> Result<()> {
-        write::<T>(memory, to, values)
-    }
-
-    fn read_f32(&self, memory: &Memory, from: Span, values: &mut [f32]) -> Result<()> {
-        read::<T, f32>(memory, from, values)
-    }
-
-    fn read_f64(&self, memory: &Memory, from: Span, values: &mut [f64]) -> Result<()> {
-        read::<T, f64>(memory, from, values)
-    }
-
-    fn read_i32(&self, memory: &Memory, from: Span, values: &mut [i32]) -> Result<()> {
-        read_integers(memory, from, values)
-    }
-
-    fn synchronise(&self) -> Result<()> {
-        Ok(())
-    }
-
     fn workspace_bytes(&self, call: &Call<()>) -> usize {
         match call {
             Call::Conv2dForward { attributes, .. } => convolution::forward_workspace::<T>(attributes),

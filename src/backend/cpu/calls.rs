@@ -8,6 +8,9 @@ use crate::error::Result;
 use crate::ops::{Conv2dInference, Rows};
 use crate::tensor::{HostValues, Span};
 
+/// What a device that captures calls is handed; the CPU never looks at it.
+pub(super) type Record<'a> = &'a mut dyn FnMut(&mut Memory) -> Result<()>;
+
 /// Numbers an optimizer reads from memory: at least as many as it needs.
 pub(super) fn hyper<T: Element>(span: Span, needed: usize) -> Operand {
     operand::<T>("hyper", span, span.elements.max(needed))

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `backend` | the [`crate::ops::Backend`] implementation: checks operands, calls the kernels below |
+//! | `device` | the [`crate::ops::Device`] implementation: memory and the host's way in and out |
 //! | `calls` | what several of its methods share |
 //! | `memory` | the flat memory and its one checked way to slices |
 //! | `chunks` | how work is cut, by shape alone |
@@ -19,6 +20,7 @@ mod batch_norm;
 mod calls;
 mod chunks;
 mod convolution;
+mod device;
 mod element;
 mod images;
 mod kernel;

@@ -1,50 +1,15 @@
 //! [`Backend`] for CUDA: each method hands its operands to the launcher of its family.
 
 use super::driver::Driver;
-use super::{Cuda, batch_norm, convolution, host, images, linear, loss, optimizer, pointwise, pooling};
+use super::{Cuda, batch_norm, convolution, images, linear, loss, optimizer, pointwise, pooling};
 use crate::error::Result;
 use crate::ops::{
     Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
     ImageBatch, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
-use crate::tensor::{DType, HostValues, Span};
+use crate::tensor::Span;
 
 impl<D: Driver> Backend for Cuda<D> {
-    type Memory = D::Memory;
-
-    fn name(&self) -> String {
-        let properties = self.driver.properties();
-        format!("{}, {}", properties.name, if self.dtype == DType::Bf16 { "bf16" } else { "f32" })
-    }
-
-    fn dtype(&self) -> DType {
-        self.dtype
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<D::Memory> {
-        self.driver.allocate(bytes)
-    }
-
-    fn write(&self, memory: &mut D::Memory, to: Span, values: HostValues<'_>) -> Result<()> {
-        self.driver.upload(memory, to.offset, &host::to_device(to, values)?)
-    }
-
-    fn read_f32(&self, memory: &D::Memory, from: Span, values: &mut [f32]) -> Result<()> {
-        host::read_f32(&self.driver, memory, from, values)
-    }
-
-    fn read_f64(&self, memory: &D::Memory, from: Span, values: &mut [f64]) -> Result<()> {
-        host::read_f64(&self.driver, memory, from, values)
-    }
-
-    fn read_i32(&self, memory: &D::Memory, from: Span, values: &mut [i32]) -> Result<()> {
-        host::read_i32(&self.driver, memory, from, values)
-    }
-
-    fn synchronise(&self) -> Result<()> {
-        self.driver.synchronise()
-    }
-
     fn workspace_bytes(&self, call: &Call<()>) -> usize {
         convolution::workspace_bytes(self, call)
             .or_else(|| batch_norm::workspace_bytes(self, call))

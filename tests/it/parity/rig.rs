@@ -78,7 +78,7 @@ impl Rig {
         let value = self.place(array.values.len());
         let shape = Shape::new(&array.shape);
         self.parameters.push((value, array.values));
-        Parameter { value, gradient: None, shape }
+        Parameter { value, gradient: None, copy: None, shape }
     }
 
     /// Runs the recorded step once.
