@@ -11,7 +11,7 @@ use criterion::{
 use residua::backend::cpu::{Cpu, Memory};
 use residua::ops::{
     Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
-    Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA,
+    Device as _, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA,
 };
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues, Span, aligned};

@@ -9,7 +9,7 @@ use std::time::Duration;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use residua::backend::cpu::Cpu;
 use residua::nn::{Architecture, Depth, Inference, Model, Network};
-use residua::ops::Backend;
+use residua::ops::Device as _;
 use residua::rng::{Purpose, Stream};
 use residua::tensor::HostValues;
 use residua::train::{Optimizer, OptimizerKind, TrainStep};

@@ -2,7 +2,7 @@
 
 use residua::autograd::{BatchNormOptions, BatchNormParameters, Mode, Parameter, Statistics, Tape, Var};
 use residua::backend::cpu::Cpu;
-use residua::ops::Backend;
+use residua::ops::Device;
 use residua::plan::{BufferId, Prepared};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues, Shape, Span, aligned};
@@ -19,7 +19,7 @@ struct Laboratory {
     parameters: Vec<Parameter>,
     output: BufferId,
     output_gradient: BufferId,
-    memory: <Cpu<f64> as Backend>::Memory,
+    memory: <Cpu<f64> as Device>::Memory,
 }
 
 impl Laboratory {

@@ -3,7 +3,7 @@
 
 use residua::backend::cpu::Cpu;
 use residua::ops::{
-    Adam, Backend, BatchNorm, BatchNormGradient, Call, CrossEntropy, Linear, Pool, Rows, ScaleBias, Sgd,
+    Adam, BatchNorm, BatchNormGradient, Call, CrossEntropy, Device as _, Linear, Pool, Rows, ScaleBias, Sgd,
     ShortcutA,
 };
 use residua::tensor::{DType, Span};

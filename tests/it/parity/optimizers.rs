@@ -1,7 +1,7 @@
 //! Optimizers against torch.optim: parameters after every step, in f64.
 
 use residua::backend::cpu::Cpu;
-use residua::ops::{Adam, Backend, Sgd};
+use residua::ops::{Adam, Backend as _, Device as _, Sgd};
 use residua::tensor::{DType, HostValues, Span, aligned};
 use residua::train::{HYPER_NUMBERS, Optimizer, OptimizerKind};
 

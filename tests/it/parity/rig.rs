@@ -2,7 +2,7 @@
 
 use residua::autograd::{Mode, Parameter, Tape, Var};
 use residua::backend::cpu::Cpu;
-use residua::ops::Backend;
+use residua::ops::Device;
 use residua::plan::{BufferId, Prepared};
 use residua::tensor::{DType, HostValues, Shape, Span, aligned};
 
@@ -22,7 +22,7 @@ pub struct Rig {
 pub struct Outcome {
     backend: Cpu<f64>,
     prepared: Prepared,
-    memory: <Cpu<f64> as Backend>::Memory,
+    memory: <Cpu<f64> as Device>::Memory,
 }
 
 impl Rig {
