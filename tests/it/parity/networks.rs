@@ -4,7 +4,7 @@
 use residua::autograd::{Mode, Tape};
 use residua::backend::cpu::Cpu;
 use residua::nn::{Architecture, Depth, Inference, Model, Network, Shortcut, Stem, prepare};
-use residua::ops::Device as _;
+use residua::ops::{Backend, Device as _};
 use residua::tensor::{DType, HostValues, Shape};
 
 use crate::golden::{Array, Golden, assert_close};

@@ -5,7 +5,7 @@
 
 use residua::backend::cpu::{Cpu, Element};
 use residua::nn::{Depth, Model, Network, Shortcut, Stem};
-use residua::ops::Device as _;
+use residua::ops::{Backend, Device as _};
 use residua::tensor::{HostValues, Span};
 use residua::train::{Optimizer, OptimizerKind, TrainStep};
 
