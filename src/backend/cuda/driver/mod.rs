@@ -3,6 +3,7 @@
 //! Everything above this line (kernel sources, launch geometry, argument packing, the arena, captured graphs) is the
 //! same code on both; only the code generator and the silicon differ.
 
+pub mod cache;
 pub mod emulator;
 pub mod native;
 

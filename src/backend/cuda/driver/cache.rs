@@ -1,0 +1,285 @@
+//! Compiled kernels kept on disk, so that the second start compiles nothing.
+//!
+//! An entry is two files in a folder that belongs to the user alone: `KEY.EXTENSION`, the machine code, and `KEY.log`,
+//! whose first line is the BLAKE3 hash of everything else and whose rest is what the compiler said. The key is the hash
+//! of all that decides the code: text, options, compiler, architecture. Cached files are executed, so an entry whose
+//! hash does not fit (half written, damaged, tampered with) is compiled again and never used.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Error, Result};
+use crate::files;
+
+/// No compiled kernel file is larger.
+const MOST_BYTES: u64 = 256 << 20;
+
+/// What a compiler made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Compiled {
+    /// Machine code: a cubin, or a shared library.
+    pub code: Vec<u8>,
+    /// What the compiler said, also where it succeeded.
+    pub log: String,
+}
+
+/// An entry of the cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cached {
+    /// Where the code lies.
+    pub path: PathBuf,
+    /// Code and log.
+    pub compiled: Compiled,
+    /// Whether it had to be compiled just now.
+    pub fresh: bool,
+}
+
+/// A folder of compiled kernels.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    folder: PathBuf,
+}
+
+/// How many entries there are, and their size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Usage {
+    /// Files.
+    pub files: usize,
+    /// Bytes of all files.
+    pub bytes: u64,
+}
+
+impl Cache {
+    /// The user's own: `RESIDUA_CACHE`, else `residua` in `XDG_CACHE_HOME`, else `~/.cache/residua`.
+    ///
+    /// # Errors
+    /// None of these is set, or the folder is not the user's alone.
+    pub fn of_user() -> Result<Cache> {
+        Cache::at(Cache::folder_of_user()?)
+    }
+
+    /// Where [`Cache::of_user`] keeps its files; nothing is created.
+    ///
+    /// # Errors
+    /// No variable says where.
+    pub fn folder_of_user() -> Result<PathBuf> {
+        let set = |name| std::env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        set("RESIDUA_CACHE")
+            .or_else(|| set("XDG_CACHE_HOME").map(|folder| folder.join("residua")))
+            .or_else(|| set("HOME").map(|folder| folder.join(".cache").join("residua")))
+            .ok_or_else(|| {
+                Error::invalid(
+                    "there is no place for compiled kernels: none of RESIDUA_CACHE, XDG_CACHE_HOME and HOME holds an \
+                     absolute path; set RESIDUA_CACHE to a folder of your own",
+                )
+            })
+    }
+
+    /// A cache in a folder, which is made private to the user.
+    ///
+    /// # Errors
+    /// The folder cannot be made, or belongs to somebody else.
+    pub fn at(folder: impl Into<PathBuf>) -> Result<Cache> {
+        let folder = folder.into();
+        make_private(&folder)?;
+        Ok(Cache { folder })
+    }
+
+    /// The folder.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The entry for `key` (everything that decides the code, in order), compiled if it is not there or damaged.
+    ///
+    /// # Errors
+    /// `compile`'s own, or the disk's.
+    pub fn get(
+        &self,
+        key: &[&[u8]],
+        extension: &str,
+        compile: impl FnOnce() -> Result<Compiled>,
+    ) -> Result<Cached> {
+        let name = name(key);
+        let path = self.folder.join(format!("{name}.{extension}"));
+        let log_path = self.folder.join(format!("{name}.log"));
+        let is_own = self.is_own(&path) && self.is_own(&log_path);
+        if let Some(compiled) = is_own.then(|| read(&path, &log_path)).flatten() {
+            return Ok(Cached { path, compiled, fresh: false });
+        }
+        let compiled = compile()?;
+        files::write_atomically(&path, |file| file.write_all(&compiled.code))?;
+        files::write_atomically(&log_path, |file| {
+            write!(file, "{}\n{}", seal(&compiled.code, &compiled.log), compiled.log)
+        })?;
+        Ok(Cached { path, compiled, fresh: true })
+    }
+
+    /// Whether a path is a plain file of the folder's owner: what others put there while they could is not trusted.
+    fn is_own(&self, path: &Path) -> bool {
+        let (Ok(file), Ok(folder)) = (fs::symlink_metadata(path), fs::metadata(&self.folder)) else {
+            return false;
+        };
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            file.is_file() && file.uid() == folder.uid()
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = folder;
+            file.is_file()
+        }
+    }
+
+    /// What lies in the folder.
+    pub fn usage(folder: &Path) -> Usage {
+        let mut usage = Usage::default();
+        for file in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if let Ok(metadata) = file.metadata()
+                && metadata.is_file()
+            {
+                usage.files += 1;
+                usage.bytes += metadata.len();
+            }
+        }
+        usage
+    }
+}
+
+/// The hash of parts, whose lengths count: `ab`, `c` is not `a`, `bc`.
+fn name(key: &[&[u8]]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in key {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part);
+    }
+    hasher.finalize().to_hex().to_string()
+}
+
+/// What makes code and log belong together.
+fn seal(code: &[u8], log: &str) -> String {
+    name(&[code, log.as_bytes()])
+}
+
+/// An entry that is whole.
+fn read(path: &Path, log_path: &Path) -> Option<Compiled> {
+    let log = files::read_text(log_path, MOST_BYTES).ok()?;
+    let (sealed, log) = log.split_once('\n')?;
+    let is_bounded = fs::metadata(path).ok()?.len() <= MOST_BYTES;
+    let code = if is_bounded { fs::read(path).ok()? } else { return None };
+    (sealed == seal(&code, log)).then(|| Compiled { code, log: log.to_string() })
+}
+
+/// Creates a folder that only the user may enter, or makes an existing one so.
+#[cfg(unix)]
+fn make_private(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+    let refused = |e| Error::io("make a private folder of", folder, e);
+    if !folder.is_dir() {
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(refused)?;
+    }
+    let metadata = fs::metadata(folder).map_err(refused)?;
+    // A file that this process makes belongs to this process's user.
+    let probe = tempfile::tempfile_in(folder).and_then(|file| file.metadata()).map_err(refused)?;
+    if probe.uid() != metadata.uid() {
+        return Err(Error::io(
+            "keep compiled kernels in",
+            folder,
+            io::Error::new(
+                io::ErrorKind::PermissionDenied,
+                "the folder belongs to another user, who could exchange them; set RESIDUA_CACHE to a folder of your own",
+            ),
+        ));
+    }
+    if metadata.mode() & 0o077 != 0 {
+        fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).map_err(refused)?;
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn make_private(folder: &Path) -> Result<()> {
+    files::create_folder(folder)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compiled(code: &[u8], log: &str) -> Result<Compiled> {
+        Ok(Compiled { code: code.to_vec(), log: log.to_string() })
+    }
+
+    fn must_not_compile() -> Result<Compiled> {
+        panic!("the entry is in the cache")
+    }
+
+    #[test]
+    fn an_entry_is_compiled_once_and_found_by_all_that_decides_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path().join("kernels")).unwrap();
+        let first =
+            cache.get(&[b"text", b"sm_80"], "cubin", || compiled(b"\x7fELF", "16 registers\n")).unwrap();
+        assert!(first.fresh);
+        let second = cache.get(&[b"text", b"sm_80"], "cubin", must_not_compile).unwrap();
+        assert_eq!((second.fresh, &second.compiled, &second.path), (false, &first.compiled, &first.path));
+        for other in [[b"text".as_slice(), b"sm_90"], [b"tex", b"tsm_80"]] {
+            assert!(cache.get(&other, "cubin", || compiled(b"other", "")).unwrap().fresh);
+        }
+        assert_eq!(Cache::usage(cache.folder()).files, 6);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_damaged_entry_is_compiled_again_and_never_used() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path()).unwrap();
+        let get = |compile: fn() -> Result<Compiled>| cache.get(&[b"text"], "cubin", compile).unwrap();
+        let good = || compiled(b"code", "said\n");
+        let path = get(good).path;
+        let log = path.with_extension("log");
+        let elsewhere = folder.path().join("elsewhere");
+        let damages: [&dyn Fn(); 6] = [
+            &|| fs::write(&path, b"cod").unwrap(),
+            &|| fs::write(&path, b"evil").unwrap(),
+            &|| fs::remove_file(&path).unwrap(),
+            &|| fs::write(&log, b"").unwrap(),
+            &|| fs::remove_file(&log).unwrap(),
+            &|| {
+                fs::rename(&path, &elsewhere).unwrap();
+                std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+            },
+        ];
+        for damage in damages {
+            damage();
+            let again = get(good);
+            assert!(again.fresh);
+            assert_eq!(again.compiled.code, b"code");
+            assert_eq!(get(must_not_compile).compiled, again.compiled);
+        }
+    }
+
+    #[test]
+    fn a_failed_compilation_leaves_no_entry() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path()).unwrap();
+        assert!(cache.get(&[b"text"], "cubin", || Err(Error::invalid("a syntax error"))).is_err());
+        assert_eq!(Cache::usage(cache.folder()), Usage::default());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_folder_is_the_users_alone_even_if_it_was_not_before() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let open = folder.path().join("open");
+        fs::create_dir(&open).unwrap();
+        fs::set_permissions(&open, fs::Permissions::from_mode(0o777)).unwrap();
+        for path in [open, folder.path().join("new/deep")] {
+            Cache::at(&path).unwrap();
+            assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
+        }
+    }
+}
