@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use residua::backend::cpu::Cpu;
-use residua::nn::{Architecture, Depth, Inference, Model, Network};
+use residua::nn::{Architecture, Depth, ImageSource, Images, Inference, Model, Network};
 use residua::ops::Device as _;
 use residua::rng::{Purpose, Stream};
 use residua::tensor::HostValues;
@@ -22,6 +22,8 @@ fn images() -> Vec<f32> {
     (0..(BATCH * 32 * 32 * 3) as u64).map(|i| stream.normal(i) as f32).collect()
 }
 
+const IMAGES: Images = Images { batch: BATCH, extent: EXTENT, source: ImageSource::Numbers };
+
 fn architecture() -> Architecture {
     Architecture::new(Depth::ResNet18, None, None, 1.0, 100).expect("a plain ResNet-18")
 }
@@ -31,7 +33,7 @@ fn training_step(c: &mut Criterion) {
     let optimizer =
         Optimizer { kind: OptimizerKind::Sgd, momentum: 0.9, nesterov: false, weight_decay: 5e-4 };
     let network = Network::new(&architecture(), backend.dtype(), Some(optimizer.slots()));
-    let step = TrainStep::new(&network, &backend, &optimizer, BATCH, EXTENT, 0.0);
+    let step = TrainStep::new(&network, &backend, &optimizer, &IMAGES, 0.0);
     let mut model = Model::new(network, backend, step.prepared().bytes()).expect("memory");
     model.initialise(1).expect("initial values");
     let labels: Vec<i32> = (0..BATCH as i32).map(|i| i % 100).collect();
@@ -43,10 +45,7 @@ fn training_step(c: &mut Criterion) {
         .sample_size(10)
         .measurement_time(Duration::from_secs(20));
     group.bench_function("training_step", |b| {
-        b.iter(|| {
-            step.load(&mut model, HostValues::F32(&images), &labels, hyper).expect("load");
-            black_box(step.run(&mut model).expect("step"))
-        });
+        b.iter(|| black_box(step.run(&mut model, HostValues::F32(&images), &labels, hyper).expect("step")));
     });
     group.finish();
     if std::env::var_os("RESIDUA_BENCH_CALLS").is_some() {
@@ -73,7 +72,7 @@ fn print_calls(step: &TrainStep, model: &mut Model<Cpu<f32>>) {
 fn inference(c: &mut Criterion) {
     let backend = Cpu::<f32>::new(0).expect("threads");
     let network = Network::new(&architecture(), backend.dtype(), None);
-    let pass = Inference::new(&network, &backend, BATCH, EXTENT);
+    let pass = Inference::new(&network, &backend, &IMAGES);
     let mut model = Model::new(network, backend, pass.prepared().bytes()).expect("memory");
     model.initialise(1).expect("initial values");
     pass.set_up(&mut model).expect("folding");
@@ -84,7 +83,11 @@ fn inference(c: &mut Criterion) {
         .sample_size(10)
         .measurement_time(Duration::from_secs(10));
     group.bench_function("inference", |b| {
-        b.iter(|| black_box(pass.run(&mut model, HostValues::F32(&images)).expect("pass")));
+        b.iter(|| {
+            let values = HostValues::F32(&images);
+            pass.images().write_numbers(&mut model, pass.prepared(), values).expect("images");
+            black_box(pass.run(&mut model).expect("pass"))
+        });
     });
     group.finish();
 }

@@ -13,6 +13,7 @@ mod batch_norm;
 mod conv2d;
 mod conv_batch_norm;
 mod linear;
+mod load_images;
 mod pool;
 mod relu;
 mod shortcut_a;
@@ -90,6 +91,16 @@ impl Tape {
     pub fn input(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Var {
         let shape = shape.into();
         Var { buffer: self.plan.buffer(name, shape, dtype, Home::Step), shape, differentiable: false }
+    }
+
+    /// An input of activations.
+    pub fn activation_input(&mut self, name: &str, shape: impl Into<Shape>) -> Var {
+        self.input(name, shape, self.dtype)
+    }
+
+    /// An input of numbers such as learning rates, in the accumulator's type.
+    pub fn number_input(&mut self, name: &str, shape: impl Into<Shape>) -> Var {
+        self.input(name, shape, self.dtype.accumulator())
     }
 
     /// A floating-point input that gradients should reach (for tests and sensitivity studies).

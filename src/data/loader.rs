@@ -1,12 +1,10 @@
 //! Batches for training and extraction, made ahead of time on a thread of their own.
 
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
 use rayon::prelude::*;
 
-use super::transform::Prepared;
 use super::{SharedDataset, Transform};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
@@ -38,6 +36,9 @@ pub struct LoaderOptions {
     pub start_batch: usize,
     /// Whether the transform's augmentation is applied.
     pub augment: bool,
+    /// Whether the device has all pixels already ([`all_pixels`]): batches then hold none, and placements name the
+    /// samples by their number in the data set.
+    pub resident: bool,
 }
 
 impl LoaderOptions {
@@ -50,15 +51,18 @@ impl LoaderOptions {
             epoch: 0,
             start_batch: 0,
             augment: false,
+            resident: false,
         }
     }
 }
 
-/// Some samples, ready for a network.
-#[derive(Debug, Clone, PartialEq)]
+/// Some samples, ready for `load_images` of [`crate::ops::Backend`].
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
-    /// NHWC: `indices.len() * size * size * 3` floats.
-    pub images: Vec<f32>,
+    /// The sized images, row-major, channels last: `indices.len() * size * size * 3` bytes; empty if they are resident.
+    pub pixels: Vec<u8>,
+    /// Where each image's pixels go, [`PLACEMENT_NUMBERS`](crate::ops::PLACEMENT_NUMBERS) numbers an image.
+    pub placement: Vec<i32>,
     /// The class of each sample, or [`super::UNKNOWN_LABEL`].
     pub labels: Vec<i64>,
     /// Where each sample is in the data set.
@@ -73,7 +77,7 @@ pub struct Batch {
 #[derive(Debug)]
 pub struct Loader {
     batches: Option<Receiver<Result<Batch>>>,
-    used: Sender<Vec<f32>>,
+    used: Sender<Vec<u8>>,
     worker: Option<JoinHandle<()>>,
     left: usize,
 }
@@ -97,7 +101,7 @@ impl Loader {
         // One batch waits in the channel while the next is made: with the caller's that is three.
         let (sender, batches) = sync_channel(1);
         let (used, reusable) = channel();
-        let producer = Producer { dataset, transform: Arc::new(transform.prepare()), options };
+        let producer = Producer { dataset, transform: transform.clone(), options };
         let image_len = transform.image_len();
         let worker = thread::Builder::new()
             .name("residua-loader".to_owned())
@@ -110,7 +114,7 @@ impl Loader {
     /// Gives a batch's memory back, to be filled again.
     pub fn recycle(&self, batch: Batch) {
         // Once the last batch is made nobody listens, and the memory is simply freed.
-        let _ = self.used.send(batch.images);
+        let _ = self.used.send(batch.pixels);
     }
 }
 
@@ -147,12 +151,12 @@ impl Drop for Loader {
 /// The background thread's side.
 struct Producer {
     dataset: SharedDataset,
-    transform: Arc<Prepared>,
+    transform: Transform,
     options: LoaderOptions,
 }
 
 impl Producer {
-    fn run(self, image_len: usize, reusable: &Receiver<Vec<f32>>, out: &SyncSender<Result<Batch>>) {
+    fn run(self, image_len: usize, reusable: &Receiver<Vec<u8>>, out: &SyncSender<Result<Batch>>) {
         let count = self.dataset.len();
         let order = match self.options.order {
             Order::Sequential => (0..count as u32).collect(),
@@ -170,38 +174,63 @@ impl Producer {
         }
     }
 
-    /// Fills `images`, whatever it held, with the samples at `indices`.
-    fn batch(&self, mut images: Vec<f32>, indices: &[u32], image_len: usize) -> Result<Batch> {
-        images.resize(indices.len() * image_len, 0.0);
-        // Of several errors the first in the batch is told, so that the message does not depend on timing.
-        let first_error = images
-            .par_chunks_exact_mut(image_len)
-            .zip(indices)
-            .with_min_len(IMAGES_AT_A_TIME)
-            .enumerate()
-            .filter_map(|(position, (out, &index))| Some((position, self.sample(index, out).err()?)))
-            .min_by_key(|(position, _)| *position);
-        match first_error {
-            Some((_, error)) => Err(error),
-            None => Ok(Batch {
-                images,
-                labels: indices.iter().map(|&index| self.dataset.label(index as usize)).collect(),
-                indices: indices.to_vec(),
-            }),
+    /// Fills `pixels`, whatever it held, with the samples at `indices`.
+    fn batch(&self, mut pixels: Vec<u8>, indices: &[u32], image_len: usize) -> Result<Batch> {
+        if self.options.resident {
+            pixels.clear();
+        } else {
+            pixels.resize(indices.len() * image_len, 0);
+            fill(&mut pixels, &self.dataset, &self.transform, indices)?;
         }
+        let placement = indices.iter().enumerate().flat_map(|(position, &index)| {
+            let stream = Transform::stream(self.options.seed, self.options.epoch, index);
+            let placement = self.transform.placement(self.options.augment.then_some(&stream));
+            placement.numbers(if self.options.resident { index as usize } else { position })
+        });
+        Ok(Batch {
+            placement: placement.collect(),
+            pixels,
+            labels: indices.iter().map(|&index| self.dataset.label(index as usize)).collect(),
+            indices: indices.to_vec(),
+        })
     }
+}
 
-    fn sample(&self, index: u32, out: &mut [f32]) -> Result<()> {
-        let image = self.dataset.image(index as usize)?;
-        let stream = Transform::stream(self.options.seed, self.options.epoch, index);
-        self.transform.apply(&image, self.options.augment.then_some(&stream), out)
-    }
+/// The pixels of a whole data set, each image in the transform's size: `len * size * size * 3` bytes.
+///
+/// # Errors
+/// A sample cannot be read.
+pub fn all_pixels(dataset: &SharedDataset, transform: &Transform) -> Result<Vec<u8>> {
+    let indices: Vec<u32> = (0..dataset.len() as u32).collect();
+    let mut pixels = vec![0; indices.len() * transform.image_len()];
+    fill(&mut pixels, dataset, transform, &indices)?;
+    Ok(pixels)
+}
+
+/// Reads, decodes and sizes samples.
+fn fill(pixels: &mut [u8], dataset: &SharedDataset, transform: &Transform, indices: &[u32]) -> Result<()> {
+    // Of several errors the first is told, so that the message does not depend on timing.
+    let first_error = pixels
+        .par_chunks_exact_mut(transform.image_len())
+        .zip(indices)
+        .with_min_len(IMAGES_AT_A_TIME)
+        .enumerate()
+        .filter_map(|(position, (out, &index))| {
+            let image = dataset.image(index as usize);
+            let sized = image.and_then(|image| Ok(out.copy_from_slice(&transform.sized(&image)?.pixels)));
+            Some((position, sized.err()?))
+        })
+        .min_by_key(|(position, _)| *position);
+    first_error.map_or(Ok(()), |(_, error)| Err(error))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::data::{Augment, Dataset, InMemory, RgbImage};
+    use crate::ops::PLACEMENT_NUMBERS;
 
     fn dataset(count: usize) -> SharedDataset {
         let grey: Vec<u8> = (0..count * 25).map(|i| (i * 31 % 256) as u8).collect();
@@ -215,7 +244,15 @@ mod tests {
 
     fn training() -> LoaderOptions {
         let order = Order::Shuffled;
-        LoaderOptions { batch_size: 8, order, seed: 9, epoch: 2, start_batch: 0, augment: true }
+        LoaderOptions {
+            batch_size: 8,
+            order,
+            seed: 9,
+            epoch: 2,
+            start_batch: 0,
+            augment: true,
+            resident: false,
+        }
     }
 
     fn batches(options: LoaderOptions) -> Vec<Batch> {
@@ -229,7 +266,8 @@ mod tests {
         let mut indices: Vec<u32> = all.iter().flat_map(|batch| batch.indices.clone()).collect();
         assert_ne!(indices[..8], [0, 1, 2, 3, 4, 5, 6, 7]);
         for batch in &all {
-            assert_eq!(batch.images.len(), batch.indices.len() * 75);
+            assert_eq!(batch.pixels.len(), batch.indices.len() * 75);
+            assert_eq!(batch.placement.len(), batch.indices.len() * PLACEMENT_NUMBERS);
             assert!(batch.indices.iter().zip(&batch.labels).all(|(&i, &label)| i64::from(i % 3) == label));
         }
         indices.sort_unstable();
@@ -240,10 +278,8 @@ mod tests {
     fn the_same_bits_come_from_one_thread_and_from_many() {
         let expected = batches(training());
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        let prepared = Arc::new(transform().prepare());
         for batch in expected {
-            let producer =
-                Producer { dataset: dataset(29), transform: prepared.clone(), options: training() };
+            let producer = Producer { dataset: dataset(29), transform: transform(), options: training() };
             assert_eq!(pool.install(|| producer.batch(Vec::new(), &batch.indices, 75)).unwrap(), batch);
         }
     }
@@ -269,7 +305,28 @@ mod tests {
         let in_order = LoaderOptions { order: Order::Sequential, ..training() };
         let (first, second) = (batches(in_order), batches(LoaderOptions { epoch: 3, ..in_order }));
         assert_eq!(first[0].indices, second[0].indices);
-        assert_ne!(first[0].images, second[0].images);
+        assert_ne!(first[0].placement, second[0].placement);
+        assert_eq!(first[0].pixels, second[0].pixels);
+    }
+
+    #[test]
+    fn resident_pixels_are_those_of_the_batches() {
+        let all = all_pixels(&dataset(29), &transform()).unwrap();
+        let resident = batches(LoaderOptions { resident: true, ..training() });
+        for (streamed, resident) in batches(training()).iter().zip(&resident) {
+            assert!(resident.pixels.is_empty());
+            let rows = |batch: &Batch| {
+                batch.placement.chunks_exact(PLACEMENT_NUMBERS).map(<[i32]>::to_vec).collect()
+            };
+            let (there, here): (Vec<Vec<i32>>, Vec<Vec<i32>>) = (rows(resident), rows(streamed));
+            for (there, here) in there.iter().zip(&here) {
+                assert_eq!(there[1..], here[1..]);
+                assert_eq!(
+                    all[75 * there[0] as usize..][..75],
+                    streamed.pixels[75 * here[0] as usize..][..75]
+                );
+            }
+        }
     }
 
     /// A data set with unreadable images.

@@ -6,7 +6,7 @@
 //! | `cifar` (`cifar_pickle`), `idx`, `svhn` (in a `mat` file), `image_files` (from a `table`, in a `store`) | the formats |
 //! | `memory`, `subset` | data sets made of pixels in memory, or of parts of another |
 //! | `bytes`, `decode` | bounded reading: inflation, image files to pixels |
-//! | `transform` (with `resize`, `rotate`, `normalize`) | from any image to a network's input |
+//! | `transform` (with `resize`, `placement`, `normalize`) | from any image to a network's input |
 //! | `loader` | batches, made ahead of time |
 //! | `inspect` | what a set holds: counts, checksums, duplicates, what cannot be read |
 
@@ -32,8 +32,8 @@ mod normalize;
 mod open;
 #[cfg(test)]
 mod pillow_tests;
+mod placement;
 mod resize;
-mod rotate;
 mod spec;
 mod store;
 mod subset;
@@ -42,14 +42,15 @@ mod table;
 mod transform;
 
 pub use inspect::{ClassCount, Inspection, SizeCount, Unreadable, inspect, skip_unreadable, unreadable};
-pub use loader::{Batch, Loader, LoaderOptions, Order};
+pub use loader::{Batch, Loader, LoaderOptions, Order, all_pixels};
 pub use memory::InMemory;
 pub use normalize::Normalize;
 pub use open::open;
+pub use placement::Placement;
 pub use resize::resize;
 pub use spec::{DataSpec, LARGEST_SIDE, Level, Source, Subset};
 pub use subset::Selected;
-pub use transform::{Augment, Prepared, Small, Transform};
+pub use transform::{Augment, Small, Transform};
 
 /// The largest image that is read, in pixels: 64 megapixels.
 pub const LARGEST_IMAGE: u64 = 64 << 20;

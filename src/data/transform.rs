@@ -6,8 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::rotate::rotate;
-use super::{Normalize, RgbImage, resize};
+use super::{Normalize, Placement, RgbImage, resize};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
 
@@ -120,91 +119,47 @@ impl Transform {
         Stream::for_purpose(seed, Purpose::Augment, &[epoch, u64::from(sample)])
     }
 
-    /// Number of floats of one image: `size * size * 3`.
+    /// Number of bytes (or, normalised, of floats) of one image: `size * size * 3`.
     pub fn image_len(&self) -> usize {
         3 * self.size as usize * self.size as usize
     }
 
-    /// Ready to be applied to many images.
-    pub fn prepare(&self) -> Prepared {
-        Prepared { transform: self.clone(), table: self.normalize.table() }
+    /// The normalised value of every byte, channel by channel: what `load_images` of [`crate::ops::Backend`] looks up.
+    pub fn table(&self) -> Vec<f32> {
+        self.normalize.table().concat()
     }
-}
 
-/// A [`Transform`] with its normalisation worked out for every byte.
-#[derive(Debug, Clone)]
-pub struct Prepared {
-    transform: Transform,
-    table: [[f32; 256]; 3],
-}
-
-impl Prepared {
-    /// Writes the network's input for `image` to `out`, of [`Transform::image_len`] floats: row-major, channels last
-    /// (one image of NHWC). With a stream ([`Transform::stream`]) the image is augmented, without it is not.
+    /// The image in the size the network gets.
     ///
     /// # Errors
     /// The image is empty.
-    ///
-    /// # Panics
-    /// `out` has another length.
-    pub fn apply(&self, image: &RgbImage, stream: Option<&Stream>, out: &mut [f32]) -> Result<()> {
-        assert_eq!(out.len(), self.transform.image_len(), "the output holds one image");
-        let sized = self.resize(image)?;
-        match (self.transform.augment, stream.map(Choices::draw)) {
-            (Augment::None, _) | (_, None) => self.write(&sized, CROP_PADDING, CROP_PADDING, false, out),
-            (Augment::CropFlip, Some(choices)) => {
-                self.write(&sized, choices.down, choices.right, choices.flip, out);
-            }
-            (Augment::ResizeFlipRotate, Some(choices)) => {
-                let rotated =
-                    rotate(&if choices.flip { flipped(&sized) } else { sized.into_owned() }, choices.angle);
-                self.write(&rotated, CROP_PADDING, CROP_PADDING, false, out);
-            }
-        }
-        Ok(())
-    }
-
-    fn resize<'a>(&self, image: &'a RgbImage) -> Result<Cow<'a, RgbImage>> {
-        let size = self.transform.size;
+    pub fn sized<'a>(&self, image: &'a RgbImage) -> Result<Cow<'a, RgbImage>> {
+        let size = self.size;
         Ok(match (image.width, image.height) {
             (width, height) if width == size && height == size => Cow::Borrowed(image),
-            (28, 28) if size == 32 && self.transform.small == Small::Pad => Cow::Owned(pad_28_to_32(image)),
+            (28, 28) if size == 32 && self.small == Small::Pad => Cow::Owned(pad_28_to_32(image)),
             _ => Cow::Owned(resize(image, size, size)?),
         })
     }
 
-    /// Writes the window of the zero-padded image that begins `down` rows and `right` columns from the padding's
-    /// corner, mirrored if `flip`.
-    fn write(&self, image: &RgbImage, down: u32, right: u32, flip: bool, out: &mut [f32]) {
-        let side = self.transform.size as usize;
-        let zero = [self.table[0][0], self.table[1][0], self.table[2][0]];
-        for (y, row) in out.chunks_exact_mut(3 * side).enumerate() {
-            let from_y = (y + down as usize).wrapping_sub(CROP_PADDING as usize);
-            for (x, pixel) in row.chunks_exact_mut(3).enumerate() {
-                let x = if flip { side - 1 - x } else { x };
-                let from_x = (x + right as usize).wrapping_sub(CROP_PADDING as usize);
-                // What lies above or left of the image wrapped to a huge number.
-                if from_y < side && from_x < side {
-                    let at = 3 * (from_y * side + from_x);
-                    for (channel, value) in pixel.iter_mut().enumerate() {
-                        *value = self.table[channel][usize::from(image.pixels[at + channel])];
-                    }
-                } else {
-                    pixel.copy_from_slice(&zero);
-                }
+    /// Where the pixels of a sized image go: with a stream ([`Transform::stream`]) the image is augmented, without it is
+    /// not.
+    pub fn placement(&self, stream: Option<&Stream>) -> Placement {
+        let side = self.size;
+        match (self.augment, stream.map(Choices::draw)) {
+            (Augment::None, _) | (_, None) => Placement::WHOLE,
+            (Augment::CropFlip, Some(choices)) => {
+                let padding = i64::from(CROP_PADDING);
+                let window =
+                    Placement::window(i64::from(choices.right) - padding, i64::from(choices.down) - padding);
+                if choices.flip { window.mirrored_output(side) } else { window }
+            }
+            (Augment::ResizeFlipRotate, Some(choices)) => {
+                let turned = Placement::rotation(side, side, choices.angle);
+                if choices.flip { turned.mirrored_input(side) } else { turned }
             }
         }
     }
-}
-
-fn flipped(image: &RgbImage) -> RgbImage {
-    let mut pixels = Vec::with_capacity(image.pixels.len());
-    for row in image.pixels.chunks_exact(3 * image.width as usize) {
-        for pixel in row.chunks_exact(3).rev() {
-            pixels.extend_from_slice(pixel);
-        }
-    }
-    RgbImage { pixels, ..*image }
 }
 
 fn pad_28_to_32(image: &RgbImage) -> RgbImage {
@@ -230,10 +185,27 @@ mod tests {
         RgbImage { width, height, pixels }
     }
 
-    fn applied(transform: &Transform, image: &RgbImage, stream: Option<&Stream>) -> Vec<f32> {
-        let mut out = vec![f32::NAN; transform.image_len()];
-        transform.prepare().apply(image, stream, &mut out).unwrap();
+    /// What a device makes of an image, as a plain loop.
+    fn placed(image: &RgbImage, placement: &Placement) -> RgbImage {
+        let mut out = RgbImage { pixels: Vec::new(), ..*image };
+        for y in 0..i64::from(image.height) {
+            for x in 0..i64::from(image.width) {
+                let (from_x, from_y) = placement.source(x, y);
+                let inside = (0..i64::from(image.width)).contains(&from_x)
+                    && (0..i64::from(image.height)).contains(&from_y);
+                let at = 3 * (from_y * i64::from(image.width) + from_x);
+                let pixel = if inside { &image.pixels[at as usize..][..3] } else { &[0; 3] };
+                out.pixels.extend_from_slice(pixel);
+            }
+        }
         out
+    }
+
+    fn applied(transform: &Transform, image: &RgbImage, stream: Option<&Stream>) -> Vec<f32> {
+        let sized = transform.sized(image).unwrap();
+        let placed = placed(&sized, &transform.placement(stream));
+        let table = transform.table();
+        placed.pixels.iter().enumerate().map(|(i, &byte)| table[256 * (i % 3) + usize::from(byte)]).collect()
     }
 
     #[test]
@@ -278,6 +250,19 @@ mod tests {
         }
         assert!(seen.len() > 100, "offsets and flips vary: {}", seen.len());
         assert_eq!(seen.iter().map(|choice| choice.0).max(), Some(8));
+    }
+
+    #[test]
+    fn a_mirror_image_that_turns_is_turned_from_its_mirror_image() {
+        let image = picture(9, 9);
+        let mut mirrored = RgbImage { pixels: Vec::new(), ..image };
+        for row in image.pixels.chunks_exact(27) {
+            row.chunks_exact(3).rev().for_each(|pixel| mirrored.pixels.extend_from_slice(pixel));
+        }
+        for degrees in [0.0, 3.3, -9.7, 90.0] {
+            let turn = Placement::rotation(9, 9, degrees);
+            assert_eq!(placed(&image, &turn.mirrored_input(9)), placed(&mirrored, &turn), "{degrees}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use crate::data::{Loader, LoaderOptions, SharedDataset, Transform};
 use crate::error::Result;
-use crate::nn::{Inference, Model, Network};
+use crate::nn::{ImageSource, Images, Inference, Model, Network};
 use crate::ops::Backend;
 use crate::tensor::HostValues;
 
@@ -34,7 +34,8 @@ impl Pass {
     ) -> Pass {
         let extent = [size, size, network.architecture().in_channels];
         let batch = batch.min(samples).max(1);
-        let plan = |batch| Inference::new(network, backend, batch, extent);
+        let plan =
+            |batch| Inference::new(network, backend, &Images { batch, extent, source: ImageSource::Bytes });
         let rest = samples % batch;
         Pass { batch, full: plan(batch), rest: (rest > 0).then(|| plan(rest)) }
     }
@@ -55,6 +56,8 @@ impl Pass {
         transform: &Transform,
         mut consume: impl FnMut(PassBatch) -> Result<()>,
     ) -> Result<()> {
+        let table = model.network().parameters().image_table();
+        model.write(table, HostValues::F32(&transform.table()))?;
         self.full.set_up(model)?;
         let mut loader = Loader::new(data.clone(), transform, LoaderOptions::evaluation(self.batch))?;
         while let Some(batch) = loader.next() {
@@ -66,7 +69,8 @@ impl Pass {
                 rest.set_up(model)?;
                 rest
             };
-            let (features, logits) = plan.run(model, HostValues::F32(&batch.images))?;
+            plan.images().write_bytes(model, plan.prepared(), &batch.pixels, &batch.placement)?;
+            let (features, logits) = plan.run(model)?;
             consume(PassBatch { features, logits, labels: batch.labels.clone() })?;
             loader.recycle(batch);
         }

@@ -1,35 +1,29 @@
 //! A forward pass in inference mode as a plan: images to features and logits, batch normalisation folded.
 
-use super::{Model, Network, prepare};
+use super::{ImageInput, Images, Model, Network, prepare};
 use crate::autograd::{Mode, Tape};
 use crate::error::Result;
 use crate::ops::Backend;
 use crate::plan::{BufferId, Prepared};
-use crate::tensor::HostValues;
 
 /// A forward pass for one batch size.
 pub struct Inference {
     prepared: Prepared,
-    images: BufferId,
+    images: ImageInput,
     features: BufferId,
     logits: BufferId,
 }
 
 impl Inference {
-    /// Records the pass for batches of `batch` images of `[height, width, channels]`.
-    pub fn new<B: Backend>(
-        network: &Network,
-        backend: &B,
-        batch: usize,
-        [height, width, channels]: [usize; 3],
-    ) -> Inference {
+    /// Records the pass for batches of images.
+    pub fn new<B: Backend>(network: &Network, backend: &B, images: &Images) -> Inference {
         let mut tape = Tape::new(backend.dtype(), Mode::Inference);
-        let images = tape.input("images", [batch, height, width, channels], backend.dtype());
-        let output = network.forward(&mut tape, images);
+        let (images, x) = ImageInput::record(&mut tape, network, images);
+        let output = network.forward(&mut tape, x);
         let features = tape.keep(output.features);
         let logits = tape.keep(output.logits);
         let prepared = prepare(network, backend, tape.finish());
-        Inference { prepared, images: images.buffer, features, logits }
+        Inference { prepared, images, features, logits }
     }
 
     /// The laid-out plan.
@@ -46,16 +40,16 @@ impl Inference {
         model.set_up(&self.prepared)
     }
 
-    /// Features (batch, D) and logits (batch, C) of a batch of NHWC images.
+    /// The way in for images.
+    pub fn images(&self) -> &ImageInput {
+        &self.images
+    }
+
+    /// Features (batch, D) and logits (batch, C) of the images that were handed over.
     ///
     /// # Errors
     /// The device failed.
-    pub fn run<B: Backend>(
-        &self,
-        model: &mut Model<B>,
-        images: HostValues<'_>,
-    ) -> Result<(Vec<f32>, Vec<f32>)> {
-        model.write(self.prepared.span(self.images), images)?;
+    pub fn run<B: Backend>(&self, model: &mut Model<B>) -> Result<(Vec<f32>, Vec<f32>)> {
         model.run(&self.prepared)?;
         Ok((
             model.read_f32(self.prepared.span(self.features))?,

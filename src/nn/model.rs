@@ -1,19 +1,33 @@
 //! A network in a backend's memory.
 
+use std::collections::HashMap;
+
 use super::initialise;
 use super::parameters::Entry;
 use super::resnet::Network;
 use crate::error::Result;
 use crate::ops::Backend;
-use crate::plan::{Plan, Prepared};
+use crate::plan::{Plan, PlanId, Prepared};
 use crate::tensor::{HostValues, Span};
 
 /// A network together with the device and the memory its parameters and activations live in.
 pub struct Model<B: Backend> {
     network: Network,
-    backend: B,
+    // Captured plans go before the memory they work on, and that before its device.
+    captured: HashMap<PlanId, Seen<B::Captured>>,
     memory: B::Memory,
+    backend: B,
     bytes: usize,
+}
+
+/// What is known of a plan that ran.
+enum Seen<C> {
+    /// It ran once, so everything it needs is compiled.
+    Once,
+    /// It is repeated by the device.
+    Captured(C),
+    /// The device runs calls as they come.
+    Plain,
 }
 
 impl<B: Backend> Model<B> {
@@ -24,7 +38,7 @@ impl<B: Backend> Model<B> {
     pub fn new(network: Network, backend: B, plan_bytes: usize) -> Result<Model<B>> {
         let bytes = plan_bytes.max(network.parameters().bytes());
         let memory = backend.allocate(bytes)?;
-        Ok(Model { network, backend, memory, bytes })
+        Ok(Model { network, captured: HashMap::new(), memory, backend, bytes })
     }
 
     /// Draws initial values from PyTorch's default distributions.
@@ -104,13 +118,49 @@ impl<B: Backend> Model<B> {
         prepared.set_up(&self.backend, &mut self.memory)
     }
 
-    /// Runs one step of a plan.
+    /// Runs one step of a plan: call by call the first time, captured where the device can from the second on.
     ///
     /// # Errors
     /// The device failed.
     pub fn run(&mut self, prepared: &Prepared) -> Result<()> {
         self.assert_room(prepared);
-        prepared.run(&self.backend, &mut self.memory)
+        let Model { captured, memory, backend, .. } = self;
+        if let Some(Seen::Once) = captured.get(&prepared.id()) {
+            let graph = backend.capture(memory, &mut |memory| prepared.run(backend, memory))?;
+            captured.insert(prepared.id(), graph.map_or(Seen::Plain, Seen::Captured));
+        }
+        match captured.get(&prepared.id()) {
+            Some(Seen::Captured(graph)) => backend.replay(memory, graph),
+            Some(_) => prepared.run(backend, memory),
+            None => {
+                captured.insert(prepared.id(), Seen::Once);
+                prepared.run(backend, memory)
+            }
+        }
+    }
+
+    /// Begins to copy numbers to the host.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn begin_read(&self, from: Span) -> Result<B::Reading> {
+        self.backend.begin_read(&self.memory, from)
+    }
+
+    /// Waits for such a copy.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn finish_read(&self, reading: B::Reading) -> Result<Vec<f64>> {
+        self.backend.finish_read(reading)
+    }
+
+    /// Waits until all work is done.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn synchronise(&self) -> Result<()> {
+        self.backend.synchronise()
     }
 
     /// Runs one step and reports each call's name and seconds.

@@ -1,10 +1,12 @@
 //! The parameters of a network: names, shapes, and where they lie in a backend's memory.
 //!
 //! Memory begins with four regions of equal layout, then the running statistics, then, where activations are narrower
-//! than parameters (bf16), room for a copy of all trainable values in that type:
+//! than parameters (bf16), room for a copy of all trainable values in that type, then the normalised value of every
+//! byte of an image, and whatever else is reserved:
 //!
 //! ```text
 //! [ trainable values ][ gradients ][ optimizer slot 0 ][ optimizer slot 1 ][ running statistics ][ narrow values ]
+//! [ normalisation table ][ reserved ]
 //! ```
 //! so that an optimizer's step is one call over whole regions. Gradients and slots exist only where asked for. Each
 //! tensor begins at a multiple of [`ALIGNMENT`](crate::tensor::ALIGNMENT) bytes; the padding between them holds zeros,
@@ -59,6 +61,7 @@ pub struct Parameters {
     entries: Vec<Entry>,
     dtype: DType,
     copies: Option<Span>,
+    image_table: Span,
     region_bytes: usize,
     slots: Option<usize>,
     bytes: usize,
@@ -67,7 +70,12 @@ pub struct Parameters {
 impl Parameters {
     /// Lays out named parameters for activations of type `working`. `slots` is the number of optimizer states per
     /// parameter, `None` for inference (no gradients either).
-    pub(super) fn new(named: Vec<(String, Kind, Shape)>, working: DType, slots: Option<usize>) -> Parameters {
+    pub(super) fn new(
+        named: Vec<(String, Kind, Shape)>,
+        working: DType,
+        slots: Option<usize>,
+        image_channels: usize,
+    ) -> Parameters {
         let mut entries = Vec::with_capacity(named.len());
         let dtype = working.accumulator();
         // A tensor's copy begins at a multiple of the alignment as well.
@@ -85,24 +93,38 @@ impl Parameters {
             let gradient = has_gradient.then(|| Span { offset: value.offset + region_bytes, ..value });
             entries.push(Entry { name, kind, parameter: Parameter { value, gradient, copy: None, shape } });
         }
-        let mut parameters = Parameters { entries, dtype, copies: None, region_bytes, slots, bytes: running };
+        let image_table = Span { offset: 0, elements: 256 * image_channels, dtype };
+        let mut parameters =
+            Parameters { entries, dtype, copies: None, image_table, region_bytes, slots, bytes: running };
         if slots.is_some() && working != dtype {
             parameters.add_copies(working);
         }
+        parameters.image_table = parameters.reserve(image_table.elements, dtype);
         parameters
+    }
+
+    /// Sets memory aside that outlives every plan.
+    pub(super) fn reserve(&mut self, elements: usize, dtype: DType) -> Span {
+        let span = Span { offset: self.bytes, elements, dtype };
+        self.bytes += aligned(span.bytes());
+        span
+    }
+
+    /// The normalised value of every byte of an image, (channels, 256).
+    pub fn image_table(&self) -> Span {
+        self.image_table
     }
 
     /// Adds the region of narrow values behind everything else.
     fn add_copies(&mut self, working: DType) {
         let elements = self.region_bytes / self.dtype.size();
-        let copies = Span { offset: self.bytes, elements, dtype: working };
+        let copies = self.reserve(elements, working);
         for entry in self.entries.iter_mut().filter(|entry| entry.kind.trainable()) {
             let value = entry.parameter.value;
             let offset = copies.offset + value.offset / self.dtype.size() * working.size();
             entry.parameter.copy = Some(Span { offset, elements: value.elements, dtype: working });
         }
         self.copies = Some(copies);
-        self.bytes += copies.bytes();
     }
 
     /// The parameters in torchvision's order.

@@ -4,7 +4,7 @@
 use super::architecture::{Architecture, Shortcut, Stem};
 use super::parameters::{Kind, Parameters};
 use crate::autograd::{BatchNormParameters, Mode, Tape, Var};
-use crate::tensor::{DType, Shape};
+use crate::tensor::{DType, Shape, Span};
 
 const EPSILON: f64 = 1e-5;
 const MOMENTUM: f64 = 0.1;
@@ -143,13 +143,19 @@ impl Network {
             Kind::LinearBias { inputs: channels },
             Shape::from([a.classes]),
         ));
-        let parameters = Parameters::new(builder.named, dtype, slots);
+        let parameters = Parameters::new(builder.named, dtype, slots, a.in_channels);
         Network { architecture: a.clone(), parameters, stem, blocks, classifier }
     }
 
     /// What network this is.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
+    }
+
+    /// Sets memory aside beside the parameters, such as for a data set that stays on the device. To be called before
+    /// plans are made.
+    pub fn reserve(&mut self, elements: usize, dtype: DType) -> Span {
+        self.parameters.reserve(elements, dtype)
     }
 
     /// Its parameters.

@@ -8,7 +8,7 @@ mod layout;
 mod prepared;
 
 pub use layout::{Layout, Lifetime};
-pub use prepared::Prepared;
+pub use prepared::{PlanId, Prepared};
 
 use crate::ops::{Access, Call};
 use crate::tensor::{DType, Shape, Span};

@@ -1,13 +1,20 @@
 //! A plan with every operand resolved to a place in memory, ready to run again and again.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::{BufferId, Layout, Plan};
 use crate::error::Result;
 use crate::ops::{Backend, Call};
 use crate::tensor::Span;
 
+/// Tells prepared plans apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PlanId(u64);
+
 /// A plan laid out in a backend's memory.
 #[derive(Debug)]
 pub struct Prepared {
+    id: PlanId,
     plan: Plan,
     layout: Layout,
     setup: Vec<Call<Span>>,
@@ -21,7 +28,14 @@ impl Prepared {
         let resolve = |call: &Call<BufferId>| call.map(|id| layout.spans[id.index()]);
         let setup = plan.setup.iter().map(resolve).collect();
         let calls = plan.calls.iter().map(resolve).collect();
-        Prepared { plan, layout, setup, calls }
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let id = PlanId(NEXT.fetch_add(1, Ordering::Relaxed));
+        Prepared { id, plan, layout, setup, calls }
+    }
+
+    /// What tells this plan from every other.
+    pub fn id(&self) -> PlanId {
+        self.id
     }
 
     /// The plan this was made from.

@@ -3,20 +3,21 @@
 use super::optimizer::{HYPER_NUMBERS, Optimizer};
 use crate::autograd::{Mode, Tape};
 use crate::error::Result;
-use crate::nn::{Model, Network, prepare};
-use crate::ops::Backend;
+use crate::nn::{ImageInput, Images, Model, Network, prepare};
+use crate::ops::{Backend, Call, StepTotals};
 use crate::plan::{BufferId, Prepared};
-use crate::tensor::HostValues;
-use crate::tensor::{DType, Shape};
+use crate::tensor::{DType, HostValues, Shape};
 
 /// A training step for one batch size.
 pub struct TrainStep {
     prepared: Prepared,
-    images: BufferId,
+    images: ImageInput,
     labels: BufferId,
     hyper: BufferId,
     loss: BufferId,
     prediction: BufferId,
+    totals: BufferId,
+    slots: usize,
 }
 
 /// What a step or an evaluation of a batch found, in the order of the batch.
@@ -29,45 +30,49 @@ pub struct BatchResult {
 }
 
 impl BatchResult {
-    /// Number of predictions that equal the label.
-    pub fn correct(&self, labels: &[i32]) -> u64 {
-        self.predictions.iter().zip(labels).filter(|(prediction, label)| prediction == label).count() as u64
-    }
-
-    /// Sum of the losses.
-    pub fn loss_sum(&self) -> f64 {
-        self.losses.iter().sum()
+    /// Mean of the losses.
+    pub fn mean_loss(&self) -> f64 {
+        self.losses.iter().sum::<f64>() / self.losses.len() as f64
     }
 }
 
-/// Extents of an image: rows, columns, channels.
-pub type ImageExtent = [usize; 3];
-
 impl TrainStep {
-    /// Records a step for batches of `batch` images.
+    /// Records a step for batches of images.
     pub fn new<B: Backend>(
         network: &Network,
         backend: &B,
         optimizer: &Optimizer,
-        batch: usize,
-        [height, width, channels]: ImageExtent,
+        images: &Images,
         smoothing: f64,
     ) -> TrainStep {
+        let (batch, slots) = (images.batch, 2 * backend.steps_in_flight());
         let mut tape = Tape::new(backend.dtype(), Mode::Train);
-        let images = tape.input("images", [batch, height, width, channels], backend.dtype());
+        let (input, x) = ImageInput::record(&mut tape, network, images);
         let labels = tape.input("labels", [batch], DType::I32);
-        let hyper = tape.input("hyper", Shape::from([HYPER_NUMBERS]), backend.dtype());
-        let output = network.forward(&mut tape, images);
+        // The optimizer's numbers, and the slot of the step's totals.
+        let hyper = tape.number_input("hyper", [HYPER_NUMBERS + 1]).buffer;
+        let totals = tape.number_input("totals", Shape::from([slots, 2])).buffer;
+        let output = network.forward(&mut tape, x);
         let loss = tape.softmax_cross_entropy(output.logits, labels, smoothing);
-        tape.backward(&loss, &[]);
-        optimizer.record(&mut tape, network.parameters(), hyper.buffer);
-        TrainStep {
-            prepared: prepare(network, backend, tape.finish()),
-            images: images.buffer,
-            labels: labels.buffer,
-            hyper: hyper.buffer,
+        tape.push(Call::RecordTotals {
+            attributes: StepTotals { batch, slots },
             loss: loss.per_sample,
             prediction: loss.prediction,
+            labels: labels.buffer,
+            hyper,
+            totals,
+        });
+        tape.backward(&loss, &[]);
+        optimizer.record(&mut tape, network.parameters(), hyper);
+        TrainStep {
+            prepared: prepare(network, backend, tape.finish()),
+            images: input,
+            labels: labels.buffer,
+            hyper,
+            loss: loss.per_sample,
+            prediction: loss.prediction,
+            totals,
+            slots,
         }
     }
 
@@ -76,28 +81,73 @@ impl TrainStep {
         &self.prepared
     }
 
-    /// Hands a batch and the optimizer's numbers to the device.
+    /// The way in for images.
+    pub fn images(&self) -> &ImageInput {
+        &self.images
+    }
+
+    /// Steps whose totals the device remembers.
+    pub fn slots(&self) -> usize {
+        self.slots
+    }
+
+    /// Hands labels, the optimizer's numbers and the slot of the step's totals to the device.
     ///
     /// # Errors
     /// The device failed.
     pub fn load<B: Backend>(
         &self,
         model: &mut Model<B>,
-        images: HostValues<'_>,
         labels: &[i32],
         hyper: [f64; HYPER_NUMBERS],
+        slot: usize,
     ) -> Result<()> {
-        model.write(self.prepared.span(self.images), images)?;
         model.write(self.prepared.span(self.labels), HostValues::I32(labels))?;
-        model.write(self.prepared.span(self.hyper), HostValues::F64(&hyper))
+        let [rate, first, second] = hyper;
+        model.write(self.prepared.span(self.hyper), HostValues::F64(&[rate, first, second, slot as f64]))
     }
 
-    /// Runs the step on what was loaded.
+    /// Queues the step on what was loaded.
     ///
     /// # Errors
     /// The device failed.
-    pub fn run<B: Backend>(&self, model: &mut Model<B>) -> Result<BatchResult> {
-        model.run(&self.prepared)?;
+    pub fn queue<B: Backend>(&self, model: &mut Model<B>) -> Result<()> {
+        model.run(&self.prepared)
+    }
+
+    /// Begins to copy the totals of all slots to the host: pairs of (sum of losses, number of hits).
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn begin_totals<B: Backend>(&self, model: &Model<B>) -> Result<B::Reading> {
+        model.begin_read(self.prepared.span(self.totals))
+    }
+
+    /// Runs one step on normalised numbers, and waits for what it finds.
+    ///
+    /// # Errors
+    /// The device failed.
+    ///
+    /// # Panics
+    /// The step was made for bytes.
+    pub fn run<B: Backend>(
+        &self,
+        model: &mut Model<B>,
+        images: HostValues<'_>,
+        labels: &[i32],
+        hyper: [f64; HYPER_NUMBERS],
+    ) -> Result<BatchResult> {
+        self.images.write_numbers(model, &self.prepared, images)?;
+        self.load(model, labels, hyper, 0)?;
+        self.queue(model)?;
+        self.result(model)
+    }
+
+    /// Waits for the last step, and tells what it found of each sample.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn result<B: Backend>(&self, model: &Model<B>) -> Result<BatchResult> {
         Ok(BatchResult {
             losses: model.read_f64(self.prepared.span(self.loss))?,
             predictions: model.read_i32(self.prepared.span(self.prediction))?,

@@ -6,15 +6,16 @@ use std::time::Instant;
 
 use super::keeper::{Keeper, Position};
 use super::metrics_log::{Metrics, MetricsLog, Scope};
-use super::step::{BatchResult, TrainStep};
+use super::queue::{Queue, StepResult};
+use super::step::TrainStep;
 use super::{RunFolder, Schedule, Shuffle, TrainOptions};
 use crate::checkpoint::{StateDict, network};
-use crate::data::{Batch, Loader, LoaderOptions, Order, SharedDataset, Transform};
+use crate::data::{Batch, Loader, LoaderOptions, Order, SharedDataset, Transform, all_pixels};
 use crate::error::{Error, Result};
 use crate::features::{Evaluation, Pass};
-use crate::nn::{Architecture, Kind, Model, Network};
+use crate::nn::{Architecture, ImageSource, Images, Kind, Model, Network};
 use crate::ops::Backend;
-use crate::tensor::HostValues;
+use crate::tensor::{DType, HostValues};
 
 /// Data to validate on, and what the log calls it.
 #[derive(Debug, Clone)]
@@ -85,10 +86,10 @@ pub(super) struct Sums {
 }
 
 impl Sums {
-    fn add(&mut self, result: &BatchResult, labels: &[i32]) {
-        self.images += labels.len() as u64;
-        self.correct += result.correct(labels);
-        self.loss += result.loss_sum();
+    fn add(&mut self, result: &StepResult) {
+        self.images += result.images as u64;
+        self.correct += result.correct;
+        self.loss += result.loss;
     }
 }
 
@@ -106,6 +107,8 @@ struct Trainer<'a, B: Backend> {
     schedule: Schedule,
     full: TrainStep,
     rest: Option<TrainStep>,
+    resident: bool,
+    queue: Queue<B>,
     pass: Option<Pass>,
     model: Model<B>,
     keeper: Keeper<'a>,
@@ -119,13 +122,16 @@ impl<'a, B: Backend> Trainer<'a, B> {
         let options = job.options;
         check_labels(job)?;
         let optimizer = options.optimizer();
-        let network = Network::new(&job.architecture, backend.dtype(), Some(optimizer.slots()));
+        let mut network = Network::new(&job.architecture, backend.dtype(), Some(optimizer.slots()));
+        let source = image_source(&mut network, &backend, job);
         let size = job.transform.size as usize;
         let extent = [size, size, job.architecture.in_channels];
         let samples = job.data.len();
         let batch = options.batch_size.min(samples);
-        let step =
-            |batch| TrainStep::new(&network, &backend, &optimizer, batch, extent, options.label_smoothing);
+        let step = |batch| {
+            let images = Images { batch, extent, source };
+            TrainStep::new(&network, &backend, &optimizer, &images, options.label_smoothing)
+        };
         let full = step(batch);
         let rest = (!samples.is_multiple_of(batch)).then(|| step(samples % batch));
         let pass = job.validation.as_ref().map(|v| Pass::new(&network, &backend, batch, v.data.len(), size));
@@ -160,7 +166,29 @@ impl<'a, B: Backend> Trainer<'a, B> {
         } else {
             MetricsLog::create(&job.folder.metrics())?
         };
-        Ok(Trainer { job, schedule, full, rest, pass, model, keeper, log, position, validation: None })
+        let resident = match source {
+            ImageSource::Resident { pixels, .. } => {
+                model.write(pixels, HostValues::U8(&all_pixels(&job.data, &job.transform)?))?;
+                true
+            }
+            ImageSource::Bytes | ImageSource::Numbers => false,
+        };
+        let queue = Queue::default();
+        let validation = None;
+        Ok(Trainer {
+            job,
+            schedule,
+            full,
+            rest,
+            resident,
+            queue,
+            pass,
+            model,
+            keeper,
+            log,
+            position,
+            validation,
+        })
     }
 
     fn run(mut self, observer: &mut dyn Observer) -> Result<Summary> {
@@ -204,27 +232,34 @@ impl<'a, B: Backend> Trainer<'a, B> {
                 epoch,
                 start_batch,
                 augment: true,
+                resident: self.resident,
             },
         )?;
+        let table = self.model.network().parameters().image_table();
+        self.model.write(table, HostValues::F32(&self.job.transform.table()))?;
         let (epoch_clock, mut recent_clock) = (Instant::now(), Instant::now());
         let (mut recent, mut images) = (Sums::default(), 0);
         while let Some(batch) = loader.next() {
             let batch = batch?;
-            let (result, labels) = self.step(&batch)?;
-            self.position.sums.add(&result, &labels);
-            recent.add(&result, &labels);
-            images += labels.len();
-            observer.step(labels.len(), result.loss_sum() / labels.len() as f64);
+            let log = options.log_every > 0 && (self.position.step + 1).is_multiple_of(options.log_every);
+            let in_epoch = self.position.step + 1 - epoch * self.schedule.steps_per_epoch;
+            let ended = in_epoch == self.schedule.steps_per_epoch;
+            let stopping =
+                !ended && (self.position.step + 1 >= total || self.job.stop.load(Ordering::Relaxed));
+            for result in self.step(&batch, log || ended || stopping)? {
+                self.position.sums.add(&result);
+                recent.add(&result);
+                observer.step(result.images, result.loss / result.images as f64);
+            }
+            images += batch.labels.len();
             loader.recycle(batch);
-            if options.log_every > 0 && self.position.step.is_multiple_of(options.log_every) {
+            if log {
                 let speed = recent.images as f64 / recent_clock.elapsed().as_secs_f64();
                 let line = self.metrics("train", Scope::Step, &recent, speed);
                 self.log.append(&line)?;
                 (recent, recent_clock) = (Sums::default(), Instant::now());
             }
-            let in_epoch = self.position.step - epoch * self.schedule.steps_per_epoch;
-            let ended = in_epoch == self.schedule.steps_per_epoch;
-            if !ended && (self.position.step >= total || self.job.stop.load(Ordering::Relaxed)) {
+            if stopping {
                 self.keeper.keep(&self.model, &self.position, None)?;
                 return Ok(None);
             }
@@ -244,28 +279,29 @@ impl<'a, B: Backend> Trainer<'a, B> {
         Ok((!stop).then_some(line))
     }
 
-    fn step(&mut self, batch: &Batch) -> Result<(BatchResult, Vec<i32>)> {
-        let step = if batch.labels.len() == self.job.options.batch_size.min(self.job.data.len()) {
+    /// Queues a step; what the steps found that are looked at now: with `settle` all that are under way.
+    fn step(&mut self, batch: &Batch, settle: bool) -> Result<Vec<StepResult>> {
+        let is_full = batch.labels.len() == self.job.options.batch_size.min(self.job.data.len());
+        let mut results = Vec::new();
+        let plan = if is_full {
             &self.full
         } else {
+            // The plans share memory: nothing of the one may be under way when the other runs.
+            results = self.queue.flush(&self.model, &self.full)?;
             self.rest.as_ref().expect("only the last batch of an epoch is short")
         };
         let labels: Vec<i32> = batch.labels.iter().map(|&label| label as i32).collect();
         let rate = self.schedule.learning_rate(self.position.step);
         let hyper = self.job.options.optimizer().hyper(rate, self.position.step + 1);
-        step.load(&mut self.model, HostValues::F32(&batch.images), &labels, hyper)?;
-        let result = step.run(&mut self.model)?;
-        if let Some(row) = result.losses.iter().position(|loss| !loss.is_finite()) {
-            return Err(Error::invalid(format!(
-                "the loss is {} at step {} (sample {} of the training data), learning rate {rate}: the training has \
-                 diverged; try a smaller --lr or a warm-up. The last checkpoint is untouched",
-                result.losses[row],
-                self.position.step + 1,
-                batch.indices[row]
-            )));
-        }
+        plan.images().write_bytes(&mut self.model, plan.prepared(), &batch.pixels, &batch.placement)?;
+        plan.load(&mut self.model, &labels, hyper, self.queue.slot())?;
+        plan.queue(&mut self.model)?;
         self.position.step += 1;
-        Ok((result, labels))
+        results.extend(self.queue.push(&self.model, plan, self.position.step, labels.len(), rate)?);
+        if settle {
+            results.extend(self.queue.flush(&self.model, plan)?);
+        }
+        Ok(results)
     }
 
     fn validate(&mut self, observer: &mut dyn Observer) -> Result<Option<Evaluation>> {
@@ -314,6 +350,18 @@ impl<'a, B: Backend> Trainer<'a, B> {
             lr: self.schedule.learning_rate(self.position.step.saturating_sub(1)),
             images_per_second,
         }
+    }
+}
+
+/// How the images of a training come to the device: all of them once, where it has memory of its own and they take no
+/// more than a quarter of it; batch by batch otherwise.
+fn image_source<B: Backend>(network: &mut Network, backend: &B, job: &Job<'_>) -> ImageSource {
+    let (images, bytes) = (job.data.len(), job.data.len() * job.transform.image_len());
+    match backend.own_memory_bytes() {
+        Some(memory) if bytes <= memory / 4 => {
+            ImageSource::Resident { pixels: network.reserve(bytes, DType::U8), images }
+        }
+        _ => ImageSource::Bytes,
     }
 }
 

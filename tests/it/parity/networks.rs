@@ -3,8 +3,10 @@
 
 use residua::autograd::{Mode, Tape};
 use residua::backend::cpu::Cpu;
-use residua::nn::{Architecture, Depth, Inference, Model, Network, Shortcut, Stem, prepare};
-use residua::ops::{Backend, Device as _};
+use residua::nn::{
+    Architecture, Depth, ImageSource, Images, Inference, Model, Network, Shortcut, Stem, prepare,
+};
+use residua::ops::Backend;
 use residua::tensor::{DType, HostValues, Shape};
 
 use crate::golden::{Array, Golden, assert_close};
@@ -71,7 +73,9 @@ fn check(name: &str, depth: Depth, stem: Stem, shortcut: Shortcut) {
     let loss = tape.softmax_cross_entropy(output.logits, labels_in, 0.0);
     tape.backward(&loss, &[]);
     let step = prepare(&network, &backend, tape.finish());
-    let inference = Inference::new(&network, &backend, batch, [height, width, channels]);
+    let extent = [height, width, channels];
+    let given = Images { batch, extent, source: ImageSource::Numbers };
+    let inference = Inference::new(&network, &backend, &given);
 
     let bytes = step.bytes().max(inference.prepared().bytes());
     let mut model = Model::new(network, backend, bytes).expect("memory for a narrow network");
@@ -102,7 +106,9 @@ fn check(name: &str, depth: Depth, stem: Stem, shortcut: Shortcut) {
     assert_eq!(gradients, golden.with_prefix("gradient.").count(), "{name}: parameters with gradients");
 
     inference.set_up(&mut model).expect("folding");
-    let (_, found) = inference.run(&mut model, HostValues::F64(&input.values)).expect("inference");
+    let values = HostValues::F64(&input.values);
+    inference.images().write_numbers(&mut model, inference.prepared(), values).expect("images");
+    let (_, found) = inference.run(&mut model).expect("inference");
     let found: Vec<f64> = found.into_iter().map(f64::from).collect();
     assert_close(&format!("{name}: logits, folded"), &found, &golden.get("logits_eval").values, SINGLE);
 }

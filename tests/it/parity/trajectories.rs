@@ -4,7 +4,7 @@
 //! loss and 8e-5 in a tensor.
 
 use residua::backend::cpu::{Cpu, Element};
-use residua::nn::{Depth, Model, Network, Shortcut, Stem};
+use residua::nn::{Depth, ImageSource, Images, Model, Network, Shortcut, Stem};
 use residua::ops::{Backend, Device as _};
 use residua::tensor::{HostValues, Span};
 use residua::train::{Optimizer, OptimizerKind, TrainStep};
@@ -55,8 +55,10 @@ where
     let (images, labels) = images();
     // Twenty images: batches of 8, 8 and 4, and the short one has its own plan.
     let short = labels.len() % BATCH;
-    let plans =
-        [BATCH, short].map(|batch| TrainStep::new(&network, &backend, &optimizer, batch, [32, 32, 3], 0.0));
+    let plans = [BATCH, short].map(|batch| {
+        let images = Images { batch, extent: [32, 32, 3], source: ImageSource::Numbers };
+        TrainStep::new(&network, &backend, &optimizer, &images, 0.0)
+    });
     let bytes = plans.iter().map(|plan| plan.prepared().bytes()).max().expect("two plans");
     let mut model = Model::new(network, backend, bytes).expect("memory for a narrow network");
     fill(&mut model, |name| initial.find(name));
@@ -67,9 +69,8 @@ where
         let plan = &plans[usize::from(end - start < BATCH)];
         let batch = HostValues::F64(&images[start * 3 * PIXELS..end * 3 * PIXELS]);
         let numbers = optimizer.hyper(rate, step as u64 + 1);
-        plan.load(&mut model, batch, &labels[start..end], numbers).expect("a batch");
-        let result = plan.run(&mut model).expect("the step runs");
-        losses.push(result.loss_sum() / (end - start) as f64);
+        let result = plan.run(&mut model, batch, &labels[start..end], numbers).expect("the step runs");
+        losses.push(result.mean_loss());
         start = if end == labels.len() { 0 } else { end };
     }
     (losses, model)

@@ -1,0 +1,120 @@
+//! How images come to a network: as numbers from the host, or as bytes that the device places and normalises itself.
+
+use super::{Model, Network};
+use crate::autograd::{Tape, Var};
+use crate::error::Result;
+use crate::ops::{Backend, ImageBatch, PLACEMENT_NUMBERS};
+use crate::plan::{BufferId, Prepared};
+use crate::tensor::{DType, HostValues, Shape, Span};
+
+/// Extents of an image: rows, columns, channels.
+pub type ImageExtent = [usize; 3];
+
+/// Where a plan's images come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ImageSource {
+    /// The host writes normalised numbers before every step.
+    Numbers,
+    /// The host writes the bytes of the batch before every step.
+    Bytes,
+    /// The bytes of all images lie in memory; the host writes which the batch has.
+    Resident {
+        /// Where they lie.
+        pixels: Span,
+        /// How many they are.
+        images: usize,
+    },
+}
+
+/// The images of one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Images {
+    /// Images in a batch.
+    pub batch: usize,
+    /// Their extents.
+    pub extent: ImageExtent,
+    /// Where they come from.
+    pub source: ImageSource,
+}
+
+/// The buffers of a plan that its images come through.
+#[derive(Debug, Clone, Copy)]
+pub enum ImageInput {
+    /// Normalised numbers.
+    Numbers(BufferId),
+    /// Bytes, and where they go.
+    Bytes {
+        /// The pixels, unless they are resident.
+        pixels: Option<BufferId>,
+        /// The placements.
+        placement: BufferId,
+    },
+}
+
+impl ImageInput {
+    /// Records the images of a network's step.
+    ///
+    /// # Panics
+    /// Images that come as bytes are not square.
+    pub fn record(tape: &mut Tape, network: &Network, images: &Images) -> (ImageInput, Var) {
+        let Images { batch, extent: [height, width, channels], source } = *images;
+        let (in_memory, resident) = match source {
+            ImageSource::Numbers => {
+                let var = tape.activation_input("images", [batch, height, width, channels]);
+                return (ImageInput::Numbers(var.buffer), var);
+            }
+            ImageSource::Bytes => (batch, None),
+            ImageSource::Resident { pixels, images } => (images, Some(pixels)),
+        };
+        assert_eq!(height, width, "images that a device places are square");
+        let attributes = ImageBatch { images: in_memory, batch, side: height, channels };
+        let table = tape.persistent("normalisation table", network.parameters().image_table());
+        let placement = tape.input("placement", Shape::from([batch, PLACEMENT_NUMBERS]), DType::I32).buffer;
+        let pixels = match resident {
+            Some(span) => tape.persistent("pixels", span),
+            None => tape.input("pixels", [batch, height, width, channels], DType::U8).buffer,
+        };
+        let var = tape.load_images(attributes, pixels, table, placement);
+        (ImageInput::Bytes { pixels: resident.is_none().then_some(pixels), placement }, var)
+    }
+
+    /// Hands over a batch of normalised numbers, NHWC.
+    ///
+    /// # Errors
+    /// The device failed.
+    ///
+    /// # Panics
+    /// The plan wants bytes.
+    pub fn write_numbers<B: Backend>(
+        &self,
+        model: &mut Model<B>,
+        prepared: &Prepared,
+        values: HostValues<'_>,
+    ) -> Result<()> {
+        let ImageInput::Numbers(images) = *self else { panic!("this plan takes its images as bytes") };
+        model.write(prepared.span(images), values)
+    }
+
+    /// Hands over a batch of bytes (none if they are resident) and their placements.
+    ///
+    /// # Errors
+    /// The device failed.
+    ///
+    /// # Panics
+    /// The plan wants numbers.
+    pub fn write_bytes<B: Backend>(
+        &self,
+        model: &mut Model<B>,
+        prepared: &Prepared,
+        bytes: &[u8],
+        places: &[i32],
+    ) -> Result<()> {
+        let ImageInput::Bytes { pixels, placement } = *self else {
+            panic!("this plan takes its images as numbers")
+        };
+        if let Some(pixels) = pixels {
+            model.write(prepared.span(pixels), HostValues::U8(bytes))?;
+        }
+        model.write(prepared.span(placement), HostValues::I32(places))
+    }
+}

@@ -1,0 +1,121 @@
+//! Steps that the device has been given and whose results nobody has looked at yet.
+//!
+//! Looking makes the host wait, and then the device. So the results of several steps stay on the device in a ring of
+//! slots, are copied together while the next steps run, and are looked at after those have been queued.
+
+use super::TrainStep;
+use crate::error::{Error, Result};
+use crate::nn::Model;
+use crate::ops::Backend;
+
+/// What a step found, summed over its batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct StepResult {
+    pub(super) images: usize,
+    pub(super) correct: u64,
+    pub(super) loss: f64,
+}
+
+/// A step that was queued.
+#[derive(Debug, Clone)]
+struct Queued {
+    slot: usize,
+    step: u64,
+    images: usize,
+    learning_rate: f64,
+}
+
+/// The steps under way of one plan.
+pub(super) struct Queue<B: Backend> {
+    next_slot: usize,
+    waiting: Vec<Queued>,
+    copied: Option<(Vec<Queued>, B::Reading)>,
+}
+
+impl<B: Backend> Default for Queue<B> {
+    fn default() -> Queue<B> {
+        Queue { next_slot: 0, waiting: Vec::new(), copied: None }
+    }
+}
+
+impl<B: Backend> Queue<B> {
+    /// The slot of the next step.
+    pub(super) fn slot(&self) -> usize {
+        self.next_slot
+    }
+
+    /// Notes that step number `step` (counted from 1) was queued; what earlier ones found, if it is time to look.
+    ///
+    /// # Errors
+    /// The device failed, or a loss is not finite.
+    pub(super) fn push(
+        &mut self,
+        model: &Model<B>,
+        plan: &TrainStep,
+        step: u64,
+        images: usize,
+        learning_rate: f64,
+    ) -> Result<Vec<StepResult>> {
+        self.waiting.push(Queued { slot: self.next_slot, step, images, learning_rate });
+        self.next_slot = (self.next_slot + 1) % plan.slots();
+        if self.waiting.len() < plan.slots() / 2 {
+            return Ok(Vec::new());
+        }
+        if model.backend().steps_in_flight() == 1 {
+            return self.flush(model, plan);
+        }
+        let earlier = self.copied.take();
+        let reading = plan.begin_totals(model)?;
+        self.copied = Some((std::mem::take(&mut self.waiting), reading));
+        earlier.map_or(Ok(Vec::new()), |(steps, reading)| settle(model, plan, &steps, reading))
+    }
+
+    /// Waits for everything, and tells what it found.
+    ///
+    /// # Errors
+    /// The device failed, or a loss is not finite.
+    pub(super) fn flush(&mut self, model: &Model<B>, plan: &TrainStep) -> Result<Vec<StepResult>> {
+        let mut results = Vec::new();
+        if let Some((steps, reading)) = self.copied.take() {
+            results = settle(model, plan, &steps, reading)?;
+        }
+        if !self.waiting.is_empty() {
+            let reading = plan.begin_totals(model)?;
+            results.extend(settle(model, plan, &std::mem::take(&mut self.waiting), reading)?);
+        }
+        Ok(results)
+    }
+}
+
+/// The results of steps, in order.
+fn settle<B: Backend>(
+    model: &Model<B>,
+    plan: &TrainStep,
+    steps: &[Queued],
+    reading: B::Reading,
+) -> Result<Vec<StepResult>> {
+    let totals = model.finish_read(reading)?;
+    steps
+        .iter()
+        .map(|queued| {
+            let (loss, correct) = (totals[2 * queued.slot], totals[2 * queued.slot + 1]);
+            if loss.is_finite() {
+                Ok(StepResult { images: queued.images, correct: correct as u64, loss })
+            } else {
+                Err(diverged(model, plan, queued, steps.last().map(|last| last.step)))
+            }
+        })
+        .collect()
+}
+
+/// The error for a loss that is not finite; it names the sample where the step's losses are still there.
+fn diverged<B: Backend>(model: &Model<B>, plan: &TrainStep, queued: &Queued, last: Option<u64>) -> Error {
+    let losses = (last == Some(queued.step)).then(|| plan.result(model)).and_then(Result::ok);
+    let row = losses.and_then(|result| result.losses.iter().position(|loss| !loss.is_finite()));
+    let sample = row.map_or(String::new(), |row| format!(" (image {row} of its batch)"));
+    Error::invalid(format!(
+        "the loss is not finite at step {}{sample}, learning rate {}: the training has diverged; try a smaller --lr or a \
+         warm-up. The last checkpoint is untouched",
+        queued.step, queued.learning_rate
+    ))
+}
