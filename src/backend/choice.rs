@@ -1,13 +1,19 @@
 //! Which device and precision a user asked for, and running generic code on it.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::cpu::Cpu;
+use super::cuda::driver::Driver;
+use super::cuda::driver::emulator::{self, Emulator};
+use super::cuda::driver::native::Native;
+use super::cuda::{Cuda, Sources};
 use crate::error::{Error, Result};
 use crate::ops::Backend;
+use crate::tensor::DType;
 
 /// Element type of activations and parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
@@ -16,6 +22,8 @@ pub enum Precision {
     /// Single precision.
     #[default]
     F32,
+    /// Activations and their gradients in bf16, everything summed up in f32; on GPUs.
+    Bf16,
     /// Double precision, on the CPU only: the oracle.
     F64,
 }
@@ -24,11 +32,15 @@ pub enum Precision {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Device {
-    /// The best there is.
+    /// The first GPU if there is one, the CPU otherwise.
     #[default]
     Auto,
     /// The CPU.
     Cpu,
+    /// A GPU by number.
+    Cuda(usize),
+    /// The GPU's kernels, emulated on the CPU: for checking kernels where there is no GPU.
+    Emulator,
 }
 
 impl FromStr for Device {
@@ -38,20 +50,26 @@ impl FromStr for Device {
         match text {
             "auto" => Ok(Device::Auto),
             "cpu" => Ok(Device::Cpu),
-            _ if text == "emulator" || text == "cuda" || text.starts_with("cuda:") => Err(Error::usage(
-                format!("--device {text}: this version computes on the CPU only; use --device cpu or auto"),
-            )),
-            _ => Err(Error::usage(format!("no device is called `{text}`; there are auto and cpu"))),
+            "emulator" => Ok(Device::Emulator),
+            "cuda" => Ok(Device::Cuda(0)),
+            _ => match text.strip_prefix("cuda:").and_then(|number| number.parse().ok()) {
+                Some(number) => Ok(Device::Cuda(number)),
+                None => Err(Error::usage(format!(
+                    "no device is called `{text}`; there are auto, cpu, cuda, cuda:N and emulator"
+                ))),
+            },
         }
     }
 }
 
 impl fmt::Display for Device {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Device::Auto => "auto",
-            Device::Cpu => "cpu",
-        })
+        match self {
+            Device::Auto => f.write_str("auto"),
+            Device::Cpu => f.write_str("cpu"),
+            Device::Cuda(number) => write!(f, "cuda:{number}"),
+            Device::Emulator => f.write_str("emulator"),
+        }
     }
 }
 
@@ -70,7 +88,7 @@ impl From<Device> for String {
 }
 
 /// What to compute on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Choice {
     /// The device.
     pub device: Device,
@@ -78,6 +96,8 @@ pub struct Choice {
     pub precision: Precision,
     /// CPU threads; 0 means one per core.
     pub threads: usize,
+    /// A folder of edited kernel sources; those inside the binary otherwise.
+    pub kernels: Option<PathBuf>,
 }
 
 /// Work that runs on any backend.
@@ -98,9 +118,54 @@ impl Choice {
     /// # Errors
     /// The device cannot be had, or the work failed.
     pub fn run<W: Work>(&self, work: W) -> Result<W::Output> {
-        match (self.device, self.precision) {
-            (Device::Auto | Device::Cpu, Precision::F32) => work.run(Cpu::<f32>::new(self.threads)?),
-            (Device::Auto | Device::Cpu, Precision::F64) => work.run(Cpu::<f64>::new(self.threads)?),
+        match self.device {
+            Device::Cpu => self.on_cpu(work),
+            Device::Auto if self.precision == Precision::F64 => self.on_cpu(work),
+            Device::Auto => match Native::if_present(0) {
+                Some(gpu) => self.on_kernels(gpu, work),
+                None => self.on_cpu(work),
+            },
+            Device::Cuda(number) => {
+                self.check_kernels()?;
+                self.on_kernels(Native::new(number)?, work)
+            }
+            Device::Emulator => {
+                self.check_kernels()?;
+                let options = emulator::Options { threads: self.threads, ..emulator::Options::default() };
+                self.on_kernels(Emulator::new(options)?, work)
+            }
         }
+    }
+
+    fn on_cpu<W: Work>(&self, work: W) -> Result<W::Output> {
+        match self.precision {
+            Precision::F32 => work.run(Cpu::<f32>::new(self.threads)?),
+            Precision::F64 => work.run(Cpu::<f64>::new(self.threads)?),
+            Precision::Bf16 => Err(Error::usage(format!(
+                "--precision bf16 with --device {}: the CPU computes in f32 and f64; bf16 is for --device cuda, or \
+                 emulator{}",
+                self.device,
+                if self.device == Device::Auto {
+                    ", and no GPU was found (`residua doctor` says why)"
+                } else {
+                    ""
+                }
+            ))),
+        }
+    }
+
+    fn on_kernels<D: Driver, W: Work>(&self, driver: D, work: W) -> Result<W::Output> {
+        let dtype = if self.precision == Precision::Bf16 { DType::Bf16 } else { DType::F32 };
+        work.run(Cuda::new(driver, dtype, Sources::new(self.kernels.clone()))?)
+    }
+
+    fn check_kernels(&self) -> Result<()> {
+        if self.precision == Precision::F64 {
+            return Err(Error::usage(format!(
+                "--precision f64 with --device {}: kernels compute in f32 and bf16; f64 is the CPU's",
+                self.device
+            )));
+        }
+        Ok(())
     }
 }

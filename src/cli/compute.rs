@@ -1,5 +1,7 @@
 //! Flags of every verb that runs a network: device, precision, seed.
 
+use std::path::PathBuf;
+
 use clap::Args;
 
 use super::Common;
@@ -8,17 +10,25 @@ use crate::backend::{Choice, Device, Precision};
 /// What to compute on.
 #[derive(Debug, Clone, Args)]
 pub struct Compute {
-    /// Device: auto or cpu
+    /// Device: auto (a GPU if there is one), cpu, cuda, cuda:N, or emulator (the kernels without a GPU, slow)
     #[arg(long, default_value = "auto", value_name = "DEVICE", help_heading = "Compute")]
     pub device: Device,
-    /// Precision: f32, or f64 (the oracle, slow)
+    /// Precision: f32, bf16 (activations; for GPUs), or f64 (the CPU's oracle, slow)
     #[arg(long, value_enum, default_value = "f32", value_name = "TYPE", help_heading = "Compute")]
     pub precision: Precision,
+    /// Compile edited kernel sources from this folder instead of those inside the binary (also RESIDUA_KERNELS)
+    #[arg(long, value_name = "DIR", help_heading = "Compute")]
+    pub kernels: Option<PathBuf>,
 }
 
 impl Compute {
     /// The choice, with the common number of threads.
     pub fn choice(&self, common: &Common) -> Choice {
-        Choice { device: self.device, precision: self.precision, threads: common.threads }
+        Choice {
+            device: self.device,
+            precision: self.precision,
+            threads: common.threads,
+            kernels: self.kernels.clone().or_else(|| std::env::var_os("RESIDUA_KERNELS").map(PathBuf::from)),
+        }
     }
 }
