@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::experiment::Recipe;
 use super::sets::{NamedSet, Sets};
-use crate::backend::{Choice, Work};
+use crate::backend::{Choice, Precision, Work};
 use crate::checkpoint::{self, CheckpointRef, Trained};
 use crate::collapse::{self, CollapseReport, CollapseRow, CollapseSeries, Subject};
 use crate::error::{Error, Result};
@@ -149,7 +149,12 @@ impl Pipeline<'_> {
             if self.stop.load(Ordering::Relaxed) { Err(self.interrupted("extraction")) } else { Ok(()) }
         };
         let batch = self.recipe.evaluate.batch_size;
-        self.choice.run(Extraction {
+        // Features and what is measured on them are f32 however the network was trained.
+        let mut choice = self.choice.clone();
+        if choice.precision == Precision::Bf16 {
+            choice.precision = Precision::F32;
+        }
+        choice.run(Extraction {
             trained,
             transform,
             batch,
