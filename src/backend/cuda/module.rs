@@ -1,5 +1,6 @@
 //! What is compiled: every variant the engine can ask for, and the limits the compile gate holds its machine code to.
 
+use super::convolution;
 use super::source::Variant;
 
 /// One kernel of a module.
@@ -26,5 +27,5 @@ pub struct Module {
 
 /// Every module the engine can ask for.
 pub fn modules() -> Vec<Module> {
-    Vec::new()
+    convolution::modules().collect()
 }

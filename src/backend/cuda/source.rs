@@ -16,7 +16,16 @@ macro_rules! embedded {
     };
 }
 
-embedded!["ptx.cuh", "emulated.cuh"];
+embedded![
+    "ptx.cuh",
+    "emulated.cuh",
+    "shared_tile.cuh",
+    "product_bf16_sm80.cuh",
+    "product_f32.cuh",
+    "convolution.cuh",
+    "convolution_sm80.cu",
+    "convolution_sum.cu",
+];
 
 /// No source file is larger than this.
 const MOST_BYTES: u64 = 1 << 20;

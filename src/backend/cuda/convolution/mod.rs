@@ -1,0 +1,296 @@
+//! Convolutions as implicit matrix products: launches of `convolution_sm80.cu` and `convolution_sum.cu`.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `problem` | a convolution as a product: the kernel's arguments |
+//! | `variants` | the compiled kernels, and which one a product gets |
+
+mod problem;
+mod variants;
+#[cfg(test)]
+mod variants_tests;
+
+use super::driver::{Driver, Geometry};
+use super::{Cuda, Module};
+use crate::error::{Error, Result};
+use crate::ops::{Access, Call, Conv2d, Conv2dGradient, Conv2dInference};
+use crate::tensor::{DType, Span};
+use problem::{Arguments, SumArguments, WALKS, Walk};
+use variants::{Kernel, Pass};
+
+/// What the engine can ask for.
+pub(super) fn modules() -> impl Iterator<Item = Module> {
+    variants::modules()
+}
+
+/// Scratch memory of the calls of this family; `None` for others.
+pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Option<usize> {
+    match call {
+        Call::Conv2dWeightGradient { attributes, .. } => {
+            let kernel =
+                variants::choose(Pass::WeightGradient, cuda.dtype, attributes, multiprocessors(cuda));
+            Some(parts_bytes(attributes, kernel.splits(attributes, multiprocessors(cuda))))
+        }
+        Call::Conv2dForward { .. }
+        | Call::Conv2dBias { .. }
+        | Call::Conv2dBiasResidual { .. }
+        | Call::Conv2dInputGradient { .. } => Some(0),
+        _ => None,
+    }
+}
+
+pub(super) fn forward<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    attributes: &Conv2d,
+    [x, weight, y]: [Span; 3],
+    _: Span,
+) -> Result<()> {
+    let kernel = variants::choose(Pass::Forward, cuda.dtype, attributes, multiprocessors(cuda));
+    launch_forward(cuda, memory, kernel, attributes, [x, weight, y], &Epilogue::default())
+}
+
+pub(super) fn bias<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    attributes: &Conv2dInference,
+    [x, weight, bias, y]: [Span; 4],
+    _: Span,
+) -> Result<()> {
+    let epilogue = Epilogue { bias: Some(bias), residual: None, relu: attributes.relu };
+    let kernel = variants::choose(Pass::Forward, cuda.dtype, &attributes.conv, multiprocessors(cuda));
+    launch_forward(cuda, memory, kernel, &attributes.conv, [x, weight, y], &epilogue)
+}
+
+pub(super) fn bias_residual<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    attributes: &Conv2dInference,
+    [x, weight, bias, residual, y]: [Span; 5],
+    _: Span,
+) -> Result<()> {
+    let epilogue = Epilogue { bias: Some(bias), residual: Some(residual), relu: attributes.relu };
+    let kernel = variants::choose(Pass::Forward, cuda.dtype, &attributes.conv, multiprocessors(cuda));
+    launch_forward(cuda, memory, kernel, &attributes.conv, [x, weight, y], &epilogue)
+}
+
+pub(super) fn input_gradient<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    attributes: &Conv2dGradient,
+    operands: [Span; 3],
+    _: Span,
+) -> Result<()> {
+    let kernel = variants::choose(Pass::InputGradient, cuda.dtype, &attributes.conv, multiprocessors(cuda));
+    launch_input_gradient(cuda, memory, kernel, attributes, operands)
+}
+
+pub(super) fn weight_gradient<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    attributes: &Conv2d,
+    operands: [Span; 3],
+    workspace: Span,
+) -> Result<()> {
+    let kernel = variants::choose(Pass::WeightGradient, cuda.dtype, attributes, multiprocessors(cuda));
+    let splits = kernel.splits(attributes, multiprocessors(cuda));
+    launch_weight_gradient(cuda, memory, kernel, attributes, operands, workspace, splits)
+}
+
+/// What happens to the sums of a forward convolution before they are rounded.
+#[derive(Default)]
+struct Epilogue {
+    bias: Option<Span>,
+    residual: Option<Span>,
+    relu: bool,
+}
+
+fn launch_forward<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    kernel: &Kernel,
+    conv: &Conv2d,
+    [x, weight, y]: [Span; 3],
+    epilogue: &Epilogue,
+) -> Result<()> {
+    check(cuda, conv, x, weight, y, cuda.dtype)?;
+    let mut operands =
+        vec![("x", x, Access::Read), ("weight", weight, Access::Read), ("y", y, Access::Write)];
+    let mut arguments = Arguments::forward(conv, kernel);
+    arguments.image = cuda.pointer(memory, x);
+    arguments.matrix = cuda.pointer(memory, weight);
+    arguments.out = cuda.pointer(memory, y);
+    arguments.relu = epilogue.relu.into();
+    if let Some(bias) = epilogue.bias {
+        expect("bias", bias, conv.out_channels, DType::F32)?;
+        arguments.bias = cuda.pointer(memory, bias);
+        operands.push(("bias", bias, Access::Read));
+    }
+    if let Some(residual) = epilogue.residual {
+        expect("residual", residual, y.elements, y.dtype)?;
+        arguments.addend = cuda.pointer(memory, residual);
+        operands.push(("residual", residual, Access::Read));
+    }
+    arguments.walks[0] = Walk::of_outputs(conv);
+    let blocks = kernel.tiles(conv.out_pixels(), conv.out_channels);
+    launch(cuda, memory, kernel, [blocks, 1], &arguments, &operands)
+}
+
+fn launch_input_gradient<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    kernel: &Kernel,
+    attributes: &Conv2dGradient,
+    [dy, weight, dx]: [Span; 3],
+) -> Result<()> {
+    let conv = &attributes.conv;
+    check(cuda, conv, dx, weight, dy, cuda.dtype)?;
+    let access = if attributes.accumulate { Access::Update } else { Access::Write };
+    let operands = [("dy", dy, Access::Read), ("weight", weight, Access::Read), ("dx", dx, access)];
+    let mut arguments = Arguments::input_gradient(conv, kernel);
+    arguments.image = cuda.pointer(memory, dy);
+    arguments.matrix = cuda.pointer(memory, weight);
+    arguments.out = cuda.pointer(memory, dx);
+    arguments.addend = if attributes.accumulate { arguments.out } else { 0 };
+    for walks in Walk::of_inputs(conv).chunks(WALKS) {
+        arguments.walks[..walks.len()].copy_from_slice(walks);
+        let most = walks.iter().map(|walk| walk.pixels).max().unwrap_or(0) as usize;
+        let blocks = kernel.tiles(most, conv.in_channels);
+        launch(cuda, memory, kernel, [blocks, walks.len()], &arguments, &operands)?;
+    }
+    Ok(())
+}
+
+fn launch_weight_gradient<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    kernel: &Kernel,
+    conv: &Conv2d,
+    [x, dy, dweight]: [Span; 3],
+    workspace: Span,
+    splits: usize,
+) -> Result<()> {
+    check(cuda, conv, x, dweight, dy, DType::F32)?;
+    let bytes = parts_bytes(conv, splits);
+    if workspace.bytes() < bytes {
+        return Err(Error::invalid(format!(
+            "a weight gradient needs {bytes} bytes of workspace and was given {}; ask workspace_bytes for the size",
+            workspace.bytes()
+        )));
+    }
+    let parts = Span { elements: bytes / 4, dtype: DType::F32, ..workspace };
+    let (to, name) = if splits > 1 { (parts, "workspace") } else { (dweight, "dweight") };
+    let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
+    arguments.image = cuda.pointer(memory, x);
+    arguments.matrix = cuda.pointer(memory, dy);
+    arguments.out = cuda.pointer(memory, to);
+    arguments.walks[0] = Walk::of_outputs(conv);
+    let blocks = kernel.tiles(conv.out_channels, conv.filter_elements());
+    let operands = [("x", x, Access::Read), ("dy", dy, Access::Read), (name, to, Access::Write)];
+    launch(cuda, memory, kernel, [blocks, splits], &arguments, &operands)?;
+    if splits > 1 { sum_parts(cuda, memory, parts, dweight, splits) } else { Ok(()) }
+}
+
+/// Adds the splits of a weight gradient in their order.
+fn sum_parts<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    parts: Span,
+    dweight: Span,
+    splits: usize,
+) -> Result<()> {
+    const THREADS: usize = 256;
+    let wide = dweight.elements.is_multiple_of(4);
+    let arguments = SumArguments {
+        parts: cuda.pointer(memory, parts),
+        out: cuda.pointer(memory, dweight),
+        elements: dweight.elements as i64,
+        splits: splits as u32,
+        wide: wide.into(),
+    };
+    let threads = if wide { dweight.elements / 4 } else { dweight.elements };
+    let geometry =
+        Geometry { grid: [threads.div_ceil(THREADS) as u32, 1, 1], threads: THREADS as u32, shared_bytes: 0 };
+    let operands = [("workspace", parts, Access::Read), ("dweight", dweight, Access::Write)];
+    cuda.launch(
+        memory,
+        (&variants::SUM.variant, variants::SUM.entries[0].name),
+        geometry,
+        &arguments,
+        &operands,
+    )
+}
+
+/// Launches a kernel on `[tiles, walks or splits]` blocks.
+fn launch<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    kernel: &Kernel,
+    [blocks, layers]: [usize; 2],
+    arguments: &Arguments,
+    operands: &[(&'static str, Span, Access)],
+) -> Result<()> {
+    let geometry = Geometry {
+        grid: [blocks as u32, 1, layers as u32],
+        threads: kernel.threads(),
+        shared_bytes: kernel.shared_bytes(),
+    };
+    cuda.launch(
+        memory,
+        (&kernel.module.variant, kernel.module.entries[0].name),
+        geometry,
+        arguments,
+        operands,
+    )
+}
+
+fn multiprocessors<D: Driver>(cuda: &Cuda<D>) -> usize {
+    cuda.driver.properties().multiprocessors.max(1) as usize
+}
+
+/// Bytes of the parts of a weight gradient that is summed in so many splits.
+fn parts_bytes(conv: &Conv2d, splits: usize) -> usize {
+    if splits > 1 { splits * conv.out_channels * conv.filter_elements() * size_of::<f32>() } else { 0 }
+}
+
+/// Holds the operands of a convolution (or what has their shapes) to its extents, and those to what kernels can count.
+fn check<D: Driver>(
+    cuda: &Cuda<D>,
+    conv: &Conv2d,
+    x: Span,
+    weight: Span,
+    y: Span,
+    weight_type: DType,
+) -> Result<()> {
+    let [n_x, n_weight, n_y] = conv.elements()?;
+    expect("input", x, n_x, cuda.dtype)?;
+    expect("weight", weight, n_weight, weight_type)?;
+    expect("output", y, n_y, cuda.dtype)?;
+    // Pixels, taps and the elements of one image are counted in 31 bits, with room for one tile more.
+    const MOST: usize = (1 << 31) - (1 << 16);
+    let counted = [
+        ("input pixels", conv.batch * conv.height * conv.width),
+        ("output pixels", conv.out_pixels()),
+        ("elements of an input image", n_x / conv.batch),
+        ("elements of an output image", n_y / conv.batch),
+        ("weights", n_weight),
+    ];
+    for (what, count) in counted {
+        if count > MOST {
+            return Err(Error::invalid(format!(
+                "a convolution has {count} {what}; the kernels count up to {MOST}: make the batch or the images smaller"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn expect(name: &str, span: Span, elements: usize, dtype: DType) -> Result<()> {
+    if span.elements == elements && span.dtype == dtype {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the {name} of a convolution has {} elements of {:?}, its extents ask for {elements} of {dtype:?}",
+        span.elements, span.dtype
+    )))
+}

@@ -1,0 +1,279 @@
+//! A convolution as a matrix product: the arguments of `convolution_sm80.cu`, field by field those of `convolution.cuh`.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::variants::{Kernel, Pass};
+use crate::ops::Conv2d;
+
+/// Walks a launch has room for: all of an input gradient with stride 2.
+pub(super) const WALKS: usize = 4;
+
+/// Division of numbers below 2^31 by `divisor`, as a multiplication and a shift (Granlund & Montgomery 1994).
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct Divider {
+    divisor: u32,
+    factor: u32,
+    shift: u32,
+}
+
+impl Divider {
+    /// For divisors from 1 to 2^31.
+    fn new(divisor: usize) -> Divider {
+        let shift = divisor.next_power_of_two().trailing_zeros();
+        let factor = (((1u64 << shift) - divisor as u64) << 32) / divisor as u64 + 1;
+        Divider { divisor: divisor as u32, factor: factor as u32, shift }
+    }
+
+    /// What the kernels compute.
+    #[cfg(test)]
+    fn divide(&self, number: u32) -> u32 {
+        (((u64::from(number) * u64::from(self.factor)) >> 32) as u32 + number) >> self.shift
+    }
+}
+
+/// Which pixels are walked over, and which taps they see.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct Walk {
+    width: Divider,
+    height: Divider,
+    taps_across: Divider,
+    pub pixels: u32,
+    patch: u32,
+    first_row: i32,
+    first_column: i32,
+    filter_row: u32,
+    filter_column: u32,
+    out_row: u32,
+    out_column: u32,
+}
+
+impl Walk {
+    /// The output's pixels, which see patches of the input.
+    pub fn of_outputs(conv: &Conv2d) -> Walk {
+        Walk {
+            width: Divider::new(conv.out_width()),
+            height: Divider::new(conv.out_height()),
+            taps_across: Divider::new(conv.filter_width),
+            pixels: conv.out_pixels() as u32,
+            patch: conv.filter_elements() as u32,
+            first_row: -(conv.padding as i32),
+            first_column: -(conv.padding as i32),
+            filter_row: 0,
+            filter_column: 0,
+            out_row: 0,
+            out_column: 0,
+        }
+    }
+
+    /// The input's pixels, which see patches of the output: a walk for each residue of row and column by the stride, those
+    /// with the most taps first.
+    pub fn of_inputs(conv: &Conv2d) -> Vec<Walk> {
+        let rows = Residue::all(conv, conv.height, conv.filter_height);
+        let columns = Residue::all(conv, conv.width, conv.filter_width);
+        let mut walks: Vec<Walk> = rows
+            .iter()
+            .flat_map(|row| columns.iter().map(|column| Walk::of_residues(conv, row, column)))
+            .collect();
+        walks.sort_by_key(|walk| std::cmp::Reverse(walk.patch));
+        walks
+    }
+
+    fn of_residues(conv: &Conv2d, row: &Residue, column: &Residue) -> Walk {
+        Walk {
+            width: Divider::new(column.positions),
+            height: Divider::new(row.positions),
+            taps_across: Divider::new(column.taps.max(1)),
+            pixels: (conv.batch * row.positions * column.positions) as u32,
+            patch: (row.taps * column.taps * conv.out_channels) as u32,
+            first_row: row.first as i32,
+            first_column: column.first as i32,
+            filter_row: row.filter as u32,
+            filter_column: column.filter as u32,
+            out_row: row.residue as u32,
+            out_column: column.residue as u32,
+        }
+    }
+}
+
+/// The input's rows (or columns) that leave one residue when divided by the stride.
+struct Residue {
+    residue: usize,
+    /// How many there are.
+    positions: usize,
+    /// The first filter row they see; from there every stride-th.
+    filter: usize,
+    /// How many filter rows they see.
+    taps: usize,
+    /// The output row that the first of them sees through the first of those.
+    first: usize,
+}
+
+impl Residue {
+    fn all(conv: &Conv2d, extent: usize, filter_extent: usize) -> Vec<Residue> {
+        (0..conv.stride.min(extent))
+            .map(|residue| {
+                // Input row h is output row p's through filter row r where h + padding = p * stride + r.
+                let filter = (residue + conv.padding) % conv.stride;
+                Residue {
+                    residue,
+                    positions: (extent - residue).div_ceil(conv.stride),
+                    filter,
+                    taps: filter_extent.saturating_sub(filter).div_ceil(conv.stride),
+                    first: (residue + conv.padding) / conv.stride,
+                }
+            })
+            .collect()
+    }
+}
+
+/// What `convolution_sm80.cu` is told.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct Arguments {
+    pub image: u64,
+    pub matrix: u64,
+    pub out: u64,
+    pub bias: u64,
+    pub addend: u64,
+    image_elements: i64,
+    image_height: i32,
+    image_width: i32,
+    channels: Divider,
+    pixel_step: i32,
+    tap_step: i32,
+    filter_step: u32,
+    filter_width: u32,
+    filter_taps: u32,
+    out_step: u32,
+    out_height: u32,
+    out_width: u32,
+    rows: u32,
+    columns: u32,
+    tiles_across: u32,
+    splits: u32,
+    wide_out: u32,
+    pub relu: u32,
+    unused: u32,
+    pub walks: [Walk; WALKS],
+}
+
+impl Arguments {
+    /// Forward, but for the operands and the walk.
+    pub fn forward(conv: &Conv2d, kernel: &Kernel) -> Arguments {
+        Arguments {
+            out_height: conv.out_height() as u32,
+            out_width: conv.out_width() as u32,
+            ..Arguments::over_inputs(conv, kernel, conv.out_pixels(), conv.out_channels)
+        }
+    }
+
+    /// A weight gradient, but for the operands and the walk.
+    pub fn weight_gradient(conv: &Conv2d, kernel: &Kernel, splits: usize) -> Arguments {
+        Arguments {
+            splits: splits as u32,
+            ..Arguments::over_inputs(conv, kernel, conv.out_channels, conv.filter_elements())
+        }
+    }
+
+    /// An input gradient, but for the operands and the walks.
+    pub fn input_gradient(conv: &Conv2d, kernel: &Kernel) -> Arguments {
+        Arguments {
+            image_elements: (conv.out_height() * conv.out_width() * conv.out_channels) as i64,
+            image_height: conv.out_height() as i32,
+            image_width: conv.out_width() as i32,
+            channels: Divider::new(conv.out_channels),
+            pixel_step: 1,
+            tap_step: -1,
+            filter_step: conv.stride as u32,
+            out_step: conv.stride as u32,
+            out_height: conv.height as u32,
+            out_width: conv.width as u32,
+            ..Arguments::over_inputs(conv, kernel, 0, conv.in_channels)
+        }
+    }
+
+    /// A product of `rows` x `columns` whose patches are those of the input.
+    fn over_inputs(conv: &Conv2d, kernel: &Kernel, rows: usize, columns: usize) -> Arguments {
+        let out_size = if kernel.pass == Pass::WeightGradient { 4 } else { kernel.dtype.size() };
+        Arguments {
+            image_elements: (conv.height * conv.width * conv.in_channels) as i64,
+            image_height: conv.height as i32,
+            image_width: conv.width as i32,
+            channels: Divider::new(conv.in_channels),
+            pixel_step: conv.stride as i32,
+            tap_step: 1,
+            filter_step: 1,
+            filter_width: conv.filter_width as u32,
+            filter_taps: (conv.filter_height * conv.filter_width) as u32,
+            out_step: 1,
+            rows: rows as u32,
+            columns: columns as u32,
+            tiles_across: columns.div_ceil(kernel.tile[1]) as u32,
+            splits: 1,
+            wide_out: (columns * out_size).is_multiple_of(16).into(),
+            ..Arguments::zeroed()
+        }
+    }
+}
+
+/// What `convolution_sum.cu` is told.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+pub(super) struct SumArguments {
+    pub parts: u64,
+    pub out: u64,
+    pub elements: i64,
+    pub splits: u32,
+    pub wide: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_divider_divides_every_number_below_two_to_the_31() {
+        let divisors =
+            (1..300).chain([1023, 1024, 1025, 65_535, 65_536, 1_000_003, (1 << 30) + 1, (1 << 31) - 1]);
+        for divisor in divisors {
+            let by = Divider::new(divisor);
+            let near = (1..50u64).flat_map(|k| {
+                let multiple = (1u64 << 31) / divisor as u64 / k * divisor as u64;
+                [multiple.saturating_sub(1), multiple, multiple + 1]
+            });
+            for number in near.chain(0..1000).filter(|&number| number < 1 << 31) {
+                assert_eq!(
+                    by.divide(number as u32),
+                    (number / divisor as u64) as u32,
+                    "{number} / {divisor}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn walks_of_an_input_gradient_see_each_product_once() {
+        for (stride, padding, filter_height, filter_width) in
+            [(1, 1, 3, 3), (2, 1, 3, 3), (2, 0, 1, 1), (3, 2, 7, 5), (5, 0, 3, 3)]
+        {
+            let conv = Conv2d {
+                batch: 2,
+                height: 11,
+                width: 8,
+                in_channels: 3,
+                out_channels: 4,
+                filter_height,
+                filter_width,
+                stride,
+                padding,
+            };
+            let walks = Walk::of_inputs(&conv);
+            assert_eq!(walks.iter().map(|walk| walk.pixels).sum::<u32>(), 2 * 11 * 8);
+            // Every tap belongs to one residue of its row and one of its column, and so to one walk.
+            let taps: u32 = walks.iter().map(|walk| walk.patch / 4).sum();
+            assert_eq!(taps as usize, filter_height * filter_width, "stride {stride}");
+        }
+    }
+}
