@@ -19,14 +19,6 @@
 #include "product_f32.cuh"
 #endif
 
-#if PASS == FORWARD
-#define NAME convolution_forward
-#elif PASS == INPUT_GRADIENT
-#define NAME convolution_input_gradient
-#else
-#define NAME convolution_weight_gradient
-#endif
-
 constexpr int THREADS = 32 * WARPS_M * WARPS_N;
 constexpr int STAGES = 4;
 
@@ -228,7 +220,8 @@ __device__ void store_tile(const Arguments& p, const Walk& walk, Slab<TILE_M, TI
     }
 }
 
-KERNEL(THREADS, NAME, Arguments) {
+/// One tile of the result.
+__device__ inline void convolve(const Arguments& p) {
     SHARED_DYNAMIC(Memory, memory);
     const Walk& walk = p.walks[PASS == INPUT_GRADIENT ? blockIdx.z : 0];
     const u32 rows = PASS == WEIGHT_GRADIENT ? p.rows : walk.pixels;
@@ -268,3 +261,11 @@ KERNEL(THREADS, NAME, Arguments) {
     block_sync();
     store_tile(p, walk, memory.slab, rows, first_row, first_column);
 }
+
+#if PASS == FORWARD
+KERNEL(THREADS, convolution_forward, Arguments) { convolve(p); }
+#elif PASS == INPUT_GRADIENT
+KERNEL(THREADS, convolution_input_gradient, Arguments) { convolve(p); }
+#else
+KERNEL(THREADS, convolution_weight_gradient, Arguments) { convolve(p); }
+#endif

@@ -39,7 +39,8 @@ struct Product {
 
     template <class A, class B>
     __device__ void multiply(const A& a, const B& b) {
-#pragma unroll
+        // Not unrolled: the fragments of several quarters would not fit the registers.
+#pragma unroll 1
         for (int quarter = 0; quarter < STEP / 4; quarter++) {
             float as[DOWN][4], bs[ACROSS][4];
             fetch<A_ALONG>(as, a, thread_row(), THREADS_M, quarter);
