@@ -115,14 +115,13 @@ impl<D: Driver> Backend for Cuda<D> {
         inverse_std: Span,
         scale: Span,
         bias: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
         batch_norm::frozen(
             self,
             memory,
             attributes,
             [gamma, beta, running_mean, running_variance, inverse_std, scale, bias],
-            workspace,
         )
     }
 
@@ -137,14 +136,13 @@ impl<D: Driver> Backend for Cuda<D> {
         running_variance: Span,
         folded: Span,
         bias: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
         batch_norm::fold(
             self,
             memory,
             attributes,
             [weight, gamma, beta, running_mean, running_variance, folded, bias],
-            workspace,
         )
     }
 
@@ -156,9 +154,9 @@ impl<D: Driver> Backend for Cuda<D> {
         scale: Span,
         bias: Span,
         y: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        batch_norm::scale_bias(self, memory, attributes, [x, scale, bias, y], workspace)
+        batch_norm::scale_bias(self, memory, attributes, [x, scale, bias, y])
     }
 
     fn scale_bias_residual(
@@ -170,9 +168,9 @@ impl<D: Driver> Backend for Cuda<D> {
         bias: Span,
         residual: Span,
         y: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        batch_norm::scale_bias_residual(self, memory, attributes, [x, scale, bias, residual, y], workspace)
+        batch_norm::scale_bias_residual(self, memory, attributes, [x, scale, bias, residual, y])
     }
 
     fn batch_norm_reduce(
@@ -211,26 +209,18 @@ impl<D: Driver> Backend for Cuda<D> {
         dgamma: Span,
         dbeta: Span,
         dx: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
         batch_norm::input_gradient(
             self,
             memory,
             attributes,
             [dy, x, scale, bias, mean, inverse_std, dgamma, dbeta, dx],
-            workspace,
         )
     }
 
-    fn relu(
-        &self,
-        memory: &mut D::Memory,
-        attributes: &Rows,
-        x: Span,
-        y: Span,
-        workspace: Span,
-    ) -> Result<()> {
-        pointwise::relu(self, memory, attributes, [x, y], workspace)
+    fn relu(&self, memory: &mut D::Memory, attributes: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
+        pointwise::relu(self, memory, attributes, [x, y])
     }
 
     fn relu_gradient(
@@ -240,9 +230,9 @@ impl<D: Driver> Backend for Cuda<D> {
         y: Span,
         dy: Span,
         dx: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        pointwise::relu_gradient(self, memory, attributes, [y, dy, dx], workspace)
+        pointwise::relu_gradient(self, memory, attributes, [y, dy, dx])
     }
 
     fn add(
@@ -252,42 +242,21 @@ impl<D: Driver> Backend for Cuda<D> {
         a: Span,
         b: Span,
         y: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        pointwise::add(self, memory, attributes, [a, b, y], workspace)
+        pointwise::add(self, memory, attributes, [a, b, y])
     }
 
-    fn copy(
-        &self,
-        memory: &mut D::Memory,
-        attributes: &Rows,
-        x: Span,
-        y: Span,
-        workspace: Span,
-    ) -> Result<()> {
-        pointwise::copy(self, memory, attributes, [x, y], workspace)
+    fn copy(&self, memory: &mut D::Memory, attributes: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
+        pointwise::copy(self, memory, attributes, [x, y])
     }
 
-    fn cast(
-        &self,
-        memory: &mut D::Memory,
-        attributes: &Rows,
-        x: Span,
-        y: Span,
-        workspace: Span,
-    ) -> Result<()> {
-        pointwise::cast(self, memory, attributes, [x, y], workspace)
+    fn cast(&self, memory: &mut D::Memory, attributes: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
+        pointwise::cast(self, memory, attributes, [x, y])
     }
 
-    fn accumulate(
-        &self,
-        memory: &mut D::Memory,
-        attributes: &Rows,
-        x: Span,
-        y: Span,
-        workspace: Span,
-    ) -> Result<()> {
-        pointwise::accumulate(self, memory, attributes, [x, y], workspace)
+    fn accumulate(&self, memory: &mut D::Memory, attributes: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
+        pointwise::accumulate(self, memory, attributes, [x, y])
     }
 
     fn max_pool(
@@ -297,9 +266,9 @@ impl<D: Driver> Backend for Cuda<D> {
         x: Span,
         y: Span,
         argmax: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        pooling::max_pool(self, memory, attributes, [x, y, argmax], workspace)
+        pooling::max_pool(self, memory, attributes, [x, y, argmax])
     }
 
     fn max_pool_gradient(
@@ -309,9 +278,9 @@ impl<D: Driver> Backend for Cuda<D> {
         dy: Span,
         argmax: Span,
         dx: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        pooling::max_pool_gradient(self, memory, attributes, [dy, argmax, dx], workspace)
+        pooling::max_pool_gradient(self, memory, attributes, [dy, argmax, dx])
     }
 
     fn global_average_pool(
@@ -320,9 +289,9 @@ impl<D: Driver> Backend for Cuda<D> {
         attributes: &Pool,
         x: Span,
         y: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        pooling::global_average_pool(self, memory, attributes, [x, y], workspace)
+        pooling::global_average_pool(self, memory, attributes, [x, y])
     }
 
     fn global_average_pool_gradient(
@@ -331,9 +300,9 @@ impl<D: Driver> Backend for Cuda<D> {
         attributes: &Pool,
         dy: Span,
         dx: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        pooling::global_average_pool_gradient(self, memory, attributes, [dy, dx], workspace)
+        pooling::global_average_pool_gradient(self, memory, attributes, [dy, dx])
     }
 
     fn linear(
@@ -383,15 +352,9 @@ impl<D: Driver> Backend for Cuda<D> {
         loss: Span,
         prediction: Span,
         dlogits: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        loss::softmax_cross_entropy(
-            self,
-            memory,
-            attributes,
-            [logits, labels, loss, prediction, dlogits],
-            workspace,
-        )
+        loss::softmax_cross_entropy(self, memory, attributes, [logits, labels, loss, prediction, dlogits])
     }
 
     fn shortcut_a(
@@ -400,9 +363,9 @@ impl<D: Driver> Backend for Cuda<D> {
         attributes: &ShortcutA,
         x: Span,
         y: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        pointwise::shortcut_a(self, memory, attributes, [x, y], workspace)
+        pointwise::shortcut_a(self, memory, attributes, [x, y])
     }
 
     fn shortcut_a_gradient(
@@ -411,9 +374,9 @@ impl<D: Driver> Backend for Cuda<D> {
         attributes: &ShortcutA,
         dy: Span,
         dx: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        pointwise::shortcut_a_gradient(self, memory, attributes, [dy, dx], workspace)
+        pointwise::shortcut_a_gradient(self, memory, attributes, [dy, dx])
     }
 
     fn sgd(
@@ -424,9 +387,9 @@ impl<D: Driver> Backend for Cuda<D> {
         gradients: Span,
         velocity: Span,
         hyper: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        optimizer::sgd(self, memory, attributes, [parameters, gradients, velocity, hyper], workspace)
+        optimizer::sgd(self, memory, attributes, [parameters, gradients, velocity, hyper])
     }
 
     fn adam(
@@ -438,9 +401,9 @@ impl<D: Driver> Backend for Cuda<D> {
         first: Span,
         second: Span,
         hyper: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        optimizer::adam(self, memory, attributes, [parameters, gradients, first, second, hyper], workspace)
+        optimizer::adam(self, memory, attributes, [parameters, gradients, first, second, hyper])
     }
 
     fn load_images(
@@ -451,9 +414,9 @@ impl<D: Driver> Backend for Cuda<D> {
         table: Span,
         placement: Span,
         y: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        images::load_images(self, memory, attributes, [pixels, table, placement, y], workspace)
+        images::load_images(self, memory, attributes, [pixels, table, placement, y])
     }
 
     fn step_totals(
@@ -465,8 +428,8 @@ impl<D: Driver> Backend for Cuda<D> {
         labels: Span,
         hyper: Span,
         totals: Span,
-        workspace: Span,
+        _: Span,
     ) -> Result<()> {
-        loss::step_totals(self, memory, attributes, [loss, prediction, labels, hyper, totals], workspace)
+        loss::step_totals(self, memory, attributes, [loss, prediction, labels, hyper, totals])
     }
 }

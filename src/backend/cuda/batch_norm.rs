@@ -1,15 +1,124 @@
 //! Batch normalisation and the passes that apply it: launches of `batch_norm.cu`.
 
-use super::Cuda;
-use super::driver::Driver;
+use bytemuck::{Pod, Zeroable};
+
+use super::call::{Operand, THREADS, entry, extent, grid, modules_of_both_types, scratch, threads};
+use super::driver::{Driver, Geometry};
+use super::{Cuda, Entry, Module};
 use crate::error::Result;
-use crate::ops::{BatchNorm, BatchNormGradient, Call, ScaleBias};
-use crate::tensor::Span;
+use crate::ops::Access::{Read, Update, Write};
+use crate::ops::Content::{Activation, Number};
+use crate::ops::{BatchNorm, BatchNormGradient, Call, Rows, ScaleBias};
+use crate::tensor::{DType, Span};
+
+const FILE: &str = "batch_norm.cu";
+
+const ENTRIES: &[Entry] = &[
+    entry("batch_norm_moments", 64, true),
+    entry("batch_norm_statistics", 40, false),
+    entry("batch_norm_frozen", 32, false),
+    entry("batch_norm_fold", 40, true),
+    entry("scale_bias", 64, true),
+    entry("scale_bias_residual", 80, true),
+    entry("batch_norm_sums", 80, true),
+    entry("batch_norm_reduce", 32, false),
+    entry("batch_norm_input_gradient", 96, true),
+];
+
+/// What is compiled for this family.
+pub(super) fn modules() -> Vec<Module> {
+    modules_of_both_types(FILE, ENTRIES)
+}
+
+/// Channels that one block of a second stage finishes: `FINISH_COLUMNS` of the kernels.
+const FINISH_COLUMNS: usize = 8;
+
+/// How a matrix is cut into slabs of rows: `Slabs` of the kernels.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Slabs {
+    rows: u64,
+    rows_per_slab: u64,
+    channels: u32,
+    columns: u32,
+    wide: u32,
+    slabs: u32,
+}
+
+impl Slabs {
+    /// Enough slabs to keep the device busy, none so short that a thread has less than a few rows.
+    fn new<D: Driver>(cuda: &Cuda<D>, extents: &Rows) -> Result<Slabs> {
+        const BLOCKS_PER_MULTIPROCESSOR: usize = 4;
+        const ROWS_PER_THREAD: usize = 4;
+        let Rows { rows, channels } = *extents;
+        let wide = channels.is_multiple_of(cuda.pack());
+        // Eight packs are a line of 128 bytes.
+        let (groups, most) = if wide { (channels / cuda.pack(), 8) } else { (channels, 32) };
+        let columns = groups.next_power_of_two().min(most);
+        let shortest = THREADS / columns * ROWS_PER_THREAD;
+        let blocks = cuda.driver().properties().multiprocessors as usize * BLOCKS_PER_MULTIPROCESSOR;
+        let wanted = blocks.div_ceil(groups.div_ceil(columns));
+        let rows_per_slab = rows.div_ceil(wanted).next_multiple_of(shortest);
+        Ok(Slabs {
+            rows: rows as u64,
+            rows_per_slab: rows_per_slab as u64,
+            channels: extent(channels)?,
+            columns: columns as u32,
+            wide: u32::from(wide),
+            slabs: extent(rows.div_ceil(rows_per_slab))?,
+        })
+    }
+
+    /// Numbers that the first stage leaves for the second.
+    fn partial(&self) -> usize {
+        2 * self.slabs as usize * self.channels as usize
+    }
+
+    /// Blocks of the first stage.
+    fn first_stage<D: Driver>(&self, cuda: &Cuda<D>) -> Result<Geometry> {
+        let held = self.columns as usize * if self.wide == 1 { cuda.pack() } else { 1 };
+        grid((self.channels as usize).div_ceil(held), self.slabs as usize)
+    }
+
+    /// Blocks of the second stage.
+    fn second_stage(&self) -> Result<Geometry> {
+        grid((self.channels as usize).div_ceil(FINISH_COLUMNS), 1)
+    }
+}
 
 /// Scratch memory of the calls of this family; `None` for others.
 pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Option<usize> {
-    let _ = (cuda, call);
-    todo!()
+    let extents = match call {
+        Call::BatchNormStatistics { attributes, .. } => attributes.extent,
+        Call::BatchNormReduce { attributes, .. } => attributes.extent,
+        _ => return None,
+    };
+    // Extents that no kernel can do are refused where they are used.
+    Slabs::new(cuda, &extents).ok().map(|slabs| slabs.partial() * DType::F32.size())
+}
+
+/// `StatisticsArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Moments {
+    x: u64,
+    partial: u64,
+    slabs: Slabs,
+}
+
+/// `FinishArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Finish {
+    x: u64,
+    partial: u64,
+    /// gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance
+    numbers: [u64; 8],
+    slabs: Slabs,
+    epsilon: f32,
+    momentum: f32,
+    keep: f32,
+    unused: u32,
 }
 
 pub(super) fn statistics<D: Driver>(
@@ -19,22 +128,52 @@ pub(super) fn statistics<D: Driver>(
     [x, gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance]: [Span; 9],
     workspace: Span,
 ) -> Result<()> {
-    let _ = (
-        cuda,
+    let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
+    let operands = cuda.operands([
+        ("x", x, Read, Activation, n),
+        ("gamma", gamma, Read, Number, c),
+        ("beta", beta, Read, Number, c),
+        ("mean", mean, Write, Number, c),
+        ("inverse_std", inverse_std, Write, Number, c),
+        ("scale", scale, Write, Number, c),
+        ("bias", bias, Write, Number, c),
+        ("running_mean", running_mean, Update, Number, c),
+        ("running_variance", running_variance, Update, Number, c),
+    ])?;
+    let slabs = Slabs::new(cuda, &attributes.extent)?;
+    let scratch = scratch(workspace, slabs.partial())?;
+    let (variant, partial) = (cuda.variant(FILE), cuda.pointer(memory, scratch));
+    let [x, numbers @ ..] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    cuda.launch(
         memory,
-        attributes,
+        (&variant, "batch_norm_moments"),
+        slabs.first_stage(cuda)?,
+        &Moments { x, partial, slabs },
+        &[operands[0], ("partial", scratch, Write)],
+    )?;
+    let arguments = Finish {
         x,
-        gamma,
-        beta,
-        mean,
-        inverse_std,
-        scale,
-        bias,
-        running_mean,
-        running_variance,
-        workspace,
-    );
-    todo!()
+        partial,
+        numbers,
+        slabs,
+        epsilon: attributes.epsilon as f32,
+        momentum: attributes.momentum as f32,
+        keep: (1.0 - attributes.momentum) as f32,
+        unused: 0,
+    };
+    let mut all = operands.to_vec();
+    all.push(("partial", scratch, Read));
+    cuda.launch(memory, (&variant, "batch_norm_statistics"), slabs.second_stage()?, &arguments, &all)
+}
+
+/// `FrozenArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Frozen {
+    /// gamma, beta, running_mean, running_variance, inverse_std, scale, bias
+    numbers: [u64; 7],
+    channels: u32,
+    epsilon: f32,
 }
 
 pub(super) fn frozen<D: Driver>(
@@ -42,22 +181,32 @@ pub(super) fn frozen<D: Driver>(
     memory: &mut D::Memory,
     attributes: &BatchNorm,
     [gamma, beta, running_mean, running_variance, inverse_std, scale, bias]: [Span; 7],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (
-        cuda,
-        memory,
-        attributes,
-        gamma,
-        beta,
-        running_mean,
-        running_variance,
-        inverse_std,
-        scale,
-        bias,
-        workspace,
-    );
-    todo!()
+    attributes.extent.elements()?;
+    let c = attributes.extent.channels;
+    let operands = cuda.operands([
+        ("gamma", gamma, Read, Number, c),
+        ("beta", beta, Read, Number, c),
+        ("running_mean", running_mean, Read, Number, c),
+        ("running_variance", running_variance, Read, Number, c),
+        ("inverse_std", inverse_std, Write, Number, c),
+        ("scale", scale, Write, Number, c),
+        ("bias", bias, Write, Number, c),
+    ])?;
+    let numbers = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let arguments = Frozen { numbers, channels: extent(c)?, epsilon: attributes.epsilon as f32 };
+    cuda.launch(memory, (&cuda.variant(FILE), "batch_norm_frozen"), threads(c)?, &arguments, &operands)
+}
+
+/// `FoldArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Fold {
+    /// weight, gamma, beta, running_mean, running_variance, folded, bias
+    pointers: [u64; 7],
+    filter: u64,
+    epsilon: f32,
+    wide: u32,
 }
 
 pub(super) fn fold<D: Driver>(
@@ -65,22 +214,57 @@ pub(super) fn fold<D: Driver>(
     memory: &mut D::Memory,
     attributes: &BatchNorm,
     [weight, gamma, beta, running_mean, running_variance, folded, bias]: [Span; 7],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (
-        cuda,
-        memory,
-        attributes,
-        weight,
-        gamma,
-        beta,
-        running_mean,
-        running_variance,
-        folded,
-        bias,
-        workspace,
-    );
-    todo!()
+    let n = attributes.extent.elements()?;
+    let Rows { rows: c, channels: filter } = attributes.extent;
+    let operands = cuda.operands([
+        ("weight", weight, Read, Number, n),
+        ("gamma", gamma, Read, Number, c),
+        ("beta", beta, Read, Number, c),
+        ("running_mean", running_mean, Read, Number, c),
+        ("running_variance", running_variance, Read, Number, c),
+        ("folded", folded, Write, Activation, n),
+        ("bias", bias, Write, Number, c),
+    ])?;
+    let arguments = Fold {
+        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        filter: filter as u64,
+        epsilon: attributes.epsilon as f32,
+        wide: u32::from(filter.is_multiple_of(cuda.pack())),
+    };
+    cuda.launch(memory, (&cuda.variant(FILE), "batch_norm_fold"), grid(c, 1)?, &arguments, &operands)
+}
+
+/// Blocks of a pass in which every thread stays with its channels: the number of threads is a multiple of the packs in
+/// a row.
+fn walk<D: Driver>(cuda: &Cuda<D>, extents: &Rows, wide: bool) -> Result<Geometry> {
+    const BLOCKS_PER_MULTIPROCESSOR: usize = 8;
+    const PACKS_PER_THREAD: usize = 2;
+    let groups = extents.channels / if wide { cuda.pack() } else { 1 };
+    let multiple = groups / greatest_common_divisor(groups, THREADS);
+    let most = cuda.driver().properties().multiprocessors as usize * BLOCKS_PER_MULTIPROCESSOR;
+    let enough = extents.rows.saturating_mul(groups).div_ceil(THREADS * PACKS_PER_THREAD);
+    grid(enough.min(most).next_multiple_of(multiple), 1)
+}
+
+fn greatest_common_divisor(a: usize, b: usize) -> usize {
+    if b == 0 { a } else { greatest_common_divisor(b, a % b) }
+}
+
+/// `ScaleBiasArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Affine {
+    x: u64,
+    scale: u64,
+    bias: u64,
+    residual: u64,
+    y: u64,
+    rows: u64,
+    channels: u32,
+    relu: u32,
+    wide: u32,
+    unused: u32,
 }
 
 pub(super) fn scale_bias<D: Driver>(
@@ -88,10 +272,16 @@ pub(super) fn scale_bias<D: Driver>(
     memory: &mut D::Memory,
     attributes: &ScaleBias,
     [x, scale, bias, y]: [Span; 4],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, x, scale, bias, y, workspace);
-    todo!()
+    let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
+    let operands = cuda.operands([
+        ("x", x, Read, Activation, n),
+        ("scale", scale, Read, Number, c),
+        ("bias", bias, Read, Number, c),
+        ("y", y, Write, Activation, n),
+    ])?;
+    let [x, scale, bias, y] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    affine(cuda, memory, "scale_bias", attributes, [x, scale, bias, 0, y], &operands)
 }
 
 pub(super) fn scale_bias_residual<D: Driver>(
@@ -99,10 +289,65 @@ pub(super) fn scale_bias_residual<D: Driver>(
     memory: &mut D::Memory,
     attributes: &ScaleBias,
     [x, scale, bias, residual, y]: [Span; 5],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, x, scale, bias, residual, y, workspace);
-    todo!()
+    let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
+    let operands = cuda.operands([
+        ("x", x, Read, Activation, n),
+        ("scale", scale, Read, Number, c),
+        ("bias", bias, Read, Number, c),
+        ("residual", residual, Read, Activation, n),
+        ("y", y, Write, Activation, n),
+    ])?;
+    let pointers = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    affine(cuda, memory, "scale_bias_residual", attributes, pointers, &operands)
+}
+
+fn affine<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    entry: &'static str,
+    attributes: &ScaleBias,
+    [x, scale, bias, residual, y]: [u64; 5],
+    operands: &[Operand],
+) -> Result<()> {
+    let Rows { rows, channels } = attributes.extent;
+    let wide = channels.is_multiple_of(cuda.pack());
+    let arguments = Affine {
+        x,
+        scale,
+        bias,
+        residual,
+        y,
+        rows: rows as u64,
+        channels: extent(channels)?,
+        relu: u32::from(attributes.relu),
+        wide: u32::from(wide),
+        unused: 0,
+    };
+    let geometry = walk(cuda, &attributes.extent, wide)?;
+    cuda.launch(memory, (&cuda.variant(FILE), entry), geometry, &arguments, operands)
+}
+
+/// `ReduceArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Sums {
+    /// dy, x, scale, bias, mean
+    pointers: [u64; 5],
+    partial: u64,
+    slabs: Slabs,
+    relu: u64,
+}
+
+/// `ReduceFinishArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct ReduceFinish {
+    partial: u64,
+    inverse_std: u64,
+    dgamma: u64,
+    dbeta: u64,
+    slabs: Slabs,
 }
 
 pub(super) fn reduce<D: Driver>(
@@ -112,8 +357,42 @@ pub(super) fn reduce<D: Driver>(
     [dy, x, scale, bias, mean, inverse_std, dgamma, dbeta]: [Span; 8],
     workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, dy, x, scale, bias, mean, inverse_std, dgamma, dbeta, workspace);
-    todo!()
+    let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
+    let operands = cuda.operands([
+        ("dy", dy, Read, Activation, n),
+        ("x", x, Read, Activation, n),
+        ("scale", scale, Read, Number, c),
+        ("bias", bias, Read, Number, c),
+        ("mean", mean, Read, Number, c),
+        ("inverse_std", inverse_std, Read, Number, c),
+        ("dgamma", dgamma, Write, Number, c),
+        ("dbeta", dbeta, Write, Number, c),
+    ])?;
+    let slabs = Slabs::new(cuda, &attributes.extent)?;
+    let scratch = scratch(workspace, slabs.partial())?;
+    let (variant, partial) = (cuda.variant(FILE), cuda.pointer(memory, scratch));
+    let [pointers @ .., inverse_std, dgamma, dbeta] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let mut first = operands[..5].to_vec();
+    first.push(("partial", scratch, Write));
+    let arguments = Sums { pointers, partial, slabs, relu: u64::from(attributes.relu) };
+    cuda.launch(memory, (&variant, "batch_norm_sums"), slabs.first_stage(cuda)?, &arguments, &first)?;
+    let mut second = operands[5..].to_vec();
+    second.push(("partial", scratch, Read));
+    let arguments = ReduceFinish { partial, inverse_std, dgamma, dbeta, slabs };
+    cuda.launch(memory, (&variant, "batch_norm_reduce"), slabs.second_stage()?, &arguments, &second)
+}
+
+/// `InputGradientArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct InputGradient {
+    /// dy, x, scale, bias, mean, inverse_std, dgamma, dbeta, dx
+    pointers: [u64; 9],
+    rows: u64,
+    channels: u32,
+    relu: u32,
+    frozen: u32,
+    wide: u32,
 }
 
 pub(super) fn input_gradient<D: Driver>(
@@ -121,8 +400,28 @@ pub(super) fn input_gradient<D: Driver>(
     memory: &mut D::Memory,
     attributes: &BatchNormGradient,
     [dy, x, scale, bias, mean, inverse_std, dgamma, dbeta, dx]: [Span; 9],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, dy, x, scale, bias, mean, inverse_std, dgamma, dbeta, dx, workspace);
-    todo!()
+    let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
+    let operands = cuda.operands([
+        ("dy", dy, Read, Activation, n),
+        ("x", x, Read, Activation, n),
+        ("scale", scale, Read, Number, c),
+        ("bias", bias, Read, Number, c),
+        ("mean", mean, Read, Number, c),
+        ("inverse_std", inverse_std, Read, Number, c),
+        ("dgamma", dgamma, Read, Number, c),
+        ("dbeta", dbeta, Read, Number, c),
+        ("dx", dx, Write, Activation, n),
+    ])?;
+    let wide = c.is_multiple_of(cuda.pack());
+    let arguments = InputGradient {
+        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        rows: attributes.extent.rows as u64,
+        channels: extent(c)?,
+        relu: u32::from(attributes.relu),
+        frozen: u32::from(attributes.frozen),
+        wide: u32::from(wide),
+    };
+    let geometry = walk(cuda, &attributes.extent, wide)?;
+    cuda.launch(memory, (&cuda.variant(FILE), "batch_norm_input_gradient"), geometry, &arguments, &operands)
 }

@@ -1,15 +1,153 @@
 //! The fully connected layer: launches of `linear.cu`.
 
-use super::Cuda;
+use bytemuck::{Pod, Zeroable};
+
+use super::call::{Operand, entry, extent, grid, scratch, threads};
 use super::driver::Driver;
+use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
+use crate::ops::Access::{Read, Write};
+use crate::ops::Content::Number;
 use crate::ops::{Call, Linear};
-use crate::tensor::Span;
+use crate::tensor::{DType, Span};
+
+/// Always f32, whatever activations are.
+const VARIANT: Variant = Variant { file: "linear.cu", constants: &[] };
+
+const ENTRIES: &[Entry] = &[
+    entry("linear_forward", 80, false),
+    entry("linear_input_gradient", 80, false),
+    entry("linear_weight_gradient", 80, false),
+    entry("linear_sum", 32, false),
+    entry("linear_bias_gradient", 32, false),
+];
+
+/// What is compiled for this family.
+pub(super) fn modules() -> Vec<Module> {
+    vec![Module { variant: VARIANT, entries: ENTRIES }]
+}
+
+/// Rows and columns of the part of a product that one block computes, and the depth it takes at a time; outputs of a
+/// block of `linear_bias_gradient`. All as in the kernels.
+const TILE: usize = 64;
+const DEPTH: usize = 16;
+const COLUMNS: usize = 8;
+
+/// How a product is cut: tiles times slices of the depth.
+struct Cut {
+    rows: usize,
+    columns: usize,
+    depth: usize,
+    slice: usize,
+}
+
+impl Cut {
+    /// As many slices as keep the device busy, none so thin that adding it costs more than it saves.
+    fn new<D: Driver>(cuda: &Cuda<D>, [rows, columns, depth]: [usize; 3]) -> Cut {
+        const BLOCKS_PER_MULTIPROCESSOR: usize = 2;
+        const THINNEST: usize = 4 * DEPTH;
+        let blocks = cuda.driver().properties().multiprocessors as usize * BLOCKS_PER_MULTIPROCESSOR;
+        let slices = (blocks / Cut::tiles(rows, columns)).clamp(1, depth.div_ceil(THINNEST));
+        Cut { rows, columns, depth, slice: depth.div_ceil(slices).next_multiple_of(DEPTH) }
+    }
+
+    fn tiles(rows: usize, columns: usize) -> usize {
+        rows.div_ceil(TILE) * columns.div_ceil(TILE)
+    }
+
+    fn slices(&self) -> usize {
+        self.depth.div_ceil(self.slice)
+    }
+
+    /// Numbers that wait to be added: none where one slice is all.
+    fn partial(&self) -> usize {
+        if self.slices() == 1 { 0 } else { self.slices() * self.rows * self.columns }
+    }
+}
 
 /// Scratch memory of the calls of this family; `None` for others.
 pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Option<usize> {
-    let _ = (cuda, call);
-    todo!()
+    let extents = match call {
+        Call::LinearForward { attributes: l, .. } => [l.batch, l.outputs, l.inputs],
+        Call::LinearInputGradient { attributes: l, .. } => [l.batch, l.inputs, l.outputs],
+        Call::LinearWeightGradient { attributes: l, .. } => [l.outputs, l.inputs, l.batch],
+        _ => return None,
+    };
+    Some(Cut::new(cuda, extents).partial() * DType::F32.size())
+}
+
+/// `Product` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Product {
+    a: u64,
+    b: u64,
+    bias: u64,
+    c: u64,
+    rows: u32,
+    columns: u32,
+    depth: u32,
+    slice: u32,
+}
+
+/// `Sum` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Sum {
+    partial: u64,
+    bias: u64,
+    c: u64,
+    elements: u64,
+    columns: u32,
+    slices: u32,
+}
+
+/// `C = A B`, with the bias of its columns where there is one.
+fn product<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    entry: &'static str,
+    extents: [usize; 3],
+    [a, b, c]: [Operand; 3],
+    bias: Option<Operand>,
+    workspace: Span,
+) -> Result<()> {
+    let cut = Cut::new(cuda, extents);
+    let slices = cut.slices();
+    let bias_pointer = bias.map_or(0, |(_, span, _)| cuda.pointer(memory, span));
+    let (rows, columns) = (extent(cut.rows)?, extent(cut.columns)?);
+    let tiles = Cut::tiles(cut.rows, cut.columns);
+    let target = if slices == 1 { c } else { ("partial", scratch(workspace, cut.partial())?, Write) };
+    let arguments = Product {
+        a: cuda.pointer(memory, a.1),
+        b: cuda.pointer(memory, b.1),
+        bias: if slices == 1 { bias_pointer } else { 0 },
+        c: cuda.pointer(memory, target.1),
+        rows,
+        columns,
+        depth: extent(cut.depth)?,
+        slice: extent(cut.slice)?,
+    };
+    let mut operands = vec![a, b, target];
+    if slices == 1 {
+        operands.extend(bias);
+    }
+    cuda.launch(memory, (&VARIANT, entry), grid(tiles, slices)?, &arguments, &operands)?;
+    if slices == 1 {
+        return Ok(());
+    }
+    let elements = cut.rows * cut.columns;
+    let arguments = Sum {
+        partial: cuda.pointer(memory, target.1),
+        bias: bias_pointer,
+        c: cuda.pointer(memory, c.1),
+        elements: elements as u64,
+        columns,
+        slices: slices as u32,
+    };
+    let mut operands = vec![("partial", target.1, Read), c];
+    operands.extend(bias);
+    cuda.launch(memory, (&VARIANT, "linear_sum"), threads(elements)?, &arguments, &operands)
 }
 
 pub(super) fn forward<D: Driver>(
@@ -19,8 +157,16 @@ pub(super) fn forward<D: Driver>(
     [x, weight, bias, y]: [Span; 4],
     workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, x, weight, bias, y, workspace);
-    todo!()
+    let [n_x, n_weight, n_y] = attributes.elements()?;
+    let Linear { batch, inputs, outputs } = *attributes;
+    let [x, weight, bias, y] = cuda.operands([
+        ("x", x, Read, Number, n_x),
+        ("weight", weight, Read, Number, n_weight),
+        ("bias", bias, Read, Number, outputs),
+        ("y", y, Write, Number, n_y),
+    ])?;
+    let extents = [batch, outputs, inputs];
+    product(cuda, memory, "linear_forward", extents, [x, weight, y], Some(bias), workspace)
 }
 
 pub(super) fn input_gradient<D: Driver>(
@@ -30,8 +176,24 @@ pub(super) fn input_gradient<D: Driver>(
     [dy, weight, dx]: [Span; 3],
     workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, dy, weight, dx, workspace);
-    todo!()
+    let [n_x, n_weight, n_y] = attributes.elements()?;
+    let Linear { batch, inputs, outputs } = *attributes;
+    let operands = cuda.operands([
+        ("dy", dy, Read, Number, n_y),
+        ("weight", weight, Read, Number, n_weight),
+        ("dx", dx, Write, Number, n_x),
+    ])?;
+    product(cuda, memory, "linear_input_gradient", [batch, inputs, outputs], operands, None, workspace)
+}
+
+/// `BiasGradient` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct BiasGradient {
+    dy: u64,
+    dbias: u64,
+    batch: u32,
+    outputs: u32,
 }
 
 pub(super) fn weight_gradient<D: Driver>(
@@ -41,6 +203,22 @@ pub(super) fn weight_gradient<D: Driver>(
     [x, dy, dweight, dbias]: [Span; 4],
     workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, x, dy, dweight, dbias, workspace);
-    todo!()
+    let [n_x, n_weight, n_y] = attributes.elements()?;
+    let Linear { batch, inputs, outputs } = *attributes;
+    let [x, dy, dweight, dbias] = cuda.operands([
+        ("x", x, Read, Number, n_x),
+        ("dy", dy, Read, Number, n_y),
+        ("dweight", dweight, Write, Number, n_weight),
+        ("dbias", dbias, Write, Number, outputs),
+    ])?;
+    let extents = [outputs, inputs, batch];
+    product(cuda, memory, "linear_weight_gradient", extents, [dy, x, dweight], None, workspace)?;
+    let arguments = BiasGradient {
+        dy: cuda.pointer(memory, dy.1),
+        dbias: cuda.pointer(memory, dbias.1),
+        batch: extent(batch)?,
+        outputs: extent(outputs)?,
+    };
+    let geometry = grid(outputs.div_ceil(COLUMNS), 1)?;
+    cuda.launch(memory, (&VARIANT, "linear_bias_gradient"), geometry, &arguments, &[dy, dbias])
 }

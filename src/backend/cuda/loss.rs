@@ -1,29 +1,99 @@
 //! Softmax cross-entropy and the totals of a step: launches of `loss.cu`.
 
-use super::Cuda;
+use bytemuck::{Pod, Zeroable};
+
+use super::call::{THREADS, entry, extent, grid};
 use super::driver::Driver;
+use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
-use crate::ops::{CrossEntropy, StepTotals};
+use crate::ops::Access::{Read, Update, Write};
+use crate::ops::Content::{Integer, Number};
+use crate::ops::{self, check};
 use crate::tensor::Span;
+
+/// Always f32, whatever activations are.
+const VARIANT: Variant = Variant { file: "loss.cu", constants: &[] };
+
+const ENTRIES: &[Entry] = &[entry("softmax_cross_entropy", 40, false), entry("step_totals", 40, false)];
+
+/// What is compiled for this family.
+pub(super) fn modules() -> Vec<Module> {
+    vec![Module { variant: VARIANT, entries: ENTRIES }]
+}
+
+/// `CrossEntropy` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct CrossEntropy {
+    /// logits, labels, loss, prediction, dlogits
+    pointers: [u64; 5],
+    batch: u32,
+    classes: u32,
+    hot: f32,
+    spread: f32,
+    share: f32,
+    unused: u32,
+}
 
 pub(super) fn softmax_cross_entropy<D: Driver>(
     cuda: &Cuda<D>,
     memory: &mut D::Memory,
-    attributes: &CrossEntropy,
+    attributes: &ops::CrossEntropy,
     [logits, labels, loss, prediction, dlogits]: [Span; 5],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, logits, labels, loss, prediction, dlogits, workspace);
-    todo!()
+    const ROWS_PER_BLOCK: usize = THREADS / 32;
+    let ops::CrossEntropy { batch, classes, smoothing } = *attributes;
+    check(batch > 0 && classes > 0, attributes)?;
+    let operands = cuda.operands([
+        ("logits", logits, Read, Number, batch * classes),
+        ("labels", labels, Read, Integer, batch),
+        ("loss", loss, Write, Number, batch),
+        ("prediction", prediction, Write, Integer, batch),
+        ("dlogits", dlogits, Write, Number, batch * classes),
+    ])?;
+    let spread = smoothing / classes as f64;
+    let arguments = CrossEntropy {
+        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        batch: extent(batch)?,
+        classes: extent(classes)?,
+        hot: (1.0 - smoothing + spread) as f32,
+        spread: spread as f32,
+        share: (1.0 / batch as f64) as f32,
+        unused: 0,
+    };
+    let geometry = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
+    cuda.launch(memory, (&VARIANT, "softmax_cross_entropy"), geometry, &arguments, &operands)
+}
+
+/// `StepTotals` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct StepTotals {
+    /// loss, prediction, labels, hyper, totals
+    pointers: [u64; 5],
+    batch: u32,
+    slots: u32,
 }
 
 pub(super) fn step_totals<D: Driver>(
     cuda: &Cuda<D>,
     memory: &mut D::Memory,
-    attributes: &StepTotals,
+    attributes: &ops::StepTotals,
     [loss, prediction, labels, hyper, totals]: [Span; 5],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, loss, prediction, labels, hyper, totals, workspace);
-    todo!()
+    let ops::StepTotals { batch, slots } = *attributes;
+    check(batch > 0 && slots > 0, attributes)?;
+    let operands = cuda.operands([
+        ("loss", loss, Read, Number, batch),
+        ("prediction", prediction, Read, Integer, batch),
+        ("labels", labels, Read, Integer, batch),
+        ("hyper", hyper, Read, Number, hyper.elements.max(4)),
+        ("totals", totals, Update, Number, 2 * slots),
+    ])?;
+    let arguments = StepTotals {
+        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        batch: extent(batch)?,
+        slots: extent(slots)?,
+    };
+    cuda.launch(memory, (&VARIANT, "step_totals"), grid(1, 1)?, &arguments, &operands)
 }

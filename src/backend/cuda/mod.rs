@@ -5,6 +5,7 @@
 //! | `backend` | the [`crate::ops::Backend`] implementation: hands operands to the launchers below |
 //! | `device` | the [`crate::ops::Device`] implementation: copies and captured graphs |
 //! | `convolution`, `batch_norm`, `pointwise`, `pooling`, `linear`, `loss`, `optimizer`, `images` | a launcher for each file of `kernels/` of the same name: checks, geometry, arguments |
+//! | `call` | what the launchers share: checked operands, grids, variants by type |
 //! | `module` | what is compiled: variants of kernel files, and the limits the compile gate holds them to |
 //! | `source` | the kernels' text, embedded or from a folder |
 //! | `host` | values between the host's types and the device's |
@@ -12,6 +13,7 @@
 
 mod backend;
 mod batch_norm;
+mod call;
 mod convolution;
 mod device;
 pub mod driver;

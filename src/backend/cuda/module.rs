@@ -1,7 +1,7 @@
 //! What is compiled: every variant the engine can ask for, and the limits the compile gate holds its machine code to.
 
-use super::convolution;
 use super::source::Variant;
+use super::{batch_norm, convolution, images, linear, loss, optimizer, pointwise, pooling};
 
 /// One kernel of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,5 +27,15 @@ pub struct Module {
 
 /// Every module the engine can ask for.
 pub fn modules() -> Vec<Module> {
-    convolution::modules().collect()
+    [
+        convolution::modules().collect(),
+        batch_norm::modules(),
+        pointwise::modules(),
+        pooling::modules(),
+        linear::modules(),
+        loss::modules(),
+        optimizer::modules(),
+        images::modules(),
+    ]
+    .concat()
 }

@@ -1,42 +1,107 @@
 //! Passes over elements: launches of `pointwise.cu`.
 
-use super::Cuda;
+use bytemuck::{Pod, Zeroable};
+
+use super::call::{Operand, entry, extent, modules_of_both_types, threads};
 use super::driver::Driver;
+use super::{Cuda, Entry, Module};
 use crate::error::Result;
+use crate::ops::Access::{Read, Update, Write};
+use crate::ops::Content::{Activation, Number};
 use crate::ops::{Rows, ShortcutA};
 use crate::tensor::Span;
+
+const FILE: &str = "pointwise.cu";
+
+const ENTRIES: &[Entry] = &[
+    entry("relu", 32, true),
+    entry("relu_gradient", 32, true),
+    entry("add", 32, true),
+    entry("copy", 32, true),
+    entry("cast", 32, true),
+    entry("shortcut_a", 40, true),
+    entry("shortcut_a_gradient", 40, true),
+];
+
+/// What is compiled for this family.
+pub(super) fn modules() -> Vec<Module> {
+    modules_of_both_types(FILE, ENTRIES)
+}
+
+/// `Unary` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Unary {
+    x: u64,
+    y: u64,
+    elements: u64,
+}
+
+/// `Binary` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Binary {
+    a: u64,
+    b: u64,
+    y: u64,
+    elements: u64,
+}
+
+/// `Shortcut` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Shortcut {
+    from: u64,
+    to: u64,
+    elements: u64,
+    height: u32,
+    width: u32,
+    in_channels: u32,
+    out_height: u32,
+    out_width: u32,
+    out_channels: u32,
+    stride: u32,
+    shift: u32,
+    wide: u32,
+    unused: u32,
+}
+
+fn unary<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    entry: &'static str,
+    elements: usize,
+    operands: [Operand; 2],
+) -> Result<()> {
+    let [x, y] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let arguments = Unary { x, y, elements: elements as u64 };
+    let geometry = threads(elements.div_ceil(cuda.pack()))?;
+    cuda.launch(memory, (&cuda.variant(FILE), entry), geometry, &arguments, &operands)
+}
+
+fn binary<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    entry: &'static str,
+    elements: usize,
+    [a, b, y]: [Span; 3],
+    operands: &[Operand],
+) -> Result<()> {
+    let [a, b, y] = [a, b, y].map(|span| cuda.pointer(memory, span));
+    let arguments = Binary { a, b, y, elements: elements as u64 };
+    let geometry = threads(elements.div_ceil(cuda.pack()))?;
+    cuda.launch(memory, (&cuda.variant(FILE), entry), geometry, &arguments, operands)
+}
 
 pub(super) fn relu<D: Driver>(
     cuda: &Cuda<D>,
     memory: &mut D::Memory,
     attributes: &Rows,
     [x, y]: [Span; 2],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, x, y, workspace);
-    todo!()
-}
-
-pub(super) fn relu_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &Rows,
-    [y, dy, dx]: [Span; 3],
-    workspace: Span,
-) -> Result<()> {
-    let _ = (cuda, memory, attributes, y, dy, dx, workspace);
-    todo!()
-}
-
-pub(super) fn add<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &Rows,
-    [a, b, y]: [Span; 3],
-    workspace: Span,
-) -> Result<()> {
-    let _ = (cuda, memory, attributes, a, b, y, workspace);
-    todo!()
+    let n = attributes.elements()?;
+    let operands = cuda.operands([("x", x, Read, Activation, n), ("y", y, Write, Activation, n)])?;
+    unary(cuda, memory, "relu", n, operands)
 }
 
 pub(super) fn copy<D: Driver>(
@@ -44,10 +109,10 @@ pub(super) fn copy<D: Driver>(
     memory: &mut D::Memory,
     attributes: &Rows,
     [x, y]: [Span; 2],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, x, y, workspace);
-    todo!()
+    let n = attributes.elements()?;
+    let operands = cuda.operands([("x", x, Read, Activation, n), ("y", y, Write, Activation, n)])?;
+    unary(cuda, memory, "copy", n, operands)
 }
 
 pub(super) fn cast<D: Driver>(
@@ -55,10 +120,40 @@ pub(super) fn cast<D: Driver>(
     memory: &mut D::Memory,
     attributes: &Rows,
     [x, y]: [Span; 2],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, x, y, workspace);
-    todo!()
+    let n = attributes.elements()?;
+    let operands = cuda.operands([("x", x, Read, Number, n), ("y", y, Write, Activation, n)])?;
+    unary(cuda, memory, "cast", n, operands)
+}
+
+pub(super) fn relu_gradient<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    attributes: &Rows,
+    [y, dy, dx]: [Span; 3],
+) -> Result<()> {
+    let n = attributes.elements()?;
+    let operands = cuda.operands([
+        ("y", y, Read, Activation, n),
+        ("dy", dy, Read, Activation, n),
+        ("dx", dx, Write, Activation, n),
+    ])?;
+    binary(cuda, memory, "relu_gradient", n, [y, dy, dx], &operands)
+}
+
+pub(super) fn add<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    attributes: &Rows,
+    [a, b, y]: [Span; 3],
+) -> Result<()> {
+    let n = attributes.elements()?;
+    let operands = cuda.operands([
+        ("a", a, Read, Activation, n),
+        ("b", b, Read, Activation, n),
+        ("y", y, Write, Activation, n),
+    ])?;
+    binary(cuda, memory, "add", n, [a, b, y], &operands)
 }
 
 pub(super) fn accumulate<D: Driver>(
@@ -66,10 +161,10 @@ pub(super) fn accumulate<D: Driver>(
     memory: &mut D::Memory,
     attributes: &Rows,
     [x, y]: [Span; 2],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, x, y, workspace);
-    todo!()
+    let n = attributes.elements()?;
+    let operands = cuda.operands([("x", x, Read, Activation, n), ("y", y, Update, Activation, n)])?;
+    binary(cuda, memory, "add", n, [y, x, y], &operands)
 }
 
 pub(super) fn shortcut_a<D: Driver>(
@@ -77,10 +172,10 @@ pub(super) fn shortcut_a<D: Driver>(
     memory: &mut D::Memory,
     attributes: &ShortcutA,
     [x, y]: [Span; 2],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, x, y, workspace);
-    todo!()
+    let [n_x, n_y] = attributes.elements()?;
+    let operands = cuda.operands([("x", x, Read, Activation, n_x), ("y", y, Write, Activation, n_y)])?;
+    shortcut(cuda, memory, "shortcut_a", attributes, n_y, operands)
 }
 
 pub(super) fn shortcut_a_gradient<D: Driver>(
@@ -88,8 +183,39 @@ pub(super) fn shortcut_a_gradient<D: Driver>(
     memory: &mut D::Memory,
     attributes: &ShortcutA,
     [dy, dx]: [Span; 2],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, dy, dx, workspace);
-    todo!()
+    let [n_x, n_y] = attributes.elements()?;
+    let operands = cuda.operands([("dy", dy, Read, Activation, n_y), ("dx", dx, Write, Activation, n_x)])?;
+    shortcut(cuda, memory, "shortcut_a_gradient", attributes, n_x, operands)
+}
+
+fn shortcut<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    entry: &'static str,
+    attributes: &ShortcutA,
+    elements: usize,
+    operands: [Operand; 2],
+) -> Result<()> {
+    let ShortcutA { height, width, in_channels, out_channels, stride, .. } = *attributes;
+    let shift = (out_channels - in_channels) / 2;
+    let wide = [in_channels, out_channels, shift].iter().all(|n| n.is_multiple_of(cuda.pack()));
+    let [from, to] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let arguments = Shortcut {
+        from,
+        to,
+        elements: elements as u64,
+        height: extent(height)?,
+        width: extent(width)?,
+        in_channels: extent(in_channels)?,
+        out_height: extent(attributes.out_height())?,
+        out_width: extent(attributes.out_width())?,
+        out_channels: extent(out_channels)?,
+        stride: extent(stride)?,
+        shift: extent(shift)?,
+        wide: u32::from(wide),
+        unused: 0,
+    };
+    let geometry = threads(elements.div_ceil(if wide { cuda.pack() } else { 1 }))?;
+    cuda.launch(memory, (&cuda.variant(FILE), entry), geometry, &arguments, &operands)
 }

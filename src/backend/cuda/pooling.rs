@@ -1,20 +1,81 @@
 //! Pooling: launches of `pooling.cu`.
 
-use super::Cuda;
-use super::driver::Driver;
+use bytemuck::{Pod, Zeroable};
+
+use super::call::{THREADS, entry, extent, grid, modules_of_both_types, threads};
+use super::driver::{Driver, Geometry};
+use super::{Cuda, Entry, Module};
 use crate::error::Result;
+use crate::ops::Access::{Read, Write};
+use crate::ops::Content::{Activation, Integer, Number};
 use crate::ops::Pool;
 use crate::tensor::Span;
+
+const FILE: &str = "pooling.cu";
+
+const ENTRIES: &[Entry] = &[
+    entry("max_pool", 48, true),
+    entry("max_pool_gradient", 64, true),
+    entry("global_average_pool", 40, true),
+    entry("global_average_pool_gradient", 40, true),
+];
+
+/// What is compiled for this family.
+pub(super) fn modules() -> Vec<Module> {
+    modules_of_both_types(FILE, ENTRIES)
+}
+
+/// `MaxPoolArguments` and `MaxPoolGradientArguments` of the kernels, whose first three are x, y, argmax or dy, argmax, dx.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct MaxPool {
+    pointers: [u64; 3],
+    elements: u64,
+    /// height, width, out_height, out_width, channels, window, stride, padding
+    window: [u32; 8],
+    wide: u64,
+}
+
+fn max_arguments(pool: &Pool, pointers: [u64; 3], elements: usize, wide: bool) -> Result<MaxPool> {
+    let extents = [
+        pool.height,
+        pool.width,
+        pool.out_height(),
+        pool.out_width(),
+        pool.channels,
+        pool.window,
+        pool.stride,
+        pool.padding,
+    ];
+    let mut window = [0; 8];
+    for (to, from) in window.iter_mut().zip(extents) {
+        *to = extent(from)?;
+    }
+    Ok(MaxPool { pointers, elements: elements as u64, window, wide: u64::from(wide) })
+}
+
+/// Whether a thread holds a pack of channels, and the grid for so many elements.
+fn packs<D: Driver>(cuda: &Cuda<D>, pool: &Pool, elements: usize) -> Result<(bool, Geometry)> {
+    let wide = pool.channels.is_multiple_of(cuda.pack());
+    Ok((wide, threads(elements / if wide { cuda.pack() } else { 1 })?))
+}
 
 pub(super) fn max_pool<D: Driver>(
     cuda: &Cuda<D>,
     memory: &mut D::Memory,
     attributes: &Pool,
     [x, y, argmax]: [Span; 3],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, x, y, argmax, workspace);
-    todo!()
+    let [n_x, n_y] = attributes.elements()?;
+    let operands = cuda.operands([
+        ("x", x, Read, Activation, n_x),
+        ("y", y, Write, Activation, n_y),
+        ("argmax", argmax, Write, Integer, n_y),
+    ])?;
+    let (wide, geometry) = packs(cuda, attributes, n_y)?;
+    let pointers = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let arguments = max_arguments(attributes, pointers, n_y, wide)?;
+    cuda.launch(memory, (&cuda.variant(FILE), "max_pool"), geometry, &arguments, &operands)
 }
 
 pub(super) fn max_pool_gradient<D: Driver>(
@@ -22,10 +83,30 @@ pub(super) fn max_pool_gradient<D: Driver>(
     memory: &mut D::Memory,
     attributes: &Pool,
     [dy, argmax, dx]: [Span; 3],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, dy, argmax, dx, workspace);
-    todo!()
+    let [n_x, n_y] = attributes.elements()?;
+    let operands = cuda.operands([
+        ("dy", dy, Read, Activation, n_y),
+        ("argmax", argmax, Read, Integer, n_y),
+        ("dx", dx, Write, Activation, n_x),
+    ])?;
+    let (wide, geometry) = packs(cuda, attributes, n_x)?;
+    let pointers = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let arguments = max_arguments(attributes, pointers, n_x, wide)?;
+    cuda.launch(memory, (&cuda.variant(FILE), "max_pool_gradient"), geometry, &arguments, &operands)
+}
+
+/// `AverageArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Average {
+    x: u64,
+    y: u64,
+    pixels: u64,
+    channels: u32,
+    column_blocks: u32,
+    columns: u32,
+    wide: u32,
 }
 
 pub(super) fn global_average_pool<D: Driver>(
@@ -33,10 +114,41 @@ pub(super) fn global_average_pool<D: Driver>(
     memory: &mut D::Memory,
     attributes: &Pool,
     [x, y]: [Span; 2],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, x, y, workspace);
-    todo!()
+    const PIXELS_PER_THREAD: usize = 4;
+    let [n_x, n_y] = attributes.global_elements()?;
+    let operands = cuda.operands([("x", x, Read, Activation, n_x), ("y", y, Write, Number, n_y)])?;
+    let (pixels, channels) = (attributes.height * attributes.width, attributes.channels);
+    let wide = channels.is_multiple_of(cuda.pack());
+    let groups = channels / if wide { cuda.pack() } else { 1 };
+    // Few pixels need few lanes; what is left of the block goes along channels, as far as there are any.
+    let lanes = pixels.div_ceil(PIXELS_PER_THREAD).next_power_of_two().min(THREADS / 8);
+    let columns = (THREADS / lanes).min(groups.next_power_of_two());
+    let column_blocks = groups.div_ceil(columns);
+    let [x, y] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let arguments = Average {
+        x,
+        y,
+        pixels: pixels as u64,
+        channels: extent(channels)?,
+        column_blocks: extent(column_blocks)?,
+        columns: columns as u32,
+        wide: u32::from(wide),
+    };
+    let geometry = grid(attributes.batch * column_blocks, 1)?;
+    cuda.launch(memory, (&cuda.variant(FILE), "global_average_pool"), geometry, &arguments, &operands)
+}
+
+/// `AverageGradientArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct AverageGradient {
+    dy: u64,
+    dx: u64,
+    elements: u64,
+    pixels: u64,
+    channels: u32,
+    wide: u32,
 }
 
 pub(super) fn global_average_pool_gradient<D: Driver>(
@@ -44,8 +156,24 @@ pub(super) fn global_average_pool_gradient<D: Driver>(
     memory: &mut D::Memory,
     attributes: &Pool,
     [dy, dx]: [Span; 2],
-    workspace: Span,
 ) -> Result<()> {
-    let _ = (cuda, memory, attributes, dy, dx, workspace);
-    todo!()
+    let [n_x, n_y] = attributes.global_elements()?;
+    let operands = cuda.operands([("dy", dy, Read, Number, n_y), ("dx", dx, Write, Activation, n_x)])?;
+    let (wide, geometry) = packs(cuda, attributes, n_x)?;
+    let [dy, dx] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let arguments = AverageGradient {
+        dy,
+        dx,
+        elements: n_x as u64,
+        pixels: (attributes.height * attributes.width) as u64,
+        channels: extent(attributes.channels)?,
+        wide: u32::from(wide),
+    };
+    cuda.launch(
+        memory,
+        (&cuda.variant(FILE), "global_average_pool_gradient"),
+        geometry,
+        &arguments,
+        &operands,
+    )
 }

@@ -1,0 +1,113 @@
+//! What all launchers share: operands that are checked, grids that fit, variants by working type.
+
+use super::driver::{Driver, Geometry};
+use super::module::Entry;
+use super::source::Variant;
+use super::{Cuda, Module};
+use crate::error::{Error, Result};
+use crate::ops::{Access, Content};
+use crate::tensor::{ALIGNMENT, DType, Span};
+
+/// Threads of a block in every kernel of the passes: `THREADS` of `packs.cuh`.
+pub(super) const THREADS: usize = 256;
+
+/// An operand as a launch lists it.
+pub(super) type Operand = (&'static str, Span, Access);
+
+/// An operand as a call hands it over: with what it must hold, and how much of it.
+pub(super) type Wanted = (&'static str, Span, Access, Content, usize);
+
+/// The variants of a file for either working type.
+pub(super) const fn of_both_types(file: &'static str) -> [Variant; 2] {
+    [Variant { file, constants: &[("BF16", 0)] }, Variant { file, constants: &[("BF16", 1)] }]
+}
+
+/// A file's modules for either working type.
+pub(super) fn modules_of_both_types(file: &'static str, entries: &'static [Entry]) -> Vec<Module> {
+    of_both_types(file).map(|variant| Module { variant, entries }).to_vec()
+}
+
+/// A kernel that computes without matrix units.
+pub(super) const fn entry(name: &'static str, registers: u32, wide_loads: bool) -> Entry {
+    Entry { name, registers, tensor_cores: false, wide_loads }
+}
+
+impl<D: Driver> Cuda<D> {
+    /// The variant of a file for this backend's working type.
+    pub(super) fn variant(&self, file: &'static str) -> Variant {
+        of_both_types(file)[usize::from(self.dtype == DType::Bf16)]
+    }
+
+    /// Activations in 16 bytes.
+    pub(super) fn pack(&self) -> usize {
+        16 / self.dtype.size()
+    }
+
+    /// Operands, once type, size and alignment are known to be what the kernels rely on, and what is written to overlap
+    /// nothing else.
+    pub(super) fn operands<const N: usize>(&self, wanted: [Wanted; N]) -> Result<[Operand; N]> {
+        for (index, &(name, span, access, content, elements)) in wanted.iter().enumerate() {
+            let dtype = content.dtype(self.dtype);
+            if span.dtype != dtype || span.elements != elements {
+                return Err(Error::invalid(format!(
+                    "operand `{name}` has {} elements of {:?}; the call needs {elements} of {dtype:?}",
+                    span.elements, span.dtype
+                )));
+            }
+            if !span.offset.is_multiple_of(ALIGNMENT) {
+                return Err(Error::invalid(format!(
+                    "operand `{name}` begins at byte {}, which is not aligned to {ALIGNMENT}",
+                    span.offset
+                )));
+            }
+            for &(other, place, other_access, ..) in &wanted[..index] {
+                let shares =
+                    span.offset < place.offset + place.bytes() && place.offset < span.offset + span.bytes();
+                if shares && (access != Access::Read || other_access != Access::Read) {
+                    return Err(Error::invalid(format!(
+                        "operands `{other}` and `{name}` overlap and one of them is written; operands of one call \
+                         are disjoint"
+                    )));
+                }
+            }
+        }
+        Ok(wanted.map(|(name, span, access, ..)| (name, span, access)))
+    }
+}
+
+/// The first `elements` f32 of a call's scratch memory.
+pub(super) fn scratch(workspace: Span, elements: usize) -> Result<Span> {
+    if workspace.bytes() < elements * DType::F32.size() {
+        return Err(Error::invalid(format!(
+            "a call has {} bytes of scratch memory and needs {}",
+            workspace.bytes(),
+            elements * DType::F32.size()
+        )));
+    }
+    Ok(Span { offset: workspace.offset, elements, dtype: DType::F32 })
+}
+
+/// A grid of `x` times `y` blocks.
+pub(super) fn grid(x: usize, y: usize) -> Result<Geometry> {
+    const MOST: [usize; 2] = [i32::MAX as usize, u16::MAX as usize];
+    if x > MOST[0] || y > MOST[1] {
+        return Err(Error::invalid(format!(
+            "a kernel would need {x} x {y} blocks, and a device runs {} x {}; take a smaller batch",
+            MOST[0], MOST[1]
+        )));
+    }
+    Ok(Geometry { grid: [x as u32, y as u32, 1], threads: THREADS as u32, shared_bytes: 0 })
+}
+
+/// A grid with a thread for every piece of work.
+pub(super) fn threads(work: usize) -> Result<Geometry> {
+    grid(work.div_ceil(THREADS), 1)
+}
+
+/// An extent as kernels count it.
+pub(super) fn extent(value: usize) -> Result<u32> {
+    // Kernels add a tile to an extent without looking.
+    u32::try_from(value).ok().filter(|value| *value < 1 << 31).ok_or_else(|| {
+        Error::invalid(format!("kernels count extents below 2147483648; found {value}, take a smaller batch"))
+    })
+}
