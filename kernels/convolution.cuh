@@ -63,9 +63,10 @@ struct Arguments {
 /// Far outside every image, and still when two are added.
 constexpr int OUTSIDE = -(1 << 29);
 
-/// Where a pixel's first tap lies: `origin` may point outside the image and is read only through `inside`.
+/// Where a pixel's first tap lies: elements from the first image's first, and row and column in its own image. That may be
+/// outside; whether the sum with a tap is not, `inside` knows.
 struct Pixel {
-    const Real* origin;
+    i64 offset;
     int row, column;
 };
 
@@ -80,7 +81,7 @@ __device__ inline Pixel pixel_at(const Arguments& p, const Walk& walk, u32 index
     const int row = int(line - image * walk.height.divisor) * p.pixel_step + walk.first_row;
     const int column = int(index - line * walk.width.divisor) * p.pixel_step + walk.first_column;
     const i64 offset = image * p.image_elements + i64(row * p.image_width + column) * p.channels.divisor;
-    return {p.image + offset, index < walk.pixels ? row : OUTSIDE, column};
+    return {offset, index < walk.pixels ? row : OUTSIDE, column};
 }
 
 __device__ inline Tap tap_at(const Arguments& p, const Walk& walk, u32 element) {
@@ -93,8 +94,18 @@ __device__ inline Tap tap_at(const Arguments& p, const Walk& walk, u32 element) 
     return {offset, element < walk.patch ? row : OUTSIDE, column};
 }
 
+/// An element that may not be there; then it is zero and not read.
+struct Source {
+    const Real* from;
+    bool exists;
+};
+
 __device__ inline bool inside(const Arguments& p, const Pixel& pixel, const Tap& tap) {
     return u32(pixel.row + tap.row) < u32(p.image_height) && u32(pixel.column + tap.column) < u32(p.image_width);
+}
+
+__device__ inline Source patch_at(const Arguments& p, const Pixel& pixel, const Tap& tap) {
+    return {p.image + (pixel.offset + tap.offset), inside(p, pixel, tap)};
 }
 
 /// Offset of weight[k](tap, first channel) for element (tap, k) of an input gradient's patch.

@@ -61,12 +61,27 @@ struct Share {
     static __device__ int row(int i) { return threadIdx.x / ACROSS + i * APART; }
     static __device__ int column() { return threadIdx.x % ACROSS * CHUNK; }
 
-    /// Brings in the i-th part, or zeros.
-    static __device__ void copy(T& tile, int i, const Real* from, bool valid) {
-        Real* to = tile.at(row(i), column());
-        if constexpr (VECTOR) cp_async_16(to, from, valid);
-        else if constexpr (sizeof(Real) == 4) cp_async_4(to, from, valid);
-        else *to = valid ? load(from) : from_float<Real>(0.0f);
+    /// Brings in this thread's parts; `source` tells where the i-th is.
+    template <class Locate>
+    static __device__ void fill(T& tile, Locate source) {
+        if constexpr (VECTOR || sizeof(Real) == 4) {
+#pragma unroll
+            for (int i = 0; i < COUNT; i++) {
+                const Source s = source(i);
+                if constexpr (VECTOR) cp_async_16(tile.at(row(i), column()), s.from, s.exists);
+                else cp_async_4(tile.at(row(i), column()), s.from, s.exists);
+            }
+        } else {
+            // No asynchronous copy moves two bytes: all are under way before the first is waited for.
+            Real parts[COUNT];
+#pragma unroll
+            for (int i = 0; i < COUNT; i++) {
+                const Source s = source(i);
+                parts[i] = s.exists ? load(s.from) : from_float<Real>(0.0f);
+            }
+#pragma unroll
+            for (int i = 0; i < COUNT; i++) *tile.at(row(i), column()) = parts[i];
+        }
     }
 };
 typedef Share<TileA, VECTOR_A> ShareA;
@@ -88,11 +103,9 @@ struct Patches {
 
     __device__ void fill(TileA& tile, const Arguments& p, const Walk& walk, const Memory& memory, u32 step) const {
         const Tap tap = tap_at(p, walk, step * STEP + ShareA::column());
-#pragma unroll
-        for (int i = 0; i < ShareA::COUNT; i++) {
-            const Pixel pixel = VECTOR_A ? mine[i] : memory.pixels[ShareA::row(i)];
-            ShareA::copy(tile, i, pixel.origin + tap.offset, inside(p, pixel, tap));
-        }
+        ShareA::fill(tile, [&](int i) -> Source {
+            return patch_at(p, VECTOR_A ? mine[i] : memory.pixels[ShareA::row(i)], tap);
+        });
     }
 };
 
@@ -105,11 +118,10 @@ struct OutputGradient {
         : column(first_row + ShareA::column()), from(p.matrix + column) {}
 
     __device__ void fill(TileA& tile, const Arguments& p, const Walk& walk, const Memory&, u32 step) const {
-#pragma unroll
-        for (int i = 0; i < ShareA::COUNT; i++) {
+        ShareA::fill(tile, [&](int i) -> Source {
             const u32 pixel = step * STEP + ShareA::row(i);
-            ShareA::copy(tile, i, from + i64(pixel) * p.rows, pixel < walk.pixels && column < p.rows);
-        }
+            return {from + i64(pixel) * p.rows, pixel < walk.pixels && column < p.rows};
+        });
     }
 };
 
@@ -123,10 +135,10 @@ struct WeightRows {
 
     __device__ void fill(TileB& tile, const Arguments& p, const Walk& walk, u32 step) const {
         const bool exists = step * STEP + ShareB::column() < walk.patch;
-#pragma unroll
-        for (int i = 0; i < ShareB::COUNT; i++)
-            ShareB::copy(tile, i, from + i64(i * ShareB::APART) * walk.patch + step * STEP,
-                         exists && row + i * ShareB::APART < p.columns);
+        ShareB::fill(tile, [&](int i) -> Source {
+            const u32 further = i * ShareB::APART;
+            return {from + i64(further) * walk.patch + step * STEP, exists && row + further < p.columns};
+        });
     }
 };
 
@@ -138,12 +150,10 @@ struct WeightColumns {
         : column(first_column + ShareB::column()) {}
 
     __device__ void fill(TileB& tile, const Arguments& p, const Walk& walk, u32 step) const {
-#pragma unroll
-        for (int i = 0; i < ShareB::COUNT; i++) {
+        ShareB::fill(tile, [&](int i) -> Source {
             const u32 element = step * STEP + ShareB::row(i);
-            ShareB::copy(tile, i, p.matrix + (filter_at(p, walk, element) + column),
-                         element < walk.patch && column < p.columns);
-        }
+            return {p.matrix + (filter_at(p, walk, element) + column), element < walk.patch && column < p.columns};
+        });
     }
 };
 
@@ -155,11 +165,9 @@ struct PatchColumns {
         : tap(tap_at(p, walk, first_column + ShareB::column())) {}
 
     __device__ void fill(TileB& tile, const Arguments& p, const Walk& walk, u32 step) const {
-#pragma unroll
-        for (int i = 0; i < ShareB::COUNT; i++) {
-            const Pixel pixel = pixel_at(p, walk, step * STEP + ShareB::row(i));
-            ShareB::copy(tile, i, pixel.origin + tap.offset, inside(p, pixel, tap));
-        }
+        ShareB::fill(tile, [&](int i) -> Source {
+            return patch_at(p, pixel_at(p, walk, step * STEP + ShareB::row(i)), tap);
+        });
     }
 };
 

@@ -1,1 +1,169 @@
+//! Every compiled kernel, also those that small problems never get, against the CPU in double precision.
 
+use super::variants::{KERNELS, Kernel, Pass, choose};
+use super::{Epilogue, launch_forward, launch_input_gradient, launch_weight_gradient, parts_bytes};
+use crate::backend::cpu::Cpu;
+use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
+use crate::backend::cuda::{Cuda, Sources};
+use crate::ops::{Backend, Call, Conv2d, Conv2dGradient, Device};
+use crate::rng::{Purpose, Stream};
+use crate::tensor::{DType, HostValues, Span, aligned};
+
+/// Two convolutions that take several tiles of every kernel, none of them full, in both directions.
+fn problems(kernel: &Kernel) -> [Conv2d; 2] {
+    let vector = kernel.vector[0] || kernel.vector[1];
+    let few = if vector { 24 } else { 19 };
+    let many = if vector { 136 } else { 131 };
+    let conv = |in_channels, out_channels, stride| Conv2d {
+        batch: 2,
+        height: 11,
+        width: 9,
+        in_channels: if kernel.vector[1] { in_channels } else { in_channels - 1 },
+        out_channels,
+        filter_height: 3,
+        filter_width: 3,
+        stride,
+        padding: 1,
+    };
+    [conv(few, many, 1), conv(many, few, 2)]
+}
+
+/// Numbers that bf16 holds exactly.
+fn numbers(elements: usize, key: u64) -> Vec<f64> {
+    let stream = Stream::for_purpose(12, Purpose::Synthetic, &[key]);
+    (0..elements as u64).map(|i| (stream.uniform(i) * 64.0).floor() / 32.0 - 1.0).collect()
+}
+
+/// Lays two operands, a result and a workspace out in memory, computes, and reads the result.
+fn result<D: Device>(
+    device: &D,
+    operands: [(&[f64], DType); 3],
+    workspace_bytes: usize,
+    compute: impl FnOnce(&mut D::Memory, [Span; 3], Span),
+) -> Vec<f64> {
+    let mut end = 0;
+    let mut place = |elements: usize, dtype: DType| {
+        let span = Span { offset: end, elements, dtype };
+        end += aligned(span.bytes());
+        span
+    };
+    let spans = operands.map(|(values, dtype)| place(values.len(), dtype));
+    let scratch = device.dtype().accumulator();
+    let workspace = place(workspace_bytes.div_ceil(scratch.size()), scratch);
+    let mut memory = device.allocate(end).unwrap();
+    for (span, (values, _)) in spans.into_iter().zip(operands) {
+        device.write(&mut memory, span, HostValues::F64(values)).unwrap();
+    }
+    compute(&mut memory, spans, workspace);
+    let mut values = vec![0.0; spans[2].elements];
+    device.read_f64(&memory, spans[2], &mut values).unwrap();
+    values
+}
+
+/// One product of a convolution, by a kernel and by the CPU.
+fn both(kernel: &Kernel, conv: &Conv2d) -> [Vec<f64>; 2] {
+    let cpu = Cpu::<f64>::new(1).unwrap();
+    let options = Options { order: Order::Random(3), copies: Copies::Lazy, threads: 1 };
+    let cuda = Cuda::new(Emulator::new(options).unwrap(), kernel.dtype, Sources::default()).unwrap();
+    let [n_x, n_weight, n_y] = conv.elements().unwrap();
+    let (x, weight, y) = (numbers(n_x, 1), numbers(n_weight, 2), numbers(n_y, 3));
+    let attributes = Conv2dGradient { conv: *conv, accumulate: true };
+    let call = |[a, b, c]: [Span; 3]| match kernel.pass {
+        Pass::Forward => Call::Conv2dForward { attributes: *conv, x: a, weight: b, y: c },
+        Pass::InputGradient => Call::Conv2dInputGradient { attributes, dy: a, weight: b, dx: c },
+        Pass::WeightGradient => Call::Conv2dWeightGradient { attributes: *conv, x: a, dy: b, dweight: c },
+    };
+    let [a, b, c]: [&[f64]; 3] = match kernel.pass {
+        Pass::Forward => [&x, &weight, &y],
+        Pass::InputGradient => [&y, &weight, &x],
+        Pass::WeightGradient => [&x, &y, &weight],
+    };
+    let nowhere = Span { offset: 0, elements: 0, dtype: DType::F64 };
+    let bytes = cpu.workspace_bytes(&call([nowhere; 3]).map(|_| ()));
+    let expected = result(
+        &cpu,
+        [(a, DType::F64), (b, DType::F64), (c, DType::F64)],
+        bytes,
+        |memory, spans, workspace| {
+            call(spans).run(&cpu, memory, workspace).unwrap();
+        },
+    );
+
+    const SPLITS: usize = 3;
+    let out = if kernel.pass == Pass::WeightGradient { DType::F32 } else { kernel.dtype };
+    let operands = [(a, kernel.dtype), (b, kernel.dtype), (c, out)];
+    let got = result(&cuda, operands, parts_bytes(conv, SPLITS), |memory, spans, workspace| {
+        match kernel.pass {
+            Pass::Forward => launch_forward(&cuda, memory, kernel, conv, spans, &Epilogue::default()),
+            Pass::InputGradient => launch_input_gradient(&cuda, memory, kernel, &attributes, spans),
+            Pass::WeightGradient => {
+                launch_weight_gradient(&cuda, memory, kernel, conv, spans, workspace, SPLITS)
+            }
+        }
+        .unwrap_or_else(|error| panic!("{kernel:?}: {error}"));
+    });
+    [got, expected]
+}
+
+#[test]
+fn every_kernel_computes_its_product() {
+    for kernel in &KERNELS {
+        for conv in problems(kernel) {
+            assert!(kernel.fits(&conv), "{kernel:?} {conv:?}");
+            let [got, expected] = both(kernel, &conv);
+            let difference: f64 = got.iter().zip(&expected).map(|(a, b)| (a - b) * (a - b)).sum();
+            let norm: f64 = expected.iter().map(|b| b * b).sum();
+            let error = (difference / norm).sqrt();
+            // A weight gradient of exact bf16 numbers is f32 throughout.
+            let rounded = kernel.dtype == DType::Bf16 && kernel.pass != Pass::WeightGradient;
+            assert!(error <= if rounded { 5e-3 } else { 1e-5 }, "{kernel:?} {conv:?}: off by {error:e}");
+        }
+    }
+}
+
+#[test]
+fn large_products_get_large_tiles_and_narrow_ones_narrow_tiles() {
+    let conv = |side, in_channels, out_channels, filter| Conv2d {
+        batch: 512,
+        height: side,
+        width: side,
+        in_channels,
+        out_channels,
+        filter_height: filter,
+        filter_width: filter,
+        stride: 1,
+        padding: filter / 2,
+    };
+    let tile = |pass, conv: &Conv2d| choose(pass, DType::Bf16, conv, 132).tile;
+    assert_eq!(tile(Pass::Forward, &conv(16, 128, 128, 3)), [128, 128]);
+    assert_eq!(tile(Pass::Forward, &conv(32, 64, 64, 3)), [128, 64]);
+    assert_eq!(tile(Pass::InputGradient, &conv(32, 64, 256, 1)), [128, 64]);
+    assert_eq!(tile(Pass::WeightGradient, &conv(32, 64, 64, 3)), [64, 128]);
+    assert_eq!(tile(Pass::WeightGradient, &conv(8, 256, 256, 3)), [128, 128]);
+    let few = Conv2d { batch: 1, ..conv(4, 64, 64, 3) };
+    assert_eq!(tile(Pass::Forward, &few), [64, 64]);
+}
+
+#[test]
+fn a_weight_gradient_is_split_until_the_device_is_full_and_no_further() {
+    let splits = |batch: usize, side: usize, channels: usize| {
+        let conv = Conv2d {
+            batch,
+            height: side,
+            width: side,
+            in_channels: channels,
+            out_channels: channels,
+            filter_height: 3,
+            filter_width: 3,
+            stride: 1,
+            padding: 1,
+        };
+        let kernel = choose(Pass::WeightGradient, DType::Bf16, &conv, 132);
+        (kernel.splits(&conv, 132), kernel.tiles(channels, 9 * channels))
+    };
+    // Few tiles, a long sum: many parts, but blocks for one turn.
+    let (parts, tiles) = splits(512, 32, 64);
+    assert!(parts > 10 && parts * tiles <= 2 * 132, "{parts} parts of {tiles} tiles");
+    // Nothing to share out.
+    assert_eq!(splits(1, 1, 64).0, 1);
+}
