@@ -2,6 +2,7 @@
 
 mod architecture;
 mod collapse;
+mod compile_gate;
 mod data_bad_input;
 mod data_files;
 mod data_mutations;

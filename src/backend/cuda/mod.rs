@@ -31,7 +31,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use module::{Entry, Module, modules};
-pub use source::{Source, Sources, Variant};
+pub use source::{EMBEDDED, Source, Sources, Variant};
 
 use crate::error::{Error, Result};
 use crate::ops::Access;

@@ -1,5 +1,9 @@
 //! A real GPU, through the driver library and NVRTC, both found at run time.
 
+pub mod nvrtc;
+pub mod ptxas;
+pub mod search;
+
 use super::{Driver, Launch, Properties};
 use crate::backend::cuda::source::Source;
 use crate::error::Result;

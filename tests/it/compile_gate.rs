@@ -1,0 +1,285 @@
+//! The compile gate: every kernel, in every variant the engine can ask for, becomes machine code for Ampere and Hopper by
+//! the real compiler, and that machine code keeps its limits. Needs no GPU, only NVRTC and nvdisasm; where they are
+//! missing the test says how to get them and passes, unless `RESIDUA_COMPILE_GATE=required`.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use residua::backend::cuda::driver::cache::Cache;
+use residua::backend::cuda::driver::native::nvrtc::Nvrtc;
+use residua::backend::cuda::driver::native::ptxas;
+use residua::backend::cuda::{EMBEDDED, Entry, Module, Source, Sources, modules};
+
+const ARCHITECTURES: [&str; 2] = ["sm_80", "sm_90a"];
+/// What a block may have of static shared memory on every architecture.
+const MOST_STATIC_SHARED: u32 = 48 << 10;
+
+/// The tools, or nothing where they are missing and may be.
+struct Tools {
+    nvrtc: Nvrtc,
+    nvdisasm: Option<PathBuf>,
+    cache: Cache,
+}
+
+impl Tools {
+    fn find() -> Option<Tools> {
+        let missing = |what: &str| {
+            let required = std::env::var("RESIDUA_COMPILE_GATE").is_ok_and(|value| value == "required");
+            assert!(!required, "the compile gate is required, but {what}");
+            say(&format!("compile gate: {what}"));
+        };
+        let nvrtc = match Nvrtc::find(None) {
+            Ok(nvrtc) => nvrtc,
+            Err(error) => {
+                missing(&format!("not run: {error}"));
+                return None;
+            }
+        };
+        let nvdisasm = nvdisasm(&nvrtc);
+        if nvdisasm.is_none() {
+            missing(
+                "instructions are not looked at: nvdisasm is neither named by RESIDUA_NVDISASM, nor beside NVRTC, nor on \
+                 PATH; `pip install 'nvidia-cuda-nvdisasm==13.0.*'`",
+            );
+        }
+        let cache = Cache::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compile-gate")).unwrap();
+        Some(Tools { nvrtc, nvdisasm, cache })
+    }
+}
+
+/// Writes past the harness, which keeps the output of tests that pass.
+fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+fn nvdisasm(nvrtc: &Nvrtc) -> Option<PathBuf> {
+    // A toolkit and a wheel both have bin/ beside the folder of libraries.
+    let beside = nvrtc.path().ancestors().skip(2).take(3).map(|folder| folder.join("bin/nvdisasm"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::var_os("RESIDUA_NVDISASM")
+        .map(PathBuf::from)
+        .into_iter()
+        .chain(beside)
+        .chain(std::env::split_paths(&path).map(|folder| folder.join("nvdisasm")))
+        .find(|path| path.is_file())
+}
+
+/// Instructions of one kernel that its limits speak of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+struct Instructions {
+    /// Products on matrix units.
+    matrix: usize,
+    /// Loads of 16 bytes from global memory.
+    wide_loads: usize,
+    /// Loads from and stores to local memory.
+    local: usize,
+}
+
+/// Counts the instructions of each kernel in what nvdisasm prints.
+fn instructions(text: &str) -> BTreeMap<String, Instructions> {
+    let mut kernels = BTreeMap::<String, Instructions>::new();
+    let mut kernel = None;
+    for line in text.lines() {
+        // Not `.sectionflags`, which stands within a section.
+        if let Some(section) = line.trim().strip_prefix(".section\t") {
+            let name = section.trim_start_matches('"').split([',', '"', '\t']).next().unwrap_or_default();
+            kernel = name.strip_prefix(".text.").map(String::from);
+        }
+        let (Some(kernel), Some((_, code))) = (&kernel, line.split_once("*/")) else { continue };
+        // "@!P0 LDG.E.128 R4, ..." without its predicate.
+        let opcode = code.split_whitespace().find(|word| !word.starts_with('@')).unwrap_or_default();
+        let counts = kernels.entry(kernel.clone()).or_default();
+        let mut parts = opcode.split('.');
+        match parts.next().unwrap_or_default() {
+            "HMMA" | "HGMMA" | "UTCHMMA" | "UTCQMMA" => counts.matrix += 1,
+            "LDG" | "LDGSTS" if parts.any(|part| part == "128") => counts.wide_loads += 1,
+            "UTMALDG" | "UBLKCP" => counts.wide_loads += 1,
+            "LDL" | "STL" => counts.local += 1,
+            _ => {}
+        }
+    }
+    kernels
+}
+
+/// Compiles a source and holds it to its entries' limits; every fault is a line.
+fn faults(tools: &Tools, source: &Source, entries: &[Entry], architecture: &str) -> Vec<String> {
+    let cached = match tools.nvrtc.compile_cached(&tools.cache, source, architecture) {
+        Ok(cached) => cached,
+        Err(error) => return vec![error.to_string()],
+    };
+    let log = &cached.compiled.log;
+    let resources = ptxas::resources(log);
+    let instructions = tools.nvdisasm.as_ref().map(|nvdisasm| {
+        let said = Command::new(nvdisasm).arg(&cached.path).output().unwrap();
+        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        instructions(&String::from_utf8_lossy(&said.stdout))
+    });
+
+    let mut faults: Vec<String> = ptxas::warnings(log).into_iter().map(String::from).collect();
+    for found in &resources {
+        if !entries.iter().any(|entry| entry.name == found.entry) {
+            faults.push(format!("kernel `{}` is not listed among the module's entries", found.entry));
+        }
+    }
+    for entry in entries {
+        let Some(used) = resources.iter().find(|used| used.entry == entry.name) else {
+            faults.push(format!("entry `{}` is listed, but there is no such kernel", entry.name));
+            continue;
+        };
+        let counts = instructions.as_ref().map(|all| all.get(entry.name).copied().unwrap_or_default());
+        let mut wrong = Vec::new();
+        let mut hold = |fine: bool, what: &str| {
+            if !fine {
+                wrong.push(what.to_string());
+            }
+        };
+        hold(used.registers <= entry.registers, "too many registers");
+        hold(used.spill_stores + used.spill_loads == 0, "registers are spilled");
+        hold(used.shared <= MOST_STATIC_SHARED, "too much static shared memory");
+        if let Some(counts) = counts {
+            hold(counts.local == 0, "local memory is used");
+            hold(counts.matrix > 0 || !entry.tensor_cores, "no matrix instruction");
+            hold(counts.wide_loads > 0 || !entry.wide_loads, "no 16-byte load");
+        }
+        if !wrong.is_empty() {
+            let counts = counts.unwrap_or_default();
+            faults.push(format!(
+                "{:<28} registers {:>3}/{:<3} spills {:>4} B  shared {:>5} B  matrix {:>4}  wide loads {:>3}  local {:>3}: {}",
+                entry.name,
+                used.registers,
+                entry.registers,
+                used.spill_stores + used.spill_loads,
+                used.shared,
+                counts.matrix,
+                counts.wide_loads,
+                counts.local,
+                wrong.join(", ")
+            ));
+        }
+    }
+    faults
+}
+
+#[test]
+fn every_kernel_compiles_for_ampere_and_hopper_within_its_limits() {
+    let Some(tools) = Tools::find() else { return };
+    let jobs: Vec<(Module, &str)> = ARCHITECTURES
+        .iter()
+        .flat_map(|&architecture| modules().into_iter().map(move |m| (m, architecture)))
+        .collect();
+    let next = AtomicUsize::new(0);
+    let told = Mutex::new(Vec::new());
+    let start = Instant::now();
+    std::thread::scope(|scope| {
+        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+            scope.spawn(|| {
+                while let Some((module, architecture)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let source = Sources::default().assemble(&module.variant).unwrap();
+                    for fault in faults(&tools, &source, module.entries, architecture) {
+                        told.lock().unwrap().push(format!("{} {architecture}: {fault}", source.name));
+                    }
+                }
+            });
+        }
+    });
+    let mut told = told.into_inner().unwrap();
+    told.sort();
+    assert!(told.is_empty(), "{} faults in machine code:\n{}", told.len(), told.join("\n"));
+    say(&format!(
+        "compile gate: {} modules for {} architectures by NVRTC {} keep their limits ({:.1} s)",
+        jobs.len() / ARCHITECTURES.len(),
+        ARCHITECTURES.len(),
+        tools.nvrtc.version(),
+        start.elapsed().as_secs_f64()
+    ));
+}
+
+#[test]
+fn every_kernel_file_belongs_to_a_module_that_the_gate_compiles() {
+    let files: Vec<&str> = modules().iter().map(|module| module.variant.file).collect();
+    for (name, _) in EMBEDDED.iter().filter(|(name, _)| name.ends_with(".cu")) {
+        assert!(files.contains(name), "kernels/{name} is in no module, so nothing holds its machine code");
+    }
+}
+
+/// A kernel of the tests' own, in the words of `ptx.cuh`.
+fn planted(body: &str) -> Source {
+    let header = EMBEDDED.iter().find(|(name, _)| *name == "ptx.cuh").unwrap().1;
+    let arguments = "struct Arguments { const float* x; float* y; u64 n; };";
+    let text = format!("#line 1 \"ptx.cuh\"\n{header}\n#line 1 \"planted.cu\"\n{arguments}\n{body}\n");
+    Source { name: "planted.cu".to_string(), text }
+}
+
+const ENTRY: Entry = Entry { name: "planted", registers: 32, tensor_cores: false, wide_loads: true };
+
+const GOOD: &str = "KERNEL(256, planted, Arguments) {
+    u64 i = (blockIdx.x * 256ull + threadIdx.x) * 4;
+    if (i < p.n) { store_pack<4>(p.y + i, load_pack<4>(p.x + i)); }
+}";
+
+#[test]
+fn the_gate_lets_a_good_kernel_pass_and_catches_each_planted_fault() {
+    let Some(tools) = Tools::find() else { return };
+    let on = |body: &str, entries: &[Entry]| {
+        ARCHITECTURES.map(|architecture| faults(&tools, &planted(body), entries, architecture).join("\n"))
+    };
+    let caught = |body: &str, entries: &[Entry], fault: &str| {
+        for told in on(body, entries) {
+            assert!(told.contains(fault), "expected `{fault}`, found `{told}`");
+        }
+    };
+    assert_eq!(on(GOOD, &[ENTRY]), [""; 2]);
+
+    caught(GOOD, &[Entry { registers: 4, ..ENTRY }], "too many registers");
+    caught(GOOD, &[], "kernel `planted` is not listed");
+    caught(GOOD, &[ENTRY, Entry { name: "absent", ..ENTRY }], "entry `absent` is listed");
+    caught("KERNEL(256, planted, Arguments) { nonsense(p.x); }", &[ENTRY], "planted.cu(2): error");
+    let crowded = "KERNEL(256, planted, Arguments) {
+        SHARED(float, much[16384]);
+        for (u32 i = threadIdx.x; i < 16384; i += 256) much[i] = load(p.x + i);
+        block_sync();
+        store(p.y + threadIdx.x, much[p.n]);
+    }";
+    caught(crowded, &[Entry { wide_loads: false, ..ENTRY }], "shared");
+    if tools.nvdisasm.is_some() {
+        let narrow = GOOD.replace("_pack<4>", "_pack<1>");
+        caught(&narrow, &[ENTRY], "no 16-byte load");
+        caught(GOOD, &[Entry { tensor_cores: true, ..ENTRY }], "no matrix instruction");
+        let indexed = "KERNEL(256, planted, Arguments) {
+            float a[64];
+            for (int i = 0; i < 64; ++i) a[i] = load(p.x + i);
+            store(p.y, a[p.n]);
+        }";
+        caught(indexed, &[Entry { wide_loads: false, registers: 255, ..ENTRY }], "local memory is used");
+    }
+    // 160 values that are all alive at once in 32 registers.
+    let spilling = "extern \"C\" __global__ void __launch_bounds__(1024, 2) planted(const __grid_constant__ Arguments p) {
+        float a[160];
+        #pragma unroll
+        for (int i = 0; i < 160; ++i) a[i] = load(p.x + i * p.n + threadIdx.x);
+        __syncthreads();
+        #pragma unroll
+        for (int i = 0; i < 160; ++i) store(p.y + i * p.n + threadIdx.x, a[i] * a[159 - i]);
+    }";
+    caught(spilling, &[Entry { wide_loads: false, ..ENTRY }], "registers are spilled");
+}
+
+#[test]
+fn matrix_products_in_both_widths_are_recognised_in_machine_code() {
+    let counts = instructions(
+        "\t.section\t.text.first,\"ax\",@progbits\n.text.first:\n        /*0000*/                   LDC R1, c[0x0][0x28] ;\n\
+         \t/*0010*/              @!P0 LDG.E.128.CONSTANT R4, desc[UR4][R2.64] ;\n\
+         /*0020*/ LDG.E.64 R4, [R2] ;\n/*0030*/ LDGSTS.E.BYPASS.LTC128B.128 [R1], [R2.64] ;\n\
+         /*0040*/ LDGSTS.E.LTC128B [R1], [R2.64] ;\n/*0050*/ HMMA.16816.F32.BF16 R4, R8, R2, R4 ;\n\
+         \t.sectionflags\t@\"SHF_BARRIERS=1\"\n/*0060*/ LDL R2, [R1] ;\n\t.section\t.nv.info,\"\",@\"SHT_CUDA_INFO\"\n/*0000*/ HMMA\n\
+         \t.section\t.text.second,\"ax\",@progbits\n/*0000*/ HGMMA.64x64x16.F32.BF16 R24, gdesc[UR4] ;\n/*0010*/ STL [R1], R2 ;\n",
+    );
+    assert_eq!(counts["first"], Instructions { matrix: 1, wide_loads: 2, local: 1 });
+    assert_eq!(counts["second"], Instructions { matrix: 1, wide_loads: 0, local: 1 });
+    assert_eq!(counts.len(), 2);
+}
