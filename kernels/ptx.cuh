@@ -8,6 +8,10 @@
 //   - include no CUDA header.
 #pragma once
 
+#ifdef RESIDUA_EMULATOR
+#define __device__
+#endif
+
 typedef unsigned char u8;
 typedef unsigned short u16;
 typedef unsigned int u32;
