@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
-use residua::backend::cuda::driver::cache::Cache;
+use residua::backend::cuda::driver::cache::{Cache, Compiled};
 use residua::backend::cuda::driver::native::nvrtc::Nvrtc;
 use residua::backend::cuda::driver::native::ptxas;
 use residua::backend::cuda::{EMBEDDED, Entry, Module, Source, Sources, modules};
@@ -49,6 +49,22 @@ impl Tools {
         }
         let cache = Cache::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compile-gate")).unwrap();
         Some(Tools { nvrtc, nvdisasm, cache })
+    }
+
+    /// The lines of machine code that [`instructions`] reads, kept as the machine code itself is: looking at it takes
+    /// longer than making it.
+    fn disassemble(&self, cubin: &[u8]) -> Option<String> {
+        let nvdisasm = self.nvdisasm.as_ref()?;
+        let disassemble = || {
+            let folder = tempfile::tempdir().unwrap();
+            let path = folder.path().join("kernels.cubin");
+            std::fs::write(&path, cubin).unwrap();
+            let said = Command::new(nvdisasm).arg(&path).output().unwrap();
+            assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+            Ok(Compiled { code: said.stdout, log: String::new() })
+        };
+        let cached = self.cache.get(&[cubin, b"nvdisasm"], "sass", disassemble).unwrap();
+        Some(String::from_utf8_lossy(&cached.compiled.code).into_owned())
     }
 }
 
@@ -114,11 +130,7 @@ fn faults(tools: &Tools, source: &Source, entries: &[Entry], architecture: &str)
     };
     let log = &cached.compiled.log;
     let resources = ptxas::resources(log);
-    let instructions = tools.nvdisasm.as_ref().map(|nvdisasm| {
-        let said = Command::new(nvdisasm).arg(&cached.path).output().unwrap();
-        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
-        instructions(&String::from_utf8_lossy(&said.stdout))
-    });
+    let instructions = tools.disassemble(&cached.compiled.code).map(|text| instructions(&text));
 
     let mut faults: Vec<String> = ptxas::warnings(log).into_iter().map(String::from).collect();
     for found in &resources {
@@ -251,9 +263,9 @@ fn the_gate_lets_a_good_kernel_pass_and_catches_each_planted_fault() {
         caught(&narrow, &[ENTRY], "no 16-byte load");
         caught(GOOD, &[Entry { tensor_cores: true, ..ENTRY }], "no matrix instruction");
         let indexed = "KERNEL(256, planted, Arguments) {
-            float a[64];
-            for (int i = 0; i < 64; ++i) a[i] = load(p.x + i);
-            store(p.y, a[p.n]);
+            float a[64] = {};
+            for (int i = 0; i < 64; ++i) a[u32(load(p.x + i)) % 64] += i;
+            store(p.y + threadIdx.x, a[threadIdx.x % 64]);
         }";
         caught(indexed, &[Entry { wide_loads: false, registers: 255, ..ENTRY }], "local memory is used");
     }

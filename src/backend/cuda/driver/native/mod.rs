@@ -1,16 +1,58 @@
-//! A real GPU, through the driver library and NVRTC, both found at run time.
+//! A real GPU, through the driver's library and NVRTC, both found at run time.
+//!
+//! | file | holds |
+//! |---|---|
+//! | [`search`] | where NVRTC may lie |
+//! | [`nvrtc`] | kernel text to machine code |
+//! | [`ptxas`] | what the assembler says of each kernel |
+//! | `library` | the driver's library, its errors in our words |
+//! | `context`, `stream` | the GPU, and the queue of its work |
+//! | `memory`, `staging` | device memory, and copies that do not wait |
+//! | `module`, `graph` | loaded kernels, and captured launches of them |
 
+mod context;
+mod graph;
+mod library;
+mod memory;
+mod module;
 pub mod nvrtc;
 pub mod ptxas;
 pub mod search;
+mod staging;
+mod stream;
+mod survey;
 
+use std::sync::{Arc, Mutex, PoisonError};
+
+use cudarc::driver::sys;
+
+pub use context::Gpu;
+pub use graph::Graph;
+pub use memory::{Download, Memory};
+pub use module::Module;
+pub use stream::Event;
+pub use survey::Survey;
+
+use super::cache::Cache;
 use super::{Driver, Launch, Properties};
 use crate::backend::cuda::source::Source;
 use crate::error::Result;
+use context::Context;
+use library::{Library, check};
+use memory::Downloads;
+use nvrtc::Nvrtc;
+use staging::Staging;
+use stream::Stream;
 
-/// A GPU.
+/// A GPU. One thread at a time queues work on it.
 pub struct Native {
     properties: Properties,
+    // Dropped in this order: what waits for copies before the stream they are in.
+    staging: Mutex<Staging>,
+    downloads: Downloads,
+    stream: Arc<Stream>,
+    nvrtc: Nvrtc,
+    cache: Cache,
 }
 
 impl Native {
@@ -19,71 +61,119 @@ impl Native {
     /// # Errors
     /// No driver, no such GPU, no NVRTC; the message says how to get what is missing.
     pub fn new(ordinal: usize) -> Result<Native> {
-        let _ = ordinal;
-        todo!()
+        let library = Library::find()?;
+        let gpu = Gpu::ask(library, ordinal)?;
+        let architecture = nvrtc::architecture(gpu.capability)?;
+        let nvrtc = Nvrtc::find(Some(library.version()))?;
+        let cache = Cache::of_user()?;
+        let stream = Arc::new(Stream::new(Arc::new(Context::new(library, ordinal)?))?);
+        let properties = Properties {
+            name: gpu.name,
+            architecture,
+            capability: gpu.capability,
+            multiprocessors: gpu.multiprocessors,
+            memory_bytes: gpu.memory_bytes,
+            shared_bytes_per_block: gpu.shared_bytes_per_block,
+            red_zone: 0,
+            versions: format!("driver for CUDA {}, NVRTC {}", library.version(), nvrtc.version()),
+        };
+        Ok(Native {
+            properties,
+            staging: Mutex::new(Staging::new()),
+            downloads: Downloads::default(),
+            stream,
+            nvrtc,
+            cache,
+        })
     }
 
-    /// GPU number `ordinal`, or nothing where there is none.
+    /// GPU number `ordinal`, or nothing where it cannot be had; [`Native::new`] says why.
     pub fn if_present(ordinal: usize) -> Option<Native> {
-        let _ = ordinal;
-        None
+        Native::new(ordinal).ok()
     }
 }
 
 impl Driver for Native {
-    type Memory = ();
-    type Module = ();
-    type Graph = ();
-    type Download = ();
-    type Event = ();
+    type Memory = Memory;
+    type Module = Module;
+    type Graph = Graph;
+    type Download = Download;
+    type Event = Event;
 
     fn properties(&self) -> &Properties {
         &self.properties
     }
-    fn allocate(&self, bytes: usize) -> Result<Self::Memory> {
-        todo!()
+
+    fn allocate(&self, bytes: usize) -> Result<Memory> {
+        Memory::zeroed(&self.stream, bytes)
     }
-    fn bytes(&self, memory: &Self::Memory) -> usize {
-        todo!()
+
+    fn bytes(&self, memory: &Memory) -> usize {
+        memory.bytes()
     }
-    fn address(&self, memory: &Self::Memory) -> u64 {
-        todo!()
+
+    fn address(&self, memory: &Memory) -> u64 {
+        memory.address()
     }
-    fn upload(&self, memory: &mut Self::Memory, offset: usize, bytes: &[u8]) -> Result<()> {
-        todo!()
+
+    fn upload(&self, memory: &mut Memory, offset: usize, bytes: &[u8]) -> Result<()> {
+        let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
+        staging.upload(&self.stream, memory, offset, bytes)
     }
-    fn download(&self, memory: &Self::Memory, offset: usize, bytes: &mut [u8]) -> Result<()> {
-        todo!()
+
+    fn download(&self, memory: &Memory, offset: usize, bytes: &mut [u8]) -> Result<()> {
+        self.stream.refuse_in_capture("copy to the host")?;
+        let from = memory.range(offset, bytes.len())?;
+        self.stream.enter()?;
+        // SAFETY: both ranges have so many bytes; the copy is over before this returns.
+        let result = unsafe {
+            sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from, bytes.len(), self.stream.handle())
+        };
+        let waited = self.stream.synchronise();
+        check(result, "copy to the host").and(waited)
     }
-    fn begin_download(&self, memory: &Self::Memory, offset: usize, bytes: usize) -> Result<Self::Download> {
-        todo!()
+
+    fn begin_download(&self, memory: &Memory, offset: usize, bytes: usize) -> Result<Download> {
+        self.downloads.begin(&self.stream, memory, offset, bytes)
     }
-    fn finish_download(&self, download: Self::Download) -> Result<Vec<u8>> {
-        todo!()
+
+    fn finish_download(&self, download: Download) -> Result<Vec<u8>> {
+        download.finish()
     }
-    fn module(&self, source: &Source) -> Result<Self::Module> {
-        todo!()
+
+    fn module(&self, source: &Source) -> Result<Module> {
+        self.stream.refuse_in_capture(&format!("compile and load {}", source.name))?;
+        let cached = self.nvrtc.compile_cached(&self.cache, source, &self.properties.architecture)?;
+        Module::load(&self.stream, &source.name, &cached.compiled.code)
     }
-    fn launch(&self, memory: &mut Self::Memory, module: &Self::Module, launch: &Launch<'_>) -> Result<()> {
-        todo!()
+
+    fn launch(&self, _: &mut Memory, module: &Module, launch: &Launch<'_>) -> Result<()> {
+        module.launch(launch)
     }
+
     fn synchronise(&self) -> Result<()> {
-        todo!()
+        self.stream.synchronise()
     }
+
     fn capture(
         &self,
-        memory: &mut Self::Memory,
-        record: &mut dyn FnMut(&mut Self::Memory) -> Result<()>,
-    ) -> Result<Self::Graph> {
-        todo!()
+        memory: &mut Memory,
+        record: &mut dyn FnMut(&mut Memory) -> Result<()>,
+    ) -> Result<Graph> {
+        Graph::capture(&self.stream, || record(memory))
     }
-    fn replay(&self, memory: &mut Self::Memory, graph: &Self::Graph) -> Result<()> {
-        todo!()
+
+    fn replay(&self, _: &mut Memory, graph: &Graph) -> Result<()> {
+        graph.replay()
     }
-    fn event(&self) -> Result<Self::Event> {
-        todo!()
+
+    fn event(&self) -> Result<Event> {
+        let event = Event::new(&self.stream, true)?;
+        event.record()?;
+        Ok(event)
     }
-    fn elapsed_seconds(&self, from: &Self::Event, to: &Self::Event) -> Result<f64> {
-        todo!()
+
+    fn elapsed_seconds(&self, from: &Event, to: &Event) -> Result<f64> {
+        from.seconds_until(to)
     }
 }

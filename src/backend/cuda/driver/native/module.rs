@@ -1,0 +1,207 @@
+//! Loaded machine code and its kernels.
+
+use std::collections::HashMap;
+use std::ffi::{CStr, c_int, c_uint, c_void};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute, CUmodule, CUresult};
+
+use super::library::check;
+use super::stream::Stream;
+use crate::backend::cuda::driver::{Geometry, Launch};
+use crate::error::{Error, Result};
+
+/// Dynamic shared memory that a kernel may use without asking.
+const SHARED_WITHOUT_ASKING: u32 = 48 << 10;
+
+/// A cubin on the device.
+#[derive(Debug)]
+pub struct Module {
+    name: String,
+    module: CUmodule,
+    functions: HashMap<String, Function>,
+    stream: Arc<Stream>,
+}
+
+/// A kernel.
+#[derive(Debug)]
+struct Function {
+    function: CUfunction,
+    /// Bytes of its one argument; nothing if it takes another number of them.
+    argument_bytes: Option<usize>,
+    /// Bytes of dynamic shared memory it may use.
+    granted: AtomicU32,
+}
+
+// SAFETY: a loaded module may be used from any thread once its context is current there.
+unsafe impl Send for Module {}
+// SAFETY: as above.
+unsafe impl Sync for Module {}
+
+impl Module {
+    /// Loads a cubin, and all its kernels at once: loading while a graph is captured is not allowed.
+    pub fn load(stream: &Arc<Stream>, name: &str, cubin: &[u8]) -> Result<Module> {
+        stream.refuse_in_capture(&format!("load the kernels of {name}"))?;
+        stream.enter()?;
+        let mut module = ptr::null_mut();
+        // SAFETY: a whole cubin, whose own header tells its size; the context is current. Unloaded in `drop`.
+        let result = unsafe { sys::cuModuleLoadData(&raw mut module, cubin.as_ptr().cast()) };
+        check(result, &format!("load the kernels of {name}"))?;
+        let mut loaded =
+            Module { name: name.to_string(), module, functions: HashMap::new(), stream: stream.clone() };
+        loaded.functions = functions(module, name)?;
+        Ok(loaded)
+    }
+
+    /// Queues a kernel.
+    pub fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+        let function = self.functions.get(launch.entry).ok_or_else(|| {
+            let mut known: Vec<&str> = self.functions.keys().map(String::as_str).collect();
+            known.sort_unstable();
+            Error::invalid(format!(
+                "{} has no kernel `{}`; it has {}",
+                self.name,
+                launch.entry,
+                if known.is_empty() { "none".to_string() } else { known.join(", ") }
+            ))
+        })?;
+        check_geometry(launch.entry, &launch.geometry)?;
+        // The driver copies as many bytes as the kernel takes, so fewer would be read beyond their end.
+        if function.argument_bytes != Some(launch.arguments.len()) {
+            return Err(Error::invalid(format!(
+                "kernel `{}` of {} takes {}, and is given a struct of {} bytes; its struct in the kernel file and that of \
+                 its launcher must be the same",
+                launch.entry,
+                self.name,
+                function.argument_bytes.map_or("not exactly one argument".to_string(), |bytes| format!(
+                    "one argument of {bytes} bytes"
+                )),
+                launch.arguments.len()
+            )));
+        }
+        self.stream.enter()?;
+        self.grant(function, launch)?;
+        let Geometry { grid, threads, shared_bytes } = launch.geometry;
+        let mut arguments: [*mut c_void; 1] = [launch.arguments.as_ptr().cast_mut().cast()];
+        // SAFETY: a loaded kernel with one argument of the size given, which the driver copies before it returns.
+        let result = unsafe {
+            sys::cuLaunchKernel(
+                function.function,
+                grid[0],
+                grid[1],
+                grid[2],
+                threads,
+                1,
+                1,
+                shared_bytes,
+                self.stream.handle(),
+                arguments.as_mut_ptr(),
+                ptr::null_mut(),
+            )
+        };
+        check(
+            result,
+            &format!(
+                "launch `{}` of {} on {grid:?} blocks of {threads} threads with {shared_bytes} bytes of shared memory",
+                launch.entry, self.name
+            ),
+        )
+    }
+
+    /// Allows a kernel as much dynamic shared memory as a launch wants, once.
+    fn grant(&self, function: &Function, launch: &Launch<'_>) -> Result<()> {
+        let wanted = launch.geometry.shared_bytes;
+        if wanted <= function.granted.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
+        // SAFETY: a loaded kernel.
+        let result = unsafe { sys::cuFuncSetAttribute(function.function, attribute, wanted as c_int) };
+        check(result, &format!("let `{}` use {wanted} bytes of shared memory", launch.entry))?;
+        function.granted.fetch_max(wanted, Ordering::AcqRel);
+        Ok(())
+    }
+}
+
+impl Drop for Module {
+    fn drop(&mut self) {
+        // Queued launches may still run its code.
+        let _ = self.stream.synchronise();
+        // SAFETY: loaded once, unloaded once.
+        unsafe { sys::cuModuleUnload(self.module) };
+    }
+}
+
+/// The kernels of a module, loaded.
+fn functions(module: CUmodule, name: &str) -> Result<HashMap<String, Function>> {
+    let task = format!("list the kernels of {name}");
+    let mut count: c_uint = 0;
+    // SAFETY: a loaded module, and a place to write to.
+    check(unsafe { sys::cuModuleGetFunctionCount(&raw mut count, module) }, &task)?;
+    let mut handles: Vec<CUfunction> = vec![ptr::null_mut(); count as usize];
+    // SAFETY: room for so many.
+    check(unsafe { sys::cuModuleEnumerateFunctions(handles.as_mut_ptr(), count, module) }, &task)?;
+    handles
+        .into_iter()
+        .map(|function| {
+            // SAFETY: a kernel of the module.
+            check(unsafe { sys::cuFuncLoad(function) }, &format!("load a kernel of {name}"))?;
+            let mut text = ptr::null();
+            // SAFETY: a kernel of the module, and a place to write to.
+            check(unsafe { sys::cuFuncGetName(&raw mut text, function) }, &task)?;
+            // SAFETY: the driver's own text, which ends with zero and lives as long as the module.
+            let entry = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
+            let granted = AtomicU32::new(SHARED_WITHOUT_ASKING);
+            Ok((entry, Function { function, argument_bytes: argument_bytes(function), granted }))
+        })
+        .collect()
+}
+
+/// Bytes of a kernel's argument, if it takes exactly one.
+fn argument_bytes(function: CUfunction) -> Option<usize> {
+    let bytes_of = |index| {
+        let (mut offset, mut bytes) = (0, 0);
+        // SAFETY: a loaded kernel, and two places to write to. An index beyond the last is answered with an error.
+        let result = unsafe { sys::cuFuncGetParamInfo(function, index, &raw mut offset, &raw mut bytes) };
+        (result == CUresult::CUDA_SUCCESS).then_some(bytes)
+    };
+    if bytes_of(1).is_some() { None } else { bytes_of(0) }
+}
+
+/// What every device can do; the driver's own refusal would not say which number is wrong.
+fn check_geometry(entry: &str, geometry: &Geometry) -> Result<()> {
+    let [x, y, z] = geometry.grid;
+    let wrong = if geometry.grid.contains(&0) {
+        "a grid without blocks"
+    } else if x > i32::MAX as u32 || y > 65535 || z > 65535 {
+        "more blocks than 2147483647 in x or 65535 in y and z"
+    } else if geometry.threads == 0 || geometry.threads > 1024 || !geometry.threads.is_multiple_of(32) {
+        "a block that is not of 32 to 1024 threads, whole warps"
+    } else {
+        return Ok(());
+    };
+    Err(Error::invalid(format!("`{entry}` was to be launched with {wrong}: {geometry:?}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_geometry_that_no_device_can_do_is_refused_with_the_reason() {
+        let good = Geometry { grid: [1, 1, 1], threads: 256, shared_bytes: 0 };
+        assert!(check_geometry("k", &good).is_ok());
+        let refused = [
+            (Geometry { grid: [4, 0, 1], ..good }, "without blocks"),
+            (Geometry { grid: [1, 65536, 1], ..good }, "65535"),
+            (Geometry { threads: 48, ..good }, "whole warps"),
+            (Geometry { threads: 2048, ..good }, "1024"),
+        ];
+        for (geometry, reason) in refused {
+            let text = check_geometry("k", &geometry).unwrap_err().to_string();
+            assert!(text.contains(reason), "{text}");
+        }
+    }
+}
