@@ -44,7 +44,7 @@ impl Tools {
         if nvdisasm.is_none() {
             missing(
                 "instructions are not looked at: nvdisasm is neither named by RESIDUA_NVDISASM, nor beside NVRTC, nor on \
-                 PATH; `pip install 'nvidia-cuda-nvdisasm==13.0.*'`",
+                 PATH; `pip install nvidia-cuda-nvdisasm`",
             );
         }
         let cache = Cache::at(Path::new(env!("CARGO_TARGET_TMPDIR")).join("compile-gate")).unwrap();

@@ -1,0 +1,284 @@
+// A stand-in for the driver's library and for NVRTC, strict where the real ones are merely undefined.
+//
+// Work is truly asynchronous here: what is queued in the stream happens only when somebody waits for it, as late as is
+// allowed. So memory of the host that is used again too early, or read before its copy is over, gives wrong numbers.
+// Calls without a current context, calls that a capture forbids and objects that outlive their context are refused.
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <deque>
+#include <functional>
+#include <map>
+#include <set>
+#include <string>
+#include <vector>
+
+namespace {
+
+enum {
+    SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_CONTEXT = 201, NOT_FOUND = 500,
+    ILLEGAL_ADDRESS = 700, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901
+};
+
+typedef std::function<void()> Work;
+struct Stream { std::deque<Work> queue; unsigned long long queued = 0, done = 0; bool capturing = false; std::vector<Work> captured; };
+struct Event { Stream* stream = nullptr; unsigned long long position = 0; bool timed = false; };
+struct Graph { std::vector<Work> work; };
+struct Function { std::string name; size_t argument_bytes; int granted = 48 << 10; };
+struct Module { std::vector<Function*> functions; };
+
+char the_context;
+thread_local void* current = nullptr;
+std::set<const void*> live;                  // streams, events, graphs, modules
+std::map<const char*, size_t> device, pinned;  // first byte and size
+int fault = SUCCESS;
+Stream* capturing = nullptr;
+
+bool inside(const std::map<const char*, size_t>& memory, const void* first, size_t bytes) {
+    auto after = memory.upper_bound((const char*)first);
+    if (after == memory.begin()) return false;
+    --after;
+    return (const char*)first + bytes <= after->first + after->second;
+}
+
+[[noreturn]] void refuse(const char* why) {
+    fprintf(stderr, "the fake driver refuses: %s\n", why);
+    abort();
+}
+
+void run_until(Stream* stream, unsigned long long position) {
+    while (stream->done < position) {
+        stream->queue.front()();
+        stream->queue.pop_front();
+        ++stream->done;
+    }
+}
+
+int queue(Stream* stream, Work work) {
+    if (!live.count(stream)) refuse("work is queued in a stream that is gone");
+    if (stream->capturing) { stream->captured.push_back(work); return SUCCESS; }
+    stream->queue.push_back(work);
+    ++stream->queued;
+    return SUCCESS;
+}
+
+}  // namespace
+
+#define EXPORT extern "C" __attribute__((visibility("default"))) int
+#define NEEDS_CONTEXT if (current != &the_context) return INVALID_CONTEXT; if (fault) return fault
+#define NOT_IN_CAPTURE if (capturing) { capturing->captured.clear(); return CAPTURE_UNSUPPORTED; }
+
+EXPORT cuInit(unsigned) { return SUCCESS; }
+EXPORT cuDriverGetVersion(int* version) { *version = 13000; return SUCCESS; }
+EXPORT cuGetErrorName(int error, const char** text) {
+    *text = error == ILLEGAL_ADDRESS ? "CUDA_ERROR_ILLEGAL_ADDRESS" : "CUDA_ERROR_OF_THE_FAKE";
+    return SUCCESS;
+}
+EXPORT cuGetErrorString(int error, const char** text) {
+    *text = error == ILLEGAL_ADDRESS ? "an illegal memory access was encountered" : "the fake driver refuses";
+    return SUCCESS;
+}
+
+EXPORT cuDeviceGetCount(int* count) { *count = 1; return SUCCESS; }
+EXPORT cuDeviceGet(int* device, int ordinal) { *device = ordinal; return ordinal == 0 ? SUCCESS : INVALID_DEVICE; }
+EXPORT cuDeviceGetName(char* name, int, int) { strcpy(name, "Fake GPU"); return SUCCESS; }
+EXPORT cuDeviceTotalMem_v2(size_t* bytes, int) { *bytes = 1 << 30; return SUCCESS; }
+EXPORT cuDeviceGetAttribute(int* value, int attribute, int) {
+    *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 16 ? 132 : attribute == 97 ? 232448 : -1;
+    return SUCCESS;
+}
+EXPORT cuDevicePrimaryCtxRetain(void** context, int) { *context = &the_context; return SUCCESS; }
+EXPORT cuDevicePrimaryCtxRelease_v2(int) {
+    if (!live.empty() || !device.empty() || !pinned.empty()) refuse("objects outlive their context");
+    return SUCCESS;
+}
+EXPORT cuCtxSetCurrent(void* context) { current = context; return SUCCESS; }
+EXPORT cuMemGetInfo_v2(size_t* free, size_t* total) { NEEDS_CONTEXT; *free = 12 << 20; *total = 1 << 30; return SUCCESS; }
+
+EXPORT cuMemAlloc_v2(unsigned long long* address, size_t bytes) {
+    NEEDS_CONTEXT; NOT_IN_CAPTURE;
+    if (bytes == 0) return INVALID_VALUE;
+    if (bytes > (1u << 30)) return OUT_OF_MEMORY;
+    char* first = (char*)aligned_alloc(256, (bytes + 255) / 256 * 256);
+    memset(first, 0xcd, bytes);
+    device[first] = bytes;
+    *address = (unsigned long long)first;
+    return SUCCESS;
+}
+EXPORT cuMemFree_v2(unsigned long long address) {
+    if (current != &the_context) refuse("memory is freed without a context");
+    if (!device.erase((const char*)address)) refuse("memory is freed that is not there");
+    free((void*)address);
+    return fault;
+}
+EXPORT cuMemAllocHost_v2(void** first, size_t bytes) {
+    NEEDS_CONTEXT; NOT_IN_CAPTURE;
+    *first = malloc(bytes);
+    memset(*first, 0xcd, bytes);
+    pinned[(const char*)*first] = bytes;
+    return SUCCESS;
+}
+EXPORT cuMemFreeHost(void* first) {
+    if (!pinned.erase((const char*)first)) refuse("pinned memory is freed that is not there");
+    free(first);
+    return fault;
+}
+EXPORT cuMemsetD8Async(unsigned long long to, unsigned char value, size_t bytes, Stream* stream) {
+    NEEDS_CONTEXT;
+    if (!inside(device, (void*)to, bytes)) return INVALID_VALUE;
+    return queue(stream, [=] { memset((void*)to, value, bytes); });
+}
+EXPORT cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, size_t bytes, Stream* stream) {
+    NEEDS_CONTEXT;
+    if (!inside(device, (void*)to, bytes)) return INVALID_VALUE;
+    if (!inside(pinned, from, bytes)) refuse("an upload that waits for pageable memory");
+    return queue(stream, [=] {
+        if (!inside(pinned, from, bytes)) refuse("pinned memory was freed before its copy");
+        memcpy((void*)to, from, bytes);
+    });
+}
+EXPORT cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, size_t bytes, Stream* stream) {
+    NEEDS_CONTEXT;
+    if (!inside(device, (void*)from, bytes)) return INVALID_VALUE;
+    return queue(stream, [=] { memcpy(to, (void*)from, bytes); });
+}
+
+EXPORT cuStreamCreate(Stream** stream, unsigned flags) {
+    NEEDS_CONTEXT;
+    if (flags != 1) refuse("a stream that waits for the default one");
+    live.insert(*stream = new Stream);
+    return SUCCESS;
+}
+EXPORT cuStreamDestroy_v2(Stream* stream) {
+    run_until(stream, stream->queued);
+    if (!live.erase(stream)) refuse("a stream is destroyed twice");
+    delete stream;
+    return SUCCESS;
+}
+EXPORT cuStreamSynchronize(Stream* stream) {
+    NEEDS_CONTEXT; NOT_IN_CAPTURE;
+    run_until(stream, stream->queued);
+    return fault;
+}
+EXPORT cuEventCreate(Event** event, unsigned flags) {
+    NEEDS_CONTEXT;
+    live.insert(*event = new Event);
+    (*event)->timed = flags == 0;
+    return SUCCESS;
+}
+EXPORT cuEventDestroy_v2(Event* event) {
+    if (!live.erase(event)) refuse("an event is destroyed twice");
+    delete event;
+    return SUCCESS;
+}
+EXPORT cuEventRecord(Event* event, Stream* stream) {
+    NEEDS_CONTEXT;
+    event->stream = stream;
+    event->position = stream->queued;
+    return SUCCESS;
+}
+EXPORT cuEventSynchronize(Event* event) {
+    NEEDS_CONTEXT;
+    if (event->stream) run_until(event->stream, event->position);
+    return fault;
+}
+EXPORT cuEventElapsedTime_v2(float* milliseconds, Event* from, Event* to) {
+    NEEDS_CONTEXT;
+    if (!from->timed || !to->timed) return INVALID_VALUE;
+    *milliseconds = float(to->position - from->position);  // A millisecond for each thing done.
+    return SUCCESS;
+}
+
+EXPORT cuStreamBeginCapture_v2(Stream* stream, int mode) {
+    NEEDS_CONTEXT; NOT_IN_CAPTURE;
+    if (mode != 1) refuse("a capture that other threads would break");
+    capturing = stream;
+    stream->capturing = true;
+    return SUCCESS;
+}
+EXPORT cuStreamEndCapture(Stream* stream, Graph** graph) {
+    if (!stream->capturing) refuse("a capture is ended that was not begun");
+    stream->capturing = false;
+    capturing = nullptr;
+    live.insert(*graph = new Graph{std::move(stream->captured)});
+    stream->captured.clear();
+    return SUCCESS;
+}
+EXPORT cuGraphInstantiateWithFlags(Graph** executable, Graph* graph, unsigned long long) {
+    NEEDS_CONTEXT; NOT_IN_CAPTURE;
+    live.insert(*executable = new Graph(*graph));
+    return SUCCESS;
+}
+EXPORT cuGraphLaunch(Graph* graph, Stream* stream) {
+    NEEDS_CONTEXT; NOT_IN_CAPTURE;
+    return queue(stream, [=] {
+        if (!live.count(graph)) refuse("a graph was destroyed before it ran");
+        for (auto& work : graph->work) work();
+    });
+}
+static int destroy(Graph* graph) {
+    if (!live.erase(graph)) refuse("a graph is destroyed twice");
+    delete graph;
+    return SUCCESS;
+}
+EXPORT cuGraphExecDestroy(Graph* graph) { return destroy(graph); }
+EXPORT cuGraphDestroy(Graph* graph) { return destroy(graph); }
+
+// Every module has the kernels `add` (y[i] += x for n numbers), `fault`, and `two`, which takes two arguments.
+struct Add { float* y; unsigned long long n; float x; int unused; };
+EXPORT cuModuleLoadData(Module** module, const void* image) {
+    NEEDS_CONTEXT; NOT_IN_CAPTURE;
+    if (memcmp(image, "cubin", 5)) return INVALID_VALUE;
+    *module = new Module{{new Function{"add", sizeof(Add)}, new Function{"fault", 8}, new Function{"two", 8}}};
+    live.insert(*module);
+    return SUCCESS;
+}
+EXPORT cuModuleUnload(Module* module) {
+    if (!live.erase(module)) refuse("a module is unloaded twice");
+    for (auto* function : module->functions) delete function;
+    delete module;
+    return SUCCESS;
+}
+EXPORT cuModuleGetFunctionCount(unsigned* count, Module* module) { *count = module->functions.size(); return SUCCESS; }
+EXPORT cuModuleEnumerateFunctions(Function** functions, unsigned count, Module* module) {
+    for (unsigned i = 0; i < count; ++i) functions[i] = module->functions[i];
+    return SUCCESS;
+}
+EXPORT cuFuncLoad(Function*) { NEEDS_CONTEXT; NOT_IN_CAPTURE; return SUCCESS; }
+EXPORT cuFuncGetName(const char** name, Function* function) { *name = function->name.c_str(); return SUCCESS; }
+EXPORT cuFuncGetParamInfo(Function* function, size_t index, size_t* offset, size_t* bytes) {
+    if (index >= (function->name == "two" ? 2 : 1)) return INVALID_VALUE;
+    *offset = 0;
+    *bytes = function->argument_bytes;
+    return SUCCESS;
+}
+EXPORT cuFuncSetAttribute(Function* function, int attribute, int value) {
+    NEEDS_CONTEXT;
+    if (attribute != 8 || value > 232448) return INVALID_VALUE;
+    function->granted = value;
+    return SUCCESS;
+}
+EXPORT cuLaunchKernel(Function* function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned shared,
+                      Stream* stream, void** parameters, void** extra) {
+    NEEDS_CONTEXT;
+    if (extra || (int)shared > function->granted) return INVALID_VALUE;
+    if (function->name == "fault") return queue(stream, [] { fault = ILLEGAL_ADDRESS; });
+    Add add;
+    memcpy(&add, parameters[0], sizeof add);
+    return queue(stream, [=] { for (unsigned long long i = 0; i < add.n; ++i) add.y[i] += add.x; });
+}
+
+// NVRTC, which finds everything well.
+extern "C" __attribute__((visibility("default"))) const char* nvrtcGetErrorString(int) { return "the fake compiler refuses"; }
+EXPORT nvrtcVersion(int* major, int* minor) { *major = 13; *minor = 0; return SUCCESS; }
+EXPORT nvrtcCreateProgram(void** program, const char*, const char*, int, const char* const*, const char* const*) {
+    *program = malloc(1);
+    return SUCCESS;
+}
+EXPORT nvrtcDestroyProgram(void** program) { free(*program); *program = nullptr; return SUCCESS; }
+EXPORT nvrtcCompileProgram(void*, int, const char* const*) { return SUCCESS; }
+EXPORT nvrtcGetProgramLogSize(void*, size_t* bytes) { *bytes = 1; return SUCCESS; }
+EXPORT nvrtcGetProgramLog(void*, char* log) { *log = 0; return SUCCESS; }
+EXPORT nvrtcGetCUBINSize(void*, size_t* bytes) { *bytes = 5; return SUCCESS; }
+EXPORT nvrtcGetCUBIN(void*, char* cubin) { memcpy(cubin, "cubin", 5); return SUCCESS; }

@@ -1,0 +1,232 @@
+//! The native driver against a stand-in for the driver's library, where no GPU is needed: order of calls, lifetimes,
+//! copies that are under way, captures. `fake_driver.cpp` tells what the stand-in is strict about.
+//!
+//! The library is found once a process, so the test runs itself again with the stand-in in the library path.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::process::Command;
+
+use residua::backend::cuda::Source;
+use residua::backend::cuda::driver::native::{Memory, Module, Native};
+use residua::backend::cuda::driver::{Driver, Geometry, Launch};
+use residua::error::Error;
+use residua::rng::{Purpose, Stream};
+
+const CHILD: &str = "RESIDUA_FAKE_DRIVER";
+
+/// Builds the stand-in into a folder; nothing where there is no C++ compiler.
+fn build(folder: &Path) -> Option<()> {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fake_driver.cpp");
+    let library = folder.join("libcuda.so");
+    let built = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()))
+        .args(["-std=c++17", "-O1", "-shared", "-fPIC", "-o"])
+        .arg(&library)
+        .arg(source)
+        .output()
+        .ok()?;
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    std::fs::copy(&library, folder.join("libnvrtc.so.13")).unwrap();
+    Some(())
+}
+
+/// Runs a test of this file in a process of its own with the stand-in.
+fn run(test: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    if build(folder.path()).is_none() {
+        println!("no C++ compiler, so the native driver was not tried on a stand-in; install g++");
+        return;
+    }
+    let said = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", &format!("fake_driver::{test}"), "--ignored", "--nocapture"])
+        .env("LD_LIBRARY_PATH", folder.path())
+        .env("RESIDUA_NVRTC", folder.path())
+        .env("RESIDUA_CACHE", folder.path().join("cache"))
+        .env(CHILD, "1")
+        .output()
+        .unwrap();
+    let told = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+    assert!(said.status.success() && told.contains("1 passed"), "{test}: {}\n{told}", said.status);
+}
+
+fn is_child() -> bool {
+    std::env::var_os(CHILD).is_some()
+}
+
+fn source() -> Source {
+    Source { name: "add.cu BF16=0".to_string(), text: "the stand-in compiles everything".to_string() }
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]
+struct Add {
+    y: u64,
+    n: u64,
+    x: f32,
+    unused: i32,
+}
+
+const GEOMETRY: Geometry = Geometry { grid: [1, 1, 1], threads: 32, shared_bytes: 0 };
+
+/// Adds `x` to the first `n` numbers.
+fn add(driver: &Native, memory: &mut Memory, module: &Module, n: u64, x: f32) -> residua::Result<()> {
+    let arguments = Add { y: driver.address(memory), n, x, unused: 0 };
+    let arguments = bytemuck::bytes_of(&arguments);
+    driver.launch(memory, module, &Launch { entry: "add", geometry: GEOMETRY, arguments, operands: &[] })
+}
+
+fn numbers(driver: &Native, memory: &Memory, n: usize) -> Vec<f32> {
+    let mut values = vec![0_f32; n];
+    driver.download(memory, 0, bytemuck::cast_slice_mut(&mut values)).unwrap();
+    values
+}
+
+#[test]
+fn memory_and_copies_hold_their_promises() {
+    run("memory_and_copies");
+}
+
+#[test]
+#[ignore = "runs in a process of its own, started by the test above"]
+fn memory_and_copies() {
+    if !is_child() {
+        return;
+    }
+    let driver = Native::new(0).unwrap();
+    assert_eq!(
+        (driver.properties().name.as_str(), driver.properties().architecture.as_str()),
+        ("Fake GPU", "sm_90a")
+    );
+    assert_eq!(driver.properties().shared_bytes_per_block, 232_448);
+    let error = Native::new(1).err().unwrap();
+    assert!(matches!(&error, Error::Usage(text) if text.contains("no GPU number 1")), "{error}");
+
+    // Larger than the ring several times over; from another thread, where no context is current yet.
+    const BYTES: usize = 150_000_001;
+    let mut memory = driver.allocate(BYTES).unwrap();
+    assert_eq!(driver.address(&memory) % 256, 0);
+    let expected = std::thread::scope(|scope| {
+        let work = || {
+            let mut host = vec![1; BYTES];
+            driver.download(&memory, 0, &mut host).unwrap();
+            assert!(host.iter().all(|&byte| byte == 0), "memory begins as zeros");
+            let random = Stream::for_purpose(5, Purpose::Synthetic, &[]);
+            for (i, byte) in host.iter_mut().enumerate() {
+                *byte = (i as u64 ^ random.bits(i as u64 / 4096)) as u8;
+            }
+            let mut reused = host.clone();
+            driver.upload(&mut memory, 0, &reused).unwrap();
+            reused.fill(0xee);
+            // Many small ones, each out of the same place.
+            for i in 0..3000_usize {
+                let value = (i as u32 * 77).to_le_bytes();
+                let mut place = value;
+                driver.upload(&mut memory, i * 1001, &place).unwrap();
+                place.fill(0xee);
+                host[i * 1001..][..4].copy_from_slice(&value);
+            }
+            host
+        };
+        scope.spawn(work).join().unwrap()
+    });
+    let mut got = vec![0; BYTES];
+    driver.download(&memory, 0, &mut got).unwrap();
+    assert!(got == expected, "what was uploaded comes back");
+
+    // A copy to the host holds what was there when it was queued, not what comes behind it.
+    let first = driver.begin_download(&memory, 16, 100).unwrap();
+    drop(driver.begin_download(&memory, 0, 1000).unwrap());
+    driver.upload(&mut memory, 0, &[7; 4096]).unwrap();
+    let second = driver.begin_download(&memory, 16, 100).unwrap();
+    assert_eq!(driver.finish_download(second).unwrap(), [7; 100]);
+    assert_eq!(driver.finish_download(first).unwrap(), expected[16..116]);
+
+    let outside = driver.upload(&mut memory, BYTES - 3, &[0; 4]).unwrap_err().to_string();
+    assert!(outside.contains("4 bytes at byte 149999998"), "{outside}");
+    assert!(driver.begin_download(&memory, usize::MAX, 2).is_err());
+    let error = driver.allocate(1 << 40).err().unwrap().to_string();
+    assert!(error.contains("1048576 MiB") && error.contains("12 MiB are free"), "{error}");
+    assert_eq!(driver.bytes(&driver.allocate(0).unwrap()), 0);
+}
+
+#[test]
+fn launches_and_captured_graphs_hold_their_promises() {
+    run("launches_and_graphs");
+}
+
+#[test]
+#[ignore = "runs in a process of its own, started by the test above"]
+fn launches_and_graphs() {
+    if !is_child() {
+        return;
+    }
+    let driver = Native::new(0).unwrap();
+    let mut memory = driver.allocate(4096).unwrap();
+    let module = driver.module(&source()).unwrap();
+    let before = driver.event().unwrap();
+    add(&driver, &mut memory, &module, 3, 2.0).unwrap();
+    let after = driver.event().unwrap();
+    assert_eq!(driver.elapsed_seconds(&before, &after).unwrap(), 1e-3);
+    assert_eq!(numbers(&driver, &memory, 4), [2.0, 2.0, 2.0, 0.0]);
+
+    let refused = |memory: &mut Memory, entry: &str, arguments: &[u8], geometry: Geometry| {
+        driver
+            .launch(memory, &module, &Launch { entry, geometry, arguments, operands: &[] })
+            .unwrap_err()
+            .to_string()
+    };
+    let text = refused(&mut memory, "sub", &[0; 24], GEOMETRY);
+    assert!(text.contains("no kernel `sub`; it has add, fault, two"), "{text}");
+    let text = refused(&mut memory, "add", &[0; 16], GEOMETRY);
+    assert!(text.contains("one argument of 24 bytes, and is given a struct of 16"), "{text}");
+    let text = refused(&mut memory, "two", &[0; 8], GEOMETRY);
+    assert!(text.contains("not exactly one argument"), "{text}");
+    let much = Geometry { shared_bytes: 100 << 10, ..GEOMETRY };
+    let arguments = Add { y: driver.address(&memory), n: 0, x: 0.0, unused: 0 };
+    let launch =
+        Launch { entry: "add", geometry: much, arguments: bytemuck::bytes_of(&arguments), operands: &[] };
+    driver.launch(&mut memory, &module, &launch).unwrap();
+    let text = refused(&mut memory, "add", &[0; 24], Geometry { shared_bytes: 300 << 10, ..GEOMETRY });
+    assert!(text.contains("let `add` use 307200 bytes"), "{text}");
+
+    // Captured launches do not run; replayed ones run with the arguments they had.
+    let mut x = 1.0;
+    let graph = driver
+        .capture(&mut memory, &mut |memory| {
+            add(&driver, memory, &module, 1, x)?;
+            x = 10.0;
+            add(&driver, memory, &module, 1, x)
+        })
+        .unwrap();
+    assert_eq!(numbers(&driver, &memory, 1), [2.0]);
+    for _ in 0..3 {
+        driver.replay(&mut memory, &graph).unwrap();
+    }
+    assert_eq!(numbers(&driver, &memory, 1), [35.0]);
+
+    // What a capture cannot hold is refused by name, and a capture that fails or panics leaves the stream usable.
+    let in_capture = |memory: &mut Memory, work: &mut dyn FnMut(&mut Memory) -> residua::Result<()>| {
+        driver.capture(memory, work).err().unwrap().to_string()
+    };
+    let text = in_capture(&mut memory, &mut |memory| driver.upload(memory, 0, &[0]));
+    assert!(text.contains("being captured") && text.contains("copy to the GPU"), "{text}");
+    let text = in_capture(&mut memory, &mut |_| driver.module(&source()).map(drop));
+    assert!(text.contains("compile and load add.cu BF16=0"), "{text}");
+    let text = in_capture(&mut memory, &mut |_| driver.synchronise());
+    assert!(text.contains("wait"), "{text}");
+    let text = in_capture(&mut memory, &mut |_| driver.allocate(8).map(drop));
+    assert!(text.contains("allocate"), "{text}");
+    let panicked =
+        catch_unwind(AssertUnwindSafe(|| driver.capture(&mut memory, &mut |_| panic!("planted")).map(drop)));
+    assert!(panicked.is_err());
+    add(&driver, &mut memory, &module, 1, 1.0).unwrap();
+    assert_eq!(numbers(&driver, &memory, 1), [36.0]);
+    drop(graph);
+
+    // A kernel that faults is told of where its result is waited for, with what to do.
+    let launch = Launch { entry: "fault", geometry: GEOMETRY, arguments: &[0; 8], operands: &[] };
+    driver.launch(&mut memory, &module, &launch).unwrap();
+    let text = driver.synchronise().unwrap_err().to_string();
+    assert!(text.contains("CUDA_ERROR_ILLEGAL_ADDRESS") && text.contains("--device emulator"), "{text}");
+    assert!(driver.allocate(8).is_err());
+}
