@@ -13,6 +13,7 @@ mod completions;
 mod compute;
 mod data;
 mod demo;
+mod doctor;
 mod experiment;
 mod extract;
 mod ood;
@@ -67,6 +68,8 @@ enum Verb {
     Weights(weights::Arguments),
     /// Inspect or verify data sets: counts, classes, sizes, checksums, duplicates, unreadable images
     Data(data::Arguments),
+    /// Show which devices, drivers and compilers are there, what is missing, and how to get it
+    Doctor(doctor::Arguments),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -107,6 +110,7 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Extract(arguments) => extract::run(&arguments, common),
         Verb::Data(arguments) => data::run(&arguments, common),
         Verb::Completions(arguments) => completions::run(&arguments),
+        Verb::Doctor(arguments) => doctor::run(&arguments, common),
         Verb::Report(arguments) => report::run(&arguments, common),
         Verb::Weights(arguments) => weights::run(&arguments, common),
     }

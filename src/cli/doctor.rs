@@ -1,0 +1,216 @@
+//! `residua doctor`: what there is on this machine to compute with, what is missing, and how to get it.
+
+use std::fmt::Write;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Common, print};
+use crate::backend::cuda::driver::Driver;
+use crate::backend::cuda::driver::cache::Cache;
+use crate::backend::cuda::driver::emulator::{Emulator, Options};
+use crate::backend::cuda::driver::native::nvrtc::architecture;
+use crate::backend::cuda::driver::native::{Gpu, Survey};
+use crate::error::{Error, Result, printable};
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct Arguments {}
+
+/// How a part is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// It is there and can be used.
+    Ready,
+    /// It is missing or cannot be used; the text says how to get it.
+    Missing,
+}
+
+/// One part of the machine.
+#[derive(Debug, Serialize)]
+struct Part {
+    part: &'static str,
+    state: State,
+    /// What was found, or what is missing and how to get it.
+    text: String,
+}
+
+/// All there is.
+#[derive(Debug, Serialize)]
+struct Report {
+    version: &'static str,
+    parts: Vec<Part>,
+    /// What `--device` can be here.
+    devices: Vec<String>,
+    /// What `--device auto` is here.
+    auto: String,
+}
+
+/// Runs the verb. What is missing is a finding, not an error.
+///
+/// # Errors
+/// None but those of writing JSON.
+pub fn run(_: &Arguments, common: &Common) -> Result<()> {
+    let report = look();
+    if common.json {
+        let text = serde_json::to_string_pretty(&report).map_err(|e| Error::invalid(e.to_string()))?;
+        print(&format!("{text}\n"));
+    } else {
+        print(&human(&report, usize::from(console::Term::stdout().size().1)));
+    }
+    Ok(())
+}
+
+fn look() -> Report {
+    let survey = Survey::new();
+    let emulator = Emulator::new(Options { threads: 1, ..Options::default() });
+    let mut parts = vec![Part { part: "CPU", state: State::Ready, text: cpu() }, driver(&survey)];
+    let mut devices = vec!["cpu".to_string()];
+    for (ordinal, gpu) in survey.gpus.iter().enumerate() {
+        let gpu = self::gpu(ordinal, gpu);
+        if gpu.state == State::Ready && survey.nvrtc.is_ok() {
+            devices.push(format!("cuda:{ordinal}"));
+        }
+        parts.push(gpu);
+    }
+    parts.push(part("NVRTC", &survey.nvrtc, |(path, version)| format!("{version}, {}", path.display())));
+    parts.push(part("C++ compiler", &emulator, |emulator| {
+        format!("{}, for --device emulator", emulator.properties().versions)
+    }));
+    parts.push(kernel_cache());
+    if emulator.is_ok() {
+        devices.push("emulator".to_string());
+    }
+    let auto = if devices.iter().any(|device| device == "cuda:0") { "cuda:0" } else { "cpu" };
+    Report { version: env!("RESIDUA_VERSION"), parts, devices, auto: auto.to_string() }
+}
+
+/// A part that was found, or the reason why not.
+fn part<T>(name: &'static str, found: &Result<T>, describe: impl FnOnce(&T) -> String) -> Part {
+    match found {
+        Ok(found) => Part { part: name, state: State::Ready, text: printable(&describe(found)) },
+        Err(error) => Part { part: name, state: State::Missing, text: error.to_string() },
+    }
+}
+
+fn cpu() -> String {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let plural = if threads == 1 { "" } else { "s" };
+    format!("{threads} thread{plural}, {}", wide_instructions())
+}
+
+/// The widest instructions that our operations use here.
+fn wide_instructions() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+            return "AVX-512";
+        }
+        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+            return "AVX2";
+        }
+        return "no AVX2: slow";
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    std::env::consts::ARCH
+}
+
+fn driver(survey: &Survey) -> Part {
+    part("GPU driver", &survey.driver, |cuda| {
+        let release = survey.driver_release.as_deref().map_or_else(String::new, |release| format!("{release}, "));
+        format!("{release}CUDA {cuda}")
+    })
+}
+
+fn gpu(ordinal: usize, gpu: &Result<Gpu>) -> Part {
+    let usable = gpu.as_ref().map_err(|error| Error::invalid(error.to_string())).and_then(|gpu| {
+        let architecture = architecture(gpu.capability)?;
+        Ok(format!(
+            "{} ({architecture}), {:.0} GiB, {} multiprocessors, number {ordinal}",
+            gpu.name,
+            gpu.memory_bytes as f64 / f64::from(1 << 30),
+            gpu.multiprocessors
+        ))
+    });
+    part("GPU", &usable, String::clone)
+}
+
+fn kernel_cache() -> Part {
+    part("kernel cache", &Cache::of_user(), |cache| {
+        let usage = Cache::usage(cache.folder());
+        let mebibytes = usage.bytes as f64 / f64::from(1 << 20);
+        format!("{}, {} files, {mebibytes:.1} MiB", cache.folder().display(), usage.files)
+    })
+}
+
+/// Columns before the text of a part: a mark, its name, spaces.
+const INDENT: usize = 17;
+
+fn human(report: &Report, columns: usize) -> String {
+    let mut text = String::new();
+    for Part { part, state, text: told } in &report.parts {
+        let mark = match state {
+            State::Ready => console::style("✓").green(),
+            State::Missing => console::style("✗").red(),
+        };
+        for (index, line) in wrap(told, columns.saturating_sub(INDENT).max(30)).into_iter().enumerate() {
+            let _ = if index == 0 {
+                writeln!(text, "{mark} {part:<14} {line}")
+            } else {
+                writeln!(text, "{:INDENT$}{line}", "")
+            };
+        }
+    }
+    let _ = writeln!(text, "\n--device can be {}; auto is {}.", report.devices.join(", "), report.auto);
+    text
+}
+
+/// Breaks a text between words into lines of so many columns; a longer word has a line of its own.
+fn wrap(text: &str, columns: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let last = lines.last_mut().expect("one from the start");
+        let width = console::measure_text_width(last);
+        if width > 0 && width + 1 + console::measure_text_width(word) > columns {
+            lines.push(word.to_string());
+        } else {
+            let space = if last.is_empty() { "" } else { " " };
+            let _ = write!(last, "{space}{word}");
+        }
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_broken_between_words_and_loses_none() {
+        let text = "there is no NVIDIA driver: libcuda.so.1 is in none of the system's folders; install it";
+        let lines = wrap(text, 30);
+        assert_eq!(lines.join(" "), text);
+        assert!(lines.iter().all(|line| line.len() <= 30) && lines.len() == 4, "{lines:?}");
+        assert_eq!(wrap("/a/very/long/path/without/spaces short", 10), ["/a/very/long/path/without/spaces", "short"]);
+        assert_eq!(wrap("", 10), [""]);
+    }
+
+    #[test]
+    fn a_missing_part_shows_what_to_do_under_its_name() {
+        let missing: Result<()> = Err(Error::invalid("there is none; install it"));
+        let report = Report {
+            version: "0",
+            parts: vec![
+                Part { part: "CPU", state: State::Ready, text: "2 threads".to_string() },
+                part("NVRTC", &missing, |()| String::new()),
+            ],
+            devices: vec!["cpu".to_string()],
+            auto: "cpu".to_string(),
+        };
+        let text = console::strip_ansi_codes(&human(&report, 80)).into_owned();
+        assert!(text.contains("✓ CPU            2 threads\n"), "{text}");
+        assert!(text.contains("✗ NVRTC          there is none; install it\n"), "{text}");
+        assert!(text.ends_with("--device can be cpu; auto is cpu.\n"), "{text}");
+    }
+}
