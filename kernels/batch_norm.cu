@@ -58,7 +58,7 @@ struct StatisticsArguments {
     Slabs slabs;
 };
 
-/// Adds ROWS rows, `lanes` apart, to a thread's moments.
+/// Adds ROWS rows, `stride` elements apart, to a thread's moments.
 template <int ROWS, int N>
 __device__ void take_rows(const Real* x, u64 stride, const float (&pivot)[N], Moments<N>& moments) {
     float values[ROWS][N];
@@ -225,10 +225,10 @@ struct Walk {
 
     __device__ Walk(u64 rows, u32 channels) {
         const u32 groups = channels / N;
-        first = thread_in_grid();
+        first = thread_in_small_grid();
         step = u64(gridDim.x) * THREADS;
         packs = rows * groups;
-        channel = u32(first % groups) * N;
+        channel = thread_in_small_grid() % groups * N;
     }
 };
 
@@ -255,13 +255,13 @@ __device__ void scale_bias_packs(const ScaleBiasArguments& p) {
     load_floats(p.scale + walk.channel, scale);
     load_floats(p.bias + walk.channel, bias);
     for (u64 pack = walk.first; pack < walk.packs; pack += UNDER_WAY * walk.step) {
-        float x[UNDER_WAY][N], residual[UNDER_WAY][N];
+        Pack<Real, N> x[UNDER_WAY], residual[UNDER_WAY];
 #pragma unroll
         for (int u = 0; u < UNDER_WAY; ++u) {
             const u64 at = pack + u * walk.step;
             if (at >= walk.packs) break;
-            load_floats(p.x + at * N, x[u]);
-            if (RESIDUAL) load_floats(p.residual + at * N, residual[u]);
+            x[u] = load_pack<N>(p.x + at * N);
+            if (RESIDUAL) residual[u] = load_pack<N>(p.residual + at * N);
         }
 #pragma unroll
         for (int u = 0; u < UNDER_WAY; ++u) {
@@ -269,11 +269,11 @@ __device__ void scale_bias_packs(const ScaleBiasArguments& p) {
             if (at >= walk.packs) break;
 #pragma unroll
             for (int i = 0; i < N; ++i) {
-                float y = fmaf(scale[i], x[u][i], bias[i]);
-                if (RESIDUAL) y += residual[u][i];
-                x[u][i] = p.relu ? rectified(y) : y;
+                float y = fmaf(scale[i], to_float(x[u][i]), bias[i]);
+                if (RESIDUAL) y += to_float(residual[u][i]);
+                x[u][i] = from_float<Real>(p.relu ? rectified(y) : y);
             }
-            store_floats(p.y + at * N, x[u]);
+            store_pack<N>(p.y + at * N, x[u]);
         }
     }
 }
@@ -315,19 +315,20 @@ struct SharedSums {
 template <int ROWS, int N>
 __device__ void reduce_rows(const ReduceArguments& p, u64 at, u64 stride, const float (&scale)[N], const float (&bias)[N],
                             const float (&mean)[N], float (&sums)[2 * N]) {
-    float dy[ROWS][N], x[ROWS][N];
+    Pack<Real, N> dy[ROWS], x[ROWS];
 #pragma unroll
     for (int row = 0; row < ROWS; ++row) {
-        load_floats(p.dy + at + row * stride, dy[row]);
-        load_floats(p.x + at + row * stride, x[row]);
+        dy[row] = load_pack<N>(p.dy + at + row * stride);
+        x[row] = load_pack<N>(p.x + at + row * stride);
     }
 #pragma unroll
     for (int row = 0; row < ROWS; ++row) {
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-            const float d = gated(dy[row][i], x[row][i], scale[i], bias[i], p.relu);
+            const float input = to_float(x[row][i]);
+            const float d = gated(to_float(dy[row][i]), input, scale[i], bias[i], p.relu);
             sums[i] += d;
-            sums[N + i] += d * (x[row][i] - mean[i]);
+            sums[N + i] += d * (input - mean[i]);
         }
     }
 }
@@ -438,13 +439,13 @@ __device__ void input_gradient_packs(const InputGradientArguments& p) {
         }
     }
     for (u64 pack = walk.first; pack < walk.packs; pack += UNDER_WAY * walk.step) {
-        float dy[UNDER_WAY][N], x[UNDER_WAY][N];
+        Pack<Real, N> dy[UNDER_WAY], x[UNDER_WAY];
 #pragma unroll
         for (int u = 0; u < UNDER_WAY; ++u) {
             const u64 at = pack + u * walk.step;
             if (at >= walk.packs) break;
-            load_floats(p.dy + at * N, dy[u]);
-            load_floats(p.x + at * N, x[u]);
+            dy[u] = load_pack<N>(p.dy + at * N);
+            x[u] = load_pack<N>(p.x + at * N);
         }
 #pragma unroll
         for (int u = 0; u < UNDER_WAY; ++u) {
@@ -452,11 +453,13 @@ __device__ void input_gradient_packs(const InputGradientArguments& p) {
             if (at >= walk.packs) break;
 #pragma unroll
             for (int i = 0; i < N; ++i) {
-                const float through = scale[i] * gated(dy[u][i], x[u][i], scale[i], bias[i], p.relu);
+                const float input = to_float(x[u][i]);
+                const float through = scale[i] * gated(to_float(dy[u][i]), input, scale[i], bias[i], p.relu);
                 // Frozen statistics pass nothing on, not even 0 times infinity.
-                dy[u][i] = p.frozen ? through : through + fmaf(slope[i], x[u][i] - mean[i], offset[i]);
+                const float dx = p.frozen ? through : through + fmaf(slope[i], input - mean[i], offset[i]);
+                dy[u][i] = from_float<Real>(dx);
             }
-            store_floats(p.dx + at * N, dy[u]);
+            store_pack<N>(p.dx + at * N, dy[u]);
         }
     }
 }

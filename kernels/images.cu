@@ -29,9 +29,9 @@ struct Source {
     const u8* pixel;
     bool known, inside;
 
-    __device__ Source(const ImageBatch& p, u64 image, u32 row, u32 column) {
-        const Pack<int, 4> a = load_pack<4>(p.placement + image * PLACEMENT_NUMBERS);
-        const Pack<int, 4> b = load_pack<4>(p.placement + image * PLACEMENT_NUMBERS + 4);
+    __device__ Source(const ImageBatch& p, u32 image, u32 row, u32 column) {
+        const Pack<int, 4> a = load_pack<4>(p.placement + u64(image) * PLACEMENT_NUMBERS);
+        const Pack<int, 4> b = load_pack<4>(p.placement + u64(image) * PLACEMENT_NUMBERS + 4);
         const i64 x = (a[1] + i64(column) * a[2] + i64(row) * a[3]) >> 16;
         const i64 y = (b[0] + i64(column) * b[1] + i64(row) * b[2]) >> 16;
         known = a[0] >= 0 && u32(a[0]) < p.images;
@@ -41,14 +41,14 @@ struct Source {
 };
 
 KERNEL(256, load_images, ImageBatch) {
-    const u64 first = thread_in_grid() * WIDE;
+    const u64 first = u64(thread_in_small_grid()) * WIDE;
     if (first < p.elements) {
-        u32 channel = u32(first % p.channels);
-        u64 pixel = first / p.channels;
-        u32 column = u32(pixel % p.side);
-        pixel /= p.side;
-        u32 row = u32(pixel % p.side);
-        u64 image = pixel / p.side;
+        // The launcher holds the number of elements below 2^31.
+        u32 channel = u32(first) % p.channels;
+        const u32 pixel = u32(first) / p.channels, line = pixel / p.side;
+        u32 column = pixel % p.side;
+        u32 row = line % p.side;
+        u32 image = line / p.side;
         const u32 count = p.elements - first < WIDE ? u32(p.elements - first) : WIDE;
         Source source(p, image, row, column);
         float values[WIDE];

@@ -136,12 +136,12 @@ struct Sum {
 };
 
 KERNEL(256, linear_sum, Sum) {
-    const u64 at = thread_in_grid();
+    const u64 at = thread_in_small_grid();
     if (at < p.elements) {
         float sum = 0.0f;
 #pragma unroll 4
         for (u32 slice = 0; slice < p.slices; ++slice) sum += load(p.partial + slice * p.elements + at);
-        store(p.c + at, p.bias ? sum + load(p.bias + at % p.columns) : sum);
+        store(p.c + at, p.bias ? sum + load(p.bias + u32(at) % p.columns) : sum);
     }
 }
 

@@ -35,3 +35,7 @@ __device__ inline float rectified(float x) { return x > 0.0f || x != x ? x : 0.0
 
 /// The number of this thread in the grid, which has one dimension.
 __device__ inline u64 thread_in_grid() { return u64(blockIdx.x) * THREADS + threadIdx.x; }
+
+/// The same in a grid that the launcher holds below 2^31 threads: for kernels that divide by extents, which takes far longer in
+/// 64 bits.
+__device__ inline u32 thread_in_small_grid() { return blockIdx.x * THREADS + threadIdx.x; }

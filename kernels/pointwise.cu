@@ -16,7 +16,7 @@
 
 constexpr int WIDE = WIDEST<Real>;
 
-/// Calls `compute(first, width)` for this thread's elements: once with a whole pack, or for each of the rest.
+/// Runs a pass over this thread's elements: once over a whole pack, or over each of what is left.
 template <class Pass>
 __device__ void for_own_elements(u64 elements, Pass pass) {
     u64 first = thread_in_grid() * WIDE;
@@ -122,14 +122,13 @@ struct Shortcut {
 /// One pack of y: copied, or zero.
 template <int N>
 __device__ void shortcut_forward(const Shortcut& p) {
-    const u64 at = thread_in_grid() * N;
+    const u32 pack = thread_in_small_grid(), groups = p.out_channels / N;
+    const u64 at = u64(pack) * N;
     if (at >= p.elements) return;
-    const u32 channel = u32(at % p.out_channels);
-    u64 pixel = at / p.out_channels;
-    const u32 q = u32(pixel % p.out_width);
-    pixel /= p.out_width;
-    const u32 row = u32(pixel % p.out_height);
-    const u64 image = pixel / p.out_height;
+    const u32 channel = pack % groups * N, pixel = pack / groups;
+    const u32 q = pixel % p.out_width, line = pixel / p.out_width;
+    const u32 row = line % p.out_height;
+    const u64 image = line / p.out_height;
     float values[N] = {};
     if (channel >= p.shift && channel < p.shift + p.in_channels) {
         const u64 position = (image * p.height + row * p.stride) * p.width + q * p.stride;
@@ -141,14 +140,13 @@ __device__ void shortcut_forward(const Shortcut& p) {
 /// One pack of dx: the gradient of the pixel that was kept, or zero.
 template <int N>
 __device__ void shortcut_backward(const Shortcut& p) {
-    const u64 at = thread_in_grid() * N;
+    const u32 pack = thread_in_small_grid(), groups = p.in_channels / N;
+    const u64 at = u64(pack) * N;
     if (at >= p.elements) return;
-    const u32 channel = u32(at % p.in_channels);
-    u64 pixel = at / p.in_channels;
-    const u32 column = u32(pixel % p.width);
-    pixel /= p.width;
-    const u32 row = u32(pixel % p.height);
-    const u64 image = pixel / p.height;
+    const u32 channel = pack % groups * N, pixel = pack / groups;
+    const u32 column = pixel % p.width, line = pixel / p.width;
+    const u32 row = line % p.height;
+    const u64 image = line / p.height;
     float values[N] = {};
     if (row % p.stride == 0 && column % p.stride == 0) {
         const u64 position = (image * p.out_height + row / p.stride) * p.out_width + column / p.stride;

@@ -41,18 +41,20 @@ __device__ void load_integers(const int* from, int (&values)[N]) {
     }
 }
 
-/// Image, row, column and first channel of the pack that starts at an element.
+/// Image, row, column and first channel of this thread's pack of a tensor, and its first element.
+template <int N>
 struct Place {
-    u64 image;
+    u64 element, image;
     u32 row, column, channel;
 
-    __device__ Place(u64 element, u32 height, u32 width, u32 channels) {
-        channel = u32(element % channels);
-        u64 pixel = element / channels;
-        column = u32(pixel % width);
-        pixel /= width;
-        row = u32(pixel % height);
-        image = pixel / height;
+    __device__ Place(u32 height, u32 width, u32 channels) {
+        const u32 pack = thread_in_small_grid(), groups = channels / N;
+        const u32 pixel = pack / groups, line = pixel / width;
+        element = u64(pack) * N;
+        channel = pack % groups * N;
+        column = pixel % width;
+        row = line % height;
+        image = line / height;
     }
 };
 
@@ -69,10 +71,9 @@ struct MaxPoolArguments {
 
 template <int N>
 __device__ void max_pool_pack(const MaxPoolArguments& p) {
-    const u64 element = thread_in_grid() * N;
-    if (element >= p.elements) return;
     const Window& w = p.window;
-    const Place place(element, w.out_height, w.out_width, w.channels);
+    const Place<N> place(w.out_height, w.out_width, w.channels);
+    if (place.element >= p.elements) return;
     const u32 top = place.row * w.stride, left = place.column * w.stride;  // in the padded image
     const Real* image = p.x + place.image * w.height * w.width * w.channels + place.channel;
     float best[N];
@@ -96,8 +97,8 @@ __device__ void max_pool_pack(const MaxPoolArguments& p) {
             first = false;
         }
     }
-    store_floats(p.y + element, best);
-    store_integers(p.argmax + element, argmax);
+    store_floats(p.y + place.element, best);
+    store_integers(p.argmax + place.element, argmax);
 }
 
 KERNEL(256, max_pool, MaxPoolArguments) {
@@ -128,10 +129,9 @@ struct Windows {
 
 template <int N>
 __device__ void max_pool_gradient_pack(const MaxPoolGradientArguments& p) {
-    const u64 element = thread_in_grid() * N;
-    if (element >= p.elements) return;
     const Window& w = p.window;
-    const Place place(element, w.height, w.width, w.channels);
+    const Place<N> place(w.height, w.width, w.channels);
+    if (place.element >= p.elements) return;
     const int position = int(place.row * w.width + place.column);
     const Windows rows(place.row, w.out_height, w), columns(place.column, w.out_width, w);
     float sum[N] = {};
@@ -146,7 +146,7 @@ __device__ void max_pool_gradient_pack(const MaxPoolGradientArguments& p) {
             for (int c = 0; c < N; ++c) sum[c] += argmax[c] == position ? dy[c] : 0.0f;
         }
     }
-    store_floats(p.dx + element, sum);
+    store_floats(p.dx + place.element, sum);
 }
 
 KERNEL(256, max_pool_gradient, MaxPoolGradientArguments) {
@@ -159,11 +159,12 @@ KERNEL(256, max_pool_gradient, MaxPoolGradientArguments) {
 struct AverageArguments {
     const Real* x;
     float* y;
-    u64 pixels;
+    u32 pixels;
     u32 channels;
     u32 column_blocks;  // blocks that an image's channels take
     u32 columns;        // threads side by side along channels, a power of two; the others are lanes along pixels
     u32 wide;
+    u32 unused;
 };
 
 struct SharedSums {
@@ -172,16 +173,16 @@ struct SharedSums {
 
 template <int N>
 __device__ void average(const AverageArguments& p, SharedSums& shared) {
-    const u64 image = blockIdx.x / p.column_blocks;
+    const u32 image = blockIdx.x / p.column_blocks;
     const u32 channel = (blockIdx.x % p.column_blocks * p.columns + threadIdx.x % p.columns) * N;
     const bool inside = channel < p.channels;
     float sums[N] = {};
     if (inside) {
-        const Real* x = p.x + image * p.pixels * p.channels + channel;
+        const Real* x = p.x + u64(image) * p.pixels * p.channels + channel;
 #pragma unroll 4
-        for (u64 pixel = threadIdx.x / p.columns; pixel < p.pixels; pixel += THREADS / p.columns) {
+        for (u32 pixel = threadIdx.x / p.columns; pixel < p.pixels; pixel += THREADS / p.columns) {
             float values[N];
-            load_floats(x + pixel * p.channels, values);
+            load_floats(x + u64(pixel) * p.channels, values);
 #pragma unroll
             for (int i = 0; i < N; ++i) sums[i] += values[i];
         }
@@ -190,7 +191,7 @@ __device__ void average(const AverageArguments& p, SharedSums& shared) {
     if (inside && threadIdx.x < p.columns) {
 #pragma unroll
         for (int i = 0; i < N; ++i) sums[i] /= float(p.pixels);
-        store_floats(p.y + image * p.channels + channel, sums);
+        store_floats(p.y + u64(image) * p.channels + channel, sums);
     }
 }
 
@@ -204,22 +205,21 @@ struct AverageGradientArguments {
     const float* dy;
     Real* dx;
     u64 elements;  // of dx
-    u64 pixels;
+    u32 pixels;
     u32 channels;
     u32 wide;
+    u32 unused;
 };
 
 template <int N>
 __device__ void average_gradient(const AverageGradientArguments& p) {
-    const u64 element = thread_in_grid() * N;
-    if (element >= p.elements) return;
-    const u64 image = element / (p.pixels * p.channels);
-    const u32 channel = u32(element % p.channels);
+    const Place<N> place(1, p.pixels, p.channels);
+    if (place.element >= p.elements) return;
     float values[N];
-    load_floats(p.dy + image * p.channels + channel, values);
+    load_floats(p.dy + place.image * p.channels + place.channel, values);
 #pragma unroll
     for (int i = 0; i < N; ++i) values[i] /= float(p.pixels);
-    store_floats(p.dx + element, values);
+    store_floats(p.dx + place.element, values);
 }
 
 KERNEL(256, global_average_pool_gradient, AverageGradientArguments) {

@@ -18,6 +18,7 @@ mod ood_scores;
 mod ood_verb;
 mod ops;
 mod ops_passes;
+mod ops_step;
 mod parity;
 mod reference;
 mod report;

@@ -56,6 +56,11 @@ pub fn random(elements: usize, key: u64) -> Vec<f64> {
     (0..elements as u64).map(|i| if COARSE.get() { coarse(i) } else { f64::from(number(i) as f32) }).collect()
 }
 
+/// The number next to `x` that the activations of every backend under test hold exactly.
+pub fn held(x: f64) -> f64 {
+    if COARSE.get() { half::bf16::from_f64(x).to_f64() } else { f64::from(x as f32) }
+}
+
 /// An output of so many numbers.
 pub fn output(elements: usize) -> Values {
     Values::Float(vec![0.0; elements])
@@ -203,28 +208,29 @@ fn check_on<B: Backend>(
     }
 }
 
+/// Holds the kernels to the reference of a call that the CPU refuses: `expected` are all operands after the call.
+pub fn check_kernels(call: Call<usize>, operands: &[Values], expected: &[Values]) {
+    thread_local! {
+        static EMULATED: [Vec<Cuda<Emulator>>; 2] = [emulated(DType::F32), emulated(DType::Bf16)];
+    }
+    let (dtype, tolerance) = if COARSE.get() { (DType::Bf16, 1e-2) } else { (DType::F32, 1e-5) };
+    EMULATED.with(|devices| {
+        check_on(&devices[usize::from(dtype == DType::Bf16)], &call, operands, expected, tolerance);
+    });
+    if let Some(native) = Native::if_present(0) {
+        let device = Cuda::new(native, dtype, Sources::default()).unwrap();
+        check_on(&[device], &call, operands, expected, tolerance);
+    }
+}
+
 /// Holds a call to its reference: `expected` are all operands after the call.
 pub fn check(call: Call<usize>, operands: &[Values], expected: &[Values]) {
-    let kernels = |dtype, tolerance| {
-        thread_local! {
-            static EMULATED: [Vec<Cuda<Emulator>>; 2] = [emulated(DType::F32), emulated(DType::Bf16)];
-        }
-        EMULATED.with(|devices| {
-            check_on(&devices[usize::from(dtype == DType::Bf16)], &call, operands, expected, tolerance);
-        });
-        if let Some(native) = Native::if_present(0) {
-            let device = Cuda::new(native, dtype, Sources::default()).unwrap();
-            check_on(&[device], &call, operands, expected, tolerance);
-        }
-    };
-    if COARSE.get() {
-        kernels(DType::Bf16, 1e-2);
-    } else {
+    if !COARSE.get() {
         let threads = [1, 2, 3];
         check_on(&threads.map(|n| Cpu::<f64>::new(n).unwrap()), &call, operands, expected, 1e-12);
         check_on(&threads.map(|n| Cpu::<f32>::new(n).unwrap()), &call, operands, expected, 1e-5);
-        kernels(DType::F32, 1e-5);
     }
+    check_kernels(call, operands, expected);
 }
 
 /// (batch, height, width, in channels, out channels, filter rows, filter columns, stride, padding)

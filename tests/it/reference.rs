@@ -1,7 +1,7 @@
 //! Every operation once more, as the plainest loops over f64 that its definition allows: what the backends are held to.
 //! Nothing here is shared with the implementations; speed does not count.
 
-use residua::ops::{Conv2d, Pool};
+use residua::ops::{Conv2d, ImageBatch, PLACEMENT_NUMBERS, Pool};
 
 /// Index of (n, y, x, c) in an NHWC tensor of shape (_, h, w, channels).
 pub fn nhwc(h: usize, w: usize, channels: usize, [n, y, x, c]: [usize; 4]) -> usize {
@@ -146,4 +146,36 @@ pub fn cross_entropy(
         gradient.extend(target.iter().zip(&log_softmax).map(|(t, l)| (l.exp() - t) / labels.len() as f64));
     }
     (loss, prediction, gradient)
+}
+
+/// The pixels of a batch of images, each where its placement says.
+pub fn load_images(batch: &ImageBatch, pixels: &[u8], table: &[f64], placement: &[i32]) -> Vec<f64> {
+    let (side, channels) = (batch.side, batch.channels);
+    let mut y = Vec::new();
+    for numbers in placement.chunks(PLACEMENT_NUMBERS) {
+        let number = |i: usize| f64::from(numbers[i]) / 65536.0;
+        for row in 0..side {
+            for column in 0..side {
+                let along = |first: usize| {
+                    number(first) + column as f64 * number(first + 1) + row as f64 * number(first + 2)
+                };
+                let (x_from, y_from) = (along(1).floor(), along(4).floor());
+                let extent = 0.0..side as f64;
+                for c in 0..channels {
+                    let byte = if extent.contains(&x_from) && extent.contains(&y_from) {
+                        pixels[nhwc(
+                            side,
+                            side,
+                            channels,
+                            [numbers[0] as usize, y_from as usize, x_from as usize, c],
+                        )]
+                    } else {
+                        0
+                    };
+                    y.push(table[256 * c + usize::from(byte)]);
+                }
+            }
+        }
+    }
+    y
 }

@@ -2,7 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{Operand, THREADS, entry, extent, grid, modules_of_both_types, scratch, threads};
+use super::call::{
+    Operand, THREADS, entry, extent, few_threads, grid, modules_of_both_types, scratch, threads,
+};
 use super::driver::{Driver, Geometry};
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
@@ -19,10 +21,10 @@ const ENTRIES: &[Entry] = &[
     entry("batch_norm_frozen", 32, false),
     entry("batch_norm_fold", 40, true),
     entry("scale_bias", 64, true),
-    entry("scale_bias_residual", 80, true),
-    entry("batch_norm_sums", 80, true),
+    entry("scale_bias_residual", 64, true),
+    entry("batch_norm_sums", 72, true),
     entry("batch_norm_reduce", 32, false),
-    entry("batch_norm_input_gradient", 96, true),
+    entry("batch_norm_input_gradient", 80, true),
 ];
 
 /// What is compiled for this family.
@@ -48,7 +50,8 @@ struct Slabs {
 impl Slabs {
     /// Enough slabs to keep the device busy, none so short that a thread has less than a few rows.
     fn new<D: Driver>(cuda: &Cuda<D>, extents: &Rows) -> Result<Slabs> {
-        const BLOCKS_PER_MULTIPROCESSOR: usize = 4;
+        // What the registers of both first stages let a multiprocessor hold at once.
+        const BLOCKS_PER_MULTIPROCESSOR: usize = 3;
         const ROWS_PER_THREAD: usize = 4;
         let Rows { rows, channels } = *extents;
         let wide = channels.is_multiple_of(cuda.pack());
@@ -244,7 +247,7 @@ fn walk<D: Driver>(cuda: &Cuda<D>, extents: &Rows, wide: bool) -> Result<Geometr
     let multiple = groups / greatest_common_divisor(groups, THREADS);
     let most = cuda.driver().properties().multiprocessors as usize * BLOCKS_PER_MULTIPROCESSOR;
     let enough = extents.rows.saturating_mul(groups).div_ceil(THREADS * PACKS_PER_THREAD);
-    grid(enough.min(most).next_multiple_of(multiple), 1)
+    few_threads(enough.min(most).next_multiple_of(multiple) * THREADS)
 }
 
 fn greatest_common_divisor(a: usize, b: usize) -> usize {

@@ -104,6 +104,12 @@ pub(super) fn threads(work: usize) -> Result<Geometry> {
     grid(work.div_ceil(THREADS), 1)
 }
 
+/// The same for kernels that count threads in 32 bits.
+pub(super) fn few_threads(work: usize) -> Result<Geometry> {
+    extent(work.next_multiple_of(THREADS))?;
+    threads(work)
+}
+
 /// An extent as kernels count it.
 pub(super) fn extent(value: usize) -> Result<u32> {
     // Kernels add a tile to an extent without looking.

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{entry, extent, modules_of_both_types, threads};
+use super::call::{entry, extent, few_threads, modules_of_both_types};
 use super::driver::Driver;
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
@@ -54,6 +54,7 @@ pub(super) fn load_images<D: Driver>(
         channels: extent(attributes.channels)?,
         unused: 0,
     };
-    let geometry = threads(n_y.div_ceil(cuda.pack()))?;
+    extent(n_y)?;
+    let geometry = few_threads(n_y.div_ceil(cuda.pack()))?;
     cuda.launch(memory, (&cuda.variant(FILE), "load_images"), geometry, &arguments, &operands)
 }

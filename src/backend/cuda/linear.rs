@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{Operand, entry, extent, grid, scratch, threads};
+use super::call::{Operand, entry, extent, few_threads, grid, scratch};
 use super::driver::Driver;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
@@ -147,7 +147,7 @@ fn product<D: Driver>(
     };
     let mut operands = vec![("partial", target.1, Read), c];
     operands.extend(bias);
-    cuda.launch(memory, (&VARIANT, "linear_sum"), threads(elements)?, &arguments, &operands)
+    cuda.launch(memory, (&VARIANT, "linear_sum"), few_threads(elements)?, &arguments, &operands)
 }
 
 pub(super) fn forward<D: Driver>(

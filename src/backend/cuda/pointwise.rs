@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{Operand, entry, extent, modules_of_both_types, threads};
+use super::call::{Operand, entry, extent, few_threads, modules_of_both_types, threads};
 use super::driver::Driver;
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
@@ -216,6 +216,6 @@ fn shortcut<D: Driver>(
         wide: u32::from(wide),
         unused: 0,
     };
-    let geometry = threads(elements.div_ceil(if wide { cuda.pack() } else { 1 }))?;
+    let geometry = few_threads(elements.div_ceil(if wide { cuda.pack() } else { 1 }))?;
     cuda.launch(memory, (&cuda.variant(FILE), entry), geometry, &arguments, &operands)
 }

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{THREADS, entry, extent, grid, modules_of_both_types, threads};
+use super::call::{THREADS, entry, extent, few_threads, grid, modules_of_both_types};
 use super::driver::{Driver, Geometry};
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
@@ -57,7 +57,7 @@ fn max_arguments(pool: &Pool, pointers: [u64; 3], elements: usize, wide: bool) -
 /// Whether a thread holds a pack of channels, and the grid for so many elements.
 fn packs<D: Driver>(cuda: &Cuda<D>, pool: &Pool, elements: usize) -> Result<(bool, Geometry)> {
     let wide = pool.channels.is_multiple_of(cuda.pack());
-    Ok((wide, threads(elements / if wide { cuda.pack() } else { 1 })?))
+    Ok((wide, few_threads(elements / if wide { cuda.pack() } else { 1 })?))
 }
 
 pub(super) fn max_pool<D: Driver>(
@@ -102,11 +102,12 @@ pub(super) fn max_pool_gradient<D: Driver>(
 struct Average {
     x: u64,
     y: u64,
-    pixels: u64,
+    pixels: u32,
     channels: u32,
     column_blocks: u32,
     columns: u32,
     wide: u32,
+    unused: u32,
 }
 
 pub(super) fn global_average_pool<D: Driver>(
@@ -129,11 +130,12 @@ pub(super) fn global_average_pool<D: Driver>(
     let arguments = Average {
         x,
         y,
-        pixels: pixels as u64,
+        pixels: extent(pixels)?,
         channels: extent(channels)?,
         column_blocks: extent(column_blocks)?,
         columns: columns as u32,
         wide: u32::from(wide),
+        unused: 0,
     };
     let geometry = grid(attributes.batch * column_blocks, 1)?;
     cuda.launch(memory, (&cuda.variant(FILE), "global_average_pool"), geometry, &arguments, &operands)
@@ -146,9 +148,10 @@ struct AverageGradient {
     dy: u64,
     dx: u64,
     elements: u64,
-    pixels: u64,
+    pixels: u32,
     channels: u32,
     wide: u32,
+    unused: u32,
 }
 
 pub(super) fn global_average_pool_gradient<D: Driver>(
@@ -165,9 +168,10 @@ pub(super) fn global_average_pool_gradient<D: Driver>(
         dy,
         dx,
         elements: n_x as u64,
-        pixels: (attributes.height * attributes.width) as u64,
+        pixels: extent(attributes.height * attributes.width)?,
         channels: extent(attributes.channels)?,
         wide: u32::from(wide),
+        unused: 0,
     };
     cuda.launch(
         memory,

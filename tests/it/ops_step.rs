@@ -1,0 +1,286 @@
+//! What surrounds the network in a training step, each against its definition: images, the fully connected layer, the
+//! loss, totals and optimizers.
+
+use residua::backend::cpu::Cpu;
+use residua::ops::{
+    Adam, Call, CrossEntropy, Device as _, ImageBatch, Linear, PLACEMENT_NUMBERS, Sgd, StepTotals,
+};
+use residua::tensor::{DType, Span};
+
+use crate::ops::{Values, check, check_kernels, in_every_precision, output, random};
+use crate::ops_passes::{after, float, positive};
+use crate::reference;
+
+#[test]
+fn a_linear_layer_and_its_gradients_are_matrix_products() {
+    in_every_precision(|| {
+        for [batch, inputs, outputs] in
+            [[1, 1, 1], [2, 3, 5], [33, 17, 70], [5, 512, 10], [65, 64, 100], [200, 130, 3]]
+        {
+            let attributes = Linear { batch, inputs, outputs };
+            let (x, weight) = (random(batch * inputs, 1), random(outputs * inputs, 2));
+            let (bias, dy) = (random(outputs, 3), random(batch * outputs, 4));
+            let (mut y, mut dx) = (bias.repeat(batch), vec![0.0; x.len()]);
+            let (mut dweight, mut dbias) = (vec![0.0; weight.len()], vec![0.0; outputs]);
+            for n in 0..batch {
+                for o in 0..outputs {
+                    dbias[o] += dy[n * outputs + o];
+                    for i in 0..inputs {
+                        y[n * outputs + o] += x[n * inputs + i] * weight[o * inputs + i];
+                        dx[n * inputs + i] += dy[n * outputs + o] * weight[o * inputs + i];
+                        dweight[o * inputs + i] += dy[n * outputs + o] * x[n * inputs + i];
+                    }
+                }
+            }
+            let operands = [float(&x), float(&weight), float(&bias), output(y.len())];
+            let call = Call::LinearForward { attributes, x: 0, weight: 1, bias: 2, y: 3 };
+            check(call, &operands, &after(4, [(3, y)]));
+            let operands = [float(&dy), float(&weight), output(x.len())];
+            let call = Call::LinearInputGradient { attributes, dy: 0, weight: 1, dx: 2 };
+            check(call, &operands, &after(3, [(2, dx)]));
+            let operands = [float(&x), float(&dy), output(weight.len()), output(outputs)];
+            let call = Call::LinearWeightGradient { attributes, x: 0, dy: 1, dweight: 2, dbias: 3 };
+            check(call, &operands, &after(4, [(2, dweight), (3, dbias)]));
+        }
+    });
+}
+
+#[test]
+fn cross_entropy_is_exact_for_small_and_for_huge_logits() {
+    in_every_precision(|| {
+        for (batch, classes, smoothing, size) in [
+            (1, 1, 0.0, 1.0),
+            (3, 10, 0.0, 4.0),
+            (5, 17, 0.1, 1.0),
+            (64, 100, 0.1, 200.0),
+            (2, 3, 0.0, 3000.0),
+        ] {
+            let logits: Vec<f64> =
+                random(batch * classes, 1).iter().map(|l| f64::from((l * size) as f32)).collect();
+            let labels: Vec<i32> = (0..batch).map(|n| (n * 7 % classes) as i32).collect();
+            let (loss, prediction, gradient) = reference::cross_entropy(&logits, &labels, classes, smoothing);
+            let attributes = CrossEntropy { batch, classes, smoothing };
+            let call = Call::SoftmaxCrossEntropy {
+                attributes,
+                logits: 0,
+                labels: 1,
+                loss: 2,
+                prediction: 3,
+                dlogits: 4,
+            };
+            let operands = [
+                float(&logits),
+                Values::Integer(labels),
+                output(batch),
+                Values::Integer(vec![0; batch]),
+                output(batch * classes),
+            ];
+            let expected = [
+                output(0),
+                output(0),
+                Values::Float(loss),
+                Values::Integer(prediction),
+                Values::Float(gradient),
+            ];
+            check(call, &operands, &expected);
+        }
+    });
+}
+
+#[test]
+fn a_label_outside_the_classes_is_an_error_on_the_host() {
+    in_every_precision(|| {
+        let backend = Cpu::<f32>::new(1).unwrap();
+        let mut memory = backend.allocate(1024).unwrap();
+        let span = |place: usize, elements, dtype| Span { offset: place * 64, elements, dtype };
+        let labels = span(1, 2, DType::I32);
+        let call = Call::SoftmaxCrossEntropy {
+            attributes: CrossEntropy { batch: 2, classes: 3, smoothing: 0.0 },
+            logits: span(0, 6, DType::F32),
+            labels,
+            loss: span(2, 2, DType::F32),
+            prediction: span(3, 2, DType::I32),
+            dlogits: span(4, 6, DType::F32),
+        };
+        for label in [3, -1] {
+            backend.write(&mut memory, labels, residua::tensor::HostValues::I32(&[0, label])).unwrap();
+            let message = call.run(&backend, &mut memory, span(8, 0, DType::F32)).unwrap_err().to_string();
+            assert!(message.contains(&format!("sample 1 of the batch has label {label}")), "{message}");
+        }
+    });
+}
+
+#[test]
+fn a_label_outside_the_classes_makes_the_loss_of_its_row_nan_on_a_device() {
+    in_every_precision(|| {
+        let (batch, classes) = (9, 40);
+        let logits = random(batch * classes, 1);
+        let good: Vec<i32> = (0..batch as i32).collect();
+        let (mut loss, prediction, mut gradient) = reference::cross_entropy(&logits, &good, classes, 0.1);
+        let mut labels = good;
+        for (row, label) in [(2, -1), (5, classes as i32), (8, i32::MIN)] {
+            labels[row] = label;
+            loss[row] = f64::NAN;
+            gradient[row * classes..][..classes].fill(f64::NAN);
+        }
+        let attributes = CrossEntropy { batch, classes, smoothing: 0.1 };
+        let call = Call::SoftmaxCrossEntropy {
+            attributes,
+            logits: 0,
+            labels: 1,
+            loss: 2,
+            prediction: 3,
+            dlogits: 4,
+        };
+        let operands = [
+            float(&logits),
+            Values::Integer(labels),
+            output(batch),
+            Values::Integer(vec![0; batch]),
+            output(logits.len()),
+        ];
+        let mut expected = after(5, [(2, loss), (4, gradient)]);
+        expected[3] = Values::Integer(prediction);
+        check_kernels(call, &operands, &expected);
+    });
+}
+
+#[test]
+fn totals_of_a_step_go_to_its_slot_and_to_no_other() {
+    in_every_precision(|| {
+        for (batch, slots, slot) in [(1, 1, 0), (5, 3, 2), (256, 4, 1), (1000, 7, 6)] {
+            let (loss, before) = (positive(batch, 1), random(2 * slots, 2));
+            let labels: Vec<i32> = (0..batch as i32).map(|n| n % 5).collect();
+            let prediction: Vec<i32> = (0..batch as i32).map(|n| n % 3).collect();
+            let hits = labels.iter().zip(&prediction).filter(|(label, hit)| label == hit).count();
+            let mut totals = before.clone();
+            totals[2 * slot] = loss.iter().sum();
+            totals[2 * slot + 1] = hits as f64;
+            let attributes = StepTotals { batch, slots };
+            let call =
+                Call::RecordTotals { attributes, loss: 0, prediction: 1, labels: 2, hyper: 3, totals: 4 };
+            let operands = |slot: f64| {
+                [
+                    float(&loss),
+                    Values::Integer(prediction.clone()),
+                    Values::Integer(labels.clone()),
+                    float(&[0.1, 1.0, 1.0, slot]),
+                    float(&before),
+                ]
+            };
+            check(call, &operands(slot as f64), &after(5, [(4, totals)]));
+            check_kernels(call, &operands(slots as f64), &after(5, [(4, before.clone())]));
+        }
+    });
+}
+
+/// `[index, left, right_of_x, right_of_y, top, down_of_x, down_of_y, 0]` from numbers in pixels.
+fn placement(index: i32, [left, right_of_x, right_of_y, top, down_of_x, down_of_y]: [f64; 6]) -> Vec<i32> {
+    let fixed = |pixels: f64| (pixels * 65536.0).round() as i32;
+    vec![
+        index,
+        fixed(left),
+        fixed(right_of_x),
+        fixed(right_of_y),
+        fixed(top),
+        fixed(down_of_x),
+        fixed(down_of_y),
+        0,
+    ]
+}
+
+/// Images as they are, shifted beyond the border, flipped, turned by 30 degrees, shrunk.
+fn placements(side: f64) -> [[f64; 6]; 6] {
+    let (cos, sin) = (0.75_f64.sqrt(), 0.5);
+    let centre = side / 2.0;
+    // From the centre of the output pixel (x, y) to a place in the input, half a pixel included.
+    let turned = |x: f64, y: f64| centre + x * (0.5 - centre) + y * (0.5 - centre);
+    [
+        [0.0, 1.0, 0.0, 0.0, 0.0, 1.0],
+        [-2.0, 1.0, 0.0, 3.0, 0.0, 1.0],
+        [side - 1.0, -1.0, 0.0, 0.0, 0.0, 1.0],
+        [side - 3.0, -1.0, 0.0, -1.0, 0.0, 1.0],
+        [turned(cos, sin), cos, sin, turned(-sin, cos), -sin, cos],
+        [0.25, 2.0, 0.0, 0.25, 0.0, 2.0],
+    ]
+}
+
+#[test]
+fn images_are_cropped_flipped_turned_and_looked_up_in_one_pass() {
+    in_every_precision(|| {
+        for (images, batch, side, channels) in [(1, 1, 1, 1), (4, 13, 5, 3), (3, 30, 8, 1), (7, 6, 32, 3)] {
+            let attributes = ImageBatch { images, batch, side, channels };
+            let bytes = random(images * side * side * channels, 1);
+            let pixels: Vec<u8> = bytes.iter().map(|x| ((x + 1.0) * 127.9) as u8).collect();
+            let table = random(256 * channels, 2);
+            let numbers: Vec<i32> = (0..batch)
+                .flat_map(|n| placement((n * 5 % images) as i32, placements(side as f64)[n % 6]))
+                .collect();
+            let y = reference::load_images(&attributes, &pixels, &table, &numbers);
+            let call = Call::LoadImages { attributes, pixels: 0, table: 1, placement: 2, y: 3 };
+            let operands = |numbers: &[i32]| {
+                let numbers = Values::Integer(numbers.to_vec());
+                [Values::Byte(pixels.clone()), float(&table), numbers, output(y.len())]
+            };
+            check(call, &operands(&numbers), &after(4, [(3, y.clone())]));
+
+            // An image that is not there cannot be read, and must not look like one that is.
+            for index in [images as i32, -1] {
+                let (mut numbers, mut y) = (numbers.clone(), y.clone());
+                numbers[(batch - 1) * PLACEMENT_NUMBERS] = index;
+                y[(batch - 1) * side * side * channels..].fill(f64::NAN);
+                check_kernels(call, &operands(&numbers), &after(4, [(3, y)]));
+            }
+        }
+    });
+}
+
+#[test]
+fn sgd_steps_as_defined() {
+    in_every_precision(|| {
+        for (elements, momentum, nesterov) in [(1, 0.0, false), (17, 0.9, false), (40_000, 0.9, true)] {
+            let attributes = Sgd { elements, momentum, nesterov, weight_decay: 5e-4 };
+            let (mut p, g, mut v) = (random(elements, 1), random(elements, 2), random(elements, 3));
+            let operands = [float(&p), float(&g), float(&v), float(&[0.125])];
+            for i in 0..elements {
+                let gradient = g[i] + 5e-4 * p[i];
+                if momentum != 0.0 {
+                    v[i] = momentum * v[i] + gradient;
+                }
+                let plain = if momentum == 0.0 { gradient } else { v[i] };
+                p[i] -= 0.125 * if nesterov { gradient + momentum * v[i] } else { plain };
+            }
+            let call = Call::SgdStep { attributes, parameters: 0, gradients: 1, velocity: 2, hyper: 3 };
+            check(call, &operands, &after(4, [(0, p), (2, v)]));
+        }
+    });
+}
+
+#[test]
+fn adam_and_adamw_step_as_defined() {
+    in_every_precision(|| {
+        for (elements, decoupled, weight_decay) in [(1, false, 0.0), (17, false, 0.01), (40_000, true, 0.01)]
+        {
+            let attributes =
+                Adam { elements, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay, decoupled };
+            let (mut p, g) = (random(elements, 1), random(elements, 2));
+            let (mut m, mut v) = (random(elements, 3), positive(elements, 4));
+            let hyper = [0.125, 0.5, 0.25];
+            let operands = [float(&p), float(&g), float(&m), float(&v), float(&hyper)];
+            for i in 0..elements {
+                let mut gradient = g[i];
+                if decoupled {
+                    p[i] *= 1.0 - hyper[0] * weight_decay;
+                } else {
+                    gradient += weight_decay * p[i];
+                }
+                m[i] += (1.0 - 0.9) * (gradient - m[i]);
+                v[i] = 0.999 * v[i] + (1.0 - 0.999) * gradient * gradient;
+                p[i] -= hyper[0] / hyper[1] * m[i] / (v[i].sqrt() / hyper[2] + 1e-8);
+            }
+            let call =
+                Call::AdamStep { attributes, parameters: 0, gradients: 1, first: 2, second: 3, hyper: 4 };
+            check(call, &operands, &after(5, [(0, p), (2, m), (3, v)]));
+        }
+    });
+}
