@@ -72,7 +72,7 @@ const RED_ZONE: usize = 4 * ALIGNMENT;
 /// Runs a call whose operands are numbered; written operands, workspace and red zones are poisoned first. Gives all
 /// operands back.
 fn run<B: Backend>(backend: &B, call: &Call<usize>, operands: &[Values]) -> Vec<Values> {
-    let mut dtypes = vec![DType::F32; operands.len()];
+    let mut dtypes = vec![backend.dtype().accumulator(); operands.len()];
     for ((_, index, _), content) in call.operands().iter().zip(call.contents()) {
         dtypes[*index] = content.dtype(backend.dtype());
     }

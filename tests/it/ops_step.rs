@@ -164,7 +164,7 @@ fn totals_of_a_step_go_to_its_slot_and_to_no_other() {
                     float(&loss),
                     Values::Integer(prediction.clone()),
                     Values::Integer(labels.clone()),
-                    float(&[0.1, 1.0, 1.0, slot]),
+                    float(&[0.125, 1.0, 1.0, slot]),
                     float(&before),
                 ]
             };
