@@ -13,6 +13,7 @@ mod fake_driver;
 mod features_bad_input;
 mod golden;
 mod gradients;
+mod kernels_training;
 mod metrics;
 mod ood_scores;
 mod ood_verb;
