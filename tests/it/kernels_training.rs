@@ -17,7 +17,7 @@ use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues};
 use residua::train::{Optimizer, OptimizerKind, TrainStep};
 
-const BATCH: usize = 6;
+const BATCH: usize = 16;
 const IMAGES: usize = 2 * BATCH;
 const CLASSES: usize = 10;
 /// The rate changes from step to step, as a schedule's does: a graph in which it were frozen would be found out.
@@ -51,7 +51,9 @@ fn train<B: Backend>(backend: B, architecture: &Architecture, side: usize, kind:
     let entries = model.network().parameters().entries().to_vec();
     let last = if architecture.arch.bottleneck() { "bn3.weight" } else { "bn2.weight" };
     for entry in entries.iter().filter(|entry| entry.name.ends_with(last)) {
-        model.write(entry.parameter.value, HostValues::F64(&vec![0.2; entry.parameter.value.elements])).unwrap();
+        model
+            .write(entry.parameter.value, HostValues::F64(&vec![0.2; entry.parameter.value.elements]))
+            .unwrap();
     }
     let weights = |model: &Model<B>| -> BTreeMap<String, Vec<f64>> {
         let matrices = entries.iter().filter(|e| matches!(e.kind, Kind::ConvWeight | Kind::LinearWeight));
@@ -87,7 +89,10 @@ fn follows(name: &str, found: &Trained, oracle: &Trained, losses: f64, updates: 
     let mut worst = (0.0_f64, 0.0_f64, 1.0_f64);
     for (step, (found, expected)) in found.losses.iter().zip(&oracle.losses).enumerate() {
         let error = ((found - expected) / expected).abs();
-        assert!(error <= losses, "{name}: the loss of step {step} is {found}, not {expected}: off by {error:.1e}");
+        assert!(
+            error <= losses,
+            "{name}: the loss of step {step} is {found}, not {expected}: off by {error:.1e}"
+        );
         worst.0 = worst.0.max(error);
     }
     for (tensor, expected) in &oracle.updates {
@@ -104,13 +109,21 @@ fn follows(name: &str, found: &Trained, oracle: &Trained, losses: f64, updates: 
     println!("{name}: losses {:.1e}, updates {:.1e}, cosine {:.5}", worst.0, worst.1, worst.2);
 }
 
-fn check(depth: Depth, stem: Stem, width: f64, side: usize, kind: OptimizerKind) {
+/// How closely updates in bf16 point where those in f64 do. Rounding of activations and gradients adds up towards the
+/// first layers, and where Adam divides by their size: there PyTorch's autocast, which rounds the same tensors, reaches
+/// cosines of 0.94 to 0.95 in ResNet-50's first layer and 0.86 to 0.93 in its worst.
+const SHALLOW: f64 = 0.98;
+const DEEP: f64 = 0.92;
+
+fn check(depth: Depth, stem: Stem, width: f64, side: usize, kind: OptimizerKind, bf16_cosine: f64) {
     let architecture = Architecture::new(depth, Some(stem), None, width, CLASSES).expect("a narrow network");
     let oracle = train(Cpu::<f64>::new(1).expect("a thread"), &architecture, side, kind);
     let single = train(Cpu::<f32>::new(1).expect("a thread"), &architecture, side, kind);
     follows("cpu f32", &single, &oracle, 1e-4, 5e-2, 0.99);
     let name = |device: &str, dtype: DType| format!("{architecture} by {kind:?}, {device} {dtype:?}");
-    for (dtype, losses, updates, cosine) in [(DType::F32, 1e-4, 5e-2, 0.99), (DType::Bf16, 5e-3, f64::MAX, 0.98)] {
+    for (dtype, losses, updates, cosine) in
+        [(DType::F32, 1e-4, 5e-2, 0.99), (DType::Bf16, 5e-3, f64::MAX, bf16_cosine)]
+    {
         let emulator = Emulator::new(Options::default()).expect("a C++ compiler");
         let device = Cuda::new(emulator, dtype, Sources::default()).expect("f32 and bf16 exist");
         let found = train(device, &architecture, side, kind);
@@ -125,25 +138,25 @@ fn check(depth: Depth, stem: Stem, width: f64, side: usize, kind: OptimizerKind)
 
 #[test]
 fn a_narrow_resnet18_with_the_cifar_stem_trains_on_the_kernels_as_on_the_cpu() {
-    check(Depth::ResNet18, Stem::Cifar, 0.125, 16, OptimizerKind::Sgd);
+    check(Depth::ResNet18, Stem::Cifar, 0.125, 16, OptimizerKind::Sgd, SHALLOW);
 }
 
 #[test]
 fn a_narrow_resnet18_with_the_imagenet_stem_trains_on_the_kernels_as_on_the_cpu() {
-    check(Depth::ResNet18, Stem::Imagenet, 0.15, 40, OptimizerKind::Sgd);
+    check(Depth::ResNet18, Stem::Imagenet, 0.15, 40, OptimizerKind::Sgd, SHALLOW);
 }
 
 #[test]
 fn a_narrow_resnet50_with_the_cifar_stem_trains_on_the_kernels_as_on_the_cpu() {
-    check(Depth::ResNet50, Stem::Cifar, 0.0625, 16, OptimizerKind::Sgd);
+    check(Depth::ResNet50, Stem::Cifar, 0.125, 16, OptimizerKind::Sgd, DEEP);
 }
 
 #[test]
 fn a_narrow_resnet50_with_the_imagenet_stem_trains_on_the_kernels_as_on_the_cpu() {
-    check(Depth::ResNet50, Stem::Imagenet, 0.0625, 48, OptimizerKind::Sgd);
+    check(Depth::ResNet50, Stem::Imagenet, 0.125, 64, OptimizerKind::Sgd, DEEP);
 }
 
 #[test]
 fn a_narrow_resnet20_with_zero_padded_shortcuts_trains_by_adamw_on_the_kernels_as_on_the_cpu() {
-    check(Depth::ResNet20, Stem::Cifar, 0.5, 16, OptimizerKind::AdamW);
+    check(Depth::ResNet20, Stem::Cifar, 0.5, 16, OptimizerKind::AdamW, DEEP);
 }
