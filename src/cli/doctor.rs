@@ -118,7 +118,8 @@ fn wide_instructions() -> &'static str {
 
 fn driver(survey: &Survey) -> Part {
     part("GPU driver", &survey.driver, |cuda| {
-        let release = survey.driver_release.as_deref().map_or_else(String::new, |release| format!("{release}, "));
+        let release =
+            survey.driver_release.as_deref().map_or_else(String::new, |release| format!("{release}, "));
         format!("{release}CUDA {cuda}")
     })
 }
@@ -192,7 +193,10 @@ mod tests {
         let lines = wrap(text, 30);
         assert_eq!(lines.join(" "), text);
         assert!(lines.iter().all(|line| line.len() <= 30) && lines.len() == 4, "{lines:?}");
-        assert_eq!(wrap("/a/very/long/path/without/spaces short", 10), ["/a/very/long/path/without/spaces", "short"]);
+        assert_eq!(
+            wrap("/a/very/long/path/without/spaces short", 10),
+            ["/a/very/long/path/without/spaces", "short"]
+        );
         assert_eq!(wrap("", 10), [""]);
     }
 

@@ -20,7 +20,7 @@ const ENTRIES: &[Entry] = &[
     entry("batch_norm_statistics", 40, false),
     entry("batch_norm_frozen", 32, false),
     entry("batch_norm_fold", 40, true),
-    entry("scale_bias", 64, true),
+    entry("scale_bias", 48, true),
     entry("scale_bias_residual", 64, true),
     entry("batch_norm_sums", 72, true),
     entry("batch_norm_reduce", 32, false),
@@ -30,6 +30,15 @@ const ENTRIES: &[Entry] = &[
 /// What is compiled for this family.
 pub(super) fn modules() -> Vec<Module> {
     modules_of_both_types(FILE, ENTRIES)
+}
+
+/// Blocks that fill the device once, given the registers that the compile gate holds a kernel to: passes whose threads
+/// stay with their channels run in one wave.
+fn wave<D: Driver>(cuda: &Cuda<D>, kernel: &str) -> usize {
+    const REGISTERS_PER_MULTIPROCESSOR: usize = 1 << 16;
+    let registers = ENTRIES.iter().find(|entry| entry.name == kernel).map_or(255, |entry| entry.registers);
+    let resident = REGISTERS_PER_MULTIPROCESSOR / (THREADS * registers as usize);
+    cuda.driver().properties().multiprocessors as usize * resident.max(1)
 }
 
 /// Channels that one block of a second stage finishes: `FINISH_COLUMNS` of the kernels.
@@ -50,8 +59,6 @@ struct Slabs {
 impl Slabs {
     /// Enough slabs to keep the device busy, none so short that a thread has less than a few rows.
     fn new<D: Driver>(cuda: &Cuda<D>, extents: &Rows) -> Result<Slabs> {
-        // What the registers of both first stages let a multiprocessor hold at once.
-        const BLOCKS_PER_MULTIPROCESSOR: usize = 3;
         const ROWS_PER_THREAD: usize = 4;
         let Rows { rows, channels } = *extents;
         let wide = channels.is_multiple_of(cuda.pack());
@@ -59,8 +66,8 @@ impl Slabs {
         let (groups, most) = if wide { (channels / cuda.pack(), 8) } else { (channels, 32) };
         let columns = groups.next_power_of_two().min(most);
         let shortest = THREADS / columns * ROWS_PER_THREAD;
-        let blocks = cuda.driver().properties().multiprocessors as usize * BLOCKS_PER_MULTIPROCESSOR;
-        let wanted = blocks.div_ceil(groups.div_ceil(columns));
+        // One cut for both kinds of sums: that of the kernel with more registers.
+        let wanted = (wave(cuda, "batch_norm_sums") / groups.div_ceil(columns)).max(1);
         let rows_per_slab = rows.div_ceil(wanted).next_multiple_of(shortest);
         Ok(Slabs {
             rows: rows as u64,
@@ -240,14 +247,12 @@ pub(super) fn fold<D: Driver>(
 
 /// Blocks of a pass in which every thread stays with its channels: the number of threads is a multiple of the packs in
 /// a row.
-fn walk<D: Driver>(cuda: &Cuda<D>, extents: &Rows, wide: bool) -> Result<Geometry> {
-    const BLOCKS_PER_MULTIPROCESSOR: usize = 8;
+fn walk<D: Driver>(cuda: &Cuda<D>, kernel: &str, extents: &Rows, wide: bool) -> Result<Geometry> {
     const PACKS_PER_THREAD: usize = 2;
     let groups = extents.channels / if wide { cuda.pack() } else { 1 };
     let multiple = groups / greatest_common_divisor(groups, THREADS);
-    let most = cuda.driver().properties().multiprocessors as usize * BLOCKS_PER_MULTIPROCESSOR;
     let enough = extents.rows.saturating_mul(groups).div_ceil(THREADS * PACKS_PER_THREAD);
-    few_threads(enough.min(most).next_multiple_of(multiple) * THREADS)
+    few_threads(enough.min(wave(cuda, kernel)).next_multiple_of(multiple) * THREADS)
 }
 
 fn greatest_common_divisor(a: usize, b: usize) -> usize {
@@ -327,7 +332,7 @@ fn affine<D: Driver>(
         wide: u32::from(wide),
         unused: 0,
     };
-    let geometry = walk(cuda, &attributes.extent, wide)?;
+    let geometry = walk(cuda, entry, &attributes.extent, wide)?;
     cuda.launch(memory, (&cuda.variant(FILE), entry), geometry, &arguments, operands)
 }
 
@@ -425,6 +430,7 @@ pub(super) fn input_gradient<D: Driver>(
         frozen: u32::from(attributes.frozen),
         wide: u32::from(wide),
     };
-    let geometry = walk(cuda, &attributes.extent, wide)?;
-    cuda.launch(memory, (&cuda.variant(FILE), "batch_norm_input_gradient"), geometry, &arguments, &operands)
+    let kernel = "batch_norm_input_gradient";
+    let geometry = walk(cuda, kernel, &attributes.extent, wide)?;
+    cuda.launch(memory, (&cuda.variant(FILE), kernel), geometry, &arguments, &operands)
 }
