@@ -65,7 +65,7 @@ constexpr int OUTSIDE = -(1 << 29);
 
 /// Where a pixel's first tap lies: elements from the first image's first, and row and column in its own image. That may be
 /// outside; whether the sum with a tap is not, `inside` knows.
-struct Pixel {
+struct alignas(16) Pixel {
     i64 offset;
     int row, column;
 };
@@ -108,6 +108,9 @@ __device__ inline Source patch_at(const Arguments& p, const Pixel& pixel, const 
     return {p.image + (pixel.offset + tap.offset), inside(p, pixel, tap)};
 }
 
+/// No element of weight.
+constexpr u32 NOWHERE = ~0u;
+
 /// Offset of weight[k](tap, first channel) for element (tap, k) of an input gradient's patch.
 __device__ inline u32 filter_at(const Arguments& p, const Walk& walk, u32 element) {
     const u32 tap = divide(element, p.channels);
@@ -115,7 +118,7 @@ __device__ inline u32 filter_at(const Arguments& p, const Walk& walk, u32 elemen
     const u32 across = tap - down * walk.taps_across.divisor;
     const u32 k = element - tap * p.channels.divisor;
     const u32 row = walk.filter_row + down * p.filter_step, column = walk.filter_column + across * p.filter_step;
-    return (k * p.filter_taps + row * p.filter_width + column) * p.columns;
+    return element < walk.patch ? (k * p.filter_taps + row * p.filter_width + column) * p.columns : NOWHERE;
 }
 
 /// Row of the output matrix where a pixel's result belongs.

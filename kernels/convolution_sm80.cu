@@ -41,12 +41,17 @@ struct Stage {
     TileB b;
 };
 
+/// What is looked up for a row of the right operand where the sum runs down its columns: each is computed once, by one
+/// thread, ahead of the copies that many threads make with it.
+typedef Either<PASS == WEIGHT_GRADIENT, Pixel, u32>::Type Row;
+
 struct Memory {
     union {
         Stage stages[STAGES];
         Slab<TILE_M, TILE_N> slab;
     };
     Pixel pixels[A_ALONG && !VECTOR_A ? TILE_M : 1];
+    Row rows[B_ALONG ? 1 : STAGES][STEP];
 };
 
 /// Which parts of a tile a thread brings in: one column of chunks, and of that every APART-th row.
@@ -133,7 +138,9 @@ struct WeightRows {
     __device__ WeightRows(const Arguments& p, const Walk& walk, u32 first_column)
         : row(first_column + ShareB::row(0)), from(p.matrix + i64(row) * walk.patch + ShareB::column()) {}
 
-    __device__ void fill(TileB& tile, const Arguments& p, const Walk& walk, u32 step) const {
+    __device__ static Row row_at(const Arguments&, const Walk&, u32) { return {}; }
+
+    __device__ void fill(TileB& tile, const Arguments& p, const Walk& walk, const Row*, u32 step) const {
         const bool exists = step * STEP + ShareB::column() < walk.patch;
         ShareB::fill(tile, [&](int i) -> Source {
             const u32 further = i * ShareB::APART;
@@ -149,10 +156,14 @@ struct WeightColumns {
     __device__ WeightColumns(const Arguments&, const Walk&, u32 first_column)
         : column(first_column + ShareB::column()) {}
 
-    __device__ void fill(TileB& tile, const Arguments& p, const Walk& walk, u32 step) const {
+    __device__ static u32 row_at(const Arguments& p, const Walk& walk, u32 element) {
+        return filter_at(p, walk, element);
+    }
+
+    __device__ void fill(TileB& tile, const Arguments& p, const Walk&, const u32* rows, u32) const {
         ShareB::fill(tile, [&](int i) -> Source {
-            const u32 element = step * STEP + ShareB::row(i);
-            return {p.matrix + (filter_at(p, walk, element) + column), element < walk.patch && column < p.columns};
+            const u32 row = rows[ShareB::row(i)];
+            return {p.matrix + (i64(row) + column), row != NOWHERE && column < p.columns};
         });
     }
 };
@@ -164,10 +175,10 @@ struct PatchColumns {
     __device__ PatchColumns(const Arguments& p, const Walk& walk, u32 first_column)
         : tap(tap_at(p, walk, first_column + ShareB::column())) {}
 
-    __device__ void fill(TileB& tile, const Arguments& p, const Walk& walk, u32 step) const {
-        ShareB::fill(tile, [&](int i) -> Source {
-            return patch_at(p, pixel_at(p, walk, step * STEP + ShareB::row(i)), tap);
-        });
+    __device__ static Pixel row_at(const Arguments& p, const Walk& walk, u32 pixel) { return pixel_at(p, walk, pixel); }
+
+    __device__ void fill(TileB& tile, const Arguments& p, const Walk&, const Pixel* rows, u32) const {
+        ShareB::fill(tile, [&](int i) -> Source { return patch_at(p, rows[ShareB::row(i)], tap); });
     }
 };
 
@@ -244,22 +255,32 @@ __device__ inline void convolve(const Arguments& p) {
 
     const Left left(p, walk, first_row, memory);
     const Right right(p, walk, first_column);
+    // Looks up the rows of a step, the warps taking turns.
+    const auto prepare = [&](u32 step) {
+        const u32 thread = threadIdx.x - step % (THREADS / 32) * 32;
+        if (!B_ALONG && thread < STEP)
+            memory.rows[(step - first_step) % STAGES][thread] = Right::row_at(p, walk, step * STEP + thread);
+    };
     const auto fill = [&](u32 step) {
         if (step < end_step) {
-            Stage& stage = memory.stages[(step - first_step) % STAGES];
-            left.fill(stage.a, p, walk, memory, step);
-            right.fill(stage.b, p, walk, step);
+            const int turn = (step - first_step) % STAGES;
+            left.fill(memory.stages[turn].a, p, walk, memory, step);
+            right.fill(memory.stages[turn].b, p, walk, memory.rows[B_ALONG ? 0 : turn], step);
         }
         // Also where there is nothing to fill: then the number of groups under way is the same in every turn.
         cp_async_commit();
     };
+    for (u32 step = first_step; step < first_step + STAGES; step++) prepare(step);
+    if (!B_ALONG) block_sync();
     for (u32 step = first_step; step < first_step + STAGES - 1; step++) fill(step);
     Sums sums;
     for (u32 step = first_step; step < end_step; step++) {
         cp_async_wait<STAGES - 2>();
-        // Behind this, everyone's copies of this stage are there, and no one reads the stage that is filled next.
+        // Behind this, everyone's copies of this stage are there, and so are the rows of the one that is filled next; no one
+        // reads that one any more, nor this one's rows.
         block_sync();
         fill(step + STAGES - 1);
+        prepare(step + STAGES);
         const Stage& stage = memory.stages[(step - first_step) % STAGES];
         sums.multiply(stage.a, stage.b);
     }

@@ -117,12 +117,18 @@ impl Kernel {
         (32 * self.warps[0] * self.warps[1]) as u32
     }
 
-    /// The size of `Memory` in `convolution_sm80.cu`: the ring of stages or the result, and pixels that are gathered.
+    /// The size of `Memory` in `convolution_sm80.cu`: the ring of stages or the result, and what is looked up.
     pub fn shared_bytes(&self) -> u32 {
+        const PIXEL: usize = 16;
         let [rows, columns] = self.tile;
         let ring = STAGES * (rows + columns) * 64;
         let pixels = if self.pass != Pass::WeightGradient && !self.vector[0] { rows } else { 1 };
-        (ring.max(rows * columns * 4) + 16 * pixels).next_multiple_of(128) as u32
+        let looked_up = match self.pass {
+            Pass::Forward => step(self.dtype) * 4,
+            Pass::InputGradient => STAGES * step(self.dtype) * 4,
+            Pass::WeightGradient => STAGES * step(self.dtype) * PIXEL,
+        };
+        (ring.max(rows * columns * 4) + PIXEL * pixels + looked_up).next_multiple_of(128) as u32
     }
 
     /// Tiles of a result of `rows` x `columns`.
