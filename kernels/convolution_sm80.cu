@@ -222,7 +222,7 @@ __device__ void store_tile(const Arguments& p, const Walk& walk, Slab<TILE_M, TI
     for (int i = threadIdx.x; i < TILE_M * ACROSS; i += THREADS) {
         const u32 row = first_row + i / ACROSS, column = first_column + i % ACROSS * WIDE;
         if (row >= rows || column >= p.columns) continue;
-        float sums[WIDE];
+        alignas(16) float sums[WIDE];
 #pragma unroll
         for (int v = 0; v < WIDE; v += 4) {
             const float* from = slab.at(i / ACROSS, i % ACROSS * WIDE + v);

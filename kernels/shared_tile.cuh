@@ -1,7 +1,7 @@
 // A matrix in shared memory whose reads and writes of 16 bytes do not collide.
 //
-// Eight lanes move 16 bytes each at a time and are served at once if those lie in eight different sixteenths-of-bytes of
-// a 128-byte line. So the 16-byte chunks of a row are permuted by its number: rows of 64 bytes (two to a line) by the
+// Eight lanes move 16 bytes each at a time, and are served at once if those lie at eight different places of a 128-byte
+// line. So the 16-byte chunks of a row are permuted by its number: rows of 64 bytes (two to a line) by the
 // number of their line, longer ones by their own. Reading eight rows at one column, or eight columns of a row, then
 // touches eight different places.
 #pragma once
