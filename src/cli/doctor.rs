@@ -64,12 +64,13 @@ pub fn run(_: &Arguments, common: &Common) -> Result<()> {
 
 fn look() -> Report {
     let survey = Survey::new();
+    let cache = Cache::of_user();
     let emulator = Emulator::new(Options { threads: 1, ..Options::default() });
     let mut parts = vec![Part { part: "CPU", state: State::Ready, text: cpu() }, driver(&survey)];
     let mut devices = vec!["cpu".to_string()];
     for (ordinal, gpu) in survey.gpus.iter().enumerate() {
         let gpu = self::gpu(ordinal, gpu);
-        if gpu.state == State::Ready && survey.nvrtc.is_ok() {
+        if gpu.state == State::Ready && survey.nvrtc.is_ok() && cache.is_ok() {
             devices.push(format!("cuda:{ordinal}"));
         }
         parts.push(gpu);
@@ -78,7 +79,7 @@ fn look() -> Report {
     parts.push(part("C++ compiler", &emulator, |emulator| {
         format!("{}, for --device emulator", emulator.properties().versions)
     }));
-    parts.push(kernel_cache());
+    parts.push(kernel_cache(&cache));
     if emulator.is_ok() {
         devices.push("emulator".to_string());
     }
@@ -101,18 +102,20 @@ fn cpu() -> String {
 }
 
 /// The widest instructions that our operations use here.
+#[cfg(target_arch = "x86_64")]
 fn wide_instructions() -> &'static str {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
-            return "AVX-512";
-        }
-        if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            return "AVX2";
-        }
-        return "no AVX2: slow";
+    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
+        "AVX-512"
+    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+        "AVX2"
+    } else {
+        "without AVX2: slow"
     }
-    #[cfg(not(target_arch = "x86_64"))]
+}
+
+/// The architecture, whose widest instructions are taken as they come.
+#[cfg(not(target_arch = "x86_64"))]
+fn wide_instructions() -> &'static str {
     std::env::consts::ARCH
 }
 
@@ -137,8 +140,8 @@ fn gpu(ordinal: usize, gpu: &Result<Gpu>) -> Part {
     part("GPU", &usable, String::clone)
 }
 
-fn kernel_cache() -> Part {
-    part("kernel cache", &Cache::of_user(), |cache| {
+fn kernel_cache(cache: &Result<Cache>) -> Part {
+    part("kernel cache", cache, |cache| {
         let usage = Cache::usage(cache.folder());
         let mebibytes = usage.bytes as f64 / f64::from(1 << 20);
         format!("{}, {} files, {mebibytes:.1} MiB", cache.folder().display(), usage.files)

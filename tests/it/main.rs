@@ -8,6 +8,7 @@ mod data_files;
 mod data_mutations;
 mod data_readers;
 mod data_verb;
+mod doctor;
 mod experiment;
 mod fake_driver;
 mod features_bad_input;

@@ -124,7 +124,10 @@ impl Nvrtc {
     /// # Errors
     /// It cannot be loaded, or is no NVRTC.
     pub fn open(path: &Path) -> Result<Nvrtc> {
-        let broken = |e: libloading::Error| Error::invalid(format!("{} cannot be used: {e}", path.display()));
+        let broken = |e: libloading::Error| {
+            let reason = std::error::Error::source(&e).map_or_else(|| e.to_string(), ToString::to_string);
+            Error::invalid(format!("{} cannot be used as NVRTC: {reason}", path.display()))
+        };
         // NVRTC asks for its builtins by name only, so they have to be there already. Whether one of them is missing
         // shows when it compiles.
         let mut libraries: Vec<Library> = search::builtins(path)
@@ -359,7 +362,7 @@ mod tests {
         let path = folder.path().join("libnvrtc.so.13");
         std::fs::write(&path, "not a library").unwrap();
         let error = Nvrtc::open(&path).err().unwrap().to_string();
-        assert!(error.contains("libnvrtc.so.13 cannot be used"), "{error}");
+        assert!(error.contains("libnvrtc.so.13 cannot be used as NVRTC"), "{error}");
         let error = Nvrtc::named(&folder.path().join("elsewhere"), None).err().unwrap().to_string();
         assert!(error.contains("RESIDUA_NVRTC") && error.contains("elsewhere"), "{error}");
         let error = Nvrtc::named(Path::new("libnvrtc.so"), None).err().unwrap().to_string();

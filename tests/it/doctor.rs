@@ -1,0 +1,67 @@
+//! `residua doctor` on machines that lack things: it says what and how to get it, and never fails.
+
+use std::path::Path;
+
+use assert_cmd::Command;
+use serde_json::Value;
+
+/// The verb with nothing of this machine's own to be found, as JSON.
+fn doctor(folder: &Path, environment: &[(&str, &str)]) -> Value {
+    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("residua"));
+    for name in
+        ["CUDA_HOME", "CUDA_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "RESIDUA_NVRTC", "RESIDUA_CACHE", "CXX"]
+    {
+        command.env_remove(name);
+    }
+    command.env("HOME", folder).env("XDG_CACHE_HOME", folder.join("cache")).env_remove("LD_LIBRARY_PATH");
+    let output = command.envs(environment.iter().copied()).args(["doctor", "--json"]).assert().success();
+    serde_json::from_slice(&output.get_output().stdout).unwrap()
+}
+
+/// Whether a part can be used, and its text.
+fn part<'a>(report: &'a Value, name: &str) -> (bool, &'a str) {
+    let parts = report["parts"].as_array().unwrap();
+    let part = parts.iter().find(|part| part["part"] == name).unwrap();
+    (part["state"] == "ready", part["text"].as_str().unwrap())
+}
+
+#[test]
+fn what_is_missing_is_a_finding_that_says_how_to_get_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let elsewhere = folder.path().join("nowhere").display().to_string();
+    let report = doctor(
+        folder.path(),
+        &[("RESIDUA_NVRTC", &elsewhere), ("CXX", &elsewhere), ("CUDA_VISIBLE_DEVICES", "")],
+    );
+    let (is_ready, text) = part(&report, "NVRTC");
+    assert!(!is_ready && text.contains("RESIDUA_NVRTC") && text.contains(&elsewhere), "{text}");
+    let (is_ready, text) = part(&report, "C++ compiler");
+    assert!(!is_ready && text.contains("CXX") && text.contains(&elsewhere), "{text}");
+    assert!(part(&report, "CPU").0);
+    assert_eq!(report["devices"], serde_json::json!(["cpu"]));
+    assert_eq!(report["auto"], "cpu");
+}
+
+#[test]
+fn a_library_that_is_not_what_its_name_says_is_told_of_by_its_path() {
+    let folder = tempfile::tempdir().unwrap();
+    let library = folder.path().join("libnvrtc.so.13");
+    std::fs::write(&library, "not a library").unwrap();
+    let report = doctor(folder.path(), &[("RESIDUA_NVRTC", library.to_str().unwrap())]);
+    let (is_ready, text) = part(&report, "NVRTC");
+    assert!(!is_ready && text.contains("libnvrtc.so.13 cannot be used"), "{text}");
+}
+
+#[test]
+fn the_kernel_cache_is_named_and_made_private() {
+    let folder = tempfile::tempdir().unwrap();
+    let report = doctor(folder.path(), &[]);
+    let cache = folder.path().join("cache/residua");
+    let (is_ready, text) = part(&report, "kernel cache");
+    assert!(is_ready && text.starts_with(cache.to_str().unwrap()), "{text}");
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(cache).unwrap().permissions().mode() & 0o777, 0o700);
+    }
+}
