@@ -9,6 +9,7 @@ mod data_mutations;
 mod data_readers;
 mod data_verb;
 mod doctor;
+mod emulator;
 mod experiment;
 mod fake_driver;
 mod features_bad_input;

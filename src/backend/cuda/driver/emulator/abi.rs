@@ -57,7 +57,7 @@ pub(super) struct Operand {
 /// What went wrong in a thread. (A plain number: C++ writes it.)
 pub(super) mod wrong {
     pub const NOTHING: u32 = 0;
-    pub const GLOBAL_READ: u32 = 1;
+    // 1 is a read of global memory, which needs no name here.
     pub const GLOBAL_WRITE: u32 = 2;
     pub const SHARED_ADDRESS: u32 = 3;
     pub const DYNAMIC_SHARED: u32 = 4;

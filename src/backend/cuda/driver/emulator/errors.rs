@@ -117,13 +117,13 @@ fn describe(failure: &Failure, launch: &Launch<'_>, base: u64) -> String {
             "`{what}` takes {bytes} bytes of dynamic shared memory; the launch gives {}",
             launch.geometry.shared_bytes
         ),
-        _ if address % bytes != 0 => {
-            format!("{what} of {bytes} bytes at address {address:#x}, which is no multiple of {bytes}")
-        }
-        wrong::SHARED_ADDRESS => {
+        wrong::SHARED_ADDRESS if address.is_multiple_of(bytes) => {
             format!(
                 "{what} of {bytes} bytes at address {address:#x}, which is not in the block's shared memory"
             )
+        }
+        wrong::SHARED_ADDRESS => {
+            format!("{what} of {bytes} bytes at address {address:#x}, which is not aligned to {bytes} bytes")
         }
         kind => {
             let verb = if kind == wrong::GLOBAL_WRITE { "writes" } else { "reads" };
@@ -151,6 +151,9 @@ fn global_place(kind: u32, address: u64, bytes: u64, launch: &Launch<'_>, base: 
         return format!("{} bytes before the first of `{name}`", first(span) - address);
     }
     let offset = address - first(span);
+    if !address.is_multiple_of(bytes) {
+        return format!("byte {offset} of `{name}`, which is not aligned to {bytes} bytes");
+    }
     if kind == wrong::GLOBAL_WRITE && *access == Access::Read && offset + bytes <= size as u64 {
         return format!("byte {offset} of `{name}`, which this launch may only read");
     }

@@ -122,7 +122,7 @@ fn positions(order: Order, blocks: u64) -> impl Fn(u64) -> u64 {
 }
 
 /// Runs all blocks on this thread.
-fn alone(job: &Job<'_>, blocks: u64) -> Result<Option<Stop>> {
+fn alone(job: &Job<'_>, blocks: u64) -> Result<Option<Box<Stop>>> {
     let position = positions(job.order, blocks);
     with_runner(|runner| {
         runner.begin_launch(job)?;
@@ -131,10 +131,10 @@ fn alone(job: &Job<'_>, blocks: u64) -> Result<Option<Stop>> {
 }
 
 /// Runs blocks on all threads of a pool. Of several that go wrong, the first in order counts: all before it have run.
-fn spread(pool: &rayon::ThreadPool, job: &Job<'_>, blocks: u64) -> Result<Option<Stop>> {
+fn spread(pool: &rayon::ThreadPool, job: &Job<'_>, blocks: u64) -> Result<Option<Box<Stop>>> {
     let position = positions(job.order, blocks);
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
-    let first: Mutex<Option<(u64, Stop)>> = Mutex::new(None);
+    let first: Mutex<Option<(u64, Box<Stop>)>> = Mutex::new(None);
     let outcomes = pool.broadcast(|_| {
         with_runner(|runner| {
             runner.begin_launch(job)?;

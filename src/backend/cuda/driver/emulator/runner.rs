@@ -162,7 +162,7 @@ impl Runner {
     }
 
     /// Runs one block to its end.
-    pub fn run(&mut self, job: &Job<'_>, position: u64) -> Result<(), Stop> {
+    pub fn run(&mut self, job: &Job<'_>, position: u64) -> Result<(), Box<Stop>> {
         let [x, y, _] = job.geometry.grid.map(u64::from);
         let block =
             Index { x: (position % x) as u32, y: (position / x % y) as u32, z: (position / (x * y)) as u32 };
@@ -182,7 +182,7 @@ impl Runner {
         });
         result.map_err(|problem| {
             self.abandon(threads);
-            Stop { block, problem }
+            Box::new(Stop { block, problem })
         })
     }
 
@@ -312,7 +312,8 @@ unsafe extern "C-unwind" fn declare_shared(
     // SAFETY: the block is the first field of a `Running`, and only this fiber runs.
     unsafe {
         let running = block.cast::<Running>();
-        let shared = &mut *(&raw mut (*running).shared);
+        let shared = &raw mut (*running).shared;
+        let shared = &mut *shared;
         match shared.declare(key, name, bytes) {
             Ok(address) => {
                 (*block).static_bytes = shared.declared_extent();
@@ -336,8 +337,8 @@ unsafe extern "C-unwind" fn declare_shared(
 unsafe fn copies<'a>(block: *mut Block) -> &'a mut Copies {
     // SAFETY: as in `declare_shared`; a lane's `thread` is its index.
     unsafe {
-        let copies = &mut *(&raw mut (*block.cast::<Running>()).copies);
-        &mut copies[(*(*block).lane).thread.x as usize]
+        let copies = &raw mut (*block.cast::<Running>()).copies;
+        &mut (&mut *copies)[(*(*block).lane).thread.x as usize]
     }
 }
 

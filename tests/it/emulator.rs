@@ -1,0 +1,614 @@
+//! The emulator finds what it promises to find: every mistake planted here has a twin without it that passes.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+
+use half::bf16;
+use residua::Result;
+use residua::backend::cuda::driver::emulator::{Copies, Emulator, Memory, Options, Order};
+use residua::backend::cuda::driver::{Driver, Geometry, Launch};
+use residua::backend::cuda::{Source, Sources, Variant};
+use residua::ops::Access;
+use residua::tensor::{DType, Span};
+
+/// All modes that a test of kernels uses.
+const MODES: [(Order, Copies); 5] = [
+    (Order::Forward, Copies::Lazy),
+    (Order::Forward, Copies::Eager),
+    (Order::Reverse, Copies::Lazy),
+    (Order::Reverse, Copies::Eager),
+    (Order::Random(7), Copies::Lazy),
+];
+
+const ONE_BLOCK: Geometry = Geometry { grid: [1, 1, 1], threads: 64, shared_bytes: 0 };
+
+/// The complete text of a kernel written in a test: lines count from the kernel's own first.
+fn source(kernel: &str) -> Source {
+    let words = Sources::default().assemble(&Variant { file: "ptx.cuh", constants: &[("BF16", 1)] }).unwrap();
+    Source { name: "test.cu".into(), text: format!("{}\n#line 1 \"test.cu\"\n{kernel}", words.text) }
+}
+
+fn emulator((order, copies): (Order, Copies)) -> Emulator {
+    Emulator::new(Options { order, copies, threads: 1 }).expect("a C++ compiler")
+}
+
+/// One device, and memory of two operands: `x`, read, and `y`, written; 256 unused bytes around each.
+struct Rig {
+    emulator: Emulator,
+    memory: Memory,
+    x: Span,
+    y: Span,
+}
+
+/// What kernels of this file take: pointers to both operands, and a number.
+fn arguments(rig: &Rig, number: u64) -> [u64; 3] {
+    let base = rig.emulator.address(&rig.memory);
+    [base + rig.x.offset as u64, base + rig.y.offset as u64, number]
+}
+
+const HEAD: &str = "struct Arguments { const float* x; float* y; u64 number; };";
+
+impl Rig {
+    fn new(emulator: Emulator, x: &[f32], y: usize) -> Rig {
+        let span = |offset, elements| Span { offset, elements, dtype: DType::F32 };
+        let x_span = span(256, x.len());
+        let y_span = span((256 + x_span.bytes()).next_multiple_of(256) + 256, y);
+        let mut memory = emulator.allocate(y_span.offset + y_span.bytes() + 256).unwrap();
+        emulator.upload(&mut memory, 256, bytemuck::cast_slice(x)).unwrap();
+        Rig { emulator, memory, x: x_span, y: y_span }
+    }
+
+    /// Runs the kernel `test` of a body's text.
+    fn launch(&mut self, kernel: &str, geometry: Geometry, number: u64) -> Result<()> {
+        let module = self.emulator.module(&source(kernel))?;
+        let arguments = arguments(self, number);
+        let launch = Launch {
+            entry: "test",
+            geometry,
+            arguments: bytemuck::cast_slice(&arguments),
+            operands: &[("x", self.x, Access::Read), ("y", self.y, Access::Write)],
+        };
+        self.emulator.launch(&mut self.memory, &module, &launch)
+    }
+
+    fn y(&self) -> Vec<f32> {
+        let mut values = vec![0.0; self.y.elements];
+        self.emulator.download(&self.memory, self.y.offset, bytemuck::cast_slice_mut(&mut values)).unwrap();
+        values
+    }
+}
+
+/// `x` is 0, 1, 2, ...
+fn counting(elements: usize) -> Vec<f32> {
+    (0..elements).map(|i| i as f32).collect()
+}
+
+/// A kernel over 64 numbers with a body of one line, so that it lies at line 2.
+fn kernel(body: &str) -> String {
+    format!("{HEAD} typedef float Numbers[64];\nKERNEL(64, test, Arguments) {{ {body} }}\n")
+}
+
+/// What 64 threads of a body make of 0, 1, ..., 63, in one mode.
+fn run(mode: (Order, Copies), body: &str) -> Result<Vec<f32>> {
+    run_with(mode, body, 0)
+}
+
+fn run_with(mode: (Order, Copies), body: &str, shared_bytes: u32) -> Result<Vec<f32>> {
+    let mut rig = Rig::new(emulator(mode), &counting(64), 64);
+    rig.launch(&kernel(body), Geometry { shared_bytes, ..ONE_BLOCK }, 0)?;
+    Ok(rig.y())
+}
+
+/// A body that passes in every mode with the same result.
+#[track_caller]
+fn sound(body: &str, expected: impl Fn(usize) -> f32) {
+    let expected: Vec<f32> = (0..64).map(expected).collect();
+    for mode in MODES {
+        assert_eq!(run_with(mode, body, 1024).unwrap(), expected, "{mode:?}");
+    }
+}
+
+/// A body that is refused in every mode, with a message that holds all of `parts`.
+#[track_caller]
+fn refused(body: &str, parts: &[&str]) {
+    for mode in MODES {
+        let error = run(mode, body).expect_err("the mistake is found").to_string();
+        for part in parts.iter().chain(&["kernel `test`, block (0, 0, 0)"]) {
+            assert!(error.contains(part), "{mode:?}: `{part}` is missing in: {error}");
+        }
+    }
+}
+
+/// A body whose results show that it is wrong: they differ between modes, or hold NaN.
+#[track_caller]
+fn exposed(body: &str) {
+    let results = MODES.map(|mode| run_with(mode, body, 1024).unwrap());
+    let bits = |values: &[f32]| values.iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+    let moves = results.iter().any(|result| bits(result) != bits(&results[0]));
+    let poisoned = results.iter().flatten().any(|value| value.is_nan());
+    assert!(moves || poisoned, "{results:?}");
+}
+
+const REVERSE: fn(usize) -> f32 = |i| (63 - i) as f32;
+
+#[test]
+fn a_missing_barrier_shows_in_the_results() {
+    let with = |barrier: &str| {
+        format!(
+            "SHARED(Numbers, numbers); numbers[threadIdx.x] = load(p.x + threadIdx.x); {barrier} \
+             store(p.y + threadIdx.x, numbers[63 - threadIdx.x]);"
+        )
+    };
+    sound(&with("block_sync();"), REVERSE);
+    exposed(&with(""));
+    // A warp's own meeting point is not enough where warps exchange.
+    exposed(&with("warp_sync();"));
+}
+
+#[test]
+fn a_missing_meeting_of_a_warp_shows_in_the_results() {
+    let with = |barrier: &str| {
+        format!(
+            "SHARED(Numbers, numbers); numbers[threadIdx.x] = load(p.x + threadIdx.x); {barrier} \
+             store(p.y + threadIdx.x, numbers[threadIdx.x ^ 31]);"
+        )
+    };
+    sound(&with("warp_sync();"), |i| (i ^ 31) as f32);
+    exposed(&with(""));
+}
+
+#[test]
+fn reads_and_writes_outside_the_operands_are_refused() {
+    sound("store(p.y + threadIdx.x, load(p.x + (threadIdx.x + 1) % 64));", |i| ((i + 1) % 64) as f32);
+    refused(
+        "store(p.y + threadIdx.x, load(p.x + threadIdx.x + 1));",
+        &["thread 63, test.cu line 2: load reads 4 bytes at byte 256 of `x`, which has 256 bytes"],
+    );
+    refused(
+        "store(p.y + threadIdx.x - 1, load(p.x + threadIdx.x));",
+        &["thread 0, test.cu line 2: store writes 4 bytes at 4 bytes before the first of `y`"],
+    );
+    refused(
+        "store_pack<4>(p.y + 4 * threadIdx.x, load_pack<4>(p.x + 4 * (threadIdx.x % 16)));",
+        &["test.cu line 2: store_pack writes 16 bytes at byte", "of `y`, which has 256 bytes"],
+    );
+    refused(
+        "store(p.y, load((const float*)nullptr));",
+        &["load reads 4 bytes at address 0x0, far from every operand"],
+    );
+    // Across the end: the first half lies inside.
+    let mut rig = Rig::new(emulator(MODES[0]), &counting(65), 64);
+    let text = kernel("store(p.y + threadIdx.x, load_pack<2>(p.x + 2 * threadIdx.x)[0]);");
+    let error = rig.launch(&text, ONE_BLOCK, 0).unwrap_err().to_string();
+    assert!(
+        error
+            .contains("thread 32, test.cu line 2: load_pack reads 8 bytes at byte 256 of `x`, which has 260"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_write_to_what_may_only_be_read_is_refused() {
+    refused(
+        "store((float*)p.x + threadIdx.x, 1.0f);",
+        &["test.cu line 2: store writes 4 bytes at byte", "of `x`, which this launch may only read"],
+    );
+}
+
+#[test]
+fn an_access_that_is_not_aligned_to_its_size_is_refused() {
+    sound(
+        "Pack<float, 4> four = load_pack<4>(p.x + threadIdx.x / 4 * 4); store(p.y + threadIdx.x, four[threadIdx.x % 4]);",
+        |i| i as f32,
+    );
+    refused(
+        "Pack<float, 4> four = load_pack<4>(p.x + 1); store(p.y + threadIdx.x, four[0]);",
+        &["test.cu line 2: load_pack reads 16 bytes at byte 4 of `x`, which is not aligned to 16 bytes"],
+    );
+}
+
+/// Copies 16 bytes by each of the first 16 threads, then all threads read the copy in reverse.
+fn copied(wait: &str) -> String {
+    format!(
+        "SHARED_DYNAMIC(Numbers, numbers); \
+         if (threadIdx.x < 16) cp_async_16(&numbers[4 * threadIdx.x], p.x + 4 * threadIdx.x, true); \
+         {wait} block_sync(); store(p.y + threadIdx.x, numbers[63 - threadIdx.x]);"
+    )
+}
+
+#[test]
+fn a_missing_wait_for_a_copy_shows_in_the_results() {
+    sound(&copied("cp_async_commit(); cp_async_wait<0>();"), REVERSE);
+    exposed(&copied("cp_async_commit();"));
+    // What was not committed is not waited for, nor is the latest group.
+    exposed(&copied("cp_async_wait<0>();"));
+    exposed(&copied("cp_async_commit(); cp_async_wait<1>();"));
+    // An empty group counts as the latest.
+    sound(&copied("cp_async_commit(); cp_async_commit(); cp_async_wait<1>();"), REVERSE);
+}
+
+#[test]
+fn a_buffer_that_is_filled_again_too_early_shows_in_the_results() {
+    let with = |barrier: &str| {
+        format!(
+            "SHARED_DYNAMIC(Numbers, numbers); numbers[threadIdx.x] = load(p.x + threadIdx.x); block_sync(); \
+             float value = numbers[63 - threadIdx.x]; {barrier} cp_async_4(&numbers[threadIdx.x], p.x, true); \
+             cp_async_commit(); cp_async_wait<0>(); store(p.y + threadIdx.x, value);"
+        )
+    };
+    sound(&with("block_sync();"), REVERSE);
+    exposed(&with(""));
+}
+
+#[test]
+fn a_copy_of_nothing_writes_zeros_and_reads_nothing() {
+    sound(
+        "SHARED_DYNAMIC(Numbers, numbers); bool valid = threadIdx.x % 2 == 0; \
+         cp_async_4(&numbers[threadIdx.x], valid ? p.x + threadIdx.x : nullptr, valid); \
+         cp_async_commit(); cp_async_wait<0>(); store(p.y + threadIdx.x, numbers[threadIdx.x]);",
+        |i| if i % 2 == 0 { i as f32 } else { 0.0 },
+    );
+}
+
+#[test]
+fn a_copy_from_or_to_the_wrong_place_is_refused() {
+    let with = |to: &str, from: &str| {
+        format!(
+            "SHARED(Numbers, numbers); cp_async_16({to}, {from}, true); cp_async_commit(); cp_async_wait<0>(); \
+             store(p.y, numbers[0]);"
+        )
+    };
+    refused(&with("&numbers[0]", "p.x + 64"), &["cp_async_16 reads 16 bytes at byte 256 of `x`"]);
+    refused(&with("p.y", "p.x"), &["cp_async_16 of 16 bytes at address", "not in the block's shared memory"]);
+    refused(
+        &with("&numbers[1]", "p.x"),
+        &["cp_async_16 of 16 bytes at address", "which is not aligned to 16 bytes"],
+    );
+    refused(
+        &with("&numbers[0]", "p.x + 1"),
+        &["cp_async_16 reads 16 bytes at byte 4 of `x`, which is not aligned"],
+    );
+}
+
+#[test]
+fn lanes_that_diverge_at_an_exchange_are_refused() {
+    let sum = "float v = load(p.x + threadIdx.x); ";
+    sound(&format!("{sum} store(p.y + threadIdx.x, shuffle_xor(v, 1));"), |i| (i ^ 1) as f32);
+    refused(
+        &format!("{sum} if (threadIdx.x != 5) v = shuffle_xor(v, 1); store(p.y + threadIdx.x, v);"),
+        &["is at shuffle_xor (test.cu line 2)", "thread 5 has ended", "all 32 lanes of a warp"],
+    );
+    refused(
+        &format!(
+            "{sum} if (threadIdx.x % 2)\n v = shuffle_xor(v, 1); else\n v = shuffle_xor(v, 2); store(p.y, v);"
+        ),
+        &["(test.cu line 3)", "(test.cu line 4)", "all 32 lanes of a warp"],
+    );
+    refused(
+        &format!(
+            "{sum} if (threadIdx.x < 40) v = shuffle_xor(v, 1); block_sync(); store(p.y + threadIdx.x, v);"
+        ),
+        &["shuffle_xor", "block_sync", "all 32 lanes of a warp"],
+    );
+}
+
+#[test]
+fn a_barrier_that_not_all_threads_reach_is_refused() {
+    let end = "store(p.y + threadIdx.x, load(p.x + threadIdx.x));";
+    sound(&format!("if (threadIdx.x < 32) block_sync(); else block_sync(); {end}"), |i| i as f32);
+    refused(
+        &format!("if (threadIdx.x < 32) block_sync(); {end}"),
+        &["thread 0 is at block_sync (test.cu line 2), but thread 32 has ended", "all threads of a block"],
+    );
+    refused(
+        &format!("if (threadIdx.x == 9) return; block_sync(); {end}"),
+        &["is at block_sync (test.cu line 2), but thread 9 has ended"],
+    );
+}
+
+#[test]
+fn a_write_between_arrays_of_shared_memory_is_refused() {
+    let with = |index: &str| {
+        format!(
+            "SHARED(Numbers, first); SHARED(Numbers, second); first[threadIdx.x] = second[threadIdx.x] = 0.0f; \
+             float* place = first; place[{index}] = 1.0f; store(p.y + threadIdx.x, load(p.x + threadIdx.x));"
+        )
+    };
+    sound(&with("threadIdx.x"), |i| i as f32);
+    refused(&with("threadIdx.x + 1"), &["wrote past the end of shared `first`, which has 256 bytes"]);
+}
+
+#[test]
+fn shared_memory_beyond_what_there_is_is_refused() {
+    let with = |bytes: &str| {
+        format!(
+            "typedef u8 Bytes[{bytes}]; SHARED(Bytes, bytes); bytes[threadIdx.x] = 0; store(p.y + threadIdx.x, 0.0f);"
+        )
+    };
+    sound(&with("49152"), |_| 0.0);
+    refused(&with("49153"), &["test.cu line 2: with `bytes`, 49153 bytes of shared memory are declared"]);
+    refused(
+        "SHARED_DYNAMIC(Numbers, numbers); numbers[threadIdx.x] = 0; store(p.y, numbers[0]);",
+        &["test.cu line 2: `numbers` takes 256 bytes of dynamic shared memory; the launch gives 0"],
+    );
+}
+
+#[test]
+fn shared_memory_is_nan_before_every_block() {
+    let body = "SHARED(Numbers, numbers); float before = numbers[threadIdx.x]; numbers[threadIdx.x] = 1.0f; \
+                store(p.y + 64 * blockIdx.x + threadIdx.x, before);";
+    let mut rig = Rig::new(emulator(MODES[0]), &counting(64), 256);
+    rig.launch(&kernel(body), Geometry { grid: [4, 1, 1], ..ONE_BLOCK }, 0).unwrap();
+    assert!(rig.y().iter().all(|value| value.is_nan()));
+}
+
+#[test]
+fn after_an_error_the_next_launch_is_sound() {
+    for threads in [1, 2] {
+        let emulator = Emulator::new(Options { threads, ..Options::default() }).unwrap();
+        let mut rig = Rig::new(emulator, &counting(64), 64);
+        let good = kernel("float v = load(p.x + threadIdx.x); store(p.y + threadIdx.x, shuffle_xor(v, 1));");
+        for bad in ["if (threadIdx.x) block_sync();", "store(p.y + 64, shuffle_xor(1.0f, 1));"] {
+            rig.launch(&kernel(bad), Geometry { grid: [9, 1, 1], ..ONE_BLOCK }, 0).unwrap_err();
+            rig.launch(&good, ONE_BLOCK, 0).unwrap();
+            assert_eq!(rig.y(), (0..64).map(|i| (i ^ 1) as f32).collect::<Vec<_>>());
+        }
+    }
+}
+
+#[test]
+fn a_launch_that_cuda_would_refuse_is_refused() {
+    let mut rig = Rig::new(emulator(MODES[0]), &counting(64), 64);
+    let text = kernel("store(p.y + threadIdx.x, load(p.x + threadIdx.x));");
+    for (geometry, part) in [
+        (Geometry { threads: 48, ..ONE_BLOCK }, "48 threads in a block; a multiple of 32"),
+        (Geometry { threads: 96, ..ONE_BLOCK }, "96 threads in a block; it is declared for at most 64"),
+        (Geometry { threads: 0, ..ONE_BLOCK }, "0 threads"),
+        (Geometry { grid: [0, 1, 1], ..ONE_BLOCK }, "a grid of 0 x 1 x 1 blocks"),
+        (Geometry { grid: [1, 65536, 1], ..ONE_BLOCK }, "a grid of 1 x 65536 x 1 blocks"),
+        (Geometry { shared_bytes: 228 << 10, ..ONE_BLOCK }, "233472 bytes of dynamic shared memory"),
+    ] {
+        let error = rig.launch(&text, geometry, 0).unwrap_err().to_string();
+        assert!(error.contains(part), "`{part}` is missing in: {error}");
+    }
+    let module = rig.emulator.module(&source(&text)).unwrap();
+    for (entry, arguments, part) in [
+        ("test", &[0u8; 16][..], "16 bytes of arguments were given; its struct has 24"),
+        ("tset", &[0; 24], "test.cu has no kernel `tset`"),
+    ] {
+        let launch = Launch { entry, geometry: ONE_BLOCK, arguments, operands: &[] };
+        let error = rig.emulator.launch(&mut rig.memory, &module, &launch).unwrap_err().to_string();
+        assert!(error.contains(part), "`{part}` is missing in: {error}");
+    }
+}
+
+#[test]
+fn a_graph_freezes_arguments_but_not_memory() {
+    let mut rig = Rig::new(emulator(MODES[0]), &counting(64), 64);
+    let text = kernel("store(p.y + threadIdx.x, load(p.x) + float(p.number));");
+    let module = rig.emulator.module(&source(&text)).unwrap();
+    let (x, y) = (rig.x, rig.y);
+    let mut number = 1;
+    let base = rig.emulator.address(&rig.memory);
+    let Rig { emulator, memory, .. } = &mut rig;
+    let graph = emulator
+        .capture(memory, &mut |memory| {
+            let arguments = [base + x.offset as u64, base + y.offset as u64, number];
+            let launch = Launch {
+                entry: "test",
+                geometry: ONE_BLOCK,
+                arguments: bytemuck::cast_slice(&arguments),
+                operands: &[("x", x, Access::Read), ("y", y, Access::Write)],
+            };
+            emulator.launch(memory, &module, &launch)?;
+            assert!(emulator.synchronise().is_err(), "nothing can wait inside a capture");
+            assert!(emulator.upload(memory, 0, &[0]).is_err(), "nothing is copied inside a capture");
+            assert!(emulator.download(memory, 0, &mut [0]).is_err());
+            assert!(emulator.begin_download(memory, 0, 1).is_err());
+            assert!(emulator.allocate(1).is_err());
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(rig.y()[0], 0.0, "a capture runs nothing");
+    number += 10;
+    rig.emulator.upload(&mut rig.memory, x.offset, bytemuck::cast_slice(&[100.0f32])).unwrap();
+    rig.emulator.replay(&mut rig.memory, &graph).unwrap();
+    assert_eq!(rig.y()[0], 101.0, "memory counts as it is now, an argument ({number}) as it was");
+    let mut other = rig.emulator.allocate(4096).unwrap();
+    assert!(rig.emulator.replay(&mut other, &graph).is_err(), "the addresses are frozen too");
+}
+
+#[test]
+fn a_failed_capture_leaves_the_device_usable() {
+    let mut rig = Rig::new(emulator(MODES[0]), &counting(64), 64);
+    let Rig { emulator, memory, .. } = &mut rig;
+    let failing = &mut |memory: &mut Memory| emulator.upload(memory, 0, &[0]);
+    assert!(emulator.capture(memory, failing).is_err());
+    emulator.upload(memory, 0, &[0]).unwrap();
+}
+
+#[test]
+fn bf16_rounds_to_nearest_even_and_keeps_nan() {
+    let text = format!(
+        "{HEAD}\nKERNEL(256, test, Arguments) {{ u64 i = blockIdx.x * 256 + threadIdx.x; \
+         store(p.y + i, to_float(from_float<bf16>(load(p.x + i)))); }}"
+    );
+    let specials = [f32::NAN, -f32::NAN, f32::INFINITY, f32::MAX, f32::MIN, -0.0, 1e-45, f32::MIN_POSITIVE];
+    let mut x: Vec<f32> = (0..4096 - specials.len() as u32)
+        .map(|i| f32::from_bits(i.wrapping_mul(0x9e37_79b9) & 0xbfff_ffff))
+        // Ties: halves of the last place, and their neighbours.
+        .map(|v| if v.to_bits() % 3 == 0 { f32::from_bits(v.to_bits() & !0xffff | 0x8000) } else { v })
+        .collect();
+    x.extend(specials);
+    let mut rig = Rig::new(emulator(MODES[0]), &x, 4096);
+    rig.launch(&text, Geometry { grid: [16, 1, 1], threads: 256, shared_bytes: 0 }, 0).unwrap();
+    for (x, y) in x.iter().zip(rig.y()) {
+        let expected = bf16::from_f32(*x).to_f32();
+        assert!(
+            y.to_bits() == expected.to_bits() || (y.is_nan() && expected.is_nan()),
+            "{x:e}: {y:e} {expected:e}"
+        );
+    }
+}
+
+#[test]
+fn shuffles_move_four_and_eight_bytes_as_cuda_does() {
+    let v =
+        "float v = load(p.x + threadIdx.x); u32 lane = threadIdx.x % 32; u64 wide = (u64(lane) << 40) + 1;";
+    let store = |value: &str| format!("{v} store(p.y + threadIdx.x, {value});");
+    sound(&store("shuffle_xor(v, 5)"), |i| (i ^ 5) as f32);
+    sound(&store("shuffle_down(v, 3)"), |i| if i % 32 < 29 { (i + 3) as f32 } else { i as f32 });
+    sound(&store("shuffle(v, lane / 2)"), |i| (i / 32 * 32 + i % 32 / 2) as f32);
+    sound(&store("float(shuffle_xor(wide, 1) >> 40)"), |i| ((i % 32) ^ 1) as f32);
+    sound(
+        &format!(
+            "{v} for (int mask = 16; mask > 0; mask /= 2) v += shuffle_xor(v, mask); store(p.y + threadIdx.x, v);"
+        ),
+        |i| if i < 32 { 496.0 } else { 1520.0 },
+    );
+}
+
+/// One warp multiplies bf16 matrices a (16 x 16, row-major) and b (16 x 8), adds to c, over fragments that ldmatrix reads.
+const MULTIPLY: &str = "
+struct Arguments { const float* x; float* y; u64 number; };
+struct Tiles { bf16 a[16][16]; bf16 b[16][16]; };
+KERNEL(32, test, Arguments) {
+    SHARED(Tiles, tiles);
+    u32 lane = threadIdx.x;
+    for (u32 i = lane; i < 256; i += 32) {
+        tiles.a[i / 16][i % 16] = from_float<bf16>(load(p.x + i));
+        // b (k, n) for 16 columns, of which a product takes 8.
+        tiles.b[i / 16][i % 16] = from_float<bf16>(load(p.x + 256 + i));
+    }
+    warp_sync();
+    u32 a[4], b[4];
+    ldmatrix_x4(a, &tiles.a[lane % 16][lane / 16 * 8]);
+    ldmatrix_x4_transposed(b, &tiles.b[lane % 16][lane / 16 * 8]);
+    for (int half = 0; half < 2; half++) {
+        float d[4];
+        u32 row = lane / 4, column = 8 * half + lane % 4 * 2;
+        for (int i = 0; i < 4; i++) d[i] = load(p.x + 512 + (row + i / 2 * 8) * 16 + column + i % 2);
+        mma_16x8x16(d, a, b[2 * half], b[2 * half + 1]);
+        for (int i = 0; i < 4; i++) store(p.y + (row + i / 2 * 8) * 16 + column + i % 2, d[i]);
+    }
+}
+";
+
+#[test]
+fn matrix_words_compute_the_product_of_the_fragments_that_the_manual_describes() {
+    // Small whole numbers: exact in any order of summation.
+    let x: Vec<f32> = (0..768u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 28) as f32 - 8.0).collect();
+    let expected: Vec<f32> = (0..256)
+        .map(|i| {
+            let (row, column) = (i / 16, i % 16);
+            x[512 + i] + (0..16).map(|k| x[row * 16 + k] * x[256 + k * 16 + column]).sum::<f32>()
+        })
+        .collect();
+    for mode in MODES {
+        let mut rig = Rig::new(emulator(mode), &x, 256);
+        rig.launch(MULTIPLY, Geometry { threads: 32, ..ONE_BLOCK }, 0).unwrap();
+        assert_eq!(rig.y(), expected, "{mode:?}");
+    }
+}
+
+#[test]
+fn blocks_know_their_place_and_host_threads_do_not_change_a_bit() {
+    let text = format!(
+        "{HEAD}\nKERNEL(64, test, Arguments) {{ u64 block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z); \
+         float v = load(p.x + threadIdx.x) * 0.37f + block; \
+         for (int mask = 16; mask > 0; mask /= 2) v += 0.1f * shuffle_xor(v, mask); \
+         store(p.y + block * blockDim.x + threadIdx.x, v); }}"
+    );
+    let results: Vec<Vec<u32>> = [(1, Order::Forward), (2, Order::Forward), (3, Order::Random(3))]
+        .into_iter()
+        .map(|(threads, order)| {
+            let emulator = Emulator::new(Options { threads, order, ..Options::default() }).unwrap();
+            let mut rig = Rig::new(emulator, &counting(64), 5 * 3 * 2 * 64);
+            rig.launch(&text, Geometry { grid: [5, 3, 2], ..ONE_BLOCK }, 0).unwrap();
+            rig.y().iter().map(|value| value.to_bits()).collect()
+        })
+        .collect();
+    assert!(f32::from_bits(results[0][64 * 29]) > f32::from_bits(results[0][0]) + 28.0);
+    assert_eq!(results[0], results[1]);
+    assert_eq!(results[0], results[2]);
+}
+
+#[test]
+fn of_many_blocks_that_fail_the_first_is_named() {
+    for threads in [1, 2] {
+        let emulator = Emulator::new(Options { threads, ..Options::default() }).unwrap();
+        let mut rig = Rig::new(emulator, &counting(64), 64);
+        let text = kernel("if (blockIdx.x >= 5) store(p.y + 64, 1.0f);");
+        let error = rig.launch(&text, Geometry { grid: [64, 1, 1], ..ONE_BLOCK }, 0).unwrap_err().to_string();
+        assert!(error.contains("block (5, 0, 0), thread 0"), "{error}");
+    }
+}
+
+#[test]
+fn a_compilers_error_points_at_the_kernels_own_line() {
+    let text = format!("{HEAD}\nKERNEL(64, test, Arguments) {{\n  store(p.y, undeclared);\n}}");
+    let error = emulator(MODES[0]).module(&source(&text)).unwrap_err().to_string();
+    assert!(error.contains("test.cu does not compile"), "{error}");
+    assert!(error.contains("test.cu:3:") && error.contains("undeclared"), "{error}");
+}
+
+#[test]
+fn a_missing_compiler_is_an_error_that_says_how_to_get_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Emulator::with_tools(Options::default(), "no-such-compiler", folder.path()).err().unwrap();
+    let error = error.to_string();
+    for part in ["`no-such-compiler` does not start", "apt-get install g++", "CXX"] {
+        assert!(error.contains(part), "{error}");
+    }
+}
+
+/// Files of a folder that end so.
+fn files_of(folder: &Path, extension: &str) -> Vec<std::path::PathBuf> {
+    let paths = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    paths.filter(|path| path.extension() == Some(OsStr::new(extension))).collect()
+}
+
+#[test]
+fn a_library_is_compiled_once_and_again_when_its_file_is_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = kernel("store(p.y + threadIdx.x, 2.0f * load(p.x + threadIdx.x));");
+    let run = |compiler: &str| {
+        let emulator =
+            Emulator::with_tools(Options { threads: 1, ..Options::default() }, compiler, folder.path());
+        let mut rig = Rig::new(emulator.unwrap(), &counting(64), 64);
+        rig.launch(&text, ONE_BLOCK, 0).map(|()| rig.y())
+    };
+    let expected: Vec<f32> = (0..64).map(|i| 2.0 * i as f32).collect();
+    assert_eq!(run("c++").unwrap(), expected);
+    let path = files_of(folder.path(), "so").pop().unwrap();
+    let made = fs::metadata(&path).unwrap().modified().unwrap();
+    assert_eq!(run("c++").unwrap(), expected);
+    assert_eq!(fs::metadata(&path).unwrap().modified().unwrap(), made, "it came from the cache");
+    let whole = fs::read(&path).unwrap();
+    for damage in [&whole[..whole.len() / 2], b""] {
+        // A new file, as a crash would leave one: the loaded one must not change under its user.
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, damage).unwrap();
+        assert_eq!(run("c++").unwrap(), expected);
+        assert_eq!(fs::read(&path).unwrap(), whole, "the same compiler makes the same library");
+    }
+    assert_eq!(files_of(folder.path(), "so").len(), 1, "nothing else is left");
+}
+
+#[test]
+fn several_emulators_may_compile_the_same_kernel_at_once() {
+    let folder = tempfile::tempdir().unwrap();
+    let text = kernel("store(p.y + threadIdx.x, 3.0f * load(p.x + threadIdx.x));");
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                let options = Options { threads: 1, ..Options::default() };
+                let emulator = Emulator::with_tools(options, "c++", folder.path()).unwrap();
+                let mut rig = Rig::new(emulator, &counting(64), 64);
+                rig.launch(&text, ONE_BLOCK, 0).unwrap();
+                assert_eq!(rig.y()[63], 189.0);
+            });
+        }
+    });
+}
