@@ -42,7 +42,7 @@ constexpr int WIDEST = 16 / sizeof(T);
 #define INFINITY_F32 __int_as_float(0x7f800000)
 #define KERNEL(threads, name, Arguments) \
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Arguments p)
-/// `Type name;` in static shared memory (at most 48 KiB a block in all).
+/// `Type name;` in static shared memory (at most 48 KiB a block in all). Type is one name: a struct, or an array's typedef.
 #define SHARED(Type, name) __shared__ Type name
 /// `Type& name` over the launch's dynamic shared memory, which must have room for it; once in a kernel.
 #define SHARED_DYNAMIC(Type, name) \

@@ -426,6 +426,9 @@ fn a_failed_capture_leaves_the_device_usable() {
     let failing = &mut |memory: &mut Memory| emulator.upload(memory, 0, &[0]);
     assert!(emulator.capture(memory, failing).is_err());
     emulator.upload(memory, 0, &[0]).unwrap();
+    let panicking = std::panic::AssertUnwindSafe(|| emulator.capture(memory, &mut |_| panic!("planted")));
+    assert!(std::panic::catch_unwind(panicking).is_err());
+    emulator.upload(memory, 0, &[0]).unwrap();
 }
 
 #[test]
@@ -551,6 +554,18 @@ fn a_compilers_error_points_at_the_kernels_own_line() {
     let error = emulator(MODES[0]).module(&source(&text)).unwrap_err().to_string();
     assert!(error.contains("test.cu does not compile"), "{error}");
     assert!(error.contains("test.cu:3:") && error.contains("undeclared"), "{error}");
+}
+
+#[test]
+fn a_kernel_that_would_overflow_its_stack_does_not_compile() {
+    let body = |floats: usize| {
+        kernel(&format!(
+            "volatile float many[{floats}]; many[p.number] = 1.0f; store(p.y, many[p.number / 2]);"
+        ))
+    };
+    emulator(MODES[0]).module(&source(&body(4096))).unwrap();
+    let error = emulator(MODES[0]).module(&source(&body(1 << 20))).unwrap_err().to_string();
+    assert!(error.contains("test.cu") && error.contains("frame"), "{error}");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 
 /// What every kernel is compiled with.
 ///
-/// Products and sums may be fused, as NVRTC does by default. A stack frame beyond half of a fiber's stack is an error.
+/// Products and sums may be fused, as NVRTC does by default. A stack frame beyond a quarter of a fiber's stack is an error.
 const OPTIONS: &[&str] = &[
     "-O2",
     "-shared",

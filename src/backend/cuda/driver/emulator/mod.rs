@@ -177,6 +177,15 @@ struct Captured {
     operands: Vec<(&'static str, Span, Access)>,
 }
 
+/// A capture under way; it ends when this goes, also by an error or a panic.
+struct Capture<'a>(&'a Emulator);
+
+impl Drop for Capture<'_> {
+    fn drop(&mut self) {
+        *self.0.captured() = None;
+    }
+}
+
 /// Launches that can be replayed on the memory they were captured on.
 pub struct Graph {
     launches: Vec<Captured>,
@@ -268,9 +277,10 @@ impl Driver for Emulator {
     ) -> Result<Graph> {
         self.not_while_capturing("a second capture begins")?;
         *self.captured() = Some(Vec::new());
-        let recorded = record(memory);
+        let capture = Capture(self);
+        record(memory)?;
         let launches = self.captured().take().unwrap_or_default();
-        recorded?;
+        drop(capture);
         Ok(Graph { launches, address: memory.address() })
     }
 

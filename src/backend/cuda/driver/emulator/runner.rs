@@ -21,8 +21,8 @@ use super::{Copies as Time, Order};
 use crate::backend::cuda::driver::Geometry;
 use crate::error::{Error, Result};
 
-/// Bytes of a fiber's stack. A guard page lies below it.
-const STACK_BYTES: usize = 64 << 10;
+/// Bytes of a fiber's stack, four times the largest frame that compiles. A guard page lies below it.
+const STACK_BYTES: usize = 128 << 10;
 
 /// What all blocks of a launch have in common.
 pub(super) struct Job<'a> {
