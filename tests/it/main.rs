@@ -10,6 +10,7 @@ mod data_readers;
 mod data_verb;
 mod doctor;
 mod emulator;
+mod emulator_words;
 mod experiment;
 mod fake_driver;
 mod features_bad_input;
