@@ -137,6 +137,15 @@ impl Choice {
         }
     }
 
+    /// Whether the device computes in bf16 as well.
+    pub fn has_bf16(&self) -> bool {
+        match self.device {
+            Device::Cpu => false,
+            Device::Auto => Native::if_present(0).is_some(),
+            Device::Cuda(_) | Device::Emulator => true,
+        }
+    }
+
     fn on_cpu<W: Work>(&self, work: W) -> Result<W::Output> {
         match self.precision {
             Precision::F32 => work.run(Cpu::<f32>::new(self.threads)?),

@@ -3,6 +3,28 @@
 use crate::error::Result;
 use crate::tensor::{DType, HostValues, Span};
 
+/// What carries calls out, for reports: figures without it are worth nothing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hardware {
+    /// Of which kind it is.
+    pub kind: HardwareKind,
+    /// The card's or the processor's name.
+    pub name: String,
+    /// Versions of driver and compiler; empty where there are none.
+    pub versions: String,
+}
+
+/// Of which kind a device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HardwareKind {
+    /// The host's processor.
+    Cpu,
+    /// A graphics card.
+    Gpu,
+    /// A graphics card's stand-in: what it computes is right, how long it takes says nothing.
+    Emulator,
+}
+
 /// What a device is to a plan: memory, ways in and out of it, and a series of calls that can be repeated.
 ///
 /// All methods may return before the work is done; [`Device::synchronise`] and the `read_*` methods wait.
@@ -87,6 +109,24 @@ pub trait Device: Send + Sync {
     /// # Errors
     /// The device failed.
     fn replay(&self, memory: &mut Self::Memory, captured: &Self::Captured) -> Result<()>;
+
+    /// What the device is, for reports.
+    fn hardware(&self) -> Hardware;
+
+    /// A moment among the work that was queued.
+    type Moment: Send;
+
+    /// Marks this moment: it has come when everything queued so far is done.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn moment(&self) -> Result<Self::Moment>;
+
+    /// Waits for `to`, and tells the seconds between two moments.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn seconds_between(&self, from: &Self::Moment, to: &Self::Moment) -> Result<f64>;
 
     /// Bytes of memory the device has of its own; `None` where it shares the host's.
     fn own_memory_bytes(&self) -> Option<usize> {

@@ -17,7 +17,7 @@ pub use attributes::{
     Adam, BatchNorm, BatchNormGradient, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy, ImageBatch,
     Linear, PLACEMENT_NUMBERS, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
-pub use device::Device;
+pub use device::{Device, Hardware, HardwareKind};
 pub(crate) use extents::check;
 pub use list::{Backend, Call};
 

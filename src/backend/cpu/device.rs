@@ -1,13 +1,15 @@
 //! [`Device`] for the CPU: its memory, and the host's way in and out.
 
 use std::convert::Infallible;
+use std::fs;
+use std::time::Instant;
 
 use super::Cpu;
 use super::calls::{Record, read, read_integers, write};
 use super::element::Element;
 use super::memory::Memory;
 use crate::error::Result;
-use crate::ops::Device;
+use crate::ops::{Device, Hardware, HardwareKind};
 use crate::tensor::{DType, HostValues, Span};
 
 impl<T: Element> Device for Cpu<T> {
@@ -66,4 +68,31 @@ impl<T: Element> Device for Cpu<T> {
     fn synchronise(&self) -> Result<()> {
         Ok(())
     }
+
+    fn hardware(&self) -> Hardware {
+        let name = format!("{}, {} threads", processor(), self.threads());
+        Hardware { kind: HardwareKind::Cpu, name, versions: String::new() }
+    }
+
+    type Moment = Instant;
+
+    fn moment(&self) -> Result<Instant> {
+        Ok(Instant::now())
+    }
+
+    fn seconds_between(&self, from: &Instant, to: &Instant) -> Result<f64> {
+        Ok(to.duration_since(*from).as_secs_f64())
+    }
+}
+
+/// The processor's name, where the system tells.
+fn processor() -> String {
+    let model = |text: String| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_string())
+    };
+    fs::read_to_string("/proc/cpuinfo")
+        .ok()
+        .and_then(model)
+        .unwrap_or_else(|| std::env::consts::ARCH.to_string())
 }

@@ -3,7 +3,7 @@
 use super::driver::Driver;
 use super::{Cuda, host};
 use crate::error::Result;
-use crate::ops::Device;
+use crate::ops::{Device, Hardware, HardwareKind};
 use crate::tensor::{DType, HostValues, Span};
 
 /// Steps between two looks at the results: a look costs the device some tens of microseconds, a step takes milliseconds.
@@ -64,6 +64,25 @@ impl<D: Driver> Device for Cuda<D> {
 
     fn replay(&self, memory: &mut D::Memory, captured: &D::Graph) -> Result<()> {
         self.driver.replay(memory, captured)
+    }
+
+    fn hardware(&self) -> Hardware {
+        let properties = self.driver.properties();
+        let kind = match properties.architecture.as_str() {
+            "host" => HardwareKind::Emulator,
+            _ => HardwareKind::Gpu,
+        };
+        Hardware { kind, name: properties.name.clone(), versions: properties.versions.clone() }
+    }
+
+    type Moment = D::Event;
+
+    fn moment(&self) -> Result<D::Event> {
+        self.driver.event()
+    }
+
+    fn seconds_between(&self, from: &D::Event, to: &D::Event) -> Result<f64> {
+        self.driver.elapsed_seconds(from, to)
     }
 
     fn own_memory_bytes(&self) -> Option<usize> {

@@ -9,7 +9,7 @@ use crate::tensor::{DType, HostValues, Span};
 /// The bytes of values in a span's own type; floating-point types are converted, rounding to nearest even.
 pub(super) fn to_device(to: Span, values: HostValues<'_>) -> Result<Vec<u8>> {
     fn bytes<T: bytemuck::NoUninit>(values: impl Iterator<Item = T>) -> Vec<u8> {
-        values.flat_map(|value| bytemuck::bytes_of(&value).to_vec()).collect()
+        bytemuck::cast_slice(&values.collect::<Vec<T>>()).to_vec()
     }
     let bytes = match (to.dtype, values) {
         (DType::F32, HostValues::F32(values)) => bytemuck::cast_slice(values).to_vec(),
