@@ -5,7 +5,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | command line | [`cli`] |
-//! | whole experiments | [`recipe`] |
+//! | whole experiments, measurements | [`recipe`], [`bench`] |
 //! | what a user asks for | [`train`], [`features`], [`ood`], [`collapse`], [`report`] |
 //! | what comes from and goes to disk | [`data`], [`checkpoint`] |
 //! | networks | [`nn`] |
@@ -17,6 +17,7 @@
 
 pub mod autograd;
 pub mod backend;
+pub mod bench;
 pub mod checkpoint;
 pub mod cli;
 pub mod collapse;

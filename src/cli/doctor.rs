@@ -2,9 +2,12 @@
 
 use std::fmt::Write;
 
-use clap::Args;
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args};
 use serde::Serialize;
 
+use super::compute::Compute;
+use super::doctor_full::{self, Full};
 use super::{Common, print};
 use crate::backend::cuda::driver::Driver;
 use crate::backend::cuda::driver::cache::Cache;
@@ -15,7 +18,12 @@ use crate::error::{Error, Result, printable};
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
-pub struct Arguments {}
+pub struct Arguments {
+    #[command(flatten)]
+    full: Full,
+    #[command(flatten)]
+    compute: Compute,
+}
 
 /// How a part is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -50,8 +58,12 @@ struct Report {
 /// Runs the verb. What is missing is a finding, not an error.
 ///
 /// # Errors
-/// None but those of writing JSON.
-pub fn run(_: &Arguments, common: &Common) -> Result<()> {
+/// With `--full`: the device cannot be had, or an operation is wrong.
+pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Result<()> {
+    if arguments.full.full {
+        let precision_given = matches.value_source("precision") == Some(ValueSource::CommandLine);
+        return doctor_full::run(&arguments.full, &arguments.compute, precision_given, common);
+    }
     let report = look();
     if common.json {
         let text = serde_json::to_string_pretty(&report).map_err(|e| Error::invalid(e.to_string()))?;

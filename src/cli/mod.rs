@@ -7,6 +7,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 
 use crate::error::Result;
 
+mod bench;
 mod collapse;
 mod collapse_checkpoints;
 mod completions;
@@ -14,6 +15,7 @@ mod compute;
 mod data;
 mod demo;
 mod doctor;
+mod doctor_full;
 mod experiment;
 mod extract;
 mod ood;
@@ -68,8 +70,10 @@ enum Verb {
     Weights(weights::Arguments),
     /// Inspect or verify data sets: counts, classes, sizes, checksums, duplicates, unreadable images
     Data(data::Arguments),
-    /// Show which devices, drivers and compilers are there, what is missing, and how to get it
+    /// Show which devices, drivers and compilers are there, what is missing, and how to get it; --full checks every kernel
     Doctor(doctor::Arguments),
+    /// Time every operation and whole steps, beside the floors of the roofline and earlier results
+    Bench(Box<bench::Arguments>),
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -109,8 +113,9 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Ood(arguments) => ood::run(&arguments, common),
         Verb::Extract(arguments) => extract::run(&arguments, common),
         Verb::Data(arguments) => data::run(&arguments, common),
+        Verb::Bench(arguments) => bench::run(&arguments, common),
         Verb::Completions(arguments) => completions::run(&arguments),
-        Verb::Doctor(arguments) => doctor::run(&arguments, common),
+        Verb::Doctor(arguments) => doctor::run(&arguments, common, own),
         Verb::Report(arguments) => report::run(&arguments, common),
         Verb::Weights(arguments) => weights::run(&arguments, common),
     }

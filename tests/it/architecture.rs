@@ -13,7 +13,7 @@ const LAYERS: [&[&str]; 10] = [
     &["nn"],
     &["data", "checkpoint"],
     &["features", "ood", "collapse", "train", "report"],
-    &["recipe"],
+    &["recipe", "bench"],
     &["cli"],
 ];
 

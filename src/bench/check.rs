@@ -1,0 +1,301 @@
+//! What `doctor --full` checks: every operation of a device against the same call on the CPU in f64.
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::edge_cases::edge_cases;
+use super::networks::NetworkName;
+use super::roofline::Rates;
+use super::stage::Stage;
+use super::suite::Filter;
+use super::timing::{Patience, Timing, time_call};
+use super::values::{Values, values};
+use super::work::{elements, shape, work};
+use crate::backend::cpu::Cpu;
+use crate::backend::{Choice, Work as OnBackend};
+use crate::error::{Error, Result};
+use crate::ops::{Access, Backend, Call, HardwareKind};
+use crate::tensor::DType;
+
+/// What to check, and how.
+#[derive(Debug, Clone)]
+pub struct CheckOptions {
+    /// Networks whose shapes are checked; none: the standard ones of the device.
+    pub networks: Vec<NetworkName>,
+    /// Images in a batch; none: 32, on an emulator 2.
+    pub batch: Option<usize>,
+    /// Which operations, by name.
+    pub filter: Filter,
+    /// How long to time each; none: not at all.
+    pub patience: Option<Patience>,
+    /// Checks that would begin later than this are cut, and named.
+    pub deadline: Option<Instant>,
+}
+
+/// One operation at one shape, checked.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Check {
+    /// `conv2d_forward.2x5x7x3-k5-1x1-s1p0.bf16`.
+    pub name: String,
+    /// Type of activations.
+    pub precision: &'static str,
+    /// ‖out − reference‖ / ‖reference‖ of the worst result; of integers, the share that differs.
+    pub error: Option<f64>,
+    /// The worst result.
+    pub operand: &'static str,
+    /// What the error may be.
+    pub limit: f64,
+    /// Whether it is right.
+    pub right: bool,
+    /// What the device said instead of a result.
+    pub failure: Option<String>,
+    /// How long it takes.
+    #[serde(flatten)]
+    pub timing: Option<Timing>,
+    /// Floating-point operations a second / 10^12, where it multiplies matrices.
+    pub teraflops: Option<f64>,
+    /// Bytes that must move, a second / 10^9.
+    pub gigabytes_per_second: Option<f64>,
+    /// Share of the larger floor in the time.
+    pub share: Option<f64>,
+}
+
+/// All checks of a device in one precision.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Checks {
+    /// The card or processor.
+    pub card: String,
+    /// Versions of driver and compiler.
+    pub driver: String,
+    /// Version and commit of this program.
+    pub program: String,
+    /// When, in UTC.
+    pub date: String,
+    /// One by one.
+    pub checks: Vec<Check>,
+    /// What the time did not suffice for.
+    pub cut: Vec<String>,
+}
+
+impl Checks {
+    /// How many are wrong.
+    pub fn wrong(&self) -> usize {
+        self.checks.iter().filter(|check| !check.right).count()
+    }
+}
+
+/// Who watches the checks.
+pub trait CheckObserver {
+    /// So many are to come.
+    fn begin(&mut self, checks: usize);
+    /// One begins.
+    fn check(&mut self, name: &str);
+    /// One is done.
+    fn done(&mut self, check: &Check);
+}
+
+/// The largest error by type, for fresh random inputs that the type holds exactly.
+fn limit(dtype: DType) -> f64 {
+    if dtype == DType::Bf16 { 1e-2 } else { 1e-5 }
+}
+
+/// Checks every operation of a device.
+///
+/// # Errors
+/// The device cannot be had. What it does wrong is in the result.
+pub fn check(choice: &Choice, options: &CheckOptions, observer: &mut dyn CheckObserver) -> Result<Checks> {
+    let reference = Cpu::<f64>::new(choice.threads)?;
+    choice.run(Checking { reference, options, observer })
+}
+
+struct Checking<'a> {
+    reference: Cpu<f64>,
+    options: &'a CheckOptions,
+    observer: &'a mut dyn CheckObserver,
+}
+
+impl OnBackend for Checking<'_> {
+    type Output = Checks;
+
+    fn run<B: Backend>(self, backend: B) -> Result<Checks> {
+        let Checking { reference, options, observer } = self;
+        let hardware = backend.hardware();
+        let emulated = hardware.kind == HardwareKind::Emulator;
+        let networks = match options.networks.as_slice() {
+            [] => NetworkName::standard(hardware.kind),
+            named => named.to_vec(),
+        };
+        let batch = options.batch.unwrap_or(if emulated { 2 } else { 32 });
+        let mut calls: Vec<(String, Call<()>)> = Vec::new();
+        let mut add = |call: Call<()>| {
+            let name = format!("{}.{}.{}", call.name(), shape(&call), super::precision(backend.dtype()));
+            if options.filter.wants(&name) && calls.iter().all(|(known, _)| *known != name) {
+                calls.push((name, call));
+            }
+        };
+        edge_cases().into_iter().for_each(&mut add);
+        for network in networks {
+            network.calls(&backend, batch)?.into_iter().for_each(&mut add);
+        }
+        if calls.is_empty() {
+            return Err(Error::usage("no operation is called like that; without --only all are checked"));
+        }
+        let timed = options.patience.filter(|_| !emulated);
+        let rates = if timed.is_some() { Rates::of(&backend)? } else { None };
+        let mut checks = Checks {
+            card: hardware.name,
+            driver: hardware.versions,
+            program: env!("RESIDUA_VERSION").to_string(),
+            date: super::results::now(),
+            checks: Vec::new(),
+            cut: Vec::new(),
+        };
+        observer.begin(calls.len());
+        for (name, call) in calls {
+            if options.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                checks.cut.push(name);
+                continue;
+            }
+            observer.check(&name);
+            let mut check = judge(&backend, &reference, name, &call)?;
+            if let Some(patience) = timed.filter(|_| check.failure.is_none()) {
+                time(&backend, &call, &patience, rates.as_ref(), &mut check);
+            }
+            observer.done(&check);
+            checks.checks.push(check);
+        }
+        Ok(checks)
+    }
+}
+
+/// Runs a call on the device and on the reference, and compares what they write.
+fn judge<B: Backend>(backend: &B, reference: &Cpu<f64>, name: String, call: &Call<()>) -> Result<Check> {
+    let limit = limit(backend.dtype());
+    let mut check = Check {
+        name,
+        precision: super::precision(backend.dtype()),
+        error: None,
+        operand: "",
+        limit,
+        right: false,
+        failure: None,
+        timing: None,
+        teraflops: None,
+        gigabytes_per_second: None,
+        share: None,
+    };
+    let inputs: Vec<Values> = call
+        .operands()
+        .into_iter()
+        .zip(call.contents())
+        .zip(elements(call)?)
+        .map(|(((operand, ..), content), elements)| {
+            values(call, (operand, content), elements, backend.dtype())
+        })
+        .collect();
+    let expected = results(reference, call, &inputs)?;
+    let found = match results(backend, call, &inputs) {
+        Ok(found) => found,
+        Err(error) => {
+            check.failure = Some(error.to_string());
+            return Ok(check);
+        }
+    };
+    let mut worst = 0.0;
+    for (((operand, _, access), found), expected) in call.operands().into_iter().zip(&found).zip(&expected) {
+        let error = if access == Access::Read { 0.0 } else { difference(found, expected) };
+        if error > worst || check.operand.is_empty() && access != Access::Read {
+            (worst, check.operand) = (error.max(worst), operand);
+        }
+    }
+    check.error = Some(worst);
+    check.right = worst <= limit;
+    Ok(check)
+}
+
+fn results<B: Backend>(backend: &B, call: &Call<()>, inputs: &[Values]) -> Result<Vec<Values>> {
+    let mut stage = Stage::new(backend, call, 1)?;
+    stage.load(backend, inputs)?;
+    stage.run(backend, 0)?;
+    stage.read(backend)
+}
+
+/// ‖found − expected‖ / ‖expected‖; of integers, the share that differs. What is not a number is infinitely wrong.
+fn difference(found: &Values, expected: &Values) -> f64 {
+    match (found, expected) {
+        (Values::Numbers(found), Values::Numbers(expected)) => {
+            if found.iter().zip(expected).any(|(a, b)| a.is_nan() != b.is_nan()) {
+                return f64::INFINITY;
+            }
+            let pairs = || found.iter().zip(expected).filter(|(a, _)| !a.is_nan());
+            let difference: f64 = pairs().map(|(a, b)| (a - b) * (a - b)).sum();
+            let norm: f64 = pairs().map(|(_, b)| b * b).sum();
+            if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() }
+        }
+        (Values::Integers(found), Values::Integers(expected)) => {
+            let wrong = found.iter().zip(expected).filter(|(a, b)| a != b).count();
+            wrong as f64 / expected.len().max(1) as f64
+        }
+        _ => 0.0,
+    }
+}
+
+/// Adds the time; a device that fails now was wrong.
+fn time<B: Backend>(
+    backend: &B,
+    call: &Call<()>,
+    patience: &Patience,
+    rates: Option<&Rates>,
+    check: &mut Check,
+) {
+    let measured =
+        time_call(backend, call, patience).and_then(|timing| Ok((timing, work(call, backend.dtype())?)));
+    match measured {
+        Ok((timing, work)) => {
+            check.timing = Some(timing);
+            check.teraflops = (work.flop > 0.0).then(|| work.flop / timing.seconds / 1e12);
+            check.gigabytes_per_second = Some(work.bytes / timing.seconds / 1e9);
+            check.share = rates.map(|rates| rates.floors(&work).larger() / timing.seconds);
+        }
+        Err(error) => {
+            check.right = false;
+            check.failure = Some(error.to_string());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_difference_is_relative_and_nan_is_infinitely_wrong() {
+        let numbers = |values: &[f64]| Values::Numbers(values.to_vec());
+        assert_eq!(difference(&numbers(&[3.0, 4.0]), &numbers(&[3.0, 4.0])), 0.0);
+        assert_eq!(difference(&numbers(&[3.0, 9.0]), &numbers(&[3.0, 4.0])), 1.0);
+        assert_eq!(difference(&numbers(&[f64::NAN, 4.0]), &numbers(&[3.0, 4.0])), f64::INFINITY);
+        assert_eq!(difference(&numbers(&[1.0]), &numbers(&[0.0])), f64::INFINITY);
+        assert_eq!(difference(&Values::Integers(vec![1, 2]), &Values::Integers(vec![1, 3])), 0.5);
+    }
+
+    #[test]
+    fn the_edge_cases_have_every_operation() {
+        let mut names: Vec<&str> = edge_cases().iter().map(Call::name).collect();
+        names.sort_unstable();
+        names.dedup();
+        // As many as `ops/list.rs` declares.
+        let declared = include_str!("../ops/list.rs").matches(" = ").count();
+        let listed = include_str!("../ops/list.rs")
+            .lines()
+            .filter(|line| {
+                line.starts_with("    ")
+                    && line.contains(") {")
+                    && line.contains(" = ")
+                    && !line.contains("fn ")
+            })
+            .count();
+        assert!(declared > listed);
+        assert_eq!(names.len(), listed, "{names:?}");
+    }
+}

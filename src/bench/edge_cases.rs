@@ -1,0 +1,207 @@
+//! Calls of awkward extents: channels that fill no vector, batches that fill no block, windows that hang over every edge; and
+//! the operations that no plan of the standard networks has.
+
+use crate::ops::{
+    Adam, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
+    ImageBatch, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+};
+
+/// Batch, height, width, input and output channels, filter rows and columns, stride, padding.
+const CONVOLUTIONS: [[usize; 9]; 12] = [
+    [1, 1, 1, 1, 1, 1, 1, 1, 0],
+    [2, 5, 7, 3, 5, 1, 1, 1, 0],
+    [3, 8, 6, 16, 17, 1, 1, 2, 0],
+    [2, 9, 9, 3, 64, 7, 7, 2, 3],
+    [1, 8, 7, 5, 3, 7, 7, 3, 2],
+    [2, 12, 12, 3, 24, 3, 3, 1, 1],
+    [3, 7, 5, 8, 72, 3, 3, 2, 1],
+    [2, 2, 2, 40, 8, 3, 3, 1, 1],
+    [1, 3, 4, 3, 5, 1, 1, 1, 3],
+    [2, 6, 5, 3, 8, 3, 1, 1, 1],
+    [3, 4, 4, 64, 80, 3, 3, 2, 1],
+    [1, 2, 3, 300, 100, 1, 1, 1, 0],
+];
+
+/// Rows and channels.
+const ROWS: [[usize; 2]; 6] = [[1, 1], [7, 3], [65, 8], [300, 65], [33, 512], [1030, 40]];
+
+/// Batch, height, width, channels, window, stride, padding.
+const POOLS: [[usize; 7]; 4] =
+    [[1, 3, 3, 1, 3, 2, 1], [2, 7, 5, 17, 3, 2, 1], [2, 8, 8, 64, 3, 2, 1], [3, 6, 9, 8, 2, 2, 0]];
+
+/// Samples, inputs, outputs.
+const LINEAR: [[usize; 3]; 4] = [[1, 1, 1], [5, 64, 10], [33, 65, 100], [4, 512, 7]];
+
+/// One of every operation, most at several extents.
+pub fn edge_cases() -> Vec<Call<()>> {
+    let mut calls = Vec::new();
+    CONVOLUTIONS.iter().for_each(|extents| convolutions(extents, &mut calls));
+    ROWS.iter().for_each(|extents| rows(extents, &mut calls));
+    POOLS.iter().for_each(|extents| pools(extents, &mut calls));
+    LINEAR.iter().for_each(|extents| linear(extents, &mut calls));
+    optimizers(&mut calls);
+    images(&mut calls);
+    calls
+}
+
+fn convolutions(extents: &[usize; 9], calls: &mut Vec<Call<()>>) {
+    let &[batch, height, width, in_channels, out_channels, filter_height, filter_width, stride, padding] =
+        extents;
+    let conv = Conv2d {
+        batch,
+        height,
+        width,
+        in_channels,
+        out_channels,
+        filter_height,
+        filter_width,
+        stride,
+        padding,
+    };
+    let (x, weight, bias, residual, y, dy, dx) = ((), (), (), (), (), (), ());
+    let with = |relu| Conv2dInference { conv, relu };
+    let gradient = |accumulate| Conv2dGradient { conv, accumulate };
+    calls.extend([
+        Call::Conv2dForward { attributes: conv, x, weight, y },
+        Call::Conv2dBias { attributes: with(false), x, weight, bias, y },
+        Call::Conv2dBiasResidual { attributes: with(true), x, weight, bias, residual, y },
+        Call::Conv2dInputGradient { attributes: gradient(false), dy, weight, dx },
+        Call::Conv2dInputGradient { attributes: gradient(true), dy, weight, dx },
+        Call::Conv2dWeightGradient { attributes: conv, x, dy, dweight: () },
+    ]);
+}
+
+fn rows(&[rows, channels]: &[usize; 2], calls: &mut Vec<Call<()>>) {
+    let extent = Rows { rows, channels };
+    let norm = BatchNorm { extent, epsilon: 1e-5, momentum: 0.1 };
+    let (x, y, dy, dx, a, b, residual) = ((), (), (), (), (), (), ());
+    let (scale, bias, gamma, beta, mean, inverse_std, dgamma, dbeta) = ((), (), (), (), (), (), (), ());
+    let (weight, folded, running_mean, running_variance) = ((), (), (), ());
+    // A single row has no unbiased variance.
+    if rows > 1 {
+        calls.push(Call::BatchNormStatistics {
+            attributes: norm,
+            x,
+            gamma,
+            beta,
+            mean,
+            inverse_std,
+            scale,
+            bias,
+            running_mean,
+            running_variance,
+        });
+    }
+    for (relu, frozen) in [(true, false), (false, false), (true, true)] {
+        let attributes = BatchNormGradient { extent, relu, frozen };
+        calls.extend([
+            Call::BatchNormReduce { attributes, dy, x, scale, bias, mean, inverse_std, dgamma, dbeta },
+            Call::BatchNormInputGradient {
+                attributes,
+                dy,
+                x,
+                scale,
+                bias,
+                mean,
+                inverse_std,
+                dgamma,
+                dbeta,
+                dx,
+            },
+        ]);
+    }
+    for relu in [false, true] {
+        let attributes = ScaleBias { extent, relu };
+        calls.extend([
+            Call::ScaleBiasForward { attributes, x, scale, bias, y },
+            Call::ScaleBiasResidual { attributes, x, scale, bias, residual, y },
+        ]);
+    }
+    calls.extend([
+        Call::BatchNormFrozen {
+            attributes: norm,
+            gamma,
+            beta,
+            running_mean,
+            running_variance,
+            inverse_std,
+            scale,
+            bias,
+        },
+        Call::BatchNormFold {
+            attributes: norm,
+            weight,
+            gamma,
+            beta,
+            running_mean,
+            running_variance,
+            folded,
+            bias,
+        },
+        Call::Relu { attributes: extent, x, y },
+        Call::ReluGradient { attributes: extent, y, dy, dx },
+        Call::Add { attributes: extent, a, b, y },
+        Call::Copy { attributes: extent, x, y },
+        Call::Cast { attributes: extent, x, y },
+        Call::Accumulate { attributes: extent, x, y },
+    ]);
+}
+
+fn pools(&[batch, height, width, channels, window, stride, padding]: &[usize; 7], calls: &mut Vec<Call<()>>) {
+    let attributes = Pool { batch, height, width, channels, window, stride, padding };
+    let shortcut =
+        ShortcutA { batch, height, width, in_channels: channels, out_channels: 2 * channels, stride };
+    let (x, y, dy, dx, argmax) = ((), (), (), (), ());
+    calls.extend([
+        Call::MaxPool { attributes, x, y, argmax },
+        Call::MaxPoolGradient { attributes, dy, argmax, dx },
+        Call::GlobalAveragePool { attributes, x, y },
+        Call::GlobalAveragePoolGradient { attributes, dy, dx },
+        Call::ShortcutAForward { attributes: shortcut, x, y },
+        Call::ShortcutAGradient { attributes: shortcut, dy, dx },
+    ]);
+}
+
+fn linear(&[batch, inputs, outputs]: &[usize; 3], calls: &mut Vec<Call<()>>) {
+    let attributes = Linear { batch, inputs, outputs };
+    let (x, weight, bias, y, dy, dx, dweight, dbias) = ((), (), (), (), (), (), (), ());
+    let (logits, labels, loss, prediction, dlogits) = ((), (), (), (), ());
+    calls.extend([
+        Call::LinearForward { attributes, x, weight, bias, y },
+        Call::LinearInputGradient { attributes, dy, weight, dx },
+        Call::LinearWeightGradient { attributes, x, dy, dweight, dbias },
+    ]);
+    // One class is no question.
+    for smoothing in if outputs > 1 { &[0.0, 0.1][..] } else { &[] } {
+        let attributes = CrossEntropy { batch, classes: outputs, smoothing: *smoothing };
+        calls.push(Call::SoftmaxCrossEntropy { attributes, logits, labels, loss, prediction, dlogits });
+    }
+}
+
+fn optimizers(calls: &mut Vec<Call<()>>) {
+    let (parameters, gradients, velocity, first, second, hyper) = ((), (), (), (), (), ());
+    for elements in [1, 1000, 4099] {
+        for (momentum, nesterov) in [(0.9, false), (0.9, true), (0.0, false)] {
+            let attributes = Sgd { elements, momentum, nesterov, weight_decay: 5e-4 };
+            calls.push(Call::SgdStep { attributes, parameters, gradients, velocity, hyper });
+        }
+        for decoupled in [false, true] {
+            let attributes =
+                Adam { elements, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 1e-2, decoupled };
+            calls.push(Call::AdamStep { attributes, parameters, gradients, first, second, hyper });
+        }
+    }
+}
+
+fn images(calls: &mut Vec<Call<()>>) {
+    let (pixels, table, placement, y) = ((), (), (), ());
+    for (images, batch, side, channels) in [(1, 1, 1, 1), (5, 3, 9, 3), (7, 16, 12, 3)] {
+        let attributes = ImageBatch { images, batch, side, channels };
+        calls.push(Call::LoadImages { attributes, pixels, table, placement, y });
+    }
+    let (loss, prediction, labels, hyper, totals) = ((), (), (), (), ());
+    for (batch, slots) in [(1, 1), (130, 2)] {
+        let attributes = StepTotals { batch, slots };
+        calls.push(Call::RecordTotals { attributes, loss, prediction, labels, hyper, totals });
+    }
+}

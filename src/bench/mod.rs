@@ -1,0 +1,53 @@
+//! Measuring: every operation and whole steps, timed and held to what is right, with the floors of the roofline beside each.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `networks` | the networks by name; their plans say which calls there are |
+//! | `edge_cases` | calls of awkward extents, and the operations no plan of those networks has |
+//! | `work` | what a call has to do: elements, bytes, floating-point operations |
+//! | `values`, `stage` | a call alone in memory on random values, with copies to rotate over |
+//! | `timing` | medians, twice |
+//! | `roofline` | the rates of known cards, and the floors they set |
+//! | `suite`, `steps` | what `bench` measures |
+//! | `check` | what `doctor --full` checks |
+//! | `results`, `compare`, `merge`, `table` | JSON, an earlier run, PyTorch beside it, and how it all prints |
+
+mod check;
+mod compare;
+mod edge_cases;
+mod merge;
+mod networks;
+mod results;
+mod roofline;
+mod stage;
+mod steps;
+mod suite;
+mod table;
+mod timing;
+mod values;
+mod work;
+
+pub use check::{Check, CheckObserver, CheckOptions, Checks, check};
+pub use compare::Comparison;
+pub use edge_cases::edge_cases;
+pub use merge::{Merged, merge};
+pub use networks::NetworkName;
+pub use results::{Kind, Results, Row, Summary};
+pub use roofline::{Floors, Rates};
+pub use steps::StepKind;
+pub use suite::{Filter, Observer, Suite, bench};
+pub use timing::{Patience, Timing};
+pub use work::{Work, elements, shape, work};
+
+use crate::tensor::DType;
+
+/// How a type of activations is called on the command line and in names of rows.
+fn precision(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "f32",
+        DType::F64 => "f64",
+        DType::Bf16 => "bf16",
+        DType::I32 => "i32",
+        DType::U8 => "u8",
+    }
+}

@@ -1,0 +1,219 @@
+//! Whole steps: training and extraction as the verbs do them, with the images on the device and the captured graph.
+
+use std::time::Instant;
+
+use super::networks::{NetworkName, OPTIMIZER, Recorded};
+use super::results::{Kind, Row};
+use super::roofline::Rates;
+use super::timing::{Patience, measure};
+use super::values::{Values, values};
+use super::work::work;
+use crate::backend::Work;
+use crate::error::{Error, Result};
+use crate::nn::Model;
+use crate::ops::Content;
+use crate::ops::{Backend, Call, ImageBatch};
+use crate::plan::Prepared;
+use crate::tensor::{DType, HostValues};
+use crate::train::TrainStep;
+
+/// A round of steps that are queued without waiting takes about so many seconds.
+const ROUND_SECONDS: f64 = 0.3;
+const MOST_STEPS_IN_A_ROUND: f64 = 500.0;
+
+/// What a step does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepKind {
+    /// Forward, backward, update.
+    Train,
+    /// Features and logits.
+    Extract,
+}
+
+impl StepKind {
+    /// The row's name: `train.resnet18-cifar.32.b512.bf16`.
+    pub fn row(self, network: &NetworkName, batch: usize, dtype: DType) -> String {
+        let verb = if self == StepKind::Train { "train" } else { "extract" };
+        format!("{verb}.{network}.b{batch}.{}", super::precision(dtype))
+    }
+}
+
+/// One row: a step to be measured on whichever device.
+pub(super) struct StepWork<'a> {
+    pub(super) kind: StepKind,
+    pub(super) network: &'a NetworkName,
+    pub(super) batch: usize,
+    pub(super) patience: Patience,
+    pub(super) rates: Option<&'a Rates>,
+    /// When the device was asked for.
+    pub(super) started: Instant,
+}
+
+impl Work for StepWork<'_> {
+    type Output = Row;
+
+    fn run<B: Backend>(self, backend: B) -> Result<Row> {
+        match self.kind {
+            StepKind::Train => self.train(backend),
+            StepKind::Extract => self.extract(backend),
+        }
+    }
+}
+
+impl StepWork<'_> {
+    fn train<B: Backend>(&self, backend: B) -> Result<Row> {
+        let Recorded { network, plan, pixels, images } = self.network.training(&backend, self.batch)?;
+        let mut row = self.row(&backend, plan.prepared())?;
+        let mut model = Model::new(network, backend, plan.prepared().bytes())?;
+        model.initialise(0)?;
+        let batches = Batches::new(&mut model, pixels, images, self.batch)?;
+        let mut steps = 0;
+        let mut step = |model: &mut Model<B>| {
+            let (placement, labels) = batches.next(steps);
+            plan.images().write_bytes(model, plan.prepared(), &[], placement)?;
+            plan.load(model, labels, OPTIMIZER.hyper(0.01, 1), steps % plan.slots())?;
+            steps += 1;
+            plan.queue(model)
+        };
+        step(&mut model)?;
+        finite(&plan, &model)?;
+        row.first_step_seconds = Some(self.started.elapsed().as_secs_f64());
+        // The second step captures where the device can; the third shows how long one takes.
+        step(&mut model)?;
+        model.synchronise()?;
+        let clock = Instant::now();
+        step(&mut model)?;
+        model.synchronise()?;
+        let in_round = steps_in_round(clock);
+        let look_every = plan.slots() / 2;
+        let timing = measure(&self.patience, || {
+            let clock = Instant::now();
+            let mut reading = None;
+            for index in 0..in_round {
+                step(&mut model)?;
+                // As in training: the results are fetched some steps later, so that the device need not wait.
+                if index % look_every == 0
+                    && let Some(earlier) = reading.replace(plan.begin_totals(&model)?)
+                {
+                    model.finish_read(earlier)?;
+                }
+            }
+            model.synchronise()?;
+            Ok(clock.elapsed().as_secs_f64() / in_round as f64)
+        })?;
+        finite(&plan, &model)?;
+        row.set_timing(timing);
+        row.images_per_second = Some(self.batch as f64 / timing.seconds);
+        Ok(row)
+    }
+
+    fn extract<B: Backend>(&self, backend: B) -> Result<Row> {
+        let Recorded { network, plan, pixels, images } = self.network.inference(&backend, self.batch)?;
+        let mut row = self.row(&backend, plan.prepared())?;
+        let mut model = Model::new(network, backend, plan.prepared().bytes())?;
+        model.initialise(0)?;
+        let batches = Batches::new(&mut model, pixels, images, self.batch)?;
+        plan.set_up(&mut model)?;
+        let mut passes = 0;
+        let mut pass = |model: &mut Model<B>| -> Result<()> {
+            plan.images().write_bytes(model, plan.prepared(), &[], batches.next(passes).0)?;
+            passes += 1;
+            let (features, _) = plan.run(model)?;
+            if features.iter().all(|value| value.is_finite()) {
+                Ok(())
+            } else {
+                Err(Error::invalid(
+                    "a feature is not finite: `residua doctor --full` tells which operation is wrong",
+                ))
+            }
+        };
+        pass(&mut model)?;
+        row.first_step_seconds = Some(self.started.elapsed().as_secs_f64());
+        pass(&mut model)?;
+        let clock = Instant::now();
+        pass(&mut model)?;
+        let in_round = steps_in_round(clock);
+        let timing = measure(&self.patience, || {
+            let clock = Instant::now();
+            for _ in 0..in_round {
+                pass(&mut model)?;
+            }
+            Ok(clock.elapsed().as_secs_f64() / in_round as f64)
+        })?;
+        row.set_timing(timing);
+        row.images_per_second = Some(self.batch as f64 / timing.seconds);
+        Ok(row)
+    }
+
+    /// The row with what the plan has to do, and the least time that takes.
+    fn row<B: Backend>(&self, backend: &B, prepared: &Prepared) -> Result<Row> {
+        let dtype = backend.dtype();
+        let mut row = Row::new(self.kind.row(self.network, self.batch, dtype), Kind::Step, dtype);
+        let mut ideal = 0.0;
+        let (mut flop, mut bytes) = (0.0, 0.0);
+        for call in &prepared.plan().calls {
+            let work = work(call, dtype)?;
+            flop += work.flop;
+            bytes += work.bytes;
+            ideal += self.rates.map_or(0.0, |rates| rates.floors(&work).larger());
+        }
+        (row.flop, row.bytes) = (flop, bytes);
+        row.floor_seconds = self.rates.map(|_| ideal);
+        Ok(row)
+    }
+}
+
+fn steps_in_round(one: Instant) -> usize {
+    (ROUND_SECONDS / one.elapsed().as_secs_f64().max(1e-6)).ceil().min(MOST_STEPS_IN_A_ROUND) as usize
+}
+
+fn finite<B: Backend>(plan: &TrainStep, model: &Model<B>) -> Result<()> {
+    let loss = plan.result(model)?.mean_loss();
+    if loss.is_finite() {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the loss is {loss}, so these steps say nothing: `residua doctor --full` tells which operation is wrong"
+    )))
+}
+
+/// Placements and labels of some batches of random images.
+struct Batches {
+    batch: usize,
+    placements: Vec<i32>,
+    labels: Vec<i32>,
+}
+
+impl Batches {
+    /// Puts random images on the device, normalised as bytes between -2 and 2.
+    fn new<B: Backend>(
+        model: &mut Model<B>,
+        pixels: crate::tensor::Span,
+        images: usize,
+        batch: usize,
+    ) -> Result<Batches> {
+        let attributes = ImageBatch { images, batch: images, side: 1, channels: 3 };
+        let call = Call::LoadImages { attributes, pixels: (), table: (), placement: (), y: () };
+        if let Values::Bytes(bytes) = values(&call, ("pixels", Content::Byte), pixels.elements, DType::F32) {
+            model.write(pixels, HostValues::U8(&bytes))?;
+        }
+        let table = model.network().parameters().image_table();
+        let normalised: Vec<f32> = (0..table.elements).map(|i| (i % 256) as f32 / 64.0 - 2.0).collect();
+        model.write(table, HostValues::F32(&normalised))?;
+        let numbers = images * crate::ops::PLACEMENT_NUMBERS;
+        let Values::Integers(placements) =
+            values(&call, ("placement", Content::Integer), numbers, DType::F32)
+        else {
+            unreachable!("placements are integers")
+        };
+        let classes = model.network().architecture().classes as i32;
+        Ok(Batches { batch, placements, labels: (0..images as i32).map(|i| i * 7 % classes).collect() })
+    }
+
+    /// The batch of a step.
+    fn next(&self, step: usize) -> (&[i32], &[i32]) {
+        let start = step % (self.labels.len() / self.batch) * self.batch;
+        let numbers = crate::ops::PLACEMENT_NUMBERS;
+        (&self.placements[start * numbers..][..self.batch * numbers], &self.labels[start..][..self.batch])
+    }
+}

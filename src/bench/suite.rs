@@ -1,0 +1,251 @@
+//! What `bench` measures, in order, within a time.
+
+use std::time::Instant;
+
+use super::networks::NetworkName;
+use super::results::{Kind, Results, Row};
+use super::roofline::Rates;
+use super::steps::{StepKind, StepWork};
+use super::timing::{Patience, time_call};
+use super::work::{shape, work};
+use crate::backend::{Choice, Work as OnBackend};
+use crate::error::{Error, Result};
+use crate::ops::{Backend, Call, Hardware};
+use crate::tensor::DType;
+
+/// Which rows are wanted: any whose name contains the text, or matches it where it has `*` or `?`.
+#[derive(Debug, Clone)]
+pub enum Filter {
+    /// All of them.
+    All,
+    /// Those that contain a text.
+    Contains(String),
+    /// Those that match a pattern.
+    Matches(glob::Pattern),
+}
+
+impl Filter {
+    /// A filter from what a user wrote.
+    ///
+    /// # Errors
+    /// A pattern that makes no sense.
+    pub fn new(text: Option<&str>) -> Result<Filter> {
+        match text {
+            None => Ok(Filter::All),
+            Some(text) if text.contains(['*', '?', '[']) => {
+                let pattern = glob::Pattern::new(text)
+                    .map_err(|error| Error::usage(format!("--only {text}: {error}")))?;
+                Ok(Filter::Matches(pattern))
+            }
+            Some(text) => Ok(Filter::Contains(text.to_string())),
+        }
+    }
+
+    /// Whether a row is wanted.
+    pub fn wants(&self, name: &str) -> bool {
+        match self {
+            Filter::All => true,
+            Filter::Contains(text) => name.contains(text.as_str()),
+            Filter::Matches(pattern) => pattern.matches(name),
+        }
+    }
+}
+
+/// What to measure.
+#[derive(Debug, Clone)]
+pub struct Suite {
+    /// Networks; none: the standard ones of the device.
+    pub networks: Vec<NetworkName>,
+    /// Images in a batch; none: the standard one of the device. Operations are measured at the first.
+    pub batches: Vec<usize>,
+    /// Whether to measure single operations.
+    pub operations: bool,
+    /// Whether to measure whole steps.
+    pub steps: bool,
+    /// Which rows.
+    pub filter: Filter,
+    /// How long to measure each.
+    pub patience: Patience,
+    /// Rows that would begin later than this are cut, and named.
+    pub deadline: Option<Instant>,
+}
+
+/// Who watches the measurements.
+pub trait Observer {
+    /// So many rows are to come, on this device.
+    fn begin(&mut self, hardware: &Hardware, rows: usize);
+    /// A row begins.
+    fn row(&mut self, name: &str);
+    /// A row is done.
+    fn done(&mut self, row: &Row);
+}
+
+/// Measures.
+///
+/// # Errors
+/// The device cannot be had, or nothing is to be measured. A row that fails holds its error, and the others go on.
+pub fn bench(choice: &Choice, suite: &Suite, observer: &mut dyn Observer) -> Result<Results> {
+    let Plan { hardware, dtype, rates, calls, networks, batches } = choice.run(Survey { suite })?;
+    let steps: Vec<_> = steps(suite, &networks, &batches, dtype);
+    if calls.is_empty() && steps.is_empty() {
+        return Err(Error::usage(
+            "no row is called like that; without --only all of them are measured and printed by name",
+        ));
+    }
+    let mut results = Results::new(&hardware, rates.clone());
+    observer.begin(&hardware, calls.len() + steps.len());
+    for (kind, network, batch, name) in steps {
+        if suite.late() {
+            results.cut.push(name);
+            continue;
+        }
+        observer.row(&name);
+        let started = Instant::now();
+        let (patience, rates) = (suite.patience, rates.as_ref());
+        let row = choice
+            .run(StepWork { kind, network, batch, patience, rates, started })
+            .unwrap_or_else(|error| failed(name, Kind::Step, dtype, &error));
+        observer.done(&row);
+        results.push(row);
+    }
+    if !calls.is_empty() {
+        choice.run(Operations { suite, rates: rates.as_ref(), calls, results: &mut results, observer })?;
+    }
+    Ok(results)
+}
+
+impl Suite {
+    fn late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
+}
+
+fn failed(name: String, kind: Kind, dtype: DType, error: &Error) -> Row {
+    Row { error: Some(error.to_string()), ..Row::new(name, kind, dtype) }
+}
+
+/// The steps that are wanted, those of large batches last: they need the most memory.
+fn steps<'a>(
+    suite: &Suite,
+    networks: &'a [NetworkName],
+    batches: &[usize],
+    dtype: DType,
+) -> Vec<(StepKind, &'a NetworkName, usize, String)> {
+    let mut steps = Vec::new();
+    for kind in [StepKind::Train, StepKind::Extract] {
+        for &batch in batches {
+            for network in networks {
+                let name = kind.row(network, batch, dtype);
+                if suite.steps && suite.filter.wants(&name) {
+                    steps.push((kind, network, batch, name));
+                }
+            }
+        }
+    }
+    steps
+}
+
+/// What there is to measure.
+struct Plan {
+    hardware: Hardware,
+    dtype: DType,
+    rates: Option<Rates>,
+    calls: Vec<(String, Call<()>)>,
+    networks: Vec<NetworkName>,
+    batches: Vec<usize>,
+}
+
+struct Survey<'a> {
+    suite: &'a Suite,
+}
+
+impl OnBackend for Survey<'_> {
+    type Output = Plan;
+
+    fn run<B: Backend>(self, backend: B) -> Result<Plan> {
+        let (suite, hardware, dtype) = (self.suite, backend.hardware(), backend.dtype());
+        let mut networks = suite.networks.clone();
+        if networks.is_empty() {
+            networks = NetworkName::standard(hardware.kind);
+        }
+        let mut batches = suite.batches.clone();
+        if batches.is_empty() {
+            batches = vec![NetworkName::standard_batch(hardware.kind)];
+        }
+        let mut calls: Vec<(String, Call<()>)> = Vec::new();
+        for network in if suite.operations { networks.as_slice() } else { &[] } {
+            for call in network.calls(&backend, batches[0])? {
+                let name = format!("{}.{}.{}", call.name(), shape(&call), super::precision(dtype));
+                if suite.filter.wants(&name) && calls.iter().all(|(known, _)| *known != name) {
+                    calls.push((name, call));
+                }
+            }
+        }
+        // Operations of a kind beside each other, in the order of their first appearance.
+        let order: Vec<&str> = calls.iter().map(|(_, call)| call.name()).collect();
+        let mut sorted = calls.clone();
+        sorted.sort_by_key(|(_, call)| order.iter().position(|name| *name == call.name()));
+        Ok(Plan { rates: Rates::of(&backend)?, calls: sorted, hardware, dtype, networks, batches })
+    }
+}
+
+struct Operations<'a> {
+    suite: &'a Suite,
+    rates: Option<&'a Rates>,
+    calls: Vec<(String, Call<()>)>,
+    results: &'a mut Results,
+    observer: &'a mut dyn Observer,
+}
+
+impl OnBackend for Operations<'_> {
+    type Output = ();
+
+    fn run<B: Backend>(self, backend: B) -> Result<()> {
+        for (name, call) in self.calls {
+            if self.suite.late() {
+                self.results.cut.push(name);
+                continue;
+            }
+            self.observer.row(&name);
+            let row = operation(&backend, name.clone(), &call, &self.suite.patience, self.rates)
+                .unwrap_or_else(|error| failed(name, Kind::Operation, backend.dtype(), &error));
+            self.observer.done(&row);
+            self.results.push(row);
+        }
+        Ok(())
+    }
+}
+
+/// Times one call and sets its floors beside it.
+fn operation<B: Backend>(
+    backend: &B,
+    name: String,
+    call: &Call<()>,
+    patience: &Patience,
+    rates: Option<&Rates>,
+) -> Result<Row> {
+    let work = work(call, backend.dtype())?;
+    let mut row = Row::new(name, Kind::Operation, backend.dtype());
+    (row.flop, row.bytes) = (work.flop, work.bytes);
+    row.timing = Some(time_call(backend, call, patience)?);
+    if let Some(floors) = rates.map(|rates| rates.floors(&work)) {
+        row.floor_arithmetic_seconds = floors.arithmetic;
+        row.floor_memory_seconds = Some(floors.memory);
+        row.floor_seconds = Some(floors.larger());
+    }
+    Ok(row)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_takes_a_part_of_a_name_or_a_pattern() {
+        let wants = |text: &str, name: &str| Filter::new(Some(text)).unwrap().wants(name);
+        assert!(wants("conv2d", "conv2d_forward.1x1x1x1-k1.f32") && !wants("conv3d", "conv2d_forward.f32"));
+        assert!(wants("train.*.b512.*", "train.resnet18-cifar.32.b512.bf16"));
+        assert!(!wants("train.*.b512", "train.resnet18-cifar.32.b512.bf16"));
+        assert_eq!(Filter::new(Some("train.[")).unwrap_err().exit_code(), 2);
+    }
+}

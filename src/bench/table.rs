@@ -1,0 +1,254 @@
+//! How rows, checks, comparisons and merged results print: columns of plain text.
+
+use std::fmt::Write;
+
+use super::check::{Check, Checks};
+use super::compare::Comparison;
+use super::merge::Merged;
+use super::results::{Kind, Results, Row};
+use crate::error::printable;
+
+/// Lines of columns, the first to the left, the others to the right, as wide as they need to be.
+fn columns(lines: &[Vec<String>]) -> String {
+    let count = lines.iter().map(Vec::len).max().unwrap_or(0);
+    let width = |column: usize| {
+        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..count).map(width).collect();
+    let mut text = String::new();
+    for line in lines {
+        let mut out = String::new();
+        for (column, cell) in line.iter().enumerate() {
+            let padding = " ".repeat(widths[column] - cell.chars().count());
+            let _ =
+                if column == 0 { write!(out, "{cell}{padding}") } else { write!(out, "  {padding}{cell}") };
+        }
+        text.push_str(out.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+fn words(line: &[&str]) -> Vec<String> {
+    line.iter().map(ToString::to_string).collect()
+}
+
+/// Seconds with three digits and the unit that suits.
+fn duration(seconds: f64) -> String {
+    let (value, unit) = match seconds {
+        s if s >= 1.0 => (s, "s "),
+        s if s >= 1e-3 => (1e3 * s, "ms"),
+        s => (1e6 * s, "µs"),
+    };
+    format!("{} {unit}", digits(value))
+}
+
+/// Three digits that mean something.
+fn digits(value: f64) -> String {
+    match value {
+        v if v >= 100.0 => format!("{v:.0}"),
+        v if v >= 10.0 => format!("{v:.1}"),
+        v => format!("{v:.2}"),
+    }
+}
+
+fn or_dash(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
+    value.map_or_else(|| "-".to_string(), show)
+}
+
+fn percent(share: f64) -> String {
+    format!("{:.0} %", 100.0 * share)
+}
+
+impl Results {
+    /// Everything a person wants to see.
+    pub fn table(&self) -> String {
+        let mut text = format!("{}, {}\n", printable(&self.card), printable(&self.program));
+        if !self.driver.is_empty() {
+            let _ = writeln!(text, "{}", printable(&self.driver));
+        }
+        if let Some(rates) = &self.rates {
+            let rate =
+                |rate: Option<f64>, of: &str| rate.map(|rate| format!("{of} {:.1} TFLOP/s", rate / 1e12));
+            let all = [
+                rate(rates.bf16, "bf16"),
+                rate(rates.f32, "f32"),
+                Some(format!("{:.0} GB/s", rates.bandwidth / 1e9)),
+            ];
+            let all: Vec<String> = all.into_iter().flatten().collect();
+            let _ = writeln!(text, "floors: {} ({})", all.join(", "), printable(&rates.source));
+        }
+        for (kind, head) in [(Kind::Step, STEP_HEAD), (Kind::Operation, OPERATION_HEAD)] {
+            let rows = self.rows.iter().filter(|row| row.kind == kind);
+            let mut lines = vec![words(head)];
+            lines.extend(rows.map(Row::cells));
+            if lines.len() > 1 {
+                let _ = write!(text, "\n{}", columns(&lines));
+            }
+        }
+        for row in &self.rows {
+            if let Some(error) = &row.error {
+                let _ = writeln!(text, "failed: {}: {}", row.name, printable(error));
+            }
+        }
+        cut(&self.cut, &mut text);
+        text
+    }
+}
+
+fn cut(cut: &[String], text: &mut String) {
+    if let [first, ..] = cut {
+        let _ = writeln!(text, "{} rows were cut for lack of time, from {} on", cut.len(), printable(first));
+    }
+}
+
+const STEP_HEAD: &[&str] = &["step", "images/s", "step", "noise", "at best", "share", "first step"];
+const OPERATION_HEAD: &[&str] =
+    &["operation", "time", "noise", "TFLOP/s", "GB/s", "by FLOP", "by bytes", "share"];
+
+impl Row {
+    fn cells(&self) -> Vec<String> {
+        let name = printable(&self.name);
+        let Some(timing) = self.timing else { return vec![name, "failed".to_string()] };
+        let noise = format!("{:.1} %", 100.0 * timing.noise);
+        let share = or_dash(self.share(), percent);
+        match self.kind {
+            Kind::Step => vec![
+                name,
+                or_dash(self.images_per_second, digits),
+                duration(timing.seconds),
+                noise,
+                or_dash(self.floor_seconds, duration),
+                share,
+                or_dash(self.first_step_seconds, duration),
+            ],
+            Kind::Operation => vec![
+                name,
+                duration(timing.seconds),
+                noise,
+                or_dash(self.teraflops(), digits),
+                or_dash(self.gigabytes_per_second(), digits),
+                or_dash(self.floor_arithmetic_seconds, duration),
+                or_dash(self.floor_memory_seconds, duration),
+                share,
+            ],
+        }
+    }
+}
+
+impl Comparison {
+    /// Rows beside each other, and what is missing in either run.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        for warning in &self.warnings {
+            let _ = writeln!(text, "warning: {}", printable(warning));
+        }
+        let mut lines = vec![words(&["row", "before", "now", "times faster", ""])];
+        for change in &self.changes {
+            let note = if change.noise { "within noise" } else { "" };
+            lines.push(vec![
+                printable(&change.name),
+                duration(change.before),
+                duration(change.after),
+                format!("{:.3}", change.ratio),
+                note.to_string(),
+            ]);
+        }
+        text += &columns(&lines);
+        if let Some(mean) = self.mean_ratio() {
+            let _ = writeln!(text, "geometric mean of {} rows: {mean:.3} times faster", self.changes.len());
+        }
+        for (names, where_) in [(&self.only_before, "the earlier run"), (&self.only_after, "this run")] {
+            for name in names {
+                let _ = writeln!(text, "only in {where_}: {}", printable(name));
+            }
+        }
+        text
+    }
+}
+
+impl Check {
+    fn cells(&self) -> Vec<String> {
+        let verdict = if self.right { "right" } else { "WRONG" };
+        vec![
+            self.name.clone(),
+            or_dash(self.error, |error| format!("{error:.1e}")),
+            format!("{:.0e}", self.limit),
+            verdict.to_string(),
+            or_dash(self.timing.map(|timing| timing.seconds), duration),
+            or_dash(self.teraflops, digits),
+            or_dash(self.gigabytes_per_second, digits),
+            or_dash(self.share, percent),
+        ]
+    }
+}
+
+impl Checks {
+    /// Every check in a line, and what is wrong once more at the end.
+    pub fn table(&self) -> String {
+        let mut text = format!("{}, {}\n", printable(&self.card), printable(&self.program));
+        let mut lines =
+            vec![words(&["operation", "error", "limit", "", "time", "TFLOP/s", "GB/s", "of roofline"])];
+        lines.extend(self.checks.iter().map(Check::cells));
+        text += &columns(&lines);
+        cut(&self.cut, &mut text);
+        for check in self.checks.iter().filter(|check| !check.right) {
+            let what = match (&check.failure, check.error) {
+                (Some(failure), _) => printable(failure),
+                (None, error) => format!(
+                    "`{}` is off by {:.1e}, and {:.0e} is allowed",
+                    check.operand,
+                    error.unwrap_or(f64::NAN),
+                    check.limit
+                ),
+            };
+            let _ = writeln!(text, "wrong: {}: {what}", check.name);
+        }
+        let _ = writeln!(text, "{} of {} right", self.checks.len() - self.wrong(), self.checks.len());
+        text
+    }
+}
+
+impl Merged {
+    /// Whole steps beside PyTorch's.
+    pub fn table(&self) -> String {
+        let mut text = format!("{}, {}\n", printable(&self.card), printable(&self.program));
+        let mut lines = vec![words(&["step", "images/s", "at best", "PyTorch", "its mode", "ratio"])];
+        for (name, step) in &self.summary {
+            lines.push(vec![
+                printable(name),
+                or_dash(step.images_per_second, digits),
+                or_dash(step.ideal_images_per_second, digits),
+                or_dash(step.pytorch_images_per_second, digits),
+                step.pytorch_mode.as_deref().map_or_else(|| "-".to_string(), printable),
+                or_dash(step.ratio, |ratio| format!("{ratio:.2}")),
+            ]);
+        }
+        text += &columns(&lines);
+        for (name, seconds) in &self.first_step_seconds {
+            let _ = writeln!(text, "first step, {}: {}", printable(name), duration(*seconds));
+        }
+        let operations = self.rows.iter().filter(|row| row.kind == Kind::Operation).count();
+        let _ = writeln!(
+            text,
+            "{operations} operations, {} documents of checks, {} of training",
+            self.checks.len(),
+            self.training.len()
+        );
+        cut(&self.cut, &mut text);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_and_durations_have_three_digits() {
+        let lines = [words(&["a", "time"]), words(&["long name", "1"])];
+        assert_eq!(columns(&lines), "a          time\nlong name     1\n");
+        let shown: Vec<String> = [2.0, 0.012_34, 1.5e-3, 123.4e-6].map(duration).to_vec();
+        assert_eq!(shown, ["2.00 s ", "12.3 ms", "1.50 ms", "123 µs"]);
+    }
+}

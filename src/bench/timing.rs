@@ -1,0 +1,147 @@
+//! Durations: warmed up, many times, their median, and the same once more to tell a difference from noise.
+
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+
+use super::stage::Stage;
+use crate::error::Result;
+use crate::ops::{Backend, Call, HardwareKind};
+
+/// Copies of a call's operands together take at least this: more than twice the level-2 cache of any card in the table.
+const ROTATION_BYTES: usize = 128 << 20;
+/// More copies than this say nothing new.
+const MOST_COPIES: usize = 16;
+/// What a host without memory of its own gives a call.
+const HOST_BYTES: usize = 1 << 30;
+/// A device that repeats calls by itself is timed over at least so many seconds, which no launch disturbs.
+const LEAST_SAMPLE: f64 = 5e-4;
+const MOST_CALLS: usize = 1024;
+
+/// How long to measure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Patience {
+    /// Seconds for one row, warm-up apart.
+    pub seconds: f64,
+    /// Samples in each of the two series, at the least.
+    pub least: usize,
+    /// Samples in each of the two series, at the most.
+    pub most: usize,
+}
+
+/// A duration, measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Median over both series, seconds.
+    pub seconds: f64,
+    /// The shortest.
+    pub least_seconds: f64,
+    /// The longest.
+    pub most_seconds: f64,
+    /// How far the medians of the two series lie apart, as a share of the smaller: what is below is noise.
+    pub noise: f64,
+    /// Durations measured in both series.
+    pub samples: usize,
+}
+
+impl Timing {
+    /// From two series of durations, neither empty.
+    fn of([mut first, mut second]: [Vec<f64>; 2]) -> Timing {
+        let medians = [median(&mut first), median(&mut second)];
+        let mut all = [first, second].concat();
+        let seconds = median(&mut all);
+        let noise = (medians[0] - medians[1]).abs() / medians[0].min(medians[1]).max(f64::MIN_POSITIVE);
+        Timing { seconds, least_seconds: all[0], most_seconds: all[all.len() - 1], noise, samples: all.len() }
+    }
+}
+
+/// Sorts the values; the middle one, or the mean of the middle two.
+fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { 0.5 * (values[middle - 1] + values[middle]) }
+}
+
+/// Two series of durations from `sample`, which gives one.
+pub(super) fn measure(patience: &Patience, mut sample: impl FnMut() -> Result<f64>) -> Result<Timing> {
+    let mut series = [Vec::new(), Vec::new()];
+    for durations in &mut series {
+        let started = Instant::now();
+        while durations.len() < patience.least
+            || (durations.len() < patience.most && started.elapsed().as_secs_f64() < 0.5 * patience.seconds)
+        {
+            durations.push(sample()?);
+        }
+    }
+    Ok(Timing::of(series))
+}
+
+/// Times a call on random values.
+///
+/// # Errors
+/// The device failed.
+pub(super) fn time_call<B: Backend>(backend: &B, call: &Call<()>, patience: &Patience) -> Result<Timing> {
+    let emulated = backend.hardware().kind == HardwareKind::Emulator;
+    let bytes = Stage::<B>::bytes(backend, call)?.max(1);
+    let room = backend.own_memory_bytes().map_or(HOST_BYTES, |bytes| bytes / 2);
+    let most = if emulated { 1 } else { MOST_COPIES.min(room / bytes).max(1) };
+    let mut stage = Stage::new(backend, call, ROTATION_BYTES.div_ceil(bytes).clamp(1, most))?;
+    stage.fill(backend)?;
+    for copy in 0..stage.copies() {
+        stage.run(backend, copy)?;
+    }
+    backend.synchronise()?;
+
+    // A second round tells how long one call takes, about.
+    let from = backend.moment()?;
+    for copy in 0..stage.copies() {
+        stage.run(backend, copy)?;
+    }
+    let about = backend.seconds_between(&from, &backend.moment()?)? / stage.copies() as f64;
+    let calls = (LEAST_SAMPLE / about.max(1e-9)).ceil().min(MOST_CALLS as f64) as usize;
+    let calls = if emulated { 1 } else { calls.max(stage.copies()) };
+    let captured = stage.capture(backend, calls)?;
+    let mut copy = 0;
+    measure(patience, || {
+        let from = backend.moment()?;
+        let calls = match &captured {
+            Some(captured) => {
+                stage.replay(backend, captured)?;
+                calls
+            }
+            None => {
+                copy += 1;
+                stage.run(backend, copy)?;
+                1
+            }
+        };
+        Ok(backend.seconds_between(&from, &backend.moment()?)? / calls as f64)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timing_is_the_median_and_tells_how_far_its_halves_lie_apart() {
+        let timing = Timing::of([vec![3.0, 1.0, 2.0], vec![2.5, 9.0, 2.5]]);
+        assert_eq!((timing.seconds, timing.least_seconds, timing.most_seconds), (2.5, 1.0, 9.0));
+        assert_eq!((timing.noise, timing.samples), (0.25, 6));
+    }
+
+    #[test]
+    fn measuring_ends_at_the_most_and_not_before_the_least() {
+        let count = |patience: &Patience| {
+            let mut calls = 0;
+            measure(patience, || {
+                calls += 1;
+                Ok(1.0)
+            })
+            .unwrap();
+            calls
+        };
+        assert_eq!(count(&Patience { seconds: 0.0, least: 3, most: 9 }), 6);
+        assert_eq!(count(&Patience { seconds: 1e9, least: 3, most: 9 }), 18);
+    }
+}

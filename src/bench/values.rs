@@ -1,0 +1,111 @@
+//! Values to measure and check with: random, never zeros, and such as the operation can meet.
+
+use half::bf16;
+
+use crate::ops::{Call, Content, PLACEMENT_NUMBERS, Pool};
+use crate::rng::{Purpose, Stream};
+use crate::tensor::DType;
+
+/// What a span is filled with.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Values {
+    Numbers(Vec<f64>),
+    Integers(Vec<i32>),
+    Bytes(Vec<u8>),
+}
+
+/// The first `elements` values of an operand of a call, all of which a device whose activations have the type `working`
+/// holds exactly.
+pub(super) fn values<B: Copy>(
+    call: &Call<B>,
+    (operand, content): (&'static str, Content),
+    elements: usize,
+    working: DType,
+) -> Values {
+    let position = call.operands().iter().position(|(name, ..)| *name == operand).unwrap_or(0);
+    let stream = Stream::for_purpose(0, Purpose::Synthetic, &[position as u64]);
+    match content {
+        Content::Activation | Content::Number => {
+            let dtype = content.dtype(working);
+            let numbers = (0..elements as u64).map(|i| rounded(number(call, operand, &stream, i), dtype));
+            Values::Numbers(numbers.collect())
+        }
+        Content::Integer => Values::Integers(integers(call, operand, &stream, elements)),
+        Content::Byte => Values::Bytes((0..elements as u64).map(|i| stream.bits(i) as u8).collect()),
+    }
+}
+
+fn rounded(value: f64, dtype: DType) -> f64 {
+    match dtype {
+        DType::Bf16 => bf16::from_f64(value).to_f64(),
+        DType::F32 => f64::from(value as f32),
+        DType::F64 | DType::I32 | DType::U8 => value,
+    }
+}
+
+fn number<B>(call: &Call<B>, operand: &str, stream: &Stream, i: u64) -> f64 {
+    // Whether a rectifier lets a gradient pass hangs on the sign of `scale * x + bias`. On these grids every precision
+    // computes that sum exactly, and it is never zero: products are multiples of 2^-13, biases odd multiples of 2^-14.
+    if matches!(call, Call::BatchNormReduce { .. } | Call::BatchNormInputGradient { .. }) {
+        match operand {
+            "x" => return stream.below(i, 256) as f64 / 128.0 - 1.0,
+            "scale" => return (1 + stream.below(i, 64)) as f64 / 64.0,
+            "bias" => return (2 * stream.below(i, 1 << 14) + 1) as f64 / 16384.0 - 1.0,
+            _ => {}
+        }
+    }
+    match operand {
+        "running_variance" | "inverse_std" | "second" => 0.5 + stream.uniform(i),
+        // The learning rate, Adam's two corrections, the slot of the step's totals.
+        "hyper" => [1.0 / 64.0, 0.5, 0.75, 0.0][i as usize % 4],
+        _ => 2.0 * stream.uniform(i) - 1.0,
+    }
+}
+
+fn integers<B>(call: &Call<B>, operand: &str, stream: &Stream, elements: usize) -> Vec<i32> {
+    let below = |n: usize| (0..elements as u64).map(move |i| stream.below(i, n as u64) as i32).collect();
+    match (call, operand) {
+        (Call::SoftmaxCrossEntropy { attributes, .. }, "labels") => below(attributes.classes),
+        (Call::RecordTotals { .. }, _) => below(3),
+        (Call::MaxPoolGradient { attributes, .. }, "argmax") => {
+            (0..elements).map(|i| position_in_window(attributes, i, stream)).collect()
+        }
+        (Call::LoadImages { attributes, .. }, "placement") => {
+            (0..elements).map(|i| placement(attributes.images, stream, i)).collect()
+        }
+        _ => vec![0; elements],
+    }
+}
+
+/// A position inside the window of an output of max pooling.
+fn position_in_window(pool: &Pool, output: usize, stream: &Stream) -> i32 {
+    let pixel = output / pool.channels;
+    let (row, column) = (pixel / pool.out_width() % pool.out_height(), pixel % pool.out_width());
+    let inside = |start: usize, extent: usize, key: u64| {
+        let first = (start * pool.stride).saturating_sub(pool.padding);
+        let end = (start * pool.stride + pool.window - pool.padding).min(extent);
+        first + stream.below(key, (end - first) as u64) as usize
+    };
+    let row = inside(row, pool.height, 2 * output as u64);
+    let column = inside(column, pool.width, 2 * output as u64 + 1);
+    (row * pool.width + column) as i32
+}
+
+/// A number of a placement: a random image, moved by up to four pixels, as a padded crop does, sometimes mirrored or turned.
+fn placement(images: usize, stream: &Stream, i: usize) -> i32 {
+    const ONE: i32 = 1 << 16;
+    let (image, field) = ((i / PLACEMENT_NUMBERS) as u64, i % PLACEMENT_NUMBERS);
+    let shift = |key: u64| (stream.below(8 * image + key, 9) as i32 - 4) * ONE;
+    let mirrored = stream.below(8 * image + 3, 2) == 1;
+    let turned = stream.below(8 * image + 4, 4) == 0;
+    match field {
+        0 => stream.below(8 * image, images as u64) as i32,
+        1 => shift(1),
+        2 if mirrored => -ONE,
+        2 => ONE,
+        3 | 5 if turned => ONE / 8,
+        4 => shift(2),
+        6 => ONE,
+        _ => 0,
+    }
+}

@@ -1,0 +1,277 @@
+//! What a call has to do: elements of its operands, bytes that must move, floating-point operations, and its shape in a word.
+
+use crate::error::Result;
+use crate::ops::{Access, Call, Content, Conv2d, Rows};
+use crate::tensor::DType;
+
+/// Numbers an optimizer and the totals of a step read from memory.
+const HYPER_NUMBERS: usize = 4;
+
+/// What a call has to do at the least.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Work {
+    /// Floating-point operations of matrix products, two per multiply-add; 0 for everything else.
+    pub flop: f64,
+    /// Bytes that must be read and written, each once.
+    pub bytes: f64,
+    /// Whether the products may run on matrix units: those of activations in bf16.
+    pub matrix_units: bool,
+}
+
+/// Elements of a call's operands, in the order of [`Call::operands`].
+///
+/// # Errors
+/// The call's extents make no sense.
+pub fn elements<B: Copy>(call: &Call<B>) -> Result<Vec<usize>> {
+    use Call::*;
+    Ok(match call {
+        Conv2dForward { attributes, .. } | Conv2dWeightGradient { attributes, .. } => {
+            let [x, weight, y] = attributes.elements()?;
+            if matches!(call, Conv2dForward { .. }) { vec![x, weight, y] } else { vec![x, y, weight] }
+        }
+        Conv2dBias { attributes, .. } => {
+            let [x, weight, y] = attributes.conv.elements()?;
+            vec![x, weight, attributes.conv.out_channels, y]
+        }
+        Conv2dBiasResidual { attributes, .. } => {
+            let [x, weight, y] = attributes.conv.elements()?;
+            vec![x, weight, attributes.conv.out_channels, y, y]
+        }
+        Conv2dInputGradient { attributes, .. } => {
+            let [x, weight, y] = attributes.conv.elements()?;
+            vec![y, weight, x]
+        }
+        BatchNormStatistics { attributes, .. } => {
+            let channels = attributes.extent.channels;
+            [vec![attributes.extent.elements()?], vec![channels; 8]].concat()
+        }
+        BatchNormFrozen { attributes, .. } => vec![attributes.extent.channels; 7],
+        BatchNormFold { attributes, .. } => {
+            let (weight, channels) = (attributes.extent.elements()?, attributes.extent.rows);
+            vec![weight, channels, channels, channels, channels, weight, channels]
+        }
+        ScaleBiasForward { attributes, .. } => {
+            let (x, channels) = (attributes.extent.elements()?, attributes.extent.channels);
+            vec![x, channels, channels, x]
+        }
+        ScaleBiasResidual { attributes, .. } => {
+            let (x, channels) = (attributes.extent.elements()?, attributes.extent.channels);
+            vec![x, channels, channels, x, x]
+        }
+        BatchNormReduce { attributes, .. } => {
+            let (x, channels) = (attributes.extent.elements()?, attributes.extent.channels);
+            [vec![x; 2], vec![channels; 6]].concat()
+        }
+        BatchNormInputGradient { attributes, .. } => {
+            let (x, channels) = (attributes.extent.elements()?, attributes.extent.channels);
+            [vec![x; 2], vec![channels; 6], vec![x]].concat()
+        }
+        Relu { attributes, .. } | Copy { attributes, .. } | Cast { attributes, .. } => {
+            vec![attributes.elements()?; 2]
+        }
+        Accumulate { attributes, .. } => vec![attributes.elements()?; 2],
+        ReluGradient { attributes, .. } | Add { attributes, .. } => vec![attributes.elements()?; 3],
+        MaxPool { attributes, .. } => {
+            let [x, y] = attributes.elements()?;
+            vec![x, y, y]
+        }
+        MaxPoolGradient { attributes, .. } => {
+            let [x, y] = attributes.elements()?;
+            vec![y, y, x]
+        }
+        GlobalAveragePool { attributes, .. } => attributes.global_elements()?.to_vec(),
+        GlobalAveragePoolGradient { attributes, .. } => {
+            let [x, y] = attributes.global_elements()?;
+            vec![y, x]
+        }
+        LinearForward { attributes, .. } => {
+            let [x, weight, y] = attributes.elements()?;
+            vec![x, weight, attributes.outputs, y]
+        }
+        LinearInputGradient { attributes, .. } => {
+            let [x, weight, y] = attributes.elements()?;
+            vec![y, weight, x]
+        }
+        LinearWeightGradient { attributes, .. } => {
+            let [x, weight, y] = attributes.elements()?;
+            vec![x, y, weight, attributes.outputs]
+        }
+        SoftmaxCrossEntropy { attributes, .. } => {
+            let (batch, logits) = (attributes.batch, attributes.batch * attributes.classes);
+            vec![logits, batch, batch, batch, logits]
+        }
+        ShortcutAForward { attributes, .. } => attributes.elements()?.to_vec(),
+        ShortcutAGradient { attributes, .. } => {
+            let [x, y] = attributes.elements()?;
+            vec![y, x]
+        }
+        SgdStep { attributes, .. } => [vec![attributes.elements; 3], vec![HYPER_NUMBERS]].concat(),
+        AdamStep { attributes, .. } => [vec![attributes.elements; 4], vec![HYPER_NUMBERS]].concat(),
+        LoadImages { attributes, .. } => attributes.elements()?.to_vec(),
+        RecordTotals { attributes, .. } => {
+            let batch = attributes.batch;
+            vec![batch, batch, batch, HYPER_NUMBERS, 2 * attributes.slots]
+        }
+    })
+}
+
+/// The least a call has to do where activations have the type `working`.
+///
+/// # Errors
+/// The call's extents make no sense.
+pub fn work<B: Copy>(call: &Call<B>, working: DType) -> Result<Work> {
+    let mut bytes = 0;
+    for (((name, _, access), content), elements) in
+        call.operands().into_iter().zip(call.contents()).zip(elements(call)?)
+    {
+        let times = if access == Access::Update && !replaces(call) { 2 } else { 1 };
+        bytes += times * touched(call, name, elements) * content.dtype(working).size();
+    }
+    let convolution = convolution(call);
+    let flop = convolution.map_or_else(|| linear_flop(call), |conv| conv.flop());
+    let matrix_units = convolution.is_some() && Content::Activation.dtype(working) == DType::Bf16;
+    Ok(Work { flop, bytes: bytes as f64, matrix_units })
+}
+
+/// Whether a call overwrites an operand that others of its kind add to.
+fn replaces<B>(call: &Call<B>) -> bool {
+    matches!(call, Call::Conv2dInputGradient { attributes, .. } if !attributes.accumulate)
+}
+
+/// Elements of an operand that the call cannot do without.
+fn touched<B>(call: &Call<B>, operand: &str, elements: usize) -> usize {
+    match (call, operand) {
+        (Call::LoadImages { attributes, .. }, "pixels") => elements / attributes.images * attributes.batch,
+        (Call::RecordTotals { .. }, "totals") => 2,
+        (Call::Conv2dForward { attributes, .. } | Call::Conv2dWeightGradient { attributes, .. }, "x") => {
+            seen(attributes)
+        }
+        (Call::Conv2dBias { attributes, .. } | Call::Conv2dBiasResidual { attributes, .. }, "x") => {
+            seen(&attributes.conv)
+        }
+        _ => elements,
+    }
+}
+
+/// Elements of a convolution's input that some filter sees: with a stride beyond the filter, not all.
+fn seen(conv: &Conv2d) -> usize {
+    let rows = conv.height.min(conv.out_height() * conv.filter_height);
+    let columns = conv.width.min(conv.out_width() * conv.filter_width);
+    conv.batch * rows * columns * conv.in_channels
+}
+
+/// The convolution a call carries out, in whichever direction.
+fn convolution<B>(call: &Call<B>) -> Option<&Conv2d> {
+    match call {
+        Call::Conv2dForward { attributes, .. } | Call::Conv2dWeightGradient { attributes, .. } => {
+            Some(attributes)
+        }
+        Call::Conv2dBias { attributes, .. } | Call::Conv2dBiasResidual { attributes, .. } => {
+            Some(&attributes.conv)
+        }
+        Call::Conv2dInputGradient { attributes, .. } => Some(&attributes.conv),
+        _ => None,
+    }
+}
+
+fn linear_flop<B>(call: &Call<B>) -> f64 {
+    match call {
+        Call::LinearForward { attributes, .. }
+        | Call::LinearInputGradient { attributes, .. }
+        | Call::LinearWeightGradient { attributes, .. } => {
+            2.0 * attributes.batch as f64 * attributes.inputs as f64 * attributes.outputs as f64
+        }
+        _ => 0.0,
+    }
+}
+
+/// A call's extents in one word: `128x32x32x64-k64-3x3`, `131072x64-relu`.
+pub fn shape<B>(call: &Call<B>) -> String {
+    use Call::*;
+    let flag = |set: bool, word: &str| if set { format!("-{word}") } else { String::new() };
+    match call {
+        Conv2dForward { attributes, .. } | Conv2dWeightGradient { attributes, .. } => conv_shape(attributes),
+        Conv2dBias { attributes, .. } | Conv2dBiasResidual { attributes, .. } => {
+            conv_shape(&attributes.conv) + &flag(attributes.relu, "relu")
+        }
+        Conv2dInputGradient { attributes, .. } => {
+            conv_shape(&attributes.conv) + &flag(attributes.accumulate, "add")
+        }
+        BatchNormStatistics { attributes, .. }
+        | BatchNormFrozen { attributes, .. }
+        | BatchNormFold { attributes, .. } => rows_shape(&attributes.extent),
+        ScaleBiasForward { attributes, .. } | ScaleBiasResidual { attributes, .. } => {
+            rows_shape(&attributes.extent) + &flag(attributes.relu, "relu")
+        }
+        BatchNormReduce { attributes, .. } | BatchNormInputGradient { attributes, .. } => {
+            rows_shape(&attributes.extent)
+                + &flag(attributes.relu, "relu")
+                + &flag(attributes.frozen, "frozen")
+        }
+        Relu { attributes, .. }
+        | ReluGradient { attributes, .. }
+        | Add { attributes, .. }
+        | Copy { attributes, .. }
+        | Cast { attributes, .. }
+        | Accumulate { attributes, .. } => rows_shape(attributes),
+        MaxPool { attributes: pool, .. } | MaxPoolGradient { attributes: pool, .. } => format!(
+            "{}x{}x{}x{}-{w}x{w}-s{}p{}",
+            pool.batch,
+            pool.height,
+            pool.width,
+            pool.channels,
+            pool.stride,
+            pool.padding,
+            w = pool.window
+        ),
+        GlobalAveragePool { attributes: pool, .. } | GlobalAveragePoolGradient { attributes: pool, .. } => {
+            format!("{}x{}x{}x{}", pool.batch, pool.height, pool.width, pool.channels)
+        }
+        LinearForward { attributes, .. }
+        | LinearInputGradient { attributes, .. }
+        | LinearWeightGradient { attributes, .. } => {
+            format!("{}x{}-k{}", attributes.batch, attributes.inputs, attributes.outputs)
+        }
+        SoftmaxCrossEntropy { attributes, .. } => {
+            format!("{}x{}", attributes.batch, attributes.classes)
+                + &flag(attributes.smoothing > 0.0, "smooth")
+        }
+        ShortcutAForward { attributes: s, .. } | ShortcutAGradient { attributes: s, .. } => {
+            format!(
+                "{}x{}x{}x{}-k{}-s{}",
+                s.batch, s.height, s.width, s.in_channels, s.out_channels, s.stride
+            )
+        }
+        SgdStep { attributes, .. } => {
+            attributes.elements.to_string()
+                + &flag(attributes.nesterov, "nesterov")
+                + &flag(attributes.momentum == 0.0, "plain")
+        }
+        AdamStep { attributes, .. } => {
+            attributes.elements.to_string() + &flag(attributes.decoupled, "decoupled")
+        }
+        LoadImages { attributes, .. } => {
+            format!("{}x{side}x{side}x{}", attributes.batch, attributes.channels, side = attributes.side)
+        }
+        RecordTotals { attributes, .. } => attributes.batch.to_string(),
+    }
+}
+
+fn rows_shape(extent: &Rows) -> String {
+    format!("{}x{}", extent.rows, extent.channels)
+}
+
+fn conv_shape(conv: &Conv2d) -> String {
+    format!(
+        "{}x{}x{}x{}-k{}-{}x{}-s{}p{}",
+        conv.batch,
+        conv.height,
+        conv.width,
+        conv.in_channels,
+        conv.out_channels,
+        conv.filter_height,
+        conv.filter_width,
+        conv.stride,
+        conv.padding
+    )
+}

@@ -1,0 +1,164 @@
+//! `residua bench`: how fast every operation and whole steps are, beside the floors of the roofline.
+
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use super::Common;
+use super::compute::Compute;
+use super::progress::Progress;
+use crate::bench::{Comparison, Filter, NetworkName, Observer, Patience, Results, Row, Suite, bench, merge};
+use crate::error::{Error, Result};
+use crate::ops::Hardware;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// Networks whose steps and operations are measured: ARCH-STEM.SIDE, or ARCH-STEM.SIDE.wWIDTH [default:
+    /// resnet18-cifar.32,resnet50-cifar.64,resnet50-imagenet.64; toys on the emulator]
+    #[arg(long = "arch", value_name = "NETWORK,…", value_delimiter = ',', help_heading = "What to measure")]
+    networks: Vec<NetworkName>,
+    /// Images in a batch; operations are measured at the first [default: 128; 4 on the emulator]
+    #[arg(long = "batch-size", value_name = "N,…", value_delimiter = ',', help_heading = "What to measure")]
+    batches: Vec<usize>,
+    /// Whole steps only
+    #[arg(long, conflicts_with = "operations", help_heading = "What to measure")]
+    steps: bool,
+    /// Single operations only
+    #[arg(long, help_heading = "What to measure")]
+    operations: bool,
+    /// Rows whose name contains this text, or matches it where it has * or ?
+    #[arg(long, value_name = "PATTERN", help_heading = "What to measure")]
+    only: Option<String>,
+    /// Seconds to measure each row for, warm-up apart
+    #[arg(long, default_value_t = 0.5, value_name = "SECONDS", help_heading = "What to measure")]
+    seconds: f64,
+    /// Measurements per row and series, at the least
+    #[arg(long, default_value_t = 3, value_name = "N", help_heading = "What to measure")]
+    repeats: usize,
+    /// Begin no row after so many seconds; rows that are cut are named in the result
+    #[arg(long, value_name = "SECONDS", help_heading = "What to measure")]
+    budget: Option<f64>,
+    #[command(flatten)]
+    compute: Compute,
+    /// Write the result as JSON
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    out: Option<PathBuf>,
+    /// Compare with an earlier result, row by row
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    compare: Option<PathBuf>,
+    /// Measure nothing: merge the results that benches/gpu.sh left in a folder, PyTorch's beside ours
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["networks", "batches", "steps", "operations", "only", "budget", "compare"], help_heading = "Output")]
+    merge: Option<PathBuf>,
+}
+
+pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    if let Some(folder) = &arguments.merge {
+        let merged = merge(folder)?;
+        if let Some(out) = &arguments.out {
+            merged.write(out)?;
+        }
+        print(common, &merged, || merged.table());
+        return Ok(());
+    }
+    // A file that cannot be compared with is better known before the measurements.
+    let before = arguments.compare.as_deref().map(Results::read).transpose()?;
+    let suite = suite(arguments)?;
+    let mut watcher = Watcher { quiet: common.quiet, progress: None };
+    let results = bench(&arguments.compute.choice(common), &suite, &mut watcher)?;
+    watcher.finish();
+    if let Some(out) = &arguments.out {
+        results.write(out)?;
+    }
+    match before.map(|before| Comparison::new(&before, &results)) {
+        None => print(common, &results, || results.table()),
+        Some(comparison) => {
+            let both = serde_json::json!({ "results": results, "comparison": comparison });
+            print(common, &both, || format!("{}\n{}", results.table(), comparison.table()));
+        }
+    }
+    if results.rows.iter().all(|row| row.timing.is_none()) && !results.rows.is_empty() {
+        return Err(Error::invalid("no row could be measured; the reasons stand above"));
+    }
+    Ok(())
+}
+
+/// What the flags ask for.
+fn suite(arguments: &Arguments) -> Result<Suite> {
+    if !(arguments.seconds >= 0.0 && arguments.seconds <= 3600.0) {
+        return Err(Error::usage(format!("--seconds {}: choose between 0 and 3600", arguments.seconds)));
+    }
+    if arguments.repeats == 0 || arguments.batches.contains(&0) {
+        return Err(Error::usage("--repeats and --batch-size must be at least 1"));
+    }
+    Ok(Suite {
+        networks: arguments.networks.clone(),
+        batches: arguments.batches.clone(),
+        operations: !arguments.steps,
+        steps: !arguments.operations,
+        filter: Filter::new(arguments.only.as_deref())?,
+        patience: Patience { seconds: arguments.seconds, least: arguments.repeats, most: 1000 },
+        deadline: deadline(arguments.budget)?,
+    })
+}
+
+/// The moment after which nothing new begins.
+pub fn deadline(budget: Option<f64>) -> Result<Option<Instant>> {
+    let Some(seconds) = budget else { return Ok(None) };
+    match Duration::try_from_secs_f64(seconds).ok().and_then(|budget| Instant::now().checked_add(budget)) {
+        Some(deadline) => Ok(Some(deadline)),
+        None => Err(Error::usage(format!("--budget {seconds}: it is a number of seconds from now"))),
+    }
+}
+
+/// Prints a result as JSON or as a table.
+pub fn print(common: &Common, value: &impl serde::Serialize, table: impl FnOnce() -> String) {
+    if common.json {
+        let text = serde_json::to_string_pretty(value).expect("results are plain numbers and text");
+        super::print(&format!("{text}\n"));
+    } else {
+        super::print(&table());
+    }
+}
+
+struct Watcher {
+    quiet: bool,
+    progress: Option<Progress>,
+}
+
+impl Watcher {
+    fn finish(&mut self) {
+        if let Some(progress) = self.progress.take() {
+            progress.finish();
+        }
+    }
+}
+
+impl Observer for Watcher {
+    fn begin(&mut self, hardware: &Hardware, rows: usize) {
+        let progress = Progress::new("measuring", rows as u64, "rows", self.quiet);
+        if !self.quiet {
+            progress.line(&format!("{rows} rows on {}", hardware.name));
+        }
+        self.progress = Some(progress);
+    }
+
+    fn row(&mut self, name: &str) {
+        if let Some(progress) = &self.progress {
+            progress.message(name.to_string());
+        }
+    }
+
+    fn done(&mut self, row: &Row) {
+        if let Some(progress) = &mut self.progress {
+            if let Some(error) = &row.error {
+                progress.line(&format!("{}: {error}", row.name));
+            }
+            progress.add(1);
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}

@@ -1,0 +1,106 @@
+//! `residua doctor --full`: every operation of the device against the CPU in f64.
+
+use super::Common;
+use super::bench::{deadline, print};
+use super::compute::Compute;
+use super::progress::Progress;
+use crate::backend::{Choice, Precision};
+use crate::bench::{Check, CheckObserver, CheckOptions, Checks, Filter, NetworkName, Patience, check};
+use crate::error::{Error, Result};
+
+/// What `--full` checks.
+#[derive(Debug, clap::Args)]
+pub struct Full {
+    /// Check every operation of the device against the CPU in f64, and time it
+    #[arg(long, help_heading = "Full check")]
+    pub full: bool,
+    /// Networks whose shapes are checked [default: those of `bench`]
+    #[arg(
+        long = "arch",
+        value_name = "NETWORK,…",
+        value_delimiter = ',',
+        requires = "full",
+        help_heading = "Full check"
+    )]
+    networks: Vec<NetworkName>,
+    /// Images in a batch [default: 32; 2 on the emulator]
+    #[arg(long = "batch-size", value_name = "N", requires = "full", help_heading = "Full check")]
+    batch: Option<usize>,
+    /// Operations whose name contains this text, or matches it where it has * or ?
+    #[arg(long, value_name = "PATTERN", requires = "full", help_heading = "Full check")]
+    only: Option<String>,
+    /// Begin no check after so many seconds; those that are cut are named in the result
+    #[arg(long, value_name = "SECONDS", requires = "full", help_heading = "Full check")]
+    budget: Option<f64>,
+}
+
+/// Seconds to time each operation for.
+const SECONDS: f64 = 0.05;
+
+/// Checks every precision of the device, or the one that is asked for.
+pub fn run(full: &Full, compute: &Compute, precision_given: bool, common: &Common) -> Result<()> {
+    if full.batch == Some(0) {
+        return Err(Error::usage("--batch-size must be at least 1"));
+    }
+    let options = CheckOptions {
+        networks: full.networks.clone(),
+        batch: full.batch,
+        filter: Filter::new(full.only.as_deref())?,
+        patience: Some(Patience { seconds: SECONDS, least: 2, most: 1000 }),
+        deadline: deadline(full.budget)?,
+    };
+    let chosen = compute.choice(common);
+    let precisions = match (precision_given, chosen.has_bf16()) {
+        (true, _) => vec![chosen.precision],
+        (false, true) => vec![Precision::F32, Precision::Bf16],
+        (false, false) => vec![Precision::F32],
+    };
+    let mut all = Vec::new();
+    for precision in precisions {
+        let choice = Choice { precision, ..chosen.clone() };
+        let mut watcher = Watcher { quiet: common.quiet, progress: None };
+        all.push(check(&choice, &options, &mut watcher)?);
+    }
+    print(common, &all, || all.iter().map(Checks::table).collect::<Vec<_>>().join("\n"));
+    match all.iter().map(Checks::wrong).sum::<usize>() {
+        0 => Ok(()),
+        wrong => Err(Error::invalid(format!(
+            "{wrong} operations are wrong on this device, so nothing it computes can be trusted; use --device cpu, and \
+             please report the lines above"
+        ))),
+    }
+}
+
+struct Watcher {
+    quiet: bool,
+    progress: Option<Progress>,
+}
+
+impl CheckObserver for Watcher {
+    fn begin(&mut self, checks: usize) {
+        self.progress = Some(Progress::new("checking", checks as u64, "operations", self.quiet));
+    }
+
+    fn check(&mut self, name: &str) {
+        if let Some(progress) = &self.progress {
+            progress.message(name.to_string());
+        }
+    }
+
+    fn done(&mut self, check: &Check) {
+        if let Some(progress) = &mut self.progress {
+            if !check.right {
+                progress.line(&format!("wrong: {}", check.name));
+            }
+            progress.add(1);
+        }
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if let Some(progress) = self.progress.take() {
+            progress.finish();
+        }
+    }
+}
