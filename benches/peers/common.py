@@ -47,8 +47,9 @@ def processor():
     return platform.processor() or platform.machine()
 
 
-def report(name, results, out, **settings):
-    """Prints one JSON document with everything needed to read the figures later; writes it to a file on request."""
+def report(name, results, out, quiet=False, **settings):
+    """Prints one JSON document with everything needed to read the figures later; writes it to a file on request, whole or not
+    at all."""
     document = {
         "peer": name,
         "torch": torch.__version__,
@@ -61,9 +62,12 @@ def report(name, results, out, **settings):
         "results": results,
     }
     text = json.dumps(document, indent=2)
-    print(text)
+    if not (quiet and out):
+        print(text)
     if out:
-        pathlib.Path(out).write_text(text + "\n")
+        temporary = pathlib.Path(f"{out}.part")
+        temporary.write_text(text + "\n")
+        temporary.replace(out)
 
 
 def say(text):
