@@ -109,6 +109,8 @@ ours() {
     # The first step with an empty cache of compiled kernels, and again with a full one.
     local cache
     cache=$(mktemp -d)
+    # Warm means just after cold.
+    grep -qs '"cut": \[\]' "$out/first-step-warm.json" || rm -f "$out/first-step-cold.json"
     for when in cold warm; do
         RESIDUA_CACHE=$cache rows "first-step-$when" --steps --only 'train.*' --arch "$first_network" \
             --batch-size "$first_batch" --precision "$precision"
@@ -175,6 +177,10 @@ merge() {
     attempt merge "$binary" bench --merge "$out" --out "$out/results.json" >"$out/results.txt"
     cat "$out/results.txt"
 }
+
+# What the card was set to, for whoever reads the figures later.
+nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,clocks.max.mem,power.limit,temperature.gpu --format=csv \
+    >"$out/card.csv" 2>/dev/null || rm -f "$out/card.csv"
 
 for part in "${@:-check ours peer train merge}"; do
     for one in $part; do

@@ -57,7 +57,7 @@ impl Rates {
         if let Some(rates) = Rates::of_card(&hardware.name) {
             return Ok(Some(rates));
         }
-        let call = Call::Copy { attributes: Rows { rows: 1 << 20, channels: 64 }, x: (), y: () };
+        let call = Call::Copy { attributes: Rows { rows: 1 << 18, channels: 64 }, x: (), y: () };
         let timing = time_call(backend, &call, &Patience { seconds: 0.5, least: 5, most: 50 })?;
         let moved = work(&call, backend.dtype())?.bytes;
         Ok(Some(Rates {

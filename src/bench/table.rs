@@ -102,7 +102,7 @@ fn cut(cut: &[String], text: &mut String) {
     }
 }
 
-const STEP_HEAD: &[&str] = &["step", "images/s", "step", "noise", "at best", "share", "first step"];
+const STEP_HEAD: &[&str] = &["step", "images/s", "time", "noise", "floor", "share", "first step"];
 const OPERATION_HEAD: &[&str] =
     &["operation", "time", "noise", "TFLOP/s", "GB/s", "by FLOP", "by bytes", "share"];
 

@@ -1,6 +1,7 @@
 //! Values to measure and check with: random, never zeros, and such as the operation can meet.
 
 use half::bf16;
+use rayon::prelude::*;
 
 use crate::ops::{Call, Content, PLACEMENT_NUMBERS, Pool};
 use crate::rng::{Purpose, Stream};
@@ -16,7 +17,7 @@ pub(super) enum Values {
 
 /// The first `elements` values of an operand of a call, all of which a device whose activations have the type `working`
 /// holds exactly.
-pub(super) fn values<B: Copy>(
+pub(super) fn values<B: Copy + Sync>(
     call: &Call<B>,
     (operand, content): (&'static str, Content),
     elements: usize,
@@ -27,7 +28,8 @@ pub(super) fn values<B: Copy>(
     match content {
         Content::Activation | Content::Number => {
             let dtype = content.dtype(working);
-            let numbers = (0..elements as u64).map(|i| rounded(number(call, operand, &stream, i), dtype));
+            let number = |i| rounded(number(call, operand, &stream, i), dtype);
+            let numbers = (0..elements as u64).into_par_iter().map(number);
             Values::Numbers(numbers.collect())
         }
         Content::Integer => Values::Integers(integers(call, operand, &stream, elements)),
@@ -43,7 +45,7 @@ fn rounded(value: f64, dtype: DType) -> f64 {
     }
 }
 
-fn number<B>(call: &Call<B>, operand: &str, stream: &Stream, i: u64) -> f64 {
+fn number<B: Sync>(call: &Call<B>, operand: &str, stream: &Stream, i: u64) -> f64 {
     // Whether a rectifier lets a gradient pass hangs on the sign of `scale * x + bias`. On these grids every precision
     // computes that sum exactly, and it is never zero: products are multiples of 2^-13, biases odd multiples of 2^-14.
     if matches!(call, Call::BatchNormReduce { .. } | Call::BatchNormInputGradient { .. }) {

@@ -1,6 +1,7 @@
 //! The integration tests: one binary, so that everything is linked once.
 
 mod architecture;
+mod bench;
 mod collapse;
 mod compile_gate;
 mod data_bad_input;

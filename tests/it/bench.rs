@@ -1,0 +1,164 @@
+//! What `bench`, `doctor --full` and `benches/gpu.sh` promise: every row of a plan with its floors, comparisons by name, a wrong
+//! kernel is found, and the script for the GPU runs from beginning to end without one.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+const TOY: &str = "resnet18-cifar.8.w0.0625";
+
+fn residua(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_residua")).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn bench(more: &[&str]) -> Output {
+    let mut arguments = vec![
+        "bench",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--arch",
+        TOY,
+        "--batch-size",
+        "2",
+        "--seconds",
+        "0",
+    ];
+    arguments.extend(["--repeats", "1", "--quiet"]);
+    arguments.extend(more);
+    residua(&arguments)
+}
+
+#[test]
+fn bench_measures_the_operations_of_a_plan_and_whole_steps_with_their_floors() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("a.json");
+    let run = bench(&["--out", out.to_str().unwrap()]);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    let results = read(&out);
+    let rows = results["rows"].as_array().unwrap();
+    for operation in
+        ["conv2d_forward", "conv2d_weight_gradient", "batch_norm_reduce", "sgd", "conv2d_bias_residual"]
+    {
+        let row = rows.iter().find(|row| row["name"].as_str().unwrap().starts_with(operation)).unwrap();
+        assert!(
+            row["seconds"].as_f64().unwrap() > 0.0 && row["floor_seconds"].as_f64().unwrap() > 0.0,
+            "{row}"
+        );
+        assert!(row["name"].as_str().unwrap().ends_with(".f32"), "{row}");
+    }
+    for step in ["train", "extract"] {
+        let name = format!("{step}.{TOY}.b2.f32");
+        assert!(results["summary"][&name]["images_per_second"].as_f64().unwrap() > 0.0, "{results}");
+        assert!(text(&run.stdout).contains(&name));
+    }
+
+    // The same file as the earlier run: what it has not is named.
+    let again = bench(&["--compare", out.to_str().unwrap(), "--only", "sgd"]);
+    let shown = text(&again.stdout);
+    assert!(again.status.success() && shown.contains("geometric mean of 1 rows"), "{shown}");
+    assert!(shown.contains("only in the earlier run: conv2d_forward."), "{shown}");
+}
+
+#[test]
+fn bench_says_what_is_wrong_with_its_flags() {
+    for (arguments, message) in [
+        (&["--only", "no-such-row"][..], "no row is called like that"),
+        (&["--merge", "/no/such/folder"], "unexpected argument"),
+        (&["--arch", "resnet18"], "names no network"),
+        (&["--compare", "Cargo.toml"], "the JSON that `residua bench --out` writes"),
+    ] {
+        let run = bench(arguments);
+        let shown = text(&run.stderr);
+        if message != "unexpected argument" {
+            assert!(!run.status.success() && shown.contains(message), "{arguments:?}: {shown}");
+        } else {
+            assert_eq!(run.status.code(), Some(2), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn doctor_finds_the_cpu_right_and_tells_each_error() {
+    let run = residua(&[
+        "doctor",
+        "--full",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--arch",
+        TOY,
+        "--batch-size",
+        "2",
+        "--json",
+        "--quiet",
+        "--only",
+        "*2d*",
+    ]);
+    assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));
+    let checks: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let checks = checks[0]["checks"].as_array().unwrap();
+    assert!(checks.len() > 80, "{} checks", checks.len());
+    for check in checks {
+        assert!(check["right"].as_bool().unwrap() && check["error"].as_f64().unwrap() <= 1e-5, "{check}");
+    }
+}
+
+#[test]
+fn doctor_finds_a_wrong_kernel() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/pointwise.cu");
+    let right = std::fs::read_to_string(kernels).unwrap();
+    let wrong = right.replace("return a + b;", "return a - b;");
+    assert_ne!(right, wrong, "the planted error must hit the sum of pointwise.cu");
+    std::fs::write(folder.path().join("pointwise.cu"), wrong).unwrap();
+    let check = |kernels: &[&str]| {
+        let mut arguments =
+            vec!["doctor", "--full", "--device", "emulator", "--precision", "f32", "--arch", TOY];
+        arguments.extend(["--only", "add.*", "--quiet"]);
+        arguments.extend(kernels);
+        residua(&arguments)
+    };
+    let run = check(&[]);
+    assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));
+    let run = check(&["--kernels", folder.path().to_str().unwrap()]);
+    let shown = text(&run.stdout);
+    assert_eq!(run.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("WRONG") && shown.contains("`y` is off by"), "{shown}");
+    assert!(text(&run.stderr).contains("wrong on this device"));
+}
+
+#[test]
+fn the_script_for_the_gpu_runs_dry_from_check_to_merge() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    let run = Command::new("bash")
+        .arg(root.join("benches/gpu.sh"))
+        .args([env!("CARGO_BIN_EXE_residua").as_ref(), folder.path()])
+        .args(["check", "ours", "train", "merge"])
+        .env("DEVICE", "cpu")
+        .env("NETWORKS", TOY)
+        .env("BATCHES", "2")
+        .env("SECONDS_PER_ROW", "0")
+        .env("EPOCHS", "1")
+        .env_remove("DATA")
+        .output()
+        .unwrap();
+    assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));
+    let results = read(&folder.path().join("results.json"));
+    assert!(results["summary"][format!("train.{TOY}.b2.f32")]["images_per_second"].as_f64().unwrap() > 0.0);
+    assert!(results["first_step_seconds"][format!("warm.train.{TOY}.b2.f32")].as_f64().unwrap() > 0.0);
+    assert!(results["rows"].as_array().unwrap().len() > 30, "{results}");
+    assert!(results["checks"][0][0]["checks"].as_array().unwrap().len() > 100);
+}
