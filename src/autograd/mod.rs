@@ -12,6 +12,8 @@ mod add;
 mod batch_norm;
 mod conv2d;
 mod conv_batch_norm;
+mod cosine;
+mod kl_divergence;
 mod linear;
 mod load_images;
 mod pool;
@@ -22,6 +24,7 @@ mod softmax_cross_entropy;
 use std::collections::HashMap;
 
 pub use batch_norm::{BatchNormOptions, BatchNormParameters, Statistics};
+pub use kl_divergence::Divergence;
 pub use softmax_cross_entropy::Loss;
 
 use crate::ops::{Call, Rows};
@@ -137,8 +140,20 @@ impl Tape {
         gradient: BufferId,
         inputs: &[Var],
     ) -> Vec<Option<BufferId>> {
+        self.backward_from_all(&[(output, gradient)], inputs)
+    }
+
+    /// Walks back from several values at once, such as the logits under a loss and a divergence: gradients of the same
+    /// value are added up, in the buffer of the first.
+    pub fn backward_from_all(
+        &mut self,
+        outputs: &[(Var, BufferId)],
+        inputs: &[Var],
+    ) -> Vec<Option<BufferId>> {
         let mut backward = Backward { plan: &mut self.plan, gradients: HashMap::new(), dtype: self.dtype };
-        backward.gradients.insert(output.buffer, gradient);
+        for &(output, gradient) in outputs {
+            backward.give(output, gradient);
+        }
         for node in self.nodes.drain(..).rev() {
             if let Some(&gradient) = backward.gradients.get(&node.output) {
                 (node.backward)(&mut backward, gradient);

@@ -161,6 +161,56 @@ pub struct CrossEntropy {
     pub smoothing: f64,
 }
 
+/// A classifier that compares directions: `scale * cos(x, weight)`.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Cosine {
+    /// Samples.
+    pub batch: usize,
+    /// Features of a sample.
+    pub inputs: usize,
+    /// Classes.
+    pub outputs: usize,
+    /// The smallest norm that is divided by (PyTorch's `normalize`: 1e-12); shorter vectors are divided by it.
+    pub epsilon: f64,
+    /// Whether the scale is `softplus` of the parameter, so that it stays positive, or the parameter itself.
+    pub softplus: bool,
+}
+
+/// The Kullback-Leibler divergence between two softmaxes, averaged over the batch.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct KlDivergence {
+    /// Samples.
+    pub batch: usize,
+    /// Classes.
+    pub classes: usize,
+    /// What both logits are divided by.
+    pub temperature: f64,
+    /// From which distribution to which.
+    pub direction: Direction,
+    /// The side that is taken as given and receives no gradient.
+    pub detached: Option<Side>,
+}
+
+/// One of the two distributions of a divergence.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Side {
+    /// The first operand.
+    First,
+    /// The second.
+    Second,
+}
+
+/// Which divergence between p, the softmax of the first logits, and q, that of the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// KL(p, q) = `sum of p (log p - log q)`: q must be wherever p is.
+    FirstToSecond,
+    /// KL(q, p).
+    SecondToFirst,
+    /// Jensen-Shannon: the mean of KL(p, m) and KL(q, m), with m halfway between p and q.
+    Both,
+}
+
 /// He et al.'s parameter-free shortcut (option A): every second pixel, new channels filled with zeros on both sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ShortcutA {

@@ -1,6 +1,6 @@
 //! How many elements each operand of an operation has, and which extents make sense.
 
-use super::{Conv2d, ImageBatch, Linear, PLACEMENT_NUMBERS, Pool, Rows, ShortcutA};
+use super::{Conv2d, Cosine, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS, Pool, Rows, ShortcutA};
 use crate::error::{Error, Result};
 
 /// Extents every kernel may rely on: nothing is empty, and no window hangs outside its input.
@@ -80,6 +80,24 @@ impl Linear {
     pub(crate) fn elements(&self) -> Result<[usize; 3]> {
         check(![self.batch, self.inputs, self.outputs].contains(&0), self)?;
         Ok([self.batch * self.inputs, self.outputs * self.inputs, self.batch * self.outputs])
+    }
+}
+
+impl Cosine {
+    /// Elements of x, weight, inverse norms and y.
+    pub(crate) fn elements(&self) -> Result<[usize; 4]> {
+        let Cosine { batch, inputs, outputs, epsilon, .. } = *self;
+        check(![batch, inputs, outputs].contains(&0) && epsilon > 0.0, self)?;
+        Ok([batch * inputs, outputs * inputs, batch + outputs, batch * outputs])
+    }
+}
+
+impl KlDivergence {
+    /// Elements of each side's logits.
+    pub(crate) fn elements(&self) -> Result<usize> {
+        let positive = self.temperature > 0.0 && self.temperature.is_finite();
+        check(self.batch > 0 && self.classes > 0 && positive, self)?;
+        Ok(self.batch * self.classes)
     }
 }
 

@@ -1,8 +1,9 @@
 //! The list of operations, and what is generated from it.
 
 use super::{
-    Access, Adam, BatchNorm, BatchNormGradient, Content, Conv2d, Conv2dGradient, Conv2dInference,
-    CrossEntropy, Device, ImageBatch, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    Access, Adam, BatchNorm, BatchNormGradient, Content, Conv2d, Conv2dGradient, Conv2dInference, Cosine,
+    CrossEntropy, Device, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA,
+    StepTotals,
 };
 use crate::error::Result;
 use crate::tensor::Span;
@@ -226,6 +227,39 @@ operations! {
     /// `dweight = dyᵀ x`, `dbias = sum over the batch of dy`.
     linear_weight_gradient = LinearWeightGradient(Linear) {
         x: read number, dy: read number, dweight: write number, dbias: write number,
+    }
+
+    /// The cosine classifier: `y[n,o] = s * cosines[n,o]`, `cosines[n,o] = (x[n] . weight[o]) * r[n] * r[batch + o]`.
+    ///
+    /// x (batch, inputs), weight (outputs, inputs), scale (1), y and cosines (batch, outputs). `inverse_norms`, called r
+    /// here, holds `1 / max(|row|, epsilon)` of the rows of x, then of weight. `s = softplus(scale)` or the scale itself.
+    /// Its gradients read what it leaves behind.
+    cosine = CosineForward(Cosine) {
+        x: read number, weight: read number, scale: read number, inverse_norms: write number,
+        cosines: write number, y: write number,
+    }
+
+    /// `dx[n] = s r[n] (sum over o of dy[n,o] r[batch + o] weight[o]  -  r[n] x[n] * sum over o of dy[n,o] cosines[n,o])`;
+    /// without the second term where the norm of x was replaced by epsilon.
+    cosine_input_gradient = CosineInputGradient(Cosine) {
+        x: read number, weight: read number, scale: read number, inverse_norms: read number,
+        cosines: read number, dy: read number, dx: write number,
+    }
+
+    /// `dweight` is the same with x and weight exchanged; `dscale = s' * sum of dy * cosines`, with s' the derivative of
+    /// softplus at the scale, or 1.
+    cosine_weight_gradient = CosineWeightGradient(Cosine) {
+        x: read number, weight: read number, scale: read number, inverse_norms: read number,
+        cosines: read number, dy: read number, dweight: write number, dscale: write number,
+    }
+
+    /// Divergence of two softmaxes, forward and backward in one pass.
+    ///
+    /// `p = softmax(first[n] / T)`, `q = softmax(second[n] / T)`, logits (batch, classes); `loss[n] = KL(p, q)` or as the
+    /// direction says; `dfirst` and `dsecond` are the gradients of the **mean** loss, zero on a detached side.
+    kl_divergence = SoftmaxDivergence(KlDivergence) {
+        first: read number, second: read number, loss: write number, dfirst: write number,
+        dsecond: write number,
     }
 
     /// Softmax cross-entropy, forward and backward in one pass.

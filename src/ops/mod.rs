@@ -14,8 +14,9 @@ mod extents;
 mod list;
 
 pub use attributes::{
-    Adam, BatchNorm, BatchNormGradient, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy, ImageBatch,
-    Linear, PLACEMENT_NUMBERS, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    Adam, BatchNorm, BatchNormGradient, Conv2d, Conv2dGradient, Conv2dInference, Cosine, CrossEntropy,
+    Direction, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS, Pool, Rows, ScaleBias, Sgd, ShortcutA,
+    Side, StepTotals,
 };
 pub use device::{Device, Hardware, HardwareKind};
 pub(crate) use extents::check;

@@ -2,7 +2,7 @@
 
 use residua::autograd::{BatchNormOptions, BatchNormParameters, Mode, Parameter, Statistics, Tape, Var};
 use residua::backend::cpu::Cpu;
-use residua::ops::Device;
+use residua::ops::{Device, Direction};
 use residua::plan::{BufferId, Prepared};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues, Shape, Span, aligned};
@@ -185,6 +185,67 @@ fn linear_and_shortcut_gradients_match_differences() {
     check("linear", &[shape([5, 7])], &[shape([3, 7]), shape([3])], &linear);
     let shortcut = |tape: &mut Tape, x: &[Var], _: &[Parameter]| tape.shortcut_a(x[0], 9, 2);
     check("shortcut a", &[shape([2, 5, 6, 4])], &[], &shortcut);
+}
+
+#[test]
+fn cosine_gradients_match_differences_with_and_without_softplus() {
+    for softplus in [false, true] {
+        let build = |tape: &mut Tape, x: &[Var], p: &[Parameter]| tape.cosine(x[0], &p[0], &p[1], softplus);
+        check("cosine", &[shape([5, 7])], &[shape([3, 7]), shape([1])], &build);
+    }
+}
+
+#[test]
+fn two_losses_on_one_value_add_up_their_gradients() {
+    let backend = Cpu::<f64>::new(1).unwrap();
+    let (batch, classes) = (3, 4);
+    for direction in [Direction::FirstToSecond, Direction::SecondToFirst, Direction::Both] {
+        let mut tape = Tape::new(DType::F64, Mode::Train);
+        let first = tape.differentiable_input("first", [batch, classes]);
+        let second = tape.differentiable_input("second", [batch, classes]);
+        let labels = tape.input("labels", [batch], DType::I32);
+        let loss = tape.softmax_cross_entropy(first, labels, 0.0);
+        let divergence = tape.kl_divergence(first, second, 2.0, direction, None);
+        let [to_first, to_second] = divergence.gradients;
+        let outputs = [(first, loss.logits_gradient), to_first, to_second];
+        let gradients: Vec<BufferId> =
+            tape.backward_from_all(&outputs, &[first, second]).into_iter().map(Option::unwrap).collect();
+        let prepared = Prepared::new(tape.finish(), &backend, 0);
+        let mut memory = backend.allocate(prepared.bytes()).unwrap();
+        let mut run = |values: &[Vec<f64>]| {
+            for (side, values) in [first, second].iter().zip(values) {
+                backend.write(&mut memory, prepared.span(side.buffer), HostValues::F64(values)).unwrap();
+            }
+            backend.write(&mut memory, prepared.span(labels.buffer), HostValues::I32(&[0, 3, 1])).unwrap();
+            prepared.run(&backend, &mut memory).unwrap();
+            let read = |id| {
+                let mut values = vec![0.0; prepared.span(id).elements];
+                backend.read_f64(&memory, prepared.span(id), &mut values).unwrap();
+                values
+            };
+            let losses = [loss.per_sample, divergence.per_sample].map(|id| read(id).iter().sum::<f64>());
+            (
+                losses.iter().sum::<f64>() / batch as f64,
+                gradients.iter().map(|&id| read(id)).collect::<Vec<_>>(),
+            )
+        };
+        let values = [random(&shape([batch, classes]), 1), random(&shape([batch, classes]), 2)];
+        let analytic = run(&values).1;
+        for (side, element) in
+            (0..2).flat_map(|side| (0..batch * classes).map(move |element| (side, element)))
+        {
+            let mut at = |delta: f64| {
+                let mut values = values.clone();
+                values[side][element] += delta;
+                run(&values).0
+            };
+            let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
+            assert!(
+                (numeric - analytic[side][element]).abs() < 1e-9,
+                "{direction:?}: side {side}, logit {element}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -22,6 +22,7 @@ mod metrics;
 mod ood_scores;
 mod ood_verb;
 mod ops;
+mod ops_heads;
 mod ops_passes;
 mod ops_step;
 mod parity;

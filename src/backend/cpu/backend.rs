@@ -1,16 +1,15 @@
 //! [`Backend`] for the CPU: each method checks its operands and hands slices to the kernel.
 
 use super::batch_norm::{self, Forward, Parameters, Statistics};
-use super::calls::hyper;
 use super::convolution;
 use super::element::Element;
 use super::memory::{Memory, integers, operand, scratch};
-use super::{Cpu, loss, matrix, optimizer, pointwise, pooling, shortcut, weight_gradient};
+use super::{Cpu, matrix, pointwise, pooling, shortcut, weight_gradient};
 use crate::error::Result;
 use crate::ops::check;
 use crate::ops::{
-    Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
-    ImageBatch, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, Cosine,
+    CrossEntropy, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 use crate::tensor::Span;
 
@@ -446,22 +445,70 @@ impl<T: Element> Backend for Cpu<T> {
         dlogits: Span,
         _: Span,
     ) -> Result<()> {
-        let CrossEntropy { batch, classes, .. } = *attributes;
-        check(batch > 0 && classes > 0, attributes)?;
-        let ([logits, labels], [loss, prediction, dlogits]) = memory.split(
-            [operand::<T>("logits", logits, batch * classes), integers("labels", labels, batch)],
-            [
-                operand::<T>("loss", loss, batch),
-                integers("prediction", prediction, batch),
-                operand::<T>("dlogits", dlogits, batch * classes),
-            ],
-        )?;
-        let (logits, labels) = (bytemuck::cast_slice(logits), bytemuck::cast_slice(labels));
-        let (loss, prediction) = (bytemuck::cast_slice_mut(loss), bytemuck::cast_slice_mut(prediction));
-        let dlogits = bytemuck::cast_slice_mut(dlogits);
-        self.pool.install(|| {
-            loss::softmax_cross_entropy::<T>(attributes, logits, labels, loss, prediction, dlogits)
-        })
+        self.cross_entropy(memory, attributes, [logits, labels, loss, prediction, dlogits])
+    }
+
+    fn cosine(
+        &self,
+        memory: &mut Memory,
+        attributes: &Cosine,
+        x: Span,
+        weight: Span,
+        scale: Span,
+        inverse_norms: Span,
+        cosines: Span,
+        y: Span,
+        _: Span,
+    ) -> Result<()> {
+        self.cosine_forward(memory, attributes, [x, weight, scale], [inverse_norms, cosines, y])
+    }
+
+    fn cosine_input_gradient(
+        &self,
+        memory: &mut Memory,
+        attributes: &Cosine,
+        x: Span,
+        weight: Span,
+        scale: Span,
+        inverse_norms: Span,
+        cosines: Span,
+        dy: Span,
+        dx: Span,
+        _: Span,
+    ) -> Result<()> {
+        self.cosine_to_input(memory, attributes, [x, weight, scale, inverse_norms, cosines, dy], dx)
+    }
+
+    fn cosine_weight_gradient(
+        &self,
+        memory: &mut Memory,
+        attributes: &Cosine,
+        x: Span,
+        weight: Span,
+        scale: Span,
+        inverse_norms: Span,
+        cosines: Span,
+        dy: Span,
+        dweight: Span,
+        dscale: Span,
+        _: Span,
+    ) -> Result<()> {
+        let read = [x, weight, scale, inverse_norms, cosines, dy];
+        self.cosine_to_weight(memory, attributes, read, [dweight, dscale])
+    }
+
+    fn kl_divergence(
+        &self,
+        memory: &mut Memory,
+        attributes: &KlDivergence,
+        first: Span,
+        second: Span,
+        loss: Span,
+        dfirst: Span,
+        dsecond: Span,
+        _: Span,
+    ) -> Result<()> {
+        self.divergence(memory, attributes, [first, second], [loss, dfirst, dsecond])
     }
 
     fn shortcut_a(
@@ -499,18 +546,10 @@ impl<T: Element> Backend for Cpu<T> {
         parameters: Span,
         gradients: Span,
         velocity: Span,
-        hyper_span: Span,
+        hyper: Span,
         _: Span,
     ) -> Result<()> {
-        let n = attributes.elements;
-        let n_velocity = if attributes.momentum == 0.0 { velocity.elements } else { n };
-        let ([gradients, hyper], [parameters, velocity]) = memory.slices::<T, 2, 2>(
-            [operand::<T>("gradients", gradients, n), hyper::<T>(hyper_span, 1)],
-            operands!(parameters: n, velocity: n_velocity),
-        )?;
-        let learning_rate = hyper[0];
-        self.pool.install(|| optimizer::sgd(attributes, parameters, gradients, velocity, learning_rate));
-        Ok(())
+        self.step_sgd(memory, attributes, [parameters, gradients, velocity, hyper])
     }
 
     fn adam(
@@ -521,17 +560,10 @@ impl<T: Element> Backend for Cpu<T> {
         gradients: Span,
         first: Span,
         second: Span,
-        hyper_span: Span,
+        hyper: Span,
         _: Span,
     ) -> Result<()> {
-        let n = attributes.elements;
-        let ([gradients, hyper], [parameters, first, second]) = memory.slices::<T, 2, 3>(
-            [operand::<T>("gradients", gradients, n), hyper::<T>(hyper_span, 3)],
-            operands!(parameters: n, first: n, second: n),
-        )?;
-        let hyper = [hyper[0].to_f64(), hyper[1].to_f64(), hyper[2].to_f64()];
-        self.pool.install(|| optimizer::adam(attributes, parameters, gradients, first, second, hyper));
-        Ok(())
+        self.step_adam(memory, attributes, [parameters, gradients, first, second, hyper])
     }
 
     fn cast(&self, memory: &mut Memory, extent: &Rows, x: Span, y: Span, _: Span) -> Result<()> {

@@ -2,15 +2,44 @@
 
 use rayon::prelude::*;
 
+use super::Cpu;
 use super::element::Element;
+use super::memory::{Memory, integers, operand};
 use crate::error::{Error, Result};
-use crate::ops::CrossEntropy;
+use crate::ops::{CrossEntropy, check};
+use crate::tensor::Span;
+
+impl<T: Element> Cpu<T> {
+    /// `softmax_cross_entropy` of [`crate::ops::Backend`].
+    pub(super) fn cross_entropy(
+        &self,
+        memory: &mut Memory,
+        attributes: &CrossEntropy,
+        [logits, labels, loss, prediction, dlogits]: [Span; 5],
+    ) -> Result<()> {
+        let CrossEntropy { batch, classes, .. } = *attributes;
+        check(batch > 0 && classes > 0, attributes)?;
+        let ([logits, labels], [loss, prediction, dlogits]) = memory.split(
+            [operand::<T>("logits", logits, batch * classes), integers("labels", labels, batch)],
+            [
+                operand::<T>("loss", loss, batch),
+                integers("prediction", prediction, batch),
+                operand::<T>("dlogits", dlogits, batch * classes),
+            ],
+        )?;
+        let (logits, labels) = (bytemuck::cast_slice(logits), bytemuck::cast_slice(labels));
+        let (loss, prediction) = (bytemuck::cast_slice_mut(loss), bytemuck::cast_slice_mut(prediction));
+        let dlogits = bytemuck::cast_slice_mut(dlogits);
+        self.pool
+            .install(|| softmax_cross_entropy::<T>(attributes, logits, labels, loss, prediction, dlogits))
+    }
+}
 
 /// Losses, predictions, gradient. Sums and exponentials are taken in f64.
 ///
 /// # Errors
 /// A label that is no class.
-pub(super) fn softmax_cross_entropy<T: Element>(
+fn softmax_cross_entropy<T: Element>(
     attributes: &CrossEntropy,
     logits: &[T],
     labels: &[i32],

@@ -10,8 +10,8 @@
 //! | `convolution`, `weight_gradient` | convolutions, cut into tiles; `taps` knows which input a tap sees |
 //! | `images` | from bytes to network inputs; the totals of a step |
 //! | `kernel` | the register-blocked inner loops of both |
-//! | `matrix` | matrix products of the fully connected layer |
-//! | `batch_norm`, `pointwise`, `pooling`, `loss`, `shortcut`, `optimizer` | passes bound by memory |
+//! | `matrix`, `cosine` | matrix products of the fully connected layer and of the cosine classifier |
+//! | `batch_norm`, `pointwise`, `pooling`, `loss`, `divergence`, `shortcut`, `optimizer` | passes bound by memory |
 //!
 //! Nothing here depends on the number of threads but the time it takes.
 
@@ -20,7 +20,9 @@ mod batch_norm;
 mod calls;
 mod chunks;
 mod convolution;
+mod cosine;
 mod device;
+mod divergence;
 mod element;
 mod images;
 mod kernel;

@@ -2,12 +2,58 @@
 
 use rayon::prelude::*;
 
+use super::Cpu;
+use super::calls::hyper;
 use super::chunks::{flat, vectorised};
 use super::element::Element;
+use super::memory::{Memory, operand};
+use crate::error::Result;
 use crate::ops::{Adam, Sgd};
+use crate::tensor::Span;
+
+impl<T: Element> Cpu<T> {
+    /// `sgd` of [`crate::ops::Backend`].
+    pub(super) fn step_sgd(
+        &self,
+        memory: &mut Memory,
+        attributes: &Sgd,
+        [parameters, gradients, velocity, hyper_span]: [Span; 4],
+    ) -> Result<()> {
+        let n = attributes.elements;
+        let n_velocity = if attributes.momentum == 0.0 { velocity.elements } else { n };
+        let ([gradients, hyper], [parameters, velocity]) = memory.slices::<T, 2, 2>(
+            [operand::<T>("gradients", gradients, n), hyper::<T>(hyper_span, 1)],
+            [operand::<T>("parameters", parameters, n), operand::<T>("velocity", velocity, n_velocity)],
+        )?;
+        let learning_rate = hyper[0];
+        self.pool.install(|| sgd(attributes, parameters, gradients, velocity, learning_rate));
+        Ok(())
+    }
+
+    /// `adam` of [`crate::ops::Backend`].
+    pub(super) fn step_adam(
+        &self,
+        memory: &mut Memory,
+        attributes: &Adam,
+        [parameters, gradients, first, second, hyper_span]: [Span; 5],
+    ) -> Result<()> {
+        let n = attributes.elements;
+        let ([gradients, hyper], [parameters, first, second]) = memory.slices::<T, 2, 3>(
+            [operand::<T>("gradients", gradients, n), hyper::<T>(hyper_span, 3)],
+            [
+                operand::<T>("parameters", parameters, n),
+                operand::<T>("first", first, n),
+                operand::<T>("second", second, n),
+            ],
+        )?;
+        let hyper = [hyper[0].to_f64(), hyper[1].to_f64(), hyper[2].to_f64()];
+        self.pool.install(|| adam(attributes, parameters, gradients, first, second, hyper));
+        Ok(())
+    }
+}
 
 /// One step of SGD; `velocity` is not touched (and may be empty) without momentum.
-pub(super) fn sgd<T: Element>(
+fn sgd<T: Element>(
     attributes: &Sgd,
     parameters: &mut [T],
     gradients: &[T],
@@ -46,7 +92,7 @@ pub(super) fn sgd<T: Element>(
 }
 
 /// One step of Adam or AdamW; `hyper = [lr, 1 - beta1^t, sqrt(1 - beta2^t)]`.
-pub(super) fn adam<T: Element>(
+fn adam<T: Element>(
     attributes: &Adam,
     parameters: &mut [T],
     gradients: &[T],

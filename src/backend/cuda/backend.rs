@@ -1,11 +1,13 @@
 //! [`Backend`] for CUDA: each method hands its operands to the launcher of its family.
 
 use super::driver::Driver;
-use super::{Cuda, batch_norm, convolution, images, linear, loss, optimizer, pointwise, pooling};
+use super::{
+    Cuda, batch_norm, convolution, cosine, divergence, images, linear, loss, optimizer, pointwise, pooling,
+};
 use crate::error::Result;
 use crate::ops::{
-    Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
-    ImageBatch, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, Cosine,
+    CrossEntropy, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 use crate::tensor::Span;
 
@@ -355,6 +357,70 @@ impl<D: Driver> Backend for Cuda<D> {
         _: Span,
     ) -> Result<()> {
         loss::softmax_cross_entropy(self, memory, attributes, [logits, labels, loss, prediction, dlogits])
+    }
+
+    fn cosine(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &Cosine,
+        x: Span,
+        weight: Span,
+        scale: Span,
+        inverse_norms: Span,
+        cosines: Span,
+        y: Span,
+        _: Span,
+    ) -> Result<()> {
+        cosine::forward(self, memory, attributes, [x, weight, scale, inverse_norms, cosines, y])
+    }
+
+    fn cosine_input_gradient(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &Cosine,
+        x: Span,
+        weight: Span,
+        scale: Span,
+        inverse_norms: Span,
+        cosines: Span,
+        dy: Span,
+        dx: Span,
+        _: Span,
+    ) -> Result<()> {
+        let operands = [x, weight, scale, inverse_norms, cosines, dy, dx];
+        cosine::input_gradient(self, memory, attributes, operands)
+    }
+
+    fn cosine_weight_gradient(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &Cosine,
+        x: Span,
+        weight: Span,
+        scale: Span,
+        inverse_norms: Span,
+        cosines: Span,
+        dy: Span,
+        dweight: Span,
+        dscale: Span,
+        _: Span,
+    ) -> Result<()> {
+        let operands = [x, weight, scale, inverse_norms, cosines, dy, dweight, dscale];
+        cosine::weight_gradient(self, memory, attributes, operands)
+    }
+
+    fn kl_divergence(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &KlDivergence,
+        first: Span,
+        second: Span,
+        loss: Span,
+        dfirst: Span,
+        dsecond: Span,
+        _: Span,
+    ) -> Result<()> {
+        divergence::kl_divergence(self, memory, attributes, [first, second, loss, dfirst, dsecond])
     }
 
     fn shortcut_a(

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `backend` | the [`crate::ops::Backend`] implementation: hands operands to the launchers below |
 //! | `device` | the [`crate::ops::Device`] implementation: copies and captured graphs |
-//! | `convolution`, `batch_norm`, `pointwise`, `pooling`, `linear`, `loss`, `optimizer`, `images` | a launcher for each file of `kernels/` of the same name: checks, geometry, arguments |
+//! | `convolution`, `batch_norm`, `pointwise`, `pooling`, `linear`, `cosine`, `loss`, `divergence`, `optimizer`, `images` | a launcher for each file of `kernels/` of the same name: checks, geometry, arguments |
 //! | `call` | what the launchers share: checked operands, grids, variants by type |
 //! | `module` | what is compiled: variants of kernel files, and the limits the compile gate holds them to |
 //! | `source` | the kernels' text, embedded or from a folder |
@@ -15,7 +15,9 @@ mod backend;
 mod batch_norm;
 mod call;
 mod convolution;
+mod cosine;
 mod device;
+mod divergence;
 pub mod driver;
 mod host;
 mod images;

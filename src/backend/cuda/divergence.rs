@@ -1,0 +1,72 @@
+//! The divergence of two softmaxes: launches of `divergence.cu`.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::call::{THREADS, entry, extent, grid};
+use super::driver::Driver;
+use super::{Cuda, Entry, Module, Variant};
+use crate::error::Result;
+use crate::ops::Access::{Read, Write};
+use crate::ops::Content::Number;
+use crate::ops::{Direction, KlDivergence, Side};
+use crate::tensor::Span;
+
+/// Always f32, whatever activations are.
+const VARIANT: Variant = Variant { file: "divergence.cu", constants: &[] };
+
+const ENTRIES: &[Entry] = &[entry("kl_divergence", 80, false)];
+
+/// What is compiled for this family.
+pub(super) fn modules() -> Vec<Module> {
+    vec![Module { variant: VARIANT, entries: ENTRIES }]
+}
+
+/// `Divergence` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Divergence {
+    /// first, second, loss, dfirst, dsecond
+    pointers: [u64; 5],
+    batch: u32,
+    classes: u32,
+    inverse_temperature: f64,
+    share_of_first: f64,
+    share_of_second: f64,
+    direction: u32,
+    unused: u32,
+}
+
+pub(super) fn kl_divergence<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    attributes: &KlDivergence,
+    [first, second, loss, dfirst, dsecond]: [Span; 5],
+) -> Result<()> {
+    const ROWS_PER_BLOCK: usize = THREADS / 32;
+    let n = attributes.elements()?;
+    let KlDivergence { batch, classes, temperature, direction, detached } = *attributes;
+    let operands = cuda.operands([
+        ("first", first, Read, Number, n),
+        ("second", second, Read, Number, n),
+        ("loss", loss, Write, Number, batch),
+        ("dfirst", dfirst, Write, Number, n),
+        ("dsecond", dsecond, Write, Number, n),
+    ])?;
+    let share_of = |side| if detached == Some(side) { 0.0 } else { 1.0 / (batch as f64 * temperature) };
+    let arguments = Divergence {
+        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        batch: extent(batch)?,
+        classes: extent(classes)?,
+        inverse_temperature: 1.0 / temperature,
+        share_of_first: share_of(Side::First),
+        share_of_second: share_of(Side::Second),
+        direction: match direction {
+            Direction::FirstToSecond => 0,
+            Direction::SecondToFirst => 1,
+            Direction::Both => 2,
+        },
+        unused: 0,
+    };
+    let geometry = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
+    cuda.launch(memory, (&VARIANT, "kl_divergence"), geometry, &arguments, &operands)
+}
