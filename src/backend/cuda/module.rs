@@ -1,7 +1,9 @@
 //! What is compiled: every variant the engine can ask for, and the limits the compile gate holds its machine code to.
 
 use super::source::Variant;
-use super::{batch_norm, convolution, cosine, divergence, images, linear, loss, optimizer, pointwise, pooling};
+use super::{
+    batch_norm, convolution, cosine, divergence, images, linear, loss, optimizer, pointwise, pooling,
+};
 
 /// One kernel of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
