@@ -32,6 +32,10 @@ float rintf(float) noexcept;
 float fmaf(float, float, float) noexcept;
 float fminf(float, float) noexcept;
 float fmaxf(float, float) noexcept;
+double exp(double) noexcept;
+double log(double) noexcept;
+double log1p(double) noexcept;
+double sqrt(double) noexcept;
 }
 
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }

@@ -91,6 +91,24 @@ impl Moments {
         total
     }
 
+    /// Statistics that were accumulated elsewhere: means (C x D), scatter within classes (D x D, on and below the diagonal),
+    /// sums of squared deviations of each class.
+    ///
+    /// # Panics
+    /// If the shapes do not fit.
+    pub fn from_sums(
+        counts: Vec<u64>,
+        means: Vec<f64>,
+        within: Vec<f64>,
+        class_scatter: Vec<f64>,
+    ) -> Moments {
+        let (classes, dimension) = (counts.len(), means.len() / counts.len().max(1));
+        assert_eq!(means.len(), classes * dimension, "a mean for each class");
+        assert_eq!(within.len(), dimension * dimension, "a square scatter");
+        assert_eq!(class_scatter.len(), classes, "a sum for each class");
+        Moments { classes, dimension, counts, means, within, class_scatter }
+    }
+
     /// Statistics of one block of rows, which is centred in place: two passes, no cancellation.
     fn of_block(mut values: Vec<f64>, labels: &[u32], classes: usize, dimension: usize) -> Moments {
         let mut part = Moments::empty(classes, dimension);

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::activation::{Nci, React, She};
+use super::compute::{Compute, OnCpu};
 use super::gaussian::Gaussians;
 use super::logit_scores;
 use super::method::{Method, Options};
@@ -42,6 +42,17 @@ pub struct Detectors {
     nci: Option<Nci>,
 }
 
+/// The fits that kernels can apply.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Parts<'a> {
+    pub options: &'a Options,
+    pub gaussians: Option<&'a Gaussians>,
+    pub vim: Option<&'a Vim>,
+    pub vim_centered: Option<&'a Vim>,
+    pub neco: &'a BTreeMap<Method, Neco>,
+    pub neighbours: Option<&'a Neighbours>,
+}
+
 /// What the metadata of `fit.safetensors` holds.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Description {
@@ -62,6 +73,19 @@ impl Detectors {
     /// Features, logits or labels that do not fit the head, a class without samples, a ViM dimension that leaves no
     /// residual.
     pub fn fit(train: &FeatureSet, head: &Head, options: &Options) -> Result<Detectors> {
+        Detectors::fit_on(&OnCpu, train, head, options)
+    }
+
+    /// The same, with the passes over all rows on a device.
+    ///
+    /// # Errors
+    /// As [`Detectors::fit`], or the device failed.
+    pub fn fit_on(
+        compute: &dyn Compute,
+        train: &FeatureSet,
+        head: &Head,
+        options: &Options,
+    ) -> Result<Detectors> {
         options.check()?;
         train.check_shape(head.dimension(), head.classes())?;
         if train.is_empty() {
@@ -83,7 +107,7 @@ impl Detectors {
             she: None,
             nci: None,
         };
-        fit.fit_moments(train)?;
+        fit.fit_moments(compute, train)?;
         if options.wants(&[Method::Knn]) {
             let (neighbours, notes) = Neighbours::fit(train, options);
             let parameters = [("k".to_string(), neighbours.k() as f64)].into();
@@ -100,7 +124,7 @@ impl Detectors {
     }
 
     /// The scores that need class statistics, from one pass over the training features.
-    fn fit_moments(&mut self, train: &FeatureSet) -> Result<()> {
+    fn fit_moments(&mut self, compute: &dyn Compute, train: &FeatureSet) -> Result<()> {
         let options = self.description.options.clone();
         let head = self.head.clone();
         let unlabelled = [Method::Msp, Method::Mls, Method::Energy, Method::Gen, Method::Knn, Method::React];
@@ -109,20 +133,20 @@ impl Detectors {
         }
         Moments::check_dimension(head.dimension())?;
         let labels = train.training_labels(head.classes())?;
-        let moments = Moments::accumulate(train.features(), &labels, head.classes());
+        let moments = compute.moments(train.features(), &labels, head.classes())?;
         if options.wants(&[Method::Mahalanobis, Method::Rmds]) {
             let (gaussians, summaries) = Gaussians::fit(&moments, options.wants(&[Method::Rmds]))?;
             summaries.into_iter().for_each(|(method, summary)| self.note(method, summary));
             self.gaussians = Some(gaussians);
         }
         if options.wants(&[Method::Vim, Method::Residual]) {
-            let (vim, summary) = Vim::fit(train, &head, &moments, options.vim_dim, false)?;
+            let (vim, summary) = Vim::fit(train, &head, &moments, options.vim_dim, false, compute)?;
             self.note(Method::Residual, FitSummary { parameters: BTreeMap::new(), ..summary.clone() });
             self.note(Method::Vim, summary);
             self.vim = Some(vim);
         }
         if options.wants(&[Method::VimCentered]) {
-            let (vim, summary) = Vim::fit(train, &head, &moments, options.vim_dim, true)?;
+            let (vim, summary) = Vim::fit(train, &head, &moments, options.vim_dim, true, compute)?;
             self.note(Method::VimCentered, summary);
             self.vim_centered = Some(vim);
         }
@@ -188,10 +212,19 @@ impl Detectors {
     /// # Errors
     /// Features or logits of another shape or checkpoint, or a score that is not finite (named by row).
     pub fn score(&self, set: &FeatureSet) -> Result<Scores> {
+        self.score_on(&OnCpu, set)
+    }
+
+    /// The same on a device.
+    ///
+    /// # Errors
+    /// As [`Detectors::score`], or the device failed.
+    pub fn score_on(&self, compute: &dyn Compute, set: &FeatureSet) -> Result<Scores> {
         self.check(set)?;
         let block = scoring_block(self.head.dimension());
         let starts: Vec<usize> = (0..set.len()).step_by(block).collect();
-        self.collect(set, &starts, |&start| {
+        self.collect(compute, set, starts.len(), &|number| {
+            let start = starts[number];
             Rows::read(set, &self.head, start..(start + block).min(set.len()))
         })
     }
@@ -199,14 +232,19 @@ impl Detectors {
     /// The scores of the samples at `indices` only.
     ///
     /// # Errors
-    /// As [`Detectors::score`].
+    /// As [`Detectors::score`], or the device failed.
     ///
     /// # Panics
     /// If an index lies beyond the set.
-    pub fn score_samples(&self, set: &FeatureSet, indices: &[usize]) -> Result<Scores> {
+    pub fn score_samples(
+        &self,
+        compute: &dyn Compute,
+        set: &FeatureSet,
+        indices: &[usize],
+    ) -> Result<Scores> {
         self.check(set)?;
         let blocks: Vec<&[usize]> = indices.chunks(scoring_block(self.head.dimension())).collect();
-        self.collect(set, &blocks, |indices| Rows::gather(set, &self.head, indices))
+        self.collect(compute, set, blocks.len(), &|number| Rows::gather(set, &self.head, blocks[number]))
     }
 
     fn check(&self, set: &FeatureSet) -> Result<()> {
@@ -220,14 +258,14 @@ impl Detectors {
         }
     }
 
-    fn collect<B: Sync>(
+    fn collect(
         &self,
+        compute: &dyn Compute,
         set: &FeatureSet,
-        blocks: &[B],
-        read: impl Fn(&B) -> Rows + Sync,
+        blocks: usize,
+        read: &(dyn Fn(usize) -> Rows + Sync),
     ) -> Result<Scores> {
-        let parts: Vec<Vec<(Method, Vec<f64>)>> =
-            blocks.par_iter().map(|block| self.score_rows(&read(block))).collect();
+        let parts = compute.score_blocks(self, blocks, read)?;
         let mut scores: Scores =
             self.methods().iter().map(|method| (method.name().to_string(), Vec::new())).collect();
         for (method, values) in parts.into_iter().flatten() {
@@ -248,13 +286,9 @@ impl Detectors {
         Ok(scores)
     }
 
-    fn score_rows(&self, rows: &Rows) -> Vec<(Method, Vec<f64>)> {
-        let options = &self.description.options;
-        let mut scores: Vec<(Method, Vec<f64>)> = options
-            .methods
-            .iter()
-            .filter_map(|&method| Some((method, logit_scores::score(method, rows, options)?)))
-            .collect();
+    /// Every fitted score of a block, on the CPU.
+    pub(super) fn score_rows(&self, rows: &Rows) -> Vec<(Method, Vec<f64>)> {
+        let mut scores = self.logit_scores(rows, &[Method::Msp, Method::Mls, Method::Energy]);
         if let Some(gaussians) = &self.gaussians {
             scores.extend(gaussians.score(rows));
         }
@@ -268,10 +302,35 @@ impl Detectors {
         }
         scores.extend(self.neco.iter().map(|(preset, neco)| (*preset, neco.score(rows))));
         scores.extend(self.neighbours.iter().map(|knn| (Method::Knn, knn.score(rows))));
+        scores.extend(self.score_without_kernels(rows));
+        scores
+    }
+
+    /// Those that no device has a kernel for.
+    pub(super) fn score_without_kernels(&self, rows: &Rows) -> Vec<(Method, Vec<f64>)> {
+        let mut scores = self.logit_scores(rows, &[Method::Gen]);
         scores.extend(self.react.iter().map(|react| (Method::React, react.score(rows, &self.head))));
         scores.extend(self.she.iter().map(|she| (Method::She, she.score(rows))));
         scores.extend(self.nci.iter().map(|nci| (Method::Nci, nci.score(rows, &self.head))));
         scores
+    }
+
+    fn logit_scores(&self, rows: &Rows, methods: &[Method]) -> Vec<(Method, Vec<f64>)> {
+        let options = &self.description.options;
+        let wanted = methods.iter().filter(|method| options.wants(&[**method]));
+        wanted.filter_map(|&method| Some((method, logit_scores::score(method, rows, options)?))).collect()
+    }
+
+    /// What a device needs of the fits.
+    pub(super) fn parts(&self) -> Parts<'_> {
+        Parts {
+            options: &self.description.options,
+            gaussians: self.gaussians.as_ref(),
+            vim: self.vim.as_ref(),
+            vim_centered: self.vim_centered.as_ref(),
+            neco: &self.neco,
+            neighbours: self.neighbours.as_ref(),
+        }
     }
 
     /// Writes `fit.safetensors`.

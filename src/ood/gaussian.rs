@@ -3,6 +3,7 @@
 //! With `A Aᵀ = pinv(Σ)` the distance `(h - μ)ᵀ pinv(Σ) (h - μ)` is `|hA - μA|²`: features are whitened once by a
 //! product, then compared with the whitened class means by another.
 
+use super::compute::Projector;
 use super::method::Method;
 use super::rows::Rows;
 use super::saved::{Reader, Writer};
@@ -44,6 +45,11 @@ impl Whitening {
         let factor = View::new(&self.factor, dimension, self.rank);
         matmul(View::new(&centred, count, dimension), factor, &mut whitened);
         whitened
+    }
+
+    /// The map as devices apply it.
+    fn projector(&self) -> Projector<'_> {
+        Projector { shift: Some(&self.origin), divisor: None, basis: &self.factor, outputs: self.rank }
     }
 
     fn save(&self, name: &str, out: &mut Writer) {
@@ -123,17 +129,34 @@ impl Gaussians {
 
     /// `mahalanobis` and, if fitted, `rmds` of each sample.
     pub fn score(&self, rows: &Rows) -> Vec<(Method, Vec<f64>)> {
-        let nearest = self.nearest(rows);
-        let mut scores = Vec::new();
-        if let Some(background) = &self.background {
+        let background = self.background.as_ref().map(|background| {
             let whitened = background.apply(&rows.features, rows.count);
-            let relative = nearest.iter().enumerate().map(|(row, distance)| {
-                squared_norm(&whitened[row * background.rank..(row + 1) * background.rank]) - distance
-            });
+            (0..rows.count)
+                .map(|row| squared_norm(&whitened[row * background.rank..(row + 1) * background.rank]))
+                .collect()
+        });
+        Gaussians::combine(self.nearest(rows), background)
+    }
+
+    /// The scores from squared distances to the nearest class mean and, for `rmds`, to the background's mean.
+    pub fn combine(nearest: Vec<f64>, background: Option<Vec<f64>>) -> Vec<(Method, Vec<f64>)> {
+        let mut scores = Vec::new();
+        if let Some(background) = background {
+            let relative = background.iter().zip(&nearest).map(|(background, nearest)| background - nearest);
             scores.push((Method::Rmds, relative.collect()));
         }
-        scores.push((Method::Mahalanobis, nearest.iter().map(|distance| -distance).collect()));
+        scores.push((Method::Mahalanobis, nearest.into_iter().map(|distance| -distance).collect()));
         scores
+    }
+
+    /// The class Gaussians' whitening, and the whitened class means, row-major.
+    pub fn tied(&self) -> (Projector<'_>, &[f64]) {
+        (self.tied.projector(), &self.means)
+    }
+
+    /// The background's whitening, where `rmds` was fitted.
+    pub fn background(&self) -> Option<Projector<'_>> {
+        self.background.as_ref().map(Whitening::projector)
     }
 
     pub fn save(&self, out: &mut Writer) {

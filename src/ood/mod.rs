@@ -1,7 +1,9 @@
 //! Out-of-distribution detection: fits, scores, and what they are worth.
 
 mod activation;
+mod compute;
 mod detectors;
+mod device;
 mod gaussian;
 mod logit_scores;
 mod method;
@@ -15,6 +17,8 @@ mod saved;
 mod subspace;
 pub mod table;
 
+pub use compute::{Compute, OnCpu};
 pub use detectors::{Detectors, Scores};
+pub use device::OnDevice;
 pub use method::{Dimension, Method, Options};
-pub use run::{OodInput, Orientation, Outcome, RunOptions, run};
+pub use run::{OodInput, Orientation, Outcome, RunOptions, run, run_on};

@@ -16,7 +16,7 @@ const QUERIES: usize = 128;
 /// Bank rows of one product: with the queries, some 5 MB at D = 512.
 const TILE: usize = 2048;
 /// Added to a norm before dividing by it, as in OpenOOD.
-const NORM_FLOOR: f64 = 1e-10;
+pub(super) const NORM_FLOOR: f64 = 1e-10;
 
 /// The training features to compare with.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,6 +75,11 @@ impl Neighbours {
     /// Number of the neighbour whose distance is the score.
     pub fn k(&self) -> usize {
         self.k
+    }
+
+    /// The bank as it was extracted, row-major, and what normalises each of its rows.
+    pub fn bank(&self) -> (&[f32], &[f64]) {
+        (&self.bank, &self.scales)
     }
 
     /// The score of each sample.

@@ -8,7 +8,7 @@ use crate::features::{FeatureSet, Head};
 
 /// Some samples: features, logits (stored, or computed by the head), predicted classes.
 #[derive(Debug, Default)]
-pub(super) struct Rows {
+pub struct Rows {
     /// Number of samples.
     pub count: usize,
     /// D.

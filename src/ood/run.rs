@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::compute::{Compute, OnCpu};
 use super::detectors::{Detectors, Scores};
 use super::method::Options;
 use super::metrics::{Curves, oscr};
@@ -90,10 +91,24 @@ pub fn run(
     options: &RunOptions,
     out: &Path,
 ) -> Result<Outcome> {
+    run_on(&OnCpu, (train, id, ood), head, options, out)
+}
+
+/// The same with the passes over all rows on a device; the sets are training, ID test and OOD.
+///
+/// # Errors
+/// As [`run`], or the device failed.
+pub fn run_on(
+    compute: &dyn Compute,
+    (train, id, ood): (&FeatureSet, &FeatureSet, &[OodInput]),
+    head: &Head,
+    options: &RunOptions,
+    out: &Path,
+) -> Result<Outcome> {
     check_inputs(train, id, ood, head)?;
-    let detectors = Detectors::fit(train, head, &options.scores)?;
+    let detectors = Detectors::fit_on(compute, train, head, &options.scores)?;
     detectors.save(&out.join("fit.safetensors"))?;
-    let id_scores = detectors.score(id)?;
+    let id_scores = detectors.score_on(compute, id)?;
     write_scores(&out.join("scores/id.npz"), &id_scores, options.orientation)?;
     let correct = correctly_classified(id, head);
     let accuracy = correct
@@ -101,10 +116,10 @@ pub fn run(
         .map(|flags| flags.iter().filter(|&&correct| correct).count() as f64 / flags.len().max(1) as f64);
     let mut evaluation = Evaluation::new(IdSet { samples: id.len() as u64, accuracy });
     evaluation.fits = detectors.fits().clone();
-    evaluation.sanity = sanity::check(&detectors, train, &id_scores)?;
+    evaluation.sanity = sanity::check(compute, &detectors, train, &id_scores)?;
     let mut ood_scores = Vec::new();
     for input in ood {
-        let scores = detectors.score(&input.set)?;
+        let scores = detectors.score_on(compute, &input.set)?;
         write_scores(&out.join("scores").join(format!("{}.npz", input.name)), &scores, options.orientation)?;
         let sides = Sides::choose(id.len(), input.set.len(), options);
         let mut results = Vec::new();

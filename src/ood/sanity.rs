@@ -1,5 +1,6 @@
 //! Checks that need no OOD data; a result that fails them is not worth reading.
 
+use super::compute::Compute;
 use super::detectors::{Detectors, Scores};
 use super::metrics::OodMetrics;
 use super::neighbours::random_subset;
@@ -21,9 +22,14 @@ const SUSPICIOUS_DEVIATIONS: f64 = 5.0;
 ///
 /// # Errors
 /// The training set cannot be scored.
-pub(super) fn check(detectors: &Detectors, train: &FeatureSet, id_scores: &Scores) -> Result<Sanity> {
+pub(super) fn check(
+    compute: &dyn Compute,
+    detectors: &Detectors,
+    train: &FeatureSet,
+    id_scores: &Scores,
+) -> Result<Sanity> {
     let sample = random_subset(train.len(), TRAINING_SAMPLES, detectors.seed());
-    let train_scores = detectors.score_samples(train, &sample)?;
+    let train_scores = detectors.score_samples(compute, train, &sample)?;
     let mut sanity = Sanity { warnings: detectors.warnings().to_vec(), ..Sanity::default() };
     for (method, id) in id_scores {
         let leak = OodMetrics::evaluate(&train_scores[method], id)?.auroc;

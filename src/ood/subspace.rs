@@ -1,13 +1,14 @@
 //! Scores of a subspace: ViM and its residual (how far outside), NECO (what share inside).
 
+use super::compute::{Compute, Projector, ResidualSums};
 use super::logit_scores::energy;
 use super::method::{Dimension, Method};
-use super::rows::{Rows, fold_blocks};
+use super::rows::Rows;
 use super::saved::{Reader, Writer};
 use super::table::FitSummary;
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, Moments};
-use crate::linalg::{Svd, SymmetricEigen, View, matmul, squared_norm};
+use crate::linalg::{Svd, SymmetricEigen, squared_norm};
 
 /// Coordinates of rows `(h - origin)` in an orthonormal basis.
 #[derive(Debug, Clone, PartialEq)]
@@ -21,15 +22,12 @@ struct Projection {
 impl Projection {
     /// Norm of the coordinates of each of `count` rows.
     fn norms(&self, features: &[f64], count: usize) -> Vec<f64> {
-        let dimension = self.origin.len();
-        let mut shifted = features.to_vec();
-        for row in shifted.chunks_exact_mut(dimension) {
-            row.iter_mut().zip(&self.origin).for_each(|(x, origin)| *x -= origin);
-        }
-        let mut inside = vec![0.0; count * self.size];
-        let basis = View::new(&self.basis, dimension, self.size);
-        matmul(View::new(&shifted, count, dimension), basis, &mut inside);
-        inside.chunks_exact(self.size).map(|row| squared_norm(row).sqrt()).collect()
+        self.projector().norms(features, count)
+    }
+
+    /// The map as devices apply it.
+    fn projector(&self) -> Projector<'_> {
+        Projector { shift: Some(&self.origin), divisor: None, basis: &self.basis, outputs: self.size }
     }
 
     fn save(&self, name: &str, out: &mut Writer) {
@@ -63,6 +61,7 @@ impl Vim {
         moments: &Moments,
         dimension: Dimension,
         centred: bool,
+        compute: &dyn Compute,
     ) -> Result<(Vim, FitSummary)> {
         let size = head.dimension();
         let negative_bias: Vec<f64> = head.bias().iter().map(|b| -b).collect();
@@ -72,19 +71,8 @@ impl Vim {
         let removed = vim_dimension(dimension, &eigen)?;
         let kept = size - removed;
         let residual = Projection { origin, basis: eigen.columns(0..kept), size: kept };
-        let (logits, residuals, norms) = fold_blocks(
-            train,
-            head,
-            (0.0, 0.0, 0.0),
-            |rows, _| {
-                let logits: f64 =
-                    rows.logits().map(|l| l.iter().copied().fold(f64::NEG_INFINITY, f64::max)).sum();
-                let residuals: f64 = residual.norms(&rows.features, rows.count).iter().sum();
-                let norms: f64 = rows.features().map(|row| squared_norm(row).sqrt()).sum();
-                (logits, residuals, norms)
-            },
-            |sum, part| (sum.0 + part.0, sum.1 + part.1, sum.2 + part.2),
-        );
+        let ResidualSums { logits, residuals, norms } =
+            compute.residual_sums(train, head, &residual.projector())?;
         // Rounding leaves residuals of about 1e-8 of the features where the exact residual is zero.
         if residuals <= 1e-7 * norms {
             return Err(Error::invalid(format!(
@@ -110,7 +98,17 @@ impl Vim {
 
     /// The score of each sample, given its residual.
     pub fn score(&self, rows: &Rows, residuals: &[f64]) -> Vec<f64> {
-        rows.logits().zip(residuals).map(|(logits, r)| energy(logits, 1.0) - self.alpha * r).collect()
+        self.combine(rows.logits().map(|logits| energy(logits, 1.0)), residuals)
+    }
+
+    /// The score of each sample from its energy (at temperature 1) and its residual.
+    pub fn combine(&self, energies: impl Iterator<Item = f64>, residuals: &[f64]) -> Vec<f64> {
+        energies.zip(residuals).map(|(energy, residual)| energy - self.alpha * residual).collect()
+    }
+
+    /// The map onto the residual space.
+    pub fn projector(&self) -> Projector<'_> {
+        self.residual.projector()
     }
 
     pub fn save(&self, name: &str, out: &mut Writer) {
@@ -245,12 +243,26 @@ impl Neco {
             }
             _ => &rows.features,
         };
-        self.subspace
-            .norms(features, rows.count)
-            .iter()
-            .zip(features.chunks_exact(rows.dimension))
-            .map(|(inside, row)| inside / (squared_norm(row).sqrt() + SMALLEST_NORM))
-            .collect()
+        let whole = features.chunks_exact(rows.dimension).map(|row| squared_norm(row).sqrt());
+        Neco::combine(self.subspace.norms(features, rows.count).into_iter(), whole)
+    }
+
+    /// The score of each sample from its norm inside the subspace and its whole norm.
+    pub fn combine(inside: impl Iterator<Item = f64>, whole: impl Iterator<Item = f64>) -> Vec<f64> {
+        inside.zip(whole).map(|(inside, whole)| inside / (whole + SMALLEST_NORM)).collect()
+    }
+
+    /// The map onto the subspace, and the standardisation that numerator and denominator share: what is subtracted,
+    /// what is divided by.
+    pub fn projector(&self) -> (Projector<'_>, Option<&[f64]>, Option<&[f64]>) {
+        let inside = match (&self.mean, &self.scale) {
+            // Only the standardised preset has these, and its subspace goes through their origin.
+            (Some(mean), Some(scale)) => {
+                Projector { shift: Some(mean), divisor: Some(scale), ..self.subspace.projector() }
+            }
+            _ => self.subspace.projector(),
+        };
+        (inside, self.mean.as_deref(), self.scale.as_deref())
     }
 
     pub fn save(&self, name: &str, out: &mut Writer) {

@@ -12,6 +12,7 @@ mod attributes;
 mod device;
 mod extents;
 mod list;
+mod rows;
 
 pub use attributes::{
     Adam, BatchNorm, BatchNormGradient, Conv2d, Conv2dGradient, Conv2dInference, Cosine, CrossEntropy,
@@ -21,6 +22,7 @@ pub use attributes::{
 pub use device::{Device, Hardware, HardwareKind};
 pub(crate) use extents::check;
 pub use list::{Backend, Call};
+pub use rows::{Features, Labelled, Points, RowOps};
 
 use crate::tensor::DType;
 

@@ -36,17 +36,17 @@ fn cosine_forward(attributes: &Cosine, x: &[f64], weight: &[f64], raw: f64) -> F
     Forward { inverse_norms, cosines, y }
 }
 
-/// dx, dweight, dscale by the chain rule, one pair of rows at a time: d cos / d x = r (w' - cos x'), primes for unit
+/// dx, dweight, dscale from what the forward pass left behind, by the chain rule, one pair of rows at a time: d cos / d x = r (w' - cos x'), primes for unit
 /// vectors; a row shorter than epsilon was only multiplied by a constant.
 fn cosine_gradients(
     attributes: &Cosine,
     x: &[f64],
     weight: &[f64],
     raw: f64,
+    forward: &Forward,
     dy: &[f64],
 ) -> (Vec<f64>, Vec<f64>, Vec<f64>) {
     let Cosine { batch, inputs: d, outputs, epsilon, .. } = *attributes;
-    let forward = cosine_forward(attributes, x, weight, raw);
     let (scale, slope) = scale_and_slope(attributes, raw);
     let mut dx = vec![0.0; x.len()];
     let mut dweight = vec![0.0; weight.len()];
@@ -88,20 +88,27 @@ fn cosine_cases() -> Vec<(Cosine, f64)> {
 
 fn check_cosine(attributes: Cosine, x: &[f64], weight: &[f64], raw: f64) {
     let n_y = attributes.batch * attributes.outputs;
-    let Forward { inverse_norms, cosines, y } = cosine_forward(&attributes, x, weight, raw);
+    let forward = cosine_forward(&attributes, x, weight, raw);
     let call =
         Call::CosineForward { attributes, x: 0, weight: 1, scale: 2, inverse_norms: 3, cosines: 4, y: 5 };
     let read = [float(x), float(weight), float(&[raw])];
     let mut operands = read.to_vec();
-    operands.extend([output(inverse_norms.len()), output(n_y), output(n_y)]);
+    operands.extend([output(forward.inverse_norms.len()), output(n_y), output(n_y)]);
     let mut expected = vec![output(0); 3];
-    expected.extend([float(&inverse_norms), float(&cosines), Values::Float(y)]);
+    expected.extend([float(&forward.inverse_norms), float(&forward.cosines), float(&forward.y)]);
     check(call, &operands, &expected);
 
+    // What the gradients are given is such that f32 holds it.
+    let single = |values: Vec<f64>| values.into_iter().map(|x| f64::from(x as f32)).collect::<Vec<f64>>();
+    let forward = Forward {
+        inverse_norms: single(forward.inverse_norms),
+        cosines: single(forward.cosines),
+        y: forward.y,
+    };
     let dy = random(n_y, 7);
-    let (dx, dweight, dscale) = cosine_gradients(&attributes, x, weight, raw, &dy);
+    let (dx, dweight, dscale) = cosine_gradients(&attributes, x, weight, raw, &forward, &dy);
     let mut given = read.to_vec();
-    given.extend([float(&inverse_norms), float(&cosines), float(&dy)]);
+    given.extend([float(&forward.inverse_norms), float(&forward.cosines), float(&dy)]);
     let call = Call::CosineInputGradient {
         attributes,
         x: 0,

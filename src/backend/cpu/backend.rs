@@ -6,7 +6,6 @@ use super::element::Element;
 use super::memory::{Memory, integers, operand, scratch};
 use super::{Cpu, matrix, pointwise, pooling, shortcut, weight_gradient};
 use crate::error::Result;
-use crate::ops::check;
 use crate::ops::{
     Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, Cosine,
     CrossEntropy, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,

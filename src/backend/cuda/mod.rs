@@ -5,6 +5,7 @@
 //! | `backend` | the [`crate::ops::Backend`] implementation: hands operands to the launchers below |
 //! | `device` | the [`crate::ops::Device`] implementation: copies and captured graphs |
 //! | `convolution`, `batch_norm`, `pointwise`, `pooling`, `linear`, `cosine`, `loss`, `divergence`, `optimizer`, `images` | a launcher for each file of `kernels/` of the same name: checks, geometry, arguments |
+//! | `rows` | the [`crate::ops::RowOps`] implementation: launches of `kernels/rows_*.cu` |
 //! | `call` | what the launchers share: checked operands, grids, variants by type |
 //! | `module` | what is compiled: variants of kernel files, and the limits the compile gate holds them to |
 //! | `source` | the kernels' text, embedded or from a folder |
@@ -27,6 +28,7 @@ mod module;
 mod optimizer;
 mod pointwise;
 mod pooling;
+mod rows;
 mod source;
 
 use std::collections::HashMap;

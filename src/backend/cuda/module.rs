@@ -2,7 +2,7 @@
 
 use super::source::Variant;
 use super::{
-    batch_norm, convolution, cosine, divergence, images, linear, loss, optimizer, pointwise, pooling,
+    batch_norm, convolution, cosine, divergence, images, linear, loss, optimizer, pointwise, pooling, rows,
 };
 
 /// One kernel of a module.
@@ -40,6 +40,7 @@ pub fn modules() -> Vec<Module> {
         divergence::modules(),
         optimizer::modules(),
         images::modules(),
+        rows::modules(),
     ]
     .concat()
 }

@@ -37,6 +37,9 @@ embedded![
     "optimizer.cu",
     "pointwise.cu",
     "pooling.cu",
+    "rows_scores.cu",
+    "rows_products.cu",
+    "rows_moments.cu",
 ];
 
 /// No source file is larger than this.
