@@ -12,7 +12,7 @@ use super::cuda::driver::emulator::{self, Emulator};
 use super::cuda::driver::native::Native;
 use super::cuda::{Cuda, Sources};
 use crate::error::{Error, Result};
-use crate::ops::Backend;
+use crate::ops::{Backend, RowOps};
 use crate::tensor::DType;
 
 /// Element type of activations and parameters.
@@ -112,7 +112,41 @@ pub trait Work {
     fn run<B: Backend>(self, backend: B) -> Result<Self::Output>;
 }
 
+/// Work on rows of features: on a device that has kernels for them, or on the CPU, which needs none.
+pub trait RowWork {
+    /// What it gives.
+    type Output;
+
+    /// Does it on the CPU.
+    ///
+    /// # Errors
+    /// The work's own.
+    fn on_cpu(self) -> Result<Self::Output>;
+
+    /// Does it on a device.
+    ///
+    /// # Errors
+    /// The work's own, or the device failed.
+    fn on_device<B: RowOps>(self, device: B) -> Result<Self::Output>;
+}
+
 impl Choice {
+    /// Runs work on rows where it was asked for. Rows have a precision of their own: f32 features, f64 sums.
+    ///
+    /// # Errors
+    /// The device cannot be had, or the work failed.
+    pub fn run_rows<W: RowWork>(&self, work: W) -> Result<W::Output> {
+        match self.device {
+            Device::Cpu => work.on_cpu(),
+            Device::Auto => match Native::if_present(0) {
+                Some(gpu) => work.on_device(self.kernels_on(gpu)?),
+                None => work.on_cpu(),
+            },
+            Device::Cuda(number) => work.on_device(self.kernels_on(Native::new(number)?)?),
+            Device::Emulator => work.on_device(self.kernels_on(self.emulator()?)?),
+        }
+    }
+
     /// Makes the backend and runs the work on it.
     ///
     /// # Errors
@@ -131,8 +165,7 @@ impl Choice {
             }
             Device::Emulator => {
                 self.check_kernels()?;
-                let options = emulator::Options { threads: self.threads, ..emulator::Options::default() };
-                self.on_kernels(Emulator::new(options)?, work)
+                self.on_kernels(self.emulator()?, work)
             }
         }
     }
@@ -164,8 +197,17 @@ impl Choice {
     }
 
     fn on_kernels<D: Driver, W: Work>(&self, driver: D, work: W) -> Result<W::Output> {
+        work.run(self.kernels_on(driver)?)
+    }
+
+    /// The kernels in the chosen precision and from the chosen sources.
+    fn kernels_on<D: Driver>(&self, driver: D) -> Result<Cuda<D>> {
         let dtype = if self.precision == Precision::Bf16 { DType::Bf16 } else { DType::F32 };
-        work.run(Cuda::new(driver, dtype, Sources::new(self.kernels.clone()))?)
+        Cuda::new(driver, dtype, Sources::new(self.kernels.clone()))
+    }
+
+    fn emulator(&self) -> Result<Emulator> {
+        Emulator::new(emulator::Options { threads: self.threads, ..emulator::Options::default() })
     }
 
     fn check_kernels(&self) -> Result<()> {

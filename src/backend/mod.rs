@@ -4,4 +4,4 @@ mod choice;
 pub mod cpu;
 pub mod cuda;
 
-pub use choice::{Choice, Device, Precision, Work};
+pub use choice::{Choice, Device, Precision, RowWork, Work};

@@ -24,11 +24,16 @@ pub struct Compute {
 impl Compute {
     /// The choice, with the common number of threads.
     pub fn choice(&self, common: &Common) -> Choice {
-        Choice {
-            device: self.device,
-            precision: self.precision,
-            threads: common.threads,
-            kernels: self.kernels.clone().or_else(|| std::env::var_os("RESIDUA_KERNELS").map(PathBuf::from)),
-        }
+        choice(self.device, self.precision, self.kernels.as_ref(), common)
+    }
+}
+
+/// A choice from flags, with the common number of threads and, where no flag says otherwise, the environment's kernels.
+pub fn choice(device: Device, precision: Precision, kernels: Option<&PathBuf>, common: &Common) -> Choice {
+    Choice {
+        device,
+        precision,
+        threads: common.threads,
+        kernels: kernels.cloned().or_else(|| std::env::var_os("RESIDUA_KERNELS").map(PathBuf::from)),
     }
 }

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::Common;
+use crate::backend::{Device, Precision, RowWork};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head};
 use crate::files;
 use crate::ood::table::Group;
-use crate::ood::{Dimension, Method, OodInput, Options, Orientation, Outcome, RunOptions};
+use crate::ood::{Dimension, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, RunOptions};
+use crate::ops::RowOps;
 use crate::report::plots;
 
 /// Flags of `ood`.
@@ -69,6 +71,12 @@ pub struct Arguments {
     /// Seed of random subsets and resamples
     #[arg(long, default_value_t = 0, value_name = "S")]
     seed: u64,
+    /// Where passes over all samples run: auto (a GPU if there is one), cpu, cuda, cuda:N, or emulator (slow)
+    #[arg(long, default_value = "auto", value_name = "DEVICE", help_heading = "Compute")]
+    device: Device,
+    /// Compile edited kernel sources from this folder instead of those inside the binary (also RESIDUA_KERNELS)
+    #[arg(long, value_name = "DIR", help_heading = "Compute")]
+    kernels: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -91,7 +99,10 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             Ok(OodInput { name: name.to_string(), group, set: FeatureSet::open(&path)? })
         })
         .collect::<Result<Vec<_>>>()?;
-    let outcome = crate::ood::run(&train, &id, &ood, &head, &options, &arguments.out)?;
+    let choice = super::compute::choice(arguments.device, Precision::F32, arguments.kernels.as_ref(), common);
+    let evaluation =
+        Evaluate { sets: (&train, &id, &ood), head: &head, options: &options, out: &arguments.out };
+    let outcome = choice.run_rows(evaluation)?;
     write_figures(&outcome, &arguments.out.join("plots"))?;
     if common.json {
         let text =
@@ -101,6 +112,27 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         super::print(&outcome.evaluation.summary());
     }
     Ok(())
+}
+
+/// The evaluation, wherever it runs.
+struct Evaluate<'a> {
+    /// Training, ID test and OOD.
+    sets: (&'a FeatureSet, &'a FeatureSet, &'a [OodInput]),
+    head: &'a Head,
+    options: &'a RunOptions,
+    out: &'a Path,
+}
+
+impl RowWork for Evaluate<'_> {
+    type Output = Outcome;
+
+    fn on_cpu(self) -> Result<Outcome> {
+        crate::ood::run_on(&OnCpu, self.sets, self.head, self.options, self.out)
+    }
+
+    fn on_device<B: RowOps>(self, device: B) -> Result<Outcome> {
+        crate::ood::run_on(&OnDevice::new(device), self.sets, self.head, self.options, self.out)
+    }
 }
 
 /// For every OOD set the comparison over all scores, and a sheet a score, from all samples.

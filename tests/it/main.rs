@@ -29,6 +29,7 @@ mod parity;
 mod reference;
 mod report;
 mod results_mutations;
+mod rows;
 mod synthetic;
 mod training;
 mod weights;

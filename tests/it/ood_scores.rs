@@ -9,7 +9,7 @@ pub fn case(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/reference").join(name)
 }
 
-fn expected(folder: &Path, array: &str) -> Option<Vec<f64>> {
+pub fn expected(folder: &Path, array: &str) -> Option<Vec<f64>> {
     let path = folder.join("expected_scores.npz");
     let mut array = Npz::open(&path).unwrap().array(array).unwrap()?;
     array.shape = vec![1, array.shape[0]];

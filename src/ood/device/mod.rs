@@ -1,0 +1,87 @@
+//! Passes over many rows on a device that has kernels for them.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `pipeline` | buffers on the device, and the stream of blocks through them |
+//! | `scores` | which numbers of a row the fitted scores need, and the scores from these numbers |
+//! | `moments` | class means and scatter, in two passes |
+
+mod moments;
+mod pipeline;
+mod scores;
+
+use super::compute::{BlockScores, Compute, Projector, ResidualSums};
+use super::detectors::Detectors;
+use super::rows::{Rows, scoring_block};
+use crate::error::Result;
+use crate::features::{FeatureSet, Head, Matrix, Moments};
+use crate::ops::RowOps;
+use pipeline::{Pipeline, Steps};
+
+/// A device that goes over rows. Features are rounded to f32 on their way to it (caches of f32 and f16 are exact), all
+/// sums are f64.
+#[derive(Debug, Clone)]
+pub struct OnDevice<B> {
+    device: B,
+}
+
+impl<B: RowOps> OnDevice<B> {
+    /// Passes on this device.
+    pub fn new(device: B) -> OnDevice<B> {
+        OnDevice { device }
+    }
+}
+
+impl<B: RowOps> Compute for OnDevice<B> {
+    fn moments(&self, features: &Matrix, labels: &[u32], classes: usize) -> Result<Moments> {
+        moments::accumulate(&self.device, features, labels, classes)
+    }
+
+    fn residual_sums(&self, set: &FeatureSet, head: &Head, residual: &Projector<'_>) -> Result<ResidualSums> {
+        let block = scoring_block(set.dimension());
+        let mut steps = Steps::new(&self.device, [block, set.dimension(), head.classes()]);
+        let residuals = steps.norms(residual);
+        let norms = steps.whole_norms(None, None);
+        let mut sums = ResidualSums::default();
+        Pipeline::new(&self.device, steps)?.stream(
+            set.len().div_ceil(block),
+            &|number| {
+                let start = number * block;
+                Rows::read(set, head, start..(start + block).min(set.len()))
+            },
+            &|rows| -> f64 {
+                rows.logits().map(|l| l.iter().copied().fold(f64::NEG_INFINITY, f64::max)).sum()
+            },
+            |numbers, logits| {
+                let sum = |place| numbers.of(place).map(f64::sqrt).sum();
+                sums = sums.plus(ResidualSums { logits, residuals: sum(residuals), norms: sum(norms) });
+            },
+        )?;
+        Ok(sums)
+    }
+
+    fn score_blocks(
+        &self,
+        detectors: &Detectors,
+        blocks: usize,
+        read: &(dyn Fn(usize) -> Rows + Sync),
+    ) -> Result<Vec<BlockScores>> {
+        let head = detectors.head();
+        let block = scoring_block(head.dimension());
+        let mut steps = Steps::new(&self.device, [block, head.dimension(), head.classes()]);
+        let parts = detectors.parts();
+        let wanted = scores::Wanted::new(&parts, &mut steps);
+        let mut all = Vec::with_capacity(blocks);
+        Pipeline::new(&self.device, steps)?.stream(
+            blocks,
+            read,
+            &|rows| detectors.score_without_kernels(rows),
+            |numbers, without_kernels| {
+                let mut scores = wanted.scores(&parts, &numbers);
+                scores.extend(without_kernels);
+                all.push(scores);
+            },
+        )?;
+        Ok(all)
+    }
+}

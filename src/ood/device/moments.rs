@@ -1,0 +1,91 @@
+//! Counts, class means and scatter on a device.
+//!
+//! Two passes over the features: the first adds up the rows of each class, the second the products of what is left of
+//! them without their class mean. So nothing cancels, and nothing but the sums is ever read back.
+
+use super::pipeline::Places;
+use crate::error::Result;
+use crate::features::{Matrix, Moments, block_rows};
+use crate::ops::{Labelled, RowOps};
+use crate::tensor::{DType, HostValues, Span};
+
+/// Columns of a scatter that one block of threads computes, and blocks that fill a device.
+const TILE: usize = 64;
+const BLOCKS: usize = 256;
+/// Most parts of a scatter that are summed up side by side.
+const MOST_SLICES: usize = 16;
+
+/// Into how many slices a block of rows is cut, so that a narrow scatter fills a device too. A matter of the width alone:
+/// the order of the sums is part of the result.
+fn slices(columns: usize) -> usize {
+    let tiles = columns.div_ceil(TILE);
+    (BLOCKS / (tiles * (tiles + 1) / 2)).clamp(1, MOST_SLICES)
+}
+
+/// [`Moments::accumulate`] on a device.
+pub(super) fn accumulate<B: RowOps>(
+    device: &B,
+    features: &Matrix,
+    labels: &[u32],
+    classes: usize,
+) -> Result<Moments> {
+    let (rows, columns) = (features.rows(), features.columns());
+    let block = block_rows(columns).min(rows.max(1));
+    let slices = slices(columns);
+    let mut places = Places::new(device.red_zone());
+    let x = places.place(block * columns, DType::F32);
+    let label = places.place(block, DType::I32);
+    let mut double = |elements| places.place(elements, DType::F64);
+    let sums = double(classes * columns);
+    let deviations = double(block);
+    let scatter = double(slices * columns * columns);
+    let mut memory = places.allocate(device)?;
+
+    let mut values = Vec::new();
+    let mut upload = |memory: &mut B::Memory, start: usize| -> Result<Labelled> {
+        let end = (start + block).min(rows);
+        features.read_f32(start..end, &mut values);
+        let numbers: Vec<i32> = labels[start..end].iter().map(|&label| label as i32).collect();
+        let count = end - start;
+        let x = Span { elements: count * columns, ..x };
+        let label = Span { elements: count, ..label };
+        device.write(memory, x, HostValues::F32(&values))?;
+        device.write(memory, label, HostValues::I32(&numbers))?;
+        Ok(Labelled { x, labels: label, rows: count, columns, classes })
+    };
+
+    for start in (0..rows).step_by(block) {
+        let some = upload(&mut memory, start)?;
+        device.class_sums(&mut memory, &some, sums)?;
+    }
+    let mut counts = vec![0_u64; classes];
+    labels[..rows].iter().for_each(|&label| counts[label as usize] += 1);
+    let mut means = vec![0.0; classes * columns];
+    device.read_f64(&memory, sums, &mut means)?;
+    for (mean, &count) in means.chunks_exact_mut(columns).zip(&counts) {
+        mean.iter_mut().for_each(|sum| *sum /= count.max(1) as f64);
+    }
+    device.write(&mut memory, sums, HostValues::F64(&means))?;
+
+    let mut class_scatter = vec![0.0; classes];
+    let mut of_block = Vec::new();
+    for start in (0..rows).step_by(block) {
+        let some = upload(&mut memory, start)?;
+        device.within_scatter(&mut memory, &some, sums, slices, scatter)?;
+        let deviations = Span { elements: some.rows, ..deviations };
+        device.class_deviations(&mut memory, &some, sums, deviations)?;
+        of_block.resize(some.rows, 0.0);
+        device.read_f64(&memory, deviations, &mut of_block)?;
+        for (&label, deviation) in labels[start..].iter().zip(&of_block) {
+            class_scatter[label as usize] += deviation;
+        }
+    }
+    let mut parts = vec![0.0; slices * columns * columns];
+    device.read_f64(&memory, scatter, &mut parts)?;
+    let (within, others) = parts.split_at_mut(columns * columns);
+    for other in others.chunks_exact(columns * columns) {
+        within.iter_mut().zip(other).for_each(|(sum, part)| *sum += part);
+    }
+    let within = within.to_vec();
+    Ok(Moments::from_sums(counts, means, within, class_scatter))
+}

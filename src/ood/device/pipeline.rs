@@ -1,0 +1,337 @@
+//! Blocks of rows, one after the other, through the same buffers on a device.
+//!
+//! A pass is a list of steps, each of which gives some numbers a row. What the steps need (bases, means, a bank) is uploaded
+//! once; features and logits of a block go up, its numbers come down while the next block is computed.
+
+use std::collections::VecDeque;
+
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::ood::compute::Projector;
+use crate::ood::rows::Rows;
+use crate::ops::{Features, Points, RowOps};
+use crate::tensor::{DType, HostValues, Span, aligned};
+
+/// Distances between rows and a bank that are held at once: 64 MiB of f64.
+const MOST_DISTANCES: usize = 1 << 23;
+
+/// Blocks whose numbers are on their way back.
+const IN_FLIGHT: usize = 2;
+
+/// Places in a device's memory, handed out one after the other.
+#[derive(Debug)]
+pub(super) struct Places<'a> {
+    end: usize,
+    red_zone: usize,
+    uploads: Vec<(Span, HostValues<'a>)>,
+}
+
+impl<'a> Places<'a> {
+    pub(super) fn new(red_zone: usize) -> Places<'a> {
+        Places { end: aligned(red_zone), red_zone, uploads: Vec::new() }
+    }
+
+    pub(super) fn place(&mut self, elements: usize, dtype: DType) -> Span {
+        let span = Span { offset: self.end, elements, dtype };
+        self.end = aligned(self.end + span.bytes()) + aligned(self.red_zone);
+        span
+    }
+
+    fn upload(&mut self, values: &'a [f64]) -> Span {
+        let span = self.place(values.len(), DType::F64);
+        self.uploads.push((span, HostValues::F64(values)));
+        span
+    }
+
+    /// Memory with room for all places, and what was to be uploaded in them.
+    pub(super) fn allocate<B: RowOps>(&self, device: &B) -> Result<B::Memory> {
+        let mut memory = device.allocate(self.end)?;
+        for (span, values) in &self.uploads {
+            device.write(&mut memory, *span, *values)?;
+        }
+        Ok(memory)
+    }
+}
+
+/// A linear map on the device.
+#[derive(Debug, Clone, Copy)]
+struct Map {
+    shift: Option<Span>,
+    divisor: Option<Span>,
+    basis: Span,
+    outputs: usize,
+}
+
+/// What is computed of each block.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    LogitScores { temperature: f64 },
+    Norms { map: Map },
+    WholeNorms { shift: Option<Span>, divisor: Option<Span> },
+    Nearest { map: Map, points: Points },
+    Neighbours { bank: Points, bank_scale: Span, floor: f64 },
+}
+
+/// Where a step's numbers are to be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// In this column of the results.
+    Column(usize),
+    /// Nowhere: they are all zero.
+    Zeros,
+}
+
+/// The steps of a pass, while they are put together.
+pub(super) struct Steps<'a> {
+    places: Places<'a>,
+    rows: usize,
+    columns: usize,
+    classes: usize,
+    /// Steps, each with its first column of results.
+    steps: Vec<(usize, Step)>,
+    /// Columns of results so far.
+    results: usize,
+    /// Most coordinates a step projects a row to.
+    coordinates: usize,
+    /// Most points a row is compared with.
+    points: usize,
+}
+
+impl<'a> Steps<'a> {
+    /// No step yet, for blocks of at most so many rows of so many features and classes.
+    pub(super) fn new(device: &impl RowOps, [rows, columns, classes]: [usize; 3]) -> Steps<'a> {
+        Steps {
+            places: Places::new(device.red_zone()),
+            rows,
+            columns,
+            classes,
+            steps: Vec::new(),
+            results: 0,
+            coordinates: 0,
+            points: 0,
+        }
+    }
+
+    fn push(&mut self, step: Step, columns: usize) -> Place {
+        let first = self.results;
+        self.steps.push((first, step));
+        self.results += columns;
+        Place::Column(first)
+    }
+
+    fn map(&mut self, projector: &Projector<'a>) -> Map {
+        self.coordinates = self.coordinates.max(projector.outputs);
+        Map {
+            shift: projector.shift.map(|values| self.places.upload(values)),
+            divisor: projector.divisor.map(|values| self.places.upload(values)),
+            basis: self.places.upload(projector.basis),
+            outputs: projector.outputs,
+        }
+    }
+
+    /// Largest probability, largest logit and energy, in three columns.
+    pub(super) fn logit_scores(&mut self, temperature: f64) -> [Place; 3] {
+        let first = self.results;
+        self.push(Step::LogitScores { temperature }, 3);
+        [0, 1, 2].map(|column| Place::Column(first + column))
+    }
+
+    /// Squared norms of coordinates.
+    pub(super) fn norms(&mut self, projector: &Projector<'a>) -> Place {
+        if projector.outputs == 0 {
+            return Place::Zeros;
+        }
+        let map = self.map(projector);
+        self.push(Step::Norms { map }, 1)
+    }
+
+    /// Squared norms of prepared rows.
+    pub(super) fn whole_norms(&mut self, shift: Option<&'a [f64]>, divisor: Option<&'a [f64]>) -> Place {
+        let shift = shift.map(|values| self.places.upload(values));
+        let divisor = divisor.map(|values| self.places.upload(values));
+        self.push(Step::WholeNorms { shift, divisor }, 1)
+    }
+
+    /// Squared distances of coordinates to the nearest of some points.
+    pub(super) fn nearest(&mut self, projector: &Projector<'a>, points: &'a [f64]) -> Place {
+        if projector.outputs == 0 {
+            return Place::Zeros;
+        }
+        let map = self.map(projector);
+        let count = points.len() / projector.outputs;
+        self.points = self.points.max(count);
+        let points = Points { values: self.places.upload(points), count, k: 1 };
+        self.push(Step::Nearest { map, points }, 1)
+    }
+
+    /// Squared distances of normalised features to the k-th nearest of a normalised bank.
+    pub(super) fn neighbours(
+        &mut self,
+        (bank, scales): (&'a [f32], &'a [f64]),
+        k: usize,
+        floor: f64,
+    ) -> Place {
+        let values = self.places.place(bank.len(), DType::F32);
+        self.places.uploads.push((values, HostValues::F32(bank)));
+        let bank_scale = self.places.upload(scales);
+        self.points = self.points.max(scales.len());
+        let bank = Points { values, count: scales.len(), k };
+        self.push(Step::Neighbours { bank, bank_scale, floor }, 1)
+    }
+}
+
+/// The numbers of one block.
+#[derive(Debug)]
+pub(super) struct Numbers {
+    /// Columns of `stride` numbers.
+    values: Vec<f64>,
+    stride: usize,
+    count: usize,
+}
+
+impl Numbers {
+    /// One number a row.
+    pub(super) fn of(&self, place: Place) -> impl Iterator<Item = f64> + '_ {
+        (0..self.count).map(move |row| match place {
+            Place::Column(column) => self.values[column * self.stride + row],
+            Place::Zeros => 0.0,
+        })
+    }
+}
+
+/// Steps with their buffers.
+pub(super) struct Pipeline<'d, B: RowOps> {
+    device: &'d B,
+    memory: B::Memory,
+    steps: Vec<(usize, Step)>,
+    columns: usize,
+    classes: usize,
+    x: Span,
+    logits: Span,
+    scale: Span,
+    coordinates: Span,
+    distances: Span,
+    /// Of the blocks in flight: columns of `stride` numbers.
+    results: [Span; IN_FLIGHT],
+    stride: usize,
+}
+
+impl<'d, B: RowOps> Pipeline<'d, B> {
+    /// Reserves the buffers and uploads what the steps need.
+    pub(super) fn new(device: &'d B, mut steps: Steps<'_>) -> Result<Pipeline<'d, B>> {
+        let Steps { rows, columns, classes, .. } = steps;
+        // Every column of results begins where memory is aligned.
+        let stride = aligned(rows * DType::F64.size()) / DType::F64.size();
+        let distances = (rows * steps.points).min(MOST_DISTANCES.max(steps.points));
+        let mut double = |elements| steps.places.place(elements, DType::F64);
+        let [logits, scale, coordinates, distances] =
+            [rows * classes, rows, rows * steps.coordinates, distances].map(&mut double);
+        let results = [(); IN_FLIGHT].map(|()| double(steps.results * stride));
+        let x = steps.places.place(rows * columns, DType::F32);
+        let memory = steps.places.allocate(device)?;
+        let steps = steps.steps;
+        Ok(Pipeline {
+            device,
+            memory,
+            steps,
+            columns,
+            classes,
+            x,
+            logits,
+            scale,
+            coordinates,
+            distances,
+            results,
+            stride,
+        })
+    }
+
+    /// Sends blocks 0..`blocks` through, in order. Blocks are read, and what `beside` computes of them is computed, by
+    /// all threads of the CPU while the device works.
+    pub(super) fn stream<T: Send>(
+        &mut self,
+        blocks: usize,
+        read: &(dyn Fn(usize) -> Rows + Sync),
+        beside: &(dyn Fn(&Rows) -> T + Sync),
+        mut each: impl FnMut(Numbers, T),
+    ) -> Result<()> {
+        let mut in_flight: VecDeque<(B::Reading, usize, T)> = VecDeque::new();
+        let numbers: Vec<usize> = (0..blocks).collect();
+        let (device, stride) = (self.device, self.stride);
+        let finish = |(reading, count, beside): (B::Reading, usize, T), each: &mut dyn FnMut(Numbers, T)| {
+            let values = device.finish_read(reading)?;
+            each(Numbers { values, stride, count }, beside);
+            Ok(())
+        };
+        for wave in numbers.chunks(rayon::current_num_threads().max(1)) {
+            let read: Vec<(Rows, T)> = wave
+                .par_iter()
+                .map(|&number| {
+                    let rows = read(number);
+                    let beside = beside(&rows);
+                    (rows, beside)
+                })
+                .collect();
+            for (&number, (rows, beside)) in wave.iter().zip(read) {
+                if in_flight.len() == IN_FLIGHT {
+                    in_flight.pop_front().map_or(Ok(()), |oldest| finish(oldest, &mut each))?;
+                }
+                let reading = self.queue(&rows, self.results[number % IN_FLIGHT])?;
+                in_flight.push_back((reading, rows.count, beside));
+            }
+        }
+        in_flight.into_iter().try_for_each(|block| finish(block, &mut each))
+    }
+
+    /// Queues all steps of a block; its numbers follow.
+    fn queue(&mut self, rows: &Rows, results: Span) -> Result<B::Reading> {
+        let (device, memory, count) = (self.device, &mut self.memory, rows.count);
+        let some = |span: Span, elements| Span { elements, ..span };
+        let values: Vec<f32> = rows.features.iter().map(|&x| x as f32).collect();
+        let x = some(self.x, count * self.columns);
+        device.write(memory, x, HostValues::F32(&values))?;
+        let logits = some(self.logits, count * self.classes);
+        if self.steps.iter().any(|(_, step)| matches!(step, Step::LogitScores { .. })) {
+            device.write(memory, logits, HostValues::F64(&rows.logits))?;
+        }
+        let features = |shift, divisor| Features { x, rows: count, columns: self.columns, shift, divisor };
+        let project = |memory: &mut B::Memory, map: &Map| {
+            let z = some(self.coordinates, count * map.outputs);
+            device.project(memory, &features(map.shift, map.divisor), map.outputs, map.basis, z)?;
+            Ok::<Span, crate::error::Error>(z)
+        };
+        for (first, step) in &self.steps {
+            let column = |number: usize| Span {
+                offset: results.offset + (first + number) * self.stride * DType::F64.size(),
+                elements: count,
+                dtype: DType::F64,
+            };
+            let out = column(0);
+            match step {
+                Step::LogitScores { temperature } => {
+                    let scores = [out, column(1), column(2)];
+                    device.logit_scores(memory, [count, self.classes], *temperature, logits, scores)?;
+                }
+                Step::Norms { map } => {
+                    let z = project(memory, map)?;
+                    device.square_norms_of_coordinates(memory, [count, map.outputs], z, out)?;
+                }
+                Step::WholeNorms { shift, divisor } => {
+                    device.square_norms(memory, &features(*shift, *divisor), out)?;
+                }
+                Step::Nearest { map, points } => {
+                    let z = project(memory, map)?;
+                    device.nearest(memory, [count, map.outputs], z, points, self.distances, out)?;
+                }
+                Step::Neighbours { bank, bank_scale, floor } => {
+                    let (features, scale) = (features(None, None), some(self.scale, count));
+                    device.inverse_norms(memory, &features, *floor, scale)?;
+                    let (rows, bank) = ((&features, scale), (bank, *bank_scale));
+                    device.nearest_normalised(memory, rows, bank, self.distances, out)?;
+                }
+            }
+        }
+        device.begin_read(memory, results)
+    }
+}
