@@ -2,8 +2,8 @@
 //! the operations that no plan of the standard networks has.
 
 use crate::ops::{
-    Adam, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
-    ImageBatch, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    Adam, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, Cosine, CrossEntropy,
+    Direction, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 
 /// Batch, height, width, input and output channels, filter rows and columns, stride, padding.
@@ -39,6 +39,7 @@ pub fn edge_cases() -> Vec<Call<()>> {
     ROWS.iter().for_each(|extents| rows(extents, &mut calls));
     POOLS.iter().for_each(|extents| pools(extents, &mut calls));
     LINEAR.iter().for_each(|extents| linear(extents, &mut calls));
+    LINEAR.iter().for_each(|extents| heads(extents, &mut calls));
     optimizers(&mut calls);
     images(&mut calls);
     calls
@@ -175,6 +176,38 @@ fn linear(&[batch, inputs, outputs]: &[usize; 3], calls: &mut Vec<Call<()>>) {
     for smoothing in if outputs > 1 { &[0.0, 0.1][..] } else { &[] } {
         let attributes = CrossEntropy { batch, classes: outputs, smoothing: *smoothing };
         calls.push(Call::SoftmaxCrossEntropy { attributes, logits, labels, loss, prediction, dlogits });
+    }
+}
+
+fn heads(&[batch, inputs, outputs]: &[usize; 3], calls: &mut Vec<Call<()>>) {
+    let (x, weight, scale, inverse_norms, cosines, y, dy, dx) = ((), (), (), (), (), (), (), ());
+    let (first, second, loss, dfirst, dsecond, dweight, dscale) = ((), (), (), (), (), (), ());
+    // One feature has no direction, and one class no distribution.
+    if inputs == 1 || outputs == 1 {
+        return;
+    }
+    for softplus in [false, true] {
+        let attributes = Cosine { batch, inputs, outputs, epsilon: 1e-12, softplus };
+        calls.extend([
+            Call::CosineForward { attributes, x, weight, scale, inverse_norms, cosines, y },
+            Call::CosineInputGradient { attributes, x, weight, scale, inverse_norms, cosines, dy, dx },
+            Call::CosineWeightGradient {
+                attributes,
+                x,
+                weight,
+                scale,
+                inverse_norms,
+                cosines,
+                dy,
+                dweight,
+                dscale,
+            },
+        ]);
+    }
+    for direction in [Direction::FirstToSecond, Direction::SecondToFirst, Direction::Both] {
+        let attributes =
+            KlDivergence { batch, classes: outputs, temperature: 2.0, direction, detached: None };
+        calls.push(Call::SoftmaxDivergence { attributes, first, second, loss, dfirst, dsecond });
     }
 }
 

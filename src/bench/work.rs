@@ -1,7 +1,7 @@
 //! What a call has to do: elements of its operands, bytes that must move, floating-point operations, and its shape in a word.
 
 use crate::error::Result;
-use crate::ops::{Access, Call, Content, Conv2d, Rows};
+use crate::ops::{Access, Call, Content, Conv2d, Direction, Rows};
 use crate::tensor::DType;
 
 /// Numbers an optimizer and the totals of a step read from memory.
@@ -96,6 +96,22 @@ pub fn elements<B: Copy>(call: &Call<B>) -> Result<Vec<usize>> {
             let [x, weight, y] = attributes.elements()?;
             vec![x, y, weight, attributes.outputs]
         }
+        CosineForward { attributes, .. } => {
+            let [x, weight, norms, y] = attributes.elements()?;
+            vec![x, weight, 1, norms, y, y]
+        }
+        CosineInputGradient { attributes, .. } => {
+            let [x, weight, norms, y] = attributes.elements()?;
+            vec![x, weight, 1, norms, y, y, x]
+        }
+        CosineWeightGradient { attributes, .. } => {
+            let [x, weight, norms, y] = attributes.elements()?;
+            vec![x, weight, 1, norms, y, y, weight, 1]
+        }
+        SoftmaxDivergence { attributes, .. } => {
+            let logits = attributes.elements()?;
+            vec![logits, logits, attributes.batch, logits, logits]
+        }
         SoftmaxCrossEntropy { attributes, .. } => {
             let (batch, logits) = (attributes.batch, attributes.batch * attributes.classes);
             vec![logits, batch, batch, batch, logits]
@@ -181,6 +197,11 @@ fn linear_flop<B>(call: &Call<B>) -> f64 {
         | Call::LinearWeightGradient { attributes, .. } => {
             2.0 * attributes.batch as f64 * attributes.inputs as f64 * attributes.outputs as f64
         }
+        Call::CosineForward { attributes, .. }
+        | Call::CosineInputGradient { attributes, .. }
+        | Call::CosineWeightGradient { attributes, .. } => {
+            2.0 * attributes.batch as f64 * attributes.inputs as f64 * attributes.outputs as f64
+        }
         _ => 0.0,
     }
 }
@@ -231,6 +252,20 @@ pub fn shape<B>(call: &Call<B>) -> String {
         | LinearInputGradient { attributes, .. }
         | LinearWeightGradient { attributes, .. } => {
             format!("{}x{}-k{}", attributes.batch, attributes.inputs, attributes.outputs)
+        }
+        CosineForward { attributes, .. }
+        | CosineInputGradient { attributes, .. }
+        | CosineWeightGradient { attributes, .. } => {
+            format!("{}x{}-k{}", attributes.batch, attributes.inputs, attributes.outputs)
+                + &flag(attributes.softplus, "softplus")
+        }
+        SoftmaxDivergence { attributes, .. } => {
+            let direction = match attributes.direction {
+                Direction::FirstToSecond => "forward",
+                Direction::SecondToFirst => "backward",
+                Direction::Both => "both",
+            };
+            format!("{}x{}-{direction}", attributes.batch, attributes.classes)
         }
         SoftmaxCrossEntropy { attributes, .. } => {
             format!("{}x{}", attributes.batch, attributes.classes)
