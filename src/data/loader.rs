@@ -217,7 +217,10 @@ fn fill(pixels: &mut [u8], dataset: &SharedDataset, transform: &Transform, indic
         .enumerate()
         .filter_map(|(position, (out, &index))| {
             let image = dataset.image(index as usize);
-            let sized = image.and_then(|image| Ok(out.copy_from_slice(&transform.sized(&image)?.pixels)));
+            let sized = image.and_then(|image| {
+                out.copy_from_slice(&transform.sized(&image)?.pixels);
+                Ok(())
+            });
             Some((position, sized.err()?))
         })
         .min_by_key(|(position, _)| *position);

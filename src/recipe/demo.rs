@@ -14,7 +14,7 @@ use super::sets::{NamedSet, Sets};
 pub enum DemoSize {
     /// All of it: about a minute on two cores.
     Full,
-    /// A few hundred images and one epoch, to see that everything works.
+    /// A few hundred images and two epochs, to see that everything works, on the emulator too.
     Tiny,
 }
 
@@ -60,7 +60,7 @@ pub fn demo(size: DemoSize, seed: u64) -> Result<(Recipe, Sets)> {
     let normalize: Normalize = recipe.train.normalize.parse()?;
     let mut transform = Transform::new(images::SIDE, normalize);
     transform.augment = Augment::CropFlip;
-    let training = cut(images::train()?, 400);
+    let training = cut(images::train()?, 160);
     let materials = Materials::assemble(&recipe.train, training, None, transform, None, seed)?;
     let named = |name: &str, group, description: &str, data| NamedSet {
         name: name.into(),
@@ -75,15 +75,15 @@ pub fn demo(size: DemoSize, seed: u64) -> Result<(Recipe, Sets)> {
             "Fashion-MNIST, training images of eight classes",
             materials.data.clone(),
         ),
-        id: named("id", None, "Fashion-MNIST, test images of the same classes", cut(images::test()?, 300)),
+        id: named("id", None, "Fashion-MNIST, test images of the same classes", cut(images::test()?, 96)),
         ood: vec![
             named(
                 "held_out",
                 Some(Group::Near),
                 "Fashion-MNIST, the two classes never seen",
-                cut(images::near()?, 200),
+                cut(images::near()?, 64),
             ),
-            named("digits", Some(Group::Far), "UCI handwritten digits", cut(images::far()?, 200)),
+            named("digits", Some(Group::Far), "UCI handwritten digits", cut(images::far()?, 64)),
         ],
         materials,
         notes: Vec::new(),
