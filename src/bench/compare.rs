@@ -33,12 +33,13 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Compares a run with an earlier one.
-    pub fn new(before: &Results, after: &Results) -> Comparison {
+    /// Compares a run with the rows of an earlier one that `wanted` takes.
+    pub fn new(before: &Results, after: &Results, wanted: impl Fn(&Row) -> bool) -> Comparison {
         let measured = |results: &'_ Results| -> Vec<Row> {
             results.rows.iter().filter(|row| row.timing.is_some()).cloned().collect()
         };
-        let (earlier, later) = (measured(before), measured(after));
+        let (mut earlier, later) = (measured(before), measured(after));
+        earlier.retain(wanted);
         let missing = |rows: &[Row], others: &[Row]| -> Vec<String> {
             let known = |name: &str| others.iter().any(|row| row.name == name);
             rows.iter().map(|row| row.name.clone()).filter(|name| !known(name)).collect()
@@ -106,7 +107,9 @@ mod tests {
     fn rows_are_compared_by_name_and_what_is_missing_is_named() {
         let before = results(&[("a", 2.0), ("b", 1.0), ("gone", 1.0)]);
         let after = results(&[("new", 1.0), ("b", 1.05), ("a", 1.0)]);
-        let comparison = Comparison::new(&before, &after);
+        let few = Comparison::new(&before, &after, |row| row.name != "gone");
+        assert_eq!((few.changes.len(), few.only_before.len()), (2, 0));
+        let comparison = Comparison::new(&before, &after, |_| true);
         let [b, a] = comparison.changes.as_slice() else { panic!("{comparison:?}") };
         assert_eq!((a.name.as_str(), a.ratio, a.noise), ("a", 2.0, false));
         assert!(b.noise && b.ratio < 1.0);

@@ -23,6 +23,8 @@ pub struct Merged {
     pub driver: String,
     /// Version and commit of this program.
     pub program: String,
+    /// Its commit alone.
+    pub commit: String,
     /// When the last of our rows was measured, in UTC.
     pub date: String,
     /// PyTorch's machine and versions.
@@ -56,7 +58,8 @@ struct PeerRow {
     images_per_second: Option<f64>,
 }
 
-/// Merges the JSON files of a folder by their names: `ours*`, `first-step-*`, `peer*`, `check*`, `train*`.
+/// Merges the JSON files of a folder by their names: `ours*`, `first-step-*`, `peer*`, `check*`, `train*`; and `cut.txt`, a line for
+/// each file that there was no time for.
 ///
 /// # Errors
 /// No such folder, none of our rows in it, or a file that is not what its name says.
@@ -80,6 +83,7 @@ pub fn merge(folder: &Path) -> Result<Merged> {
         card: last.card.clone(),
         driver: last.driver.clone(),
         program: last.program.clone(),
+        commit: last.commit.clone(),
         date: last.date.clone(),
         pytorch: None,
         rows: Vec::new(),
@@ -98,9 +102,18 @@ pub fn merge(folder: &Path) -> Result<Merged> {
                 merged.card
             )));
         }
-        merged.rows.extend(results.rows.clone());
+        for row in &results.rows {
+            // Networks share shapes.
+            if merged.rows.iter().all(|known| known.name != row.name) {
+                merged.rows.push(row.clone());
+            }
+        }
         merged.summary.extend(results.summary.clone());
         merged.cut.extend(results.cut.clone());
+    }
+    let unbegun = folder.join("cut.txt");
+    if unbegun.exists() {
+        merged.cut.extend(files::read_text(&unbegun, MOST_BYTES)?.lines().map(str::to_string));
     }
     for name in beginning("first-step-") {
         let when = name.trim_start_matches("first-step-").trim_end_matches(".json");
@@ -170,6 +183,8 @@ mod tests {
         row.first_step_seconds = Some(0.5);
         results.push(row);
         results.write(&folder.path().join("ours-bf16.json")).unwrap();
+        results.write(&folder.path().join("ours-of-another-network.json")).unwrap();
+        fs::write(folder.path().join("cut.txt"), "ours-late\n").unwrap();
         results.write(&folder.path().join("first-step-cold.json")).unwrap();
         let peer = r#"{"torch": "2", "results": [
             {"name": "train.x.b1.bf16", "mode": "graph", "images_per_second": 100.0},
@@ -182,6 +197,7 @@ mod tests {
         assert_eq!((both.ratio, both.pytorch_mode.as_deref()), (Some(1.5), Some("max-autotune")));
         assert_eq!(merged.summary["train.y.b1.bf16"].ratio, None);
         assert_eq!(merged.first_step_seconds["cold.train.x.b1.bf16"], 0.5);
+        assert_eq!((merged.rows.len(), merged.cut), (1, vec!["ours-late".to_string()]));
         assert_eq!(merged.pytorch.unwrap()["torch"], "2");
     }
 }

@@ -135,6 +135,8 @@ pub struct Results {
     pub driver: String,
     /// Version and commit of this program.
     pub program: String,
+    /// Its commit alone; empty where it was not built from a repository.
+    pub commit: String,
     /// When, in UTC.
     pub date: String,
     /// The rates that the floors are made of.
@@ -155,6 +157,7 @@ impl Results {
             device: format!("{:?}", hardware.kind).to_lowercase(),
             driver: hardware.versions.clone(),
             program: env!("RESIDUA_VERSION").to_string(),
+            commit: env!("RESIDUA_VERSION").split(['(', ')']).nth(1).unwrap_or_default().to_string(),
             date: now(),
             rates,
             rows: Vec::new(),

@@ -115,6 +115,12 @@ pub fn bench(choice: &Choice, suite: &Suite, observer: &mut dyn Observer) -> Res
 }
 
 impl Suite {
+    /// Whether a row of another run is one that this suite asks for, as far as its name and kind tell.
+    pub fn wants(&self, row: &Row) -> bool {
+        let kind = if row.kind == Kind::Step { self.steps } else { self.operations };
+        kind && self.filter.wants(&row.name)
+    }
+
     fn late(&self) -> bool {
         self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }

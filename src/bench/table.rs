@@ -98,9 +98,12 @@ impl Results {
 
 fn cut(cut: &[String], text: &mut String) {
     if let [first, ..] = cut {
-        let _ = writeln!(text, "{} rows were cut for lack of time, from {} on", cut.len(), printable(first));
+        let _ = writeln!(text, "{} were cut for lack of time, from {} on", cut.len(), printable(first));
     }
 }
+
+/// Rows that only one run has, as far as they are printed.
+const MOST_MISSING: usize = 20;
 
 const STEP_HEAD: &[&str] = &["step", "images/s", "time", "noise", "floor", "share", "first step"];
 const OPERATION_HEAD: &[&str] =
@@ -159,8 +162,15 @@ impl Comparison {
             let _ = writeln!(text, "geometric mean of {} rows: {mean:.3} times faster", self.changes.len());
         }
         for (names, where_) in [(&self.only_before, "the earlier run"), (&self.only_after, "this run")] {
-            for name in names {
+            for name in names.iter().take(MOST_MISSING) {
                 let _ = writeln!(text, "only in {where_}: {}", printable(name));
+            }
+            if names.len() > MOST_MISSING {
+                let _ = writeln!(
+                    text,
+                    "and {} more only in {where_}; --json names all",
+                    names.len() - MOST_MISSING
+                );
             }
         }
         text

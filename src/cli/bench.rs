@@ -68,7 +68,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     if let Some(out) = &arguments.out {
         results.write(out)?;
     }
-    match before.map(|before| Comparison::new(&before, &results)) {
+    match before.map(|before| Comparison::new(&before, &results, |row| suite.wants(row))) {
         None => print(common, &results, || results.table()),
         Some(comparison) => {
             let both = serde_json::json!({ "results": results, "comparison": comparison });

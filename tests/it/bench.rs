@@ -20,21 +20,10 @@ fn read(path: &Path) -> Value {
     serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
 }
 
-fn bench(more: &[&str]) -> Output {
-    let mut arguments = vec![
-        "bench",
-        "--device",
-        "cpu",
-        "--threads",
-        "1",
-        "--arch",
-        TOY,
-        "--batch-size",
-        "2",
-        "--seconds",
-        "0",
-    ];
-    arguments.extend(["--repeats", "1", "--quiet"]);
+fn bench(batch: &str, more: &[&str]) -> Output {
+    let mut arguments =
+        vec!["bench", "--device", "cpu", "--threads", "1", "--arch", TOY, "--batch-size", batch];
+    arguments.extend(["--seconds", "0", "--repeats", "1", "--quiet"]);
     arguments.extend(more);
     residua(&arguments)
 }
@@ -43,7 +32,7 @@ fn bench(more: &[&str]) -> Output {
 fn bench_measures_the_operations_of_a_plan_and_whole_steps_with_their_floors() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("a.json");
-    let run = bench(&["--out", out.to_str().unwrap()]);
+    let run = bench("2", &["--out", out.to_str().unwrap()]);
     assert!(run.status.success(), "{}", text(&run.stderr));
     let results = read(&out);
     let rows = results["rows"].as_array().unwrap();
@@ -59,15 +48,18 @@ fn bench_measures_the_operations_of_a_plan_and_whole_steps_with_their_floors() {
     }
     for step in ["train", "extract"] {
         let name = format!("{step}.{TOY}.b2.f32");
-        assert!(results["summary"][&name]["images_per_second"].as_f64().unwrap() > 0.0, "{results}");
+        assert!(results["summary"][&name]["images_per_second"].as_f64().unwrap() > 0.0);
         assert!(text(&run.stdout).contains(&name));
     }
 
-    // The same file as the earlier run: what it has not is named.
-    let again = bench(&["--compare", out.to_str().unwrap(), "--only", "sgd"]);
-    let shown = text(&again.stdout);
-    assert!(again.status.success() && shown.contains("geometric mean of 1 rows"), "{shown}");
-    assert!(shown.contains("only in the earlier run: conv2d_forward."), "{shown}");
+    // Rows that were not asked for are not missed; those of another shape are.
+    let compare =
+        |batch| text(&bench(batch, &["--compare", out.to_str().unwrap(), "--only", "linear."]).stdout);
+    let same = compare("2");
+    assert!(same.contains("geometric mean of 1 rows") && !same.contains("only in"), "{same}");
+    let other = compare("3");
+    assert!(other.contains("only in the earlier run: linear.2x"), "{other}");
+    assert!(other.contains("only in this run: linear.3x"), "{other}");
 }
 
 #[test]
@@ -78,7 +70,7 @@ fn bench_says_what_is_wrong_with_its_flags() {
         (&["--arch", "resnet18"], "names no network"),
         (&["--compare", "Cargo.toml"], "the JSON that `residua bench --out` writes"),
     ] {
-        let run = bench(arguments);
+        let run = bench("2", arguments);
         let shown = text(&run.stderr);
         if message != "unexpected argument" {
             assert!(!run.status.success() && shown.contains(message), "{arguments:?}: {shown}");
@@ -143,22 +135,44 @@ fn doctor_finds_a_wrong_kernel() {
 fn the_script_for_the_gpu_runs_dry_from_check_to_merge() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = tempfile::tempdir().unwrap();
-    let run = Command::new("bash")
-        .arg(root.join("benches/gpu.sh"))
-        .args([env!("CARGO_BIN_EXE_residua").as_ref(), folder.path()])
-        .args(["check", "ours", "train", "merge"])
-        .env("DEVICE", "cpu")
-        .env("NETWORKS", TOY)
-        .env("BATCHES", "2")
-        .env("SECONDS_PER_ROW", "0")
-        .env("EPOCHS", "1")
-        .env_remove("DATA")
-        .output()
-        .unwrap();
+    let script = |parts: &[&str]| {
+        Command::new("bash")
+            .arg(root.join("benches/gpu.sh"))
+            .args([env!("CARGO_BIN_EXE_residua").as_ref(), folder.path()])
+            .args(parts)
+            .env("DEVICE", "emulator")
+            .env("NETWORKS", TOY)
+            .env("PRECISIONS", "bf16")
+            .env("DATA", root.join("tests/fixtures/data/cifar-100-python"))
+            .output()
+            .unwrap()
+    };
+    let run = script(&["check", "ours", "train", "merge"]);
     assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));
     let results = read(&folder.path().join("results.json"));
-    assert!(results["summary"][format!("train.{TOY}.b2.f32")]["images_per_second"].as_f64().unwrap() > 0.0);
-    assert!(results["first_step_seconds"][format!("warm.train.{TOY}.b2.f32")].as_f64().unwrap() > 0.0);
-    assert!(results["rows"].as_array().unwrap().len() > 30, "{results}");
+    assert!(results["summary"][format!("train.{TOY}.b2.bf16")]["images_per_second"].as_f64().unwrap() > 0.0);
+    assert!(results["first_step_seconds"][format!("warm.train.{TOY}.b2.bf16")].as_f64().unwrap() > 0.0);
+    assert!(results["rows"].as_array().unwrap().len() > 30);
     assert!(results["checks"][0][0]["checks"].as_array().unwrap().len() > 100);
+    assert_eq!(results["training"][0]["steps"], 1);
+    assert_eq!(results["cut"].as_array().unwrap().len(), 0);
+
+    // Called again, a part goes on with what is missing, and here nothing is.
+    let shown = text(&script(&["ours"]).stderr);
+    assert!(shown.contains("first-step-warm is there already") && !shown.contains("no time left"), "{shown}");
+}
+
+#[test]
+fn the_script_for_the_gpu_knows_its_parts() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/gpu.sh");
+    let folder = tempfile::tempdir().unwrap();
+    let run = Command::new("bash")
+        .arg(&script)
+        .args([env!("CARGO_BIN_EXE_residua").as_ref(), folder.path()])
+        .arg("pear")
+        .output()
+        .unwrap();
+    assert!(run.status.code() == Some(2) && text(&run.stderr).contains("no part is called pear"));
+    let help = Command::new("bash").arg(&script).output().unwrap();
+    assert!(help.status.code() == Some(2) && text(&help.stdout).contains("BUDGET"));
 }
