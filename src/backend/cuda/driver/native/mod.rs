@@ -36,7 +36,7 @@ pub use survey::Survey;
 use super::cache::Cache;
 use super::{Driver, Launch, Properties};
 use crate::backend::cuda::source::Source;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use context::Context;
 use library::{Library, check};
 use memory::Downloads;
@@ -85,6 +85,14 @@ impl Native {
             nvrtc,
             cache,
         })
+    }
+
+    /// Why a GPU that is there cannot be used; nothing where there is none, or where all is well.
+    pub fn hindrance(ordinal: usize) -> Option<Error> {
+        let library = Library::find().ok()?;
+        let gpu = Gpu::ask(library, ordinal).ok()?;
+        let architecture = nvrtc::architecture(gpu.capability);
+        architecture.and_then(|_| Nvrtc::find(Some(library.version()))).and_then(|_| Cache::of_user()).err()
     }
 
     /// GPU number `ordinal`, or nothing where it cannot be had; [`Native::new`] says why.
