@@ -70,6 +70,36 @@ fn one_command_writes_fits_scores_and_metrics_of_every_ood_set() {
 }
 
 #[test]
+fn kernels_write_the_scores_and_fits_that_the_cpu_writes() {
+    let (folder, out) = (case("tiny"), tempfile::tempdir().unwrap());
+    let ood = format!("a={}", folder.join("ood.npz").display());
+    let evaluate = |device: &str| {
+        let place = out.path().join(device);
+        let place_text = place.display().to_string();
+        let mut arguments = inputs(&folder);
+        arguments.extend(
+            ["--ood", &ood, "--vim-dim", "8", "--device", device, "--out", &place_text].map(String::from),
+        );
+        residua(&arguments.iter().map(String::as_str).collect::<Vec<&str>>()).success();
+        let read =
+            |set: &str, name: &str| scores(&place.join("scores").join(set).with_extension("npz"), name);
+        let methods = Evaluation::read_json(&place.join("metrics.json")).unwrap().methods;
+        methods
+            .into_iter()
+            .map(|method| ["id", "a"].map(|set| (format!("{method} of {set}"), read(set, &method))))
+            .collect::<Vec<_>>()
+            .concat()
+    };
+    let (cpu, kernels) = (evaluate("cpu"), evaluate("emulator"));
+    assert_eq!(cpu.len(), 2 * 17);
+    for ((name, cpu), (_, kernels)) in cpu.iter().zip(&kernels) {
+        let size = cpu.iter().map(|score| score.abs()).fold(0.0, f64::max);
+        let worst = cpu.iter().zip(kernels).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst <= 1e-9 * size, "{name}: {worst:e} of {size:e}");
+    }
+}
+
+#[test]
 fn wrong_use_exits_with_two_and_says_what_to_write() {
     let (folder, out) = (case("tiny"), tempfile::tempdir().unwrap());
     let ood = folder.join("ood.npz");
