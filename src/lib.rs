@@ -5,7 +5,7 @@
 //! | layer | modules |
 //! |---|---|
 //! | command line | [`cli`] |
-//! | whole experiments, measurements | [`recipe`], [`bench`] |
+//! | whole experiments, measurements | [`recipe`], [`mod@bench`] |
 //! | what a user asks for | [`train`], [`features`], [`ood`], [`collapse`], [`report`] |
 //! | what comes from and goes to disk | [`data`], [`checkpoint`] |
 //! | networks | [`nn`] |
