@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// What `--full` checks.
 #[derive(Debug, clap::Args)]
 pub struct Full {
-    /// Check every operation of the device against the CPU in f64, and time it
+    /// Check every operation of the device against the CPU in f64, and time it; in f32 and bf16 unless --precision is given
     #[arg(long, help_heading = "Full check")]
     pub full: bool,
     /// Networks whose shapes are checked [default: those of `bench`]
