@@ -25,10 +25,12 @@ pub struct Compute {
 impl Compute {
     /// The choice, with the common number of threads. Says so where a GPU is there and cannot be used.
     pub fn choice(&self, common: &Common) -> Choice {
-        if self.device == Device::Auto && !common.quiet && self.precision != Precision::F64 {
-            if let Some(why) = Native::hindrance(0) {
-                eprintln!("note: there is a GPU, but it cannot be used, so the CPU computes: {why}");
-            }
+        let wanted = self.device == Device::Auto && self.precision != Precision::F64;
+        if wanted
+            && !common.quiet
+            && let Some(why) = Native::hindrance(0)
+        {
+            eprintln!("note: there is a GPU, but it cannot be used, so the CPU computes: {why}");
         }
         choice(self.device, self.precision, self.kernels.as_ref(), common)
     }
