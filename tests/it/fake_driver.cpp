@@ -4,6 +4,7 @@
 // allowed. So memory of the host that is used again too early, or read before its copy is over, gives wrong numbers.
 // Calls without a current context, calls that a capture forbids and objects that outlive their context are refused.
 
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -25,7 +26,7 @@ typedef std::function<void()> Work;
 struct Stream { std::deque<Work> queue; unsigned long long queued = 0, done = 0; bool capturing = false; std::vector<Work> captured; };
 struct Event { Stream* stream = nullptr; unsigned long long position = 0; bool timed = false; };
 struct Graph { std::vector<Work> work; };
-struct Function { std::string name; size_t argument_bytes; int granted = 48 << 10; };
+struct Function { std::string name; size_t argument_bytes; int granted = 48 << 10; unsigned most_threads = 1024; bool real = false; };
 struct Module { std::vector<Function*> functions; };
 
 char the_context;
@@ -225,12 +226,48 @@ static int destroy(Graph* graph) {
 EXPORT cuGraphExecDestroy(Graph* graph) { return destroy(graph); }
 EXPORT cuGraphDestroy(Graph* graph) { return destroy(graph); }
 
-// Every module has the kernels `add` (y[i] += x for n numbers), `fault`, and `two`, which takes two arguments.
+// A module is either the five letters "cubin", and then has the kernels `add` (y[i] += x for n numbers), `fault`, and `two`,
+// which takes two arguments; or real machine code, whose kernels are not run, but launched with what they ask for.
 struct Add { float* y; unsigned long long n; float x; int unused; };
+
+template <class T>
+static T number(const char* image, size_t offset) {
+    T value;
+    memcpy(&value, image + offset, sizeof value);
+    return value;
+}
+
+// The kernels of a cubin: an ELF file with a section `.nv.info.NAME` for each, of records (format, attribute, two bytes of
+// size or value, then as many bytes of value). Attribute 0x0a holds where in the constant bank the arguments lie: symbol,
+// offset, size; 0x05 the most threads of a block in three numbers.
+static std::vector<Function*> kernels_of(const char* image) {
+    const size_t table = number<uint64_t>(image, 40), entry = number<uint16_t>(image, 58);
+    const size_t sections = number<uint16_t>(image, 60), names = number<uint16_t>(image, 62);
+    const size_t text = number<uint64_t>(image, table + names * entry + 24);
+    std::vector<Function*> kernels;
+    for (size_t i = 0; i < sections; ++i) {
+        const size_t header = table + i * entry;
+        const std::string name = image + text + number<uint32_t>(image, header), prefix = ".nv.info.";
+        if (name.compare(0, prefix.size(), prefix)) continue;
+        auto* kernel = new Function{name.substr(prefix.size()), 0};
+        size_t at = number<uint64_t>(image, header + 24);
+        for (const size_t end = at + number<uint64_t>(image, header + 32); at + 4 <= end;) {
+            const int format = image[at], attribute = image[at + 1];
+            if (format == 4 && attribute == 0x0a) kernel->argument_bytes = number<uint16_t>(image, at + 10);
+            if (format == 4 && attribute == 0x05) kernel->most_threads = number<uint32_t>(image, at + 4);
+            at += format == 4 ? 4 + number<uint16_t>(image, at + 2) : 4;
+        }
+        kernel->real = true;
+        kernels.push_back(kernel);
+    }
+    return kernels;
+}
+
 EXPORT cuModuleLoadData(Module** module, const void* image) {
     NEEDS_CONTEXT; NOT_IN_CAPTURE;
-    if (memcmp(image, "cubin", 5)) return INVALID_VALUE;
-    *module = new Module{{new Function{"add", sizeof(Add)}, new Function{"fault", 8}, new Function{"two", 8}}};
+    if (!memcmp(image, "\x7f" "ELF", 4)) *module = new Module{kernels_of((const char*)image)};
+    else if (!memcmp(image, "cubin", 5)) *module = new Module{{new Function{"add", sizeof(Add)}, new Function{"fault", 8}, new Function{"two", 8}}};
+    else return INVALID_VALUE;
     live.insert(*module);
     return SUCCESS;
 }
@@ -259,17 +296,19 @@ EXPORT cuFuncSetAttribute(Function* function, int attribute, int value) {
     function->granted = value;
     return SUCCESS;
 }
-EXPORT cuLaunchKernel(Function* function, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned shared,
-                      Stream* stream, void** parameters, void** extra) {
+EXPORT cuLaunchKernel(Function* function, unsigned, unsigned, unsigned, unsigned threads, unsigned, unsigned,
+                      unsigned shared, Stream* stream, void** parameters, void** extra) {
     NEEDS_CONTEXT;
-    if (extra || (int)shared > function->granted) return INVALID_VALUE;
+    if (extra || (int)shared > function->granted || threads > function->most_threads) return INVALID_VALUE;
+    if (function->real) return queue(stream, [] {});
     if (function->name == "fault") return queue(stream, [] { fault = ILLEGAL_ADDRESS; });
     Add add;
     memcpy(&add, parameters[0], sizeof add);
     return queue(stream, [=] { for (unsigned long long i = 0; i < add.n; ++i) add.y[i] += add.x; });
 }
 
-// NVRTC, which finds everything well.
+// NVRTC, which finds everything well; left out where the real one is to compile.
+#ifndef WITHOUT_NVRTC
 extern "C" __attribute__((visibility("default"))) const char* nvrtcGetErrorString(int) { return "the fake compiler refuses"; }
 EXPORT nvrtcVersion(int* major, int* minor) { *major = 13; *minor = 0; return SUCCESS; }
 EXPORT nvrtcCreateProgram(void** program, const char*, const char*, int, const char* const*, const char* const*) {
@@ -282,3 +321,4 @@ EXPORT nvrtcGetProgramLogSize(void*, size_t* bytes) { *bytes = 1; return SUCCESS
 EXPORT nvrtcGetProgramLog(void*, char* log) { *log = 0; return SUCCESS; }
 EXPORT nvrtcGetCUBINSize(void*, size_t* bytes) { *bytes = 5; return SUCCESS; }
 EXPORT nvrtcGetCUBIN(void*, char* cubin) { memcpy(cubin, "cubin", 5); return SUCCESS; }
+#endif

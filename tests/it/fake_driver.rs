@@ -9,6 +9,7 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use residua::backend::cuda::Source;
+use residua::backend::cuda::driver::native::nvrtc::Nvrtc;
 use residua::backend::cuda::driver::native::{Memory, Module, Native};
 use residua::backend::cuda::driver::{Driver, Geometry, Launch};
 use residua::error::Error;
@@ -19,21 +20,31 @@ const CHILD: &str = "RESIDUA_FAKE_DRIVER";
 /// A folder with the stand-in for both libraries, built once; nothing where there is no C++ compiler.
 fn stand_in() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
-    let build = || {
-        let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("fake-driver");
-        std::fs::create_dir_all(&folder).unwrap();
-        let library = folder.join("libcuda.so");
-        let built = Command::new(std::env::var_os("CXX").unwrap_or_else(|| "c++".into()))
-            .args(["-std=c++17", "-O1", "-shared", "-fPIC", "-o"])
-            .arg(&library)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fake_driver.cpp"))
-            .output()
-            .ok()?;
-        assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
-        std::fs::copy(&library, folder.join("libnvrtc.so.13")).unwrap();
+    let both = || {
+        let folder = build("fake-driver", &[])?;
+        std::fs::copy(folder.join("libcuda.so"), folder.join("libnvrtc.so.13")).unwrap();
         Some(folder)
     };
-    FOLDER.get_or_init(build).as_deref()
+    FOLDER.get_or_init(both).as_deref()
+}
+
+/// Builds the stand-in in a folder of its own. It is never called libcuda.so.1: NVRTC would look into that.
+fn build(name: &str, options: &[&str]) -> Option<PathBuf> {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::create_dir_all(&folder).unwrap();
+    let compiler = std::env::var("CXX").unwrap_or_else(|_| "c++".into());
+    let mut compiler = compiler.split_whitespace();
+    let built = Command::new(compiler.next()?)
+        .args(compiler)
+        .args(["-std=c++17", "-O1", "-shared", "-fPIC"])
+        .args(options)
+        .arg("-o")
+        .arg(folder.join("libcuda.so"))
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/fake_driver.cpp"))
+        .output()
+        .ok()?;
+    assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
+    Some(folder)
 }
 
 /// Runs a test of this file in a process of its own with the stand-in.
@@ -235,4 +246,36 @@ fn launches_and_graphs() {
     let text = driver.synchronise().unwrap_err().to_string();
     assert!(text.contains("CUDA_ERROR_ILLEGAL_ADDRESS") && text.contains("--device emulator"), "{text}");
     assert!(driver.allocate(8).is_err());
+}
+
+/// Whole steps by the real compiler and the unchanged engine: every launch has a kernel of its name in the machine code,
+/// an argument struct of the size it takes, no more threads and shared memory than it may have; what a graph captures is
+/// allowed in one. The kernels themselves do not run.
+#[test]
+fn every_launch_of_a_step_fits_the_machine_code_that_nvrtc_makes() {
+    let nvrtc = match Nvrtc::find(None) {
+        Ok(nvrtc) => nvrtc,
+        Err(error) => {
+            let required = std::env::var("RESIDUA_COMPILE_GATE").is_ok_and(|value| value == "required");
+            assert!(!required, "{error}");
+            println!("launches were not held to machine code: {error}");
+            return;
+        }
+    };
+    let Some(folder) = build("fake-driver-for-nvrtc", &["-DWITHOUT_NVRTC"]) else { return };
+    let cache = tempfile::tempdir().unwrap();
+    for precision in ["bf16", "f32"] {
+        let said = Command::new(env!("CARGO_BIN_EXE_residua"))
+            .args(["bench", "--device", "cuda", "--precision", precision, "--steps", "--quiet"])
+            .args(["--arch", "resnet18-cifar.32,resnet50-imagenet.64.w0.3", "--batch-size", "4"])
+            .args(["--seconds", "0", "--repeats", "1"])
+            .env("LD_LIBRARY_PATH", &folder)
+            .env("RESIDUA_NVRTC", nvrtc.path())
+            .env("RESIDUA_CACHE", cache.path())
+            .output()
+            .unwrap();
+        let told =
+            format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
+        assert!(said.status.success() && told.contains("Fake GPU"), "{precision}: {}\n{told}", said.status);
+    }
 }
