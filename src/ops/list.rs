@@ -201,7 +201,7 @@ operations! {
     /// `y = x`, from the accumulator type (parameters) to the working type (activations).
     cast = Cast(Rows) { x: read number, y: write }
 
-    /// `y += x`.
+    /// `y += x`: activations, or numbers, such as the gradients of features that two heads share.
     accumulate = Accumulate(Rows) { x: read, y: update }
 
     /// Maximum over a window; `argmax` holds the position `h * width + w` of the first maximum in row-major order

@@ -1,6 +1,12 @@
 //! The cosine classifier and the divergence of two softmaxes, against their definitions.
 
-use residua::ops::{Call, Cosine, Direction, KlDivergence, Side};
+use residua::autograd::{Mode, Parameter, Tape};
+use residua::backend::cpu::Cpu;
+use residua::backend::cuda::driver::emulator::{Emulator, Options};
+use residua::backend::cuda::{Cuda, Sources};
+use residua::ops::{Backend, Call, Cosine, Direction, KlDivergence, Side};
+use residua::plan::Prepared;
+use residua::tensor::{DType, HostValues, Shape, Span, aligned};
 
 use crate::ops::{Values, check, in_every_precision, output, random};
 
@@ -280,4 +286,50 @@ fn equal_logits_do_not_diverge_and_huge_ones_do_not_overflow() {
             check(call, &operands, &expected);
         }
     });
+}
+
+/// Gradient of a batch of activations whose pooled features go to two linear heads.
+fn gradient_through_two_heads<B: Backend>(backend: &B) -> Vec<f64> {
+    const OUTPUTS: [usize; 2] = [5, 3];
+    let number = backend.dtype().accumulator();
+    let mut end = 0;
+    let mut place = |extents: &[usize]| {
+        let shape = Shape::new(extents);
+        let value = Span { offset: end, elements: shape.elements(), dtype: number };
+        let gradient = Span { offset: end + aligned(value.bytes()), ..value };
+        end += 2 * aligned(value.bytes());
+        Parameter { value, gradient: Some(gradient), copy: None, shape }
+    };
+    let heads = OUTPUTS.map(|outputs| [place(&[outputs, 8]), place(&[outputs])]);
+    let mut tape = Tape::new(backend.dtype(), Mode::Train);
+    let x = tape.differentiable_input("x", [2, 3, 3, 8]);
+    let features = tape.global_average_pool(x);
+    let logits = heads.each_ref().map(|[weight, bias]| tape.linear(features, weight, bias));
+    let given = logits.map(|logits| tape.number_input("gradient", logits.shape).buffer);
+    let dx = tape.backward_from_all(&[(logits[0], given[0]), (logits[1], given[1])], &[x])[0].unwrap();
+    let prepared = Prepared::new(tape.finish(), backend, end);
+    let mut memory = backend.allocate(prepared.bytes()).unwrap();
+    let spans = [prepared.span(x.buffer), prepared.span(given[0]), prepared.span(given[1])];
+    for (key, span) in spans.into_iter().chain(heads.iter().flatten().map(|p| p.value)).enumerate() {
+        backend.write(&mut memory, span, HostValues::F64(&random(span.elements, key as u64))).unwrap();
+    }
+    prepared.run(backend, &mut memory).unwrap_or_else(|error| panic!("{}: {error}", backend.name()));
+    let mut values = vec![0.0; prepared.span(dx).elements];
+    backend.read_f64(&memory, prepared.span(dx), &mut values).unwrap();
+    values
+}
+
+#[test]
+fn gradients_of_two_heads_on_the_same_features_add_up() {
+    let expected = gradient_through_two_heads(&Cpu::<f64>::new(1).unwrap());
+    for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::Bf16, 1e-2)] {
+        let emulator = Emulator::new(Options::default()).unwrap();
+        let found = gradient_through_two_heads(&Cuda::new(emulator, dtype, Sources::default()).unwrap());
+        for (found, expected) in found.iter().zip(&expected) {
+            assert!(
+                (found - expected).abs() <= tolerance * expected.abs().max(0.1),
+                "{dtype:?}: {found} {expected}"
+            );
+        }
+    }
 }

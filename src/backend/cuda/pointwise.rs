@@ -2,14 +2,14 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{Operand, entry, extent, few_threads, modules_of_both_types, threads};
+use super::call::{Operand, entry, extent, few_threads, modules_of_both_types, of_both_types, threads};
 use super::driver::Driver;
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
 use crate::ops::Access::{Read, Update, Write};
 use crate::ops::Content::{Activation, Number};
-use crate::ops::{Rows, ShortcutA};
-use crate::tensor::Span;
+use crate::ops::{Content, Rows, ShortcutA};
+use crate::tensor::{DType, Span};
 
 const FILE: &str = "pointwise.cu";
 
@@ -83,14 +83,17 @@ fn binary<D: Driver>(
     cuda: &Cuda<D>,
     memory: &mut D::Memory,
     entry: &'static str,
+    content: Content,
     elements: usize,
     [a, b, y]: [Span; 3],
     operands: &[Operand],
 ) -> Result<()> {
     let [a, b, y] = [a, b, y].map(|span| cuda.pointer(memory, span));
     let arguments = Binary { a, b, y, elements: elements as u64 };
-    let geometry = threads(elements.div_ceil(cuda.pack()))?;
-    cuda.launch(memory, (&cuda.variant(FILE), entry), geometry, &arguments, operands)
+    let dtype = content.dtype(cuda.dtype);
+    let geometry = threads(elements.div_ceil(16 / dtype.size()))?;
+    let variant = of_both_types(FILE)[usize::from(dtype == DType::Bf16)];
+    cuda.launch(memory, (&variant, entry), geometry, &arguments, operands)
 }
 
 pub(super) fn relu<D: Driver>(
@@ -138,7 +141,7 @@ pub(super) fn relu_gradient<D: Driver>(
         ("dy", dy, Read, Activation, n),
         ("dx", dx, Write, Activation, n),
     ])?;
-    binary(cuda, memory, "relu_gradient", n, [y, dy, dx], &operands)
+    binary(cuda, memory, "relu_gradient", Activation, n, [y, dy, dx], &operands)
 }
 
 pub(super) fn add<D: Driver>(
@@ -153,7 +156,7 @@ pub(super) fn add<D: Driver>(
         ("b", b, Read, Activation, n),
         ("y", y, Write, Activation, n),
     ])?;
-    binary(cuda, memory, "add", n, [a, b, y], &operands)
+    binary(cuda, memory, "add", Activation, n, [a, b, y], &operands)
 }
 
 pub(super) fn accumulate<D: Driver>(
@@ -163,8 +166,9 @@ pub(super) fn accumulate<D: Driver>(
     [x, y]: [Span; 2],
 ) -> Result<()> {
     let n = attributes.elements()?;
-    let operands = cuda.operands([("x", x, Read, Activation, n), ("y", y, Update, Activation, n)])?;
-    binary(cuda, memory, "add", n, [y, x, y], &operands)
+    let content = if y.dtype == cuda.dtype { Activation } else { Number };
+    let operands = cuda.operands([("x", x, Read, content, n), ("y", y, Update, content, n)])?;
+    binary(cuda, memory, "add", content, n, [y, x, y], &operands)
 }
 
 pub(super) fn shortcut_a<D: Driver>(
