@@ -40,7 +40,7 @@ fn train<B: Backend>(backend: B, architecture: &Architecture, side: usize, kind:
     };
     let step = TrainStep::new(&network, &backend, &optimizer, &images, 0.1);
     let mut model = Model::new(network, backend, step.prepared().bytes()).expect("memory");
-    model.initialise(8).expect("initial values");
+    model.initialise(6).expect("initial values");
 
     let stream = Stream::for_purpose(3, Purpose::Synthetic, &[1]);
     let bytes: Vec<u8> = (0..pixels.elements as u64).map(|i| stream.below(i, 256) as u8).collect();
