@@ -1,25 +1,28 @@
 //! Values between the host's types and the device's.
 
+use std::borrow::Cow;
+
 use half::bf16;
 
 use super::driver::Driver;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, HostValues, Span};
 
-/// The bytes of values in a span's own type; floating-point types are converted, rounding to nearest even.
-pub(super) fn to_device(to: Span, values: HostValues<'_>) -> Result<Vec<u8>> {
-    fn bytes<T: bytemuck::NoUninit>(values: impl Iterator<Item = T>) -> Vec<u8> {
-        bytemuck::cast_slice(&values.collect::<Vec<T>>()).to_vec()
+/// The bytes of values in a span's own type: as they are where that is theirs, converted otherwise, rounding to nearest
+/// even.
+pub(super) fn to_device(to: Span, values: HostValues<'_>) -> Result<Cow<'_, [u8]>> {
+    fn bytes<T: bytemuck::NoUninit>(values: impl Iterator<Item = T>) -> Cow<'static, [u8]> {
+        bytemuck::cast_slice(&values.collect::<Vec<T>>()).to_vec().into()
     }
     let bytes = match (to.dtype, values) {
-        (DType::F32, HostValues::F32(values)) => bytemuck::cast_slice(values).to_vec(),
+        (DType::F32, HostValues::F32(values)) => bytemuck::cast_slice(values).into(),
         (DType::F32, HostValues::F64(values)) => bytes(values.iter().map(|&v| v as f32)),
         (DType::F64, HostValues::F32(values)) => bytes(values.iter().map(|&v| f64::from(v))),
-        (DType::F64, HostValues::F64(values)) => bytemuck::cast_slice(values).to_vec(),
+        (DType::F64, HostValues::F64(values)) => bytemuck::cast_slice(values).into(),
         (DType::Bf16, HostValues::F32(values)) => bytes(values.iter().map(|&v| bf16::from_f32(v))),
         (DType::Bf16, HostValues::F64(values)) => bytes(values.iter().map(|&v| bf16::from_f64(v))),
-        (DType::I32, HostValues::I32(values)) => bytemuck::cast_slice(values).to_vec(),
-        (DType::U8, HostValues::U8(values)) => values.to_vec(),
+        (DType::I32, HostValues::I32(values)) => bytemuck::cast_slice(values).into(),
+        (DType::U8, HostValues::U8(values)) => values.into(),
         (dtype, _) => {
             return Err(Error::invalid(format!("values of another kind than {dtype:?} were written to it")));
         }
