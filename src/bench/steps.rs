@@ -168,7 +168,8 @@ fn steps_in_round(one: Instant) -> usize {
 }
 
 fn finite<B: Backend>(plan: &TrainStep, model: &Model<B>) -> Result<()> {
-    let loss = plan.result(model)?.mean_loss();
+    let losses = plan.losses(model)?;
+    let loss = losses.iter().sum::<f64>() / losses.len() as f64;
     if loss.is_finite() {
         return Ok(());
     }

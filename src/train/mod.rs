@@ -17,5 +17,5 @@ pub use optimizer::{HYPER_NUMBERS, Optimizer, OptimizerKind};
 pub use options::{HeadKind, Shuffle, TrainOptions};
 pub use run_folder::{RECIPE_FILE, RunFolder};
 pub use schedule::{Schedule, ScheduleKind};
-pub use step::{BatchResult, TrainStep};
+pub use step::TrainStep;
 pub use trainer::{Job, Observer, Summary, Validation, train};

@@ -17,12 +17,14 @@ pub(super) struct StepResult {
 }
 
 /// A step that was queued.
-#[derive(Debug, Clone)]
-struct Queued {
-    slot: usize,
-    step: u64,
-    images: usize,
-    learning_rate: f64,
+#[derive(Debug)]
+pub(super) struct Queued {
+    pub(super) slot: usize,
+    /// Its number, counted from 1.
+    pub(super) step: u64,
+    /// Where its samples are in the data set.
+    pub(super) samples: Vec<u32>,
+    pub(super) learning_rate: f64,
 }
 
 /// The steps under way of one plan.
@@ -44,7 +46,7 @@ impl<B: Backend> Queue<B> {
         self.next_slot
     }
 
-    /// Notes that step number `step` (counted from 1) was queued; what earlier ones found, if it is time to look.
+    /// Notes that a step was queued; what earlier ones found, if it is time to look.
     ///
     /// # Errors
     /// The device failed, or a loss is not finite.
@@ -52,11 +54,9 @@ impl<B: Backend> Queue<B> {
         &mut self,
         model: &Model<B>,
         plan: &TrainStep,
-        step: u64,
-        images: usize,
-        learning_rate: f64,
+        step: Queued,
     ) -> Result<Vec<StepResult>> {
-        self.waiting.push(Queued { slot: self.next_slot, step, images, learning_rate });
+        self.waiting.push(step);
         self.next_slot = (self.next_slot + 1) % plan.slots();
         if self.waiting.len() < plan.slots() / 2 {
             return Ok(Vec::new());
@@ -100,7 +100,7 @@ fn settle<B: Backend>(
         .map(|queued| {
             let (loss, correct) = (totals[2 * queued.slot], totals[2 * queued.slot + 1]);
             if loss.is_finite() {
-                Ok(StepResult { images: queued.images, correct: correct as u64, loss })
+                Ok(StepResult { images: queued.samples.len(), correct: correct as u64, loss })
             } else {
                 Err(diverged(model, plan, queued, steps.last().map(|last| last.step)))
             }
@@ -110,9 +110,10 @@ fn settle<B: Backend>(
 
 /// The error for a loss that is not finite; it names the sample where the step's losses are still there.
 fn diverged<B: Backend>(model: &Model<B>, plan: &TrainStep, queued: &Queued, last: Option<u64>) -> Error {
-    let losses = (last == Some(queued.step)).then(|| plan.result(model)).and_then(Result::ok);
-    let row = losses.and_then(|result| result.losses.iter().position(|loss| !loss.is_finite()));
-    let sample = row.map_or(String::new(), |row| format!(" (image {row} of its batch)"));
+    let losses = (last == Some(queued.step)).then(|| plan.losses(model)).and_then(Result::ok);
+    let row = losses.and_then(|losses| losses.iter().position(|loss| !loss.is_finite()));
+    let sample = row.map(|row| queued.samples[row]);
+    let sample = sample.map_or(String::new(), |sample| format!(" (sample {sample} of the training data)"));
     Error::invalid(format!(
         "the loss is not finite at step {}{sample}, learning rate {}: the training has diverged; try a smaller --lr or a \
          warm-up. The last checkpoint is untouched",

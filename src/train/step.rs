@@ -15,25 +15,8 @@ pub struct TrainStep {
     labels: BufferId,
     hyper: BufferId,
     loss: BufferId,
-    prediction: BufferId,
     totals: BufferId,
     slots: usize,
-}
-
-/// What a step or an evaluation of a batch found, in the order of the batch.
-#[derive(Debug, Clone, PartialEq)]
-pub struct BatchResult {
-    /// Cross-entropy of each sample.
-    pub losses: Vec<f64>,
-    /// Predicted class of each sample.
-    pub predictions: Vec<i32>,
-}
-
-impl BatchResult {
-    /// Mean of the losses.
-    pub fn mean_loss(&self) -> f64 {
-        self.losses.iter().sum::<f64>() / self.losses.len() as f64
-    }
 }
 
 impl TrainStep {
@@ -70,7 +53,6 @@ impl TrainStep {
             labels: labels.buffer,
             hyper,
             loss: loss.per_sample,
-            prediction: loss.prediction,
             totals,
             slots,
         }
@@ -123,7 +105,7 @@ impl TrainStep {
         model.begin_read(self.prepared.span(self.totals))
     }
 
-    /// Runs one step on normalised numbers, and waits for what it finds.
+    /// Runs one step on normalised numbers, and waits for the loss of each sample.
     ///
     /// # Errors
     /// The device failed.
@@ -136,21 +118,18 @@ impl TrainStep {
         images: HostValues<'_>,
         labels: &[i32],
         hyper: [f64; HYPER_NUMBERS],
-    ) -> Result<BatchResult> {
+    ) -> Result<Vec<f64>> {
         self.images.write_numbers(model, &self.prepared, images)?;
         self.load(model, labels, hyper, 0)?;
         self.queue(model)?;
-        self.result(model)
+        self.losses(model)
     }
 
-    /// Waits for the last step, and tells what it found of each sample.
+    /// Waits for the last step, and tells the loss of each of its samples.
     ///
     /// # Errors
     /// The device failed.
-    pub fn result<B: Backend>(&self, model: &Model<B>) -> Result<BatchResult> {
-        Ok(BatchResult {
-            losses: model.read_f64(self.prepared.span(self.loss))?,
-            predictions: model.read_i32(self.prepared.span(self.prediction))?,
-        })
+    pub fn losses<B: Backend>(&self, model: &Model<B>) -> Result<Vec<f64>> {
+        model.read_f64(self.prepared.span(self.loss))
     }
 }

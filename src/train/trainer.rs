@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::keeper::{Keeper, Position};
 use super::metrics_log::{Metrics, MetricsLog, Scope};
-use super::queue::{Queue, StepResult};
+use super::queue::{Queue, Queued, StepResult};
 use super::step::TrainStep;
 use super::{RunFolder, Schedule, Shuffle, TrainOptions};
 use crate::checkpoint::{StateDict, network};
@@ -297,7 +297,13 @@ impl<'a, B: Backend> Trainer<'a, B> {
         plan.load(&mut self.model, &labels, hyper, self.queue.slot())?;
         plan.queue(&mut self.model)?;
         self.position.step += 1;
-        results.extend(self.queue.push(&self.model, plan, self.position.step, labels.len(), rate)?);
+        let queued = Queued {
+            slot: self.queue.slot(),
+            step: self.position.step,
+            samples: batch.indices.clone(),
+            learning_rate: rate,
+        };
+        results.extend(self.queue.push(&self.model, plan, queued)?);
         if settle {
             results.extend(self.queue.flush(&self.model, plan)?);
         }
