@@ -5,7 +5,7 @@ use residua::backend::cpu::Cpu;
 use residua::ops::{
     Adam, Call, CrossEntropy, Device as _, ImageBatch, Linear, PLACEMENT_NUMBERS, Sgd, StepTotals,
 };
-use residua::tensor::{DType, Span};
+use residua::tensor::{DType, HostValues, Span};
 
 use crate::ops::{Values, check, check_kernels, in_every_precision, output, random};
 use crate::ops_passes::{after, float, positive};
@@ -103,11 +103,46 @@ fn a_label_outside_the_classes_is_an_error_on_the_host() {
             dlogits: span(4, 6, DType::F32),
         };
         for label in [3, -1] {
-            backend.write(&mut memory, labels, residua::tensor::HostValues::I32(&[0, label])).unwrap();
+            backend.write(&mut memory, labels, HostValues::I32(&[0, label])).unwrap();
             let message = call.run(&backend, &mut memory, span(8, 0, DType::F32)).unwrap_err().to_string();
             assert!(message.contains(&format!("sample 1 of the batch has label {label}")), "{message}");
         }
     });
+}
+
+#[test]
+fn an_image_or_a_slot_that_is_not_there_is_an_error_on_the_host_that_says_which() {
+    let backend = Cpu::<f32>::new(1).unwrap();
+    let mut memory = backend.allocate(8192).unwrap();
+    let span = |place: usize, elements, dtype| Span { offset: place * 64, elements, dtype };
+    let placement = span(2, 2 * PLACEMENT_NUMBERS, DType::I32);
+    let images = Call::LoadImages {
+        attributes: ImageBatch { images: 4, batch: 2, side: 1, channels: 3 },
+        pixels: span(0, 12, DType::U8),
+        table: span(10, 768, DType::F32),
+        placement,
+        y: span(4, 6, DType::F32),
+    };
+    for number in [4, -1] {
+        let mut numbers = [0; 2 * PLACEMENT_NUMBERS];
+        numbers[PLACEMENT_NUMBERS] = number;
+        backend.write(&mut memory, placement, HostValues::I32(&numbers)).unwrap();
+        let message = images.run(&backend, &mut memory, span(8, 0, DType::F32)).unwrap_err().to_string();
+        let expected = format!("image 1 of the batch is number {number} of 4 in memory");
+        assert!(message.contains(&expected), "{message}");
+    }
+    let hyper = span(3, 4, DType::F32);
+    let totals = Call::RecordTotals {
+        attributes: StepTotals { batch: 1, slots: 2 },
+        loss: span(0, 1, DType::F32),
+        prediction: span(1, 1, DType::I32),
+        labels: span(2, 1, DType::I32),
+        hyper,
+        totals: span(4, 4, DType::F32),
+    };
+    backend.write(&mut memory, hyper, HostValues::F32(&[0.0, 0.0, 0.0, 2.0])).unwrap();
+    let message = totals.run(&backend, &mut memory, span(8, 0, DType::F32)).unwrap_err().to_string();
+    assert!(message.contains("slot 2 of 2"), "{message}");
 }
 
 #[test]
