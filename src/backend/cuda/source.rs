@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::files;
@@ -128,10 +128,5 @@ impl Sources {
                 let known: Vec<&str> = EMBEDDED.iter().map(|&(name, _)| name).collect();
                 Error::invalid(format!("no kernel file is called `{file}`; there are {}", known.join(", ")))
             })
-    }
-
-    /// The folder of edited sources.
-    pub fn folder(&self) -> Option<&Path> {
-        self.folder.as_deref()
     }
 }
