@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{StateDict, write_safetensors};
+use super::{HeadClasses, StateDict, write_safetensors};
+use crate::data::Taxonomy;
 use crate::error::{Error, Position, Result};
 use crate::files;
 
@@ -37,6 +38,12 @@ pub struct Meta {
     pub architecture: Value,
     /// Names of the classes, by label.
     pub classes: Vec<String>,
+    /// What the logits of each head mean, in the order of the network's heads.
+    #[serde(default)]
+    pub heads: Vec<HeadClasses>,
+    /// Both levels of the training data's classes, where it has two.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub taxonomy: Option<Taxonomy>,
     /// What images go through before the network; out-of-distribution data gets the same.
     pub transform: Value,
     /// Finished epochs.

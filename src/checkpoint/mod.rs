@@ -3,6 +3,7 @@
 
 mod element;
 mod folder;
+mod heads;
 mod import;
 mod list;
 mod names;
@@ -19,6 +20,7 @@ pub use folder::{
     Checkpoint, FORMAT_VERSION, META_FILE, MODEL_FILE, Meta, STATE_FILE, hash, load, point, read_meta,
     resolve, save,
 };
+pub use heads::HeadClasses;
 pub use import::{Format, Imported, TrainingRecord, read_training_record, read_weights};
 pub use list::{CheckpointRef, list};
 pub use safetensors_file::write_safetensors;

@@ -3,8 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Meta, StateDict, folder, guess_architecture, network, read_weights};
-use crate::data::Transform;
+use super::{HeadClasses, Meta, StateDict, folder, guess_architecture, network, read_weights};
+use crate::data::{Taxonomy, Transform};
 use crate::error::{Error, Result};
 use crate::nn::{Architecture, Model, Network};
 use crate::ops::Backend;
@@ -22,6 +22,10 @@ pub struct Trained {
     pub transform: Option<Transform>,
     /// Names of the classes, by label; empty in a bare weights file.
     pub classes: Vec<String>,
+    /// What the logits of each head mean; empty in a bare weights file.
+    pub heads: Vec<HeadClasses>,
+    /// Both levels of the training data's classes, where it has two.
+    pub taxonomy: Option<Taxonomy>,
     /// Finished epochs, where stored.
     pub epoch: Option<u64>,
     /// BLAKE3 hash of the parameters' file.
@@ -38,7 +42,10 @@ impl Trained {
         if path.is_dir() {
             let resolved = folder::resolve(path)?;
             let saved = folder::load(&resolved)?;
-            let Meta { architecture, transform, classes, epoch, .. } = saved.meta;
+            let Meta { architecture, transform, classes, mut heads, taxonomy, epoch, .. } = saved.meta;
+            if heads.is_empty() {
+                heads.push(HeadClasses::single(classes.clone()));
+            }
             let broken = |what: &str, e: serde_json::Error| {
                 Error::invalid(format!("{}: the {what} in its meta.json is not one: {e}", resolved.display()))
             };
@@ -52,6 +59,8 @@ impl Trained {
                 state: saved.model,
                 transform: Some(transform),
                 classes,
+                heads,
+                taxonomy,
                 epoch: Some(epoch),
                 hash,
             });
@@ -66,6 +75,8 @@ impl Trained {
             state: imported.state,
             transform: None,
             classes: Vec::new(),
+            heads: Vec::new(),
+            taxonomy: None,
             hash,
         })
     }

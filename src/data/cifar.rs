@@ -33,7 +33,7 @@ impl Kind {
     fn label_byte(self) -> usize {
         match self {
             Kind::Ten | Kind::Hundred(Level::Coarse) => 0,
-            Kind::Hundred(Level::Fine) => 1,
+            Kind::Hundred(Level::Fine | Level::Both) => 1,
         }
     }
 
@@ -41,7 +41,7 @@ impl Kind {
         match self {
             Kind::Ten => 10,
             Kind::Hundred(Level::Coarse) => 20,
-            Kind::Hundred(Level::Fine) => 100,
+            Kind::Hundred(Level::Fine | Level::Both) => 100,
         }
     }
 
@@ -71,7 +71,7 @@ impl Kind {
     fn names_file(self) -> &'static str {
         match self {
             Kind::Ten => "batches.meta.txt",
-            Kind::Hundred(Level::Fine) => "fine_label_names.txt",
+            Kind::Hundred(Level::Fine | Level::Both) => "fine_label_names.txt",
             Kind::Hundred(Level::Coarse) => "coarse_label_names.txt",
         }
     }

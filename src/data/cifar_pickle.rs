@@ -58,7 +58,7 @@ fn read_batch(path: &Path, kind: Kind, pixels: &mut Vec<u8>, labels: &mut Vec<i6
     }
     let key = match kind {
         Kind::Ten => "labels",
-        Kind::Hundred(Level::Fine) => "fine_labels",
+        Kind::Hundred(Level::Fine | Level::Both) => "fine_labels",
         Kind::Hundred(Level::Coarse) => "coarse_labels",
     };
     let list = entry(path, pickle.root(), key)?;
@@ -88,7 +88,7 @@ fn entry<'p>(path: &Path, root: Node<'p>, key: &str) -> Result<Node<'p>> {
 fn read_names(folder: &Path, kind: Kind) -> Result<Vec<String>> {
     let (file, key) = match kind {
         Kind::Ten => ("batches.meta", "label_names"),
-        Kind::Hundred(Level::Fine) => ("meta", "fine_label_names"),
+        Kind::Hundred(Level::Fine | Level::Both) => ("meta", "fine_label_names"),
         Kind::Hundred(Level::Coarse) => ("meta", "coarse_label_names"),
     };
     let path = folder.join(file);

@@ -39,6 +39,7 @@ mod store;
 mod subset;
 mod svhn;
 mod table;
+mod taxonomy;
 mod transform;
 
 pub use inspect::{ClassCount, Inspection, SizeCount, Unreadable, inspect, skip_unreadable, unreadable};
@@ -50,6 +51,7 @@ pub use placement::Placement;
 pub use resize::resize;
 pub use spec::{DataSpec, LARGEST_SIDE, Level, Source, Subset};
 pub use subset::Selected;
+pub use taxonomy::{NOVEL, Taxonomy};
 pub use transform::{Augment, Small, Transform};
 
 /// The largest image that is read, in pixels: 64 megapixels.
@@ -98,6 +100,10 @@ pub trait Dataset: Send + Sync + std::fmt::Debug {
     }
     /// Names of the classes, by label; empty if the samples have no labels.
     fn class_names(&self) -> &[String];
+    /// Both levels of classes, where there are two; labels are then subclasses.
+    fn taxonomy(&self) -> Option<&Taxonomy> {
+        None
+    }
     /// Class of a sample, in 0..class_names().len(), or [`UNKNOWN_LABEL`].
     fn label(&self, index: usize) -> i64;
     /// The image of a sample, as stored (any size), RGB.

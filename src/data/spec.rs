@@ -30,13 +30,18 @@ pub struct DataSpec {
 }
 
 /// Which classes of a set with two levels are the labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
 pub enum Level {
     /// The many: CIFAR-100's 100 fine classes, a table's `subclass_index`.
     #[default]
+    #[serde(rename = "subclass")]
     Fine,
     /// The few: CIFAR-100's 20 coarse classes, a table's `superclass_index`.
+    #[serde(rename = "superclass")]
     Coarse,
+    /// Both: labels are the fine ones, and the data set has a [`super::Taxonomy`].
+    #[serde(rename = "both")]
+    Both,
 }
 
 /// Where samples come from: one variant per scheme.

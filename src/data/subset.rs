@@ -1,7 +1,7 @@
 //! Data sets made from another: some of its samples, or all of them at another size.
 
 use super::spec::Subset;
-use super::{Dataset, RgbImage, SharedDataset, resize};
+use super::{Dataset, RgbImage, SharedDataset, Taxonomy, resize};
 use crate::error::Result;
 use crate::rng::{Purpose, Stream};
 
@@ -51,6 +51,10 @@ impl Dataset for Selected {
         self.whole.class_names()
     }
 
+    fn taxonomy(&self) -> Option<&Taxonomy> {
+        self.whole.taxonomy()
+    }
+
     fn label(&self, index: usize) -> i64 {
         self.whole.label(self.at(index))
     }
@@ -78,6 +82,10 @@ impl Dataset for Resized {
 
     fn class_names(&self) -> &[String] {
         self.whole.class_names()
+    }
+
+    fn taxonomy(&self) -> Option<&Taxonomy> {
+        self.whole.taxonomy()
     }
 
     fn label(&self, index: usize) -> i64 {

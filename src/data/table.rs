@@ -24,7 +24,7 @@ pub(super) struct Row {
 
 fn label_column(level: Level) -> &'static str {
     match level {
-        Level::Fine => "subclass_index",
+        Level::Fine | Level::Both => "subclass_index",
         Level::Coarse => "superclass_index",
     }
 }
@@ -136,7 +136,7 @@ pub(super) fn numbered_classes(rows: &[Row]) -> Vec<String> {
 pub(super) fn class_names(table: &Path, level: Level, rows: &[Row]) -> Result<Vec<String>> {
     let mut names = numbered_classes(rows);
     let file = match level {
-        Level::Fine => "subclass_mapping.csv",
+        Level::Fine | Level::Both => "subclass_mapping.csv",
         Level::Coarse => "superclass_mapping.csv",
     };
     let path = table.with_file_name(file);
