@@ -194,17 +194,19 @@ impl Recipe {
     /// # Errors
     /// A data set's name cannot be parsed.
     pub fn limited(mut self, limit: usize) -> Result<Recipe> {
-        let shorten = |text: &mut String| -> Result<()> {
-            let mut spec: DataSpec = text.parse()?;
-            if spec.subset == Subset::All {
-                spec.subset = Subset::First(limit);
-            }
-            *text = spec.to_string();
-            Ok(())
-        };
-        shorten(&mut self.train.data)?;
-        self.train.val.as_mut().map_or(Ok(()), shorten)?;
-        shorten(&mut self.evaluate.id)?;
+        shorten(&mut self.train.data, limit)?;
+        self.train.val.as_mut().map_or(Ok(()), |val| shorten(val, limit))?;
+        shorten(&mut self.evaluate.id, limit)?;
         Ok(self)
     }
+}
+
+/// Takes only the first samples of a data set that is not a subset already.
+pub(super) fn shorten(text: &mut String, limit: usize) -> Result<()> {
+    let mut spec: DataSpec = text.parse()?;
+    if spec.subset == Subset::All {
+        spec.subset = Subset::First(limit);
+    }
+    *text = spec.to_string();
+    Ok(())
 }

@@ -4,10 +4,12 @@ mod demo;
 mod experiment;
 mod sets;
 mod stages;
+mod steps;
 mod training;
 
 pub use demo::{DemoSize, demo};
 pub use experiment::{CollapseOptions, EvaluateOptions, OodData, Recipe, ScoreOptions};
 pub use sets::{NamedSet, Sets};
-pub use stages::{Outcome, Pipeline, Watcher};
+pub use stages::{Outcome, Pipeline};
+pub use steps::Watcher;
 pub use training::TrainRecipe;

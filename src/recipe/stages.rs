@@ -5,35 +5,23 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::experiment::Recipe;
 use super::sets::{NamedSet, Sets};
-use crate::backend::{Choice, Precision, Work};
+use super::steps::{Machine, Watcher, checkpoint_name, claim_folder, is_stamped, write_stamp};
+use crate::backend::Choice;
 use crate::checkpoint::{self, CheckpointRef, Trained};
 use crate::collapse::{self, CollapseReport, CollapseRow, CollapseSeries, Subject};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, Request, extract_all};
+use crate::features::{FeatureSet, Head, Request};
 use crate::files;
 use crate::ood::table::Evaluation;
 use crate::ood::{OodInput, run as run_ood};
-use crate::ops::Backend;
 use crate::report;
-use crate::train::{Job, Observer, RunFolder, Summary, train};
-
-/// Who watches an experiment.
-pub trait Watcher {
-    /// A stage begins, with so many units of work (0: not countable).
-    fn stage(&mut self, name: &str, units: u64);
-    /// Some units are done.
-    fn advance(&mut self, units: u64);
-    /// Something the user should know.
-    fn note(&mut self, text: &str);
-    /// Who watches the training.
-    fn training(&mut self) -> &mut dyn Observer;
-}
+use crate::train::{RunFolder, Summary};
 
 /// What an experiment leaves.
 #[derive(Debug)]
@@ -68,14 +56,13 @@ impl Pipeline<'_> {
     /// # Errors
     /// Another recipe ran in this folder; a stage failed; the user stopped it.
     pub fn run(&self, watcher: &mut dyn Watcher) -> Result<Outcome> {
-        self.claim_folder()?;
+        claim_folder(self.folder, &self.recipe.to_toml(), |path| Ok(Recipe::read(path)? == *self.recipe))?;
         for note in &self.sets.notes {
             watcher.note(note);
         }
         let training = self.train(watcher)?;
         let trained = Trained::open(&self.folder.checkpoints().join("last"))?;
-        let real = fs::canonicalize(&trained.path).map_err(|e| Error::io("find", &trained.path, e))?;
-        let name = real.file_name().map_or_else(|| "last".into(), |name| name.to_string_lossy().into_owned());
+        let name = checkpoint_name(&trained.path)?;
         let features = self.folder.path().join("features").join(&name);
         self.extract(&trained, &features, true, watcher)?;
         let evaluation = self.score(&trained, &features, watcher)?;
@@ -85,37 +72,13 @@ impl Pipeline<'_> {
         Ok(Outcome { training, evaluation, collapse, report })
     }
 
-    /// Writes the recipe, or checks that the one there is the same.
-    fn claim_folder(&self) -> Result<()> {
-        let path = self.folder.recipe();
-        let text = self.recipe.to_toml();
-        if path.exists() {
-            let there = Recipe::read(&path)?;
-            if there != *self.recipe {
-                return Err(Error::usage(format!(
-                    "{} belongs to another recipe (its recipe.toml differs); choose another --out",
-                    self.folder.path().display()
-                )));
-            }
-            return Ok(());
-        }
-        files::write_atomically(&path, |out| std::io::Write::write_all(out, text.as_bytes()))
+    fn machine(&self) -> Machine<'_> {
+        Machine { choice: &self.choice, stop: self.stop, folder: self.folder.path() }
     }
 
     fn train(&self, watcher: &mut dyn Watcher) -> Result<Option<Summary>> {
-        let last = self.folder.checkpoints().join("last");
-        let begun = last.exists();
-        if begun && checkpoint::read_meta(&last)?.epoch >= self.recipe.train.epochs {
-            return Ok(None);
-        }
-        let (options, seed) = (&self.recipe.train, self.recipe.seed);
-        let job = self.sets.materials.job(options, seed, self.folder, begun, self.stop);
-        watcher.stage("training", 0);
-        let summary = self.choice.run(Training { job: &job, observer: watcher.training() })?;
-        if !summary.finished && self.recipe.train.max_steps.is_none() {
-            return Err(self.interrupted("training"));
-        }
-        Ok(Some(summary))
+        let Recipe { train, seed, .. } = self.recipe;
+        self.machine().train("training", train, &self.sets.materials, *seed, self.folder, watcher)
     }
 
     /// Makes the caches of one checkpoint that are not there; with the ID test set or without.
@@ -136,32 +99,10 @@ impl Pipeline<'_> {
             .chain(with_id.then_some(&self.sets.id))
             .chain(&self.sets.ood)
             .map(request)
-            .filter(|request| !request.is_done(trained, transform))
             .collect();
         let head = folder.join("head.npz");
-        if requests.is_empty() && head.exists() {
-            return Ok(());
-        }
-        let samples: usize = requests.iter().map(|request| request.data.len()).sum();
-        watcher.stage("extraction", samples as u64);
-        let mut progress = |samples: usize| {
-            watcher.advance(samples as u64);
-            if self.stop.load(Ordering::Relaxed) { Err(self.interrupted("extraction")) } else { Ok(()) }
-        };
         let batch = self.recipe.evaluate.batch_size;
-        // Features and what is measured on them are f32 however the network was trained.
-        let mut choice = self.choice.clone();
-        if choice.precision == Precision::Bf16 {
-            choice.precision = Precision::F32;
-        }
-        choice.run(Extraction {
-            trained,
-            transform,
-            batch,
-            requests: &requests,
-            head: &head,
-            progress: &mut progress,
-        })
+        self.machine().extract(trained, transform, batch, requests, &head, watcher)
     }
 
     fn score(
@@ -267,70 +208,10 @@ impl Pipeline<'_> {
         }
         Ok((row, measurement.cosines))
     }
-
-    fn interrupted(&self, stage: &str) -> Error {
-        Error::Interrupted(format!(
-            "{stage} stopped; {} keeps what is done, and the same command goes on",
-            self.folder.path().display()
-        ))
-    }
-}
-
-const STAMP: &str = "stamp.json";
-
-/// Whether a stage's folder was made from exactly this.
-fn is_stamped(folder: &Path, stamp: &Value) -> bool {
-    let read = || serde_json::from_str::<Value>(&files::read_text(&folder.join(STAMP), 1 << 20).ok()?).ok();
-    read().as_ref() == Some(stamp)
-}
-
-fn write_stamp(folder: &Path, stamp: &Value) -> Result<()> {
-    files::write_atomically(&folder.join(STAMP), |out| {
-        std::io::Write::write_all(out, stamp.to_string().as_bytes())
-    })
 }
 
 impl dyn Watcher + '_ {
     fn note_collapse(&mut self, index: usize, count: usize) {
         self.stage(&format!("collapse {}/{count}", index + 1), 0);
-    }
-}
-
-struct Training<'a> {
-    job: &'a Job<'a>,
-    observer: &'a mut dyn Observer,
-}
-
-impl Work for Training<'_> {
-    type Output = Summary;
-
-    fn run<B: Backend>(self, backend: B) -> Result<Summary> {
-        train(backend, self.job, self.observer)
-    }
-}
-
-struct Extraction<'a> {
-    trained: &'a Trained,
-    transform: &'a crate::data::Transform,
-    batch: usize,
-    requests: &'a [Request],
-    head: &'a Path,
-    progress: &'a mut dyn FnMut(usize) -> Result<()>,
-}
-
-impl Work for Extraction<'_> {
-    type Output = ();
-
-    fn run<B: Backend>(self, backend: B) -> Result<()> {
-        extract_all(
-            backend,
-            self.trained,
-            self.transform,
-            self.batch,
-            self.requests,
-            self.head,
-            self.progress,
-        )?;
-        Ok(())
     }
 }

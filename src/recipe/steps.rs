@@ -1,0 +1,181 @@
+//! What every experiment does, whatever its kind: training that goes on where it stopped, extraction of what is not there yet,
+//! and stamps that tell whether a stage's results are still those of the question asked.
+
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use serde_json::Value;
+
+use crate::backend::{Choice, Precision, Work};
+use crate::checkpoint::{self, Trained};
+use crate::data::Transform;
+use crate::error::{Error, Result};
+use crate::features::{Request, extract_all};
+use crate::files;
+use crate::ops::Backend;
+use crate::train::{Job, Materials, Observer, RunFolder, Summary, TrainOptions, train};
+
+/// Who watches an experiment.
+pub trait Watcher {
+    /// A stage begins, with so many units of work (0: not countable).
+    fn stage(&mut self, name: &str, units: u64);
+    /// Some units are done.
+    fn advance(&mut self, units: u64);
+    /// Something the user should know.
+    fn note(&mut self, text: &str);
+    /// Who watches the training.
+    fn training(&mut self) -> &mut dyn Observer;
+}
+
+/// On what an experiment runs, and what may stop it.
+pub(super) struct Machine<'a> {
+    /// The device.
+    pub choice: &'a Choice,
+    /// Set from outside (Ctrl-C) to stop soon, with everything kept.
+    pub stop: &'a AtomicBool,
+    /// The experiment's folder, for messages.
+    pub folder: &'a Path,
+}
+
+impl Machine<'_> {
+    /// Trains in a run folder, or goes on there; `None` where all epochs are done.
+    pub(super) fn train(
+        &self,
+        name: &str,
+        options: &TrainOptions,
+        materials: &Materials,
+        seed: u64,
+        folder: &RunFolder,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Option<Summary>> {
+        let last = folder.checkpoints().join("last");
+        let begun = last.exists();
+        if begun && checkpoint::read_meta(&last)?.epoch >= options.epochs {
+            return Ok(None);
+        }
+        let job = materials.job(options, seed, folder, begun, self.stop);
+        watcher.stage(name, 0);
+        let summary = self.choice.run(Training { job: &job, observer: watcher.training() })?;
+        if !summary.finished && options.max_steps.is_none() {
+            return Err(self.interrupted(name));
+        }
+        Ok(Some(summary))
+    }
+
+    /// Makes the caches that are not there, and the heads beside them.
+    pub(super) fn extract(
+        &self,
+        trained: &Trained,
+        transform: &Transform,
+        batch: usize,
+        requests: Vec<Request>,
+        head: &Path,
+        watcher: &mut dyn Watcher,
+    ) -> Result<()> {
+        let missing: Vec<Request> =
+            requests.into_iter().filter(|request| !request.is_done(trained, transform)).collect();
+        if missing.is_empty() && head.exists() {
+            return Ok(());
+        }
+        let samples: usize = missing.iter().map(|request| request.data.len()).sum();
+        watcher.stage("extraction", samples as u64);
+        let mut progress = |samples: usize| {
+            watcher.advance(samples as u64);
+            if self.stop.load(Ordering::Relaxed) { Err(self.interrupted("extraction")) } else { Ok(()) }
+        };
+        // Features and what is measured on them are f32 however the network was trained.
+        let mut choice = self.choice.clone();
+        if choice.precision == Precision::Bf16 {
+            choice.precision = Precision::F32;
+        }
+        choice.run(Extraction {
+            trained,
+            transform,
+            batch,
+            requests: &missing,
+            head,
+            progress: &mut progress,
+        })
+    }
+
+    /// The error of a stage that was stopped from outside.
+    pub(super) fn interrupted(&self, stage: &str) -> Error {
+        Error::Interrupted(format!(
+            "{stage} stopped; {} keeps what is done, and the same command goes on",
+            self.folder.display()
+        ))
+    }
+}
+
+/// Writes the recipe into its run folder, or checks that the one there is the same.
+pub(super) fn claim_folder(
+    folder: &RunFolder,
+    text: &str,
+    is_same: impl FnOnce(&Path) -> Result<bool>,
+) -> Result<()> {
+    let path = folder.recipe();
+    if !path.exists() {
+        return files::write_atomically(&path, |out| std::io::Write::write_all(out, text.as_bytes()));
+    }
+    if is_same(&path)? {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "{} belongs to another recipe (its recipe.toml differs); choose another --out",
+        folder.path().display()
+    )))
+}
+
+const STAMP: &str = "stamp.json";
+
+/// Whether a stage's folder was made from exactly this.
+pub(super) fn is_stamped(folder: &Path, stamp: &Value) -> bool {
+    let read = || serde_json::from_str::<Value>(&files::read_text(&folder.join(STAMP), 1 << 20).ok()?).ok();
+    read().as_ref() == Some(stamp)
+}
+
+/// Says what a stage's folder was made from.
+pub(super) fn write_stamp(folder: &Path, stamp: &Value) -> Result<()> {
+    files::write_atomically(&folder.join(STAMP), |out| {
+        std::io::Write::write_all(out, stamp.to_string().as_bytes())
+    })
+}
+
+/// The name of the checkpoint that a link such as `last` points to.
+pub(super) fn checkpoint_name(link: &Path) -> Result<String> {
+    let real = fs::canonicalize(link).map_err(|e| Error::io("find", link, e))?;
+    Ok(real.file_name().map_or_else(|| "last".into(), |name| name.to_string_lossy().into_owned()))
+}
+
+struct Training<'a> {
+    job: &'a Job<'a>,
+    observer: &'a mut dyn Observer,
+}
+
+impl Work for Training<'_> {
+    type Output = Summary;
+
+    fn run<B: Backend>(self, backend: B) -> Result<Summary> {
+        train(backend, self.job, self.observer)
+    }
+}
+
+struct Extraction<'a> {
+    trained: &'a Trained,
+    transform: &'a Transform,
+    batch: usize,
+    requests: &'a [Request],
+    head: &'a Path,
+    progress: &'a mut dyn FnMut(usize) -> Result<()>,
+}
+
+impl Work for Extraction<'_> {
+    type Output = ();
+
+    fn run<B: Backend>(self, backend: B) -> Result<()> {
+        let Extraction { trained, transform, batch, requests, head, progress } = self;
+        extract_all(backend, trained, transform, batch, requests, head, progress)?;
+        Ok(())
+    }
+}
