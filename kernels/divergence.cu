@@ -8,7 +8,7 @@
 // Gradients are those of the mean over the batch. One warp a row, in f64: where p and q are close the loss is a
 // difference of nearly equal numbers, and a row has only a few hundred of them.
 #include "ptx.cuh"
-#include "tiles.cuh"
+#include "softmax.cuh"
 
 struct Divergence {
     const float* first;
@@ -23,23 +23,6 @@ struct Divergence {
     u32 direction;           // 0: KL(p, q), 1: KL(q, p), 2: both towards their middle
     u32 unused;
 };
-
-/// Largest logit over T and the logarithm of the sum behind it: log softmax = logit / T - largest - log_sum.
-struct Softmax {
-    double largest, log_sum;
-};
-
-__device__ inline Softmax softmax_of(const float* logits, u32 classes, double inverse_temperature) {
-    const u32 lane = threadIdx.x % 32;
-    float largest = -INFINITY_F32;
-    for (u32 c = lane; c < classes; c += 32) largest = fmaxf(largest, load(logits + c));
-#pragma unroll
-    for (int mask = 16; mask > 0; mask /= 2) largest = fmaxf(largest, shuffle_xor(largest, mask));
-    const double shift = largest * inverse_temperature;
-    double sum = 0.0;
-    for (u32 c = lane; c < classes; c += 32) sum += exp(load(logits + c) * inverse_temperature - shift);
-    return Softmax{shift, log(warp_sum(sum))};
-}
 
 KERNEL(256, kl_divergence, Divergence) {
     const u32 lane = threadIdx.x % 32;

@@ -1,4 +1,4 @@
-// Softmax cross-entropy, forward and backward in one pass, and the totals of a step.
+// Softmax cross-entropy, forward and backward in one pass; weights of samples; the totals of a step.
 //
 //   loss[n] = - sum over c of t[c] log softmax(logits[n])[c],  t = (1 - smoothing) onehot(label) + smoothing / classes
 //   dlogits[n, c] = (softmax(logits[n])[c] - t[c]) / batch,  prediction[n] = first largest logit
@@ -81,14 +81,29 @@ KERNEL(256, softmax_cross_entropy, CrossEntropy) {
     }
 }
 
+struct Weigh {
+    const float* weights;  // (elements / channels)
+    float* x;              // rows of `channels`
+    u32 elements;
+    u32 channels;
+};
+
+/// x[n, c] *= weights[n]; a thread for every element.
+KERNEL(256, weigh_rows, Weigh) {
+    const u32 at = thread_in_small_grid();
+    if (at < p.elements) store(p.x + at, load(p.x + at) * load(p.weights + at / p.channels));
+}
+
 struct StepTotals {
     const float* loss;
     const int* prediction;
     const int* labels;
     const float* hyper;
-    float* totals;  // (slots, 2)
+    float* totals;  // (slots, columns, 2)
     u32 batch;
     u32 slots;
+    u32 columns;
+    u32 column;
 };
 
 struct SharedTotals {
@@ -96,8 +111,8 @@ struct SharedTotals {
     u32 hits[THREADS];
 };
 
-/// totals[slot] = (sum of losses, number of hits), slot = hyper[3]; one block, one order, sums in f64. A slot outside the
-/// table is dropped.
+/// totals[slot, column] = (sum of losses, number of hits), slot = hyper[3]; one block, one order, sums in f64. A slot
+/// outside the table is dropped.
 KERNEL(256, step_totals, StepTotals) {
     SHARED(SharedTotals, shared);
     const u32 thread = threadIdx.x;
@@ -120,7 +135,7 @@ KERNEL(256, step_totals, StepTotals) {
         const float slot = load(p.hyper + 3);
         if (slot >= 0.0f && slot < float(p.slots)) {
             const Pack<float, 2> totals = {{float(shared.loss[0]), float(shared.hits[0])}};
-            store_pack<2>(p.totals + 2 * u64(slot), totals);
+            store_pack<2>(p.totals + 2 * (u64(slot) * p.columns + p.column), totals);
         }
     }
 }

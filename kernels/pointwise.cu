@@ -1,4 +1,4 @@
-// Passes over activations that need no neighbour: each reads and writes every element once.
+// Passes that need no neighbour: each reads and writes every element once.
 //
 //   relu               y = max(x, 0)                  NaN stays NaN
 //   relu_gradient      dx = dy where y > 0, else 0

@@ -13,17 +13,21 @@ mod batch_norm;
 mod conv2d;
 mod conv_batch_norm;
 mod cosine;
+mod energy_margin;
 mod kl_divergence;
 mod linear;
 mod load_images;
+mod log_sum_groups;
 mod pool;
 mod relu;
 mod shortcut_a;
 mod softmax_cross_entropy;
+mod weigh;
 
 use std::collections::HashMap;
 
 pub use batch_norm::{BatchNormOptions, BatchNormParameters, Statistics};
+pub use energy_margin::EnergyLoss;
 pub use kl_divergence::Divergence;
 pub use softmax_cross_entropy::Loss;
 

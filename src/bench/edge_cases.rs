@@ -2,8 +2,9 @@
 //! the operations that no plan of the standard networks has.
 
 use crate::ops::{
-    Adam, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, Cosine, CrossEntropy,
-    Direction, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    Adam, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dGradient, Conv2dInference, Cosine,
+    CrossEntropy, Direction, EnergyMargin, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd,
+    ShortcutA, StepTotals,
 };
 
 /// Batch, height, width, input and output channels, filter rows and columns, stride, padding.
@@ -77,7 +78,7 @@ fn rows(&[rows, channels]: &[usize; 2], calls: &mut Vec<Call<()>>) {
     let norm = BatchNorm { extent, epsilon: 1e-5, momentum: 0.1 };
     let (x, y, dy, dx, a, b, residual) = ((), (), (), (), (), (), ());
     let (scale, bias, gamma, beta, mean, inverse_std, dgamma, dbeta) = ((), (), (), (), (), (), (), ());
-    let (weight, folded, running_mean, running_variance) = ((), (), (), ());
+    let (weight, weights, folded, running_mean, running_variance) = ((), (), (), (), ());
     // A single row has no unbiased variance.
     if rows > 1 {
         calls.push(Call::BatchNormStatistics {
@@ -145,6 +146,7 @@ fn rows(&[rows, channels]: &[usize; 2], calls: &mut Vec<Call<()>>) {
         Call::Copy { attributes: extent, x, y },
         Call::Cast { attributes: extent, x, y },
         Call::Accumulate { attributes: extent, x, y },
+        Call::WeighRows { attributes: extent, weights, x },
     ]);
 }
 
@@ -209,6 +211,18 @@ fn heads(&[batch, inputs, outputs]: &[usize; 3], calls: &mut Vec<Call<()>>) {
             KlDivergence { batch, classes: outputs, temperature: 2.0, direction, detached: None };
         calls.push(Call::SoftmaxDivergence { attributes, first, second, loss, dfirst, dsecond });
     }
+    let (group_of, logits, outlier, dlogits) = ((), (), (), ());
+    for groups in [1, outputs.div_ceil(3), outputs] {
+        let attributes = ClassGroups { batch, classes: outputs, groups, temperature: 2.0 };
+        calls.extend([
+            Call::LogSumGroups { attributes, x, group_of, y },
+            Call::LogSumGroupsGradient { attributes, x, group_of, y, dy, dx },
+        ]);
+    }
+    // Energies of random logits lie between: every sample is on the wrong side.
+    let energy = -(outputs as f64).ln();
+    let attributes = EnergyMargin { batch, classes: outputs, inside: energy - 1.0, outside: energy + 1.0 };
+    calls.push(Call::EnergyMarginLoss { attributes, logits, outlier, loss, dlogits });
 }
 
 fn optimizers(calls: &mut Vec<Call<()>>) {
@@ -233,8 +247,8 @@ fn images(calls: &mut Vec<Call<()>>) {
         calls.push(Call::LoadImages { attributes, pixels, table, placement, y });
     }
     let (loss, prediction, labels, hyper, totals) = ((), (), (), (), ());
-    for (batch, slots) in [(1, 1), (130, 2)] {
-        let attributes = StepTotals { batch, slots };
+    for (batch, slots, columns, column) in [(1, 1, 1, 0), (130, 2, 3, 1)] {
+        let attributes = StepTotals { batch, slots, columns, column };
         calls.push(Call::RecordTotals { attributes, loss, prediction, labels, hyper, totals });
     }
 }

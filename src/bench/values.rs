@@ -68,6 +68,14 @@ fn integers<B>(call: &Call<B>, operand: &str, stream: &Stream, elements: usize) 
     let below = |n: usize| (0..elements as u64).map(move |i| stream.below(i, n as u64) as i32).collect();
     match (call, operand) {
         (Call::SoftmaxCrossEntropy { attributes, .. }, "labels") => below(attributes.classes),
+        (Call::LogSumGroups { attributes, .. } | Call::LogSumGroupsGradient { attributes, .. }, _) => {
+            // No group is left without a class.
+            let groups = attributes.groups as u64;
+            (0..elements as u64)
+                .map(|c| if c < groups { c } else { stream.below(c, groups) } as i32)
+                .collect()
+        }
+        (Call::EnergyMarginLoss { .. }, _) => below(2),
         (Call::RecordTotals { .. }, _) => below(3),
         (Call::MaxPoolGradient { attributes, .. }, "argmax") => {
             (0..elements).map(|i| position_in_window(attributes, i, stream)).collect()

@@ -112,6 +112,16 @@ pub fn elements<B: Copy>(call: &Call<B>) -> Result<Vec<usize>> {
             let logits = attributes.elements()?;
             vec![logits, logits, attributes.batch, logits, logits]
         }
+        LogSumGroups { attributes, .. } => attributes.elements()?.to_vec(),
+        LogSumGroupsGradient { attributes, .. } => {
+            let [x, classes, y] = attributes.elements()?;
+            vec![x, classes, y, y, x]
+        }
+        EnergyMarginLoss { attributes, .. } => {
+            let logits = attributes.elements()?;
+            vec![logits, attributes.batch, attributes.batch, logits]
+        }
+        WeighRows { attributes, .. } => vec![attributes.rows, attributes.elements()?],
         SoftmaxCrossEntropy { attributes, .. } => {
             let (batch, logits) = (attributes.batch, attributes.batch * attributes.classes);
             vec![logits, batch, batch, batch, logits]
@@ -126,7 +136,7 @@ pub fn elements<B: Copy>(call: &Call<B>) -> Result<Vec<usize>> {
         LoadImages { attributes, .. } => attributes.elements()?.to_vec(),
         RecordTotals { attributes, .. } => {
             let batch = attributes.batch;
-            vec![batch, batch, batch, HYPER_NUMBERS, 2 * attributes.slots]
+            vec![batch, batch, batch, HYPER_NUMBERS, attributes.elements()?]
         }
     })
 }
@@ -234,6 +244,7 @@ pub fn shape<B>(call: &Call<B>) -> String {
         | Add { attributes, .. }
         | Copy { attributes, .. }
         | Cast { attributes, .. }
+        | WeighRows { attributes, .. }
         | Accumulate { attributes, .. } => rows_shape(attributes),
         MaxPool { attributes: pool, .. } | MaxPoolGradient { attributes: pool, .. } => format!(
             "{}x{}x{}x{}-{w}x{w}-s{}p{}",
@@ -267,6 +278,10 @@ pub fn shape<B>(call: &Call<B>) -> String {
             };
             format!("{}x{}-{direction}", attributes.batch, attributes.classes)
         }
+        LogSumGroups { attributes, .. } | LogSumGroupsGradient { attributes, .. } => {
+            format!("{}x{}-g{}", attributes.batch, attributes.classes, attributes.groups)
+        }
+        EnergyMarginLoss { attributes, .. } => format!("{}x{}", attributes.batch, attributes.classes),
         SoftmaxCrossEntropy { attributes, .. } => {
             format!("{}x{}", attributes.batch, attributes.classes)
                 + &flag(attributes.smoothing > 0.0, "smooth")

@@ -211,6 +211,32 @@ pub enum Direction {
     Both,
 }
 
+/// Logits summed up, as probabilities, within groups of classes: subclasses within their superclass.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ClassGroups {
+    /// Samples.
+    pub batch: usize,
+    /// Classes.
+    pub classes: usize,
+    /// Groups.
+    pub groups: usize,
+    /// What the logits are divided by before their softmax; the sums are multiplied by it, so that they are logits again.
+    pub temperature: f64,
+}
+
+/// Margins for the energy of samples that were seen and of outliers (Liu et al. 2020).
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct EnergyMargin {
+    /// Samples.
+    pub batch: usize,
+    /// Classes.
+    pub classes: usize,
+    /// The energy that samples of the classes should not exceed.
+    pub inside: f64,
+    /// The energy that outliers should reach.
+    pub outside: f64,
+}
+
 /// He et al.'s parameter-free shortcut (option A): every second pixel, new channels filled with zeros on both sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ShortcutA {
@@ -286,11 +312,15 @@ pub struct ImageBatch {
 /// Numbers that say where the pixels of one image of a batch come from; see `load_images` in [`crate::ops::Backend`].
 pub const PLACEMENT_NUMBERS: usize = 8;
 
-/// Where one step's loss and hits are kept.
+/// Where the total of one of a step's losses, and the hits that belong to it, are kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct StepTotals {
     /// Samples.
     pub batch: usize,
     /// Steps that are remembered.
     pub slots: usize,
+    /// Losses of a step that are remembered: cross-entropies of its heads, divergences, margins.
+    pub columns: usize,
+    /// Which of them this is.
+    pub column: usize,
 }

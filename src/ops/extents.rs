@@ -1,6 +1,9 @@
 //! How many elements each operand of an operation has, and which extents make sense.
 
-use super::{Conv2d, Cosine, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS, Pool, Rows, ShortcutA};
+use super::{
+    ClassGroups, Conv2d, Cosine, EnergyMargin, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS, Pool,
+    Rows, ShortcutA, StepTotals,
+};
 use crate::error::{Error, Result};
 
 /// Extents every kernel may rely on: nothing is empty, and no window hangs outside its input.
@@ -98,6 +101,33 @@ impl KlDivergence {
         let positive = self.temperature > 0.0 && self.temperature.is_finite();
         check(self.batch > 0 && self.classes > 0 && positive, self)?;
         Ok(self.batch * self.classes)
+    }
+}
+
+impl ClassGroups {
+    /// Elements of the logits, of the groups' numbers and of the sums.
+    pub(crate) fn elements(&self) -> Result<[usize; 3]> {
+        let ClassGroups { batch, classes, groups, temperature } = *self;
+        let positive = temperature > 0.0 && temperature.is_finite();
+        check(![batch, classes, groups].contains(&0) && positive, self)?;
+        Ok([batch * classes, classes, batch * groups])
+    }
+}
+
+impl EnergyMargin {
+    /// Elements of the logits.
+    pub(crate) fn elements(&self) -> Result<usize> {
+        let margins = self.inside.is_finite() && self.outside.is_finite();
+        check(self.batch > 0 && self.classes > 0 && margins, self)?;
+        Ok(self.batch * self.classes)
+    }
+}
+
+impl StepTotals {
+    /// Elements of the totals.
+    pub(crate) fn elements(&self) -> Result<usize> {
+        check(self.batch > 0 && self.slots > 0 && self.column < self.columns, self)?;
+        Ok(2 * self.slots * self.columns)
     }
 }
 

@@ -1,9 +1,9 @@
 //! The list of operations, and what is generated from it.
 
 use super::{
-    Access, Adam, BatchNorm, BatchNormGradient, Content, Conv2d, Conv2dGradient, Conv2dInference, Cosine,
-    CrossEntropy, Device, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA,
-    StepTotals,
+    Access, Adam, BatchNorm, BatchNormGradient, ClassGroups, Content, Conv2d, Conv2dGradient,
+    Conv2dInference, Cosine, CrossEntropy, Device, EnergyMargin, ImageBatch, KlDivergence, Linear, Pool,
+    Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 use crate::error::Result;
 use crate::tensor::Span;
@@ -186,10 +186,10 @@ operations! {
         dgamma: read number, dbeta: read number, dx: write,
     }
 
-    /// `y = max(x, 0)`.
+    /// `y = max(x, 0)`: activations, or numbers, such as the cosines between a head's two maps.
     relu = Relu(Rows) { x: read, y: write }
 
-    /// `dx = dy` where `y > 0`, else 0.
+    /// `dx = dy` where `y > 0`, else 0: activations, or numbers.
     relu_gradient = ReluGradient(Rows) { y: read, dy: read, dx: write }
 
     /// `y = a + b`.
@@ -262,6 +262,29 @@ operations! {
         dsecond: write number,
     }
 
+    /// Logits of groups of classes: `y[n,g] = T log(sum over c with group_of[c] = g of exp(x[n,c] / T))`, so that
+    /// `softmax(y / T)` is `softmax(x / T)` summed within groups.
+    ///
+    /// x (batch, classes), group_of (classes, i32), y (batch, groups). A class whose group is not among `0..groups` counts
+    /// nowhere; a group without classes has `y = -inf`, the logarithm of nothing.
+    log_sum_groups = LogSumGroups(ClassGroups) { x: read number, group_of: read integer, y: write number }
+
+    /// `dx[n,c] = dy[n,g] exp((x[n,c] - y[n,g]) / T)` with `g = group_of[c]`, zero for a class that counts nowhere.
+    log_sum_groups_gradient = LogSumGroupsGradient(ClassGroups) {
+        x: read number, group_of: read integer, y: read number, dy: read number, dx: write number,
+    }
+
+    /// Margins for the energy `E[n] = -log(sum over c of exp(logits[n,c]))`, forward and backward in one pass.
+    ///
+    /// logits (batch, classes); outlier (batch, i32) is 0 for a sample of the classes, anything else for an outlier. `loss[n] =
+    /// max(0, E - inside)²` or, for an outlier, `max(0, outside - E)²`; `dlogits` is the gradient of the **mean** loss.
+    energy_margin = EnergyMarginLoss(EnergyMargin) {
+        logits: read number, outlier: read integer, loss: write number, dlogits: write number,
+    }
+
+    /// `x[n,c] *= weights[n]`, in place: weights of samples, applied to a loss (channels 1) and to its gradient.
+    weigh_rows = WeighRows(Rows) { weights: read number, x: update number }
+
     /// Softmax cross-entropy, forward and backward in one pass.
     ///
     /// logits (batch, classes), labels (batch, i32). `loss[n] = -sum over c of t[c] * log_softmax(logits[n])[c]` with
@@ -305,8 +328,9 @@ operations! {
     /// (before normalisation) outside it.
     load_images = LoadImages(ImageBatch) { pixels: read byte, table: read number, placement: read integer, y: write }
 
-    /// Remembers a step: `totals[2 * slot] = sum of loss`, `totals[2 * slot + 1] = number of predictions that equal the label`,
-    /// with `slot = hyper[3]`; totals is (slots, 2).
+    /// Remembers one loss of a step: `totals[slot, 2 * column] = sum of loss`, `totals[slot, 2 * column + 1] = number of
+    /// predictions that equal the label`, with `slot = hyper[3]`; totals is (slots, 2 * columns). A loss without predictions of
+    /// its own is given those of any other.
     step_totals = RecordTotals(StepTotals) {
         loss: read number, prediction: read integer, labels: read integer, hyper: read number,
         totals: update number,

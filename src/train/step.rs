@@ -38,7 +38,7 @@ impl TrainStep {
         let output = network.forward(&mut tape, x);
         let loss = tape.softmax_cross_entropy(output.logits, labels, smoothing);
         tape.push(Call::RecordTotals {
-            attributes: StepTotals { batch, slots },
+            attributes: StepTotals { batch, slots, columns: 1, column: 0 },
             loss: loss.per_sample,
             prediction: loss.prediction,
             labels: labels.buffer,

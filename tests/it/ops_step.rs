@@ -133,7 +133,7 @@ fn an_image_or_a_slot_that_is_not_there_is_an_error_on_the_host_that_says_which(
     }
     let hyper = span(3, 4, DType::F32);
     let totals = Call::RecordTotals {
-        attributes: StepTotals { batch: 1, slots: 2 },
+        attributes: StepTotals { batch: 1, slots: 2, columns: 1, column: 0 },
         loss: span(0, 1, DType::F32),
         prediction: span(1, 1, DType::I32),
         labels: span(2, 1, DType::I32),
@@ -191,7 +191,7 @@ fn totals_of_a_step_go_to_its_slot_and_to_no_other() {
             let mut totals = before.clone();
             totals[2 * slot] = loss.iter().sum();
             totals[2 * slot + 1] = hits as f64;
-            let attributes = StepTotals { batch, slots };
+            let attributes = StepTotals { batch, slots, columns: 1, column: 0 };
             let call =
                 Call::RecordTotals { attributes, loss: 0, prediction: 1, labels: 2, hyper: 3, totals: 4 };
             let operands = |slot: f64| {

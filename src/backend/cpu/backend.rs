@@ -3,12 +3,13 @@
 use super::batch_norm::{self, Forward, Parameters, Statistics};
 use super::convolution;
 use super::element::Element;
-use super::memory::{Memory, integers, operand, scratch};
-use super::{Cpu, matrix, pointwise, pooling, shortcut, weight_gradient};
+use super::memory::{Memory, operand};
+use super::{Cpu, pointwise, shortcut, weight_gradient};
 use crate::error::Result;
 use crate::ops::{
-    Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, Cosine,
-    CrossEntropy, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    Adam, Backend, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dGradient, Conv2dInference,
+    Cosine, CrossEntropy, EnergyMargin, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd,
+    ShortcutA, StepTotals,
 };
 use crate::tensor::Span;
 
@@ -42,14 +43,7 @@ impl<T: Element> Backend for Cpu<T> {
         y: Span,
         workspace: Span,
     ) -> Result<()> {
-        let [n_x, n_weight, n_y] = conv.elements()?;
-        let bytes = convolution::forward_workspace::<T>(conv);
-        let ([x, weight], [y, packed]) = memory.slices::<T, 2, 2>(
-            operands!(x: n_x, weight: n_weight),
-            [operand::<T>("y", y, n_y), scratch::<T>(workspace, bytes)?],
-        )?;
-        self.pool.install(|| convolution::forward(conv, x, weight, None, y, packed));
-        Ok(())
+        self.convolution(memory, conv, [x, weight, y], workspace)
     }
 
     fn conv2d_bias(
@@ -88,16 +82,7 @@ impl<T: Element> Backend for Cpu<T> {
         dx: Span,
         workspace: Span,
     ) -> Result<()> {
-        let conv = &attributes.conv;
-        let [n_x, n_weight, n_y] = conv.elements()?;
-        let bytes = convolution::input_gradient_workspace::<T>(conv);
-        let ([dy, weight], [dx, packed]) = memory.slices::<T, 2, 2>(
-            operands!(dy: n_y, weight: n_weight),
-            [operand::<T>("dx", dx, n_x), scratch::<T>(workspace, bytes)?],
-        )?;
-        self.pool
-            .install(|| convolution::input_gradient(conv, dy, weight, attributes.accumulate, dx, packed));
-        Ok(())
+        self.convolution_to_input(memory, attributes, [dy, weight, dx], workspace)
     }
 
     fn conv2d_weight_gradient(
@@ -109,14 +94,7 @@ impl<T: Element> Backend for Cpu<T> {
         dweight: Span,
         workspace: Span,
     ) -> Result<()> {
-        let [n_x, n_weight, n_y] = conv.elements()?;
-        let bytes = weight_gradient::workspace::<T>(conv);
-        let ([x, dy], [dweight, workspace]) = memory.slices::<T, 2, 2>(
-            operands!(x: n_x, dy: n_y),
-            [operand::<T>("dweight", dweight, n_weight), scratch::<T>(workspace, bytes)?],
-        )?;
-        self.pool.install(|| weight_gradient::weight_gradient(conv, x, dy, dweight, workspace));
-        Ok(())
+        self.convolution_to_weight(memory, conv, [x, dy, dweight], workspace)
     }
 
     fn batch_norm_statistics(
@@ -331,13 +309,7 @@ impl<T: Element> Backend for Cpu<T> {
         argmax: Span,
         _: Span,
     ) -> Result<()> {
-        let [n_x, n_y] = pool.elements()?;
-        let ([x], [y, argmax]) =
-            memory.split(operands!(x: n_x), [operand::<T>("y", y, n_y), integers("argmax", argmax, n_y)])?;
-        let (x, y, argmax) =
-            (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(y), bytemuck::cast_slice_mut(argmax));
-        self.pool.install(|| pooling::max::<T>(pool, x, y, argmax));
-        Ok(())
+        self.maxima(memory, pool, [x, y, argmax])
     }
 
     fn max_pool_gradient(
@@ -349,20 +321,11 @@ impl<T: Element> Backend for Cpu<T> {
         dx: Span,
         _: Span,
     ) -> Result<()> {
-        let [n_x, n_y] = pool.elements()?;
-        let ([dy, argmax], [dx]) = memory
-            .split([operand::<T>("dy", dy, n_y), integers("argmax", argmax, n_y)], operands!(dx: n_x))?;
-        let (dy, argmax, dx) =
-            (bytemuck::cast_slice(dy), bytemuck::cast_slice(argmax), bytemuck::cast_slice_mut(dx));
-        self.pool.install(|| pooling::max_gradient::<T>(pool, dy, argmax, dx));
-        Ok(())
+        self.maxima_gradient(memory, pool, [dy, argmax, dx])
     }
 
     fn global_average_pool(&self, memory: &mut Memory, pool: &Pool, x: Span, y: Span, _: Span) -> Result<()> {
-        let [n_x, n_y] = pool.global_elements()?;
-        let ([x], [y]) = memory.slices::<T, 1, 1>(operands!(x: n_x), operands!(y: n_y))?;
-        self.pool.install(|| pooling::global_average(pool, x, y));
-        Ok(())
+        self.averages(memory, pool, [x, y])
     }
 
     fn global_average_pool_gradient(
@@ -373,10 +336,7 @@ impl<T: Element> Backend for Cpu<T> {
         dx: Span,
         _: Span,
     ) -> Result<()> {
-        let [n_x, n_y] = pool.global_elements()?;
-        let ([dy], [dx]) = memory.slices::<T, 1, 1>(operands!(dy: n_y), operands!(dx: n_x))?;
-        self.pool.install(|| pooling::global_average_gradient(pool, dy, dx));
-        Ok(())
+        self.averages_gradient(memory, pool, [dy, dx])
     }
 
     fn linear(
@@ -389,13 +349,7 @@ impl<T: Element> Backend for Cpu<T> {
         y: Span,
         _: Span,
     ) -> Result<()> {
-        let [n_x, n_weight, n_y] = linear.elements()?;
-        let ([x, weight, bias], [y]) = memory.slices::<T, 3, 1>(
-            operands!(x: n_x, weight: n_weight, bias: linear.outputs),
-            operands!(y: n_y),
-        )?;
-        self.pool.install(|| matrix::linear(linear, x, weight, bias, y));
-        Ok(())
+        self.linear_forward(memory, linear, [x, weight, bias, y])
     }
 
     fn linear_input_gradient(
@@ -407,11 +361,7 @@ impl<T: Element> Backend for Cpu<T> {
         dx: Span,
         _: Span,
     ) -> Result<()> {
-        let [n_x, n_weight, n_y] = linear.elements()?;
-        let ([dy, weight], [dx]) =
-            memory.slices::<T, 2, 1>(operands!(dy: n_y, weight: n_weight), operands!(dx: n_x))?;
-        self.pool.install(|| matrix::linear_input_gradient(linear, dy, weight, dx));
-        Ok(())
+        self.linear_to_input(memory, linear, [dy, weight, dx])
     }
 
     fn linear_weight_gradient(
@@ -424,13 +374,7 @@ impl<T: Element> Backend for Cpu<T> {
         dbias: Span,
         _: Span,
     ) -> Result<()> {
-        let [n_x, n_weight, n_y] = linear.elements()?;
-        let ([x, dy], [dweight, dbias]) = memory.slices::<T, 2, 2>(
-            operands!(x: n_x, dy: n_y),
-            operands!(dweight: n_weight, dbias: linear.outputs),
-        )?;
-        self.pool.install(|| matrix::linear_weight_gradient(linear, x, dy, dweight, dbias));
-        Ok(())
+        self.linear_to_weight(memory, linear, [x, dy, dweight, dbias])
     }
 
     fn softmax_cross_entropy(
@@ -508,6 +452,52 @@ impl<T: Element> Backend for Cpu<T> {
         _: Span,
     ) -> Result<()> {
         self.divergence(memory, attributes, [first, second], [loss, dfirst, dsecond])
+    }
+
+    fn log_sum_groups(
+        &self,
+        memory: &mut Memory,
+        attributes: &ClassGroups,
+        x: Span,
+        group_of: Span,
+        y: Span,
+        _: Span,
+    ) -> Result<()> {
+        self.sum_groups(memory, attributes, [x, group_of, y])
+    }
+
+    fn log_sum_groups_gradient(
+        &self,
+        memory: &mut Memory,
+        attributes: &ClassGroups,
+        x: Span,
+        group_of: Span,
+        y: Span,
+        dy: Span,
+        dx: Span,
+        _: Span,
+    ) -> Result<()> {
+        self.sum_groups_gradient(memory, attributes, [x, group_of, y, dy, dx])
+    }
+
+    fn energy_margin(
+        &self,
+        memory: &mut Memory,
+        attributes: &EnergyMargin,
+        logits: Span,
+        outlier: Span,
+        loss: Span,
+        dlogits: Span,
+        _: Span,
+    ) -> Result<()> {
+        self.margins(memory, attributes, [logits, outlier, loss, dlogits])
+    }
+
+    fn weigh_rows(&self, memory: &mut Memory, extent: &Rows, weights: Span, x: Span, _: Span) -> Result<()> {
+        let (n, rows) = (extent.elements()?, extent.rows);
+        let ([weights], [x]) = memory.slices::<T, 1, 1>(operands!(weights: rows), operands!(x: n))?;
+        pointwise::weigh_rows(extent, weights, x);
+        Ok(())
     }
 
     fn shortcut_a(

@@ -1,11 +1,12 @@
-//! What several calls of the backend share: inference convolutions, passes over two operands, values of the host.
+//! From spans to slices where that takes more than a line: convolutions with their workspace, passes over two operands,
+//! values of the host.
 
 use super::convolution::{self, Epilogue};
 use super::element::Element;
 use super::memory::{Memory, Operand, bytes, integers, operand, scratch};
-use super::{Cpu, pointwise};
+use super::{Cpu, pointwise, weight_gradient};
 use crate::error::Result;
-use crate::ops::{Conv2dInference, Rows};
+use crate::ops::{Conv2d, Conv2dGradient, Conv2dInference, Rows};
 use crate::tensor::{HostValues, Span};
 
 /// What a device that captures calls is handed; the CPU never looks at it.
@@ -17,6 +18,61 @@ pub(super) fn hyper<T: Element>(span: Span, needed: usize) -> Operand {
 }
 
 impl<T: Element> Cpu<T> {
+    /// `conv2d_forward` of [`crate::ops::Backend`].
+    pub(super) fn convolution(
+        &self,
+        memory: &mut Memory,
+        conv: &Conv2d,
+        [x, weight, y]: [Span; 3],
+        workspace: Span,
+    ) -> Result<()> {
+        let [n_x, n_weight, n_y] = conv.elements()?;
+        let bytes = convolution::forward_workspace::<T>(conv);
+        let ([x, weight], [y, packed]) = memory.slices::<T, 2, 2>(
+            [operand::<T>("x", x, n_x), operand::<T>("weight", weight, n_weight)],
+            [operand::<T>("y", y, n_y), scratch::<T>(workspace, bytes)?],
+        )?;
+        self.pool.install(|| convolution::forward(conv, x, weight, None, y, packed));
+        Ok(())
+    }
+
+    /// `conv2d_input_gradient` of [`crate::ops::Backend`].
+    pub(super) fn convolution_to_input(
+        &self,
+        memory: &mut Memory,
+        attributes: &Conv2dGradient,
+        [dy, weight, dx]: [Span; 3],
+        workspace: Span,
+    ) -> Result<()> {
+        let Conv2dGradient { conv, accumulate } = attributes;
+        let [n_x, n_weight, n_y] = conv.elements()?;
+        let bytes = convolution::input_gradient_workspace::<T>(conv);
+        let ([dy, weight], [dx, packed]) = memory.slices::<T, 2, 2>(
+            [operand::<T>("dy", dy, n_y), operand::<T>("weight", weight, n_weight)],
+            [operand::<T>("dx", dx, n_x), scratch::<T>(workspace, bytes)?],
+        )?;
+        self.pool.install(|| convolution::input_gradient(conv, dy, weight, *accumulate, dx, packed));
+        Ok(())
+    }
+
+    /// `conv2d_weight_gradient` of [`crate::ops::Backend`].
+    pub(super) fn convolution_to_weight(
+        &self,
+        memory: &mut Memory,
+        conv: &Conv2d,
+        [x, dy, dweight]: [Span; 3],
+        workspace: Span,
+    ) -> Result<()> {
+        let [n_x, n_weight, n_y] = conv.elements()?;
+        let bytes = weight_gradient::workspace::<T>(conv);
+        let ([x, dy], [dweight, workspace]) = memory.slices::<T, 2, 2>(
+            [operand::<T>("x", x, n_x), operand::<T>("dy", dy, n_y)],
+            [operand::<T>("dweight", dweight, n_weight), scratch::<T>(workspace, bytes)?],
+        )?;
+        self.pool.install(|| weight_gradient::weight_gradient(conv, x, dy, dweight, workspace));
+        Ok(())
+    }
+
     /// A convolution of inference, with or without a residual.
     pub(super) fn convolve(
         &self,

@@ -65,7 +65,7 @@ impl<T: Element> Cpu<T> {
                 integers("labels", labels, n),
                 operand::<T>("hyper", hyper, hyper.elements.max(4)),
             ],
-            [operand::<T>("totals", totals, 2 * attributes.slots)],
+            [operand::<T>("totals", totals, attributes.elements()?)],
         )?;
         let (loss, hyper): (&[T], &[T]) = (bytemuck::cast_slice(loss), bytemuck::cast_slice(hyper));
         let (prediction, labels): (&[i32], &[i32]) =
@@ -76,8 +76,9 @@ impl<T: Element> Cpu<T> {
         }
         let totals: &mut [T] = bytemuck::cast_slice_mut(totals);
         let hits = prediction.iter().zip(labels).filter(|(prediction, label)| prediction == label).count();
-        totals[2 * slot] = T::from_f64(loss.iter().map(|&loss| loss.to_f64()).sum());
-        totals[2 * slot + 1] = T::from_f64(hits as f64);
+        let place = 2 * (slot * attributes.columns + attributes.column);
+        totals[place] = T::from_f64(loss.iter().map(|&loss| loss.to_f64()).sum());
+        totals[place + 1] = T::from_f64(hits as f64);
         Ok(())
     }
 }

@@ -2,8 +2,12 @@
 
 use rayon::prelude::*;
 
+use super::Cpu;
 use super::element::Element;
+use super::memory::{Memory, operand};
+use crate::error::Result;
 use crate::ops::Linear;
+use crate::tensor::Span;
 
 /// A matrix in a slice: element (i, j) lies at `i * row_stride + j * column_stride`.
 #[derive(Debug, Clone, Copy)]
@@ -78,11 +82,65 @@ pub(super) fn multiply<T: Element>(
     }
 }
 
+impl<T: Element> Cpu<T> {
+    /// `linear` of [`crate::ops::Backend`].
+    pub(super) fn linear_forward(
+        &self,
+        memory: &mut Memory,
+        attributes: &Linear,
+        [x, weight, bias, y]: [Span; 4],
+    ) -> Result<()> {
+        let [n_x, n_weight, n_y] = attributes.elements()?;
+        let ([x, weight, bias], [y]) = memory.slices::<T, 3, 1>(
+            [
+                operand::<T>("x", x, n_x),
+                operand::<T>("weight", weight, n_weight),
+                operand::<T>("bias", bias, attributes.outputs),
+            ],
+            [operand::<T>("y", y, n_y)],
+        )?;
+        self.pool.install(|| linear(attributes, x, weight, bias, y));
+        Ok(())
+    }
+
+    /// `linear_input_gradient` of [`crate::ops::Backend`].
+    pub(super) fn linear_to_input(
+        &self,
+        memory: &mut Memory,
+        attributes: &Linear,
+        [dy, weight, dx]: [Span; 3],
+    ) -> Result<()> {
+        let [n_x, n_weight, n_y] = attributes.elements()?;
+        let ([dy, weight], [dx]) = memory.slices::<T, 2, 1>(
+            [operand::<T>("dy", dy, n_y), operand::<T>("weight", weight, n_weight)],
+            [operand::<T>("dx", dx, n_x)],
+        )?;
+        self.pool.install(|| linear_input_gradient(attributes, dy, weight, dx));
+        Ok(())
+    }
+
+    /// `linear_weight_gradient` of [`crate::ops::Backend`].
+    pub(super) fn linear_to_weight(
+        &self,
+        memory: &mut Memory,
+        attributes: &Linear,
+        [x, dy, dweight, dbias]: [Span; 4],
+    ) -> Result<()> {
+        let [n_x, n_weight, n_y] = attributes.elements()?;
+        let ([x, dy], [dweight, dbias]) = memory.slices::<T, 2, 2>(
+            [operand::<T>("x", x, n_x), operand::<T>("dy", dy, n_y)],
+            [operand::<T>("dweight", dweight, n_weight), operand::<T>("dbias", dbias, attributes.outputs)],
+        )?;
+        self.pool.install(|| linear_weight_gradient(attributes, x, dy, dweight, dbias));
+        Ok(())
+    }
+}
+
 /// Rows of an output that one task of a fully connected layer computes.
 const ROWS: usize = 32;
 
 /// `y = x weightᵀ + bias`.
-pub(super) fn linear<T: Element>(linear: &Linear, x: &[T], weight: &[T], bias: &[T], y: &mut [T]) {
+fn linear<T: Element>(linear: &Linear, x: &[T], weight: &[T], bias: &[T], y: &mut [T]) {
     let Linear { inputs, outputs, .. } = *linear;
     y.par_chunks_mut(ROWS * outputs).zip(x.par_chunks(ROWS * inputs)).for_each(|(y, x)| {
         for row in y.chunks_exact_mut(outputs) {
@@ -94,7 +152,7 @@ pub(super) fn linear<T: Element>(linear: &Linear, x: &[T], weight: &[T], bias: &
 }
 
 /// `dx = dy weight`.
-pub(super) fn linear_input_gradient<T: Element>(linear: &Linear, dy: &[T], weight: &[T], dx: &mut [T]) {
+fn linear_input_gradient<T: Element>(linear: &Linear, dy: &[T], weight: &[T], dx: &mut [T]) {
     let Linear { inputs, outputs, .. } = *linear;
     dx.par_chunks_mut(ROWS * inputs).zip(dy.par_chunks(ROWS * outputs)).for_each(|(dx, dy)| {
         let shape = [dx.len() / inputs, outputs, inputs];
@@ -103,7 +161,7 @@ pub(super) fn linear_input_gradient<T: Element>(linear: &Linear, dy: &[T], weigh
 }
 
 /// `dweight = dyᵀ x`, `dbias = sum over the batch of dy`.
-pub(super) fn linear_weight_gradient<T: Element>(
+fn linear_weight_gradient<T: Element>(
     linear: &Linear,
     x: &[T],
     dy: &[T],

@@ -24,6 +24,8 @@ mod cosine;
 mod device;
 mod divergence;
 mod element;
+mod energy;
+mod groups;
 mod images;
 mod kernel;
 mod loss;

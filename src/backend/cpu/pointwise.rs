@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::chunks::{flat, vectorised, whole_rows};
 use super::element::Element;
-use crate::ops::ScaleBias;
+use crate::ops::{Rows, ScaleBias};
 
 /// `y = act(scale * x + bias [+ residual])`.
 pub(super) fn scale_bias<T: Element>(
@@ -86,6 +86,13 @@ pub(super) fn map2<T: Element>(a: &[T], b: &[T], y: &mut [T], f: impl Fn(T, T) -
             },
         );
     });
+}
+
+/// `x[n, c] *= weights[n]`.
+pub(super) fn weigh_rows<T: Element>(extent: &Rows, weights: &[T], x: &mut [T]) {
+    for (row, &weight) in x.chunks_exact_mut(extent.channels).zip(weights) {
+        row.iter_mut().for_each(|x| *x = *x * weight);
+    }
 }
 
 /// `y[i] += x[i]`.

@@ -2,9 +2,69 @@
 
 use rayon::prelude::*;
 
+use super::Cpu;
 use super::chunks::vectorised;
 use super::element::Element;
+use super::memory::{Memory, integers, operand};
+use crate::error::Result;
 use crate::ops::Pool;
+use crate::tensor::Span;
+
+impl<T: Element> Cpu<T> {
+    /// `max_pool` of [`crate::ops::Backend`].
+    pub(super) fn maxima(&self, memory: &mut Memory, pool: &Pool, [x, y, argmax]: [Span; 3]) -> Result<()> {
+        let [n_x, n_y] = pool.elements()?;
+        let ([x], [y, argmax]) = memory.split(
+            [operand::<T>("x", x, n_x)],
+            [operand::<T>("y", y, n_y), integers("argmax", argmax, n_y)],
+        )?;
+        let (x, y, argmax) =
+            (bytemuck::cast_slice(x), bytemuck::cast_slice_mut(y), bytemuck::cast_slice_mut(argmax));
+        self.pool.install(|| max::<T>(pool, x, y, argmax));
+        Ok(())
+    }
+
+    /// `max_pool_gradient` of [`crate::ops::Backend`].
+    pub(super) fn maxima_gradient(
+        &self,
+        memory: &mut Memory,
+        pool: &Pool,
+        [dy, argmax, dx]: [Span; 3],
+    ) -> Result<()> {
+        let [n_x, n_y] = pool.elements()?;
+        let ([dy, argmax], [dx]) = memory.split(
+            [operand::<T>("dy", dy, n_y), integers("argmax", argmax, n_y)],
+            [operand::<T>("dx", dx, n_x)],
+        )?;
+        let (dy, argmax, dx) =
+            (bytemuck::cast_slice(dy), bytemuck::cast_slice(argmax), bytemuck::cast_slice_mut(dx));
+        self.pool.install(|| max_gradient::<T>(pool, dy, argmax, dx));
+        Ok(())
+    }
+
+    /// `global_average_pool` of [`crate::ops::Backend`].
+    pub(super) fn averages(&self, memory: &mut Memory, pool: &Pool, [x, y]: [Span; 2]) -> Result<()> {
+        let [n_x, n_y] = pool.global_elements()?;
+        let ([x], [y]) =
+            memory.slices::<T, 1, 1>([operand::<T>("x", x, n_x)], [operand::<T>("y", y, n_y)])?;
+        self.pool.install(|| global_average(pool, x, y));
+        Ok(())
+    }
+
+    /// `global_average_pool_gradient` of [`crate::ops::Backend`].
+    pub(super) fn averages_gradient(
+        &self,
+        memory: &mut Memory,
+        pool: &Pool,
+        [dy, dx]: [Span; 2],
+    ) -> Result<()> {
+        let [n_x, n_y] = pool.global_elements()?;
+        let ([dy], [dx]) =
+            memory.slices::<T, 1, 1>([operand::<T>("dy", dy, n_y)], [operand::<T>("dx", dx, n_x)])?;
+        self.pool.install(|| global_average_gradient(pool, dy, dx));
+        Ok(())
+    }
+}
 
 /// The input positions `start..end` a window sees along one axis.
 fn covered(output: usize, extent: usize, pool: &Pool) -> std::ops::Range<usize> {
@@ -14,7 +74,7 @@ fn covered(output: usize, extent: usize, pool: &Pool) -> std::ops::Range<usize> 
 }
 
 /// Maximum of each window and its first position; NaN wins.
-pub(super) fn max<T: Element>(pool: &Pool, x: &[T], y: &mut [T], argmax: &mut [i32]) {
+fn max<T: Element>(pool: &Pool, x: &[T], y: &mut [T], argmax: &mut [i32]) {
     let channels = pool.channels;
     let (input, output) =
         (pool.height * pool.width * channels, pool.out_height() * pool.out_width() * channels);
@@ -52,7 +112,7 @@ fn take_larger<T: Element>(x: &[T], position: i32, first: bool, y: &mut [T], arg
 }
 
 /// Each `dy` added where its maximum was.
-pub(super) fn max_gradient<T: Element>(pool: &Pool, dy: &[T], argmax: &[i32], dx: &mut [T]) {
+fn max_gradient<T: Element>(pool: &Pool, dy: &[T], argmax: &[i32], dx: &mut [T]) {
     let channels = pool.channels;
     let (input, output) =
         (pool.height * pool.width * channels, pool.out_height() * pool.out_width() * channels);
@@ -68,7 +128,7 @@ pub(super) fn max_gradient<T: Element>(pool: &Pool, dy: &[T], argmax: &[i32], dx
 }
 
 /// Mean over all pixels, summed in f64.
-pub(super) fn global_average<T: Element>(pool: &Pool, x: &[T], y: &mut [T]) {
+fn global_average<T: Element>(pool: &Pool, x: &[T], y: &mut [T]) {
     let (channels, pixels) = (pool.channels, pool.height * pool.width);
     y.par_chunks_exact_mut(channels).zip(x.par_chunks_exact(pixels * channels)).for_each(|(y, x)| {
         let mut sums = vec![0.0; channels];
@@ -89,7 +149,7 @@ pub(super) fn global_average<T: Element>(pool: &Pool, x: &[T], y: &mut [T]) {
 }
 
 /// Each pixel gets its share of the mean's gradient.
-pub(super) fn global_average_gradient<T: Element>(pool: &Pool, dy: &[T], dx: &mut [T]) {
+fn global_average_gradient<T: Element>(pool: &Pool, dy: &[T], dx: &mut [T]) {
     let (channels, pixels) = (pool.channels, pool.height * pool.width);
     let share = T::from_f64(1.0 / pixels as f64);
     dx.par_chunks_exact_mut(pixels * channels).zip(dy.par_chunks_exact(channels)).for_each(|(dx, dy)| {

@@ -2,12 +2,14 @@
 
 use super::driver::Driver;
 use super::{
-    Cuda, batch_norm, convolution, cosine, divergence, images, linear, loss, optimizer, pointwise, pooling,
+    Cuda, batch_norm, convolution, cosine, divergence, energy, groups, images, linear, loss, optimizer,
+    pointwise, pooling,
 };
 use crate::error::Result;
 use crate::ops::{
-    Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, Cosine,
-    CrossEntropy, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    Adam, Backend, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dGradient, Conv2dInference,
+    Cosine, CrossEntropy, EnergyMargin, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd,
+    ShortcutA, StepTotals,
 };
 use crate::tensor::Span;
 
@@ -421,6 +423,56 @@ impl<D: Driver> Backend for Cuda<D> {
         _: Span,
     ) -> Result<()> {
         divergence::kl_divergence(self, memory, attributes, [first, second, loss, dfirst, dsecond])
+    }
+
+    fn log_sum_groups(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &ClassGroups,
+        x: Span,
+        group_of: Span,
+        y: Span,
+        _: Span,
+    ) -> Result<()> {
+        groups::log_sum(self, memory, attributes, [x, group_of, y])
+    }
+
+    fn log_sum_groups_gradient(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &ClassGroups,
+        x: Span,
+        group_of: Span,
+        y: Span,
+        dy: Span,
+        dx: Span,
+        _: Span,
+    ) -> Result<()> {
+        groups::gradient(self, memory, attributes, [x, group_of, y, dy, dx])
+    }
+
+    fn energy_margin(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &EnergyMargin,
+        logits: Span,
+        outlier: Span,
+        loss: Span,
+        dlogits: Span,
+        _: Span,
+    ) -> Result<()> {
+        energy::margin(self, memory, attributes, [logits, outlier, loss, dlogits])
+    }
+
+    fn weigh_rows(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &Rows,
+        weights: Span,
+        x: Span,
+        _: Span,
+    ) -> Result<()> {
+        loss::weigh_rows(self, memory, attributes, [weights, x])
     }
 
     fn shortcut_a(

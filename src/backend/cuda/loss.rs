@@ -1,8 +1,8 @@
-//! Softmax cross-entropy and the totals of a step: launches of `loss.cu`.
+//! Softmax cross-entropy, weights of samples and the totals of a step: launches of `loss.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{THREADS, entry, extent, grid};
+use super::call::{THREADS, entry, extent, few_threads, grid};
 use super::driver::Driver;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
@@ -14,7 +14,11 @@ use crate::tensor::Span;
 /// Always f32, whatever activations are.
 const VARIANT: Variant = Variant { file: "loss.cu", constants: &[] };
 
-const ENTRIES: &[Entry] = &[entry("softmax_cross_entropy", 40, false), entry("step_totals", 40, false)];
+const ENTRIES: &[Entry] = &[
+    entry("softmax_cross_entropy", 40, false),
+    entry("weigh_rows", 32, false),
+    entry("step_totals", 40, false),
+];
 
 /// What is compiled for this family.
 pub(super) fn modules() -> Vec<Module> {
@@ -65,6 +69,35 @@ pub(super) fn softmax_cross_entropy<D: Driver>(
     cuda.launch(memory, (&VARIANT, "softmax_cross_entropy"), geometry, &arguments, &operands)
 }
 
+/// `Weigh` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Weigh {
+    /// weights, x
+    pointers: [u64; 2],
+    elements: u32,
+    channels: u32,
+}
+
+pub(super) fn weigh_rows<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    attributes: &ops::Rows,
+    [weights, x]: [Span; 2],
+) -> Result<()> {
+    let elements = attributes.elements()?;
+    let operands = cuda.operands([
+        ("weights", weights, Read, Number, attributes.rows),
+        ("x", x, Update, Number, elements),
+    ])?;
+    let arguments = Weigh {
+        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        elements: extent(elements)?,
+        channels: extent(attributes.channels)?,
+    };
+    cuda.launch(memory, (&VARIANT, "weigh_rows"), few_threads(elements)?, &arguments, &operands)
+}
+
 /// `StepTotals` of the kernels.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -73,6 +106,8 @@ struct StepTotals {
     pointers: [u64; 5],
     batch: u32,
     slots: u32,
+    columns: u32,
+    column: u32,
 }
 
 pub(super) fn step_totals<D: Driver>(
@@ -81,19 +116,21 @@ pub(super) fn step_totals<D: Driver>(
     attributes: &ops::StepTotals,
     [loss, prediction, labels, hyper, totals]: [Span; 5],
 ) -> Result<()> {
-    let ops::StepTotals { batch, slots } = *attributes;
-    check(batch > 0 && slots > 0, attributes)?;
+    let ops::StepTotals { batch, slots, columns, column } = *attributes;
+    let n_totals = attributes.elements()?;
     let operands = cuda.operands([
         ("loss", loss, Read, Number, batch),
         ("prediction", prediction, Read, Integer, batch),
         ("labels", labels, Read, Integer, batch),
         ("hyper", hyper, Read, Number, hyper.elements.max(4)),
-        ("totals", totals, Update, Number, 2 * slots),
+        ("totals", totals, Update, Number, n_totals),
     ])?;
     let arguments = StepTotals {
         pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
         batch: extent(batch)?,
         slots: extent(slots)?,
+        columns: extent(columns)?,
+        column: extent(column)?,
     };
     cuda.launch(memory, (&VARIANT, "step_totals"), grid(1, 1)?, &arguments, &operands)
 }

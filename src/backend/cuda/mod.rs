@@ -20,6 +20,8 @@ mod cosine;
 mod device;
 mod divergence;
 pub mod driver;
+mod energy;
+mod groups;
 mod host;
 mod images;
 mod linear;

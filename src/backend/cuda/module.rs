@@ -2,7 +2,8 @@
 
 use super::source::Variant;
 use super::{
-    batch_norm, convolution, cosine, divergence, images, linear, loss, optimizer, pointwise, pooling, rows,
+    batch_norm, convolution, cosine, divergence, energy, groups, images, linear, loss, optimizer, pointwise,
+    pooling, rows,
 };
 
 /// One kernel of a module.
@@ -38,6 +39,8 @@ pub fn modules() -> Vec<Module> {
         cosine::modules(),
         loss::modules(),
         divergence::modules(),
+        groups::modules(),
+        energy::modules(),
         optimizer::modules(),
         images::modules(),
         rows::modules(),

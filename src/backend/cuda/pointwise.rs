@@ -4,7 +4,7 @@ use bytemuck::{Pod, Zeroable};
 
 use super::call::{Operand, entry, extent, few_threads, modules_of_both_types, of_both_types, threads};
 use super::driver::Driver;
-use super::{Cuda, Entry, Module};
+use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::Access::{Read, Update, Write};
 use crate::ops::Content::{Activation, Number};
@@ -22,6 +22,17 @@ const ENTRIES: &[Entry] = &[
     entry("shortcut_a", 40, true),
     entry("shortcut_a_gradient", 40, true),
 ];
+
+/// What a call's operands hold where it takes activations or numbers: what their type says.
+fn content_of<D: Driver>(cuda: &Cuda<D>, operand: Span) -> Content {
+    if operand.dtype == cuda.dtype { Activation } else { Number }
+}
+
+/// The variant of the kernels for such a content, and the elements of a pack.
+fn variant_for<D: Driver>(cuda: &Cuda<D>, content: Content) -> (Variant, usize) {
+    let dtype = content.dtype(cuda.dtype);
+    (of_both_types(FILE)[usize::from(dtype == DType::Bf16)], 16 / dtype.size())
+}
 
 /// What is compiled for this family.
 pub(super) fn modules() -> Vec<Module> {
@@ -70,13 +81,14 @@ fn unary<D: Driver>(
     cuda: &Cuda<D>,
     memory: &mut D::Memory,
     entry: &'static str,
+    content: Content,
     elements: usize,
     operands: [Operand; 2],
 ) -> Result<()> {
     let [x, y] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
     let arguments = Unary { x, y, elements: elements as u64 };
-    let geometry = threads(elements.div_ceil(cuda.pack()))?;
-    cuda.launch(memory, (&cuda.variant(FILE), entry), geometry, &arguments, &operands)
+    let (variant, pack) = variant_for(cuda, content);
+    cuda.launch(memory, (&variant, entry), threads(elements.div_ceil(pack))?, &arguments, &operands)
 }
 
 fn binary<D: Driver>(
@@ -90,10 +102,8 @@ fn binary<D: Driver>(
 ) -> Result<()> {
     let [a, b, y] = [a, b, y].map(|span| cuda.pointer(memory, span));
     let arguments = Binary { a, b, y, elements: elements as u64 };
-    let dtype = content.dtype(cuda.dtype);
-    let geometry = threads(elements.div_ceil(16 / dtype.size()))?;
-    let variant = of_both_types(FILE)[usize::from(dtype == DType::Bf16)];
-    cuda.launch(memory, (&variant, entry), geometry, &arguments, operands)
+    let (variant, pack) = variant_for(cuda, content);
+    cuda.launch(memory, (&variant, entry), threads(elements.div_ceil(pack))?, &arguments, operands)
 }
 
 pub(super) fn relu<D: Driver>(
@@ -103,8 +113,9 @@ pub(super) fn relu<D: Driver>(
     [x, y]: [Span; 2],
 ) -> Result<()> {
     let n = attributes.elements()?;
-    let operands = cuda.operands([("x", x, Read, Activation, n), ("y", y, Write, Activation, n)])?;
-    unary(cuda, memory, "relu", n, operands)
+    let content = content_of(cuda, y);
+    let operands = cuda.operands([("x", x, Read, content, n), ("y", y, Write, content, n)])?;
+    unary(cuda, memory, "relu", content, n, operands)
 }
 
 pub(super) fn copy<D: Driver>(
@@ -115,7 +126,7 @@ pub(super) fn copy<D: Driver>(
 ) -> Result<()> {
     let n = attributes.elements()?;
     let operands = cuda.operands([("x", x, Read, Activation, n), ("y", y, Write, Activation, n)])?;
-    unary(cuda, memory, "copy", n, operands)
+    unary(cuda, memory, "copy", Activation, n, operands)
 }
 
 pub(super) fn cast<D: Driver>(
@@ -126,7 +137,7 @@ pub(super) fn cast<D: Driver>(
 ) -> Result<()> {
     let n = attributes.elements()?;
     let operands = cuda.operands([("x", x, Read, Number, n), ("y", y, Write, Activation, n)])?;
-    unary(cuda, memory, "cast", n, operands)
+    unary(cuda, memory, "cast", Activation, n, operands)
 }
 
 pub(super) fn relu_gradient<D: Driver>(
@@ -136,12 +147,13 @@ pub(super) fn relu_gradient<D: Driver>(
     [y, dy, dx]: [Span; 3],
 ) -> Result<()> {
     let n = attributes.elements()?;
+    let content = content_of(cuda, y);
     let operands = cuda.operands([
-        ("y", y, Read, Activation, n),
-        ("dy", dy, Read, Activation, n),
-        ("dx", dx, Write, Activation, n),
+        ("y", y, Read, content, n),
+        ("dy", dy, Read, content, n),
+        ("dx", dx, Write, content, n),
     ])?;
-    binary(cuda, memory, "relu_gradient", Activation, n, [y, dy, dx], &operands)
+    binary(cuda, memory, "relu_gradient", content, n, [y, dy, dx], &operands)
 }
 
 pub(super) fn add<D: Driver>(
@@ -166,7 +178,7 @@ pub(super) fn accumulate<D: Driver>(
     [x, y]: [Span; 2],
 ) -> Result<()> {
     let n = attributes.elements()?;
-    let content = if y.dtype == cuda.dtype { Activation } else { Number };
+    let content = content_of(cuda, y);
     let operands = cuda.operands([("x", x, Read, content, n), ("y", y, Update, content, n)])?;
     binary(cuda, memory, "add", content, n, [y, x, y], &operands)
 }
