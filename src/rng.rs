@@ -29,7 +29,7 @@ pub enum Purpose {
     Initialise = 1,
     /// Order of the samples in an epoch; next word: epoch.
     Shuffle = 2,
-    /// Augmentation of one sample; next words: epoch, sample.
+    /// Augmentation of one sample; next words: epoch, sample, and where it came before in the epoch, how often.
     Augment = 3,
     /// Random subsets of a data set (`?sample=N,seed=S`).
     Subset = 4,

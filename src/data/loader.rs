@@ -1,5 +1,8 @@
 //! Batches for training and extraction, made ahead of time on a thread of their own.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -13,16 +16,40 @@ use crate::rng::{Purpose, Stream};
 const IMAGES_AT_A_TIME: usize = 8;
 
 /// Order of the samples.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
     /// As the data set has them.
     Sequential,
     /// [`Stream::permutation`] of the stream (seed, [`Purpose::Shuffle`], epoch).
     Shuffled,
+    /// The samples of the epoch by their number in the data set, drawn by somebody else: a sample may be left out or
+    /// come several times, and is augmented anew each time ([`Transform::repeated_stream`]).
+    Given(Arc<[u32]>),
+}
+
+impl Order {
+    /// The samples of an epoch.
+    fn indices(&self, count: usize, seed: u64, epoch: u64) -> Cow<'_, [u32]> {
+        match self {
+            Order::Sequential => Cow::Owned((0..count as u32).collect()),
+            Order::Shuffled => {
+                Cow::Owned(Stream::for_purpose(seed, Purpose::Shuffle, &[epoch]).permutation(count))
+            }
+            Order::Given(indices) => Cow::Borrowed(indices),
+        }
+    }
+
+    /// Samples in an epoch.
+    fn len(&self, count: usize) -> usize {
+        match self {
+            Order::Sequential | Order::Shuffled => count,
+            Order::Given(indices) => indices.len(),
+        }
+    }
 }
 
 /// What a [`Loader`] hands out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoaderOptions {
     /// Samples in a batch; the last batch of an epoch has what is left.
     pub batch_size: usize,
@@ -86,7 +113,8 @@ impl Loader {
     /// Starts loading.
     ///
     /// # Errors
-    /// The batch size is zero, the data set empty or too large, or no thread can be started.
+    /// The batch size is zero, the data set empty or too large, a given order empty or beyond the data set, or no
+    /// thread can be started.
     pub fn new(dataset: SharedDataset, transform: &Transform, options: LoaderOptions) -> Result<Loader> {
         if options.batch_size == 0 {
             return Err(Error::usage("a batch of 0 samples: give a batch size of at least 1"));
@@ -97,7 +125,11 @@ impl Loader {
                 dataset.len()
             )));
         }
-        let all = dataset.len().div_ceil(options.batch_size);
+        if let Order::Given(indices) = &options.order {
+            check_given(indices, dataset.len())?;
+        }
+        let all = options.order.len(dataset.len()).div_ceil(options.batch_size);
+        let left = all.saturating_sub(options.start_batch);
         // One batch waits in the channel while the next is made: with the caller's that is three.
         let (sender, batches) = sync_channel(1);
         let (used, reusable) = channel();
@@ -107,7 +139,6 @@ impl Loader {
             .name("residua-loader".to_owned())
             .spawn(move || producer.run(image_len, &reusable, &sender))
             .map_err(|e| Error::invalid(format!("cannot start a thread to load data: {e}")))?;
-        let left = all.saturating_sub(options.start_batch);
         Ok(Loader { batches: Some(batches), used, worker: Some(worker), left })
     }
 
@@ -157,16 +188,12 @@ struct Producer {
 
 impl Producer {
     fn run(self, image_len: usize, reusable: &Receiver<Vec<u8>>, out: &SyncSender<Result<Batch>>) {
-        let count = self.dataset.len();
-        let order = match self.options.order {
-            Order::Sequential => (0..count as u32).collect(),
-            Order::Shuffled => {
-                Stream::for_purpose(self.options.seed, Purpose::Shuffle, &[self.options.epoch])
-                    .permutation(count)
-            }
-        };
-        for indices in order.chunks(self.options.batch_size).skip(self.options.start_batch) {
-            let batch = self.batch(reusable.try_recv().unwrap_or_default(), indices, image_len);
+        let LoaderOptions { ref order, seed, epoch, batch_size, start_batch, .. } = self.options;
+        let indices = order.indices(self.dataset.len(), seed, epoch);
+        let repeats = matches!(order, Order::Given(_)).then(|| repeats(&indices));
+        for (batch, indices) in indices.chunks(batch_size).enumerate().skip(start_batch) {
+            let repeats = repeats.as_ref().map(|all| &all[batch * batch_size..][..indices.len()]);
+            let batch = self.batch(reusable.try_recv().unwrap_or_default(), indices, repeats, image_len);
             let failed = batch.is_err();
             if out.send(batch).is_err() || failed {
                 return;
@@ -174,8 +201,15 @@ impl Producer {
         }
     }
 
-    /// Fills `pixels`, whatever it held, with the samples at `indices`.
-    fn batch(&self, mut pixels: Vec<u8>, indices: &[u32], image_len: usize) -> Result<Batch> {
+    /// Fills `pixels`, whatever it held, with the samples at `indices`; `repeats` says how often each of them came
+    /// before in the epoch, where one may come twice.
+    fn batch(
+        &self,
+        mut pixels: Vec<u8>,
+        indices: &[u32],
+        repeats: Option<&[u32]>,
+        image_len: usize,
+    ) -> Result<Batch> {
         if self.options.resident {
             pixels.clear();
         } else {
@@ -183,7 +217,8 @@ impl Producer {
             fill(&mut pixels, &self.dataset, &self.transform, indices)?;
         }
         let placement = indices.iter().enumerate().flat_map(|(position, &index)| {
-            let stream = Transform::stream(self.options.seed, self.options.epoch, index);
+            let repeat = repeats.map_or(0, |repeats| repeats[position]);
+            let stream = Transform::repeated_stream(self.options.seed, self.options.epoch, index, repeat);
             let placement = self.transform.placement(self.options.augment.then_some(&stream));
             placement.numbers(if self.options.resident { index as usize } else { position })
         });
@@ -194,6 +229,31 @@ impl Producer {
             indices: indices.to_vec(),
         })
     }
+}
+
+fn check_given(indices: &[u32], len: usize) -> Result<()> {
+    if indices.is_empty() {
+        return Err(Error::invalid("an epoch of no samples: the order given for it is empty"));
+    }
+    match indices.iter().find(|&&index| index as usize >= len) {
+        None => Ok(()),
+        Some(beyond) => Err(Error::invalid(format!(
+            "the order given for an epoch names sample {beyond}, but the data set has {len} samples"
+        ))),
+    }
+}
+
+/// How often each entry came before.
+fn repeats(indices: &[u32]) -> Vec<u32> {
+    let mut seen: HashMap<u32, u32> = HashMap::new();
+    indices
+        .iter()
+        .map(|&index| {
+            let count = seen.entry(index).or_default();
+            *count += 1;
+            *count - 1
+        })
+        .collect()
 }
 
 /// The pixels of a whole data set, each image in the transform's size: `len * size * size * 3` bytes.
@@ -283,7 +343,7 @@ mod tests {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
         for batch in expected {
             let producer = Producer { dataset: dataset(29), transform: transform(), options: training() };
-            assert_eq!(pool.install(|| producer.batch(Vec::new(), &batch.indices, 75)).unwrap(), batch);
+            assert_eq!(pool.install(|| producer.batch(Vec::new(), &batch.indices, None, 75)).unwrap(), batch);
         }
     }
 
@@ -306,10 +366,41 @@ mod tests {
         let (first, second) = (batches(training()), batches(LoaderOptions { epoch: 3, ..training() }));
         assert_ne!(first[0].indices, second[0].indices);
         let in_order = LoaderOptions { order: Order::Sequential, ..training() };
-        let (first, second) = (batches(in_order), batches(LoaderOptions { epoch: 3, ..in_order }));
+        let (first, second) = (batches(in_order.clone()), batches(LoaderOptions { epoch: 3, ..in_order }));
         assert_eq!(first[0].indices, second[0].indices);
         assert_ne!(first[0].placement, second[0].placement);
         assert_eq!(first[0].pixels, second[0].pixels);
+    }
+
+    #[test]
+    fn a_given_order_is_kept_and_a_repeated_sample_is_augmented_anew() {
+        let order = Order::Given([5, 5, 28, 0, 5, 7, 0, 1, 2, 5].into());
+        let given = LoaderOptions { batch_size: 4, order, ..training() };
+        let all = batches(given.clone());
+        let indices: Vec<u32> = all.iter().flat_map(|batch| batch.indices.clone()).collect();
+        assert_eq!(indices, [5, 5, 28, 0, 5, 7, 0, 1, 2, 5]);
+        // Crop and flip of a batch's sample, without the number that says where its pixels lie.
+        let placed = |batch: &Batch, at: usize| {
+            batch.placement[at * PLACEMENT_NUMBERS..][1..PLACEMENT_NUMBERS].to_vec()
+        };
+        let fives = [placed(&all[0], 0), placed(&all[0], 1), placed(&all[1], 0), placed(&all[2], 1)];
+        assert!(fives.iter().any(|other| *other != fives[0]), "{fives:?}");
+        let shuffled = batches(training());
+        let first = shuffled
+            .iter()
+            .find_map(|batch| batch.indices.iter().position(|&index| index == 5).map(|at| placed(batch, at)));
+        assert_eq!(first, Some(fives[0].clone()), "the first time is augmented as in any other order");
+        let resumed = batches(LoaderOptions { start_batch: 1, ..given });
+        assert_eq!(resumed, all[1..]);
+    }
+
+    #[test]
+    fn a_given_order_that_is_empty_or_leads_beyond_the_data_is_refused() {
+        for (order, part) in [(vec![], "empty"), (vec![0, 29], "sample 29, but the data set has 29")] {
+            let options = LoaderOptions { order: Order::Given(order.into()), ..training() };
+            let error = Loader::new(dataset(29), &transform(), options).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

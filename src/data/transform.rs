@@ -116,7 +116,14 @@ impl Transform {
     /// The random numbers that augment sample `sample` of the data set in epoch `epoch`: the same whatever the batch,
     /// the thread or the point a run was resumed at.
     pub fn stream(seed: u64, epoch: u64, sample: u32) -> Stream {
-        Stream::for_purpose(seed, Purpose::Augment, &[epoch, u64::from(sample)])
+        Transform::repeated_stream(seed, epoch, sample, 0)
+    }
+
+    /// The same where a sample comes several times in an epoch: `repeat` says how often it came before.
+    pub fn repeated_stream(seed: u64, epoch: u64, sample: u32, repeat: u32) -> Stream {
+        let words = [epoch, u64::from(sample), u64::from(repeat)];
+        // The first time is the only one in most epochs; its numbers do not depend on whether others follow.
+        Stream::for_purpose(seed, Purpose::Augment, &words[..if repeat == 0 { 2 } else { 3 }])
     }
 
     /// Number of bytes (or, normalised, of floats) of one image: `size * size * 3`.
