@@ -4,7 +4,8 @@
 use std::path::{Path, PathBuf};
 
 use super::spec::Level;
-use super::{Dataset, RgbImage, Split};
+use super::taxonomy::{ONE_SUPERCLASS, Parents};
+use super::{Dataset, RgbImage, Split, Taxonomy};
 use crate::error::{Error, Position, Result};
 use crate::files::{self, Mapped};
 
@@ -95,6 +96,7 @@ pub(super) struct Cifar {
     /// Number of samples before each batch, and at the end the number of all.
     starts: Vec<usize>,
     class_names: Vec<String>,
+    taxonomy: Option<Taxonomy>,
 }
 
 /// The folder that holds the binary files of a split: `folder` itself or the customary folder in it.
@@ -109,8 +111,8 @@ impl Cifar {
     /// Opens the batches of a split in the folder that holds them.
     pub(super) fn open(folder: &Path, kind: Kind, split: Split) -> Result<Cifar> {
         let record = kind.label_bytes() + IMAGE;
-        let mut set =
-            Cifar { kind, batches: Vec::new(), starts: vec![0], class_names: read_names(folder, kind)? };
+        let class_names = read_names(folder, kind)?;
+        let mut set = Cifar { kind, batches: Vec::new(), starts: vec![0], class_names, taxonomy: None };
         for file in kind.files(split) {
             let path = folder.join(file);
             let bytes = files::map(&path)?;
@@ -130,7 +132,31 @@ impl Cifar {
             set.starts.push(set.starts[set.starts.len() - 1] + bytes.len() / record);
             set.batches.push(bytes);
         }
+        if kind == Kind::Hundred(Level::Both) {
+            set.taxonomy = Some(set.read_taxonomy(folder, split)?);
+        }
         Ok(set)
+    }
+
+    /// Which fine class lies in which coarse one, as the records of the only file of a split say.
+    fn read_taxonomy(&self, folder: &Path, split: Split) -> Result<Taxonomy> {
+        let file = folder.join(self.kind.files(split).swap_remove(0));
+        let coarse = Kind::Hundred(Level::Coarse);
+        let superclasses = read_names(folder, coarse)?;
+        let mut parents = Parents::new(superclasses, self.class_names.clone());
+        for row in 0..self.len() {
+            let [superclass, subclass] = [coarse, self.kind].map(|kind| self.record(row)[kind.label_byte()]);
+            let at = Position::Row(row as u64);
+            let wrong = |expected: &str, found: String| Error::malformed(&file, at.clone(), expected, found);
+            if usize::from(superclass) >= coarse.classes() {
+                let found = format!("{superclass}; is this another data set?");
+                return Err(wrong("a coarse label below 20 (CIFAR-100)", found));
+            }
+            parents
+                .add(superclass.into(), subclass.into(), at.clone())
+                .map_err(|found| wrong(ONE_SUPERCLASS, found))?;
+        }
+        Ok(parents.finish())
     }
 
     fn record(&self, index: usize) -> &[u8] {
@@ -188,6 +214,10 @@ impl Dataset for Cifar {
 
     fn class_names(&self) -> &[String] {
         &self.class_names
+    }
+
+    fn taxonomy(&self) -> Option<&Taxonomy> {
+        self.taxonomy.as_ref()
     }
 
     fn label(&self, index: usize) -> i64 {

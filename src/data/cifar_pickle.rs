@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::cifar::{IMAGE, Kind, SIDE, image_from_planes};
 use super::spec::Level;
+use super::taxonomy::{ONE_SUPERCLASS, Parents};
 use super::{InMemory, Split};
 use crate::error::{Error, Position, Result};
 use crate::files;
@@ -31,50 +32,68 @@ pub(super) fn folder(folder: &Path, kind: Kind, split: Split) -> Option<PathBuf>
 /// Reads the batches of a split into memory.
 pub(super) fn open(folder: &Path, kind: Kind, split: Split) -> Result<InMemory> {
     let class_names = read_names(folder, kind)?;
-    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-    for file in batch_files(kind, split) {
-        read_batch(&folder.join(file), kind, &mut pixels, &mut labels)?;
+    let (mut pixels, mut labels, mut superclasses) = (Vec::new(), Vec::new(), Vec::new());
+    let files: Vec<PathBuf> = batch_files(kind, split).into_iter().map(|file| folder.join(file)).collect();
+    for path in &files {
+        let bytes = files::map(path)?;
+        let pickle = pickle::read(&bytes, &[NUMPY_GLOBALS]).map_err(|problem| problem.in_file(path, 0))?;
+        let count = read_images(path, pickle.root(), &mut pixels)?;
+        labels.extend(read_labels(path, pickle.root(), kind, count)?);
+        if kind == Kind::Hundred(Level::Both) {
+            superclasses.extend(read_labels(path, pickle.root(), Kind::Hundred(Level::Coarse), count)?);
+        }
     }
-    InMemory::new(SIDE as u32, SIDE as u32, pixels, labels, class_names)
+    let set = InMemory::new(SIDE as u32, SIDE as u32, pixels, labels.clone(), class_names.clone())?;
+    if superclasses.is_empty() {
+        return Ok(set);
+    }
+    let mut parents = Parents::new(read_names(folder, Kind::Hundred(Level::Coarse))?, class_names);
+    for (row, (&superclass, &subclass)) in superclasses.iter().zip(&labels).enumerate() {
+        let at = Position::Row(row as u64);
+        parents
+            .add(superclass as usize, subclass as usize, at.clone())
+            .map_err(|found| Error::malformed(&files[0], at, ONE_SUPERCLASS, found))?;
+    }
+    set.with_taxonomy(parents.finish())
 }
 
-fn read_batch(path: &Path, kind: Kind, pixels: &mut Vec<u8>, labels: &mut Vec<i64>) -> Result<()> {
-    let bytes = files::map(path)?;
-    let pickle = pickle::read(&bytes, &[NUMPY_GLOBALS]).map_err(|problem| problem.in_file(path, 0))?;
-    let wrong = |key: &str, expected: &str, found: String| {
-        Error::malformed(path, Position::Member(key.to_owned()), expected, found)
-    };
-    let images = "an array of N x 3072 bytes (uint8)";
-    let data = entry(path, pickle.root(), "data")?;
-    let array = data.array().map_err(|found| wrong("data", images, found))?;
-    let array = array.ok_or_else(|| wrong("data", images, data.describe()))?;
+/// Appends the pixels of a batch; the number of its images.
+fn read_images(path: &Path, root: Node<'_>, pixels: &mut Vec<u8>) -> Result<usize> {
+    let expected = "an array of N x 3072 bytes (uint8)";
+    let wrong = |found: String| Error::malformed(path, Position::Member("data".to_owned()), expected, found);
+    let data = entry(path, root, "data")?;
+    let array = data.array().map_err(wrong)?;
+    let array = array.ok_or_else(|| wrong(data.describe()))?;
     let of_bytes = array.kind == ElementKind::Unsigned && array.width == 1 && !array.fortran_order;
     if !of_bytes || array.shape.len() != 2 || array.shape[1] != IMAGE || array.shape[0] == 0 {
-        let found = format!("one of shape {:?}, {} bytes an element", array.shape, array.width);
-        return Err(wrong("data", images, found));
+        return Err(wrong(format!("one of shape {:?}, {} bytes an element", array.shape, array.width)));
     }
     for planes in array.bytes.chunks_exact(IMAGE) {
         pixels.extend(image_from_planes(planes).pixels);
     }
+    Ok(array.shape[0])
+}
+
+/// The labels of a batch of `count` images.
+fn read_labels(path: &Path, root: Node<'_>, kind: Kind, count: usize) -> Result<Vec<i64>> {
     let key = match kind {
         Kind::Ten => "labels",
         Kind::Hundred(Level::Fine | Level::Both) => "fine_labels",
         Kind::Hundred(Level::Coarse) => "coarse_labels",
     };
-    let list = entry(path, pickle.root(), key)?;
-    let count = array.shape[0];
+    let list = entry(path, root, key)?;
     let classes = kind.classes() as i64;
     let elements = list.elements().filter(|elements| elements.len() == count).ok_or_else(|| {
-        wrong(key, &format!("a list of {count} labels, one for each row of `data`"), list.describe())
+        let expected = format!("a list of {count} labels, one for each row of `data`");
+        Error::malformed(path, Position::Member(key.to_owned()), expected, list.describe())
     })?;
-    for (row, label) in elements.enumerate() {
-        let known = label.integer().filter(|label| (0..classes).contains(label)).ok_or_else(|| {
+    let label = |(row, label): (usize, Node<'_>)| {
+        label.integer().filter(|label| (0..classes).contains(label)).ok_or_else(|| {
             let at = Position::Member(format!("{key}[{row}]"));
             Error::malformed(path, at, format!("a label below {classes} ({})", kind.name()), label.describe())
-        })?;
-        labels.push(known);
-    }
-    Ok(())
+        })
+    };
+    elements.enumerate().map(label).collect()
 }
 
 fn entry<'p>(path: &Path, root: Node<'p>, key: &str) -> Result<Node<'p>> {

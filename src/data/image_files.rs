@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::spec::Level;
 use super::store::{ImageStore, check_name, decode_file, is_image_name, numeric_order};
-use super::table::{self, Row};
-use super::{Dataset, RgbImage, UNKNOWN_LABEL};
+use super::table::{self, Row, Table};
+use super::{Dataset, RgbImage, Taxonomy, UNKNOWN_LABEL};
 use crate::error::{Error, Position, Result};
 
 /// Image files with labels, decoded each time they are asked for.
@@ -15,6 +15,7 @@ pub(super) struct ImageFiles {
     store: ImageStore,
     rows: Vec<Row>,
     class_names: Vec<String>,
+    taxonomy: Option<Taxonomy>,
 }
 
 impl ImageFiles {
@@ -46,21 +47,33 @@ impl ImageFiles {
                 names.into_iter().map(|name| Row { name: format!("{class}/{name}"), label: label as i64 }),
             );
         }
-        ImageFiles::new(folder, ImageStore::folder(folder), rows, classes)
+        ImageFiles::new(folder, ImageStore::folder(folder), rows, classes, None)
     }
 
     /// A table (CSV) and the folder or zip its column `image` names files in.
     pub(super) fn table(path: &Path, images: &Path, level: Level) -> Result<ImageFiles> {
-        let table = table::read_csv(path, level)?;
-        let class_names = table::class_names(path, level, &table)?;
-        ImageFiles::new(path, ImageStore::fenced(images)?, table, class_names)
+        ImageFiles::named(path, table::read_csv(path, level)?, images)
     }
 
     /// An OpenOOD list and the folder it is relative to.
     pub(super) fn list(path: &Path, root: &Path) -> Result<ImageFiles> {
-        let rows = table::read_list(path)?;
-        let class_names = table::numbered_classes(&rows);
-        ImageFiles::new(path, ImageStore::fenced(root)?, rows, class_names)
+        ImageFiles::named(path, table::read_list(path)?, root)
+    }
+
+    /// The images that `table`, read from `path`, names in a folder or zip. All of them must be there.
+    fn named(path: &Path, table: Table, images: &Path) -> Result<ImageFiles> {
+        let store = ImageStore::fenced(images)?;
+        let mut missing = table.rows.iter().zip(&table.lines).filter(|(row, _)| !store.contains(&row.name));
+        if let Some((row, line)) = missing.next() {
+            let others = match missing.count() {
+                0 => String::new(),
+                count => format!(", nor are the images of {count} more rows"),
+            };
+            let found = format!("`{}`, which is not there{others}; add them or take the rows out", row.name);
+            let expected = format!("an image in {}", store.place().display());
+            return Err(Error::malformed(path, Position::Line(*line), expected, found));
+        }
+        ImageFiles::new(path, store, table.rows, table.class_names, table.taxonomy)
     }
 
     /// All images of a folder or zip, in numeric order of their names, without labels.
@@ -73,10 +86,16 @@ impl ImageFiles {
         }
         names.sort_unstable_by(|a, b| numeric_order(a, b));
         let rows = names.into_iter().map(|name| Row { name, label: UNKNOWN_LABEL }).collect();
-        ImageFiles::new(path, store, rows, Vec::new())
+        ImageFiles::new(path, store, rows, Vec::new(), None)
     }
 
-    fn new(path: &Path, store: ImageStore, rows: Vec<Row>, class_names: Vec<String>) -> Result<ImageFiles> {
+    fn new(
+        path: &Path,
+        store: ImageStore,
+        rows: Vec<Row>,
+        class_names: Vec<String>,
+        taxonomy: Option<Taxonomy>,
+    ) -> Result<ImageFiles> {
         if rows.is_empty() || u32::try_from(rows.len()).is_err() {
             return Err(Error::malformed(
                 path,
@@ -90,7 +109,7 @@ impl ImageFiles {
                 check_name(path, Position::Row(index as u64), &row.name)?;
             }
         }
-        Ok(ImageFiles { store, rows, class_names })
+        Ok(ImageFiles { store, rows, class_names, taxonomy })
     }
 }
 
@@ -101,6 +120,10 @@ impl Dataset for ImageFiles {
 
     fn class_names(&self) -> &[String] {
         &self.class_names
+    }
+
+    fn taxonomy(&self) -> Option<&Taxonomy> {
+        self.taxonomy.as_ref()
     }
 
     fn label(&self, index: usize) -> i64 {

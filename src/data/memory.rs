@@ -1,6 +1,6 @@
 //! A data set whose pixels are in memory: for embedded data, small formats and tests.
 
-use super::{Dataset, RgbImage, UNKNOWN_LABEL};
+use super::{Dataset, RgbImage, Taxonomy, UNKNOWN_LABEL};
 use crate::error::{Error, Result};
 
 /// Images of one size, with labels.
@@ -11,6 +11,7 @@ pub struct InMemory {
     pixels: Vec<u8>,
     labels: Vec<i64>,
     class_names: Vec<String>,
+    taxonomy: Option<Taxonomy>,
 }
 
 impl InMemory {
@@ -44,7 +45,22 @@ impl InMemory {
                 class_names.len()
             )));
         }
-        Ok(InMemory { width, height, pixels, labels, class_names })
+        Ok(InMemory { width, height, pixels, labels, class_names, taxonomy: None })
+    }
+
+    /// The same images with two levels of classes; their labels are those of the subclasses.
+    ///
+    /// # Errors
+    /// The subclasses are not as many as the classes were.
+    pub fn with_taxonomy(self, taxonomy: Taxonomy) -> Result<InMemory> {
+        if taxonomy.subclasses.len() != self.class_names.len() {
+            return Err(Error::invalid(format!(
+                "a taxonomy of {} subclasses for data with {} classes",
+                taxonomy.subclasses.len(),
+                self.class_names.len()
+            )));
+        }
+        Ok(InMemory { class_names: taxonomy.subclasses.clone(), taxonomy: Some(taxonomy), ..self })
     }
 
     /// The same from images with one grey byte a pixel: each is copied to the three channels.
@@ -78,6 +94,10 @@ impl Dataset for InMemory {
 
     fn class_names(&self) -> &[String] {
         &self.class_names
+    }
+
+    fn taxonomy(&self) -> Option<&Taxonomy> {
+        self.taxonomy.as_ref()
     }
 
     fn label(&self, index: usize) -> i64 {

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `spec`, `open` | the names (`cifar100:DIR?labels=coarse`), and from a name to a data set |
 //! | `cifar` (`cifar_pickle`), `idx`, `svhn` (in a `mat` file), `image_files` (from a `table`, in a `store`) | the formats |
-//! | `memory`, `subset` | data sets made of pixels in memory, or of parts of another |
+//! | `mapping`, `taxonomy` | names of classes, and which of them belong together on two levels |
+//! | `memory`, `subset`, `combine` | data sets made of pixels in memory, of parts of another, of several others |
 //! | `bytes`, `decode` | bounded reading: inflation, image files to pixels |
 //! | `transform` (with `resize`, `placement`, `normalize`) | from any image to a network's input |
 //! | `loader` | batches, made ahead of time |
@@ -20,12 +21,14 @@ use crate::error::Result;
 mod bytes;
 mod cifar;
 mod cifar_pickle;
+mod combine;
 mod decode;
 pub mod demo;
 mod idx;
 mod image_files;
 mod inspect;
 mod loader;
+mod mapping;
 mod mat;
 mod memory;
 mod normalize;
@@ -42,6 +45,7 @@ mod table;
 mod taxonomy;
 mod transform;
 
+pub use combine::{Concatenated, Relabelled};
 pub use inspect::{ClassCount, Inspection, SizeCount, Unreadable, inspect, skip_unreadable, unreadable};
 pub use loader::{Batch, Loader, LoaderOptions, Order, all_pixels};
 pub use memory::InMemory;

@@ -52,7 +52,7 @@ pub enum Source {
         /// The folder with the batches, or its parent.
         folder: PathBuf,
     },
-    /// `cifar100:DIR`, with `labels=fine|coarse`.
+    /// `cifar100:DIR`, with `labels=fine|coarse|both`.
     Cifar100 {
         /// The folder with `train.bin` or the pickles, or its parent.
         folder: PathBuf,
@@ -76,7 +76,7 @@ pub enum Source {
         /// The folder of class folders; `split=` names a subfolder of it.
         folder: PathBuf,
     },
-    /// `csv:FILE,images=DIR|ZIP`, with `labels=superclass|subclass`.
+    /// `csv:FILE,images=DIR|ZIP`, with `labels=superclass|subclass|both`.
     Csv {
         /// The table: a column `image`, and `superclass_index`, `subclass_index` where labels are known.
         table: PathBuf,
@@ -170,6 +170,9 @@ impl Source {
         match self {
             Source::Cifar100 { level: Level::Coarse, .. } => Some("coarse"),
             Source::Csv { level: Level::Coarse, .. } => Some("superclass"),
+            Source::Cifar100 { level: Level::Both, .. } | Source::Csv { level: Level::Both, .. } => {
+                Some("both")
+            }
             _ => None,
         }
     }
@@ -293,7 +296,8 @@ fn set_level(text: &str, source: &mut Source, value: &str) -> Result<()> {
             match value {
                 "fine" => Ok(Level::Fine),
                 "coarse" => Ok(Level::Coarse),
-                _ => Err("fine or coarse"),
+                "both" => Ok(Level::Both),
+                _ => Err("fine, coarse or both"),
             },
         ),
         Source::Csv { level, .. } => (
@@ -301,7 +305,8 @@ fn set_level(text: &str, source: &mut Source, value: &str) -> Result<()> {
             match value {
                 "subclass" => Ok(Level::Fine),
                 "superclass" => Ok(Level::Coarse),
-                _ => Err("subclass or superclass"),
+                "both" => Ok(Level::Both),
+                _ => Err("subclass, superclass or both"),
             },
         ),
         _ => {
@@ -390,6 +395,8 @@ mod tests {
             "idx:images",
             "folder:some where/else",
             "csv:a.csv,images=b.zip?labels=superclass",
+            "csv:a.csv,images=b.zip?labels=both,limit=9",
+            "cifar100:d?split=train,labels=both",
             "list:l.txt,root=images/",
             "images:what?.png?",
             "images:a,b.png",
@@ -414,7 +421,7 @@ mod tests {
             ("cifar10:x?splt=test", "unknown option"),
             ("cifar10:x?split=val", "train or test"),
             ("cifar10:x?labels=coarse", "labels= goes with"),
-            ("cifar100:x?labels=some", "fine or coarse"),
+            ("cifar100:x?labels=some", "fine, coarse or both"),
             ("svhn:x?split=test", "names one file"),
             ("csv:x", "images=DIR|ZIP"),
             ("list:x,root=", "root=DIR"),

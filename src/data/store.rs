@@ -109,6 +109,24 @@ impl ImageStore {
         }
     }
 
+    /// Whether there is a file `name`; nothing of it is read.
+    pub(super) fn contains(&self, name: &str) -> bool {
+        match self {
+            ImageStore::Folder { root, .. } => {
+                fs::metadata(root.join(name)).is_ok_and(|metadata| !metadata.is_dir())
+            }
+            ImageStore::Zip { archive, prefix, .. } => member_index(archive, prefix, name).is_some(),
+        }
+    }
+
+    /// The folder or archive, as the user wrote it.
+    pub(super) fn place(&self) -> &Path {
+        match self {
+            ImageStore::Folder { root, .. } => root,
+            ImageStore::Zip { path, .. } => path,
+        }
+    }
+
     /// Reads and decodes the image `name`.
     pub(super) fn image(&self, name: &str) -> Result<RgbImage> {
         match self {
@@ -122,12 +140,9 @@ impl ImageStore {
             ImageStore::Zip { path, archive, prefix } => {
                 let member = Position::Member(name.to_owned());
                 let mut archive = archive.clone();
-                let index = archive
-                    .index_for_name(name)
-                    .or_else(|| archive.index_for_name(&format!("{prefix}{name}")))
-                    .ok_or_else(|| {
-                        Error::malformed(path, member.clone(), "a member of that name", "none in the archive")
-                    })?;
+                let index = member_index(&archive, prefix, name).ok_or_else(|| {
+                    Error::malformed(path, member.clone(), "a member of that name", "none in the archive")
+                })?;
                 let bytes = read_member(path, &member, &mut archive, index)?;
                 decode(path, &member, &bytes)
             }
@@ -153,6 +168,11 @@ pub(super) fn decode_file(path: &Path) -> Result<RgbImage> {
     }
     let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
     decode(path, &Position::File, &bytes)
+}
+
+/// The member of a name, which may leave out the folder that all members lie in.
+fn member_index(archive: &ZipArchive<Cursor<SharedMap>>, prefix: &str, name: &str) -> Option<usize> {
+    archive.index_for_name(name).or_else(|| archive.index_for_name(&format!("{prefix}{name}")))
 }
 
 fn read_member(

@@ -1,11 +1,13 @@
 //! Tables and lists that say which image has which label: CSV files, and OpenOOD's image lists.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 
-use super::UNKNOWN_LABEL;
+use super::mapping::Mapping;
 use super::spec::Level;
+use super::taxonomy::{ONE_SUPERCLASS, Parents};
+use super::{Taxonomy, UNKNOWN_LABEL};
 use crate::error::{Error, Position, Result};
 use crate::files;
 
@@ -22,53 +24,138 @@ pub(super) struct Row {
     pub(super) label: i64,
 }
 
-fn label_column(level: Level) -> &'static str {
-    match level {
-        Level::Fine | Level::Both => "subclass_index",
-        Level::Coarse => "superclass_index",
+/// What a table or list says.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) rows: Vec<Row>,
+    /// The line each row stands in.
+    pub(super) lines: Vec<u64>,
+    pub(super) class_names: Vec<String>,
+    /// Where both levels are read.
+    pub(super) taxonomy: Option<Taxonomy>,
+}
+
+/// The rows of a CSV file with a column `image`; the label is in the column the level names, `subclass_index` or
+/// `superclass_index`. Without `subclass_index`, or where a label is empty or -1, the class is unknown. Both levels
+/// need both columns. Names of classes come from mapping files beside the table; without, they are numbers.
+pub(super) fn read_csv(path: &Path, level: Level) -> Result<Table> {
+    let mut reader = csv::Reader::from_reader(open(path)?);
+    let header = reader.headers().map_err(|e| damaged(path, &e))?.clone();
+    let image = required_column(path, &header, "image")?;
+    let subclasses = match level {
+        Level::Fine => LabelColumn::new(path, column(&header, "subclass_index"), level)?,
+        Level::Both => LabelColumn::required(path, &header, Level::Fine)?,
+        Level::Coarse => LabelColumn::required(path, &header, level)?,
+    };
+    let superclasses = match level {
+        Level::Fine | Level::Coarse => None,
+        Level::Both => Some(LabelColumn::required(path, &header, Level::Coarse)?),
+    };
+    let mut table = Table { rows: Vec::new(), lines: Vec::new(), class_names: Vec::new(), taxonomy: None };
+    let mut superclass_labels = Vec::new();
+    let mut named: HashMap<String, u64> = HashMap::new();
+    for record in reader.records() {
+        let record = record.map_err(|e| damaged(path, &e))?;
+        let line = record.position().map_or(0, csv::Position::line);
+        let name = record.get(image).unwrap_or("").trim();
+        super::store::check_name(path, Position::Line(line), name)?;
+        let name = name.trim_start_matches("./");
+        if let Some(first) = named.insert(name.to_owned(), line) {
+            let found = format!("`{name}` again, after line {first}; take one of the rows out");
+            return Err(Error::malformed(path, Position::Line(line), "each image once", found));
+        }
+        let label = subclasses.label(path, line, &record)?;
+        if let Some(superclasses) = &superclasses {
+            superclass_labels.push(superclasses.label(path, line, &record)?);
+        }
+        table.rows.push(Row { name: name.to_owned(), label });
+        table.lines.push(line);
+    }
+    match superclasses {
+        None => table.class_names = subclasses.names_of_those_in(table.rows.iter().map(|row| row.label)),
+        Some(superclasses) => {
+            let taxonomy = read_taxonomy(path, &table, &superclass_labels, &superclasses, &subclasses)?;
+            table.class_names = taxonomy.subclasses.clone();
+            table.taxonomy = Some(taxonomy);
+        }
+    }
+    Ok(table)
+}
+
+/// A column of class indices.
+struct LabelColumn {
+    position: Option<usize>,
+    mapping: Option<Mapping>,
+}
+
+impl LabelColumn {
+    fn new(table: &Path, position: Option<usize>, level: Level) -> Result<LabelColumn> {
+        Ok(LabelColumn { position, mapping: Mapping::beside(table, level)? })
+    }
+
+    fn required(table: &Path, header: &csv::StringRecord, level: Level) -> Result<LabelColumn> {
+        let name = if level == Level::Coarse { "superclass_index" } else { "subclass_index" };
+        LabelColumn::new(table, Some(required_column(table, header, name)?), level)
+    }
+
+    fn label(&self, path: &Path, line: u64, record: &csv::StringRecord) -> Result<i64> {
+        let text = match self.position.and_then(|column| record.get(column)).map(str::trim) {
+            None | Some("") => return Ok(UNKNOWN_LABEL),
+            Some(text) => text,
+        };
+        let label = parse_label(path, Position::Line(line), text)?;
+        if let Some(mapping) = &self.mapping {
+            mapping.check(path, Position::Line(line), label)?;
+        }
+        Ok(label)
+    }
+
+    /// The names of 0 to the largest label: a mapping may name further classes, of which there is no image.
+    fn names_of_those_in(&self, labels: impl Iterator<Item = i64>) -> Vec<String> {
+        let numbered = numbered_classes(labels);
+        match &self.mapping {
+            Some(mapping) => mapping.names[..numbered.len()].to_vec(),
+            None => numbered,
+        }
+    }
+
+    /// The names of all classes.
+    fn names(&self, labels: impl Iterator<Item = i64>) -> Vec<String> {
+        self.mapping.as_ref().map_or_else(|| numbered_classes(labels), |mapping| mapping.names.clone())
     }
 }
 
-/// The rows of a CSV file with a column `image`; the label is in the column the level names. Without that column, or
-/// where it is empty or -1, the class is unknown.
-pub(super) fn read_csv(path: &Path, level: Level) -> Result<Vec<Row>> {
-    let mut reader = csv::Reader::from_reader(open(path)?);
-    let header = reader.headers().map_err(|e| damaged(path, &e))?.clone();
-    let column =
-        |name: &str| header.iter().position(|title| title.trim().trim_start_matches('\u{feff}') == name);
-    let image = column("image").ok_or_else(|| {
-        Error::malformed(
-            path,
-            Position::Line(1),
-            "a column `image`",
-            header.iter().collect::<Vec<_>>().join(", "),
-        )
-    })?;
-    let label = column(label_column(level));
-    if label.is_none() && level == Level::Coarse {
-        let found = header.iter().collect::<Vec<_>>().join(", ");
-        return Err(Error::malformed(path, Position::Line(1), "a column `superclass_index`", found));
-    }
-    let mut rows = Vec::new();
-    for record in reader.records() {
-        let record = record.map_err(|e| damaged(path, &e))?;
-        let line = Position::Line(record.position().map_or(0, csv::Position::line));
-        let name = record.get(image).unwrap_or("").trim();
-        let label = match label.and_then(|column| record.get(column)).map(str::trim) {
-            None | Some("") => UNKNOWN_LABEL,
-            Some(text) => parse_label(path, line.clone(), text)?,
+/// Which subclass belongs to which superclass, as the rows say.
+fn read_taxonomy(
+    path: &Path,
+    table: &Table,
+    superclass_labels: &[i64],
+    superclasses: &LabelColumn,
+    subclasses: &LabelColumn,
+) -> Result<Taxonomy> {
+    let mut parents = Parents::new(
+        superclasses.names(superclass_labels.iter().copied()),
+        subclasses.names(table.rows.iter().map(|row| row.label)),
+    );
+    for ((row, &line), &superclass) in table.rows.iter().zip(&table.lines).zip(superclass_labels) {
+        let at = Position::Line(line);
+        let told = match (usize::try_from(superclass), usize::try_from(row.label)) {
+            (Ok(superclass), Ok(subclass)) => parents.add(superclass, subclass, at.clone()),
+            (Ok(_), Err(_)) => Err(format!(
+                "superclass {superclass} without a subclass; to read superclasses only, write labels=superclass"
+            )),
+            (Err(_), _) => Ok(()),
         };
-        super::store::check_name(path, line, name)?;
-        rows.push(Row { name: name.to_owned(), label });
+        told.map_err(|found| Error::malformed(path, at, ONE_SUPERCLASS, found))?;
     }
-    Ok(rows)
+    Ok(parents.finish())
 }
 
 /// The lines `PATH LABEL` of one of OpenOOD's lists (`benchmark_imglist/…/*.txt`); the label -1 means unknown, and
 /// so does a dictionary of further annotations. The label is what follows the last blank.
-pub(super) fn read_list(path: &Path) -> Result<Vec<Row>> {
+pub(super) fn read_list(path: &Path) -> Result<Table> {
     let text = files::read_text(path, LARGEST)?;
-    let mut rows = Vec::new();
+    let (mut rows, mut lines) = (Vec::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {
         let at = Position::Line(index as u64 + 1);
         let line = line.trim();
@@ -84,11 +171,13 @@ pub(super) fn read_list(path: &Path) -> Result<Vec<Row>> {
         let label = parse_label(path, at.clone(), label)?;
         super::store::check_name(path, at, name.trim())?;
         rows.push(Row { name: name.trim().to_owned(), label });
+        lines.push(index as u64 + 1);
     }
-    Ok(rows)
+    let class_names = numbered_classes(rows.iter().map(|row| row.label));
+    Ok(Table { rows, lines, class_names, taxonomy: None })
 }
 
-fn open(path: &Path) -> Result<impl Read> {
+pub(super) fn open(path: &Path) -> Result<impl Read + use<>> {
     let file = files::open(path)?;
     let size = file.metadata().map_err(|e| Error::io("read the size of", path, e))?.len();
     if size > LARGEST {
@@ -103,7 +192,7 @@ fn open(path: &Path) -> Result<impl Read> {
     Ok(file.take(LARGEST))
 }
 
-fn parse_label(path: &Path, at: Position, text: &str) -> Result<i64> {
+pub(super) fn parse_label(path: &Path, at: Position, text: &str) -> Result<i64> {
     match text.parse::<i64>() {
         Ok(label) if (UNKNOWN_LABEL..MOST_CLASSES).contains(&label) => Ok(label),
         _ => Err(Error::malformed(
@@ -115,7 +204,7 @@ fn parse_label(path: &Path, at: Position, text: &str) -> Result<i64> {
     }
 }
 
-fn damaged(path: &Path, error: &csv::Error) -> Error {
+pub(super) fn damaged(path: &Path, error: &csv::Error) -> Error {
     let at = error.position().map_or(Position::File, |position| Position::Line(position.line()));
     Error::malformed(
         path,
@@ -126,35 +215,19 @@ fn damaged(path: &Path, error: &csv::Error) -> Error {
 }
 
 /// Numbers as names, for 0 to the largest label.
-pub(super) fn numbered_classes(rows: &[Row]) -> Vec<String> {
-    let classes = rows.iter().map(|row| row.label + 1).max().unwrap_or(0);
+fn numbered_classes(labels: impl Iterator<Item = i64>) -> Vec<String> {
+    let classes = labels.map(|label| label + 1).max().unwrap_or(0);
     (0..classes).map(|class| class.to_string()).collect()
 }
 
-/// Names of the classes: from `subclass_mapping.csv` or `superclass_mapping.csv` (columns index, class) beside the
-/// table if there is one, else numbers.
-pub(super) fn class_names(table: &Path, level: Level, rows: &[Row]) -> Result<Vec<String>> {
-    let mut names = numbered_classes(rows);
-    let file = match level {
-        Level::Fine | Level::Both => "subclass_mapping.csv",
-        Level::Coarse => "superclass_mapping.csv",
-    };
-    let path = table.with_file_name(file);
-    if !path.is_file() {
-        return Ok(names);
-    }
-    let mut reader = csv::Reader::from_reader(open(&path)?);
-    let mut mapping = BTreeMap::new();
-    for record in reader.records() {
-        let record = record.map_err(|e| damaged(&path, &e))?;
-        let line = Position::Line(record.position().map_or(0, csv::Position::line));
-        let index = parse_label(&path, line, record.get(0).unwrap_or("").trim())?;
-        mapping.insert(index, record.get(1).unwrap_or("").to_owned());
-    }
-    for (class, name) in names.iter_mut().enumerate() {
-        if let Some(given) = mapping.remove(&(class as i64)).filter(|given| !given.is_empty()) {
-            *name = given;
-        }
-    }
-    Ok(names)
+fn column(header: &csv::StringRecord, name: &str) -> Option<usize> {
+    header.iter().position(|title| title.trim().trim_start_matches('\u{feff}') == name)
+}
+
+/// The column of a name, or an error that says which there are.
+pub(super) fn required_column(path: &Path, header: &csv::StringRecord, name: &str) -> Result<usize> {
+    column(header, name).ok_or_else(|| {
+        let found = header.iter().collect::<Vec<_>>().join(", ");
+        Error::malformed(path, Position::Line(1), format!("a column `{name}`"), found)
+    })
 }

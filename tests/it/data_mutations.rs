@@ -58,6 +58,12 @@ pub(crate) fn mutated(mut bytes: Vec<u8>, mutations: &[Mutation]) -> Vec<u8> {
 fn survives(name: &str) {
     match open_named(name) {
         Ok(set) => {
+            if let Some(taxonomy) = set.taxonomy() {
+                assert_eq!(set.class_names(), taxonomy.subclasses);
+                assert_eq!(taxonomy.parents.len(), taxonomy.subclasses.len());
+                let known = |parent: &usize| *parent < taxonomy.superclasses.len();
+                assert!(taxonomy.parents.iter().flatten().all(known));
+            }
             for index in 0..set.len().min(100) {
                 let label = set.label(index);
                 assert!(
@@ -81,6 +87,7 @@ proptest! {
         let root = tempfile::tempdir().unwrap();
         put(root.path(), "test.bin", mutated([cifar_record(&[1, 2], 0), cifar_record(&[3, 4], 1)].concat(), &changes));
         survives(&format!("cifar100:{}", root.path().display()));
+        survives(&format!("cifar100:{}?labels=both", root.path().display()));
     }
 
     #[test]
@@ -89,7 +96,7 @@ proptest! {
         let mut batch = std::fs::read(fixture("cifar-100-python/test")).unwrap();
         let rest = if header { batch.split_off(300) } else { Vec::new() };
         put(root.path(), "test", [mutated(batch, &changes), rest].concat());
-        survives(&format!("cifar100:{}", root.path().display()));
+        survives(&format!("cifar100:{}?labels=both", root.path().display()));
     }
 
     #[test]
@@ -138,13 +145,33 @@ proptest! {
     fn tables_and_lists(changes in mutations()) {
         let root = tempfile::tempdir().unwrap();
         put(root.path(), "1.png", png(1, 1, [0; 3]));
-        let csv = b"image,superclass_index,subclass_index\n1.png,0,2\n\"1.png\",1,1\n".to_vec();
+        let csv = b"image,superclass_index,subclass_index\n1.png,0,2\n\"2.png\",1,1\n".to_vec();
         put(root.path(), "t.csv", mutated(csv, &changes));
+        put(root.path(), "2.png", png(1, 1, [0; 3]));
         put(root.path(), "subclass_mapping.csv", mutated(b"index,class\n0,a\n1,\"b,c\"\n2,d\n".to_vec(), &changes));
         put(root.path(), "l.txt", mutated(b"1.png 3\n1.png -1\n".to_vec(), &changes));
         let place = root.path().display();
         survives(&format!("csv:{place}/t.csv,images={place}"));
         survives(&format!("list:{place}/l.txt,root={place}"));
+    }
+
+    #[test]
+    fn mapping_files(table in mutations(), fine in mutations(), coarse in mutations(), which in 0..4u8) {
+        let root = tempfile::tempdir().unwrap();
+        put(root.path(), "1.png", png(1, 1, [0; 3]));
+        put(root.path(), "2.png", png(1, 1, [0; 3]));
+        let csv = b"image,superclass_index,subclass_index\n1.png,0,1\n2.png,1,0\n".to_vec();
+        // Most changes to several files at once are found in the first of them; each alone gets its turn.
+        put(root.path(), "t.csv", if which % 3 == 0 { mutated(csv, &table) } else { csv });
+        let change = |bytes: &[u8], changes, when| {
+            if which == when || which == 3 { mutated(bytes.to_vec(), changes) } else { bytes.to_vec() }
+        };
+        put(root.path(), "subclass_mapping.csv", change(b"index,class\n0,novel\n1,\"b,c\"\n2,d\n", &fine, 1));
+        put(root.path(), "superclass_mapping.csv", change(b"index,class\n1,novel\n0,dog\n", &coarse, 2));
+        let place = root.path().display();
+        for labels in ["both", "subclass", "superclass"] {
+            survives(&format!("csv:{place}/t.csv,images={place}?labels={labels}"));
+        }
     }
 
     #[test]

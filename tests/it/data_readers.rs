@@ -131,13 +131,17 @@ fn class_folders_are_classes_in_the_order_of_their_names() {
 #[test]
 fn a_table_reads_images_from_a_folder_or_a_zip_with_or_without_its_top_folder() {
     let root = tempfile::tempdir().unwrap();
-    let images = [("10.png", [1, 0, 0]), ("2.png", [2, 0, 0])];
+    let images = [("10.png", [1, 0, 0]), ("2.png", [2, 0, 0]), ("7.png", [3, 0, 0])];
     let table = put(
         root.path(),
         "t.csv",
-        "image,superclass_index,subclass_index,description\n10.png,1,5,\"a, b\"\n2.png,0,-1,\n10.png,1,,x\n",
+        "image,superclass_index,subclass_index,description\n10.png,1,1,\"a, b\"\n2.png,0,-1,\n./7.png,1,,x\n",
     );
-    put(root.path(), "subclass_mapping.csv", "index,class\n5,\"terrier, \"\"Scottie\"\"\"\n6,novel\n");
+    put(
+        root.path(),
+        "subclass_mapping.csv",
+        "index,class\n2,novel\n1,\"terrier, \"\"Scottie\"\"\"\n0,finch\n",
+    );
     let members = |prefix: &str| {
         let named: Vec<_> = images.iter().map(|(n, c)| (format!("{prefix}{n}"), png(2, 2, *c))).collect();
         zip(&named.iter().map(|(n, bytes)| (n.as_str(), bytes.clone())).collect::<Vec<_>>())
@@ -148,8 +152,8 @@ fn a_table_reads_images_from_a_folder_or_a_zip_with_or_without_its_top_folder() 
     for place in ["d", "flat.zip", "nested.zip"] {
         let name = format!("csv:{},images={}", table.display(), root.path().join(place).display());
         let set = open_named(&name).unwrap();
-        assert_eq!(labels(&*set), [5, UNKNOWN_LABEL, UNKNOWN_LABEL]);
-        assert_eq!(set.class_names(), ["0", "1", "2", "3", "4", "terrier, \"Scottie\""]);
+        assert_eq!(labels(&*set), [1, UNKNOWN_LABEL, UNKNOWN_LABEL]);
+        assert_eq!(set.class_names(), ["finch", "terrier, \"Scottie\""]);
         assert_eq!([colour(&*set, 0), colour(&*set, 1)], [[1, 0, 0], [2, 0, 0]]);
         let coarse = open_named(&format!("{name}?labels=superclass")).unwrap();
         assert_eq!((labels(&*coarse), coarse.class_names().len()), (vec![1, 0, 1], 2));

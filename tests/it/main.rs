@@ -8,6 +8,7 @@ mod data_bad_input;
 mod data_files;
 mod data_mutations;
 mod data_readers;
+mod data_two_levels;
 mod data_verb;
 mod doctor;
 mod emulator;
