@@ -6,7 +6,7 @@
 //! |---|---|
 //! | command line | [`cli`] |
 //! | whole experiments, measurements | [`recipe`], [`mod@bench`] |
-//! | what a user asks for | [`train`], [`features`], [`ood`], [`collapse`], [`report`] |
+//! | what a user asks for | [`train`], [`features`], [`ood`], [`novelty`], [`collapse`], [`report`] |
 //! | what comes from and goes to disk | [`data`], [`checkpoint`] |
 //! | networks | [`nn`] |
 //! | gradients | [`autograd`] |
@@ -27,6 +27,7 @@ pub mod features;
 pub mod files;
 pub mod linalg;
 pub mod nn;
+pub mod novelty;
 pub mod ood;
 pub mod ops;
 pub mod pickle;

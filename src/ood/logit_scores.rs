@@ -56,25 +56,20 @@ fn pairwise_sum(values: &[f64]) -> f64 {
     rest.iter().fold(((a + b) + (c + d)) + ((e + f) + (g + h)), |sum, value| sum + value)
 }
 
-/// One of the logit scores for each sample of a block; `None` if the score is not one of them.
-pub(super) fn score(method: Method, rows: &Rows, options: &Options) -> Option<Vec<f64>> {
-    let temperature = options.temperature;
+/// One of the scores that need no fit, of one sample's logits: `msp`, `mls`, `energy` or `gen`; `None` for the others.
+pub fn logit_score(method: Method, logits: &[f64], options: &Options) -> Option<f64> {
     Some(match method {
-        Method::Msp => rows.logits().map(|logits| maximum_probability(logits, temperature)).collect(),
-        Method::Mls => {
-            rows.logits().map(|logits| logits.iter().copied().fold(f64::NEG_INFINITY, f64::max)).collect()
-        }
-        Method::Energy => rows.logits().map(|logits| energy(logits, temperature)).collect(),
-        Method::Gen => {
-            let mut probabilities = Vec::new();
-            rows.logits()
-                .map(|logits| {
-                    generalised_entropy(logits, options.gen_gamma, options.gen_m, &mut probabilities)
-                })
-                .collect()
-        }
+        Method::Msp => maximum_probability(logits, options.temperature),
+        Method::Mls => logits.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        Method::Energy => energy(logits, options.temperature),
+        Method::Gen => generalised_entropy(logits, options.gen_gamma, options.gen_m, &mut Vec::new()),
         _ => return None,
     })
+}
+
+/// One of the logit scores for each sample of a block; `None` if the score is not one of them.
+pub(super) fn score(method: Method, rows: &Rows, options: &Options) -> Option<Vec<f64>> {
+    rows.logits().map(|logits| logit_score(method, logits, options)).collect()
 }
 
 #[cfg(test)]

@@ -92,6 +92,11 @@ impl Method {
         }
     }
 
+    /// Whether the score is a function of a sample's logits alone, so that nothing is fitted on training features.
+    pub fn needs_no_fit(self) -> bool {
+        matches!(self, Method::Msp | Method::Mls | Method::Energy | Method::Gen)
+    }
+
     /// A comma-separated list of names, or `all`; repetitions count once.
     ///
     /// # Errors

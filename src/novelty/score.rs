@@ -1,0 +1,333 @@
+//! What is thresholded: any score of [`crate::ood`] for the classes a head knows, or what it says of novelty itself.
+//!
+//! A head that was trained with outliers as a class of their own gives that class a probability near 1 on outliers, so
+//! the largest probability over *all* logits is high on them and says nothing about novelty. Unless asked otherwise,
+//! scores are therefore those of the known classes: `msp` is the largest probability of a known class under the softmax
+//! over all logits; every other score is computed as if the head had no such logit.
+
+use std::fmt;
+use std::str::FromStr;
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::samples::Scored;
+use crate::checkpoint::HeadClasses;
+use crate::error::{Error, Position, Result};
+use crate::features::{FeatureSet, Head, Matrix, block_rows};
+use crate::ood::{Compute, Detectors, Method, OnCpu, Options, logit_score};
+
+/// A score that can be thresholded; larger = more in-distribution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Score {
+    /// A score of [`crate::ood`], for the classes the head knows.
+    Ood(Method),
+    /// `novel-probability`: 1 − p(novel), of a head with a logit for novel samples.
+    NovelProbability,
+    /// `notebook-msp`: the largest probability over all logits, that for novel samples among them.
+    NotebookMsp,
+}
+
+impl Score {
+    /// Whether the score is a probability, between 0 and 1.
+    pub fn is_probability(self) -> bool {
+        matches!(self, Score::Ood(Method::Msp) | Score::NovelProbability | Score::NotebookMsp)
+    }
+
+    /// Whether something has to be fitted on training features first.
+    pub fn needs_fit(self) -> bool {
+        matches!(self, Score::Ood(method) if !method.needs_no_fit())
+    }
+
+    /// The score of one sample from all its logits; `novel` is the head's logit for novel samples. `None` where the
+    /// score is fitted.
+    fn of_logits(self, logits: &[f64], novel: Option<usize>, options: &Options) -> Option<f64> {
+        let largest = |known: &mut dyn Iterator<Item = f64>| known.fold(f64::NEG_INFINITY, f64::max);
+        let known =
+            || logits.iter().enumerate().filter(|(logit, _)| Some(*logit) != novel).map(|(_, value)| *value);
+        let temperature = options.temperature;
+        let top = largest(&mut logits.iter().copied());
+        let weight = |logit: f64| ((logit - top) / temperature).exp();
+        let total = || logits.iter().map(|&logit| weight(logit)).sum::<f64>();
+        Some(match (self, novel) {
+            (Score::Ood(Method::Msp), Some(_)) => weight(largest(&mut known())) / total(),
+            (Score::NotebookMsp, _) => total().recip(),
+            // 1 − p(novel) as the sum of the others, which keeps its digits where p(novel) is all but 1.
+            (Score::NovelProbability, Some(_)) => known().map(weight).sum::<f64>() / total(),
+            (Score::NovelProbability, None) => return None,
+            (Score::Ood(method), None) => return logit_score(method, logits, options),
+            (Score::Ood(method), Some(_)) => {
+                return logit_score(method, &known().collect::<Vec<f64>>(), options);
+            }
+        })
+    }
+}
+
+impl fmt::Display for Score {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Score::Ood(method) => write!(f, "{method}"),
+            Score::NovelProbability => f.write_str("novel-probability"),
+            Score::NotebookMsp => f.write_str("notebook-msp"),
+        }
+    }
+}
+
+impl FromStr for Score {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Score> {
+        match name {
+            "novel-probability" => Ok(Score::NovelProbability),
+            "notebook-msp" => Ok(Score::NotebookMsp),
+            _ => name.parse::<Method>().map(Score::Ood).map_err(|_| {
+                let known: Vec<&str> = Method::ALL.iter().map(|method| method.name()).collect();
+                Error::usage(format!(
+                    "no score is named `{name}`; there are {}, novel-probability and notebook-msp",
+                    known.join(", ")
+                ))
+            }),
+        }
+    }
+}
+
+impl TryFrom<String> for Score {
+    type Error = Error;
+
+    fn try_from(text: String) -> Result<Score> {
+        text.parse()
+    }
+}
+
+impl From<Score> for String {
+    fn from(score: Score) -> String {
+        score.to_string()
+    }
+}
+
+/// One score of one head, ready to be computed of any feature cache of that head.
+#[derive(Debug, Clone)]
+pub struct Scorer {
+    score: Score,
+    head: Head,
+    classes: HeadClasses,
+    options: Options,
+    detectors: Option<Detectors>,
+}
+
+impl Scorer {
+    /// A score of a head; `temperature` divides the logits of `msp`, `energy`, `react`, `novel-probability` and
+    /// `notebook-msp`. Scores that are fitted ([`Score::needs_fit`]) need the features the head was trained on.
+    ///
+    /// # Errors
+    /// A temperature that is not positive, a score that the head does not have, no training features where some are
+    /// needed, or features that cannot be fitted.
+    pub fn new(
+        score: Score,
+        temperature: f64,
+        head: Head,
+        classes: HeadClasses,
+        training: Option<&FeatureSet>,
+    ) -> Result<Scorer> {
+        let mut scorer = Scorer::without_fit(score, temperature, head, classes)?;
+        if score.needs_fit() {
+            let training = training.ok_or_else(|| {
+                Error::usage(format!(
+                    "the score `{score}` is fitted on training samples; name them (--fit DATA), or choose one of the \
+                     logits alone: msp, mls, energy, gen"
+                ))
+            })?;
+            let training = scorer.known_part(training, true)?;
+            let detectors = Detectors::fit(&training, &scorer.known_head()?, &scorer.options)?;
+            if detectors.methods().is_empty() {
+                let why = detectors.warnings().join("; ");
+                return Err(Error::invalid(format!("the score `{score}` cannot be fitted: {why}")));
+            }
+            scorer.detectors = Some(detectors);
+        }
+        Ok(scorer)
+    }
+
+    /// The same with a fit that was saved ([`Scorer::detectors`]).
+    ///
+    /// # Errors
+    /// A fit of another score or head.
+    pub fn with_fit(
+        score: Score,
+        temperature: f64,
+        head: Head,
+        classes: HeadClasses,
+        detectors: Option<Detectors>,
+    ) -> Result<Scorer> {
+        let mut scorer = Scorer::without_fit(score, temperature, head, classes)?;
+        if score.needs_fit() {
+            let fits = |fit: &Detectors| fit.methods().iter().any(|method| Score::Ood(*method) == score);
+            let Some(detectors) = detectors.filter(fits) else {
+                return Err(Error::invalid(format!(
+                    "the fit of the score `{score}` is missing; calibrate again, and keep the files together"
+                )));
+            };
+            let (found, own) = (detectors.head(), scorer.known_head()?);
+            if (found.classes(), found.dimension()) != (own.classes(), own.dimension()) {
+                return Err(Error::invalid(format!(
+                    "the fit of the score `{score}` is for {} classes and {} features, the network has {} and {}; \
+                     calibrate again",
+                    found.classes(),
+                    found.dimension(),
+                    own.classes(),
+                    own.dimension()
+                )));
+            }
+            scorer.detectors = Some(detectors);
+        }
+        Ok(scorer)
+    }
+
+    fn without_fit(score: Score, temperature: f64, head: Head, classes: HeadClasses) -> Result<Scorer> {
+        if classes.indices.len() != head.classes()
+            || classes.novel.is_some_and(|novel| novel >= head.classes())
+        {
+            return Err(Error::invalid(format!(
+                "the head `{}` has {} logits and {} classes",
+                classes.name,
+                head.classes(),
+                classes.indices.len()
+            )));
+        }
+        if classes.novel.is_some() && head.classes() < 2 {
+            return Err(Error::invalid(format!("the head `{}` knows no class but `novel`", classes.name)));
+        }
+        if score == Score::NovelProbability && classes.novel.is_none() {
+            return Err(Error::usage(
+                "the score `novel-probability` is for heads trained with outliers as a class of their own, and this one \
+                 was not; choose msp, for instance",
+            ));
+        }
+        let mut options = Options { temperature, ..Options::default() };
+        if let Score::Ood(method) = score {
+            options.methods = vec![method];
+        }
+        options.check()?;
+        Ok(Scorer { score, head, classes, options, detectors: None })
+    }
+
+    /// Which score.
+    pub fn score_name(&self) -> Score {
+        self.score
+    }
+
+    /// What was fitted, where the score needs it; to be saved beside the thresholds.
+    pub fn detectors(&self) -> Option<&Detectors> {
+        self.detectors.as_ref()
+    }
+
+    /// What the head's logits mean.
+    pub fn classes(&self) -> &HeadClasses {
+        &self.classes
+    }
+
+    /// Score and predicted class of every sample of a cache of this head.
+    ///
+    /// # Errors
+    /// A cache of another network, or a score that is not finite (named by row).
+    pub fn samples(&self, set: &FeatureSet) -> Result<Vec<Scored>> {
+        self.samples_on(&OnCpu, set)
+    }
+
+    /// The same, with the passes of fitted scores over all rows on a device.
+    ///
+    /// # Errors
+    /// As [`Scorer::samples`], or the device failed.
+    pub fn samples_on(&self, compute: &dyn Compute, set: &FeatureSet) -> Result<Vec<Scored>> {
+        set.check_shape(self.head.dimension(), self.head.classes())?;
+        let of_logits = self.map_logits(set, |logits| {
+            let best = first_largest(logits);
+            let predicted = (Some(best) != self.classes.novel).then(|| self.classes.indices[best]);
+            (self.score.of_logits(logits, self.classes.novel, &self.options), predicted)
+        });
+        let fitted = match &self.detectors {
+            None => None,
+            Some(detectors) => {
+                let mut scores = detectors.score_on(compute, &self.known_part(set, false)?)?;
+                Some(
+                    scores.remove(&self.score.to_string()).expect("the detectors were fitted for this score"),
+                )
+            }
+        };
+        let mut samples = Vec::with_capacity(of_logits.len());
+        for (row, (score, predicted)) in of_logits.into_iter().enumerate() {
+            let score = fitted.as_ref().map_or(score, |fitted| Some(fitted[row]));
+            let score = score.filter(|score| score.is_finite()).ok_or_else(|| {
+                let expected = format!("logits for which `{}` is finite", self.score);
+                Error::malformed(set.path(), Position::Row(row as u64), expected, "others")
+            })?;
+            samples.push(Scored { score, predicted });
+        }
+        Ok(samples)
+    }
+
+    /// Something of the logits of every sample, in their order.
+    fn map_logits<T: Send>(&self, set: &FeatureSet, value: impl Fn(&[f64]) -> T + Sync) -> Vec<T> {
+        let block = block_rows(set.dimension().max(self.head.classes()));
+        let starts: Vec<usize> = (0..set.len()).step_by(block).collect();
+        let parts: Vec<Vec<T>> = starts
+            .into_par_iter()
+            .map(|start| {
+                let range = start..(start + block).min(set.len());
+                let mut logits = Vec::new();
+                read_logits(set, &self.head, range, &mut logits);
+                logits.chunks_exact(self.head.classes()).map(&value).collect()
+            })
+            .collect();
+        parts.into_iter().flatten().collect()
+    }
+
+    /// The head without its logit for novel samples.
+    fn known_head(&self) -> Result<Head> {
+        let Some(novel) = self.classes.novel else { return Ok(self.head.clone()) };
+        let known = || (0..self.head.classes()).filter(|class| *class != novel);
+        let weight = known().flat_map(|class| self.head.class_weight(class)).copied().collect();
+        Head::new(weight, known().map(|class| self.head.bias()[class]).collect(), self.head.dimension())
+    }
+
+    /// A set as the head without its logit for novel samples sees it; for training also without those samples.
+    fn known_part(&self, set: &FeatureSet, training: bool) -> Result<FeatureSet> {
+        let Some(novel) = self.classes.novel else { return Ok(set.clone()) };
+        let name = set.path().display().to_string();
+        if !training {
+            // Without stored logits they are computed from the features by the head.
+            return FeatureSet::from_parts(&name, set.features().clone(), None, None);
+        }
+        let labels = set.training_labels(self.head.classes())?;
+        let (mut features, mut row, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        for (index, label) in labels.into_iter().enumerate().filter(|(_, label)| *label as usize != novel) {
+            set.features().read_f32(index..index + 1, &mut row);
+            features.extend_from_slice(&row);
+            kept.push(i64::from(label) - i64::from(label as usize > novel));
+        }
+        let features = Matrix::from_f32(features, set.dimension(), "features")?;
+        FeatureSet::from_parts(&name, features, None, Some(kept))
+    }
+}
+
+/// The stored logits of some samples, or those the head gives their features.
+pub(super) fn read_logits(set: &FeatureSet, head: &Head, range: std::ops::Range<usize>, out: &mut Vec<f64>) {
+    match set.logits() {
+        Some(logits) => logits.read_f64(range, out),
+        None => {
+            let (mut features, rows) = (Vec::new(), range.len());
+            set.features().read_f64(range, &mut features);
+            head.logits(&features, rows, out);
+        }
+    }
+}
+
+/// The index of the largest value; of equal ones the first.
+pub(super) fn first_largest(values: &[f64]) -> usize {
+    (1..values.len()).fold(0, |best, index| if values[index] > values[best] { index } else { best })
+}
+
+#[cfg(test)]
+#[path = "score_tests.rs"]
+mod tests;
