@@ -37,6 +37,10 @@ pub enum Purpose {
     Bootstrap = 5,
     /// Synthetic data of tests and benchmarks.
     Synthetic = 6,
+    /// Division of a class's images into parts; next word: class.
+    Split = 10,
+    /// Classes held out from training; next words: what is chosen, fold or superclass.
+    HoldOut = 11,
 }
 
 /// One stream of random numbers, addressed by index.

@@ -7,6 +7,7 @@
 //! | `mapping`, `taxonomy` | names of classes, and which of them belong together on two levels |
 //! | `memory`, `subset`, `combine` | data sets made of pixels in memory, of parts of another, of several others |
 //! | `bytes`, `decode` | bounded reading: inflation, image files to pixels |
+//! | `splits` | parts for training, choosing, calibrating and reporting; classes held out |
 //! | `transform` (with `resize`, `placement`, `normalize`) | from any image to a network's input |
 //! | `loader` | batches, made ahead of time |
 //! | `inspect` | what a set holds: counts, checksums, duplicates, what cannot be read |
@@ -38,6 +39,7 @@ mod pillow_tests;
 mod placement;
 mod resize;
 mod spec;
+pub mod splits;
 mod store;
 mod subset;
 mod svhn;
@@ -46,7 +48,9 @@ mod taxonomy;
 mod transform;
 
 pub use combine::{Concatenated, Relabelled};
-pub use inspect::{ClassCount, Inspection, SizeCount, Unreadable, inspect, skip_unreadable, unreadable};
+pub use inspect::{
+    ClassCount, Inspection, SizeCount, Unreadable, inspect, skip_unreadable, unreadable,
+};
 pub use loader::{Batch, Loader, LoaderOptions, Order, all_pixels};
 pub use memory::InMemory;
 pub use normalize::Normalize;
