@@ -19,7 +19,8 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Print counts, classes, image sizes, colours, checksum, duplicates and unreadable images
+    /// Print counts, classes (with `?labels=both` superclasses too), image sizes, colours, checksum, duplicates and
+    /// unreadable images
     Inspect(Sets),
     /// The same, and fail if an image cannot be read or a checksum differs
     Verify {
@@ -159,6 +160,15 @@ fn describe(text: &mut String, data: &str, found: &Inspection) -> std::fmt::Resu
         let names: Vec<String> =
             found.classes.iter().map(|class| format!("{} {}", class.name, class.count)).collect();
         writeln!(text, "  classes     {}, with {least} to {most} samples", found.classes.len())?;
+        writeln!(text, "              {}", printable(&names.join(", ")))?;
+    }
+    if !found.superclasses.is_empty() {
+        let names: Vec<String> = found
+            .superclasses
+            .iter()
+            .map(|class| format!("{} {} ({} subclasses)", class.name, class.count, class.subclasses))
+            .collect();
+        writeln!(text, "  superclass  {}, of which the classes above are the subclasses", names.len())?;
         writeln!(text, "              {}", printable(&names.join(", ")))?;
     }
     let sizes: Vec<String> =

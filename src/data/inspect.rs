@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::{Dataset, Selected, SharedDataset};
+use super::{Dataset, Level, RgbImage, Selected, SharedDataset};
 use crate::error::{Error, Result};
 
 /// A sample whose image cannot be read.
@@ -65,6 +65,9 @@ pub struct Inspection {
     pub unlabelled: u64,
     /// The classes, by label.
     pub classes: Vec<ClassCount>,
+    /// The superclasses, by index, where both levels are read.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub superclasses: Vec<SuperclassCount>,
     /// The sizes images have, the smallest first.
     pub sizes: Vec<SizeCount>,
     /// Mean of each channel over all pixels of all images, 0..1; what `--normalize` takes.
@@ -92,6 +95,17 @@ pub struct ClassCount {
     pub name: String,
     /// Its samples.
     pub count: u64,
+}
+
+/// Samples and subclasses of a superclass.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SuperclassCount {
+    /// Name of the superclass.
+    pub name: String,
+    /// Its samples.
+    pub count: u64,
+    /// Its subclasses, whether there are samples of them or not.
+    pub subclasses: usize,
 }
 
 /// Images of a size.
@@ -163,11 +177,13 @@ pub fn inspect(dataset: &dyn Dataset, progress: &mut dyn FnMut(usize)) -> Inspec
     let contradicts =
         |group: &&Vec<usize>| group.iter().any(|&i| dataset.label(i) != dataset.label(group[0]));
     let contradicting_duplicates = duplicates.iter().filter(contradicts).count();
+    let superclasses = superclasses(dataset, &counts);
     let names = dataset.class_names().iter().cloned();
     Inspection {
         samples: dataset.len(),
         unlabelled,
         classes: names.zip(counts).map(|(name, count)| ClassCount { name, count }).collect(),
+        superclasses,
         sizes: sizes.into_iter().map(|((width, height), count)| SizeCount { width, height, count }).collect(),
         mean,
         std,
@@ -194,6 +210,20 @@ impl Inspection {
     }
 }
 
+/// Adds up what there is of each subclass.
+fn superclasses(dataset: &dyn Dataset, counts: &[u64]) -> Vec<SuperclassCount> {
+    let Some(taxonomy) = dataset.taxonomy() else { return Vec::new() };
+    let empty = |name: &String| SuperclassCount { name: name.clone(), count: 0, subclasses: 0 };
+    let mut found: Vec<SuperclassCount> = taxonomy.superclasses.iter().map(empty).collect();
+    for (subclass, count) in (0i64..).zip(counts) {
+        if let Ok(superclass) = usize::try_from(taxonomy.label(Level::Coarse, subclass)) {
+            found[superclass].count += count;
+            found[superclass].subclasses += 1;
+        }
+    }
+    found
+}
+
 fn examine(dataset: &dyn Dataset, index: usize) -> Result<Seen> {
     let image = dataset.image(index)?;
     let (mut sums, mut squares) = ([0u64; 3], [0u64; 3]);
@@ -204,11 +234,17 @@ fn examine(dataset: &dyn Dataset, index: usize) -> Result<Seen> {
             squares[channel] += value * value;
         }
     }
+    let size = (image.width, image.height);
+    Ok(Seen { size, digest: *digest(&image).as_bytes(), sums, squares })
+}
+
+/// BLAKE3 of an image: of its width (32 bits, little-endian) and RGB bytes.
+pub(super) fn digest(image: &RgbImage) -> blake3::Hash {
     let mut hasher = blake3::Hasher::new();
     // Without the width, a 2 x 3 and a 3 x 2 image of the same bytes would be the same.
     hasher.update(&image.width.to_le_bytes());
     hasher.update(&image.pixels);
-    Ok(Seen { size: (image.width, image.height), digest: *hasher.finalize().as_bytes(), sums, squares })
+    hasher.finalize()
 }
 
 fn moments(sums: [u128; 3], squares: [u128; 3], pixels: u128) -> ([f64; 3], [f64; 3]) {
@@ -237,7 +273,7 @@ fn duplicate_groups(digests: &[Option<Digest>]) -> Vec<Vec<usize>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::data::{InMemory, RgbImage, UNKNOWN_LABEL};
+    use crate::data::{InMemory, Taxonomy, UNKNOWN_LABEL};
 
     fn five() -> InMemory {
         // Samples 0, 2 and 4 are the same image; 4 has another label.
@@ -265,6 +301,19 @@ mod tests {
         for channel in 0..3 {
             assert!((found.mean[channel] - mean).abs() < 1e-12 && (found.std[channel] - std).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    fn superclasses_have_the_samples_of_their_subclasses() {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let taxonomy = Taxonomy {
+            superclasses: names(&["dog", "bird", "novel"]),
+            subclasses: names(&["beagle", "pug", "unheard of"]),
+            parents: vec![Some(0), Some(0), None],
+        };
+        let found = inspect(&five().with_taxonomy(taxonomy).unwrap(), &mut |_| {});
+        let found: Vec<_> = found.superclasses.iter().map(|s| (&*s.name, s.count, s.subclasses)).collect();
+        assert_eq!(found, [("dog", 4, 2), ("bird", 0, 0), ("novel", 0, 0)]);
     }
 
     #[test]

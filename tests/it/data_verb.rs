@@ -34,6 +34,29 @@ fn inspect_says_what_a_set_holds_and_the_checksum_is_that_of_its_content() {
 }
 
 #[test]
+fn inspect_counts_superclasses_and_subclasses() {
+    let root = tempfile::tempdir().unwrap();
+    let place = root.path().display();
+    put(root.path(), "t.csv", "image,superclass_index,subclass_index\n1.png,1,0\n2.png,0,1\n3.png,1,2\n");
+    put(root.path(), "superclass_mapping.csv", "index,class\n0,bird\n1,dog\n2,novel\n");
+    put(root.path(), "subclass_mapping.csv", "index,class\n0,beagle\n1,finch\n2,pug\n3,novel\n");
+    for index in 1..4 {
+        put(root.path(), &format!("{index}.png"), png(1, 1, [index; 3]));
+    }
+    let name = format!("csv:{place}/t.csv,images={place}?labels=both");
+    residua(&["data", "inspect", &name])
+        .success()
+        .stdout(contains("beagle 1, finch 1, pug 1, novel 0"))
+        .stdout(contains("superclass  3, of which"))
+        .stdout(contains("bird 1 (1 subclasses), dog 2 (2 subclasses), novel 0 (1 subclasses)"));
+    let found = json(&["data", "inspect", &name, "--json"]);
+    let dog = serde_json::json!({"name": "dog", "count": 2, "subclasses": 2});
+    assert_eq!(found["sets"][0]["superclasses"][1], dog);
+    std::fs::remove_file(root.path().join("3.png")).unwrap();
+    residua(&["data", "verify", &name]).code(1).stderr(contains("t.csv line 4")).stderr(contains("`3.png`"));
+}
+
+#[test]
 fn verify_fails_on_unreadable_images_and_inspect_lists_them() {
     let root = tempfile::tempdir().unwrap();
     put(root.path(), "1.png", png(3, 2, [1; 3]));
