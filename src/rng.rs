@@ -41,6 +41,10 @@ pub enum Purpose {
     Split = 10,
     /// Classes held out from training; next words: what is chosen, fold or superclass.
     HoldOut = 11,
+    /// Outliers drawn from another data set.
+    Outliers = 12,
+    /// Samples looked at to compare two data sets; next word: which of the two.
+    Compare = 13,
 }
 
 /// One stream of random numbers, addressed by index.

@@ -8,6 +8,7 @@
 //! | `memory`, `subset`, `combine` | data sets made of pixels in memory, of parts of another, of several others |
 //! | `bytes`, `decode` | bounded reading: inflation, image files to pixels |
 //! | `splits` | parts for training, choosing, calibrating and reporting; classes held out |
+//! | `outliers`, `shortcuts` | images of other classes to train against; what gives them away but the class |
 //! | `transform` (with `resize`, `placement`, `normalize`) | from any image to a network's input |
 //! | `loader` | batches, made ahead of time |
 //! | `inspect` | what a set holds: counts, checksums, duplicates, what cannot be read |
@@ -34,10 +35,12 @@ mod mat;
 mod memory;
 mod normalize;
 mod open;
+pub mod outliers;
 #[cfg(test)]
 mod pillow_tests;
 mod placement;
 mod resize;
+pub mod shortcuts;
 mod spec;
 pub mod splits;
 mod store;
@@ -49,7 +52,7 @@ mod transform;
 
 pub use combine::{Concatenated, Relabelled};
 pub use inspect::{
-    ClassCount, Inspection, SizeCount, Unreadable, inspect, skip_unreadable, unreadable,
+    ClassCount, Inspection, SizeCount, SuperclassCount, Unreadable, inspect, skip_unreadable, unreadable,
 };
 pub use loader::{Batch, Loader, LoaderOptions, Order, all_pixels};
 pub use memory::InMemory;

@@ -134,7 +134,7 @@ impl DataSpec {
 }
 
 impl Source {
-    fn scheme(&self) -> &'static str {
+    pub(super) fn scheme(&self) -> &'static str {
         match self {
             Source::Cifar10 { .. } => "cifar10",
             Source::Cifar100 { .. } => "cifar100",

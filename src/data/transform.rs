@@ -31,6 +31,10 @@ pub struct Transform {
     /// What happens in training only.
     #[serde(default)]
     pub augment: Augment,
+    /// Before anything else an image with a longer side is shrunk to this many pixels each way: where outliers were
+    /// small when the network learned what is novel, all images it ever sees are as blurred as they.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degrade: Option<u32>,
 }
 
 /// How a 28 x 28 image (the MNIST family) becomes 32 x 32. Every other change of size is a resize.
@@ -110,7 +114,7 @@ impl Choices {
 impl Transform {
     /// A transform without augmentation.
     pub fn new(size: u32, normalize: Normalize) -> Transform {
-        Transform { size, small: Small::Pad, normalize, augment: Augment::None }
+        Transform { size, small: Small::Pad, normalize, augment: Augment::None, degrade: None }
     }
 
     /// The random numbers that augment sample `sample` of the data set in epoch `epoch`: the same whatever the batch,
@@ -141,6 +145,11 @@ impl Transform {
     /// # Errors
     /// The image is empty.
     pub fn sized<'a>(&self, image: &'a RgbImage) -> Result<Cow<'a, RgbImage>> {
+        if let Some(side) = self.degrade.filter(|&side| image.width.max(image.height) > side) {
+            let shrunk = resize(image, side, side)?;
+            let sized = Transform { degrade: None, ..self.clone() }.sized(&shrunk)?.into_owned();
+            return Ok(Cow::Owned(sized));
+        }
         let size = self.size;
         Ok(match (image.width, image.height) {
             (width, height) if width == size && height == size => Cow::Borrowed(image),
@@ -291,6 +300,25 @@ mod tests {
         assert!((padded[3 * (2 * 32 + 2)] - f32::from(image.pixels[0])).abs() < 1e-3);
         let resized = applied(&Transform { small: Small::Resize, ..plain(32, Augment::None) }, &image, None);
         assert!(resized[0] > 0.0);
+    }
+
+    #[test]
+    fn degraded_images_are_as_blurred_as_small_ones_and_small_ones_stay_as_they_are() {
+        let degraded = Transform { degrade: Some(8), ..plain(16, Augment::None) };
+        for (width, height) in [(40, 40), (40, 6), (5, 9)] {
+            let image = picture(width, height);
+            let expected = resize(&resize(&image, 8, 8).unwrap(), 16, 16).unwrap();
+            assert_eq!(*degraded.sized(&image).unwrap(), expected);
+            assert_ne!(*plain(16, Augment::None).sized(&image).unwrap(), expected);
+        }
+        let small = picture(8, 8);
+        assert_eq!(degraded.sized(&small).unwrap(), plain(16, Augment::None).sized(&small).unwrap());
+        // Shrunk to 28 x 28, an image is padded like one that was so from the start.
+        let padded = Transform { degrade: Some(28), ..plain(32, Augment::None) };
+        assert!(padded.sized(&picture(60, 60)).unwrap().pixels[..3 * 64].iter().all(|&value| value == 0));
+        let text = serde_json::to_string(&degraded).unwrap();
+        assert_eq!(serde_json::from_str::<Transform>(&text).unwrap(), degraded);
+        assert!(!serde_json::to_string(&plain(16, Augment::None)).unwrap().contains("degrade"));
     }
 
     #[test]
