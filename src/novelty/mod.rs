@@ -7,11 +7,20 @@
 //! | `rule`, `choose` | the rules by name; from samples to a threshold |
 //! | `threshold`, `summary` | a level's calibrated threshold with its rates; count, mean, percentiles of a group |
 //! | `proportion`, `p_values` | Clopper-Pearson bounds; conformal p-values and Benjamini-Hochberg |
+//! | `truth` | which samples are seen and which novel, for one head |
+//! | `file`, `document` | `thresholds.toml` and the files beside it |
+//! | `decide` | from flags to answers, on one level or two that agree |
+//! | `evaluate`, `dashboard` | what the answers are worth; the table a person reads |
 //!
 //! Scores are confidences (larger = more in-distribution); a sample is flagged as novel if its score lies *below* the
 //! threshold, so that one at the threshold is kept.
 
 mod choose;
+mod dashboard;
+mod decide;
+mod document;
+mod evaluate;
+mod file;
 mod p_values;
 mod proportion;
 mod rule;
@@ -19,7 +28,12 @@ mod samples;
 mod score;
 mod summary;
 mod threshold;
+mod truth;
 
+pub use dashboard::{Dashboard, Row};
+pub use decide::{Answer, Hierarchy, LevelInput, decide};
+pub use evaluate::{Judged, LevelMetrics, NotebookMetrics, Separation, evaluate};
+pub use file::{LevelEntry, Rates, ThresholdFile};
 pub use p_values::{benjamini_hochberg, p_values};
 pub use proportion::Proportion;
 pub use rule::{Costs, Rule};
@@ -27,3 +41,4 @@ pub use samples::{LevelScores, Scored, level_name};
 pub use score::{Score, Scorer};
 pub use summary::{PERCENTILES, Summary};
 pub use threshold::{LevelThreshold, calibrate_level, candidates};
+pub use truth::{Gathered, Truth, truths};

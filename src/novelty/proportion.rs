@@ -47,6 +47,14 @@ impl Proportion {
         }
         Proportion::new(count, of)
     }
+
+    /// Whether the numbers are those of its two counts: what is read from a file may say anything.
+    pub(super) fn is_consistent(&self) -> bool {
+        let own = |p: &Proportion| [p.rate, p.low, p.high];
+        self.count <= self.of
+            && Proportion::new(self.count, self.of)
+                .is_some_and(|p| own(&p).iter().zip(own(self)).all(|(a, b)| (a - b).abs() < 1e-9))
+    }
 }
 
 impl fmt::Display for Proportion {
@@ -82,6 +90,7 @@ mod tests {
             let found = Proportion::new(count, of).unwrap();
             assert!((found.low - low).abs() < 1e-10 * low.max(1e-3), "{count} of {of}: {} {low}", found.low);
             assert!((found.high - high).abs() < 1e-10, "{count} of {of}: {} {high}", found.high);
+            assert!(found.is_consistent());
         }
         assert_eq!(Proportion::new(0, 0), None);
     }

@@ -73,13 +73,8 @@ fn a_fitted_score_sees_neither_the_outliers_nor_their_logit() {
     let mut labels = Vec::new();
     for i in 0..60u64 {
         let label = (i % 3) as usize;
-        rows.push(
-            (0..3)
-                .map(|d| {
-                    f64::from(stream.normal(3 * i + d) as f32) + if d as usize == label { 4.0 } else { 0.0 }
-                })
-                .collect(),
-        );
+        let centre = |d: u64| if d as usize == label { 4.0 } else { 0.0 };
+        rows.push((0..3).map(|d| f64::from((stream.normal(3 * i + d) + centre(d)) as f32)).collect());
         labels.push(label as i64);
     }
     let all: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();

@@ -1,0 +1,271 @@
+//! The table of an evaluation: one row a number, with what it means; for the terminal, as JSON, as CSV.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use console::measure_text_width;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::evaluate::{LevelMetrics, Separation};
+use super::proportion::Proportion;
+use crate::error::{Error, Result, printable};
+use crate::files;
+
+/// One number or setting.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Row {
+    /// The samples it is of: `config`, `report`, `calibration`, `pseudo_novel`.
+    pub split: String,
+    /// `superclass`, `subclass`, `class`, or `-`.
+    pub head: String,
+    /// The name, as in the evaluation's JSON.
+    pub metric: String,
+    /// What it means, in a sentence.
+    pub meaning: String,
+    /// A number (shares as fractions), a truth value, or text; never a number as text.
+    pub value: Value,
+    /// Lower 95 % bound of a number that has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub low: Option<f64>,
+    /// Upper 95 % bound.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub high: Option<f64>,
+}
+
+/// The rows, settings first.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Dashboard {
+    /// In the order they are shown.
+    pub rows: Vec<Row>,
+}
+
+impl Dashboard {
+    /// Adds a setting: what it is called, what it means, its value.
+    pub fn setting(&mut self, name: &str, meaning: &str, value: impl Into<Value>) {
+        self.push("config", "-", name, meaning, value.into(), None);
+    }
+
+    /// Adds every number of one level. Those of samples that training never saw are rows of the split `pseudo_novel`.
+    pub fn level(&mut self, split: &str, head: &str, metrics: &LevelMetrics) {
+        const PSEUDO_NOVEL: &str = "pseudo_novel";
+        let shares: [(&str, &str, &str, Option<Proportion>); 7] = [
+            (
+                split,
+                "overall_accuracy",
+                "every sample answered rightly, novel ones as novel",
+                metrics.overall_accuracy,
+            ),
+            (split, "seen_accuracy", "seen samples answered by their class", metrics.seen_accuracy),
+            (split, "false_novel_rate", "seen samples answered as novel", metrics.false_novel_rate),
+            (split, "confusion_rate", "seen samples answered by another seen class", metrics.confusion_rate),
+            (
+                split,
+                "closed_set_accuracy",
+                "seen samples classified rightly without thresholds",
+                metrics.closed_set_accuracy,
+            ),
+            (split, "novel_accuracy", "samples of the class novel answered as novel", metrics.novel_accuracy),
+            (
+                PSEUDO_NOVEL,
+                "pseudo_novel_flagged",
+                "samples of held-out classes answered as novel",
+                metrics.pseudo_novel_flagged,
+            ),
+        ];
+        for (split, name, meaning, share) in shares {
+            if let Some(Proportion { rate, low, high, .. }) = share {
+                self.push(split, head, name, meaning, rate.into(), Some([low, high]));
+            }
+        }
+        let means = [
+            ("macro_accuracy", "mean over classes, all that is novel as one", metrics.macro_accuracy),
+            ("macro_f1", "mean F1 over classes, all that is novel as one", metrics.macro_f1),
+        ];
+        for (name, meaning, value) in means {
+            if let Some(value) = value {
+                self.push(split, head, name, meaning, value.into(), None);
+            }
+        }
+        let separations = [
+            (PSEUDO_NOVEL, "unseen", "held-out classes", metrics.unseen),
+            (split, "outliers", "the class novel", metrics.outliers),
+        ];
+        for (split, name, others, separation) in separations {
+            if let Some(Separation { auroc, auroc_interval95, oscr }) = separation {
+                let meaning = format!("AUROC of seen samples against {others}");
+                self.push(split, head, &format!("auroc_{name}"), &meaning, auroc.into(), auroc_interval95);
+                let meaning =
+                    format!("open-set classification rate against {others}; ends at closed-set accuracy");
+                self.push(split, head, &format!("oscr_{name}"), &meaning, oscr.into(), None);
+            }
+        }
+        let Value::Object(notebook) = serde_json::to_value(metrics.notebook).unwrap_or_default() else {
+            return;
+        };
+        for (name, value) in notebook {
+            let meaning = match name.as_str() {
+                "notebook_overall_accuracy" => "right among seen and novel together",
+                "notebook_seen_accuracy" => "right among seen",
+                "notebook_false_novel_rate" => "1 - notebook_seen_accuracy: confusions count too",
+                "notebook_novel_accuracy" => "novel predicted as novel",
+                "notebook_pseudo_novel_rate" => "held-out classes predicted as novel",
+                _ => "1 - notebook_pseudo_novel_rate",
+            };
+            let split = if name.contains("pseudo") { PSEUDO_NOVEL } else { split };
+            self.push(split, head, &name, &format!("as notebook A counts: {meaning}"), value, None);
+        }
+    }
+
+    fn push(
+        &mut self,
+        split: &str,
+        head: &str,
+        metric: &str,
+        meaning: &str,
+        value: Value,
+        bounds: Option<[f64; 2]>,
+    ) {
+        self.rows.push(Row {
+            split: split.to_string(),
+            head: head.to_string(),
+            metric: metric.to_string(),
+            meaning: meaning.to_string(),
+            value,
+            low: bounds.map(|[low, _]| low),
+            high: bounds.map(|[_, high]| high),
+        });
+    }
+
+    /// The table for a terminal.
+    pub fn table(&self) -> String {
+        let titles = ["split", "head", "metric", "value", "95 % bounds", "meaning"].map(String::from);
+        let rows = self.rows.iter().map(|row| {
+            let bounds = match (row.low, row.high) {
+                (Some(low), Some(high)) => format!("{low:.4} {high:.4}"),
+                _ => String::new(),
+            };
+            let texts = [&row.split, &row.head, &row.metric].map(|text| shown(text));
+            let [split, head, metric] = texts;
+            [split, head, metric, shown_value(&row.value), bounds, shown(&row.meaning)]
+        });
+        let lines: Vec<[String; 6]> = [titles].into_iter().chain(rows).collect();
+        let width =
+            |column: usize| lines.iter().map(|line| measure_text_width(&line[column])).max().unwrap_or(0);
+        let widths: Vec<usize> = (0..6).map(width).collect();
+        let mut text = String::new();
+        for line in &lines {
+            let mut shown = String::new();
+            for (cell, width) in line.iter().zip(&widths) {
+                let room = width - measure_text_width(cell);
+                let _ = write!(shown, "{cell}{}  ", " ".repeat(room));
+            }
+            let _ = writeln!(text, "{}", shown.trim_end());
+        }
+        text
+    }
+
+    /// The table as CSV with the columns split, head, metric, meaning, value, low, high; numbers in full precision.
+    ///
+    /// # Errors
+    /// None that are known; the CSV crate's type asks for it.
+    pub fn csv(&self) -> Result<String> {
+        let failed = |error: String| Error::invalid(format!("cannot format the dashboard as CSV: {error}"));
+        let mut table = csv::Writer::from_writer(Vec::new());
+        table
+            .write_record(["split", "head", "metric", "meaning", "value", "low", "high"])
+            .map_err(|e| failed(e.to_string()))?;
+        for row in &self.rows {
+            let value = row.value.as_str().map_or_else(|| row.value.to_string(), str::to_string);
+            let bound = |bound: Option<f64>| bound.map_or_else(String::new, |bound| bound.to_string());
+            let record =
+                [&row.split, &row.head, &row.metric, &row.meaning, &value, &bound(row.low), &bound(row.high)];
+            table.write_record(record).map_err(|e| failed(e.to_string()))?;
+        }
+        let bytes = table.into_inner().map_err(|e| failed(e.to_string()))?;
+        String::from_utf8(bytes).map_err(|e| failed(e.to_string()))
+    }
+
+    /// The table as JSON: `{"rows": [{"split", "head", "metric", "meaning", "value", "low", "high"}]}`.
+    pub fn json(&self) -> Value {
+        serde_json::to_value(self).expect("rows are plain values")
+    }
+
+    /// Writes `FOLDER/dashboard.json` and `FOLDER/dashboard.csv`.
+    ///
+    /// # Errors
+    /// A file cannot be written; an older one is then untouched.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        let (csv, json) = (self.csv()?, format!("{:#}\n", self.json()));
+        for (name, text) in [("dashboard.json", json), ("dashboard.csv", csv)] {
+            files::write_atomically(&folder.join(name), |out| {
+                std::io::Write::write_all(out, text.as_bytes())
+            })?;
+        }
+        Ok(())
+    }
+}
+
+fn shown(text: &str) -> String {
+    printable(text).replace('\n', " ")
+}
+
+fn shown_value(value: &Value) -> String {
+    match (value.as_str(), value.as_f64()) {
+        (Some(text), _) => shown(text),
+        (None, Some(number)) if value.is_f64() => format!("{number:.4}"),
+        _ => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::evaluate::tests::a_little_of_everything;
+    use super::*;
+
+    fn dashboard() -> Dashboard {
+        let mut dashboard = Dashboard::default();
+        dashboard.setting("backbone", "feature extractor", "resnet18");
+        dashboard.setting("tau_subclass", "threshold", 0.999_412_345_678_901_2);
+        dashboard.setting("pseudo_novel", "whether classes were held out", true);
+        dashboard.level("report", "subclass", &a_little_of_everything());
+        dashboard
+    }
+
+    #[test]
+    fn numbers_are_numbers_and_settings_keep_their_type() {
+        // Notebook A, trap A21: its table mixed 1.0 and "1.0" in one column, after evaluating everything again.
+        let json = dashboard().json();
+        let rows = json["rows"].as_array().unwrap();
+        let value = |metric: &str| &rows.iter().find(|row| row["metric"] == metric).unwrap()["value"];
+        assert_eq!(value("backbone"), "resnet18");
+        assert_eq!(value("pseudo_novel"), true);
+        for row in rows.iter().filter(|row| row["split"] != "config") {
+            assert!(row["value"].is_f64(), "{row}");
+        }
+        // Trap A20: three decimals would make .9994 and .9990 the same.
+        assert_eq!(value("tau_subclass").as_f64(), Some(0.999_412_345_678_901_2));
+        assert!(dashboard().csv().unwrap().contains(",0.9994123456789012,"));
+    }
+
+    #[test]
+    fn rows_say_split_head_metric_meaning_value() {
+        let dashboard = dashboard();
+        let csv = dashboard.csv().unwrap();
+        assert!(csv.starts_with(
+            "split,head,metric,meaning,value,low,high\nconfig,-,backbone,feature extractor,resnet18,,\n"
+        ));
+        let line = csv.lines().find(|line| line.contains("pseudo_novel_flagged")).unwrap();
+        assert!(line.starts_with("pseudo_novel,subclass,pseudo_novel_flagged,"), "{line}");
+        let table = dashboard.table();
+        let line = table.lines().find(|line| line.contains("false_novel_rate")).unwrap();
+        assert!(line.starts_with("report        subclass  false_novel_rate"), "{table}");
+    }
+
+    #[test]
+    fn text_from_files_cannot_move_the_cursor() {
+        let mut dashboard = Dashboard::default();
+        dashboard.setting("checkpoint", "where", "\u{1b}[2Jx\ny");
+        assert!(!dashboard.table().contains('\u{1b}'));
+    }
+}

@@ -1,0 +1,195 @@
+//! What is known of samples: which class of a head they belong to, if any.
+
+use super::samples::{LevelScores, Scored};
+use super::score::Score;
+use crate::checkpoint::HeadClasses;
+use crate::data::{Dataset, Level, NOVEL, Taxonomy, UNKNOWN_LABEL};
+
+/// Where a sample belongs, for one head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Truth {
+    /// A class the head knows, by its index in the data set's files.
+    Class(i64),
+    /// The class named `novel`: outliers, which training may have seen.
+    Outlier,
+    /// A class that training never saw: held out, or of other data.
+    Unseen,
+    /// Not known.
+    Unknown,
+}
+
+/// What a data set says of its samples, for one head; `None` where its labels are of other classes than the head's, so
+/// that equal numbers mean nothing. Samples without labels are [`Truth::Unknown`].
+pub fn truths(data: &dyn Dataset, head: &HeadClasses) -> Option<Vec<Truth>> {
+    let taxonomy = data.taxonomy();
+    let level = head.level.unwrap_or_default();
+    let names = taxonomy.map_or_else(|| data.class_names(), |taxonomy| taxonomy.names(level));
+    if names.is_empty() {
+        return Some(vec![Truth::Unknown; data.len()]);
+    }
+    let name = |index: i64| usize::try_from(index).ok().and_then(|index| names.get(index));
+    if head.indices.iter().zip(&head.classes).any(|(index, class)| name(*index) != Some(class)) {
+        return None;
+    }
+    let known: std::collections::BTreeSet<i64> = head
+        .indices
+        .iter()
+        .enumerate()
+        .filter(|(logit, _)| Some(*logit) != head.novel)
+        .map(|(_, index)| *index)
+        .collect();
+    let truth = |label: i64| {
+        let own = taxonomy.map_or(label, |taxonomy| taxonomy.label(level, label));
+        let is_novel = |index: i64| name(index).is_some_and(|name| name.trim().eq_ignore_ascii_case(NOVEL));
+        if label == UNKNOWN_LABEL {
+            Truth::Unknown
+        } else if is_novel(own) || is_novel_subclass(taxonomy, label) {
+            Truth::Outlier
+        } else if own == UNKNOWN_LABEL {
+            Truth::Unknown
+        } else if known.contains(&own) {
+            Truth::Class(own)
+        } else {
+            Truth::Unseen
+        }
+    };
+    Some((0..data.len()).map(|index| truth(data.label(index))).collect())
+}
+
+/// Whether a label is the subclass named `novel`: its superclass is novel, even if nothing says which that is.
+fn is_novel_subclass(taxonomy: Option<&Taxonomy>, label: i64) -> bool {
+    let novel = taxonomy.and_then(|taxonomy| taxonomy.novel(Level::Fine));
+    novel.is_some_and(|novel| novel as i64 == label)
+}
+
+/// Calibration samples of one head, and how many of those given are of neither group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Gathered {
+    /// The two groups.
+    pub scores: LevelScores,
+    /// Samples of the seen data that are left out: of a class the head does not know, the class `novel` among them.
+    pub seen_left_out: usize,
+    /// Samples of the novel data that are left out: of a class the head knows, for instance the superclass of a
+    /// subclass that was held out.
+    pub novel_left_out: usize,
+}
+
+impl Gathered {
+    /// Sorts the samples of the seen data and of the novel data, each with what is known of it, into the two groups.
+    /// Samples without labels are what their data is given for.
+    ///
+    /// # Panics
+    /// If there are not as many truths as samples.
+    pub fn new(
+        (level, score): (Option<Level>, Score),
+        seen: (&[Truth], &[Scored]),
+        novel: (&[Truth], &[Scored]),
+    ) -> Gathered {
+        let pick = |(truths, samples): (&[Truth], &[Scored]), wanted: fn(&Truth) -> bool| -> Vec<Scored> {
+            assert_eq!(truths.len(), samples.len(), "a truth for each sample");
+            truths.iter().zip(samples).filter(|(truth, _)| wanted(truth)).map(|(_, sample)| *sample).collect()
+        };
+        let kept_seen = pick(seen, |truth| matches!(truth, Truth::Class(_) | Truth::Unknown));
+        let kept_novel = pick(novel, |truth| !matches!(truth, Truth::Class(_)));
+        Gathered {
+            seen_left_out: seen.1.len() - kept_seen.len(),
+            novel_left_out: novel.1.len() - kept_novel.len(),
+            scores: LevelScores { level, score, seen: kept_seen, novel: kept_novel },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::{RgbImage, UNKNOWN_LABEL};
+    use crate::error::Result;
+    use crate::ood::Method;
+
+    #[derive(Debug)]
+    struct Labels {
+        labels: Vec<i64>,
+        names: Vec<String>,
+        taxonomy: Option<Taxonomy>,
+    }
+
+    impl Dataset for Labels {
+        fn len(&self) -> usize {
+            self.labels.len()
+        }
+        fn class_names(&self) -> &[String] {
+            &self.names
+        }
+        fn taxonomy(&self) -> Option<&Taxonomy> {
+            self.taxonomy.as_ref()
+        }
+        fn label(&self, index: usize) -> i64 {
+            self.labels[index]
+        }
+        fn image(&self, _: usize) -> Result<RgbImage> {
+            unreachable!("only labels are asked for")
+        }
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_string()).collect()
+    }
+
+    /// Birds (robin 0, owl 1), dogs (poodle 2), novel 3; the owl was held out, novel is a logit of both heads.
+    fn zoo(labels: &[i64]) -> (Labels, HeadClasses, HeadClasses) {
+        let taxonomy = Taxonomy {
+            superclasses: names(&["bird", "dog", "novel"]),
+            subclasses: names(&["robin", "owl", "poodle", "Novel"]),
+            parents: vec![Some(0), Some(0), Some(1), None],
+        };
+        let head = |level, classes: &[&str], indices: &[i64]| HeadClasses {
+            level: Some(level),
+            indices: indices.to_vec(),
+            novel: Some(classes.len() - 1),
+            ..HeadClasses::single(names(classes))
+        };
+        (
+            Labels { labels: labels.to_vec(), names: taxonomy.subclasses.clone(), taxonomy: Some(taxonomy) },
+            head(Level::Coarse, &["bird", "dog", "novel"], &[0, 1, 2]),
+            head(Level::Fine, &["robin", "poodle", "Novel"], &[0, 2, 3]),
+        )
+    }
+
+    #[test]
+    fn a_held_out_subclass_is_unseen_below_and_known_above() {
+        let (data, coarse, fine) = zoo(&[0, 1, 2, 3, UNKNOWN_LABEL]);
+        let expected = [Truth::Class(0), Truth::Unseen, Truth::Class(2), Truth::Outlier, Truth::Unknown];
+        assert_eq!(truths(&data, &fine).unwrap(), expected);
+        let expected = [Truth::Class(0), Truth::Class(0), Truth::Class(1), Truth::Outlier, Truth::Unknown];
+        assert_eq!(truths(&data, &coarse).unwrap(), expected);
+    }
+
+    #[test]
+    fn seen_samples_do_not_include_the_class_named_novel() {
+        // Notebook A, trap A6: 500 outliers among the 1,034 "seen" samples moved every percentile.
+        let (data, _, fine) = zoo(&[0, 3, 3, 2, 1]);
+        let truth = truths(&data, &fine).unwrap();
+        let samples: Vec<Scored> =
+            (0..5).map(|i| Scored { score: f64::from(i), predicted: Some(0) }).collect();
+        let score = Score::Ood(Method::Msp);
+        let gathered = Gathered::new((Some(Level::Fine), score), (&truth, &samples), (&[], &[]));
+        assert_eq!(gathered.scores.seen_scores(), [0.0, 3.0]);
+        assert_eq!(gathered.seen_left_out, 3);
+        // As novel data they are wanted; what the head knows is not.
+        let gathered = Gathered::new((Some(Level::Fine), score), (&[], &[]), (&truth, &samples));
+        assert_eq!((gathered.scores.novel_scores(), gathered.novel_left_out), (vec![1.0, 2.0, 4.0], 2));
+        // Without labels, data is what it is given for.
+        let unknown = [Truth::Unknown; 5];
+        let gathered = Gathered::new((None, score), (&unknown, &samples), (&unknown, &samples));
+        assert_eq!((gathered.scores.seen.len(), gathered.scores.novel.len()), (5, 5));
+    }
+
+    #[test]
+    fn labels_of_other_classes_say_nothing() {
+        let digits = Labels { labels: vec![0, 1], names: names(&["zero", "one", "two"]), taxonomy: None };
+        let head = HeadClasses::single(names(&["robin", "owl"]));
+        assert_eq!(truths(&digits, &head), None);
+        let images = Labels { labels: vec![UNKNOWN_LABEL; 2], names: Vec::new(), taxonomy: None };
+        assert_eq!(truths(&images, &head).unwrap(), [Truth::Unknown; 2]);
+    }
+}
