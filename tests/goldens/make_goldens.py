@@ -18,10 +18,12 @@ import time
 
 import torch
 
-from generate import networks, operations, optimizers, trajectories
+from generate import heads, losses, networks, operations, optimizers, trajectories
 
 FAMILIES = {
     "operations": operations.make,
+    "heads": heads.make,
+    "losses": losses.make,
     "optimizers": optimizers.make,
     "trajectories": trajectories.make,
     "networks": networks.make,

@@ -106,6 +106,14 @@ impl Golden {
     }
 }
 
+/// Loads a file and visits its cases; the count keeps a lost case from passing as a test.
+pub fn each_case(name: &str, count: usize, check: impl Fn(Case<'_>)) {
+    let golden = Golden::load(name);
+    let cases = golden.cases();
+    assert_eq!(cases.len(), count, "cases of {name}");
+    cases.into_iter().for_each(check);
+}
+
 fn numbers<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f64) -> Vec<f64> {
     bytes.chunks_exact(N).map(|chunk| convert(chunk.try_into().expect("chunks of N bytes"))).collect()
 }

@@ -2,7 +2,7 @@
 
 use residua::autograd::{BatchNormOptions, BatchNormParameters, Mode, Parameter, Statistics, Tape, Var};
 use residua::backend::cpu::Cpu;
-use residua::ops::{Device, Direction};
+use residua::ops::Device;
 use residua::plan::{BufferId, Prepared};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues, Shape, Span, aligned};
@@ -77,7 +77,8 @@ impl Laboratory {
     }
 }
 
-fn random(shape: &Shape, salt: u64) -> Vec<f64> {
+/// Standard normal numbers.
+pub fn random(shape: &Shape, salt: u64) -> Vec<f64> {
     let stream = Stream::for_purpose(11, Purpose::Synthetic, &[salt]);
     (0..shape.elements() as u64).map(|i| stream.normal(i)).collect()
 }
@@ -196,56 +197,14 @@ fn cosine_gradients_match_differences_with_and_without_softplus() {
 }
 
 #[test]
-fn two_losses_on_one_value_add_up_their_gradients() {
-    let backend = Cpu::<f64>::new(1).unwrap();
-    let (batch, classes) = (3, 4);
-    for direction in [Direction::FirstToSecond, Direction::SecondToFirst, Direction::Both] {
-        let mut tape = Tape::new(DType::F64, Mode::Train);
-        let first = tape.differentiable_input("first", [batch, classes]);
-        let second = tape.differentiable_input("second", [batch, classes]);
-        let labels = tape.input("labels", [batch], DType::I32);
-        let loss = tape.softmax_cross_entropy(first, labels, 0.0);
-        let divergence = tape.kl_divergence(first, second, 2.0, direction, None);
-        let [to_first, to_second] = divergence.gradients;
-        let outputs = [(first, loss.logits_gradient), to_first, to_second];
-        let gradients: Vec<BufferId> =
-            tape.backward_from_all(&outputs, &[first, second]).into_iter().map(Option::unwrap).collect();
-        let prepared = Prepared::new(tape.finish(), &backend, 0);
-        let mut memory = backend.allocate(prepared.bytes()).unwrap();
-        let mut run = |values: &[Vec<f64>]| {
-            for (side, values) in [first, second].iter().zip(values) {
-                backend.write(&mut memory, prepared.span(side.buffer), HostValues::F64(values)).unwrap();
-            }
-            backend.write(&mut memory, prepared.span(labels.buffer), HostValues::I32(&[0, 3, 1])).unwrap();
-            prepared.run(&backend, &mut memory).unwrap();
-            let read = |id| {
-                let mut values = vec![0.0; prepared.span(id).elements];
-                backend.read_f64(&memory, prepared.span(id), &mut values).unwrap();
-                values
-            };
-            let losses = [loss.per_sample, divergence.per_sample].map(|id| read(id).iter().sum::<f64>());
-            (
-                losses.iter().sum::<f64>() / batch as f64,
-                gradients.iter().map(|&id| read(id)).collect::<Vec<_>>(),
-            )
-        };
-        let values = [random(&shape([batch, classes]), 1), random(&shape([batch, classes]), 2)];
-        let analytic = run(&values).1;
-        for (side, element) in
-            (0..2).flat_map(|side| (0..batch * classes).map(move |element| (side, element)))
-        {
-            let mut at = |delta: f64| {
-                let mut values = values.clone();
-                values[side][element] += delta;
-                run(&values).0
-            };
-            let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
-            assert!(
-                (numeric - analytic[side][element]).abs() < 1e-9,
-                "{direction:?}: side {side}, logit {element}"
-            );
-        }
-    }
+fn rectified_cosines_before_a_linear_layer_pass_gradients_to_both_maps() {
+    let build = |tape: &mut Tape, x: &[Var], p: &[Parameter]| {
+        let cosines = tape.cosine(x[0], &p[0], &p[1], false);
+        let rectified = tape.relu_number(cosines);
+        tape.linear(rectified, &p[2], &p[3])
+    };
+    let parameters = [shape([5, 7]), shape([1]), shape([3, 5]), shape([3])];
+    check("cosine, rectifier, linear", &[shape([6, 7])], &parameters, &build);
 }
 
 #[test]
@@ -278,44 +237,6 @@ fn frozen_batch_norm_passes_gradients_as_a_fixed_affine_map() {
                 (numeric - analytic[element]).abs() < 1e-6 * (1.0 + numeric.abs()),
                 "operand {tensor}[{element}]"
             );
-        }
-    }
-}
-
-#[test]
-fn the_loss_gradient_is_that_of_the_mean_over_the_batch() {
-    let backend = Cpu::<f64>::new(1).unwrap();
-    for smoothing in [0.0, 0.1] {
-        let (batch, classes) = (5, 7);
-        let mut tape = Tape::new(DType::F64, Mode::Train);
-        let logits = tape.differentiable_input("logits", [batch, classes]);
-        let labels = tape.input("labels", [batch], DType::I32);
-        let loss = tape.softmax_cross_entropy(logits, labels, smoothing);
-        let gradient = tape.backward(&loss, &[logits])[0].unwrap();
-        let prepared = Prepared::new(tape.finish(), &backend, 0);
-        let mut memory = backend.allocate(prepared.bytes()).unwrap();
-        let values = random(&shape([batch, classes]), 1);
-        let mut run = |values: &[f64]| {
-            backend.write(&mut memory, prepared.span(logits.buffer), HostValues::F64(values)).unwrap();
-            let wanted = [0, 6, 3, 3, 1];
-            backend.write(&mut memory, prepared.span(labels.buffer), HostValues::I32(&wanted)).unwrap();
-            prepared.run(&backend, &mut memory).unwrap();
-            let read = |id| {
-                let mut values = vec![0.0; prepared.span(id).elements];
-                backend.read_f64(&memory, prepared.span(id), &mut values).unwrap();
-                values
-            };
-            (read(loss.per_sample).iter().sum::<f64>() / batch as f64, read(gradient))
-        };
-        let (_, analytic) = run(&values);
-        for element in 0..values.len() {
-            let mut at = |delta: f64| {
-                let mut values = values.clone();
-                values[element] += delta;
-                run(&values).0
-            };
-            let numeric = (at(1e-5) - at(-1e-5)) / 2e-5;
-            assert!((numeric - analytic[element]).abs() < 1e-9, "smoothing {smoothing}, logit {element}");
         }
     }
 }

@@ -288,9 +288,9 @@ fn equal_logits_do_not_diverge_and_huge_ones_do_not_overflow() {
     });
 }
 
-/// Gradient of a batch of activations whose pooled features go to two linear heads.
+/// Gradient of a batch of activations whose pooled features go to two heads: a linear one, and cosines, rectified, that go to
+/// a linear layer.
 fn gradient_through_two_heads<B: Backend>(backend: &B) -> Vec<f64> {
-    const OUTPUTS: [usize; 2] = [5, 3];
     let number = backend.dtype().accumulator();
     let mut end = 0;
     let mut place = |extents: &[usize]| {
@@ -300,17 +300,22 @@ fn gradient_through_two_heads<B: Backend>(backend: &B) -> Vec<f64> {
         end += 2 * aligned(value.bytes());
         Parameter { value, gradient: Some(gradient), copy: None, shape }
     };
-    let heads = OUTPUTS.map(|outputs| [place(&[outputs, 8]), place(&[outputs])]);
+    let [weight, bias, directions, scale, weight_behind, bias_behind] =
+        [&[5, 8][..], &[5], &[7, 8], &[1], &[3, 7], &[3]].map(&mut place);
+    let parameters = [weight, bias, directions, scale, weight_behind, bias_behind];
     let mut tape = Tape::new(backend.dtype(), Mode::Train);
     let x = tape.differentiable_input("x", [2, 3, 3, 8]);
     let features = tape.global_average_pool(x);
-    let logits = heads.each_ref().map(|[weight, bias]| tape.linear(features, weight, bias));
+    let cosines = tape.cosine(features, &directions, &scale, false);
+    let rectified = tape.relu_number(cosines);
+    let logits =
+        [tape.linear(features, &weight, &bias), tape.linear(rectified, &weight_behind, &bias_behind)];
     let given = logits.map(|logits| tape.number_input("gradient", logits.shape).buffer);
     let dx = tape.backward_from_all(&[(logits[0], given[0]), (logits[1], given[1])], &[x])[0].unwrap();
     let prepared = Prepared::new(tape.finish(), backend, end);
     let mut memory = backend.allocate(prepared.bytes()).unwrap();
     let spans = [prepared.span(x.buffer), prepared.span(given[0]), prepared.span(given[1])];
-    for (key, span) in spans.into_iter().chain(heads.iter().flatten().map(|p| p.value)).enumerate() {
+    for (key, span) in spans.into_iter().chain(parameters.iter().map(|p| p.value)).enumerate() {
         backend.write(&mut memory, span, HostValues::F64(&random(span.elements, key as u64))).unwrap();
     }
     prepared.run(backend, &mut memory).unwrap_or_else(|error| panic!("{}: {error}", backend.name()));

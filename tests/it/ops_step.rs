@@ -132,8 +132,8 @@ fn an_image_or_a_slot_that_is_not_there_is_an_error_on_the_host_that_says_which(
         assert!(message.contains(&expected), "{message}");
     }
     let hyper = span(3, 4, DType::F32);
-    let totals = Call::RecordTotals {
-        attributes: StepTotals { batch: 1, slots: 2, columns: 1, column: 0 },
+    let totals = |column| Call::RecordTotals {
+        attributes: StepTotals { batch: 1, slots: 2, columns: 1, column },
         loss: span(0, 1, DType::F32),
         prediction: span(1, 1, DType::I32),
         labels: span(2, 1, DType::I32),
@@ -141,8 +141,10 @@ fn an_image_or_a_slot_that_is_not_there_is_an_error_on_the_host_that_says_which(
         totals: span(4, 4, DType::F32),
     };
     backend.write(&mut memory, hyper, HostValues::F32(&[0.0, 0.0, 0.0, 2.0])).unwrap();
-    let message = totals.run(&backend, &mut memory, span(8, 0, DType::F32)).unwrap_err().to_string();
-    assert!(message.contains("slot 2 of 2"), "{message}");
+    let mut message =
+        |column| totals(column).run(&backend, &mut memory, span(8, 0, DType::F32)).unwrap_err().to_string();
+    assert!(message(0).contains("slot 2 of 2"), "{}", message(0));
+    assert!(message(1).contains("columns: 1, column: 1"), "{}", message(1));
 }
 
 #[test]
@@ -181,17 +183,20 @@ fn a_label_outside_the_classes_makes_the_loss_of_its_row_nan_on_a_device() {
 }
 
 #[test]
-fn totals_of_a_step_go_to_its_slot_and_to_no_other() {
+fn totals_of_a_loss_go_to_their_slot_and_column_and_to_no_other() {
     in_every_precision(|| {
-        for (batch, slots, slot) in [(1, 1, 0), (5, 3, 2), (256, 4, 1), (1000, 7, 6)] {
-            let (loss, before) = (positive(batch, 1), random(2 * slots, 2));
+        for (batch, slots, slot, columns, column) in
+            [(1, 1, 0, 1, 0), (5, 3, 2, 1, 0), (256, 4, 1, 3, 2), (300, 4, 3, 5, 0), (1000, 7, 6, 2, 1)]
+        {
+            let (loss, before) = (positive(batch, 1), random(2 * slots * columns, 2));
             let labels: Vec<i32> = (0..batch as i32).map(|n| n % 5).collect();
             let prediction: Vec<i32> = (0..batch as i32).map(|n| n % 3).collect();
             let hits = labels.iter().zip(&prediction).filter(|(label, hit)| label == hit).count();
             let mut totals = before.clone();
-            totals[2 * slot] = loss.iter().sum();
-            totals[2 * slot + 1] = hits as f64;
-            let attributes = StepTotals { batch, slots, columns: 1, column: 0 };
+            let place = 2 * (slot * columns + column);
+            totals[place] = loss.iter().sum();
+            totals[place + 1] = hits as f64;
+            let attributes = StepTotals { batch, slots, columns, column };
             let call =
                 Call::RecordTotals { attributes, loss: 0, prediction: 1, labels: 2, hyper: 3, totals: 4 };
             let operands = |slot: f64| {

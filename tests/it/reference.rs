@@ -1,7 +1,7 @@
 //! Every operation once more, as the plainest loops over f64 that its definition allows: what the backends are held to.
 //! Nothing here is shared with the implementations; speed does not count.
 
-use residua::ops::{Conv2d, ImageBatch, PLACEMENT_NUMBERS, Pool};
+use residua::ops::{ClassGroups, Conv2d, EnergyMargin, ImageBatch, PLACEMENT_NUMBERS, Pool};
 
 /// Index of (n, y, x, c) in an NHWC tensor of shape (_, h, w, channels).
 pub fn nhwc(h: usize, w: usize, channels: usize, [n, y, x, c]: [usize; 4]) -> usize {
@@ -146,6 +146,62 @@ pub fn cross_entropy(
         gradient.extend(target.iter().zip(&log_softmax).map(|(t, l)| (l.exp() - t) / labels.len() as f64));
     }
     (loss, prediction, gradient)
+}
+
+/// The members of a group among a row's values.
+fn members<'a>(row: &'a [f64], group_of: &'a [i32], group: usize) -> impl Iterator<Item = f64> + 'a {
+    row.iter().zip(group_of).filter(move |(_, g)| **g == group as i32).map(|(x, _)| *x)
+}
+
+/// `T log sum exp(x / T)` over the members of each group.
+pub fn log_sum_groups(shape: &ClassGroups, x: &[f64], group_of: &[i32]) -> Vec<f64> {
+    let mut y = Vec::new();
+    for row in x.chunks(shape.classes) {
+        for group in 0..shape.groups {
+            let largest =
+                members(row, group_of, group).fold(f64::NEG_INFINITY, |a, b| if a > b { a } else { b });
+            let sum: f64 =
+                members(row, group_of, group).map(|x| ((x - largest) / shape.temperature).exp()).sum();
+            y.push(largest + shape.temperature * sum.ln());
+        }
+    }
+    y
+}
+
+/// Its gradient, from what it gave.
+pub fn log_sum_groups_gradient(
+    shape: &ClassGroups,
+    x: &[f64],
+    group_of: &[i32],
+    y: &[f64],
+    dy: &[f64],
+) -> Vec<f64> {
+    let mut dx = vec![0.0; x.len()];
+    for (i, dx) in dx.iter_mut().enumerate() {
+        let (n, c) = (i / shape.classes, i % shape.classes);
+        for g in (0..shape.groups).filter(|&g| group_of[c] == g as i32) {
+            let j = n * shape.groups + g;
+            *dx += dy[j] * ((x[i] - y[j]) / shape.temperature).exp();
+        }
+    }
+    dx
+}
+
+/// Loss of each sample, and the gradient of their mean.
+pub fn energy_margin(shape: &EnergyMargin, logits: &[f64], outlier: &[i32]) -> (Vec<f64>, Vec<f64>) {
+    let (mut loss, mut gradient) = (Vec::new(), Vec::new());
+    for (row, &outlier) in logits.chunks(shape.classes).zip(outlier) {
+        let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = row.iter().map(|l| (l - largest).exp()).sum();
+        let energy = -(largest + sum.ln());
+        let (excess, sign) =
+            if outlier == 0 { (energy - shape.inside, 1.0) } else { (shape.outside - energy, -1.0) };
+        let excess = if excess < 0.0 { 0.0 } else { excess };
+        loss.push(excess * excess);
+        let slope = sign * 2.0 * excess / shape.batch as f64;
+        gradient.extend(row.iter().map(|l| -slope * (l - largest).exp() / sum));
+    }
+    (loss, gradient)
 }
 
 /// The pixels of a batch of images, each where its placement says.

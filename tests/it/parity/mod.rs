@@ -1,6 +1,8 @@
 //! Parity with PyTorch: operations, optimizers, schedules, whole networks and training steps against recorded tensors.
 
 mod command_line;
+mod heads;
+mod losses;
 mod networks;
 mod operations;
 mod optimizers;

@@ -1,7 +1,7 @@
-//! Records one operation on a tape in f64, feeds it golden tensors, and compares what comes out.
+//! Records one operation on a tape, in f64 unless asked otherwise, feeds it golden tensors, and compares what comes out.
 
 use residua::autograd::{Mode, Parameter, Tape, Var};
-use residua::backend::cpu::Cpu;
+use residua::backend::cpu::{Cpu, Element};
 use residua::ops::Device;
 use residua::plan::{BufferId, Prepared};
 use residua::tensor::{DType, HostValues, Shape, Span, aligned};
@@ -9,9 +9,9 @@ use residua::tensor::{DType, HostValues, Shape, Span, aligned};
 use crate::golden::{Array, Case, assert_close};
 
 /// A tape under test. Parameters lie behind each other at the beginning of memory, each followed by its gradient.
-pub struct Rig {
+pub struct Rig<T: Element = f64> {
     pub tape: Tape,
-    backend: Cpu<f64>,
+    backend: Cpu<T>,
     parameter_bytes: usize,
     parameters: Vec<(Span, Vec<f64>)>,
     inputs: Vec<(BufferId, Vec<f64>)>,
@@ -19,16 +19,22 @@ pub struct Rig {
 }
 
 /// A step that ran.
-pub struct Outcome {
-    backend: Cpu<f64>,
+pub struct Outcome<T: Element = f64> {
+    backend: Cpu<T>,
     prepared: Prepared,
-    memory: <Cpu<f64> as Device>::Memory,
+    memory: <Cpu<T> as Device>::Memory,
 }
 
 impl Rig {
     pub fn new() -> Rig {
+        Rig::in_type()
+    }
+}
+
+impl<T: Element> Rig<T> {
+    pub fn in_type() -> Rig<T> {
         Rig {
-            tape: Tape::new(DType::F64, Mode::Train),
+            tape: Tape::new(T::DTYPE, Mode::Train),
             backend: Cpu::new(2).expect("two threads"),
             parameter_bytes: 0,
             parameters: Vec::new(),
@@ -49,8 +55,15 @@ impl Rig {
     pub fn gradient(&mut self, output: Var, array: &Array) -> BufferId {
         let array = array.channels_last();
         assert_eq!(output.shape, Shape::new(&array.shape), "the output has the shape of its gradient");
-        let var = self.tape.input("output gradient", output.shape, DType::F64);
+        let var = self.tape.number_input("output gradient", output.shape);
         self.inputs.push((var.buffer, array.values));
+        var.buffer
+    }
+
+    /// Numbers that no gradient should reach.
+    pub fn numbers(&mut self, values: &[f64]) -> BufferId {
+        let var = self.tape.number_input("numbers", [values.len()]);
+        self.inputs.push((var.buffer, values.to_vec()));
         var.buffer
     }
 
@@ -61,7 +74,7 @@ impl Rig {
     }
 
     fn place(&mut self, elements: usize) -> Span {
-        let span = Span { offset: self.parameter_bytes, elements, dtype: DType::F64 };
+        let span = Span { offset: self.parameter_bytes, elements, dtype: T::DTYPE };
         self.parameter_bytes = aligned(self.parameter_bytes + span.bytes());
         span
     }
@@ -82,7 +95,7 @@ impl Rig {
     }
 
     /// Runs the recorded step once.
-    pub fn run(self) -> Outcome {
+    pub fn run(self) -> Outcome<T> {
         let prepared = Prepared::new(self.tape.finish(), &self.backend, self.parameter_bytes);
         let backend = self.backend;
         let mut memory = backend.allocate(prepared.bytes()).expect("memory for a small step");
@@ -90,7 +103,7 @@ impl Rig {
             backend.write(&mut memory, span, values).expect("a span inside memory");
         };
         // What a step overwrites must not matter, and what it reads before writing must show.
-        let everything = Span { offset: 0, elements: prepared.bytes() / 8, dtype: DType::F64 };
+        let everything = Span { offset: 0, elements: prepared.bytes() / T::DTYPE.size(), dtype: T::DTYPE };
         write(everything, HostValues::F64(&vec![f64::NAN; everything.elements]));
         for (span, values) in &self.parameters {
             write(*span, HostValues::F64(values));
@@ -134,10 +147,13 @@ impl Rig {
     }
 }
 
-/// What rounding in f64 may do to one operation.
-const TOLERANCE: f64 = 1e-10;
+impl<T: Element> Outcome<T> {
+    /// What rounding may do to one operation.
+    const TOLERANCE: f64 = match T::DTYPE {
+        DType::F64 => 1e-10,
+        _ => 1e-5,
+    };
 
-impl Outcome {
     pub fn span(&self, buffer: BufferId) -> Span {
         self.prepared.span(buffer)
     }
@@ -151,6 +167,14 @@ impl Outcome {
     /// Compares a span with a tensor of the case.
     pub fn compare(&self, case: &Case<'_>, name: &str, span: Span) {
         let expected = case.channels_last(name);
-        assert_close(&format!("{}.{name}", case.name), &self.read(span), &expected.values, TOLERANCE);
+        assert_close(&format!("{}.{name}", case.name), &self.read(span), &expected.values, Self::TOLERANCE);
+    }
+
+    /// Compares the mean of the losses of samples with `loss` of the case.
+    pub fn compare_loss(&self, case: &Case<'_>, per_sample: BufferId) {
+        let losses = self.read(self.span(per_sample));
+        let mean = losses.iter().sum::<f64>() / losses.len() as f64;
+        let expected = &case.get("loss").values;
+        assert_close(&format!("{}.loss", case.name), &[mean], expected, Self::TOLERANCE);
     }
 }
