@@ -15,8 +15,8 @@
 //!
 //! What is random is drawn from [`crate::rng::Stream`]: the images of class c are permuted by the stream (seed,
 //! [`Purpose::Split`], c) and dealt to train, select, calibrate, report in this order; classes are held out by the
-//! stream (seed, [`Purpose::HoldOut`], …) as [`HoldOut`] says. Where an image goes depends neither on the fold nor on
-//! which classes are held out of the others.
+//! stream (seed, [`Purpose::HoldOut`], …) as [`HoldOut`] says. Of several folds, an image that is not held out is in the
+//! same part of each: what one fold reports on, none trains on.
 
 mod held_out;
 mod share;
