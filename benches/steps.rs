@@ -12,7 +12,7 @@ use residua::nn::{Architecture, Depth, ImageSource, Images, Inference, Model, Ne
 use residua::ops::Device as _;
 use residua::rng::{Purpose, Stream};
 use residua::tensor::HostValues;
-use residua::train::{Optimizer, OptimizerKind, TrainStep};
+use residua::train::{BatchTargets, Objective, Optimizer, OptimizerKind, TrainStep};
 
 const BATCH: usize = 128;
 const EXTENT: [usize; 3] = [32, 32, 3];
@@ -30,22 +30,28 @@ fn architecture() -> Architecture {
 
 fn training_step(c: &mut Criterion) {
     let backend = Cpu::<f32>::new(0).expect("threads");
-    let optimizer =
-        Optimizer { kind: OptimizerKind::Sgd, momentum: 0.9, nesterov: false, weight_decay: 5e-4 };
+    let optimizer = Optimizer {
+        kind: OptimizerKind::Sgd,
+        momentum: 0.9,
+        nesterov: false,
+        weight_decay: 5e-4,
+        separate_heads: false,
+    };
     let network = Network::new(&architecture(), backend.dtype(), Some(optimizer.slots()));
-    let step = TrainStep::new(&network, &backend, &optimizer, &IMAGES, 0.0);
+    let step = TrainStep::new(&network, &backend, &optimizer, &IMAGES, &Objective::cross_entropy(0.0));
     let mut model = Model::new(network, backend, step.prepared().bytes()).expect("memory");
     model.initialise(1).expect("initial values");
     let labels: Vec<i32> = (0..BATCH as i32).map(|i| i % 100).collect();
+    let targets = BatchTargets::plain(&labels);
     let images = images();
-    let hyper = optimizer.hyper(1e-3, 1);
+    let rates = optimizer.rates(1e-3, 1);
     let mut group = c.benchmark_group("resnet18-cifar-32-b128-f32");
     group
         .throughput(Throughput::Elements(BATCH as u64))
         .sample_size(10)
         .measurement_time(Duration::from_secs(20));
     group.bench_function("training_step", |b| {
-        b.iter(|| black_box(step.run(&mut model, HostValues::F32(&images), &labels, hyper).expect("step")));
+        b.iter(|| black_box(step.run(&mut model, HostValues::F32(&images), &targets, &rates).expect("step")));
     });
     group.finish();
     if std::env::var_os("RESIDUA_BENCH_CALLS").is_some() {

@@ -37,6 +37,8 @@ pub enum Purpose {
     Bootstrap = 5,
     /// Synthetic data of tests and benchmarks.
     Synthetic = 6,
+    /// Samples of an epoch in which classes have the same chance; next word: epoch.
+    Balance = 7,
     /// Division of a class's images into parts; next word: class.
     Split = 10,
     /// Classes held out from training; next words: what is chosen, fold or superclass.

@@ -5,7 +5,7 @@ use crate::ops::{Call, Cosine};
 use crate::tensor::Shape;
 
 /// The smallest norm that vectors are divided by, as in PyTorch's `normalize`.
-const EPSILON: f64 = 1e-12;
+pub const SHORTEST_VECTOR: f64 = 1e-12;
 
 impl Tape {
     /// Records `y[n, o] = s cos(x[n], weight[o])`; `s = softplus(scale)`, or the scale itself.
@@ -14,7 +14,7 @@ impl Tape {
         let outputs = weight.shape.rows();
         assert_eq!(weight.shape, Shape::from([outputs, inputs]), "a cosine classifier of {inputs} features");
         assert_eq!(scale.shape.elements(), 1, "one scale for all classes");
-        let attributes = Cosine { batch, inputs, outputs, epsilon: EPSILON, softplus };
+        let attributes = Cosine { batch, inputs, outputs, epsilon: SHORTEST_VECTOR, softplus };
         let shape = Shape::from([batch, outputs]);
         let w = self.parameter("weight", weight);
         let s = self.parameter("scale", scale);

@@ -27,6 +27,7 @@ mod weigh;
 use std::collections::HashMap;
 
 pub use batch_norm::{BatchNormOptions, BatchNormParameters, Statistics};
+pub use cosine::SHORTEST_VECTOR;
 pub use energy_margin::EnergyLoss;
 pub use kl_divergence::Divergence;
 pub use softmax_cross_entropy::Loss;
@@ -92,6 +93,14 @@ impl Tape {
     /// What the network is recorded for.
     pub fn mode(&self) -> Mode {
         self.mode
+    }
+
+    /// Records a part as for inference: with running statistics, folded into the convolutions, and without gradients.
+    pub fn in_inference<R>(&mut self, record: impl FnOnce(&mut Tape) -> R) -> R {
+        let mode = std::mem::replace(&mut self.mode, Mode::Inference);
+        let recorded = record(self);
+        self.mode = mode;
+        recorded
     }
 
     /// A tensor that the host fills before every step.

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::nn::{Architecture, Depth, ImageSource, Images, Inference, Network, Stem};
 use crate::ops::{Backend, Call, HardwareKind};
 use crate::tensor::{DType, Span};
-use crate::train::{Optimizer, OptimizerKind, TrainStep};
+use crate::train::{Objective, Optimizer, OptimizerKind, TrainStep};
 
 /// Classes of every network that is measured.
 const CLASSES: usize = 100;
@@ -15,8 +15,13 @@ const CLASSES: usize = 100;
 const RESIDENT_BATCHES: usize = 4;
 
 /// SGD with momentum and weight decay, as both notebooks train.
-pub(super) const OPTIMIZER: Optimizer =
-    Optimizer { kind: OptimizerKind::Sgd, momentum: 0.9, nesterov: false, weight_decay: 5e-4 };
+pub(super) const OPTIMIZER: Optimizer = Optimizer {
+    kind: OptimizerKind::Sgd,
+    momentum: 0.9,
+    nesterov: false,
+    weight_decay: 5e-4,
+    separate_heads: false,
+};
 
 /// A network and the side of its images: `resnet18-cifar.32`, or `resnet18-cifar.8.w0.0625` for one of other width.
 #[derive(Debug, Clone, PartialEq)]
@@ -118,7 +123,7 @@ impl NetworkName {
     /// A training step.
     pub(super) fn training<B: Backend>(&self, backend: &B, batch: usize) -> Result<Recorded<TrainStep>> {
         self.record(backend, batch, Some(OPTIMIZER.slots()), |network, images| {
-            TrainStep::new(network, backend, &OPTIMIZER, images, 0.0)
+            TrainStep::new(network, backend, &OPTIMIZER, images, &Objective::cross_entropy(0.0))
         })
     }
 

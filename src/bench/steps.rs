@@ -15,7 +15,7 @@ use crate::ops::Content;
 use crate::ops::{Backend, Call, ImageBatch};
 use crate::plan::Prepared;
 use crate::tensor::{DType, HostValues};
-use crate::train::TrainStep;
+use crate::train::{BatchTargets, TrainStep};
 
 /// A round of steps that are queued without waiting takes about so many seconds.
 const ROUND_SECONDS: f64 = 0.3;
@@ -71,7 +71,8 @@ impl StepWork<'_> {
         let mut step = |model: &mut Model<B>| {
             let (placement, labels) = batches.next(steps);
             plan.images().write_bytes(model, plan.prepared(), &[], placement)?;
-            plan.load(model, labels, OPTIMIZER.hyper(0.01, 1), steps % plan.slots())?;
+            let (targets, rates) = (BatchTargets::plain(labels), OPTIMIZER.rates(0.01, 1));
+            plan.load(model, &targets, &rates, steps % plan.slots())?;
             steps += 1;
             plan.queue(model)
         };
@@ -118,8 +119,8 @@ impl StepWork<'_> {
         let mut pass = |model: &mut Model<B>| -> Result<()> {
             plan.images().write_bytes(model, plan.prepared(), &[], batches.next(passes).0)?;
             passes += 1;
-            let (features, _) = plan.run(model)?;
-            if features.iter().all(|value| value.is_finite()) {
+            let heads = plan.run(model)?;
+            if heads.iter().all(|head| head.features.iter().all(|value| value.is_finite())) {
                 Ok(())
             } else {
                 Err(Error::invalid(
@@ -207,7 +208,7 @@ impl Batches {
         else {
             unreachable!("placements are integers")
         };
-        let classes = model.network().architecture().classes as i32;
+        let classes = model.network().architecture().heads[0].classes as i32;
         Ok(Batches { batch, placements, labels: (0..images as i32).map(|i| i * 7 % classes).collect() })
     }
 

@@ -4,12 +4,13 @@
 //! |---|---|---|
 //! | DataParallel, torch.compile | `module.conv1.weight`, `_orig_mod.fc.bias` | `conv1.weight`, `fc.bias` |
 //! | short block names | `layer1.0.c1.weight`, `layer1.0.b2.bias` | `layer1.0.conv1.weight`, `layer1.0.bn2.bias` |
+//! | modules around a ResNet | `backbone.conv1.weight`, `head.weight` | `conv1.weight`, `fc.weight` |
 //! | CIFAR repositories | `layer2.0.shortcut.1.weight`, `linear.weight` | `layer2.0.downsample.1.weight`, `fc.weight` |
 
 use std::collections::BTreeMap;
 
 /// Prefixes that wrappers put before every name, possibly several times.
-const WRAPPER_PREFIXES: [&str; 2] = ["module.", "_orig_mod."];
+const WRAPPER_PREFIXES: [&str; 3] = ["module.", "_orig_mod.", "backbone."];
 
 /// torchvision's name for a parameter of a ResNet; a name that is none is returned without wrapper prefixes.
 pub(super) fn torchvision_name(name: &str) -> String {
@@ -30,7 +31,7 @@ pub(super) fn torchvision_name(name: &str) -> String {
         (true, "c3") => "conv3",
         (true, "b3") => "bn3",
         (true, "shortcut") => "downsample",
-        (false, "linear") => "fc",
+        (false, "linear" | "head") => "fc",
         (_, other) => other,
     };
     let mut parts = parts;
@@ -75,6 +76,9 @@ mod tests {
             ("layer2.0.downsample.1.bias", "layer2.0.downsample.1.bias"),
             ("module.linear.weight", "fc.weight"),
             ("fc.bias", "fc.bias"),
+            ("module.backbone.layer1.0.bn1.bias", "layer1.0.bn1.bias"),
+            ("head.0.scale", "fc.0.scale"),
+            ("sub_head.0.weight", "sub_head.0.weight"),
             ("encoder.c1.weight", "encoder.c1.weight"),
             ("", ""),
         ] {

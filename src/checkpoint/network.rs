@@ -4,15 +4,16 @@ use std::path::Path;
 
 use super::{HostTensor, StateDict, Values};
 use crate::error::{Error, Position, Result};
-use crate::nn::{Entry, Kind, Model, Network};
+use crate::nn::{Entry, Kind, Model, Network, ONLY_HEAD, SUBCLASS_HEAD, SUPERCLASS_HEAD};
 use crate::ops::Backend;
 use crate::tensor::{DType, HostValues};
 
-/// The extents a parameter has in PyTorch: convolution weights OIHW, everything else as here.
+/// The extents a parameter has in PyTorch: convolution weights OIHW, scales without dimensions, everything else as here.
 pub fn torch_shape(entry: &Entry) -> Vec<usize> {
     let extents = entry.parameter.shape.extents();
     match entry.kind {
         Kind::ConvWeight => vec![extents[0], extents[3], extents[1], extents[2]],
+        Kind::Scale | Kind::SoftplusScale => Vec::new(),
         _ => extents.to_vec(),
     }
 }
@@ -50,16 +51,29 @@ fn transpose_filters<T: Copy>(values: &[T], rows: usize, columns: usize) -> Vec<
     out
 }
 
-/// Checks that named tensors are exactly a network's parameters: none missing, none left over, every shape right.
-///
-/// `skip_classifier` lets `fc.*` be missing or of another shape, for fine-tuning on other classes. Counters named
-/// `num_batches_tracked` are ignored.
+/// Whether a tensor has the extents of a parameter; a scale may also be a vector of one.
+fn has_shape(entry: &Entry, tensor: &HostTensor) -> bool {
+    let is_scale = matches!(entry.kind, Kind::Scale | Kind::SoftplusScale);
+    tensor.shape == torch_shape(entry) || (is_scale && tensor.shape == [1])
+}
+
+/// Checks that named tensors are exactly a network's parameters: none missing, none left over, every shape right. Counters
+/// named `num_batches_tracked` are ignored.
 ///
 /// # Errors
-/// Names the first few tensors that do not fit, and the architecture that was expected.
-pub fn check(network: &Network, state: &StateDict, source: &Path, skip_classifier: bool) -> Result<()> {
+/// Names the first tensor that does not fit, and the architecture that was expected.
+pub fn check(network: &Network, state: &StateDict, source: &Path) -> Result<()> {
+    check_except(network, state, source, &|_| false)
+}
+
+/// The same without the tensors that `left_out` says, by name.
+fn check_except(
+    network: &Network,
+    state: &StateDict,
+    source: &Path,
+    left_out: &dyn Fn(&str) -> bool,
+) -> Result<()> {
     let entries = network.parameters().entries();
-    let skipped = |name: &str| skip_classifier && name.starts_with("fc.");
     let fail = |expected: String, found: String| {
         Err(Error::malformed(
             source,
@@ -68,7 +82,7 @@ pub fn check(network: &Network, state: &StateDict, source: &Path, skip_classifie
             found,
         ))
     };
-    for entry in entries.iter().filter(|entry| !skipped(&entry.name)) {
+    for entry in entries.iter().filter(|entry| !left_out(&entry.name)) {
         let shape = torch_shape(entry);
         match state.get(&entry.name) {
             None => {
@@ -76,7 +90,7 @@ pub fn check(network: &Network, state: &StateDict, source: &Path, skip_classifie
                 let found = format!("no such tensor ({missing} are missing); is it another architecture?");
                 return fail(format!("`{}` of shape {shape:?}", entry.name), found);
             }
-            Some(tensor) if tensor.shape != shape => {
+            Some(tensor) if !has_shape(entry, tensor) => {
                 return fail(
                     format!("`{}` of shape {shape:?}", entry.name),
                     format!("shape {:?}", tensor.shape),
@@ -92,7 +106,7 @@ pub fn check(network: &Network, state: &StateDict, source: &Path, skip_classifie
     let extra: Vec<&str> = state
         .keys()
         .map(String::as_str)
-        .filter(|name| !known.contains(name) && !name.ends_with("num_batches_tracked") && !skipped(name))
+        .filter(|name| !known.contains(name) && !name.ends_with("num_batches_tracked") && !left_out(name))
         .collect();
     if let Some(first) = extra.first() {
         return fail("nothing else".into(), format!("{} more, the first of them `{first}`", extra.len()));
@@ -104,20 +118,91 @@ pub fn check(network: &Network, state: &StateDict, source: &Path, skip_classifie
 ///
 /// # Errors
 /// As [`check`], and a tensor that holds NaN or infinity.
-pub fn load<B: Backend>(
+pub fn load<B: Backend>(model: &mut Model<B>, state: &StateDict, source: &Path) -> Result<()> {
+    check(model.network(), state, source)?;
+    let entries = model.network().parameters().entries().to_vec();
+    write_entries(model, &entries, state, source)
+}
+
+/// Loads named tensors into the trained network that runs beside a model's own.
+///
+/// # Errors
+/// As [`load`].
+///
+/// # Panics
+/// There is no such network.
+pub fn load_teacher<B: Backend>(model: &mut Model<B>, state: &StateDict, source: &Path) -> Result<()> {
+    let teacher = model.network().teacher().expect("a network with a teacher").clone();
+    check(&teacher, state, source)?;
+    write_entries(model, teacher.parameters().entries(), state, source)
+}
+
+/// What a training takes from weights to start from.
+struct Start {
+    taken: Vec<Entry>,
+    /// What is left out, for people.
+    notes: Vec<String>,
+}
+
+/// The backbone must fit, of the heads whatever does: a head whose tensors are not all there in the right shapes keeps its
+/// random start.
+fn start(network: &Network, state: &StateDict, source: &Path) -> Result<Start> {
+    let entries = network.parameters().entries();
+    let fits = |entry: &Entry| state.get(&entry.name).is_some_and(|tensor| has_shape(entry, tensor));
+    let heads = network.architecture().heads.iter().map(|head| head.name.as_str());
+    let unfit: Vec<&str> = heads
+        .filter(|&head| entries.iter().any(|entry| head_of(&entry.name) == Some(head) && !fits(entry)))
+        .collect();
+    let left_out = |name: &str| {
+        let own = || entries.iter().any(|entry| entry.name == name);
+        head_of(name).is_some_and(|head| unfit.contains(&head) || !own())
+    };
+    check_except(network, state, source, &left_out)?;
+    let source = source.display();
+    let random = |head: &&str| {
+        format!("{source} has no `{head}` for these classes, so that head starts from random values")
+    };
+    let mut notes: Vec<String> = unfit.iter().map(random).collect();
+    let unused: Vec<&str> = state.keys().map(String::as_str).filter(|name| left_out(name)).collect();
+    if let Some(first) = unused.first() {
+        notes.push(format!("{source}: {} tensors of heads are left out, the first: `{first}`", unused.len()));
+    }
+    Ok(Start { taken: entries.iter().filter(|entry| !left_out(&entry.name)).cloned().collect(), notes })
+}
+
+/// Checks weights to start a training from: the backbone must fit, of the heads whatever does. What will be left out, for
+/// people.
+///
+/// # Errors
+/// As [`check`], for the backbone.
+pub fn check_start(network: &Network, state: &StateDict, source: &Path) -> Result<Vec<String>> {
+    Ok(start(network, state, source)?.notes)
+}
+
+/// Loads weights to start a training from; see [`check_start`].
+///
+/// # Errors
+/// As [`check_start`], and a tensor that holds NaN or infinity.
+pub fn load_start<B: Backend>(model: &mut Model<B>, state: &StateDict, source: &Path) -> Result<()> {
+    let start = start(model.network(), state, source)?;
+    write_entries(model, &start.taken, state, source)
+}
+
+/// The head a tensor belongs to, by its name.
+fn head_of(name: &str) -> Option<&str> {
+    let head = name.split('.').next()?;
+    [ONLY_HEAD, SUPERCLASS_HEAD, SUBCLASS_HEAD].contains(&head).then_some(head)
+}
+
+fn write_entries<B: Backend>(
     model: &mut Model<B>,
+    entries: &[Entry],
     state: &StateDict,
     source: &Path,
-    skip_classifier: bool,
 ) -> Result<()> {
-    check(model.network(), state, source, skip_classifier)?;
-    for entry in model.network().parameters().entries().to_vec() {
-        let Some(tensor) =
-            state.get(&entry.name).filter(|_| !(skip_classifier && entry.name.starts_with("fc.")))
-        else {
-            continue;
-        };
-        let values = from_torch_order(&entry, &tensor.to_f64());
+    for entry in entries {
+        let Some(tensor) = state.get(&entry.name) else { continue };
+        let values = from_torch_order(entry, &tensor.to_f64());
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
             let at = Position::Member(entry.name.clone());
             return Err(Error::malformed(

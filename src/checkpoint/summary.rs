@@ -5,7 +5,9 @@ use serde::Serialize;
 
 use super::{HostTensor, StateDict};
 use crate::error::{Error, Result};
-use crate::nn::{Architecture, Depth, Shortcut, Stem};
+use crate::nn::{
+    Architecture, Depth, HeadKind, HeadSpec, ONLY_HEAD, SUBCLASS_HEAD, SUPERCLASS_HEAD, Shortcut, Stem,
+};
 
 /// Statistics of the elements of one tensor. NaNs count in `nan_count` and nowhere else.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -34,7 +36,7 @@ pub fn summarise(tensor: &HostTensor) -> TensorSummary {
 }
 
 /// The network that tensors under torchvision's names belong to, judged by the first convolution, the blocks in each
-/// stage and the classifier. Whether every tensor fits is another question: [`super::network::check`].
+/// stage and the heads. Whether every tensor fits is another question: [`super::network::check`].
 ///
 /// # Errors
 /// Tensors that belong to no network of this program; says what gives it away.
@@ -51,9 +53,9 @@ pub fn guess_architecture(state: &StateDict) -> Result<Architecture> {
         (7, 7) => Stem::Imagenet,
         _ => return Err(unknown(format!("its first convolution is {rows}x{columns}"))),
     };
-    let &[classes, _] = shape("fc.weight")? else {
-        return Err(unknown("`fc.weight` is no matrix".into()));
-    };
+    let two = state.keys().any(|name| name.starts_with(SUPERCLASS_HEAD));
+    let names = if two { vec![SUPERCLASS_HEAD, SUBCLASS_HEAD] } else { vec![ONLY_HEAD] };
+    let heads = names.into_iter().map(|name| guess_head(state, name)).collect::<Result<Vec<_>>>()?;
     let blocks = blocks_per_stage(state);
     let bottleneck = state.contains_key("layer1.0.conv3.weight");
     let arch = Depth::value_variants()
@@ -65,9 +67,25 @@ pub fn guess_architecture(state: &StateDict) -> Result<Architecture> {
         })?;
     let projected = state.keys().any(|name| name.contains(".downsample."));
     let shortcut = if arch.three_stages() && !projected { Shortcut::A } else { Shortcut::B };
-    let guess = Architecture { arch: *arch, stem, shortcut, base_channels, in_channels, classes };
+    let guess = Architecture { arch: *arch, stem, shortcut, base_channels, in_channels, heads };
     guess.check().map_err(|error| unknown(error.to_string()))?;
     Ok(guess)
+}
+
+/// The head of a name, by which tensors it has.
+fn guess_head(state: &StateDict, name: &str) -> Result<HeadSpec> {
+    let has = |tensor: &str| state.contains_key(&format!("{name}.{tensor}"));
+    let (kind, last) = if has("0.scale") {
+        (HeadKind::CosineReluLinear, "2.weight")
+    } else {
+        (if has("scale") { HeadKind::Cosine } else { HeadKind::Linear }, "weight")
+    };
+    let last = format!("{name}.{last}");
+    let tensor = state.get(&last).ok_or_else(|| unknown(format!("there is no `{last}`")))?;
+    match tensor.shape[..] {
+        [classes, _] => Ok(HeadSpec::new(name, kind, classes)),
+        _ => Err(unknown(format!("`{last}` is no matrix"))),
+    }
 }
 
 fn unknown(reason: String) -> Error {
@@ -111,6 +129,21 @@ mod tests {
                     };
                     assert_eq!(guess_architecture(&tensors_of(&one)).unwrap(), one);
                 }
+            }
+        }
+    }
+
+    #[test]
+    fn heads_are_recognised_by_their_tensors() {
+        let plain = Architecture::new(Depth::ResNet20, None, None, 0.25, 7).unwrap();
+        for one in [HeadKind::Linear, HeadKind::Cosine, HeadKind::CosineReluLinear] {
+            let single = plain.clone().with_heads(vec![HeadSpec::new(ONLY_HEAD, one, 7)]).unwrap();
+            assert_eq!(guess_architecture(&tensors_of(&single)).unwrap(), single);
+            for other in [HeadKind::Linear, HeadKind::Cosine, HeadKind::CosineReluLinear] {
+                let heads =
+                    vec![HeadSpec::new(SUPERCLASS_HEAD, one, 3), HeadSpec::new(SUBCLASS_HEAD, other, 7)];
+                let two = plain.clone().with_heads(heads).unwrap();
+                assert_eq!(guess_architecture(&tensors_of(&two)).unwrap(), two);
             }
         }
     }

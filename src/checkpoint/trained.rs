@@ -87,7 +87,7 @@ impl Trained {
     /// The parameters do not fit the architecture.
     pub fn load<B: Backend>(&self, network: Network, backend: B, plan_bytes: usize) -> Result<Model<B>> {
         let mut model = Model::new(network, backend, plan_bytes)?;
-        network::load(&mut model, &self.state, &self.path, false)?;
+        network::load(&mut model, &self.state, &self.path)?;
         Ok(model)
     }
 }

@@ -37,7 +37,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             "{} on {} images of {} classes; then scores on {} OOD sets, collapse, report",
             sets.materials.architecture,
             sets.materials.data.len(),
-            sets.materials.architecture.classes,
+            sets.materials.architecture.heads[0].classes,
             sets.ood.len()
         );
     }

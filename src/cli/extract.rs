@@ -10,7 +10,7 @@ use crate::backend::Work;
 use crate::checkpoint::Trained;
 use crate::data::{self, DataSpec, Normalize, Split, Transform};
 use crate::error::{Error, Result};
-use crate::features::{Evaluation, Request, extract_all};
+use crate::features::{Evaluation, Request, extract_all, of_head};
 use crate::ops::Backend;
 
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,8 @@ pub struct Arguments {
     /// Data, such as cifar10:DIR?split=test; `split` is `train` unless given
     #[arg(long, value_name = "DATA")]
     data: DataSpec,
-    /// Folder for features.npy, logits.npy, labels.npy, meta.json; head.npz goes beside it
+    /// Folder for features.npy, logits.npy, labels.npy, meta.json; head.npz goes beside it. With two heads each has its own
+    /// in superclass/ and subclass/ beside it
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Normalisation, for weights files that do not say: cifar10, cifar100, imagenet, notebook, or R,G,B/R,G,B
@@ -79,23 +80,56 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         head: &head,
         progress: Progress::new("extracting", samples as u64, "images", common.quiet),
     };
-    let evaluation = arguments.compute.choice(common).run(work)?[0];
-    if common.json {
-        let text = serde_json::json!({
-            "out": arguments.out, "head": head, "samples": samples, "labelled": evaluation.samples,
-            "accuracy": evaluation.accuracy(), "loss": evaluation.loss(), "architecture": trained.architecture,
-        });
-        super::print(&format!("{text}\n"));
-        return Ok(());
-    }
-    let mut text =
-        format!("{} samples through {}: {}\n", samples, trained.architecture, arguments.out.display());
-    if let (Some(accuracy), Some(loss)) = (evaluation.accuracy(), evaluation.loss()) {
-        let (correct, labelled) = (evaluation.correct, evaluation.samples);
-        text += &format!("accuracy {:.2} % ({correct} of {labelled}), loss {loss:.4}\n", 100.0 * accuracy);
-    }
-    super::print(&text);
+    let evaluations = arguments.compute.choice(common).run(work)?.remove(0);
+    let heads = &trained.architecture.heads;
+    let done = heads.iter().enumerate().zip(&evaluations).map(|((index, spec), evaluation)| Done {
+        name: &spec.name,
+        out: of_head(heads, index, &arguments.out),
+        head: of_head(heads, index, &head),
+        evaluation,
+    });
+    let done: Vec<Done<'_>> = done.collect();
+    super::print(&if common.json {
+        format!("{}\n", as_json(&done, samples, &trained))
+    } else {
+        as_text(&done, samples, &trained)
+    });
     Ok(())
+}
+
+/// What was extracted of a head.
+struct Done<'a> {
+    name: &'a str,
+    out: PathBuf,
+    head: PathBuf,
+    evaluation: &'a Evaluation,
+}
+
+/// One object; of a network with two heads it has one for each under `heads`.
+fn as_json(done: &[Done<'_>], samples: usize, trained: &Trained) -> serde_json::Value {
+    let of = |Done { name, out, head, evaluation }: &Done<'_>| {
+        serde_json::json!({
+            "name": name, "out": out, "head": head, "samples": samples, "labelled": evaluation.samples,
+            "accuracy": evaluation.accuracy(), "loss": evaluation.loss(), "architecture": trained.architecture,
+        })
+    };
+    match done {
+        [one] => of(one),
+        several => serde_json::json!({ "heads": several.iter().map(of).collect::<Vec<_>>() }),
+    }
+}
+
+fn as_text(done: &[Done<'_>], samples: usize, trained: &Trained) -> String {
+    let mut text = String::new();
+    for Done { out, evaluation, .. } in done {
+        text += &format!("{samples} samples through {}: {}\n", trained.architecture, out.display());
+        if let (Some(accuracy), Some(loss)) = (evaluation.accuracy(), evaluation.loss()) {
+            let (correct, labelled) = (evaluation.correct, evaluation.samples);
+            text +=
+                &format!("accuracy {:.2} % ({correct} of {labelled}), loss {loss:.4}\n", 100.0 * accuracy);
+        }
+    }
+    text
 }
 
 /// Extraction with a progress bar, on any backend.
@@ -109,9 +143,10 @@ pub struct Extraction<'a> {
 }
 
 impl Work for Extraction<'_> {
-    type Output = Vec<Evaluation>;
+    /// Of each request and head.
+    type Output = Vec<Vec<Evaluation>>;
 
-    fn run<B: Backend>(mut self, backend: B) -> Result<Vec<Evaluation>> {
+    fn run<B: Backend>(mut self, backend: B) -> Result<Vec<Vec<Evaluation>>> {
         let stop = stop::listen();
         let mut observe = |samples: usize| {
             self.progress.add(samples as u64);

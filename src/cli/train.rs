@@ -142,6 +142,9 @@ fn report(summary: &Summary, arguments: &Arguments, common: &Common) {
             metrics.loss,
             100.0 * metrics.accuracy
         );
+        for (name, value) in &metrics.further {
+            text += &format!("       {name} {value:.4}\n");
+        }
     }
     text += &format!("checkpoints in {}\n", arguments.out.join("checkpoints").display());
     super::print(&text);

@@ -70,7 +70,7 @@ fn extension(path: &Path) -> String {
 fn recognise(imported: &Imported) -> Result<Architecture> {
     let architecture = checkpoint::guess_architecture(&imported.state)?;
     let network = Network::new(&architecture, DType::F32, None);
-    network::check(&network, &imported.state, &imported.path, false)?;
+    network::check(&network, &imported.state, &imported.path)?;
     Ok(architecture)
 }
 

@@ -1,48 +1,15 @@
-//! From a network and a data set to a feature cache on disk.
+//! From a network and a data set to feature caches on disk, one for each head.
 
 use std::path::{Path, PathBuf};
 
 use super::{CacheMeta, CacheWriter, Evaluation, FeatureSet, Head, Pass};
+use crate::autograd::SHORTEST_VECTOR;
 use crate::checkpoint::Trained;
 use crate::data::{SharedDataset, Transform};
 use crate::error::{Error, Result};
-use crate::nn::{Model, Network};
+use crate::files;
+use crate::nn::{HeadKind, HeadSpec, HeadValues, Model, Network, SUBCLASS_HEAD, SUPERCLASS_HEAD};
 use crate::ops::Backend;
-
-/// Writes the cache of one data set to `folder` and says how well the network did where labels are known.
-///
-/// # Errors
-/// A sample cannot be read, a feature is not finite, the disk is full.
-pub fn extract<B: Backend>(
-    model: &mut Model<B>,
-    pass: &Pass,
-    data: &SharedDataset,
-    transform: &Transform,
-    folder: &Path,
-    meta: CacheMeta,
-    progress: &mut dyn FnMut(usize) -> Result<()>,
-) -> Result<Evaluation> {
-    let architecture = model.network().architecture();
-    let (dimension, classes) = (architecture.feature_dimension(), architecture.classes);
-    let mut writer = CacheWriter::create(folder, dimension, classes, meta)?;
-    let mut evaluation = Evaluation::default();
-    let mut done = 0;
-    pass.run(model, data, transform, |batch| {
-        if let Some(index) = batch.features.iter().chain(&batch.logits).position(|value| !value.is_finite()) {
-            let row = done + index.min(batch.features.len() - 1) / dimension;
-            return Err(Error::invalid(format!(
-                "the network gives a number that is not finite for sample {row} ({}); its weights have diverged",
-                data.sample_name(row)
-            )));
-        }
-        writer.append(&batch.features, &batch.logits, &batch.labels)?;
-        evaluation.add(&batch);
-        done += batch.labels.len();
-        progress(batch.labels.len())
-    })?;
-    writer.finish()?;
-    Ok(evaluation)
-}
 
 /// One data set to extract, and where its cache goes.
 #[derive(Debug, Clone)]
@@ -51,7 +18,7 @@ pub struct Request {
     pub data: SharedDataset,
     /// What they are, for `meta.json` and for telling whether a cache is up to date.
     pub description: String,
-    /// The cache's folder.
+    /// The cache's folder; with two heads see [`of_head`].
     pub folder: PathBuf,
 }
 
@@ -65,16 +32,45 @@ impl Request {
         }
     }
 
-    /// Whether the folder holds exactly this cache already.
+    /// Whether the caches of all heads are there, and exactly these.
     pub fn is_done(&self, trained: &Trained, transform: &Transform) -> bool {
-        FeatureSet::open(&self.folder).is_ok_and(|set| *set.meta() == self.meta(trained, transform))
+        let meta = self.meta(trained, transform);
+        let heads = &trained.architecture.heads;
+        (0..heads.len()).all(|head| {
+            FeatureSet::open(&of_head(heads, head, &self.folder)).is_ok_and(|set| *set.meta() == meta)
+        })
     }
 }
 
-/// One pass of a trained network over each data set: a cache for each, and the classifier as `head`.
+/// The logit of the right answer to a sample, -1 where the head has none, from the data set's label.
+///
+/// Labels of a network with two heads are subclasses, whether or not the data set knows their superclasses.
+fn logit_of(trained: &Trained, data: &SharedDataset, head: usize, label: i64) -> i64 {
+    let taxonomy = match trained.heads.len() {
+        0 | 1 => data.taxonomy(),
+        _ => data.taxonomy().or(trained.taxonomy.as_ref()),
+    };
+    trained.heads.get(head).map_or(label, |classes| classes.logit(taxonomy, label))
+}
+
+/// Where a head's part of something goes that a network with one head has at `path`: there, or with two heads at
+/// `superclass/NAME` and `subclass/NAME` beside it. Serves for caches and for `head.npz`.
+pub fn of_head(heads: &[HeadSpec], head: usize, path: &Path) -> PathBuf {
+    let level = match heads[head].name.as_str() {
+        SUPERCLASS_HEAD => "superclass",
+        SUBCLASS_HEAD => "subclass",
+        _ => return path.to_path_buf(),
+    };
+    let parent = path.parent().unwrap_or(Path::new(""));
+    parent.join(level).join(path.file_name().unwrap_or_default())
+}
+
+/// One pass of a trained network over each data set: caches for each head, and its last linear map as `head`
+/// ([`of_head`]). How well each head did on each data set, where labels are known.
 ///
 /// # Errors
-/// As [`extract`]; and what `progress`, which is told the number of samples done since its last call, returns.
+/// A sample cannot be read, a feature is not finite, the disk is full; and what `progress`, which is told the number of
+/// samples done since its last call, returns.
 pub fn extract_all<B: Backend>(
     backend: B,
     trained: &Trained,
@@ -83,40 +79,101 @@ pub fn extract_all<B: Backend>(
     requests: &[Request],
     head_path: &Path,
     progress: &mut dyn FnMut(usize) -> Result<()>,
-) -> Result<Vec<Evaluation>> {
+) -> Result<Vec<Vec<Evaluation>>> {
     let network = Network::new(&trained.architecture, backend.dtype(), None);
     let plan =
         |request: &Request| Pass::new(&network, &backend, batch, request.data.len(), transform.size as usize);
     let passes: Vec<Pass> = requests.iter().map(plan).collect();
     let bytes = passes.iter().map(Pass::bytes).max().unwrap_or(0);
     let mut model = trained.load(network, backend, bytes)?;
-    head(&model)?.write(head_path)?;
-    let mut evaluations = Vec::new();
-    for (request, pass) in requests.iter().zip(&passes) {
-        let meta = request.meta(trained, transform);
-        evaluations.push(extract(
-            &mut model,
-            pass,
-            &request.data,
-            transform,
-            &request.folder,
-            meta,
-            progress,
-        )?);
+    let heads = &trained.architecture.heads;
+    for index in 0..heads.len() {
+        let path = of_head(heads, index, head_path);
+        files::create_folder(files::parent(&path))?;
+        head(&model, index)?.write(&path)?;
     }
+    let passes = requests.iter().zip(&passes);
+    passes.map(|(request, pass)| extract(&mut model, pass, trained, transform, request, progress)).collect()
+}
+
+/// Writes the caches of one data set.
+fn extract<B: Backend>(
+    model: &mut Model<B>,
+    pass: &Pass,
+    trained: &Trained,
+    transform: &Transform,
+    request: &Request,
+    progress: &mut dyn FnMut(usize) -> Result<()>,
+) -> Result<Vec<Evaluation>> {
+    let heads = &trained.architecture.heads;
+    let pooled = trained.architecture.feature_dimension();
+    let create = |(index, head): (usize, &HeadSpec)| {
+        let folder = of_head(heads, index, &request.folder);
+        let dimension = head.feature_dimension(pooled);
+        CacheWriter::create(&folder, dimension, head.classes, request.meta(trained, transform))
+    };
+    let mut writers = heads.iter().enumerate().map(create).collect::<Result<Vec<_>>>()?;
+    let mut evaluations = vec![Evaluation::default(); heads.len()];
+    let mut done = 0;
+    pass.run(model, &request.data, transform, |batch| {
+        for (index, values) in batch.heads.iter().enumerate() {
+            check_finite(values, batch.labels.len(), done, &request.data)?;
+            let logit = |&label| logit_of(trained, &request.data, index, label);
+            let labels: Vec<i64> = batch.labels.iter().map(logit).collect();
+            writers[index].append(&values.features, &values.logits, &labels)?;
+            evaluations[index].add(&values.logits, &labels);
+        }
+        done += batch.labels.len();
+        progress(batch.labels.len())
+    })?;
+    writers.into_iter().try_for_each(CacheWriter::finish)?;
     Ok(evaluations)
 }
 
-/// The classifier of a model: weight (C, D) and bias (C).
+/// Refuses what a diverged network says; the batch of `rows` begins at sample `first`.
+fn check_finite(values: &HeadValues, rows: usize, first: usize, data: &SharedDataset) -> Result<()> {
+    let broken = |values: &[f32]| {
+        let index = values.iter().position(|value| !value.is_finite())?;
+        Some(first + index / (values.len() / rows))
+    };
+    match broken(&values.features).or_else(|| broken(&values.logits)) {
+        None => Ok(()),
+        Some(row) => Err(Error::invalid(format!(
+            "the network gives a number that is not finite for sample {row} ({}); its weights have diverged",
+            data.sample_name(row)
+        ))),
+    }
+}
+
+/// The last linear map of a model's head: what makes logits (C) of cached features (D). Of a `cosine` head that is the
+/// matrix of its unit vectors times the scale, without a bias.
 ///
 /// # Errors
 /// The device failed.
-pub fn head<B: Backend>(model: &Model<B>) -> Result<Head> {
-    let entries = model.network().parameters().entries();
-    let values = |name: &str| {
-        let entry =
-            entries.iter().find(|entry| entry.name == name).expect("every network has a linear classifier");
-        model.parameter(entry)
+pub fn head<B: Backend>(model: &Model<B>, index: usize) -> Result<Head> {
+    let architecture = model.network().architecture();
+    let HeadSpec { name, kind, classes } = &architecture.heads[index];
+    let values = |tensor: &str| {
+        let tensor = format!("{name}.{tensor}");
+        let mut entries = model.network().parameters().entries().iter();
+        model.parameter(entries.find(|entry| entry.name == tensor).expect("the tensors of a head's kind"))
     };
-    Head::new(values("fc.weight")?, values("fc.bias")?, model.network().architecture().feature_dimension())
+    let pooled = architecture.feature_dimension();
+    match kind {
+        HeadKind::Linear => Head::new(values("weight")?, values("bias")?, pooled),
+        HeadKind::CosineReluLinear => Head::new(values("2.weight")?, values("2.bias")?, *classes),
+        HeadKind::Cosine => {
+            let scale = softplus(values("scale")?[0]);
+            let mut weight = values("weight")?;
+            for vector in weight.chunks_exact_mut(pooled) {
+                let length = vector.iter().map(|value| value * value).sum::<f64>().sqrt();
+                vector.iter_mut().for_each(|value| *value *= scale / length.max(SHORTEST_VECTOR));
+            }
+            Head::new(weight, vec![0.0; *classes], pooled)
+        }
+    }
+}
+
+fn softplus(x: f64) -> f64 {
+    x.max(0.0) + (-x.abs()).exp().ln_1p()
 }

@@ -1,7 +1,8 @@
 //! Feature caches: one pass of a checkpoint over a data set, kept as plain `.npy` files.
 //!
 //! A cache is a folder of `features.npy` (N, D), `logits.npy` (N, C), `labels.npy` (N,) and `meta.json`; an `.npz`
-//! with arrays of the same names serves as well, whoever wrote it. Files are mapped, never loaded whole, and every
+//! with arrays of the same names serves as well, whoever wrote it. A network with two heads has a cache for each, in
+//! `superclass/` and `subclass/`, so that whatever works on a cache works on either head. Files are mapped, never loaded whole, and every
 //! score, sweep, plot and collapse metric works from them without the network.
 
 mod archive;
@@ -15,7 +16,7 @@ mod set;
 mod writer;
 
 pub use archive::Npz;
-pub use extract::{Request, extract, extract_all, head};
+pub use extract::{Request, extract_all, head, of_head};
 pub use head::Head;
 pub use matrix::Matrix;
 pub use moments::Moments;

@@ -2,7 +2,7 @@
 
 use crate::data::{Loader, LoaderOptions, SharedDataset, Transform};
 use crate::error::Result;
-use crate::nn::{ImageSource, Images, Inference, Model, Network};
+use crate::nn::{HeadValues, ImageSource, Images, Inference, Model, Network};
 use crate::ops::Backend;
 use crate::tensor::HostValues;
 
@@ -15,11 +15,9 @@ pub struct Pass {
 
 /// What the network says of some consecutive samples.
 pub struct PassBatch {
-    /// (n, D), row-major.
-    pub features: Vec<f32>,
-    /// (n, C), row-major.
-    pub logits: Vec<f32>,
-    /// Labels, -1 where unknown.
+    /// Features and logits of each head.
+    pub heads: Vec<HeadValues>,
+    /// Labels as the data set has them, -1 where unknown.
     pub labels: Vec<i64>,
 }
 
@@ -70,15 +68,15 @@ impl Pass {
                 rest
             };
             plan.images().write_bytes(model, plan.prepared(), &batch.pixels, &batch.placement)?;
-            let (features, logits) = plan.run(model)?;
-            consume(PassBatch { features, logits, labels: batch.labels.clone() })?;
+            let heads = plan.run(model)?;
+            consume(PassBatch { heads, labels: batch.labels.clone() })?;
             loader.recycle(batch);
         }
         Ok(())
     }
 }
 
-/// Loss and accuracy over the samples whose class is known, every sample counting the same.
+/// Loss and accuracy of a head over the samples whose class it has, every sample counting the same.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct Evaluation {
     /// Number of samples with a label.
@@ -90,10 +88,10 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
-    /// Adds the samples of a batch.
-    pub fn add(&mut self, batch: &PassBatch) {
-        let classes = batch.logits.len() / batch.labels.len().max(1);
-        for (logits, &label) in batch.logits.chunks_exact(classes).zip(&batch.labels) {
+    /// Adds the logits of a batch, row-major, and the logit of the right answer to each, or -1.
+    pub fn add(&mut self, logits: &[f32], labels: &[i64]) {
+        let classes = logits.len() / labels.len().max(1);
+        for (logits, &label) in logits.chunks_exact(classes).zip(labels) {
             let Some(&own) = usize::try_from(label).ok().and_then(|label| logits.get(label)) else {
                 continue;
             };

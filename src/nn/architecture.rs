@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::head::{HeadKind, HeadSpec, ONLY_HEAD, SUBCLASS_HEAD, SUPERCLASS_HEAD};
 use crate::error::{Error, Result};
 
 /// How images enter the network.
@@ -100,7 +101,7 @@ impl fmt::Display for Depth {
 
 /// A network without its weights.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Described")]
 pub struct Architecture {
     /// Depth and kind of block.
     pub arch: Depth,
@@ -112,15 +113,42 @@ pub struct Architecture {
     pub base_channels: usize,
     /// Channels of an image.
     pub in_channels: usize,
-    /// Number of classes.
-    pub classes: usize,
+    /// The classifiers: one named `fc`, or `super_head` and `sub_head`.
+    pub heads: Vec<HeadSpec>,
+}
+
+/// An architecture as files have it: a network with one linear head may say only how many classes it has.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Described {
+    arch: Depth,
+    stem: Stem,
+    shortcut: Shortcut,
+    base_channels: usize,
+    in_channels: usize,
+    heads: Option<Vec<HeadSpec>>,
+    classes: Option<usize>,
+}
+
+impl TryFrom<Described> for Architecture {
+    type Error = String;
+
+    fn try_from(described: Described) -> std::result::Result<Architecture, String> {
+        let Described { arch, stem, shortcut, base_channels, in_channels, heads, classes } = described;
+        let heads = match (heads, classes) {
+            (Some(heads), None) => heads,
+            (None, Some(classes)) => vec![HeadSpec::new(ONLY_HEAD, HeadKind::Linear, classes)],
+            _ => return Err("expected either `heads` or the number of `classes`".into()),
+        };
+        Ok(Architecture { arch, stem, shortcut, base_channels, in_channels, heads })
+    }
 }
 
 /// More than any network this program is for; a bound against absurd files.
 const MOST_CHANNELS: usize = 1 << 14;
 
 impl Architecture {
-    /// A network by name, with a width factor.
+    /// A network by name, with a width factor and one linear head.
     ///
     /// # Errors
     /// A width that leaves no channels or too many, no classes, the imagenet stem with a CIFAR network.
@@ -146,8 +174,18 @@ impl Architecture {
             shortcut: shortcut.unwrap_or(if arch.three_stages() { Shortcut::A } else { Shortcut::B }),
             base_channels: scaled as usize,
             in_channels: 3,
-            classes,
+            heads: vec![HeadSpec::new(ONLY_HEAD, HeadKind::Linear, classes)],
         };
+        architecture.check()?;
+        Ok(architecture)
+    }
+
+    /// The same network with other heads.
+    ///
+    /// # Errors
+    /// Heads that are neither one `fc` nor a `super_head` and a `sub_head`, or without classes.
+    pub fn with_heads(self, heads: Vec<HeadSpec>) -> Result<Architecture> {
+        let architecture = Architecture { heads, ..self };
         architecture.check()?;
         Ok(architecture)
     }
@@ -167,11 +205,15 @@ impl Architecture {
                 self.arch
             ));
         }
-        for (what, number) in [
-            ("first-stage channels", self.base_channels),
-            ("image channels", self.in_channels),
-            ("classes", self.classes),
-        ] {
+        let names: Vec<&str> = self.heads.iter().map(|head| head.name.as_str()).collect();
+        if names != [ONLY_HEAD] && names != [SUPERCLASS_HEAD, SUBCLASS_HEAD] {
+            return fail(format!(
+                "a network has one head, `{ONLY_HEAD}`, or two, `{SUPERCLASS_HEAD}` and `{SUBCLASS_HEAD}`; here they are {names:?}"
+            ));
+        }
+        let channels = [("first-stage channels", self.base_channels), ("image channels", self.in_channels)];
+        let classes = self.heads.iter().map(|head| ("classes", head.classes));
+        for (what, number) in channels.into_iter().chain(classes) {
             if number == 0 || number > MOST_CHANNELS {
                 return fail(format!(
                     "a network cannot have {number} {what}; the range is 1 to {MOST_CHANNELS}"
@@ -204,6 +246,64 @@ impl fmt::Display for Architecture {
         if self.width() != 1.0 {
             write!(f, ", width {}", self.width())?;
         }
-        write!(f, ", {} classes)", self.classes)
+        for (index, head) in self.heads.iter().enumerate() {
+            f.write_str(if index == 0 { ", " } else { " and " })?;
+            match (self.heads.len(), index) {
+                (1, _) => write!(f, "{} classes", head.classes)?,
+                (_, 0) => write!(f, "{} superclasses", head.classes)?,
+                _ => write!(f, "{} subclasses", head.classes)?,
+            }
+            if head.kind != HeadKind::Linear {
+                write!(f, " by a {} head", head.kind)?;
+            }
+        }
+        f.write_str(")")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn two_heads() -> Architecture {
+        let heads = vec![
+            HeadSpec::new(SUPERCLASS_HEAD, HeadKind::Linear, 4),
+            HeadSpec::new(SUBCLASS_HEAD, HeadKind::CosineReluLinear, 88),
+        ];
+        Architecture::new(Depth::ResNet18, None, None, 0.5, 3).unwrap().with_heads(heads).unwrap()
+    }
+
+    #[test]
+    fn an_architecture_round_trips_and_one_that_says_only_its_classes_has_one_linear_head() {
+        let written = serde_json::to_value(two_heads()).unwrap();
+        assert_eq!(serde_json::from_value::<Architecture>(written).unwrap(), two_heads());
+        let old = r#"{"arch": "resnet20", "stem": "cifar", "shortcut": "a", "base_channels": 4, "in_channels": 3, "classes": 7}"#;
+        let read: Architecture = serde_json::from_str(old).unwrap();
+        assert_eq!(read.heads, [HeadSpec::new(ONLY_HEAD, HeadKind::Linear, 7)]);
+        let neither = old.replace(r#", "classes": 7"#, "");
+        let message = serde_json::from_str::<Architecture>(&neither).unwrap_err().to_string();
+        assert!(message.contains("`heads` or the number of `classes`"), "{message}");
+    }
+
+    #[test]
+    fn a_network_tells_its_heads_to_a_reader() {
+        let text =
+            "resnet18 (cifar stem, width 0.5, 4 superclasses and 88 subclasses by a cosine-relu-linear head)";
+        assert_eq!(two_heads().to_string(), text);
+        let one = Architecture::new(Depth::ResNet20, None, None, 1.0, 10).unwrap();
+        assert_eq!(one.to_string(), "resnet20 (shortcut a, 10 classes)");
+    }
+
+    #[test]
+    fn heads_of_other_names_or_without_classes_are_refused() {
+        for (heads, part) in [
+            (vec![], "one head"),
+            (vec![HeadSpec::new("head", HeadKind::Linear, 3)], "one head"),
+            (vec![HeadSpec::new(SUBCLASS_HEAD, HeadKind::Linear, 3)], "one head"),
+            (vec![HeadSpec::new(ONLY_HEAD, HeadKind::Cosine, 0)], "0 classes"),
+        ] {
+            let error = two_heads().with_heads(heads).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 }

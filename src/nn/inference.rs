@@ -1,7 +1,7 @@
 //! A forward pass in inference mode as a plan: images to features and logits, batch normalisation folded.
 
-use super::{ImageInput, Images, Model, Network, prepare};
-use crate::autograd::{Mode, Tape};
+use super::{HeadKind, ImageInput, Images, Model, Network, prepare};
+use crate::autograd::{Mode, SHORTEST_VECTOR, Tape};
 use crate::error::Result;
 use crate::ops::Backend;
 use crate::plan::{BufferId, Prepared};
@@ -10,8 +10,23 @@ use crate::plan::{BufferId, Prepared};
 pub struct Inference {
     prepared: Prepared,
     images: ImageInput,
+    heads: Vec<HeadBuffers>,
+}
+
+struct HeadBuffers {
+    kind: HeadKind,
     features: BufferId,
     logits: BufferId,
+}
+
+/// What a head says of a batch: `logits = features Wᵀ + b`, with the W and b of its last linear map.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HeadValues {
+    /// What enters the last linear map, (batch, D), row-major: pooled features, of a `cosine` head divided by their norm, of
+    /// a `cosine-relu-linear` head rectified cosines.
+    pub features: Vec<f32>,
+    /// One number per class, (batch, C), row-major.
+    pub logits: Vec<f32>,
 }
 
 impl Inference {
@@ -20,10 +35,15 @@ impl Inference {
         let mut tape = Tape::new(backend.dtype(), Mode::Inference);
         let (images, x) = ImageInput::record(&mut tape, network, images);
         let output = network.forward(&mut tape, x);
-        let features = tape.keep(output.features);
-        let logits = tape.keep(output.logits);
+        let kinds = network.architecture().heads.iter().map(|head| head.kind);
+        let heads = kinds.zip(output.heads).map(|(kind, head)| HeadBuffers {
+            kind,
+            features: tape.keep(head.features),
+            logits: tape.keep(head.logits),
+        });
+        let heads = heads.collect();
         let prepared = prepare(network, backend, tape.finish());
-        Inference { prepared, images, features, logits }
+        Inference { prepared, images, heads }
     }
 
     /// The laid-out plan.
@@ -45,15 +65,28 @@ impl Inference {
         &self.images
     }
 
-    /// Features (batch, D) and logits (batch, C) of the images that were handed over.
+    /// What each head says of the images that were handed over.
     ///
     /// # Errors
     /// The device failed.
-    pub fn run<B: Backend>(&self, model: &mut Model<B>) -> Result<(Vec<f32>, Vec<f32>)> {
+    pub fn run<B: Backend>(&self, model: &mut Model<B>) -> Result<Vec<HeadValues>> {
         model.run(&self.prepared)?;
-        Ok((
-            model.read_f32(self.prepared.span(self.features))?,
-            model.read_f32(self.prepared.span(self.logits))?,
-        ))
+        let read = |head: &HeadBuffers| {
+            let features = self.prepared.span(head.features);
+            let logits = model.read_f32(self.prepared.span(head.logits))?;
+            let mut values = HeadValues { features: model.read_f32(features)?, logits };
+            if head.kind == HeadKind::Cosine {
+                let dimension = self.prepared.plan().buffers[head.features.index()].shape.channels();
+                values.features.chunks_exact_mut(dimension).for_each(normalise);
+            }
+            Ok(values)
+        };
+        self.heads.iter().map(read).collect()
     }
+}
+
+/// Divides a vector by its length.
+fn normalise(row: &mut [f32]) {
+    let length = row.iter().map(|&value| f64::from(value).powi(2)).sum::<f64>().sqrt().max(SHORTEST_VECTOR);
+    row.iter_mut().for_each(|value| *value = (f64::from(*value) / length) as f32);
 }

@@ -1,6 +1,7 @@
 //! Networks: which ResNets there are, their parameters, how they start, and how they are recorded on a tape.
 
 mod architecture;
+mod head;
 mod inference;
 mod initialise;
 mod input;
@@ -9,8 +10,9 @@ mod parameters;
 mod resnet;
 
 pub use architecture::{Architecture, Depth, Shortcut, Stem};
-pub use inference::Inference;
+pub use head::{HeadKind, HeadOutput, HeadSpec, ONLY_HEAD, SUBCLASS_HEAD, SUPERCLASS_HEAD};
+pub use inference::{HeadValues, Inference};
 pub use input::{ImageExtent, ImageInput, ImageSource, Images};
 pub use model::{Model, prepare};
-pub use parameters::{Entry, Kind, Parameters};
-pub use resnet::{Network, Output};
+pub use parameters::{Entry, Group, Kind, Parameters};
+pub use resnet::{Learned, Network, Output};

@@ -1,16 +1,19 @@
 //! The parameters of a network: names, shapes, and where they lie in a backend's memory.
 //!
-//! Memory begins with four regions of equal layout, then the running statistics, then, where activations are narrower
-//! than parameters (bf16), room for a copy of all trainable values in that type, then the normalised value of every
-//! byte of an image, and whatever else is reserved:
+//! Memory begins with four regions of equal layout, then what no optimizer changes (running statistics, frozen values),
+//! then, where activations are narrower than parameters (bf16), room for a copy of all learned values in that type, then
+//! the normalised value of every byte of an image, and whatever else is reserved:
 //!
 //! ```text
-//! [ trainable values ][ gradients ][ optimizer slot 0 ][ optimizer slot 1 ][ running statistics ][ narrow values ]
+//! [ learned values ][ gradients ][ optimizer slot 0 ][ optimizer slot 1 ][ constants ][ narrow values ]
 //! [ normalisation table ][ reserved ]
 //! ```
-//! so that an optimizer's step is one call over whole regions. Gradients and slots exist only where asked for. Each
+//! Within a region parameters lie by [`Group`], so that an optimizer's step is one call over a whole region, or one over
+//! each group where their settings differ. Gradients and slots exist only where asked for. Each
 //! tensor begins at a multiple of [`ALIGNMENT`](crate::tensor::ALIGNMENT) bytes; the padding between them holds zeros,
 //! which every optimizer leaves zero.
+
+use std::ops::Range;
 
 use crate::autograd::Parameter;
 use crate::tensor::{DType, Shape, Span, aligned};
@@ -31,6 +34,12 @@ pub enum Kind {
     Gamma,
     /// Shift of a batch normalisation.
     Beta,
+    /// Class vectors of a cosine classifier (classes, inputs).
+    CosineWeight,
+    /// What cosines are multiplied by, (1).
+    Scale,
+    /// What cosines are multiplied by is softplus of this, (1).
+    SoftplusScale,
     /// Running mean.
     RunningMean,
     /// Running variance.
@@ -38,10 +47,34 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// Whether an optimizer changes it.
+    /// Whether it is learned by gradients.
     pub fn trainable(self) -> bool {
         !matches!(self, Kind::RunningMean | Kind::RunningVariance)
     }
+}
+
+/// Parameters that share the settings of an optimizer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// Convolutions and their normalisations.
+    Backbone,
+    /// The heads.
+    Head,
+    /// What weight decay would pull somewhere it has no business: the scales of cosine heads.
+    Undecayed,
+}
+
+impl Group {
+    /// Every group, in the order in which they lie in memory.
+    pub const ALL: [Group; 3] = [Group::Backbone, Group::Head, Group::Undecayed];
+}
+
+/// A parameter that has no place yet.
+pub(super) struct Declared {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    pub(super) shape: Shape,
+    pub(super) group: Group,
 }
 
 /// One named parameter.
@@ -51,8 +84,19 @@ pub struct Entry {
     pub name: String,
     /// What it is.
     pub kind: Kind,
+    /// Whose settings it follows.
+    pub group: Group,
+    /// Whether training leaves it as it is.
+    pub frozen: bool,
     /// Where it lies.
     pub parameter: Parameter,
+}
+
+impl Entry {
+    /// Whether an optimizer changes it.
+    pub fn learned(&self) -> bool {
+        self.kind.trainable() && !self.frozen
+    }
 }
 
 /// All parameters of a network, in torchvision's order.
@@ -62,45 +106,76 @@ pub struct Parameters {
     dtype: DType,
     copies: Option<Span>,
     image_table: Span,
+    /// Bytes of each group in a region.
+    groups: [Range<usize>; 3],
     region_bytes: usize,
     slots: Option<usize>,
     bytes: usize,
 }
 
 impl Parameters {
-    /// Lays out named parameters for activations of type `working`. `slots` is the number of optimizer states per
-    /// parameter, `None` for inference (no gradients either).
+    /// Lays out parameters for activations of type `working`. `slots` is the number of optimizer states per parameter,
+    /// `None` for inference (no gradients either); those of group `frozen` get neither.
     pub(super) fn new(
-        named: Vec<(String, Kind, Shape)>,
+        declared: Vec<Declared>,
         working: DType,
         slots: Option<usize>,
+        frozen: Option<Group>,
         image_channels: usize,
     ) -> Parameters {
-        let mut entries = Vec::with_capacity(named.len());
         let dtype = working.accumulator();
         // A tensor's copy begins at a multiple of the alignment as well.
         let narrower = dtype.size() / working.size();
         let bytes_of = |shape: &Shape| aligned(shape.elements() * working.size()) * narrower;
-        let region_bytes: usize =
-            named.iter().filter(|(_, kind, _)| kind.trainable()).map(|(_, _, shape)| bytes_of(shape)).sum();
+        let learned = |one: &Declared| one.kind.trainable() && Some(one.group) != frozen;
+        let mut end = 0;
+        let groups = Group::ALL.map(|group| {
+            let members = declared.iter().filter(|one| one.group == group && learned(one));
+            let start = end;
+            end += members.map(|one| bytes_of(&one.shape)).sum::<usize>();
+            start..end
+        });
+        let region_bytes = end;
         let regions = 1 + slots.map_or(0, |slots| 1 + slots);
-        let (mut trainable, mut running) = (0, region_bytes * regions);
-        for (name, kind, shape) in named {
-            let cursor = if kind.trainable() { &mut trainable } else { &mut running };
+        let (mut next, mut constant) = (groups.clone().map(|group| group.start), region_bytes * regions);
+        let mut entries = Vec::with_capacity(declared.len());
+        for one in declared {
+            let is_learned = learned(&one);
+            let Declared { name, kind, shape, group } = one;
+            let cursor = if is_learned { &mut next[group as usize] } else { &mut constant };
             let value = Span { offset: *cursor, elements: shape.elements(), dtype };
             *cursor += bytes_of(&shape);
-            let has_gradient = kind.trainable() && slots.is_some();
+            let has_gradient = is_learned && slots.is_some();
             let gradient = has_gradient.then(|| Span { offset: value.offset + region_bytes, ..value });
-            entries.push(Entry { name, kind, parameter: Parameter { value, gradient, copy: None, shape } });
+            let parameter = Parameter { value, gradient, copy: None, shape };
+            entries.push(Entry { name, kind, group, frozen: Some(group) == frozen, parameter });
         }
         let image_table = Span { offset: 0, elements: 256 * image_channels, dtype };
-        let mut parameters =
-            Parameters { entries, dtype, copies: None, image_table, region_bytes, slots, bytes: running };
-        if slots.is_some() && working != dtype {
+        let mut parameters = Parameters {
+            entries,
+            dtype,
+            copies: None,
+            image_table,
+            groups,
+            region_bytes,
+            slots,
+            bytes: constant,
+        };
+        // A frozen backbone is folded, which makes narrow weights of its own.
+        if slots.is_some() && working != dtype && frozen != Some(Group::Backbone) {
             parameters.add_copies(working);
         }
         parameters.image_table = parameters.reserve(image_table.elements, dtype);
         parameters
+    }
+
+    /// The same parameters, for inference, in the memory of another network from byte `offset` on.
+    pub(super) fn moved(mut self, offset: usize) -> Parameters {
+        for entry in &mut self.entries {
+            entry.parameter.value.offset += offset;
+        }
+        self.image_table.offset += offset;
+        self
     }
 
     /// Sets memory aside that outlives every plan.
@@ -119,7 +194,7 @@ impl Parameters {
     fn add_copies(&mut self, working: DType) {
         let elements = self.region_bytes / self.dtype.size();
         let copies = self.reserve(elements, working);
-        for entry in self.entries.iter_mut().filter(|entry| entry.kind.trainable()) {
+        for entry in self.entries.iter_mut().filter(|entry| entry.learned()) {
             let value = entry.parameter.value;
             let offset = copies.offset + value.offset / self.dtype.size() * working.size();
             entry.parameter.copy = Some(Span { offset, elements: value.elements, dtype: working });
@@ -137,9 +212,9 @@ impl Parameters {
         self.bytes
     }
 
-    /// Number of trainable numbers, padding not counted.
+    /// Number of learned numbers, padding not counted.
     pub fn trainable_elements(&self) -> usize {
-        self.entries.iter().filter(|e| e.kind.trainable()).map(|e| e.parameter.shape.elements()).sum()
+        self.entries.iter().filter(|entry| entry.learned()).map(|e| e.parameter.shape.elements()).sum()
     }
 
     fn region(&self, index: usize) -> Span {
@@ -147,12 +222,18 @@ impl Parameters {
         Span { offset: index * self.region_bytes, elements, dtype: self.dtype }
     }
 
-    /// All trainable values as one span.
+    /// The elements of a region that are a group's, padding included.
+    pub fn group(&self, group: Group) -> Range<usize> {
+        let Range { start, end } = self.groups[group as usize];
+        start / self.dtype.size()..end / self.dtype.size()
+    }
+
+    /// All learned values as one span.
     pub fn values(&self) -> Span {
         self.region(0)
     }
 
-    /// All trainable values once more in the activations' type, where that is narrower and they are trained.
+    /// All learned values once more in the activations' type, where that is narrower and they are trained.
     pub fn copies(&self) -> Option<Span> {
         self.copies
     }
@@ -174,7 +255,7 @@ impl Parameters {
 
     /// One parameter's part of an optimizer state.
     pub fn slot_of(&self, entry: &Entry, index: usize) -> Option<Span> {
-        let region = self.slot(index).filter(|_| entry.kind.trainable())?;
+        let region = self.slot(index).filter(|_| entry.learned())?;
         Some(Span { offset: entry.parameter.value.offset + region.offset, ..entry.parameter.value })
     }
 }

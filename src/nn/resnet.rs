@@ -2,7 +2,8 @@
 //! 50, 101 with a choice of stem, and the paper's three-stage networks for CIFAR.
 
 use super::architecture::{Architecture, Shortcut, Stem};
-use super::parameters::{Kind, Parameters};
+use super::head::{self, HeadOutput};
+use super::parameters::{Declared, Group, Kind, Parameters};
 use crate::autograd::{BatchNormParameters, Mode, Tape, Var};
 use crate::tensor::{DType, Shape, Span};
 
@@ -16,16 +17,29 @@ pub struct Network {
     parameters: Parameters,
     stem: Unit,
     blocks: Vec<Block>,
-    classifier: usize,
+    /// Index of the first tensor of each head.
+    heads: Vec<usize>,
+    frozen: bool,
+    teacher: Option<Box<Network>>,
 }
 
 /// What a forward pass gives.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Output {
     /// The pooled features, (batch, feature_dimension).
-    pub features: Var,
-    /// The classifier's outputs, (batch, classes).
-    pub logits: Var,
+    pub pooled: Var,
+    /// What each head makes of them.
+    pub heads: Vec<HeadOutput>,
+}
+
+/// How much of a network a training changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Learned {
+    /// Everything.
+    #[default]
+    All,
+    /// The heads; the backbone stays as it is, and runs as in inference.
+    Heads,
 }
 
 /// A convolution and its batch normalisation; `first` is the index of the weight, followed by γ, β, mean, variance.
@@ -51,10 +65,14 @@ enum Projection {
 
 /// Collects names and shapes in torchvision's order.
 struct Builder {
-    named: Vec<(String, Kind, Shape)>,
+    named: Vec<Declared>,
 }
 
 impl Builder {
+    fn backbone(&mut self, name: String, kind: Kind, shape: Shape) {
+        self.named.push(Declared { name, kind, shape, group: Group::Backbone });
+    }
+
     fn unit(
         &mut self,
         conv: &str,
@@ -66,18 +84,15 @@ impl Builder {
     ) -> Unit {
         let first = self.named.len();
         let channels = Shape::from([outputs]);
-        self.named.push((
-            format!("{conv}.weight"),
-            Kind::ConvWeight,
-            Shape::from([outputs, size, size, inputs]),
-        ));
+        let filters = Shape::from([outputs, size, size, inputs]);
+        self.backbone(format!("{conv}.weight"), Kind::ConvWeight, filters);
         for (name, kind) in [
             ("weight", Kind::Gamma),
             ("bias", Kind::Beta),
             ("running_mean", Kind::RunningMean),
             ("running_var", Kind::RunningVariance),
         ] {
-            self.named.push((format!("{norm}.{name}"), kind, channels));
+            self.backbone(format!("{norm}.{name}"), kind, channels);
         }
         Unit { first, stride, padding }
     }
@@ -118,6 +133,16 @@ impl Builder {
 impl Network {
     /// Wires up a network. `slots` is the number of optimizer states per parameter; `None` makes it for inference only.
     pub fn new(architecture: &Architecture, dtype: DType, slots: Option<usize>) -> Network {
+        Network::partly_learned(architecture, dtype, slots, Learned::All)
+    }
+
+    /// The same for a training that changes only a part of it.
+    pub fn partly_learned(
+        architecture: &Architecture,
+        dtype: DType,
+        slots: Option<usize>,
+        learned: Learned,
+    ) -> Network {
         let a = architecture;
         let mut builder = Builder { named: Vec::new() };
         let base = a.base_channels;
@@ -136,15 +161,41 @@ impl Network {
                 channels = outputs;
             }
         }
-        let classifier = builder.named.len();
-        builder.named.push(("fc.weight".into(), Kind::LinearWeight, Shape::from([a.classes, channels])));
-        builder.named.push((
-            "fc.bias".into(),
-            Kind::LinearBias { inputs: channels },
-            Shape::from([a.classes]),
-        ));
-        let parameters = Parameters::new(builder.named, dtype, slots, a.in_channels);
-        Network { architecture: a.clone(), parameters, stem, blocks, classifier }
+        let mut heads = Vec::new();
+        for spec in &a.heads {
+            heads.push(builder.named.len());
+            builder.named.extend(spec.tensors(channels).into_iter().map(|(name, kind, shape)| {
+                let group = if kind == Kind::SoftplusScale { Group::Undecayed } else { Group::Head };
+                Declared { name, kind, shape, group }
+            }));
+        }
+        let frozen = learned == Learned::Heads;
+        let kept = frozen.then_some(Group::Backbone);
+        let parameters = Parameters::new(builder.named, dtype, slots, kept, a.in_channels);
+        Network { architecture: a.clone(), parameters, stem, blocks, heads, frozen, teacher: None }
+    }
+
+    /// Adds a trained network that runs beside this one on the same images, never changes, and is no part of
+    /// checkpoints. To be called before plans are made.
+    ///
+    /// # Panics
+    /// Activations would have another type.
+    pub fn add_teacher(&mut self, architecture: &Architecture, dtype: DType) {
+        let mut teacher = Network::new(architecture, dtype, None);
+        let accumulator = dtype.accumulator();
+        let room = self.parameters.reserve(teacher.parameters.bytes() / accumulator.size(), accumulator);
+        teacher.parameters = teacher.parameters.moved(room.offset);
+        self.teacher = Some(Box::new(teacher));
+    }
+
+    /// The trained network beside this one.
+    pub fn teacher(&self) -> Option<&Network> {
+        self.teacher.as_deref()
+    }
+
+    /// Whether the backbone stays as it is.
+    pub fn is_frozen(&self) -> bool {
+        self.frozen
     }
 
     /// What network this is.
@@ -168,6 +219,18 @@ impl Network {
         if let (Some(copies), Mode::Train) = (self.parameters.copies(), tape.mode()) {
             tape.cast(self.parameters.values(), copies);
         }
+        let pooled = if self.frozen {
+            tape.in_inference(|tape| self.backbone(tape, images))
+        } else {
+            self.backbone(tape, images)
+        };
+        let entries = self.parameters.entries();
+        let specs = self.architecture.heads.iter().zip(&self.heads);
+        let heads = specs.map(|(spec, &first)| head::record(tape, spec.kind, &entries[first..], pooled));
+        Output { pooled, heads: heads.collect() }
+    }
+
+    fn backbone(&self, tape: &mut Tape, images: Var) -> Var {
         let mut x = self.unit(tape, &self.stem, images, None, true);
         if self.architecture.stem == Stem::Imagenet {
             x = tape.max_pool(x, 3, 2, 1);
@@ -175,11 +238,7 @@ impl Network {
         for block in &self.blocks {
             x = self.block(tape, block, x);
         }
-        let features = tape.global_average_pool(x);
-        let entries = self.parameters.entries();
-        let [weight, bias] = [self.classifier, self.classifier + 1].map(|index| entries[index].parameter);
-        let logits = tape.linear(features, &weight, &bias);
-        Output { features, logits }
+        tape.global_average_pool(x)
     }
 
     fn block(&self, tape: &mut Tape, block: &Block, input: Var) -> Var {
@@ -213,7 +272,7 @@ impl Network {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::nn::Depth;
+    use crate::nn::{Depth, HeadKind, HeadSpec, SUBCLASS_HEAD, SUPERCLASS_HEAD};
 
     fn parameters(arch: Depth, stem: Stem, classes: usize) -> usize {
         let architecture = Architecture::new(arch, Some(stem), None, 1.0, classes).unwrap();
@@ -230,12 +289,22 @@ mod tests {
         assert_eq!(parameters(Depth::ResNet20, Stem::Cifar, 10), 269_722);
     }
 
+    fn cosine_heads() -> Architecture {
+        let heads = vec![
+            HeadSpec::new(SUPERCLASS_HEAD, HeadKind::Cosine, 3),
+            HeadSpec::new(SUBCLASS_HEAD, HeadKind::CosineReluLinear, 7),
+        ];
+        Architecture::new(Depth::ResNet20, None, None, 0.3, 7).unwrap().with_heads(heads).unwrap()
+    }
+
     #[test]
     fn regions_of_memory_do_not_overlap() {
-        let architecture = Architecture::new(Depth::ResNet20, None, None, 0.3, 7).unwrap();
-        let network = Network::new(&architecture, DType::F32, Some(2));
+        let mut network = Network::new(&cosine_heads(), DType::F32, Some(2));
+        let teacher = Architecture::new(Depth::ResNet20, None, None, 0.2, 3).unwrap();
+        network.add_teacher(&teacher, DType::F32);
         let parameters = network.parameters();
-        let mut spans = Vec::new();
+        let mut spans = vec![parameters.image_table()];
+        spans.extend(network.teacher().unwrap().parameters().entries().iter().map(|e| e.parameter.value));
         for entry in parameters.entries() {
             spans.push(entry.parameter.value);
             spans.extend(entry.parameter.gradient);
@@ -244,5 +313,39 @@ mod tests {
         spans.sort_by_key(|span| span.offset);
         assert!(spans.windows(2).all(|w| w[0].offset + w[0].bytes() <= w[1].offset));
         assert!(spans.last().unwrap().offset + spans.last().unwrap().bytes() <= parameters.bytes());
+    }
+
+    #[test]
+    fn groups_lie_one_behind_the_other_and_only_a_softplus_scale_is_not_decayed() {
+        let network = Network::new(&cosine_heads(), DType::F32, Some(1));
+        let parameters = network.parameters();
+        let ranges = Group::ALL.map(|group| parameters.group(group));
+        assert_eq!(ranges[0].start, 0);
+        assert!(ranges.windows(2).all(|pair| pair[0].end == pair[1].start));
+        assert_eq!(ranges[2].end, parameters.values().elements);
+        for entry in parameters.entries().iter().filter(|entry| entry.learned()) {
+            let range = &ranges[entry.group as usize];
+            let first = entry.parameter.value.offset / DType::F32.size();
+            assert!(range.start <= first && first + entry.parameter.value.elements <= range.end);
+        }
+        let undecayed: Vec<&str> = parameters
+            .entries()
+            .iter()
+            .filter(|entry| entry.group == Group::Undecayed)
+            .map(|entry| entry.name.as_str())
+            .collect();
+        assert_eq!(undecayed, ["super_head.scale"]);
+    }
+
+    #[test]
+    fn a_frozen_backbone_has_neither_gradients_nor_optimizer_states() {
+        let network = Network::partly_learned(&cosine_heads(), DType::F32, Some(2), Learned::Heads);
+        let parameters = network.parameters();
+        assert!(parameters.group(Group::Backbone).is_empty());
+        for entry in parameters.entries() {
+            let learned = entry.name.contains("head");
+            assert_eq!(entry.parameter.gradient.is_some(), learned, "{}", entry.name);
+            assert_eq!(parameters.slot_of(entry, 1).is_some(), learned, "{}", entry.name);
+        }
     }
 }

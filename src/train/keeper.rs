@@ -10,22 +10,22 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::trainer::{Job, Sums};
-use crate::checkpoint::{self, Checkpoint, Meta, network};
+use super::tally::{Measured, Tally};
+use super::trainer::Job;
+use crate::checkpoint::{self, Checkpoint, HeadClasses, Meta, network};
 use crate::error::{Error, Result};
-use crate::features::Evaluation;
-use crate::nn::Model;
+use crate::nn::{Architecture, Model};
 use crate::ops::Backend;
 
 /// How far a training is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Position {
     /// Whole epochs done.
     pub(super) epoch: u64,
     /// Steps done, from the very first.
     pub(super) step: u64,
     /// Sums over the steps of the current epoch.
-    pub(super) sums: Sums,
+    pub(super) sums: Tally,
 }
 
 /// The best evaluation so far.
@@ -36,6 +36,13 @@ struct Best {
     checkpoint: String,
 }
 
+impl Best {
+    /// A higher accuracy is better; among equal ones a lower loss, so that the first of many perfect epochs does not stay.
+    fn is_beaten_by(&self, accuracy: f64, loss: f64) -> bool {
+        accuracy > self.accuracy || (accuracy == self.accuracy && loss < self.loss)
+    }
+}
+
 /// What `meta.extra` holds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Extra {
@@ -44,6 +51,9 @@ struct Extra {
     data: String,
     samples: usize,
     precision: String,
+    /// Hash of the teacher's parameters.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    teacher: Option<String>,
 }
 
 /// Writes checkpoints and decides which stay.
@@ -66,11 +76,17 @@ impl<'a> Keeper<'a> {
             Error::invalid(format!("{} holds no training state to resume from: {e}", path.display()))
         })?;
         let precision = precision_name(model);
+        let mut heads = saved.meta.heads.clone();
+        if heads.is_empty() {
+            heads.push(HeadClasses::single(saved.meta.classes.clone()));
+        }
         let same = [
             ("training samples", extra.samples.to_string(), self.job.data.len().to_string()),
             ("precision", extra.precision.clone(), precision),
             ("seed", saved.meta.seed.to_string(), self.job.seed.to_string()),
-            ("architecture", saved.meta.architecture.to_string(), json!(self.job.architecture).to_string()),
+            ("architecture", described(&saved.meta.architecture), self.job.architecture.to_string()),
+            ("classes", indices(&heads), indices(&self.job.targets.heads)),
+            ("teacher", extra.teacher.unwrap_or_default(), self.teacher().unwrap_or_default()),
             ("transform", saved.meta.transform.to_string(), json!(self.job.transform).to_string()),
             ("optimizer", saved.meta.optimizer.to_string(), self.optimizer().to_string()),
         ];
@@ -82,7 +98,7 @@ impl<'a> Keeper<'a> {
                 )));
             }
         }
-        network::load(model, &saved.model, &path.join(checkpoint::MODEL_FILE), false)?;
+        network::load(model, &saved.model, &path.join(checkpoint::MODEL_FILE))?;
         let names = self.job.options.optimizer().slot_names();
         network::load_training_state(model, &saved.state, names, &path.join(checkpoint::STATE_FILE))?;
         self.best = extra.best;
@@ -95,23 +111,21 @@ impl<'a> Keeper<'a> {
         &mut self,
         model: &Model<B>,
         position: &Position,
-        evaluation: Option<Evaluation>,
+        measured: Option<&Measured>,
     ) -> Result<()> {
-        let within_epoch = position.sums != Sums::default();
+        let within_epoch = position.sums != Tally::default();
         let name = if within_epoch {
             format!("step_{:08}", position.step)
         } else {
             format!("epoch_{:04}", position.epoch)
         };
         let mut metrics = BTreeMap::new();
-        let measured = evaluation.and_then(|e| Some((e.accuracy()?, e.loss()?)));
         let mut better = false;
-        if let Some((accuracy, loss)) = measured {
+        if let Some(&Measured { accuracy, loss, ref further }) = measured {
+            metrics = further.clone();
             metrics.insert("accuracy".to_string(), accuracy);
             metrics.insert("loss".to_string(), loss);
-            better = self.best.as_ref().is_none_or(|best| {
-                accuracy > best.accuracy || (accuracy == best.accuracy && loss < best.loss)
-            });
+            better = self.best.as_ref().is_none_or(|best| best.is_beaten_by(accuracy, loss));
             if better {
                 self.best = Some(Best { accuracy, loss, checkpoint: name.clone() });
             }
@@ -142,15 +156,18 @@ impl<'a> Keeper<'a> {
     ) -> Meta {
         let job = self.job;
         let extra = Extra {
-            position: *position,
+            position: position.clone(),
             best: self.best.clone(),
             data: job.options.data.clone(),
             samples: job.data.len(),
             precision: precision_name(model),
+            teacher: self.teacher(),
         };
         Meta {
             architecture: json!(job.architecture),
-            classes: job.data.class_names().to_vec(),
+            classes: job.targets.heads.last().expect("a head").classes.clone(),
+            heads: job.targets.heads.clone(),
+            taxonomy: job.targets.taxonomy.clone(),
             transform: json!(job.transform),
             epoch: position.epoch,
             step: position.step,
@@ -159,11 +176,15 @@ impl<'a> Keeper<'a> {
             optimizer: self.optimizer(),
             schedule: json!({
                 "kind": job.options.schedule, "lr": job.options.lr, "epochs": job.options.epochs,
-                "warmup_epochs": job.options.warmup_epochs,
+                "warmup_epochs": job.options.warmup_epochs, "head_lr": job.options.head_rate(),
             }),
             extra: json!(extra),
             ..Meta::default()
         }
+    }
+
+    fn teacher(&self) -> Option<String> {
+        self.job.teacher.map(|teacher| teacher.trained.hash.clone())
     }
 
     fn optimizer(&self) -> serde_json::Value {
@@ -209,4 +230,28 @@ impl<'a> Keeper<'a> {
 
 fn precision_name<B: Backend>(model: &Model<B>) -> String {
     format!("{:?}", model.backend().dtype()).to_lowercase()
+}
+
+/// What network a checkpoint says it holds.
+fn described(architecture: &serde_json::Value) -> String {
+    let read = serde_json::from_value::<Architecture>(architecture.clone());
+    read.map_or_else(|_| architecture.to_string(), |architecture| architecture.to_string())
+}
+
+/// The classes of heads, by their numbers in the files.
+fn indices(heads: &[HeadClasses]) -> String {
+    heads.iter().map(|head| format!("{} {:?}", head.name, head.indices)).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Notebook A, trap A16: with `>` on accuracy alone the first of several perfect epochs stayed the best.
+    #[test]
+    fn among_equal_accuracies_the_lower_loss_is_better() {
+        let best = Best { accuracy: 1.0, loss: 0.2, checkpoint: "epoch_0001".into() };
+        assert!(best.is_beaten_by(1.0, 0.1));
+        assert!(!best.is_beaten_by(1.0, 0.2) && !best.is_beaten_by(0.99, 0.01));
+    }
 }

@@ -1,16 +1,20 @@
-//! From options to what a training works with: data sets, transform, architecture, initial weights.
+//! From options to what a training works with: data sets, transform, classes, architecture, objective, initial weights.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use super::objective::{Coupling, Exposure, Objective, class_weights};
+use super::targets::Targets;
+use super::teacher::Teacher;
 use super::trainer::{Job, Validation};
-use super::{RunFolder, TrainOptions};
-use crate::checkpoint::{self, StateDict};
-use crate::data::{self, DataSpec, Normalize, Selected, SharedDataset, Source, Split, Transform};
+use super::{FineTune, OutlierLoss, RunFolder, TrainOptions};
+use crate::checkpoint::{self, HeadClasses, StateDict, Trained, network};
+use crate::data::{self, DataSpec, Level, Normalize, Selected, SharedDataset, Source, Split, Transform};
 use crate::error::{Error, Result};
-use crate::nn::Architecture;
+use crate::nn::{Architecture, Network};
 use crate::rng::{Purpose, Stream};
+use crate::tensor::DType;
 
 /// What a training works with.
 #[derive(Debug, Clone)]
@@ -23,6 +27,12 @@ pub struct Materials {
     pub transform: Transform,
     /// Which network.
     pub architecture: Architecture,
+    /// What its heads should say of each training sample.
+    pub targets: Targets,
+    /// What is minimised.
+    pub objective: Objective,
+    /// A trained model that the subclass head should agree with.
+    pub teacher: Option<Teacher>,
     /// Weights to start from, and where they come from.
     pub initial: Option<(StateDict, PathBuf)>,
     /// Things the user should know.
@@ -34,10 +44,12 @@ const MNIST_SIDE: u32 = 28;
 const PADDED_SIDE: u32 = 32;
 
 impl Materials {
-    /// Opens what the options name; relative paths are taken from `root`.
+    /// Opens what the options name; relative paths are taken from `root`. Data with `labels=both` makes a network with a
+    /// head for each level.
     ///
     /// # Errors
-    /// Data or weights that cannot be opened, data without classes, classes that differ.
+    /// Data or weights that cannot be opened, data without classes, classes that differ, losses that the data or the network
+    /// has no use for.
     pub fn open(options: &TrainOptions, root: Option<&Path>, seed: u64) -> Result<Materials> {
         options.check()?;
         let spec = parse(&options.data, root)?;
@@ -67,19 +79,28 @@ impl Materials {
             None => None,
         };
         let transform = transform(options, Some(&spec.source), &data)?;
+        let under = |path: &Path| root.map_or_else(|| path.to_path_buf(), |root| root.join(path));
         let initial = match &options.init {
             None => None,
-            Some(path) => {
-                let path = root.map_or_else(|| path.clone(), |root| root.join(path));
-                Some((weights(&path)?, path))
-            }
+            Some(path) => Some((weights(&under(path))?, under(path))),
         };
-        let mut materials = Materials::assemble(options, data, validation, transform, initial, seed)?;
+        let teacher = options.teacher.as_deref().map(|path| Trained::open(&under(path))).transpose()?;
+        let classes = match spec.source {
+            Source::Csv { level: Level::Both, .. } | Source::Cifar100 { level: Level::Both, .. } => {
+                Classes::Levels(Level::Both)
+            }
+            // A table may name classes that it has no image of.
+            Source::Csv { level, .. } => Classes::One { level: Some(level), keep_empty: false },
+            Source::Cifar100 { level, .. } => Classes::One { level: Some(level), keep_empty: true },
+            _ => Classes::One { level: None, keep_empty: true },
+        };
+        let given = Given { data, validation, transform, initial, teacher };
+        let mut materials = Materials::put_together(options, given, classes, seed)?;
         materials.notes.extend(skipped);
         Ok(materials)
     }
 
-    /// The same from data that is open already.
+    /// The same from data with one level of classes that is open already.
     ///
     /// # Errors
     /// As [`Materials::open`].
@@ -91,15 +112,34 @@ impl Materials {
         initial: Option<(StateDict, PathBuf)>,
         seed: u64,
     ) -> Result<Materials> {
-        let classes = data.class_names().len();
-        if classes < 2 {
-            return Err(Error::invalid(format!(
-                "{} has {classes} classes; training needs at least two",
-                if options.data.is_empty() { "the training data" } else { &options.data }
-            )));
-        }
+        let given = Given { data, validation, transform, initial, teacher: None };
+        Materials::put_together(options, given, Classes::One { level: None, keep_empty: true }, seed)
+    }
+
+    /// The same from data with two levels of classes (labels are subclasses, as [`data::Taxonomy`] numbers them) that is open
+    /// already: one head over a level, or one over each. The classes of the softmax are those that the data has samples of.
+    ///
+    /// # Errors
+    /// As [`Materials::open`], and data with one level.
+    #[allow(clippy::too_many_arguments)]
+    pub fn levels(
+        options: &TrainOptions,
+        data: SharedDataset,
+        validation: Option<Validation>,
+        levels: Level,
+        transform: Transform,
+        initial: Option<(StateDict, PathBuf)>,
+        teacher: Option<Trained>,
+        seed: u64,
+    ) -> Result<Materials> {
+        let given = Given { data, validation, transform, initial, teacher };
+        Materials::put_together(options, given, Classes::Levels(levels), seed)
+    }
+
+    fn put_together(options: &TrainOptions, given: Given, classes: Classes, seed: u64) -> Result<Materials> {
+        let Given { data, validation, transform, initial, teacher } = given;
         if let Some(validation) = &validation {
-            check_same_classes(data.class_names(), validation.data.class_names())?;
+            check_same_classes(&data, &validation.data)?;
         }
         let mut notes = Vec::new();
         if validation.as_ref().is_some_and(|v| v.split == "test") {
@@ -112,12 +152,39 @@ impl Materials {
             None if options.holdout > 0.0 => hold_out(data, options.holdout, seed)?,
             validation => (data, validation),
         };
-        let architecture = options.architecture(classes)?;
-        Ok(Materials { data, validation, transform, architecture, initial, notes })
+        let targets = classes.targets(&data, options.outlier_loss == OutlierLoss::ExtraClass)?;
+        let architecture = match &targets.heads[..] {
+            [superclass, subclass] => options.two_headed(superclass.classes.len(), subclass.classes.len())?,
+            [head, ..] => options.architecture(head.classes.len())?,
+            [] => unreachable!("a network has a head"),
+        };
+        if let Some((state, path)) = &initial {
+            let network = Network::new(&architecture, DType::F32, None);
+            notes.extend(network::check_start(&network, state, path)?);
+        } else if options.fine_tune == FineTune::Frozen {
+            return Err(Error::usage(
+                "--fine-tune frozen trains the heads on a backbone that is trained already: say which with --init",
+            ));
+        }
+        let strength = (options.teacher_weight, options.kl_temperature);
+        let teacher = match teacher {
+            None => None,
+            Some(teacher) => Some(Teacher::new(teacher, &targets, &transform, strength, &mut notes)?),
+        };
+        let objective = objective(options, &targets, teacher.as_ref())?;
+        Ok(Materials {
+            data,
+            validation,
+            transform,
+            architecture,
+            targets,
+            objective,
+            teacher,
+            initial,
+            notes,
+        })
     }
-}
 
-impl Materials {
     /// The training of these materials in a run folder.
     pub fn job<'a>(
         &'a self,
@@ -134,12 +201,88 @@ impl Materials {
             validation: self.validation.clone(),
             transform: self.transform.clone(),
             architecture: self.architecture.clone(),
+            targets: &self.targets,
+            objective: &self.objective,
+            teacher: self.teacher.as_ref(),
             initial: self.initial.as_ref().map(|(state, path)| (state, path.as_path())),
             folder,
             resume,
             stop,
         }
     }
+}
+
+/// What is open already.
+struct Given {
+    data: SharedDataset,
+    validation: Option<Validation>,
+    transform: Transform,
+    initial: Option<(StateDict, PathBuf)>,
+    teacher: Option<Trained>,
+}
+
+/// Which classes of the data are those of the heads.
+enum Classes {
+    /// Its only ones; see [`Targets::single`].
+    One { level: Option<Level>, keep_empty: bool },
+    /// Of two levels, one or both.
+    Levels(Level),
+}
+
+impl Classes {
+    fn targets(&self, data: &SharedDataset, novel_is_class: bool) -> Result<Targets> {
+        match *self {
+            Classes::One { level, keep_empty } => Targets::single(data, level, keep_empty, novel_is_class),
+            Classes::Levels(levels) if data.taxonomy().is_some() => {
+                Targets::of_levels(data, levels, novel_is_class)
+            }
+            Classes::Levels(_) => Err(Error::invalid(
+                "the training data has one level of classes; superclasses and subclasses are read with labels=both",
+            )),
+        }
+    }
+}
+
+/// What the options say is minimised.
+fn objective(options: &TrainOptions, targets: &Targets, teacher: Option<&Teacher>) -> Result<Objective> {
+    let weight = options.outlier_weight();
+    let exposure = match options.outlier_loss {
+        OutlierLoss::ExtraClass => None,
+        OutlierLoss::Uniform => Some(Exposure::Uniform { weight }),
+        OutlierLoss::Energy => {
+            let (inside, outside) = (options.energy_margins[0], options.energy_margins[1]);
+            Some(Exposure::Energy { weight, inside, outside })
+        }
+    };
+    let coupling = match (&targets.heads[..], options.kl_weight > 0.0) {
+        (_, false) => None,
+        ([superclass, _], true) => Some(Coupling {
+            weight: options.kl_weight,
+            groups: groups(superclass, targets),
+            direction: options.kl_direction.direction(),
+            detached: options.kl_detach.side(),
+            temperature: options.kl_temperature,
+        }),
+        (_, true) => {
+            return Err(Error::usage(
+                "--kl-weight couples a superclass head and a subclass head; train both, on data with labels=both",
+            ));
+        }
+    };
+    Ok(Objective {
+        smoothing: options.label_smoothing,
+        class_weights: class_weights(options.class_weights, targets),
+        exposure,
+        coupling,
+        consistency: teacher.map(|teacher| teacher.consistency.clone()),
+    })
+}
+
+/// The superclass head's logit for each logit of the subclass head. Every subclass in training has a superclass in training.
+fn groups(superclass: &HeadClasses, targets: &Targets) -> Vec<i32> {
+    let logit = |parent: i64| superclass.indices.iter().position(|&index| index == parent);
+    let parents = targets.superclasses().into_iter();
+    parents.map(|parent| logit(parent).expect("a superclass that is trained") as i32).collect()
 }
 
 /// Parses the name of a data set, relative paths taken from `root`.
@@ -195,18 +338,38 @@ fn hold_out(data: SharedDataset, share: f64, seed: u64) -> Result<(SharedDataset
     Ok((Arc::new(Selected::new(data, kept)), Some(held)))
 }
 
-fn check_same_classes(train: &[String], validation: &[String]) -> Result<()> {
+/// What a class is called must be the same in both data sets, on every level.
+fn check_same_classes(train: &SharedDataset, validation: &SharedDataset) -> Result<()> {
+    let superclasses = |data: &SharedDataset| data.taxonomy().map(|taxonomy| taxonomy.superclasses.clone());
+    match (superclasses(train), superclasses(validation)) {
+        (Some(train), Some(validation)) => check_same_names("superclass", &train, &validation)?,
+        (None, None) => {}
+        (Some(_), None) => {
+            return Err(Error::invalid(
+                "the training data has superclasses and subclasses, the validation data does not; both need labels=both",
+            ));
+        }
+        (None, Some(_)) => {
+            return Err(Error::invalid(
+                "the validation data has superclasses and subclasses, the training data does not; both need labels=both",
+            ));
+        }
+    }
+    check_same_names("class", train.class_names(), validation.class_names())
+}
+
+fn check_same_names(what: &str, train: &[String], validation: &[String]) -> Result<()> {
     if train == validation {
         return Ok(());
     }
     let differing = train.iter().zip(validation).position(|(a, b)| a != b);
     Err(Error::invalid(match differing {
         Some(index) => format!(
-            "class {index} is `{}` in the training data and `{}` in the validation data; both need the same classes",
+            "{what} {index} is `{}` in the training data and `{}` in the validation data; both need the same classes",
             train[index], validation[index]
         ),
         None => format!(
-            "the training data has {} classes, the validation data {}; both need the same",
+            "the training data has {} {what}es, the validation data {}; both need the same",
             train.len(),
             validation.len()
         ),

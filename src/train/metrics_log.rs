@@ -1,6 +1,7 @@
 //! `metrics.jsonl`: one JSON object a line, appended as training goes; a resume first cuts it to its checkpoint's step.
 //! The same numbers go to a TensorBoard event file beside it.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
@@ -22,14 +23,18 @@ pub struct Metrics {
     pub split: String,
     /// `step` for a line about recent steps, `epoch` for one about a whole epoch or evaluation.
     pub scope: Scope,
-    /// Mean cross-entropy, every sample counting the same.
+    /// What training minimises, of an evaluation the cross-entropy (of several heads their sum); every sample counts the
+    /// same.
     pub loss: f64,
-    /// Share of right answers.
+    /// Share of right answers; of several heads the mean of theirs.
     pub accuracy: f64,
     /// Learning rate of the last step.
     pub lr: f64,
     /// Images per second since the last line of this kind.
     pub images_per_second: f64,
+    /// Of several heads or terms of the loss, each by itself: `superclass_accuracy`, `kl_loss`, …
+    #[serde(flatten)]
+    pub further: BTreeMap<String, f64>,
 }
 
 /// What a line of the log speaks of.
@@ -93,6 +98,9 @@ impl MetricsLog {
         self.events.scalar(step, &format!("{split}/loss{scope}"), metrics.loss)?;
         self.events.scalar(step, &format!("{split}/accuracy{scope}"), metrics.accuracy)?;
         self.events.scalar(step, &format!("{split}/images_per_second{scope}"), metrics.images_per_second)?;
+        for (name, value) in &metrics.further {
+            self.events.scalar(step, &format!("{split}/{name}{scope}"), *value)?;
+        }
         if metrics.split == "train" {
             self.events.scalar(step, &format!("train/learning_rate{scope}"), metrics.lr)?;
         }
@@ -144,6 +152,7 @@ mod tests {
             accuracy: 0.5,
             lr: 0.1,
             images_per_second: 100.0,
+            further: BTreeMap::new(),
         }
     }
 
@@ -163,5 +172,14 @@ mod tests {
         log.append(&line(4)).unwrap();
         let steps: Vec<u64> = read_metrics(&path).unwrap().iter().map(|metrics| metrics.step).collect();
         assert_eq!(steps, [1, 2, 3, 4]);
+    }
+
+    #[test]
+    fn further_numbers_stand_in_the_line_by_their_names() {
+        let further = BTreeMap::from([("kl_loss".to_string(), 0.25)]);
+        let line = Metrics { further, ..line(2) };
+        let text = serde_json::to_string(&line).unwrap();
+        assert!(text.ends_with(r#""images_per_second":100.0,"kl_loss":0.25}"#), "{text}");
+        assert_eq!(serde_json::from_str::<Metrics>(&text).unwrap(), line);
     }
 }

@@ -1,21 +1,32 @@
 //! Training: options, steps, schedules, the loop, and what it leaves in the run folder.
 
+mod choices;
 mod keeper;
 mod materials;
 mod metrics_log;
+mod objective;
 mod optimizer;
 mod options;
 mod queue;
 mod run_folder;
+mod sampler;
 mod schedule;
 mod step;
+mod tally;
+mod targets;
+mod teacher;
 mod trainer;
 
+pub use choices::{ClassWeights, FineTune, KlDetach, KlDirection, OutlierLoss, Sampler, Shuffle};
 pub use materials::Materials;
 pub use metrics_log::{Metrics, MetricsLog, Scope, read_metrics};
-pub use optimizer::{HYPER_NUMBERS, Optimizer, OptimizerKind};
-pub use options::{HeadKind, Shuffle, TrainOptions};
+pub use objective::{BatchTargets, Consistency, Coupling, Exposure, Objective, Term, TermWeights};
+pub use optimizer::{HYPER_NUMBERS, Optimizer, OptimizerKind, Rates};
+pub use options::TrainOptions;
 pub use run_folder::{RECIPE_FILE, RunFolder};
+pub use sampler::balanced;
 pub use schedule::{Schedule, ScheduleKind};
 pub use step::TrainStep;
+pub use targets::Targets;
+pub use teacher::Teacher;
 pub use trainer::{Job, Observer, Summary, Validation, train};

@@ -3,9 +3,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::autograd::Tape;
-use crate::nn::Parameters;
+use crate::nn::{Group, Parameters};
 use crate::ops::{Adam, Call, Sgd};
 use crate::plan::BufferId;
+use crate::tensor::Span;
 
 /// Which rule changes the parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -28,8 +29,27 @@ pub struct Optimizer {
     pub momentum: f64,
     /// Nesterov's look-ahead, for SGD.
     pub nesterov: bool,
-    /// Weight decay; every parameter is decayed, as PyTorch does by default.
+    /// Weight decay; every parameter but those of [`Group::Undecayed`] is decayed, as PyTorch does by default.
     pub weight_decay: f64,
+    /// Whether the heads have a learning rate of their own.
+    pub separate_heads: bool,
+}
+
+/// What an optimizer reads from memory at a step: the rate comes first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Rates {
+    /// For the whole network, or its backbone.
+    pub network: [f64; HYPER_NUMBERS],
+    /// For the heads, where they have a rate of their own.
+    pub heads: [f64; HYPER_NUMBERS],
+}
+
+/// Parameters that one call updates: from where on in a region, how many, which numbers, which decay.
+struct Update {
+    start: usize,
+    elements: usize,
+    hyper: BufferId,
+    weight_decay: f64,
 }
 
 /// PyTorch's defaults for Adam.
@@ -57,23 +77,53 @@ impl Optimizer {
         }
     }
 
-    /// Appends the update of all parameters to a recorded step.
-    pub fn record(&self, tape: &mut Tape, parameters: &Parameters, hyper: BufferId) {
-        let values = parameters.values();
-        let elements = values.elements;
-        let slot = |index| parameters.slot(index).expect("the network was made with this optimizer's slots");
-        let values = tape.persistent("parameters", values);
-        let gradients = parameters.gradients().expect("the network was made for training");
-        let gradients = tape.persistent("gradients", gradients);
-        let first = tape.persistent(self.slot_names()[0], slot(0));
+    /// Appends the update of all parameters to a recorded step; `head_hyper` holds the heads' numbers, where they have a
+    /// rate of their own.
+    pub fn record(
+        &self,
+        tape: &mut Tape,
+        parameters: &Parameters,
+        hyper: BufferId,
+        head_hyper: Option<BufferId>,
+    ) {
+        for update in self.updates(parameters, hyper, head_hyper) {
+            self.record_one(tape, parameters, &update);
+        }
+    }
+
+    /// One update per group, those with the same settings merged.
+    fn updates(&self, parameters: &Parameters, hyper: BufferId, head_hyper: Option<BufferId>) -> Vec<Update> {
+        let mut updates: Vec<Update> = Vec::new();
+        for group in Group::ALL {
+            let range = parameters.group(group);
+            let hyper = if group == Group::Backbone { hyper } else { head_hyper.unwrap_or(hyper) };
+            let weight_decay = if group == Group::Undecayed { 0.0 } else { self.weight_decay };
+            let same = |last: &&mut Update| (last.hyper, last.weight_decay) == (hyper, weight_decay);
+            match updates.last_mut().filter(same) {
+                _ if range.is_empty() => {}
+                Some(last) => last.elements += range.len(),
+                None => {
+                    let (start, elements) = (range.start, range.len());
+                    updates.push(Update { start, elements, hyper, weight_decay });
+                }
+            }
+        }
+        updates
+    }
+
+    fn record_one(&self, tape: &mut Tape, parameters: &Parameters, update: &Update) {
+        let Update { start, elements, hyper, weight_decay } = *update;
+        let part = |region: Option<Span>| {
+            let region = region.expect("the network was made for training with this optimizer's slots");
+            Span { offset: region.offset + start * region.dtype.size(), elements, ..region }
+        };
+        let values = tape.persistent("parameters", part(Some(parameters.values())));
+        let gradients = tape.persistent("gradients", part(parameters.gradients()));
+        let first = tape.persistent(self.slot_names()[0], part(parameters.slot(0)));
         match self.kind {
             OptimizerKind::Sgd => {
-                let attributes = Sgd {
-                    elements,
-                    momentum: self.momentum,
-                    nesterov: self.nesterov,
-                    weight_decay: self.weight_decay,
-                };
+                let attributes =
+                    Sgd { elements, momentum: self.momentum, nesterov: self.nesterov, weight_decay };
                 tape.push(Call::SgdStep {
                     attributes,
                     parameters: values,
@@ -83,13 +133,13 @@ impl Optimizer {
                 });
             }
             OptimizerKind::Adam | OptimizerKind::AdamW => {
-                let second = tape.persistent(self.slot_names()[1], slot(1));
+                let second = tape.persistent(self.slot_names()[1], part(parameters.slot(1)));
                 let attributes = Adam {
                     elements,
                     beta1: BETA1,
                     beta2: BETA2,
                     epsilon: EPSILON,
-                    weight_decay: self.weight_decay,
+                    weight_decay,
                     decoupled: self.kind == OptimizerKind::AdamW,
                 };
                 tape.push(Call::AdamStep { attributes, parameters: values, gradients, first, second, hyper });
@@ -97,8 +147,18 @@ impl Optimizer {
         }
     }
 
+    /// What the updates read at step `step` (counted from 1) at one rate for everything.
+    pub fn rates(&self, learning_rate: f64, step: u64) -> Rates {
+        self.two_rates(learning_rate, learning_rate, step)
+    }
+
+    /// The same where the heads have a rate of their own.
+    pub fn two_rates(&self, network: f64, heads: f64, step: u64) -> Rates {
+        Rates { network: self.hyper(network, step), heads: self.hyper(heads, step) }
+    }
+
     /// What the update reads from memory at step `step` (counted from 1).
-    pub fn hyper(&self, learning_rate: f64, step: u64) -> [f64; HYPER_NUMBERS] {
+    fn hyper(&self, learning_rate: f64, step: u64) -> [f64; HYPER_NUMBERS] {
         match self.kind {
             OptimizerKind::Sgd => [learning_rate, 0.0, 0.0],
             OptimizerKind::Adam | OptimizerKind::AdamW => {

@@ -4,27 +4,14 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Optimizer, OptimizerKind, ScheduleKind};
+use super::{
+    ClassWeights, FineTune, KlDetach, KlDirection, Optimizer, OptimizerKind, OutlierLoss, Sampler,
+    ScheduleKind, Shuffle,
+};
 use crate::error::{Error, Result};
-use crate::nn::{Architecture, Depth, Shortcut, Stem};
-
-/// Order of the samples in an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Shuffle {
-    /// A new random order in every epoch.
-    Epoch,
-    /// The order of the data set.
-    None,
-}
-
-/// The classifier behind the features.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum HeadKind {
-    /// One fully connected layer.
-    Linear,
-}
+use crate::nn::{
+    Architecture, Depth, HeadKind, HeadSpec, ONLY_HEAD, SUBCLASS_HEAD, SUPERCLASS_HEAD, Shortcut, Stem,
+};
 
 /// Everything about a training but where it happens.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, clap::Args)]
@@ -52,6 +39,10 @@ pub struct TrainOptions {
     /// Order of the samples: a new random one every epoch, or none
     #[arg(long, value_enum, default_value_t = Shuffle::Epoch, help_heading = "Data")]
     pub shuffle: Shuffle,
+    /// Samples of an epoch: shuffle (each once), or balanced (as many, drawn at random so that every class has the same
+    /// chance, the class `novel` included; of two levels the subclasses count)
+    #[arg(long, value_enum, default_value_t = Sampler::Shuffle, help_heading = "Data")]
+    pub sampler: Sampler,
 
     /// Architecture: resnet18, 34, 50, 101, or He et al.'s resnet20, 32, 44, 56, 110
     #[arg(long, value_enum, default_value_t = Depth::ResNet18, hide_possible_values = true, help_heading = "Network")]
@@ -67,13 +58,23 @@ pub struct TrainOptions {
     /// Factor on the number of channels
     #[arg(long, default_value_t = 1.0, help_heading = "Network")]
     pub width: f64,
-    /// Classifier behind the features
-    #[arg(long, value_enum, default_value_t = HeadKind::Linear, help_heading = "Network")]
+    /// Classifier behind the features: linear; cosine (scaled cosines, the scale kept positive and not decayed);
+    /// cosine-relu-linear (scaled cosines, a rectifier, a linear layer)
+    #[arg(long, value_enum, default_value_t = HeadKind::Linear, hide_possible_values = true, value_name = "KIND",
+          help_heading = "Network")]
     pub head: HeadKind,
-    /// Start from these weights (.safetensors, .pth, .th, or a checkpoint folder); a classifier for other classes is dropped
+    /// Classifier of the superclasses, where both levels are trained (data with labels=both); as --head unless given
+    #[arg(long, value_enum, hide_possible_values = true, value_name = "KIND", help_heading = "Network")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub superclass_head: Option<HeadKind>,
+    /// Start from these weights (.safetensors, .pth, .th, or a checkpoint folder); heads for other classes are dropped
     #[arg(long, value_name = "FILE", help_heading = "Network")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
+    /// What is trained: full, or frozen (the heads only; the backbone runs in eval mode and keeps its running statistics)
+    #[arg(long, value_enum, default_value_t = FineTune::Full, value_name = "full|frozen", hide_possible_values = true,
+          help_heading = "Network")]
+    pub fine_tune: FineTune,
 
     /// Passes over the training data
     #[arg(long, default_value_t = 30, help_heading = "Optimisation")]
@@ -91,6 +92,10 @@ pub struct TrainOptions {
     /// Peak learning rate
     #[arg(long, default_value_t = 0.1, help_heading = "Optimisation")]
     pub lr: f64,
+    /// Peak learning rate of the heads, which follow the same schedule; --lr unless given, with a frozen backbone 0.01
+    #[arg(long, value_name = "RATE", help_heading = "Optimisation")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub head_lr: Option<f64>,
     /// Momentum of SGD
     #[arg(long, default_value_t = 0.9, help_heading = "Optimisation")]
     pub momentum: f64,
@@ -115,6 +120,46 @@ pub struct TrainOptions {
     /// Share of the target spread over all classes
     #[arg(long, default_value_t = 0.0, value_name = "SHARE", help_heading = "Optimisation")]
     pub label_smoothing: f64,
+
+    /// Weights of classes in the cross-entropy: none, or balanced (samples / (classes * samples of the class))
+    #[arg(long, value_enum, default_value_t = ClassWeights::None, value_name = "none|balanced",
+          hide_possible_values = true, help_heading = "Losses")]
+    pub class_weights: ClassWeights,
+    /// What samples of the class named `novel` teach: extra-class (a class like any other), uniform (all classes equally
+    /// likely), energy (an energy beyond a margin)
+    #[arg(long, value_enum, default_value_t = OutlierLoss::ExtraClass, value_name = "LOSS", hide_possible_values = true,
+          help_heading = "Losses")]
+    pub outlier_loss: OutlierLoss,
+    /// Weight of the loss of outliers beside the cross-entropy; 0.5 for uniform and 0.1 for energy unless given
+    #[arg(long, value_name = "WEIGHT", help_heading = "Losses")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub outlier_weight: Option<f64>,
+    /// Energies that samples of the classes should stay below and outliers above: the margins of Liu et al., who chose
+    /// them for CIFAR; energies grow with the logits, so choose them from those of a trained network
+    #[arg(long, value_delimiter = ',', default_values_t = [-23.0, -5.0], allow_hyphen_values = true,
+          value_name = "IN,OUT", help_heading = "Losses")]
+    pub energy_margins: Vec<f64>,
+    /// Weight of the divergence between the superclass head and the subclass head summed up to superclasses; 0 is off
+    #[arg(long, default_value_t = 0.0, value_name = "WEIGHT", help_heading = "Losses")]
+    pub kl_weight: f64,
+    /// Divergence: super_agg is KL(superclass head, sum), agg_super is KL(sum, superclass head), js is Jensen-Shannon
+    #[arg(long, value_enum, default_value_t = KlDirection::SuperclassToSum, value_name = "super_agg|agg_super|js",
+          hide_possible_values = true, help_heading = "Losses")]
+    pub kl_direction: KlDirection,
+    /// Head that learns nothing from the divergence: none, super or sub
+    #[arg(long, value_enum, default_value_t = KlDetach::None, value_name = "none|super|sub",
+          hide_possible_values = true, help_heading = "Losses")]
+    pub kl_detach: KlDetach,
+    /// What the logits of both sides of a divergence are divided by
+    #[arg(long, default_value_t = 1.0, value_name = "T", help_heading = "Losses")]
+    pub kl_temperature: f64,
+    /// Trained superclass model that the subclass head, summed up to superclasses, should agree with
+    #[arg(long, value_name = "CHECKPOINT", help_heading = "Losses")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher: Option<PathBuf>,
+    /// Weight of that agreement, KL(teacher, sum)
+    #[arg(long, default_value_t = 0.2, value_name = "WEIGHT", help_heading = "Losses")]
+    pub teacher_weight: f64,
 
     /// Keep a checkpoint every so many epochs; 0 keeps only the last and the best
     #[arg(long, default_value_t = 10, value_name = "EPOCHS", help_heading = "Output")]
@@ -147,15 +192,47 @@ impl TrainOptions {
             momentum: self.momentum,
             nesterov: self.nesterov,
             weight_decay: self.weight_decay,
+            separate_heads: self.head_rate() != self.rate(),
         }
     }
 
-    /// The network these options describe.
+    /// The network these options describe, with one head.
     ///
     /// # Errors
     /// Options that make no network.
     pub fn architecture(&self, classes: usize) -> Result<Architecture> {
-        Architecture::new(self.arch, self.stem, self.shortcut, self.width, classes)
+        Architecture::new(self.arch, self.stem, self.shortcut, self.width, classes)?
+            .with_heads(vec![HeadSpec::new(ONLY_HEAD, self.head, classes)])
+    }
+
+    /// The network these options describe, with a head for each level.
+    ///
+    /// # Errors
+    /// Options that make no network.
+    pub fn two_headed(&self, superclasses: usize, subclasses: usize) -> Result<Architecture> {
+        let superclass_head = self.superclass_head.unwrap_or(self.head);
+        self.architecture(subclasses)?.with_heads(vec![
+            HeadSpec::new(SUPERCLASS_HEAD, superclass_head, superclasses),
+            HeadSpec::new(SUBCLASS_HEAD, self.head, subclasses),
+        ])
+    }
+
+    /// Peak learning rate of the heads.
+    pub fn head_rate(&self) -> f64 {
+        const FROZEN: f64 = 1e-2;
+        let usual = if self.fine_tune == FineTune::Frozen { FROZEN } else { self.lr };
+        self.head_lr.unwrap_or(usual)
+    }
+
+    /// Peak learning rate of everything else; of the heads where nothing else is trained.
+    pub fn rate(&self) -> f64 {
+        if self.fine_tune == FineTune::Frozen { self.head_rate() } else { self.lr }
+    }
+
+    /// Weight of the loss of outliers, in the way they are chosen to teach.
+    pub fn outlier_weight(&self) -> f64 {
+        let usual = if self.outlier_loss == OutlierLoss::Energy { 0.1 } else { 0.5 };
+        self.outlier_weight.unwrap_or(usual)
     }
 
     /// Checks every number.
@@ -181,6 +258,11 @@ impl TrainOptions {
             ("--lr-decay", self.lr_decay, 0.0, 1.0),
             ("--label-smoothing", self.label_smoothing, 0.0, 1.0),
             ("--holdout", self.holdout, 0.0, 0.9),
+            ("--head-lr", self.head_rate(), 0.0, f64::MAX),
+            ("--outlier-weight", self.outlier_weight(), 0.0, f64::MAX),
+            ("--kl-weight", self.kl_weight, 0.0, f64::MAX),
+            ("--kl-temperature", self.kl_temperature, 1e-3, 1e3),
+            ("--teacher-weight", self.teacher_weight, 0.0, f64::MAX),
         ];
         for (flag, value, least, most) in ranges {
             let range = if most == f64::MAX {
@@ -190,7 +272,16 @@ impl TrainOptions {
             };
             require(value >= least && value <= most, format!("{flag} {value}: the value must be {range}"))?;
         }
-        Ok(())
+        let margins = &self.energy_margins;
+        let ordered = matches!(margins[..], [inside, outside] if inside <= outside);
+        require(
+            ordered && margins.iter().all(|margin| margin.is_finite()),
+            format!("--energy-margins {margins:?}: it takes two numbers, the smaller first, such as -23,-5"),
+        )?;
+        require(
+            self.sampler == Sampler::Shuffle || self.shuffle == Shuffle::Epoch,
+            "--sampler balanced draws the samples at random; it does not go with --shuffle none".into(),
+        )
     }
 
     /// The epochs at which `multistep` falls.
@@ -214,6 +305,34 @@ mod tests {
         assert_eq!(toml::from_str::<TrainOptions>(&text).unwrap(), options);
         let error = toml::from_str::<TrainOptions>("use_psudeo_novel = false").unwrap_err();
         assert!(error.to_string().contains("use_psudeo_novel"));
+    }
+
+    #[test]
+    fn the_rate_of_the_heads_is_the_common_one_unless_the_backbone_is_frozen() {
+        let options = TrainOptions { lr: 1e-4, ..TrainOptions::default() };
+        assert_eq!((options.rate(), options.head_rate()), (1e-4, 1e-4));
+        let frozen = TrainOptions { fine_tune: FineTune::Frozen, ..options.clone() };
+        assert_eq!((frozen.rate(), frozen.head_rate()), (1e-2, 1e-2));
+        let own = TrainOptions { head_lr: Some(0.3), ..options };
+        assert_eq!((own.rate(), own.head_rate()), (1e-4, 0.3));
+    }
+
+    #[test]
+    fn margins_in_the_wrong_order_and_a_balanced_sampler_in_file_order_are_refused() {
+        let valid = || TrainOptions { data: "x".into(), ..TrainOptions::default() };
+        valid().check().unwrap();
+        for (options, part) in [
+            (TrainOptions { energy_margins: vec![-5.0, -23.0], ..valid() }, "--energy-margins"),
+            (TrainOptions { energy_margins: vec![-5.0], ..valid() }, "two numbers"),
+            (
+                TrainOptions { sampler: Sampler::Balanced, shuffle: Shuffle::None, ..valid() },
+                "--shuffle none",
+            ),
+            (TrainOptions { kl_weight: f64::NAN, ..valid() }, "--kl-weight"),
+        ] {
+            let error = options.check().unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
     }
 
     #[test]

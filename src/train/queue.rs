@@ -4,16 +4,20 @@
 //! slots, are copied together while the next steps run, and are looked at after those have been queued.
 
 use super::TrainStep;
+use super::objective::TermWeights;
+use super::tally::TermTally;
 use crate::error::{Error, Result};
 use crate::nn::Model;
 use crate::ops::Backend;
 
-/// What a step found, summed over its batch.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// What a step found.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct StepResult {
     pub(super) images: usize,
-    pub(super) correct: u64,
+    /// The loss that was minimised, times the number of images.
     pub(super) loss: f64,
+    /// Each term of it, summed over the batch.
+    pub(super) terms: Vec<TermTally>,
 }
 
 /// A step that was queued.
@@ -25,6 +29,22 @@ pub(super) struct Queued {
     /// Where its samples are in the data set.
     pub(super) samples: Vec<u32>,
     pub(super) learning_rate: f64,
+    /// What they weighed in each term of the loss.
+    pub(super) terms: Vec<TermWeights>,
+}
+
+impl Queued {
+    /// What a step found, from its row of the totals: a pair of numbers for each term.
+    fn result(&self, totals: &[f64]) -> StepResult {
+        let terms = totals.chunks_exact(2).zip(&self.terms).map(|(pair, weights)| TermTally {
+            loss: pair[0] * weights.bare,
+            weight: weights.total,
+            labelled: weights.labelled,
+            correct: pair[1] as u64,
+        });
+        let terms = terms.collect();
+        StepResult { images: self.samples.len(), loss: totals.iter().step_by(2).sum(), terms }
+    }
 }
 
 /// The steps under way of one plan.
@@ -98,9 +118,10 @@ fn settle<B: Backend>(
     steps
         .iter()
         .map(|queued| {
-            let (loss, correct) = (totals[2 * queued.slot], totals[2 * queued.slot + 1]);
-            if loss.is_finite() {
-                Ok(StepResult { images: queued.samples.len(), correct: correct as u64, loss })
+            let columns = 2 * plan.columns();
+            let result = queued.result(&totals[columns * queued.slot..][..columns]);
+            if result.loss.is_finite() {
+                Ok(result)
             } else {
                 Err(diverged(model, plan, queued, steps.last().map(|last| last.step)))
             }

@@ -1,10 +1,11 @@
-//! One training step as a plan: forward, loss, backward, update.
+//! One training step as a plan: forward, losses, backward, update.
 
-use super::optimizer::{HYPER_NUMBERS, Optimizer};
-use crate::autograd::{Mode, Tape};
+use super::objective::{BatchTargets, Exposure, Objective, Term};
+use super::optimizer::{HYPER_NUMBERS, Optimizer, Rates};
+use crate::autograd::{Mode, Tape, Var};
 use crate::error::Result;
-use crate::nn::{ImageInput, Images, Model, Network, prepare};
-use crate::ops::{Backend, Call, StepTotals};
+use crate::nn::{ImageInput, Images, Model, Network, Output, prepare};
+use crate::ops::{Backend, Call, Direction, Side, StepTotals};
 use crate::plan::{BufferId, Prepared};
 use crate::tensor::{DType, HostValues, Shape};
 
@@ -12,11 +13,27 @@ use crate::tensor::{DType, HostValues, Shape};
 pub struct TrainStep {
     prepared: Prepared,
     images: ImageInput,
-    labels: BufferId,
+    heads: Vec<HeadLabels>,
+    outliers: Option<BufferId>,
+    groups: Vec<(BufferId, Vec<i32>)>,
     hyper: BufferId,
-    loss: BufferId,
+    head_hyper: Option<BufferId>,
+    terms: Vec<RecordedTerm>,
     totals: BufferId,
     slots: usize,
+}
+
+/// Where the labels of a head go: a class for every sample, which the loss needs; and, where some have none, once more
+/// with -1 there, so that they are no hits.
+#[derive(Clone, Copy)]
+struct HeadLabels {
+    labels: BufferId,
+    counted: Option<BufferId>,
+}
+
+struct RecordedTerm {
+    per_sample: BufferId,
+    factors: Option<BufferId>,
 }
 
 impl TrainStep {
@@ -26,33 +43,52 @@ impl TrainStep {
         backend: &B,
         optimizer: &Optimizer,
         images: &Images,
-        smoothing: f64,
+        objective: &Objective,
     ) -> TrainStep {
         let (batch, slots) = (images.batch, 2 * backend.steps_in_flight());
         let mut tape = Tape::new(backend.dtype(), Mode::Train);
         let (input, x) = ImageInput::record(&mut tape, network, images);
-        let labels = tape.input("labels", [batch], DType::I32);
+        let heads = network.architecture().heads.len();
+        let terms = objective.terms(heads);
+        let labels = |tape: &mut Tape| HeadLabels {
+            labels: tape.input("labels", [batch], DType::I32).buffer,
+            counted: objective.exposure.map(|_| tape.input("labels that count", [batch], DType::I32).buffer),
+        };
+        let heads = (0..heads).map(|_| labels(&mut tape)).collect();
         // The optimizer's numbers, and the slot of the step's totals.
         let hyper = tape.number_input("hyper", [HYPER_NUMBERS + 1]).buffer;
-        let totals = tape.number_input("totals", Shape::from([slots, 2])).buffer;
-        let output = network.forward(&mut tape, x);
-        let loss = tape.softmax_cross_entropy(output.logits, labels, smoothing);
-        tape.push(Call::RecordTotals {
-            attributes: StepTotals { batch, slots, columns: 1, column: 0 },
-            loss: loss.per_sample,
-            prediction: loss.prediction,
-            labels: labels.buffer,
+        let head_hyper = optimizer
+            .separate_heads
+            .then(|| tape.number_input("hyper of the heads", [HYPER_NUMBERS + 1]).buffer);
+        let totals = tape.number_input("totals", Shape::from([slots, 2 * terms.len()])).buffer;
+        let mut recorder = Recorder {
+            objective,
+            network,
+            images: x,
+            output: network.forward(&mut tape, x),
+            attributes: StepTotals { batch, slots, columns: terms.len(), column: 0 },
+            heads,
+            outliers: None,
+            groups: Vec::new(),
             hyper,
             totals,
-        });
-        tape.backward(&loss, &[]);
-        optimizer.record(&mut tape, network.parameters(), hyper);
+            predictions: Vec::new(),
+            gradients: Vec::new(),
+        };
+        let terms = terms.into_iter().enumerate();
+        let terms = terms.map(|(column, term)| recorder.term(&mut tape, column, term)).collect();
+        let Recorder { heads, outliers, groups, gradients, .. } = recorder;
+        tape.backward_from_all(&gradients, &[]);
+        optimizer.record(&mut tape, network.parameters(), hyper, head_hyper);
         TrainStep {
             prepared: prepare(network, backend, tape.finish()),
             images: input,
-            labels: labels.buffer,
+            heads,
+            outliers,
+            groups,
             hyper,
-            loss: loss.per_sample,
+            head_hyper,
+            terms,
             totals,
             slots,
         }
@@ -73,20 +109,64 @@ impl TrainStep {
         self.slots
     }
 
-    /// Hands labels, the optimizer's numbers and the slot of the step's totals to the device.
+    /// Terms of the loss, each with two totals.
+    pub fn columns(&self) -> usize {
+        self.terms.len()
+    }
+
+    /// Whether [`TrainStep::set_up`] is due before a series of steps: a part of what runs is frozen.
+    pub fn needs_set_up(&self) -> bool {
+        !self.prepared.plan().setup.is_empty()
+    }
+
+    /// Folds what is frozen; due before a series of steps whenever another plan ran.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn set_up<B: Backend>(&self, model: &mut Model<B>) -> Result<()> {
+        model.set_up(&self.prepared)
+    }
+
+    /// Hands targets, the optimizer's numbers and the slot of the step's totals to the device.
     ///
     /// # Errors
     /// The device failed.
     pub fn load<B: Backend>(
         &self,
         model: &mut Model<B>,
-        labels: &[i32],
-        hyper: [f64; HYPER_NUMBERS],
+        targets: &BatchTargets,
+        rates: &Rates,
         slot: usize,
     ) -> Result<()> {
-        model.write(self.prepared.span(self.labels), HostValues::I32(labels))?;
-        let [rate, first, second] = hyper;
-        model.write(self.prepared.span(self.hyper), HostValues::F64(&[rate, first, second, slot as f64]))
+        let place = |buffer| self.prepared.span(buffer);
+        for (head, labels) in self.heads.iter().zip(&targets.labels) {
+            match head.counted {
+                None => model.write(place(head.labels), HostValues::I32(labels))?,
+                Some(counted) => {
+                    let any: Vec<i32> = labels.iter().map(|&label| label.max(0)).collect();
+                    model.write(place(head.labels), HostValues::I32(&any))?;
+                    model.write(place(counted), HostValues::I32(labels))?;
+                }
+            }
+        }
+        if let Some(outliers) = self.outliers {
+            let marks: Vec<i32> = targets.outliers.iter().map(|&outlier| i32::from(outlier)).collect();
+            model.write(place(outliers), HostValues::I32(&marks))?;
+        }
+        for (buffer, groups) in &self.groups {
+            model.write(place(*buffer), HostValues::I32(groups))?;
+        }
+        for (term, weights) in self.terms.iter().zip(&targets.terms) {
+            if let (Some(buffer), Some(factors)) = (term.factors, &weights.factors) {
+                model.write(place(buffer), HostValues::F64(factors))?;
+            }
+        }
+        let numbers = |[rate, first, second]: [f64; HYPER_NUMBERS]| [rate, first, second, slot as f64];
+        model.write(place(self.hyper), HostValues::F64(&numbers(rates.network)))?;
+        if let Some(hyper) = self.head_hyper {
+            model.write(place(hyper), HostValues::F64(&numbers(rates.heads)))?;
+        }
+        Ok(())
     }
 
     /// Queues the step on what was loaded.
@@ -97,7 +177,8 @@ impl TrainStep {
         model.run(&self.prepared)
     }
 
-    /// Begins to copy the totals of all slots to the host: pairs of (sum of losses, number of hits).
+    /// Begins to copy the totals of all slots to the host: for each slot and term of the loss a pair of (sum of weighed
+    /// losses, number of hits).
     ///
     /// # Errors
     /// The device failed.
@@ -116,20 +197,157 @@ impl TrainStep {
         &self,
         model: &mut Model<B>,
         images: HostValues<'_>,
-        labels: &[i32],
-        hyper: [f64; HYPER_NUMBERS],
+        targets: &BatchTargets,
+        rates: &Rates,
     ) -> Result<Vec<f64>> {
         self.images.write_numbers(model, &self.prepared, images)?;
-        self.load(model, labels, hyper, 0)?;
+        self.load(model, targets, rates, 0)?;
         self.queue(model)?;
         self.losses(model)
     }
 
-    /// Waits for the last step, and tells the loss of each of its samples.
+    /// Waits for the last step, and tells the loss of each of its samples, all terms together as they are weighed.
     ///
     /// # Errors
     /// The device failed.
     pub fn losses<B: Backend>(&self, model: &Model<B>) -> Result<Vec<f64>> {
-        model.read_f64(self.prepared.span(self.loss))
+        let (first, others) = self.terms.split_first().expect("a step has a loss");
+        let read = |term: &RecordedTerm| model.read_f64(self.prepared.span(term.per_sample));
+        let mut losses = read(first)?;
+        for term in others {
+            losses.iter_mut().zip(read(term)?).for_each(|(loss, more)| *loss += more);
+        }
+        Ok(losses)
+    }
+}
+
+/// What the terms of a loss are recorded with, and what they leave for the walk back.
+struct Recorder<'a> {
+    objective: &'a Objective,
+    network: &'a Network,
+    images: Var,
+    output: Output,
+    attributes: StepTotals,
+    heads: Vec<HeadLabels>,
+    outliers: Option<BufferId>,
+    groups: Vec<(BufferId, Vec<i32>)>,
+    hyper: BufferId,
+    totals: BufferId,
+    /// Predictions of each head.
+    predictions: Vec<BufferId>,
+    gradients: Vec<(Var, BufferId)>,
+}
+
+impl Recorder<'_> {
+    /// Records a term: its losses and their gradients, what samples weigh, and the totals in its column.
+    fn term(&mut self, tape: &mut Tape, column: usize, term: Term) -> RecordedTerm {
+        let (head, per_sample, gradients) = match term {
+            Term::CrossEntropy(head) => {
+                let labels = self.labels(self.heads[head].labels);
+                let logits = self.output.heads[head].logits;
+                let loss = tape.softmax_cross_entropy(logits, labels, self.objective.smoothing);
+                self.predictions.push(loss.prediction);
+                (head, loss.per_sample, vec![(logits, loss.logits_gradient)])
+            }
+            Term::Outliers(head) => {
+                let (per_sample, gradient) = self.outliers(tape, head);
+                (head, per_sample, vec![gradient])
+            }
+            Term::Coupling => {
+                let (per_sample, gradients) = self.coupling(tape);
+                (0, per_sample, gradients)
+            }
+            Term::Consistency => {
+                let (per_sample, gradient) = self.consistency(tape);
+                (0, per_sample, vec![gradient])
+            }
+        };
+        let is_bare = matches!(term, Term::CrossEntropy(_)) && !self.objective.weighs_samples();
+        let factors = (!is_bare).then(|| {
+            let batch = Shape::from([self.attributes.batch]);
+            let factors = tape.number_input("sample weights", batch).buffer;
+            tape.weigh(factors, per_sample, batch);
+            for (logits, gradient) in &gradients {
+                tape.weigh(factors, *gradient, logits.shape);
+            }
+            factors
+        });
+        let labels = self.heads[head];
+        tape.push(Call::RecordTotals {
+            attributes: StepTotals { column, ..self.attributes },
+            loss: per_sample,
+            prediction: self.predictions[head],
+            labels: labels.counted.unwrap_or(labels.labels),
+            hyper: self.hyper,
+            totals: self.totals,
+        });
+        self.gradients.extend(gradients);
+        RecordedTerm { per_sample, factors }
+    }
+
+    fn labels(&self, buffer: BufferId) -> Var {
+        Var { buffer, shape: Shape::from([self.attributes.batch]), differentiable: false }
+    }
+
+    fn outliers(&mut self, tape: &mut Tape, head: usize) -> (BufferId, (Var, BufferId)) {
+        let logits = self.output.heads[head].logits;
+        match self.objective.exposure.expect("outliers that are no class") {
+            Exposure::Uniform { .. } => {
+                // With all of the target spread out the label does not matter.
+                let labels = self.labels(self.heads[head].labels);
+                let loss = tape.softmax_cross_entropy(logits, labels, 1.0);
+                (loss.per_sample, (logits, loss.logits_gradient))
+            }
+            Exposure::Energy { inside, outside, .. } => {
+                let batch = self.attributes.batch;
+                let marks =
+                    *self.outliers.get_or_insert_with(|| tape.input("outliers", [batch], DType::I32).buffer);
+                let loss = tape.energy_margin(logits, self.labels(marks), inside, outside);
+                (loss.per_sample, loss.gradient)
+            }
+        }
+    }
+
+    fn coupling(&mut self, tape: &mut Tape) -> (BufferId, Vec<(Var, BufferId)>) {
+        let coupling = self.objective.coupling.as_ref().expect("a divergence between the heads");
+        let [superclass, subclass] = &self.output.heads[..] else { panic!("two heads") };
+        let (superclass, subclass) = (superclass.logits, subclass.logits);
+        let groups = self.group_input(tape, &coupling.groups);
+        let count = superclass.shape.channels();
+        let sum = tape.log_sum_groups(subclass, groups, count, coupling.temperature);
+        let found =
+            tape.kl_divergence(superclass, sum, coupling.temperature, coupling.direction, coupling.detached);
+        // What is taken as given needs no walk back.
+        let [first, second] = found.gradients;
+        let gradients = match coupling.detached {
+            None => vec![first, second],
+            Some(Side::First) => vec![second],
+            Some(Side::Second) => vec![first],
+        };
+        (found.per_sample, gradients)
+    }
+
+    fn consistency(&mut self, tape: &mut Tape) -> (BufferId, (Var, BufferId)) {
+        let consistency = self.objective.consistency.as_ref().expect("a divergence from a teacher");
+        let teacher = self.network.teacher().expect("a network with a teacher");
+        let subclass = self.output.heads.last().expect("a head").logits;
+        let (count, temperature) = (consistency.count, consistency.temperature);
+        let teacher_groups = self.group_input(tape, &consistency.teacher_groups);
+        let groups = self.group_input(tape, &consistency.groups);
+        let images = self.images;
+        let given = tape.in_inference(|tape| {
+            let logits = teacher.forward(tape, images).heads[consistency.head].logits;
+            tape.log_sum_groups(logits, teacher_groups, count, temperature)
+        });
+        let sum = tape.log_sum_groups(subclass, groups, count, temperature);
+        let forward = Direction::FirstToSecond;
+        let found = tape.kl_divergence(given, sum, temperature, forward, Some(Side::First));
+        (found.per_sample, found.gradients[1])
+    }
+
+    fn group_input(&mut self, tape: &mut Tape, groups: &[i32]) -> BufferId {
+        let buffer = tape.input("groups", [groups.len()], DType::I32).buffer;
+        self.groups.push((buffer, groups.to_vec()));
+        buffer
     }
 }

@@ -6,15 +6,21 @@ use std::time::Instant;
 
 use super::keeper::{Keeper, Position};
 use super::metrics_log::{Metrics, MetricsLog, Scope};
+use super::objective::{BatchTargets, Objective};
 use super::queue::{Queue, Queued, StepResult};
+use super::sampler::balanced;
 use super::step::TrainStep;
-use super::{RunFolder, Schedule, Shuffle, TrainOptions};
+use super::tally::{Measured, Tally};
+use super::targets::Targets;
+use super::teacher::Teacher;
+use super::{FineTune, Rates, RunFolder, Sampler, Schedule, Shuffle, TrainOptions};
 use crate::checkpoint::{StateDict, network};
 use crate::data::{Batch, Loader, LoaderOptions, Order, SharedDataset, Transform, all_pixels};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::features::{Evaluation, Pass};
-use crate::nn::{Architecture, ImageSource, Images, Kind, Model, Network};
+use crate::nn::{Architecture, ImageSource, Images, Kind, Learned, Model, Network};
 use crate::ops::Backend;
+use crate::plan::PlanId;
 use crate::tensor::{DType, HostValues};
 
 /// Data to validate on, and what the log calls it.
@@ -40,6 +46,12 @@ pub struct Job<'a> {
     pub transform: Transform,
     /// Which network.
     pub architecture: Architecture,
+    /// What its heads should say of each sample.
+    pub targets: &'a Targets,
+    /// What is minimised.
+    pub objective: &'a Objective,
+    /// A trained model that the subclass head should agree with.
+    pub teacher: Option<&'a Teacher>,
     /// Weights to start from, instead of random ones, and the file they come from.
     pub initial: Option<(&'a StateDict, &'a Path)>,
     /// Where results go.
@@ -77,22 +89,6 @@ pub struct Summary {
     pub seconds: f64,
 }
 
-/// Running sums over some steps.
-#[derive(Debug, Clone, Copy, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-pub(super) struct Sums {
-    images: u64,
-    correct: u64,
-    loss: f64,
-}
-
-impl Sums {
-    fn add(&mut self, result: &StepResult) {
-        self.images += result.images as u64;
-        self.correct += result.correct;
-        self.loss += result.loss;
-    }
-}
-
 /// Trains on a backend.
 ///
 /// # Errors
@@ -105,6 +101,7 @@ pub fn train<B: Backend>(backend: B, job: &Job<'_>, observer: &mut dyn Observer)
 struct Trainer<'a, B: Backend> {
     job: &'a Job<'a>,
     schedule: Schedule,
+    head_schedule: Schedule,
     full: TrainStep,
     rest: Option<TrainStep>,
     resident: bool,
@@ -114,15 +111,21 @@ struct Trainer<'a, B: Backend> {
     keeper: Keeper<'a>,
     log: MetricsLog,
     position: Position,
+    /// The training plan whose frozen part is folded in memory.
+    folded: Option<PlanId>,
     validation: Option<Metrics>,
 }
 
 impl<'a, B: Backend> Trainer<'a, B> {
     fn new(backend: B, job: &'a Job<'a>) -> Result<Trainer<'a, B>> {
         let options = job.options;
-        check_labels(job)?;
         let optimizer = options.optimizer();
-        let mut network = Network::new(&job.architecture, backend.dtype(), Some(optimizer.slots()));
+        let learned = if options.fine_tune == FineTune::Frozen { Learned::Heads } else { Learned::All };
+        let mut network =
+            Network::partly_learned(&job.architecture, backend.dtype(), Some(optimizer.slots()), learned);
+        if let Some(teacher) = job.teacher {
+            network.add_teacher(&teacher.trained.architecture, backend.dtype());
+        }
         let source = image_source(&mut network, &backend, job);
         let size = job.transform.size as usize;
         let extent = [size, size, job.architecture.in_channels];
@@ -130,7 +133,7 @@ impl<'a, B: Backend> Trainer<'a, B> {
         let batch = options.batch_size.min(samples);
         let step = |batch| {
             let images = Images { batch, extent, source };
-            TrainStep::new(&network, &backend, &optimizer, &images, options.label_smoothing)
+            TrainStep::new(&network, &backend, &optimizer, &images, job.objective)
         };
         let full = step(batch);
         let rest = (!samples.is_multiple_of(batch)).then(|| step(samples % batch));
@@ -143,24 +146,27 @@ impl<'a, B: Backend> Trainer<'a, B> {
         let mut model = Model::new(network, backend, bytes.into_iter().flatten().max().unwrap_or(0))?;
         let schedule = Schedule {
             kind: options.schedule,
-            peak: options.lr,
+            peak: options.rate(),
             epochs: options.epochs,
             steps_per_epoch: samples.div_ceil(batch) as u64,
             warmup_epochs: options.warmup_epochs,
             milestones: options.milestones(),
             decay: options.lr_decay,
         };
+        let head_schedule = Schedule { peak: options.head_rate(), ..schedule.clone() };
         let mut keeper = Keeper::new(job);
         let position = if job.resume {
             keeper.resume(&mut model)?
         } else {
             model.initialise(job.seed)?;
             if let Some((state, path)) = job.initial {
-                let skip_classifier = other_classes(&job.architecture, state);
-                network::load(&mut model, state, path, skip_classifier)?;
+                network::load_start(&mut model, state, path)?;
             }
             Position::default()
         };
+        if let Some(Teacher { trained, .. }) = job.teacher {
+            network::load_teacher(&mut model, &trained.state, &trained.path)?;
+        }
         let log = if job.resume {
             MetricsLog::resume(&job.folder.metrics(), position.step)?
         } else {
@@ -178,6 +184,7 @@ impl<'a, B: Backend> Trainer<'a, B> {
         Ok(Trainer {
             job,
             schedule,
+            head_schedule,
             full,
             rest,
             resident,
@@ -187,6 +194,7 @@ impl<'a, B: Backend> Trainer<'a, B> {
             keeper,
             log,
             position,
+            folded: None,
             validation,
         })
     }
@@ -220,7 +228,11 @@ impl<'a, B: Backend> Trainer<'a, B> {
     fn epoch(&mut self, total: u64, observer: &mut dyn Observer) -> Result<Option<Metrics>> {
         let options = self.job.options;
         let epoch = self.position.epoch;
-        let order = if options.shuffle == Shuffle::Epoch { Order::Shuffled } else { Order::Sequential };
+        let order = match (options.sampler, options.shuffle) {
+            (Sampler::Balanced, _) => Order::Given(balanced(self.job.targets, self.job.seed, epoch).into()),
+            (Sampler::Shuffle, Shuffle::Epoch) => Order::Shuffled,
+            (Sampler::Shuffle, Shuffle::None) => Order::Sequential,
+        };
         let start_batch = (self.position.step - epoch * self.schedule.steps_per_epoch) as usize;
         let mut loader = Loader::new(
             self.job.data.clone(),
@@ -238,7 +250,7 @@ impl<'a, B: Backend> Trainer<'a, B> {
         let table = self.model.network().parameters().image_table();
         self.model.write(table, HostValues::F32(&self.job.transform.table()))?;
         let (epoch_clock, mut recent_clock) = (Instant::now(), Instant::now());
-        let (mut recent, mut images) = (Sums::default(), 0);
+        let (mut recent, mut images) = (Tally::default(), 0);
         while let Some(batch) = loader.next() {
             let batch = batch?;
             let log = options.log_every > 0 && (self.position.step + 1).is_multiple_of(options.log_every);
@@ -255,9 +267,9 @@ impl<'a, B: Backend> Trainer<'a, B> {
             loader.recycle(batch);
             if log {
                 let speed = recent.images as f64 / recent_clock.elapsed().as_secs_f64();
-                let line = self.metrics("train", Scope::Step, &recent, speed);
+                let line = self.metrics("train", Scope::Step, self.measure(&recent), speed);
                 self.log.append(&line)?;
-                (recent, recent_clock) = (Sums::default(), Instant::now());
+                (recent, recent_clock) = (Tally::default(), Instant::now());
             }
             if stopping {
                 self.keeper.keep(&self.model, &self.position, None)?;
@@ -267,11 +279,11 @@ impl<'a, B: Backend> Trainer<'a, B> {
         let speed = images as f64 / epoch_clock.elapsed().as_secs_f64();
         self.position.epoch += 1;
         let sums = std::mem::take(&mut self.position.sums);
-        let line = self.metrics("train", Scope::Epoch, &sums, speed);
+        let line = self.metrics("train", Scope::Epoch, self.measure(&sums), speed);
         self.log.append(&line)?;
         observer.logged(&line);
-        let evaluation = self.validate(observer)?;
-        self.keeper.keep(&self.model, &self.position, evaluation)?;
+        let measured = self.validate(observer)?;
+        self.keeper.keep(&self.model, &self.position, measured.as_ref())?;
         if self.keeper.is_kept(self.position.epoch) {
             self.log_weights()?;
         }
@@ -290,18 +302,22 @@ impl<'a, B: Backend> Trainer<'a, B> {
             results = self.queue.flush(&self.model, &self.full)?;
             self.rest.as_ref().expect("only the last batch of an epoch is short")
         };
-        let labels: Vec<i32> = batch.labels.iter().map(|&label| label as i32).collect();
-        let rate = self.schedule.learning_rate(self.position.step);
-        let hyper = self.job.options.optimizer().hyper(rate, self.position.step + 1);
+        if plan.needs_set_up() && self.folded != Some(plan.prepared().id()) {
+            plan.set_up(&mut self.model)?;
+            self.folded = Some(plan.prepared().id());
+        }
+        let targets = self.targets(&batch.indices);
+        let (rates, learning_rate) = self.rates();
         plan.images().write_bytes(&mut self.model, plan.prepared(), &batch.pixels, &batch.placement)?;
-        plan.load(&mut self.model, &labels, hyper, self.queue.slot())?;
+        plan.load(&mut self.model, &targets, &rates, self.queue.slot())?;
         plan.queue(&mut self.model)?;
         self.position.step += 1;
         let queued = Queued {
             slot: self.queue.slot(),
             step: self.position.step,
             samples: batch.indices.clone(),
-            learning_rate: rate,
+            learning_rate,
+            terms: targets.terms,
         };
         results.extend(self.queue.push(&self.model, plan, queued)?);
         if settle {
@@ -310,7 +326,28 @@ impl<'a, B: Backend> Trainer<'a, B> {
         Ok(results)
     }
 
-    fn validate(&mut self, observer: &mut dyn Observer) -> Result<Option<Evaluation>> {
+    /// What the samples of a batch are told.
+    fn targets(&self, samples: &[u32]) -> BatchTargets {
+        let Job { targets, objective, .. } = self.job;
+        let labels = |head: usize| {
+            let all = targets.labels(head);
+            samples.iter().map(|&sample| all[sample as usize]).collect()
+        };
+        let outliers = match objective.exposure {
+            Some(_) => samples.iter().map(|&sample| targets.is_outlier(sample as usize)).collect(),
+            None => Vec::new(),
+        };
+        objective.batch((0..targets.heads.len()).map(labels).collect(), outliers)
+    }
+
+    /// What the optimizer reads at the next step, and its learning rate.
+    fn rates(&self) -> (Rates, f64) {
+        let rate = self.schedule.learning_rate(self.position.step);
+        let head_rate = self.head_schedule.learning_rate(self.position.step);
+        (self.job.options.optimizer().two_rates(rate, head_rate, self.position.step + 1), rate)
+    }
+
+    fn validate(&mut self, observer: &mut dyn Observer) -> Result<Option<Measured>> {
         let options = self.job.options;
         let due =
             self.position.epoch.is_multiple_of(options.eval_every) || self.position.epoch == options.epochs;
@@ -318,25 +355,33 @@ impl<'a, B: Backend> Trainer<'a, B> {
             return Ok(None);
         };
         let clock = Instant::now();
-        let mut evaluation = Evaluation::default();
+        // The plans share memory.
+        self.folded = None;
+        let heads = &self.job.targets.heads;
+        let taxonomy = validation.data.taxonomy();
+        let mut evaluations = vec![Evaluation::default(); heads.len()];
         pass.run(&mut self.model, &validation.data, &self.job.transform, |batch| {
-            evaluation.add(&batch);
+            for ((head, values), evaluation) in heads.iter().zip(&batch.heads).zip(&mut evaluations) {
+                let labels: Vec<i64> =
+                    batch.labels.iter().map(|&label| head.logit(taxonomy, label)).collect();
+                evaluation.add(&values.logits, &labels);
+            }
             Ok(())
         })?;
         let speed = validation.data.len() as f64 / clock.elapsed().as_secs_f64();
-        let sums =
-            Sums { images: evaluation.samples, correct: evaluation.correct, loss: evaluation.loss_sum };
-        let line = self.metrics(validation.split, Scope::Epoch, &sums, speed);
+        let Some(measured) = Measured::of(&evaluations, heads) else { return Ok(None) };
+        let line = self.metrics(validation.split, Scope::Epoch, measured.clone(), speed);
         self.log.append(&line)?;
         observer.logged(&line);
         self.validation = Some(line);
-        Ok(Some(evaluation))
+        Ok(Some(measured))
     }
 
     /// Histograms of the weights, with each checkpoint that stays.
     fn log_weights(&mut self) -> Result<()> {
         for entry in self.model.network().parameters().entries() {
-            if matches!(entry.kind, Kind::ConvWeight | Kind::LinearWeight) {
+            let has_many = matches!(entry.kind, Kind::ConvWeight | Kind::LinearWeight | Kind::CosineWeight);
+            if has_many {
                 let values = self.model.read_f32(entry.parameter.value)?;
                 self.log.histogram(self.position.step, &format!("weights/{}", entry.name), &values)?;
             }
@@ -344,17 +389,22 @@ impl<'a, B: Backend> Trainer<'a, B> {
         Ok(())
     }
 
-    fn metrics(&self, split: &str, scope: Scope, sums: &Sums, images_per_second: f64) -> Metrics {
-        let images = sums.images.max(1) as f64;
+    fn measure(&self, tally: &Tally) -> Measured {
+        tally.measure(self.job.objective, &self.job.targets.heads)
+    }
+
+    fn metrics(&self, split: &str, scope: Scope, measured: Measured, images_per_second: f64) -> Metrics {
+        let Measured { loss, accuracy, further } = measured;
         Metrics {
             step: self.position.step,
             epoch: self.position.step as f64 / self.schedule.steps_per_epoch as f64,
             split: split.to_string(),
             scope,
-            loss: sums.loss / images,
-            accuracy: sums.correct as f64 / images,
+            loss,
+            accuracy,
             lr: self.schedule.learning_rate(self.position.step.saturating_sub(1)),
             images_per_second,
+            further,
         }
     }
 }
@@ -369,27 +419,4 @@ fn image_source<B: Backend>(network: &mut Network, backend: &B, job: &Job<'_>) -
         }
         _ => ImageSource::Bytes,
     }
-}
-
-/// Whether weights to start from have a classifier for another number of classes, which is then left out.
-fn other_classes(architecture: &Architecture, initial: &StateDict) -> bool {
-    let classes = initial.get("fc.weight").and_then(|tensor| tensor.shape.first().copied());
-    classes != Some(architecture.classes)
-}
-
-/// Every training sample needs a class the network has.
-fn check_labels(job: &Job<'_>) -> Result<()> {
-    let classes = job.architecture.classes as i64;
-    for index in 0..job.data.len() {
-        let label = job.data.label(index);
-        if !(0..classes).contains(&label) {
-            return Err(Error::invalid(format!(
-                "training sample {} ({}) has label {label}; the network has classes 0 to {}",
-                index,
-                job.data.sample_name(index),
-                classes - 1
-            )));
-        }
-    }
-    Ok(())
 }

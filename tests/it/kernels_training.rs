@@ -15,7 +15,7 @@ use residua::nn::{Architecture, Depth, ImageSource, Images, Kind, Model, Network
 use residua::ops::Backend;
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues};
-use residua::train::{Optimizer, OptimizerKind, TrainStep};
+use residua::train::{BatchTargets, Objective, Optimizer, OptimizerKind, TrainStep};
 
 const BATCH: usize = 16;
 const IMAGES: usize = 2 * BATCH;
@@ -30,7 +30,8 @@ struct Trained {
 }
 
 fn train<B: Backend>(backend: B, architecture: &Architecture, side: usize, kind: OptimizerKind) -> Trained {
-    let optimizer = Optimizer { kind, momentum: 0.9, nesterov: true, weight_decay: 5e-4 };
+    let optimizer =
+        Optimizer { kind, momentum: 0.9, nesterov: true, weight_decay: 5e-4, separate_heads: false };
     let mut network = Network::new(architecture, backend.dtype(), Some(optimizer.slots()));
     let pixels = network.reserve(IMAGES * side * side * 3, DType::U8);
     let images = Images {
@@ -38,7 +39,7 @@ fn train<B: Backend>(backend: B, architecture: &Architecture, side: usize, kind:
         extent: [side, side, 3],
         source: ImageSource::Resident { pixels, images: IMAGES },
     };
-    let step = TrainStep::new(&network, &backend, &optimizer, &images, 0.1);
+    let step = TrainStep::new(&network, &backend, &optimizer, &images, &Objective::cross_entropy(0.1));
     let mut model = Model::new(network, backend, step.prepared().bytes()).expect("memory");
     model.initialise(6).expect("initial values");
 
@@ -68,7 +69,8 @@ fn train<B: Backend>(backend: B, architecture: &Architecture, side: usize, kind:
         let labels: Vec<i32> = (0..BATCH).map(|i| (chosen(i) % CLASSES) as i32).collect();
         step.images().write_bytes(&mut model, step.prepared(), &[], &placement).expect("placements");
         let slot = number % step.slots();
-        step.load(&mut model, &labels, optimizer.hyper(rate, number as u64 + 1), slot).expect("a batch");
+        let targets = BatchTargets::plain(&labels);
+        step.load(&mut model, &targets, &optimizer.rates(rate, number as u64 + 1), slot).expect("a batch");
         step.queue(&mut model).unwrap_or_else(|error| panic!("step {number}: {error}"));
         let totals = model.finish_read(step.begin_totals(&model).expect("totals")).expect("totals");
         losses.push(totals[2 * slot] / BATCH as f64);

@@ -69,8 +69,8 @@ fn check(name: &str, depth: Depth, stem: Stem, shortcut: Shortcut) {
     let images_in = tape.input("images", Shape::new(&input.shape), DType::F64);
     let labels_in = tape.input("labels", [batch], DType::I32);
     let output = network.forward(&mut tape, images_in);
-    let logits = tape.keep(output.logits);
-    let loss = tape.softmax_cross_entropy(output.logits, labels_in, 0.0);
+    let logits = tape.keep(output.heads[0].logits);
+    let loss = tape.softmax_cross_entropy(output.heads[0].logits, labels_in, 0.0);
     tape.backward(&loss, &[]);
     let step = prepare(&network, &backend, tape.finish());
     let extent = [height, width, channels];
@@ -108,8 +108,8 @@ fn check(name: &str, depth: Depth, stem: Stem, shortcut: Shortcut) {
     inference.set_up(&mut model).expect("folding");
     let values = HostValues::F64(&input.values);
     inference.images().write_numbers(&mut model, inference.prepared(), values).expect("images");
-    let (_, found) = inference.run(&mut model).expect("inference");
-    let found: Vec<f64> = found.into_iter().map(f64::from).collect();
+    let found = inference.run(&mut model).expect("inference");
+    let found: Vec<f64> = found[0].logits.iter().map(|&logit| f64::from(logit)).collect();
     assert_close(&format!("{name}: logits, folded"), &found, &golden.get("logits_eval").values, SINGLE);
 }
 

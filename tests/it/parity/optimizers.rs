@@ -29,6 +29,7 @@ fn check(case: &Case<'_>) {
         momentum: number("momentum"),
         nesterov: number("nesterov") == 1.0,
         weight_decay: number("weight_decay"),
+        separate_heads: false,
     };
     let start = &case.get("start").values;
     let elements = start.len();
@@ -42,7 +43,7 @@ fn check(case: &Case<'_>) {
     let given = &case.get("gradients").values;
     for (step, &rate) in rates.iter().enumerate() {
         let now = step * elements..(step + 1) * elements;
-        let numbers = optimizer.hyper(rate, step as u64 + 1);
+        let numbers = optimizer.rates(rate, step as u64 + 1).network;
         backend.write(&mut memory, gradients, HostValues::F64(&given[now.clone()])).expect("the gradient");
         backend.write(&mut memory, hyper, HostValues::F64(&numbers)).expect("the learning rate");
         if kind == OptimizerKind::Sgd {

@@ -7,7 +7,7 @@ use residua::backend::cpu::{Cpu, Element};
 use residua::nn::{Depth, ImageSource, Images, Model, Network, Shortcut, Stem};
 use residua::ops::{Backend, Device as _};
 use residua::tensor::{HostValues, Span};
-use residua::train::{Optimizer, OptimizerKind, TrainStep};
+use residua::train::{BatchTargets, Objective, Optimizer, OptimizerKind, TrainStep};
 
 use super::networks::{architecture, fill};
 use crate::golden::{Golden, assert_close, path, relative_error};
@@ -38,7 +38,7 @@ fn images() -> (Vec<f64>, Vec<i32>) {
 
 fn optimizer(kind: OptimizerKind) -> Optimizer {
     let (momentum, weight_decay) = if kind == OptimizerKind::Sgd { (0.9, 5e-4) } else { (0.0, 1e-4) };
-    Optimizer { kind, momentum, nesterov: false, weight_decay }
+    Optimizer { kind, momentum, nesterov: false, weight_decay, separate_heads: false }
 }
 
 /// Trains as generate/trajectories.py does; the loss of every step, and the trained model.
@@ -57,7 +57,7 @@ where
     let short = labels.len() % BATCH;
     let plans = [BATCH, short].map(|batch| {
         let images = Images { batch, extent: [32, 32, 3], source: ImageSource::Numbers };
-        TrainStep::new(&network, &backend, &optimizer, &images, 0.0)
+        TrainStep::new(&network, &backend, &optimizer, &images, &Objective::cross_entropy(0.0))
     });
     let bytes = plans.iter().map(|plan| plan.prepared().bytes()).max().expect("two plans");
     let mut model = Model::new(network, backend, bytes).expect("memory for a narrow network");
@@ -68,8 +68,9 @@ where
         let end = (start + BATCH).min(labels.len());
         let plan = &plans[usize::from(end - start < BATCH)];
         let batch = HostValues::F64(&images[start * 3 * PIXELS..end * 3 * PIXELS]);
-        let numbers = optimizer.hyper(rate, step as u64 + 1);
-        let found = plan.run(&mut model, batch, &labels[start..end], numbers).expect("the step runs");
+        let rates = optimizer.rates(rate, step as u64 + 1);
+        let targets = BatchTargets::plain(&labels[start..end]);
+        let found = plan.run(&mut model, batch, &targets, &rates).expect("the step runs");
         losses.push(found.iter().sum::<f64>() / found.len() as f64);
         start = if end == labels.len() { 0 } else { end };
     }
