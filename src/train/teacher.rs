@@ -38,7 +38,8 @@ impl Teacher {
             );
         };
         if let Some(own) = &trained.transform {
-            if (own.size, &own.normalize) != (transform.size, &transform.normalize) {
+            let seen = |transform: &Transform| (transform.size, transform.normalize, transform.degrade);
+            if seen(own) != seen(transform) {
                 return fail(format!(
                     "it was trained on images of {} pixels normalised by {:?}; here they have {} and {:?}, and both see the same",
                     own.size, own.normalize, transform.size, transform.normalize

@@ -18,7 +18,7 @@ import time
 
 import torch
 
-from generate import heads, losses, networks, operations, optimizers, trajectories
+from generate import heads, levels, losses, networks, operations, optimizers, trajectories
 
 FAMILIES = {
     "operations": operations.make,
@@ -27,6 +27,7 @@ FAMILIES = {
     "optimizers": optimizers.make,
     "trajectories": trajectories.make,
     "networks": networks.make,
+    "levels": levels.make,
 }
 
 

@@ -2,6 +2,7 @@
 
 mod command_line;
 mod heads;
+mod levels;
 mod losses;
 mod networks;
 mod operations;
