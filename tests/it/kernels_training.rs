@@ -11,11 +11,16 @@ use residua::backend::cuda::driver::emulator::{Emulator, Options};
 use residua::backend::cuda::driver::native::Native;
 use residua::backend::cuda::{Cuda, Sources};
 use residua::data::Placement;
-use residua::nn::{Architecture, Depth, ImageSource, Images, Kind, Model, Network, Stem};
-use residua::ops::Backend;
+use residua::nn::{
+    Architecture, Depth, Entry, HeadKind, HeadSpec, ImageSource, Images, Kind, Model, Network, SUBCLASS_HEAD,
+    SUPERCLASS_HEAD, Stem,
+};
+use residua::ops::{Backend, Direction};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues};
-use residua::train::{BatchTargets, Objective, Optimizer, OptimizerKind, TrainStep};
+use residua::train::{
+    BatchTargets, Consistency, Coupling, Exposure, Objective, Optimizer, OptimizerKind, TrainStep,
+};
 
 const BATCH: usize = 16;
 const IMAGES: usize = 2 * BATCH;
@@ -29,17 +34,55 @@ struct Trained {
     updates: BTreeMap<String, Vec<f64>>,
 }
 
-fn train<B: Backend>(backend: B, architecture: &Architecture, side: usize, kind: OptimizerKind) -> Trained {
-    let optimizer =
-        Optimizer { kind, momentum: 0.9, nesterov: true, weight_decay: 5e-4, separate_heads: false };
+/// What is trained.
+struct Problem {
+    architecture: Architecture,
+    side: usize,
+    kind: OptimizerKind,
+    objective: Objective,
+    teacher: Option<Architecture>,
+}
+
+impl Problem {
+    /// The mean cross-entropy of one head.
+    fn plain(architecture: Architecture, side: usize, kind: OptimizerKind) -> Problem {
+        Problem { architecture, side, kind, objective: Objective::cross_entropy(0.1), teacher: None }
+    }
+
+    /// The classes of a batch: of two heads the first has those that the second's are coupled to. Where outliers are no class,
+    /// every fifth image is one.
+    fn targets(&self, images: impl Iterator<Item = usize> + Clone) -> BatchTargets {
+        let heads = &self.architecture.heads;
+        let classes = heads.last().expect("a head").classes;
+        let outlier = |image: usize| self.objective.exposure.is_some() && image.is_multiple_of(5);
+        let label = |image: usize| if outlier(image) { -1 } else { (image % classes) as i32 };
+        let mut labels = vec![images.clone().map(label).collect::<Vec<i32>>()];
+        if let Some(coupling) = &self.objective.coupling {
+            let superclass = |&label: &i32| usize::try_from(label).map_or(-1, |label| coupling.groups[label]);
+            labels.insert(0, labels[0].iter().map(superclass).collect());
+        }
+        let outliers = self.objective.exposure.map_or(Vec::new(), |_| images.map(outlier).collect());
+        self.objective.batch(labels, outliers)
+    }
+}
+
+fn train<B: Backend>(backend: B, problem: &Problem) -> Trained {
+    let Problem { architecture, side, kind, objective, teacher } = problem;
+    let (side, kind) = (*side, *kind);
+    // The heads have a rate of their own where there are two.
+    let separate_heads = architecture.heads.len() > 1;
+    let optimizer = Optimizer { kind, momentum: 0.9, nesterov: true, weight_decay: 5e-4, separate_heads };
     let mut network = Network::new(architecture, backend.dtype(), Some(optimizer.slots()));
+    if let Some(teacher) = teacher {
+        network.add_teacher(teacher, backend.dtype());
+    }
     let pixels = network.reserve(IMAGES * side * side * 3, DType::U8);
     let images = Images {
         batch: BATCH,
         extent: [side, side, 3],
         source: ImageSource::Resident { pixels, images: IMAGES },
     };
-    let step = TrainStep::new(&network, &backend, &optimizer, &images, &Objective::cross_entropy(0.1));
+    let step = TrainStep::new(&network, &backend, &optimizer, &images, objective);
     let mut model = Model::new(network, backend, step.prepared().bytes()).expect("memory");
     model.initialise(6).expect("initial values");
 
@@ -56,8 +99,23 @@ fn train<B: Backend>(backend: B, architecture: &Architecture, side: usize, kind:
             .write(entry.parameter.value, HostValues::F64(&vec![0.2; entry.parameter.value.elements]))
             .unwrap();
     }
+    if let Some(teacher) = model.network().teacher().cloned() {
+        for (index, entry) in teacher.parameters().entries().iter().enumerate() {
+            let stream = Stream::for_purpose(4, Purpose::Synthetic, &[index as u64]);
+            let values: Vec<f64> =
+                (0..entry.parameter.value.elements as u64)
+                    .map(|i| {
+                        if entry.kind.trainable() { stream.uniform(i) - 0.4 } else { 0.5 + stream.uniform(i) }
+                    })
+                    .collect();
+            model.write(entry.parameter.value, HostValues::F64(&values)).expect("a place for the teacher");
+        }
+        step.set_up(&mut model).expect("folding");
+    }
     let weights = |model: &Model<B>| -> BTreeMap<String, Vec<f64>> {
-        let matrices = entries.iter().filter(|e| matches!(e.kind, Kind::ConvWeight | Kind::LinearWeight));
+        let matrix =
+            |entry: &&Entry| matches!(entry.kind, Kind::ConvWeight | Kind::LinearWeight | Kind::CosineWeight);
+        let matrices = entries.iter().filter(matrix);
         matrices.map(|entry| (entry.name.clone(), model.parameter(entry).expect("a weight"))).collect()
     };
 
@@ -66,14 +124,15 @@ fn train<B: Backend>(backend: B, architecture: &Architecture, side: usize, kind:
     for (number, rate) in RATES.into_iter().enumerate() {
         let chosen = |i: usize| (5 * number + 7 * i) % IMAGES;
         let placement: Vec<i32> = (0..BATCH).flat_map(|i| Placement::WHOLE.numbers(chosen(i))).collect();
-        let labels: Vec<i32> = (0..BATCH).map(|i| (chosen(i) % CLASSES) as i32).collect();
         step.images().write_bytes(&mut model, step.prepared(), &[], &placement).expect("placements");
         let slot = number % step.slots();
-        let targets = BatchTargets::plain(&labels);
-        step.load(&mut model, &targets, &optimizer.rates(rate, number as u64 + 1), slot).expect("a batch");
+        let rates = optimizer.two_rates(rate, 2.0 * rate, number as u64 + 1);
+        step.load(&mut model, &problem.targets((0..BATCH).map(chosen)), &rates, slot).expect("a batch");
         step.queue(&mut model).unwrap_or_else(|error| panic!("step {number}: {error}"));
         let totals = model.finish_read(step.begin_totals(&model).expect("totals")).expect("totals");
-        losses.push(totals[2 * slot] / BATCH as f64);
+        let columns = 2 * step.columns();
+        let totals = &totals[columns * slot..][..columns];
+        losses.push(totals.iter().step_by(2).sum::<f64>() / BATCH as f64);
     }
     let mut updates = weights(&model);
     for (name, values) in &mut updates {
@@ -119,22 +178,73 @@ const DEEP: f64 = 0.9;
 
 fn check(depth: Depth, stem: Stem, width: f64, side: usize, kind: OptimizerKind, bf16_cosine: f64) {
     let architecture = Architecture::new(depth, Some(stem), None, width, CLASSES).expect("a narrow network");
-    let oracle = train(Cpu::<f64>::new(1).expect("a thread"), &architecture, side, kind);
-    let single = train(Cpu::<f32>::new(1).expect("a thread"), &architecture, side, kind);
+    check_problem(&Problem::plain(architecture, side, kind), bf16_cosine);
+}
+
+fn check_problem(problem: &Problem, bf16_cosine: f64) {
+    let oracle = train(Cpu::<f64>::new(1).expect("a thread"), problem);
+    let single = train(Cpu::<f32>::new(1).expect("a thread"), problem);
     follows("cpu f32", &single, &oracle, 1e-4, 5e-2, 0.99);
+    let Problem { architecture, kind, .. } = problem;
     let name = |device: &str, dtype: DType| format!("{architecture} by {kind:?}, {device} {dtype:?}");
     for (dtype, losses, updates, cosine) in
         [(DType::F32, 1e-4, 5e-2, 0.99), (DType::Bf16, 5e-3, f64::MAX, bf16_cosine)]
     {
         let emulator = Emulator::new(Options::default()).expect("a C++ compiler");
         let device = Cuda::new(emulator, dtype, Sources::default()).expect("f32 and bf16 exist");
-        let found = train(device, &architecture, side, kind);
+        let found = train(device, problem);
         follows(&name("emulator", dtype), &found, &oracle, losses, updates, cosine);
         if let Some(gpu) = Native::if_present(0) {
             let device = Cuda::new(gpu, dtype, Sources::default()).expect("f32 and bf16 exist");
-            let found = train(device, &architecture, side, kind);
+            let found = train(device, problem);
             follows(&name("gpu", dtype), &found, &oracle, losses, updates, cosine);
         }
+    }
+}
+
+/// Both heads, the divergence between them, a teacher, and outliers that are no class.
+#[test]
+fn two_heads_with_every_loss_train_on_the_kernels_as_on_the_cpu() {
+    const GROUPS: [i32; 5] = [0, 0, 1, 2, 2];
+    let narrow = |width, classes| {
+        Architecture::new(Depth::ResNet20, None, None, width, classes).expect("a narrow network")
+    };
+    let heads = vec![
+        HeadSpec::new(SUPERCLASS_HEAD, HeadKind::CosineReluLinear, 3),
+        HeadSpec::new(SUBCLASS_HEAD, HeadKind::Cosine, 5),
+    ];
+    let exposures =
+        [Exposure::Uniform { weight: 0.5 }, Exposure::Energy { weight: 0.01, inside: -20.0, outside: -10.0 }];
+    for exposure in exposures {
+        let objective = Objective {
+            class_weights: Some(vec![vec![0.5, 1.0, 2.0], vec![1.0, 2.0, 1.0, 0.5, 1.0]]),
+            exposure: Some(exposure),
+            coupling: Some(Coupling {
+                weight: 0.3,
+                groups: GROUPS.to_vec(),
+                direction: Direction::Both,
+                detached: None,
+                temperature: 2.0,
+            }),
+            consistency: Some(Consistency {
+                weight: 0.3,
+                head: 0,
+                count: 2,
+                // The teacher does not know superclass 2.
+                groups: vec![0, 0, 1, -1, -1],
+                teacher_groups: vec![1, 0],
+                temperature: 2.0,
+            }),
+            ..Objective::cross_entropy(0.1)
+        };
+        let problem = Problem {
+            architecture: narrow(0.5, 5).with_heads(heads.clone()).expect("two heads"),
+            side: 16,
+            kind: OptimizerKind::Sgd,
+            objective,
+            teacher: Some(narrow(0.25, 2)),
+        };
+        check_problem(&problem, DEEP);
     }
 }
 

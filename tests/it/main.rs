@@ -35,4 +35,5 @@ mod results_mutations;
 mod rows;
 mod synthetic;
 mod training;
+mod two_level_training;
 mod weights;
