@@ -73,6 +73,12 @@ impl Axis {
         self
     }
 
+    /// The same axis with ticks up to `highest` only: what lies above is no measurement.
+    pub(super) fn with_ticks_up_to(mut self, highest: f64) -> Axis {
+        self.ticks.retain(|tick| *tick <= highest);
+        self
+    }
+
     /// Whether a value can be shown: it is finite, and positive on a logarithmic axis.
     pub fn shows(&self, value: f64) -> bool {
         value.is_finite() && (value > 0.0 || !self.logarithmic)

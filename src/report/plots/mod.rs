@@ -1,4 +1,5 @@
-//! Figures: training curves, score distributions, ROC and precision-recall curves, neural collapse.
+//! Figures: training curves, score distributions, ROC and precision-recall curves, thresholds, neural
+//! collapse.
 //!
 //! A [`Panel`] says what is shown; drawing turns one or several into a [`Figure`], which knows how to be a file
 //! (SVG or PNG) or part of a page. Text may come from anywhere: it is escaped and stripped of control characters.
@@ -6,6 +7,7 @@
 mod axis;
 mod collapse;
 mod figure;
+mod novelty;
 mod panel;
 mod scores;
 pub mod theme;
@@ -14,6 +16,7 @@ mod training;
 pub use axis::{Axis, short, three_digits};
 pub use collapse::{CollapseRow, angle_histogram, collapse_panels, cosine_heat_map};
 pub use figure::Figure;
+pub use novelty::{ScoreAxis, threshold_histogram};
 pub use panel::{Panel, sheet};
 pub use scores::{ScoredPair, comparison_sheet, score_sheet};
 pub use theme::Role;

@@ -29,6 +29,10 @@ pub(super) enum Mark {
     Area { color: Role, outline: Vec<(f64, f64)> },
     /// An operating point.
     Dot { color: Role, at: (f64, f64) },
+    /// A thin line from a point down to the axis.
+    Drop { color: Role, from: (f64, f64) },
+    /// Text beside a point, on the side where the panel has more room, over whatever is there.
+    Label { color: Role, at: (f64, f64), text: String },
 }
 
 /// A square matrix drawn as coloured cells that fill the panel: first row on top.
@@ -87,6 +91,14 @@ impl Panel {
     /// The plotting crate refuses to draw it.
     pub fn small_figure(&self) -> Result<Figure> {
         Figure::draw(&self.describe(), IN_SHEET, |canvas| self.draw_on(canvas))
+    }
+
+    /// The panel as a figure of any size, in CSS pixels.
+    ///
+    /// # Errors
+    /// The plotting crate refuses to draw it.
+    pub(super) fn figure_of_size(&self, size: (u32, u32)) -> Result<Figure> {
+        Figure::draw(&self.describe(), size, |canvas| self.draw_on(canvas))
     }
 
     /// What a screen reader says: the title and the names of the curves, which carry the numbers.
@@ -172,6 +184,31 @@ impl Panel {
                     area.draw(&halo).map_err(drawing_error)?;
                     let dot = Circle::new(point, units(4.0), color.rgb().filled());
                     area.draw(&dot).map_err(drawing_error)?;
+                }
+                Ok(())
+            }
+            Mark::Drop { color, from } => {
+                let points = self.shown(&[(from.0, 0.0), *from]);
+                area.draw(&PathElement::new(points, color.rgb().stroke_width(UNITS))).map_err(drawing_error)
+            }
+            Mark::Label { color, at, text } => {
+                let (columns, rows) = area.get_pixel_range();
+                for point in self.shown(&[*at]) {
+                    let (x, y) = area.map_coordinate(&point);
+                    // Text is placed in drawing units, counted from the corner of the axes.
+                    let (x, y) = (x - columns.start, y - rows.start);
+                    let text = plain(text);
+                    let (gap, width) = (units(8.0), text_width(&text, LABEL_SIZE));
+                    let is_left = 2 * x > columns.end - columns.start;
+                    let left = if is_left { x - gap - width } else { x + gap };
+                    let unmapped = area.strip_coord_spec();
+                    let height = units(LABEL_SIZE / 2.0 + 1.0);
+                    let corners = [(left, y - height), (left + width, y + height)];
+                    let paper = Rectangle::new(corners, Role::Background.rgb().filled());
+                    unmapped.draw(&paper).map_err(drawing_error)?;
+                    let (anchor, x) = if is_left { (HPos::Right, x - gap) } else { (HPos::Left, x + gap) };
+                    let style = font(LABEL_SIZE, *color).pos(Pos::new(anchor, VPos::Center));
+                    unmapped.draw(&Text::new(text, (x, y), style)).map_err(drawing_error)?;
                 }
                 Ok(())
             }

@@ -163,7 +163,7 @@ fn curve(color: Role, points: &[(f64, f64)]) -> Mark {
 }
 
 /// The range a histogram of the `sorted` scores shows; it always has a length.
-fn shown_range(sorted: &[f64]) -> (f64, f64) {
+pub(super) fn shown_range(sorted: &[f64]) -> (f64, f64) {
     // Differences of scores beyond 1e300 could overflow.
     const LARGEST: f64 = 1e300;
     let cut = (TAIL * sorted.len() as f64) as usize;
@@ -179,7 +179,7 @@ fn shown_range(sorted: &[f64]) -> (f64, f64) {
 }
 
 /// Share of `scores` per unit of score in each of the equal bins; scores outside belong to no bin.
-fn density(scores: &[f64], lowest: f64, highest: f64) -> Vec<f64> {
+pub(super) fn density(scores: &[f64], lowest: f64, highest: f64) -> Vec<f64> {
     let width = (highest - lowest) / BINS as f64;
     let mut counts = vec![0u64; BINS];
     for score in scores.iter().filter(|score| **score >= lowest && **score <= highest) {
@@ -189,7 +189,7 @@ fn density(scores: &[f64], lowest: f64, highest: f64) -> Vec<f64> {
 }
 
 /// The outline of a histogram: a staircase closed along the axis.
-fn steps(heights: &[f64], lowest: f64, highest: f64) -> Vec<(f64, f64)> {
+pub(super) fn steps(heights: &[f64], lowest: f64, highest: f64) -> Vec<(f64, f64)> {
     let edge = |index: usize| lowest + (highest - lowest) * index as f64 / heights.len() as f64;
     let mut outline = vec![(lowest, 0.0)];
     for (index, height) in heights.iter().enumerate() {
@@ -204,6 +204,6 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
-fn round(value: f64) -> f64 {
+pub(super) fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
