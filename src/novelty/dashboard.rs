@@ -12,6 +12,9 @@ use super::proportion::Proportion;
 use crate::error::{Error, Result, printable};
 use crate::files;
 
+/// The split that settings are rows of.
+const CONFIG: &str = "config";
+
 /// One number or setting.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Row {
@@ -43,7 +46,7 @@ pub struct Dashboard {
 impl Dashboard {
     /// Adds a setting: what it is called, what it means, its value.
     pub fn setting(&mut self, name: &str, meaning: &str, value: impl Into<Value>) {
-        self.push("config", "-", name, meaning, value.into(), None);
+        self.push(CONFIG, "-", name, meaning, value.into(), None);
     }
 
     /// Adds every number of one level. Those of samples that training never saw are rows of the split `pseudo_novel`.
@@ -147,7 +150,7 @@ impl Dashboard {
             };
             let texts = [&row.split, &row.head, &row.metric].map(|text| shown(text));
             let [split, head, metric] = texts;
-            [split, head, metric, shown_value(&row.value), bounds, shown(&row.meaning)]
+            [split, head, metric, shown_value(row), bounds, shown(&row.meaning)]
         });
         let lines: Vec<[String; 6]> = [titles].into_iter().chain(rows).collect();
         let width =
@@ -210,12 +213,18 @@ fn shown(text: &str) -> String {
     printable(text).replace('\n', " ")
 }
 
-fn shown_value(value: &Value) -> String {
-    match (value.as_str(), value.as_f64()) {
-        (Some(text), _) => shown(text),
-        (None, Some(number)) if value.is_f64() => format!("{number:.4}"),
-        _ => value.to_string(),
+/// A measured number with four decimals; a setting in full, because thresholds differ in the fifth, but not longer than a
+/// number can be.
+fn shown_value(row: &Row) -> String {
+    const LONGEST: usize = 22;
+    if row.split != CONFIG && row.value.is_f64() {
+        return format!("{:.4}", row.value.as_f64().unwrap_or(f64::NAN));
     }
+    let text = row.value.as_str().map_or_else(|| row.value.to_string(), shown);
+    if text.chars().count() <= LONGEST {
+        return text;
+    }
+    text.chars().take(LONGEST - 1).chain(['…']).collect()
 }
 
 #[cfg(test)]
@@ -258,6 +267,7 @@ mod tests {
         let line = csv.lines().find(|line| line.contains("pseudo_novel_flagged")).unwrap();
         assert!(line.starts_with("pseudo_novel,subclass,pseudo_novel_flagged,"), "{line}");
         let table = dashboard.table();
+        assert!(table.contains(" 0.9994123456789012 "), "{table}");
         let line = table.lines().find(|line| line.contains("false_novel_rate")).unwrap();
         assert!(line.starts_with("report        subclass  false_novel_rate"), "{table}");
     }

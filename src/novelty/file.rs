@@ -19,8 +19,9 @@ use super::proportion::Proportion;
 use super::samples::{LevelScores, level_name};
 use super::score::Scorer;
 use super::threshold::LevelThreshold;
+use super::truth::is_novel;
 use crate::checkpoint::{HeadClasses, Trained};
-use crate::data::{Level, UNKNOWN_LABEL};
+use crate::data::{Dataset, Level, UNKNOWN_LABEL};
 use crate::error::{Error, Position, Result};
 use crate::features::{Element, Head, NpyArray, Npz, write_npz};
 use crate::files;
@@ -65,19 +66,21 @@ pub struct LevelEntry {
 }
 
 impl LevelEntry {
-    /// The entry of one head of a network, calibrated on `samples` of `scorer`.
+    /// The entry of one head of a network, calibrated on `samples` of `scorer`. Superclasses of subclasses and the index of
+    /// the class `novel` are those the network was trained with, or else those of `data`, a set with the same classes.
     pub fn new(
         trained: &Trained,
+        data: &dyn Dataset,
         scorer: &Scorer,
-        temperature: f64,
         threshold: LevelThreshold,
         samples: &LevelScores,
     ) -> LevelEntry {
         let classes = scorer.classes().clone();
         let level = classes.level.unwrap_or_default();
-        let taxonomy = trained.taxonomy.as_ref();
-        let named = taxonomy.and_then(|taxonomy| taxonomy.novel(level)).map(|index| index as i64);
+        let taxonomy = trained.taxonomy.as_ref().or(data.taxonomy());
         let own = classes.novel.map(|logit| classes.indices[logit]);
+        let names = taxonomy.map_or_else(|| data.class_names(), |taxonomy| taxonomy.names(level));
+        let named = names.iter().position(|name| is_novel(name)).map(|index| index as i64);
         let parents = match (classes.level, taxonomy) {
             (Some(Level::Fine), Some(taxonomy)) => {
                 classes.indices.iter().map(|index| taxonomy.label(Level::Coarse, *index)).collect()
@@ -89,7 +92,7 @@ impl LevelEntry {
             parents,
             novel_index: own.or(named).unwrap_or(UNKNOWN_LABEL),
             classes,
-            temperature,
+            temperature: scorer.temperature(),
             threshold,
             reported: None,
             calibration: samples.calibration_order(),

@@ -10,11 +10,14 @@
 //! | `truth` | which samples are seen and which novel, for one head |
 //! | `file`, `document` | `thresholds.toml` and the files beside it |
 //! | `decide` | from flags to answers, on one level or two that agree |
+//! | `calibrate` | all of it in order, from feature caches: to thresholds, and from them to answers |
 //! | `evaluate`, `dashboard` | what the answers are worth; the table a person reads |
+//! | `predictions` | answers as CSV |
 //!
 //! Scores are confidences (larger = more in-distribution); a sample is flagged as novel if its score lies *below* the
 //! threshold, so that one at the threshold is kept.
 
+mod calibrate;
 mod choose;
 mod dashboard;
 mod decide;
@@ -22,6 +25,7 @@ mod document;
 mod evaluate;
 mod file;
 mod p_values;
+mod predictions;
 mod proportion;
 mod rule;
 mod samples;
@@ -30,11 +34,15 @@ mod summary;
 mod threshold;
 mod truth;
 
+pub use calibrate::{
+    CalibratedHead, HeadCaches, Judgement, KnownSet, LevelCaches, LevelChoice, calibrate_head, judge,
+};
 pub use dashboard::{Dashboard, Row};
 pub use decide::{Answer, Hierarchy, LevelInput, decide};
 pub use evaluate::{Judged, LevelMetrics, NotebookMetrics, Separation, evaluate};
 pub use file::{LevelEntry, Rates, ThresholdFile};
 pub use p_values::{benjamini_hochberg, p_values};
+pub use predictions::{Columns, predictions_csv};
 pub use proportion::Proportion;
 pub use rule::{Costs, Rule};
 pub use samples::{LevelScores, Scored, level_name};

@@ -212,9 +212,9 @@ impl Scorer {
         Ok(Scorer { score, head, classes, options, detectors: None })
     }
 
-    /// Which score.
-    pub fn score_name(&self) -> Score {
-        self.score
+    /// What divides the logits.
+    pub fn temperature(&self) -> f64 {
+        self.options.temperature
     }
 
     /// What was fitted, where the score needs it; to be saved beside the thresholds.

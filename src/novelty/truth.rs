@@ -18,6 +18,18 @@ pub enum Truth {
     Unknown,
 }
 
+impl Truth {
+    /// The same for an evaluation, of a sample that is given as a novel one: without a label it is what it is given for,
+    /// and of a class that this head knows (the superclass of a held-out subclass) it is no test of anything.
+    pub fn given_as_novel(self) -> Truth {
+        match self {
+            Truth::Unknown => Truth::Unseen,
+            Truth::Class(_) => Truth::Unknown,
+            Truth::Outlier | Truth::Unseen => self,
+        }
+    }
+}
+
 /// What a data set says of its samples, for one head; `None` where its labels are of other classes than the head's, so
 /// that equal numbers mean nothing. Samples without labels are [`Truth::Unknown`].
 pub fn truths(data: &dyn Dataset, head: &HeadClasses) -> Option<Vec<Truth>> {
@@ -40,10 +52,9 @@ pub fn truths(data: &dyn Dataset, head: &HeadClasses) -> Option<Vec<Truth>> {
         .collect();
     let truth = |label: i64| {
         let own = taxonomy.map_or(label, |taxonomy| taxonomy.label(level, label));
-        let is_novel = |index: i64| name(index).is_some_and(|name| name.trim().eq_ignore_ascii_case(NOVEL));
         if label == UNKNOWN_LABEL {
             Truth::Unknown
-        } else if is_novel(own) || is_novel_subclass(taxonomy, label) {
+        } else if name(own).is_some_and(|name| is_novel(name)) || is_novel_subclass(taxonomy, label) {
             Truth::Outlier
         } else if own == UNKNOWN_LABEL {
             Truth::Unknown
@@ -54,6 +65,11 @@ pub fn truths(data: &dyn Dataset, head: &HeadClasses) -> Option<Vec<Truth>> {
         }
     };
     Some((0..data.len()).map(|index| truth(data.label(index))).collect())
+}
+
+/// Whether a class is named `novel`, the way [`Taxonomy::novel`] looks for it.
+pub(super) fn is_novel(name: &str) -> bool {
+    name.trim().eq_ignore_ascii_case(NOVEL)
 }
 
 /// Whether a label is the subclass named `novel`: its superclass is novel, even if nothing says which that is.

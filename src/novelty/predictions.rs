@@ -1,0 +1,79 @@
+//! Predictions as a table: what a competition takes, and with more columns what a person wants to know.
+
+use super::calibrate::Judgement;
+use super::file::ThresholdFile;
+use crate::data::{Dataset, NOVEL};
+use crate::error::{Error, Result};
+
+/// Which columns there are beside the answers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Columns {
+    /// For each level `LEVEL` (the name of the class, `novel` for novel samples), `LEVEL_score` and `LEVEL_flagged` (1
+    /// where the level itself flags the sample; it may be answered as novel because of the other level).
+    pub scores: bool,
+    /// For each level `LEVEL_p_value`.
+    pub p_values: bool,
+}
+
+/// A row a sample, in the order of the data set (numeric order of file names for a folder or zip). Columns: `image` (the
+/// file's name without its folder), `LEVEL_index` for each level (`superclass_index`, `subclass_index`, or `class_index`
+/// where classes have one level; novel samples have the index of the class named `novel`, or -1 where there is none), then
+/// the others.
+///
+/// # Errors
+/// Not as many samples as the data set has.
+pub fn predictions_csv(
+    file: &ThresholdFile,
+    data: &dyn Dataset,
+    judgement: &Judgement,
+    columns: Columns,
+) -> Result<String> {
+    if judgement.answers.iter().any(|answers| answers.len() != data.len()) {
+        return Err(Error::invalid(format!("{} images, but other numbers of answers", data.len())));
+    }
+    let failed = |error: String| Error::invalid(format!("cannot format predictions as CSV: {error}"));
+    let mut table = csv::Writer::from_writer(Vec::new());
+    let mut titles = vec!["image".to_string()];
+    titles.extend(file.levels.iter().map(|entry| format!("{}_index", entry.name())));
+    for entry in &file.levels {
+        let name = entry.name();
+        if columns.scores {
+            titles.extend([name.to_string(), format!("{name}_score"), format!("{name}_flagged")]);
+        }
+        if columns.p_values {
+            titles.push(format!("{name}_p_value"));
+        }
+    }
+    table.write_record(&titles).map_err(|e| failed(e.to_string()))?;
+    for row in 0..data.len() {
+        let mut record = vec![base_name(&data.sample_name(row)).to_string()];
+        for (entry, answers) in file.levels.iter().zip(&judgement.answers) {
+            record.push(answers[row].known().unwrap_or(entry.novel_index).to_string());
+        }
+        for (level, entry) in file.levels.iter().enumerate() {
+            let answer = &judgement.answers[level][row];
+            if columns.scores {
+                let name = match answer.known() {
+                    None => NOVEL,
+                    Some(class) => {
+                        let logit = entry.classes.indices.iter().position(|index| *index == class);
+                        logit.map_or("", |logit| &entry.classes.classes[logit])
+                    }
+                };
+                let score = judgement.samples[level][row].score;
+                record.extend([name.to_string(), score.to_string(), u8::from(answer.flagged).to_string()]);
+            }
+            if columns.p_values {
+                record.push(judgement.p_values[level][row].to_string());
+            }
+        }
+        table.write_record(&record).map_err(|e| failed(e.to_string()))?;
+    }
+    let bytes = table.into_inner().map_err(|e| failed(e.to_string()))?;
+    String::from_utf8(bytes).map_err(|e| failed(e.to_string()))
+}
+
+/// A file's name without its folders.
+fn base_name(name: &str) -> &str {
+    name.rsplit(['/', '\\']).next().unwrap_or(name)
+}
