@@ -8,6 +8,7 @@ use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand}
 use crate::error::Result;
 
 mod bench;
+mod calibrate;
 mod collapse;
 mod collapse_checkpoints;
 mod completions;
@@ -18,7 +19,9 @@ mod doctor;
 mod doctor_full;
 mod experiment;
 mod extract;
+mod levels;
 mod ood;
+mod predict;
 mod progress;
 mod report;
 mod run;
@@ -64,6 +67,10 @@ enum Verb {
     Ood(Box<ood::Arguments>),
     /// Measure neural collapse, NC1 to NC5, of one or many checkpoints
     Collapse(collapse::Arguments),
+    /// Choose novelty thresholds on samples of known and of held-out classes, and say what they are worth
+    Calibrate(Box<calibrate::Arguments>),
+    /// Classify images, with novelty decided by calibrated thresholds
+    Predict(predict::Arguments),
     /// (Re)build the self-contained HTML page and the figures of a run folder
     Report(report::Arguments),
     /// Inspect, import and export weights: safetensors and PyTorch files
@@ -111,6 +118,8 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Train(arguments) => train::run(&arguments, common, own),
         Verb::Collapse(arguments) => collapse::run(&arguments, common),
         Verb::Ood(arguments) => ood::run(&arguments, common),
+        Verb::Calibrate(arguments) => calibrate::run(&arguments, common),
+        Verb::Predict(arguments) => predict::run(&arguments, common),
         Verb::Extract(arguments) => extract::run(&arguments, common),
         Verb::Data(arguments) => data::run(&arguments, common),
         Verb::Bench(arguments) => bench::run(&arguments, common),

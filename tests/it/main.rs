@@ -21,6 +21,7 @@ mod gradients;
 mod gradients_of_losses;
 mod kernels_training;
 mod metrics;
+mod novelty;
 mod ood_scores;
 mod ood_verb;
 mod ops;

@@ -1,0 +1,380 @@
+//! `residua calibrate`: choose novelty thresholds, and say what they are worth.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use super::compute::Compute;
+use super::levels::{HeadSets, NamedData, PerLevel, extract_heads, open_networks};
+use super::{Common, print};
+use crate::data::{DataSpec, Split};
+use crate::error::{Error, Result};
+use crate::features::{FeatureSet, Head};
+use crate::files;
+use crate::novelty::{
+    CalibratedHead, Dashboard, HeadCaches, Hierarchy, Judgement, KnownSet, LevelCaches, LevelChoice,
+    PERCENTILES, Rule, Score, Summary, ThresholdFile, Truth, calibrate_head, judge, truths,
+};
+use crate::ood::{Method, OnCpu};
+use crate::report::plots::{ScoreAxis, threshold_histogram};
+
+/// Replicates behind the intervals of AUROC.
+const REPLICATES: u32 = 1000;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The network, with one head or two; twice for a superclass and a subclass model
+    #[arg(long, value_name = "CHECKPOINT", required = true)]
+    checkpoint: Vec<PathBuf>,
+    /// Images of known classes that the network was not trained on
+    #[arg(long, value_name = "DATA")]
+    seen: DataSpec,
+    /// Images of other classes, best of classes that were held out from training
+    #[arg(long, value_name = "DATA")]
+    novel: Option<DataSpec>,
+    /// Images the network was trained on, for scores that are fitted (all but msp, mls, energy, gen)
+    #[arg(long, value_name = "DATA")]
+    fit: Option<DataSpec>,
+    /// Any score of `ood`, novel-probability or notebook-msp; per level as superclass=SCORE
+    #[arg(long, value_name = "[LEVEL=]SCORE", default_value = "msp")]
+    score: Vec<String>,
+    /// conformal:A, per-class:A, quantile:A, p10, p5, mean-std, zscore:Z, midpoint, youden, min-error, intersection,
+    /// target-fpr:R (of seen), target-tpr:R (of novel), cost:MISS,ALARM,PREVALENCE or tau:V; per level as
+    /// superclass=RULE
+    #[arg(long, value_name = "[LEVEL=]RULE", default_value = "conformal:0.05")]
+    rule: Vec<String>,
+    /// What divides the logits before the softmax when predicting; per level as superclass=T
+    #[arg(long, value_name = "[LEVEL=]T", default_value = "1")]
+    temperature: Vec<String>,
+    /// How two levels are brought together: independent, mask (subclasses of the superclass only), joint (best pair)
+    #[arg(long, value_name = "HIERARCHY", default_value = "independent")]
+    hierarchy: Hierarchy,
+    /// Other images of known classes, to measure what the thresholds do
+    #[arg(long, value_name = "DATA")]
+    report_seen: Option<DataSpec>,
+    /// Images of still other classes, for the same
+    #[arg(long, value_name = "DATA")]
+    report_novel: Option<DataSpec>,
+    /// Threshold file; calibration scores, figures and dashboard go beside it
+    #[arg(long, value_name = "thresholds.toml")]
+    out: PathBuf,
+    /// Seed of the bootstrap
+    #[arg(long, default_value_t = 0, value_name = "S")]
+    seed: u64,
+    /// Images per step
+    #[arg(long, default_value_t = 250)]
+    batch_size: usize,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+/// A temperature on the command line.
+#[derive(Debug, Clone, Copy)]
+struct Temperature(f64);
+
+impl std::str::FromStr for Temperature {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Temperature> {
+        match text.parse::<f64>() {
+            Ok(value) if value > 0.0 && value.is_finite() => Ok(Temperature(value)),
+            _ => Err(Error::usage(format!("--temperature {text}: write a positive number, such as 1.5"))),
+        }
+    }
+}
+
+/// The data sets, in the order in which they are extracted.
+struct Sets {
+    all: Vec<NamedData>,
+    novel: Option<usize>,
+    fit: Option<usize>,
+    report_seen: Option<usize>,
+    report_novel: Option<usize>,
+}
+
+/// Place of the seen samples among the data sets.
+const SEEN: usize = 0;
+
+impl Sets {
+    fn open(arguments: &Arguments) -> Result<Sets> {
+        let mut all = vec![NamedData::open(&arguments.seen, Split::Test)?];
+        let mut add = |spec: &Option<DataSpec>, split: Split| -> Result<Option<usize>> {
+            let Some(spec) = spec else { return Ok(None) };
+            all.push(NamedData::open(spec, split)?);
+            Ok(Some(all.len() - 1))
+        };
+        let novel = add(&arguments.novel, Split::Test)?;
+        let fit = add(&arguments.fit, Split::Train)?;
+        let report_seen = add(&arguments.report_seen, Split::Test)?;
+        let report_novel = add(&arguments.report_novel, Split::Test)?;
+        Ok(Sets { all, novel, fit, report_seen, report_novel })
+    }
+
+    /// A head's cache of a data set with what is known of its samples. Samples of data with other classes are unseen
+    /// ones where they are given as novel, and an error where they are given as seen.
+    fn known(&self, head: &HeadSets<'_>, index: usize, novel: bool) -> Result<KnownSet> {
+        let NamedData { spec, data } = &self.all[index];
+        let truths = match truths(data.as_ref(), head.classes) {
+            Some(truths) => truths,
+            None if novel => vec![Truth::Unseen; data.len()],
+            None => {
+                return Err(Error::invalid(format!(
+                    "the labels of `{spec}` are of other classes than those of {}; give samples of the same classes, \
+                     with the same labels= option",
+                    head.trained.path.display()
+                )));
+            }
+        };
+        Ok(KnownSet { set: head.sets[index].clone(), truths })
+    }
+}
+
+pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    let scores: PerLevel<Score> = PerLevel::parse("score", &arguments.score)?;
+    let rules: PerLevel<Rule> = PerLevel::parse("rule", &arguments.rule)?;
+    let temperatures: PerLevel<Temperature> = PerLevel::parse("temperature", &arguments.temperature)?;
+    // What chose a threshold cannot say how good it is.
+    for (flag, report, chosen) in [
+        ("seen", &arguments.report_seen, Some(&arguments.seen)),
+        ("novel", &arguments.report_novel, arguments.novel.as_ref()),
+    ] {
+        if report.is_some() && report.as_ref() == chosen {
+            return Err(Error::usage(format!(
+                "--report-{flag} is the same data as --{flag}, which chooses the thresholds; report on other samples"
+            )));
+        }
+    }
+    let networks = open_networks(&arguments.checkpoint)?;
+    let levels: Vec<&str> = networks
+        .iter()
+        .flat_map(|trained| &trained.heads)
+        .map(|classes| crate::novelty::level_name(classes.level))
+        .collect();
+    scores.check("score", &levels)?;
+    rules.check("rule", &levels)?;
+    temperatures.check("temperature", &levels)?;
+    let sets = Sets::open(arguments)?;
+    let folder = files::temporary_folder_beside(&arguments.out)?;
+    let all: Vec<&NamedData> = sets.all.iter().collect();
+    let heads =
+        extract_heads(&networks, &all, folder.path(), arguments.batch_size, &arguments.compute, common)?;
+    let mut calibrated = Vec::new();
+    for head in &heads {
+        let level = head.level();
+        let choice = LevelChoice {
+            score: scores.of(level, Score::Ood(Method::Msp)),
+            rule: rules.of(level, Rule::Conformal(0.05)),
+            temperature: temperatures.of(level, Temperature(1.0)).0,
+        };
+        let seen = sets.known(head, SEEN, false)?;
+        let novel = sets.novel.map(|index| sets.known(head, index, true)).transpose()?;
+        let caches = HeadCaches {
+            trained: head.trained,
+            classes: head.classes,
+            head: &head.head,
+            data: sets.all[SEEN].data.as_ref(),
+            fit: sets.fit.map(|index| &head.sets[index]),
+            seen: &seen,
+            novel: novel.as_ref(),
+        };
+        calibrated.push(calibrate_head(&OnCpu, &caches, &choice)?);
+    }
+    if let Some(novel) = &arguments.novel
+        && calibrated.iter().all(|head| head.gathered.scores.novel.is_empty())
+    {
+        return Err(Error::usage(format!(
+            "--novel {novel} holds no novel sample: every one is of a class that the network knows; give classes that were \
+             held out from training, or other data"
+        )));
+    }
+    let entries = calibrated.iter().map(|head| head.entry.clone()).collect();
+    let mut file = ThresholdFile::new(arguments.hierarchy, entries)?;
+    let dashboard = measure(arguments, &sets, &heads, &mut file)?;
+    file.write(&arguments.out)?;
+    let beside = files::parent(&arguments.out);
+    dashboard.write(beside)?;
+    for head in &calibrated {
+        write_figures(head, &beside.join("plots"))?;
+    }
+    if common.json {
+        let text = serde_json::json!({ "out": arguments.out, "dashboard": dashboard.json()["rows"] });
+        print(&format!("{text}\n"));
+    } else {
+        print(&summary(arguments, &calibrated, &file, &dashboard));
+    }
+    Ok(())
+}
+
+/// Judges the samples that the thresholds are reported on, notes the rates in the file, and makes the dashboard.
+fn measure(
+    arguments: &Arguments,
+    sets: &Sets,
+    heads: &[HeadSets<'_>],
+    file: &mut ThresholdFile,
+) -> Result<Dashboard> {
+    let has_report = sets.report_seen.is_some() || sets.report_novel.is_some();
+    let (split, groups) = match has_report {
+        true => ("report", [sets.report_seen, sets.report_novel]),
+        false => ("calibration", [Some(SEEN), sets.novel]),
+    };
+    let own: Vec<&HeadSets<'_>> = file
+        .levels
+        .iter()
+        .map(|entry| {
+            let is_own = |head: &&HeadSets<'_>| {
+                head.trained.hash == entry.checkpoint && *head.classes == entry.classes
+            };
+            heads.iter().find(is_own).expect("the levels were calibrated from these heads")
+        })
+        .collect();
+    let maps: Vec<Head> = own.iter().map(|head| head.head.clone()).collect();
+    let mut judged: Option<Judgement> = None;
+    let mut known: Vec<Vec<Truth>> = vec![Vec::new(); own.len()];
+    for (is_novel, index) in [false, true].into_iter().zip(groups) {
+        let Some(index) = index else { continue };
+        let caches: Vec<&FeatureSet> = own.iter().map(|head| &head.sets[index]).collect();
+        let part = judge(&OnCpu, file, &LevelCaches { heads: &maps, sets: &caches }, None)?;
+        judged = Some(match judged {
+            None => part,
+            Some(before) => before.and(part),
+        });
+        for (known, head) in known.iter_mut().zip(&own) {
+            let truths = sets.known(head, index, is_novel)?.truths;
+            known.extend(
+                truths.into_iter().map(|truth| if is_novel { truth.given_as_novel() } else { truth }),
+            );
+        }
+    }
+    let judged = judged.expect("the seen samples at least are judged");
+    let mut dashboard = Dashboard::default();
+    dashboard.setting("hierarchy", "how two levels are brought together", file.hierarchy.to_string());
+    for (level, (entry, known)) in file.levels.iter_mut().zip(&known).enumerate() {
+        let metrics = judged.evaluate(level, known, REPLICATES, arguments.seed)?;
+        let rates = judged.rates(level, known);
+        let name = entry.name();
+        for (key, meaning, value) in [
+            ("checkpoint", "BLAKE3 hash of its parameters", entry.checkpoint.clone().into()),
+            ("score", "what is thresholded", entry.threshold.score.to_string().into()),
+            ("rule", "how the threshold was chosen", entry.threshold.rule.to_string().into()),
+            ("tau", "novel below this score", threshold_value(entry.threshold.tau)),
+            ("temperature", "what divides the logits", entry.temperature.into()),
+            ("calibration_seen", "calibration samples of known classes", entry.threshold.seen.into()),
+            ("calibration_novel", "calibration samples of other classes", entry.threshold.novel.into()),
+        ] {
+            dashboard.setting(&format!("{key}_{name}"), meaning, value);
+        }
+        dashboard.level(split, name, &metrics);
+        if has_report {
+            entry.reported = Some(rates);
+        }
+    }
+    Ok(dashboard)
+}
+
+/// A threshold as JSON, which has no infinity.
+fn threshold_value(tau: f64) -> serde_json::Value {
+    if tau.is_finite() { tau.into() } else { "flags nothing".into() }
+}
+
+fn write_figures(head: &CalibratedHead, folder: &Path) -> Result<()> {
+    let CalibratedHead { entry, gathered, candidates } = head;
+    let mut axes = vec![("", ScoreAxis::Value)];
+    if entry.threshold.score.is_probability() {
+        axes.push(("_logit", ScoreAxis::Logit));
+    }
+    for (suffix, axis) in axes {
+        let figure = threshold_histogram(&gathered.scores, candidates, &entry.threshold, axis)?;
+        let name = format!("{}_{}_thresholds{suffix}.svg", entry.name(), entry.threshold.score);
+        let text = figure.standalone();
+        files::write_atomically(&folder.join(name), |out| std::io::Write::write_all(out, text.as_bytes()))?;
+    }
+    Ok(())
+}
+
+/// What a person reads: the two groups, every candidate, the choice with its guarantee, the dashboard.
+fn summary(
+    arguments: &Arguments,
+    calibrated: &[CalibratedHead],
+    file: &ThresholdFile,
+    dashboard: &Dashboard,
+) -> String {
+    let mut text = String::new();
+    for head in calibrated {
+        let CalibratedHead { entry, gathered, candidates } = head;
+        let threshold = &entry.threshold;
+        let _ = writeln!(
+            text,
+            "{}: {} at temperature {}, by {}",
+            entry.name(),
+            threshold.score,
+            entry.temperature,
+            threshold.rule
+        );
+        for (count, which) in [
+            (gathered.seen_left_out, "seen samples are left out: of a class the head does not know"),
+            (gathered.novel_left_out, "novel samples are left out: of a class the head knows"),
+        ] {
+            if count > 0 {
+                let _ = writeln!(text, "  {count} {which}");
+            }
+        }
+        groups(&mut text, &gathered.scores.seen_scores(), &gathered.scores.novel_scores());
+        let width = candidates.iter().map(|other| other.rule.to_string().len()).max().unwrap_or(0);
+        let _ = writeln!(text, "  {:<width$}  seen flagged  novel flagged  threshold", "rule");
+        for other in candidates {
+            let percent = |share: f64| format!("{:.2} %", 100.0 * share);
+            let caught = other.caught_novel.map_or_else(|| "-".to_string(), |caught| percent(caught.rate));
+            let mut tau =
+                if other.tau.is_finite() { other.tau.to_string() } else { "flags nothing".to_string() };
+            if !other.class_taus.is_empty() {
+                let _ = write!(tau, ", {} classes have their own", other.class_taus.len());
+            }
+            let _ = writeln!(
+                text,
+                "  {:<width$}  {:>12}  {caught:>13}  {tau}",
+                other.rule.to_string(),
+                percent(other.false_novel.rate)
+            );
+        }
+        let chosen = file.levels.iter().find(|level| level.name() == entry.name()).unwrap_or(entry);
+        let (rates, on) = chosen.expected();
+        let _ = writeln!(text, "  chosen: novel below {}", threshold_text(threshold.tau));
+        if !threshold.class_taus.is_empty() {
+            let _ = writeln!(text, "  {} classes have thresholds of their own", threshold.class_taus.len());
+        }
+        let _ = writeln!(text, "  guarantee: {}", threshold.guarantee());
+        for (what, rate) in [("seen", rates.false_novel), ("novel", rates.caught_novel)] {
+            if let Some(rate) = rate {
+                let _ = writeln!(text, "  {what} samples answered as novel, {on}: {rate}");
+            }
+        }
+        text.push('\n');
+    }
+    text += &dashboard.table();
+    if arguments.report_seen.is_none() && arguments.report_novel.is_none() {
+        text += "\nwarning: rates and metrics are of the samples that chose the thresholds, which flatters them; give others \
+                 with --report-seen and --report-novel\n";
+    }
+    let _ = writeln!(text, "\nthresholds in {}", arguments.out.display());
+    text
+}
+
+fn threshold_text(tau: f64) -> String {
+    if tau.is_finite() { tau.to_string() } else { "nothing: no sample is flagged by its score".to_string() }
+}
+
+/// Count, mean, deviation and percentiles of both groups, side by side.
+fn groups(text: &mut String, seen: &[f64], novel: &[f64]) {
+    let both = [Summary::of(seen), Summary::of(novel)];
+    let _ = writeln!(text, "  {:<6}{:>24}{:>24}", "", "seen", "novel");
+    let cell = |value: Option<String>| format!("{:>24}", value.unwrap_or_else(|| "-".to_string()));
+    let mut line = |name: &str, value: &dyn Fn(&Summary) -> String| {
+        let cells = both.map(|summary| cell(summary.as_ref().map(value)));
+        let _ = writeln!(text, "  {name:<6}{}{}", cells[0], cells[1]);
+    };
+    line("count", &|summary| summary.count.to_string());
+    line("mean", &|summary| summary.mean.to_string());
+    line("std", &|summary| summary.standard_deviation.to_string());
+    for (index, percent) in PERCENTILES.iter().enumerate() {
+        line(&format!("p{percent}"), &|summary| summary.percentiles[index].to_string());
+    }
+}

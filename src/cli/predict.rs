@@ -1,0 +1,123 @@
+//! `residua predict`: classes, superclasses and novelty of images, by calibrated thresholds.
+
+use std::path::PathBuf;
+
+use super::compute::Compute;
+use super::levels::{NamedData, extract_heads, open_networks};
+use super::{Common, print};
+use crate::data::{DataSpec, Split};
+use crate::error::{Error, Result};
+use crate::features::{FeatureSet, Head};
+use crate::files;
+use crate::novelty::{Columns, Judgement, LevelCaches, ThresholdFile, judge, predictions_csv};
+use crate::ood::OnCpu;
+
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The checkpoint the thresholds were calibrated for; twice for a superclass and a subclass model
+    #[arg(long, value_name = "CHECKPOINT", required = true)]
+    checkpoint: Vec<PathBuf>,
+    /// Thresholds that `calibrate` has written
+    #[arg(long, value_name = "FILE")]
+    thresholds: PathBuf,
+    /// Images, such as images:DIR, images:FILE.zip, images:FILE.png or list:FILE,root=DIR
+    #[arg(long, value_name = "DATA")]
+    data: DataSpec,
+    /// CSV of the predictions: image, superclass_index, subclass_index (class_index where classes have one level)
+    #[arg(long, value_name = "FILE.csv")]
+    out: PathBuf,
+    /// Add each level's class name, score, and whether it flags the image
+    #[arg(long)]
+    with_scores: bool,
+    /// Add each level's conformal p-value: how unlike the calibration images of known classes it is
+    #[arg(long)]
+    p_values: bool,
+    /// Flag by the Benjamini-Hochberg procedure over all images, with this share of false flags in expectation, instead
+    /// of by thresholds
+    #[arg(long, value_name = "SHARE")]
+    fdr: Option<f64>,
+    /// Images per step
+    #[arg(long, default_value_t = 250)]
+    batch_size: usize,
+    #[command(flatten)]
+    compute: Compute,
+}
+
+pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    if let Some(rate) = arguments.fdr.filter(|rate| !(*rate > 0.0 && *rate < 1.0)) {
+        return Err(Error::usage(format!("--fdr {rate}: a share of false flags lies between 0 and 1")));
+    }
+    let file = ThresholdFile::read(&arguments.thresholds)?;
+    let networks = open_networks(&arguments.checkpoint)?;
+    for trained in &networks {
+        file.entries_of(trained)?;
+    }
+    if let Some(entry) =
+        file.levels.iter().find(|entry| networks.iter().all(|trained| trained.hash != entry.checkpoint))
+    {
+        return Err(Error::usage(format!(
+            "{} holds thresholds of a {} model as well (checkpoint {}); give it with a second --checkpoint",
+            arguments.thresholds.display(),
+            entry.name(),
+            entry.checkpoint
+        )));
+    }
+    let data = NamedData::open(&arguments.data, Split::Test)?;
+    let folder = files::temporary_folder_beside(&arguments.out)?;
+    let heads =
+        extract_heads(&networks, &[&data], folder.path(), arguments.batch_size, &arguments.compute, common)?;
+    let (mut maps, mut sets): (Vec<Head>, Vec<&FeatureSet>) = (Vec::new(), Vec::new());
+    for entry in &file.levels {
+        let own =
+            heads.iter().find(|head| head.trained.hash == entry.checkpoint && *head.classes == entry.classes);
+        let own = own.ok_or_else(|| {
+            Error::invalid(format!(
+                "{}: the {} head of checkpoint {} has other classes than the thresholds; calibrate again",
+                arguments.thresholds.display(),
+                entry.name(),
+                entry.checkpoint
+            ))
+        })?;
+        maps.push(own.head.clone());
+        sets.push(&own.sets[0]);
+    }
+    let judgement = judge(&OnCpu, &file, &LevelCaches { heads: &maps, sets: &sets }, arguments.fdr)?;
+    let columns = Columns { scores: arguments.with_scores, p_values: arguments.p_values };
+    let csv = predictions_csv(&file, data.data.as_ref(), &judgement, columns)?;
+    files::write_atomically(&arguments.out, |out| std::io::Write::write_all(out, csv.as_bytes()))?;
+    report(arguments, &file, &judgement, common);
+    Ok(())
+}
+
+fn report(arguments: &Arguments, file: &ThresholdFile, judgement: &Judgement, common: &Common) {
+    let images = judgement.answers.first().map_or(0, Vec::len);
+    let novel: Vec<usize> = judgement
+        .answers
+        .iter()
+        .map(|answers| answers.iter().filter(|answer| answer.novel).count())
+        .collect();
+    if common.json {
+        let levels: serde_json::Map<String, serde_json::Value> = file
+            .levels
+            .iter()
+            .zip(&novel)
+            .map(|(entry, novel)| (entry.name().into(), (*novel).into()))
+            .collect();
+        let text = serde_json::json!({
+            "out": arguments.out, "images": images, "hierarchy": file.hierarchy, "novel": levels,
+        });
+        print(&format!("{text}\n"));
+        return;
+    }
+    let mut text = format!("{images} images: {}\n", arguments.out.display());
+    for (entry, novel) in file.levels.iter().zip(&novel) {
+        let rule = match arguments.fdr {
+            None => format!("{} below {}", entry.threshold.score, entry.threshold.tau),
+            Some(rate) => {
+                format!("{}, at most {rate} of the flags false in expectation", entry.threshold.score)
+            }
+        };
+        text += &format!("{:<10}  {novel} novel ({rule})\n", entry.name());
+    }
+    print(&text);
+}
