@@ -342,9 +342,11 @@ fn summary(
             let _ = writeln!(text, "  {} classes have thresholds of their own", threshold.class_taus.len());
         }
         let _ = writeln!(text, "  guarantee: {}", threshold.guarantee());
+        // On a report split the answers count, which the other level may have made novel; else this level's own flags.
+        let verb = if chosen.reported.is_some() { "answered as novel" } else { "flagged" };
         for (what, rate) in [("seen", rates.false_novel), ("novel", rates.caught_novel)] {
             if let Some(rate) = rate {
-                let _ = writeln!(text, "  {what} samples answered as novel, {on}: {rate}");
+                let _ = writeln!(text, "  {what} samples {verb}, {on}: {rate}");
             }
         }
         text.push('\n');
