@@ -4,19 +4,21 @@ use std::fmt::Write;
 use std::path::Path;
 
 use console::measure_text_width;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::evaluate::{LevelMetrics, Separation};
 use super::proportion::Proportion;
-use crate::error::{Error, Result, printable};
+use crate::error::{Error, Position, Result, printable};
 use crate::files;
 
+/// A hundred rows are a page of text.
+const LONGEST: u64 = 4 << 20;
 /// The split that settings are rows of.
 const CONFIG: &str = "config";
 
 /// One number or setting.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// The samples it is of: `config`, `report`, `calibration`, `pseudo_novel`.
     pub split: String,
@@ -29,15 +31,15 @@ pub struct Row {
     /// A number (shares as fractions), a truth value, or text; never a number as text.
     pub value: Value,
     /// Lower 95 % bound of a number that has one.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub low: Option<f64>,
     /// Upper 95 % bound.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub high: Option<f64>,
 }
 
 /// The rows, settings first.
-#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Dashboard {
     /// In the order they are shown.
     pub rows: Vec<Row>,
@@ -192,6 +194,23 @@ impl Dashboard {
     /// The table as JSON: `{"rows": [{"split", "head", "metric", "meaning", "value", "low", "high"}]}`.
     pub fn json(&self) -> Value {
         serde_json::to_value(self).expect("rows are plain values")
+    }
+
+    /// Reads a `dashboard.json`.
+    ///
+    /// # Errors
+    /// The file is missing, too long for a table, or no dashboard.
+    pub fn read(path: &Path) -> Result<Dashboard> {
+        let text = files::read_text(path, LONGEST)?;
+        serde_json::from_str(&text).map_err(|e| {
+            let at = Position::Line(e.line() as u64);
+            Error::malformed(
+                path,
+                at,
+                "a dashboard (`{\"rows\": [{\"split\", \"head\", …}]}`)",
+                e.to_string(),
+            )
+        })
     }
 
     /// Writes `FOLDER/dashboard.json` and `FOLDER/dashboard.csv`.

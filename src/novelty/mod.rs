@@ -11,6 +11,7 @@
 //! | `file`, `document` | `thresholds.toml` and the files beside it |
 //! | `decide` | from flags to answers, on one level or two that agree |
 //! | `calibrate` | all of it in order, from feature caches: to thresholds, and from them to answers |
+//! | `record` | calibration samples kept for the report |
 //! | `evaluate`, `dashboard` | what the answers are worth; the table a person reads |
 //! | `predictions` | answers as CSV |
 //!
@@ -27,6 +28,7 @@ mod file;
 mod p_values;
 mod predictions;
 mod proportion;
+mod record;
 mod rule;
 mod samples;
 mod score;
@@ -44,6 +46,7 @@ pub use file::{LevelEntry, Rates, ThresholdFile};
 pub use p_values::{benjamini_hochberg, p_values};
 pub use predictions::{Columns, predictions_csv};
 pub use proportion::Proportion;
+pub use record::CalibrationRecord;
 pub use rule::{Costs, Rule};
 pub use samples::{LevelScores, Scored, level_name};
 pub use score::{Score, Scorer};

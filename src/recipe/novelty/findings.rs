@@ -1,0 +1,132 @@
+//! What came out of an experiment on two levels: the dashboard, TensorBoard's series, and the numbers behind the figures.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use super::options::{Approach, NoveltyRecipe};
+use crate::error::Result;
+use crate::novelty::{
+    Answer, CalibrationRecord, Dashboard, Judged, LevelMetrics, LevelScores, LevelThreshold, Scored,
+    ThresholdFile, Truth, candidates, evaluate, level_name,
+};
+use crate::report::events::EventFile;
+
+/// Bootstrap replicates behind intervals of AUROC.
+const REPLICATES: u32 = 1000;
+
+/// What the samples of one level are, and what was said of them.
+#[derive(Debug, Default)]
+pub(super) struct Verdicts {
+    pub truths: Vec<Truth>,
+    pub samples: Vec<Scored>,
+    pub answers: Vec<Answer>,
+}
+
+impl Verdicts {
+    /// What the answers are worth.
+    pub(super) fn metrics(&self, replicates: u32, seed: u64) -> Result<LevelMetrics> {
+        let judged = Judged { truths: &self.truths, samples: &self.samples, answers: &self.answers };
+        evaluate(&judged, replicates, seed)
+    }
+}
+
+/// Everything that was found, by level: the superclass first.
+pub(super) struct Findings<'a> {
+    /// Calibration samples of all folds.
+    pub pooled: &'a [LevelScores],
+    /// What was chosen on them.
+    pub chosen: &'a [LevelThreshold],
+    /// How the networks of the folds did.
+    pub of_folds: &'a [Verdicts],
+    /// How the networks that are handed over did.
+    pub of_handed: &'a [Verdicts],
+}
+
+impl Findings<'_> {
+    /// Writes `dashboard.*`, the calibration scores and the events; the dashboard.
+    pub(super) fn write(
+        &self,
+        recipe: &NoveltyRecipe,
+        file: &ThresholdFile,
+        folder: &Path,
+    ) -> Result<Dashboard> {
+        let mut dashboard = Dashboard::default();
+        settings(&mut dashboard, recipe, file);
+        for (place, samples) in self.pooled.iter().enumerate() {
+            let level = level_name(samples.level);
+            dashboard.level("report", level, &self.of_folds[place].metrics(REPLICATES, recipe.seed)?);
+            dashboard.level("final", level, &self.of_handed[place].metrics(REPLICATES, recipe.seed)?);
+        }
+        // A run that is asked for again finds the same, and need not say it twice.
+        if Dashboard::read(&folder.join("dashboard.json")).is_ok_and(|there| there == dashboard) {
+            return Ok(dashboard);
+        }
+        self.log(&dashboard, &mut EventFile::create(folder, None)?)?;
+        let record = |(samples, chosen): (&LevelScores, &LevelThreshold)| CalibrationRecord {
+            samples: samples.clone(),
+            rule: chosen.rule,
+        };
+        let records: Vec<CalibrationRecord> = self.pooled.iter().zip(self.chosen).map(record).collect();
+        CalibrationRecord::write(&records, &folder.join("novelty"))?;
+        dashboard.write(folder)?;
+        Ok(dashboard)
+    }
+
+    /// Every number of the dashboard, every candidate threshold, and histograms of what was calibrated on.
+    fn log(&self, dashboard: &Dashboard, events: &mut EventFile) -> Result<()> {
+        for (samples, chosen) in self.pooled.iter().zip(self.chosen) {
+            log_calibration(events, level_name(samples.level), samples, chosen)?;
+        }
+        for row in dashboard.rows.iter().filter(|row| row.split != "config") {
+            if let Some(value) = row.value.as_f64() {
+                events.scalar(0, &format!("{}/{}/{}", row.split, row.head, row.metric), value)?;
+            }
+        }
+        events.flush()
+    }
+}
+
+/// Histograms of both groups and every candidate threshold.
+fn log_calibration(
+    events: &mut EventFile,
+    level: &str,
+    samples: &LevelScores,
+    chosen: &LevelThreshold,
+) -> Result<()> {
+    let narrow = |scores: Vec<f64>| scores.into_iter().map(|score| score as f32).collect::<Vec<f32>>();
+    let score = samples.score;
+    events.histogram(0, &format!("calibration/{level}/seen_{score}"), &narrow(samples.seen_scores()))?;
+    events.histogram(0, &format!("calibration/{level}/novel_{score}"), &narrow(samples.novel_scores()))?;
+    for candidate in candidates(samples)? {
+        events.scalar(0, &format!("tau/{level}/{}", candidate.rule), candidate.tau)?;
+    }
+    events.scalar(0, &format!("tau/{level}/chosen"), chosen.tau)
+}
+
+/// What the notebook's table says of a run, and what else decides it.
+fn settings(dashboard: &mut Dashboard, recipe: &NoveltyRecipe, file: &ThresholdFile) {
+    let approach = match recipe.approach {
+        Approach::TwoHeads => "two_heads",
+        Approach::TwoModels => "two_models",
+    };
+    dashboard.setting("approach", "one network with two heads, or a network for each level", approach);
+    dashboard.setting("backbone", "feature extractor", recipe.train.arch.to_string());
+    dashboard.setting("fine_tune", "what of the backbone is trained", json!(recipe.train.fine_tune));
+    dashboard.setting("augment", "augmentation while training", recipe.train.augment.clone());
+    let outliers = recipe.outliers.as_ref().map_or(0, |outliers| outliers.count.number());
+    dashboard.setting("outliers", "images of other things shown as novel", outliers);
+    dashboard.setting("hold_out", "subclasses held out to choose thresholds", json!(recipe.splits.hold_out));
+    dashboard.setting("refit", "whether the final networks know the held-out classes", recipe.refit.enabled);
+    dashboard.setting("hierarchy", "how the two levels speak together", file.hierarchy.to_string());
+    for entry in &file.levels {
+        let (name, threshold) = (entry.name(), &entry.threshold);
+        dashboard.setting(&format!("score_{name}"), "what is thresholded", threshold.score.to_string());
+        dashboard.setting(
+            &format!("rule_{name}"),
+            "how the threshold was chosen",
+            threshold.rule.to_string(),
+        );
+        dashboard.setting(&format!("tau_{name}"), "novel below this score", json!(threshold.tau));
+    }
+}

@@ -1,0 +1,147 @@
+//! The networks of a fold: trained, or trained already, and the caches of their heads.
+
+use std::path::{Path, PathBuf};
+
+use super::options::NoveltyRecipe;
+use super::sets::NoveltySets;
+use crate::checkpoint::{HeadClasses, Trained};
+use crate::data::{Level, SharedDataset, Transform};
+use crate::error::{Error, Result};
+use crate::features::{FeatureSet, Head, Request, of_head};
+use crate::recipe::steps::{Machine, Watcher};
+use crate::train::{Materials, RunFolder, Validation};
+
+/// What trains on what.
+pub(super) struct Lesson<'a> {
+    /// The name of the fold, in folders and messages.
+    pub name: &'a str,
+    /// Images to train on.
+    pub train: Vec<u32>,
+    /// Images that choose the checkpoint; without them the last one is taken.
+    pub select: Option<&'a [u32]>,
+}
+
+/// A trained network and what its images go through.
+pub(super) struct Network {
+    /// The checkpoint.
+    pub trained: Trained,
+    /// From image to network input.
+    pub transform: Transform,
+    /// Where caches of its features lie.
+    features: PathBuf,
+}
+
+/// One head of a network, with its caches.
+pub(super) struct HeadOf<'a> {
+    /// The network.
+    pub network: &'a Network,
+    /// What its logits mean.
+    pub classes: &'a HeadClasses,
+    /// Which of the network's heads it is.
+    index: usize,
+}
+
+/// Trains the networks of a lesson, each in its own folder below `models/NAME/`.
+pub(super) fn train(
+    recipe: &NoveltyRecipe,
+    sets: &NoveltySets,
+    root: Option<&Path>,
+    folder: &Path,
+    lesson: &Lesson<'_>,
+    machine: &Machine<'_>,
+    watcher: &mut dyn Watcher,
+) -> Result<Vec<Network>> {
+    let mut networks: Vec<Network> = Vec::new();
+    for &level in recipe.networks() {
+        let options = recipe.options(level)?;
+        let part = level_folder(level);
+        let place = folder.join("models").join(lesson.name).join(part);
+        let run = RunFolder::lock(&place)?;
+        let validation = lesson.select.map(|select| Validation { data: sets.part(select), split: "val" });
+        // The subclass network may learn from the superclass network of its own fold.
+        let teacher =
+            (recipe.superclass_teaches && level == Level::Fine).then(|| networks[0].trained.clone());
+        let mut transform = Transform::new(recipe.data.size, recipe.normalize(&options)?);
+        transform.augment = options.augment.parse()?;
+        transform.degrade = sets.degrade;
+        let initial = Materials::initial(&options, root)?;
+        let materials = Materials::levels(
+            &options,
+            sets.part(&lesson.train),
+            validation,
+            level,
+            transform.clone(),
+            initial,
+            teacher,
+            recipe.seed,
+        )?;
+        for note in &materials.notes {
+            watcher.note(&format!("{}, {part}: {note}", lesson.name));
+        }
+        let title = format!("training {part} network, {}", lesson.name.replace('_', " "));
+        machine.train(&title, &options, &materials, recipe.seed, &run, watcher)?;
+        let chosen = if lesson.select.is_some() { "best" } else { "last" };
+        let trained = Trained::open(&run.checkpoints().join(chosen))?;
+        let features = folder.join("features").join(lesson.name);
+        let features = if level == Level::Both { features } else { features.join(part) };
+        networks.push(Network { trained, transform, features });
+    }
+    Ok(networks)
+}
+
+/// The folder of a network for a level.
+fn level_folder(level: Level) -> &'static str {
+    match level {
+        Level::Both => "both",
+        Level::Coarse => "superclass",
+        Level::Fine => "subclass",
+    }
+}
+
+impl Network {
+    /// Makes the caches that are not there: name, images, and what they are.
+    pub(super) fn extract(
+        &self,
+        parts: &[(&str, SharedDataset, &str)],
+        batch: usize,
+        machine: &Machine<'_>,
+        watcher: &mut dyn Watcher,
+    ) -> Result<()> {
+        let requests = parts.iter().map(|(name, data, description)| Request {
+            data: data.clone(),
+            description: (*description).to_string(),
+            folder: self.features.join(name),
+        });
+        let head = self.features.join("head.npz");
+        machine.extract(&self.trained, &self.transform, batch, requests.collect(), &head, watcher)
+    }
+}
+
+/// The head of a level among the networks.
+///
+/// # Errors
+/// None of them has one.
+pub(super) fn head_of(networks: &[Network], level: Level) -> Result<HeadOf<'_>> {
+    let found = networks.iter().find_map(|network| {
+        let heads = &network.trained.heads;
+        let index = heads.iter().position(|head| head.level == Some(level))?;
+        Some(HeadOf { network, classes: &heads[index], index })
+    });
+    found.ok_or_else(|| Error::invalid(format!("no network knows the {} level", level_folder(level))))
+}
+
+impl HeadOf<'_> {
+    /// The cache of one part of the images.
+    pub(super) fn set(&self, part: &str) -> Result<FeatureSet> {
+        FeatureSet::open(&self.path(part))
+    }
+
+    /// The head's last linear map.
+    pub(super) fn head(&self) -> Result<Head> {
+        Head::open(&self.path("head.npz"))
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        of_head(&self.network.trained.architecture.heads, self.index, &self.network.features.join(name))
+    }
+}

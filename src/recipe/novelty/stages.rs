@@ -1,0 +1,311 @@
+//! An experiment on two levels, stage by stage: split, train each fold, calibrate, measure, train once more, predict, report.
+//!
+//! ```text
+//! RUN/outliers.csv, splits.csv              which images, and which serve for what
+//! RUN/models/{fold_1,…,final}/LEVEL/        a training each: metrics.jsonl, checkpoints/, events
+//! RUN/features/{fold_1,…,final}/LEVEL/PART/ caches of what its heads say
+//! RUN/novelty/                              scores that were calibrated and measured, figures' numbers
+//! RUN/thresholds.toml, predictions.csv, dashboard.{json,csv}, report.html
+//! ```
+//!
+//! What is there is not repeated: a finished training, a cache of the same checkpoint.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+
+use super::findings::{Findings, Verdicts};
+use super::networks::{HeadOf, Lesson, Network, head_of, train};
+use super::options::NoveltyRecipe;
+use super::sets::NoveltySets;
+use crate::backend::Choice;
+use crate::data::Level;
+use crate::data::splits::Fold;
+use crate::error::Result;
+use crate::features::FeatureSet;
+use crate::files;
+use crate::novelty::{
+    Columns, Dashboard, Gathered, Judgement, LevelCaches, LevelEntry, LevelScores, LevelThreshold, Rates,
+    Scored, Scorer, ThresholdFile, Truth, calibrate_level, judge, predictions_csv, truths,
+};
+use crate::ood::OnCpu;
+use crate::recipe::steps::{Machine, Watcher, claim_folder};
+use crate::report;
+use crate::train::RunFolder;
+
+/// The levels in the order in which everything speaks of them.
+const LEVELS: [Level; 2] = [Level::Coarse, Level::Fine];
+
+/// The part of the images that is predicted.
+const TEST: &str = "test";
+
+/// An experiment on two levels with everything it needs.
+pub struct NoveltyPipeline<'a> {
+    /// What to do.
+    pub recipe: &'a NoveltyRecipe,
+    /// With what.
+    pub sets: &'a NoveltySets,
+    /// What relative paths of weights start from.
+    pub root: Option<&'a Path>,
+    /// On what.
+    pub choice: Choice,
+    /// Where.
+    pub folder: &'a RunFolder,
+    /// Set from outside (Ctrl-C) to stop soon, with everything kept.
+    pub stop: &'a AtomicBool,
+}
+
+/// What an experiment leaves.
+#[derive(Debug)]
+pub struct NoveltyOutcome {
+    /// The numbers, as a table.
+    pub dashboard: Dashboard,
+    /// Where the thresholds are.
+    pub thresholds: PathBuf,
+    /// Where the predictions are, if there was something to predict.
+    pub predictions: Option<PathBuf>,
+    /// The page.
+    pub report: PathBuf,
+}
+
+/// The networks of a fold with the scores of their heads.
+struct Judges<'a> {
+    fold: &'a Fold,
+    networks: Vec<Network>,
+    /// In the order of [`LEVELS`].
+    scorers: Vec<Scorer>,
+    /// Calibration samples, in the order of [`LEVELS`].
+    calibration: Vec<LevelScores>,
+}
+
+impl NoveltyPipeline<'_> {
+    /// Runs what is not done yet.
+    ///
+    /// # Errors
+    /// Another recipe ran in this folder; a stage failed; the user stopped it.
+    pub fn run(&self, watcher: &mut dyn Watcher) -> Result<NoveltyOutcome> {
+        claim_folder(self.folder, &self.recipe.to_toml(), |path| {
+            Ok(NoveltyRecipe::read(path)? == *self.recipe)
+        })?;
+        self.sets.write_lists(self.folder.path())?;
+        for note in &self.sets.notes {
+            watcher.note(note);
+        }
+        let mut folds = Vec::new();
+        for (number, fold) in self.sets.folds.iter().enumerate() {
+            let name = format!("fold_{}", number + 1);
+            let lesson = Lesson { name: &name, train: fold.train.clone(), select: Some(&fold.select) };
+            folds.push(self.judges(&lesson, fold, watcher)?);
+        }
+        watcher.stage("calibration", 0);
+        let pooled = (0..LEVELS.len())
+            .map(|place| LevelScores::pooled(folds.iter().map(|judges| judges.calibration[place].clone())))
+            .collect::<Result<Vec<_>>>()?;
+        let chosen = LEVELS
+            .iter()
+            .zip(&pooled)
+            .map(|(&level, samples)| calibrate_level(samples, self.recipe.calibrate.level(level).rule))
+            .collect::<Result<Vec<_>>>()?;
+        let mut of_folds = [Verdicts::default(), Verdicts::default()];
+        for judges in &folds {
+            self.report_part(judges, &self.threshold_file(judges, &chosen)?, &mut of_folds)?;
+        }
+        let held_out = self.sets.folds.iter().any(|fold| !fold.held_out.is_empty());
+        let handed =
+            if self.recipe.refit.enabled && held_out { self.refit(watcher)? } else { folds.swap_remove(0) };
+        let (thresholds, of_handed) = self.hand_over(&handed, &chosen)?;
+        let file = self.folder.path().join("thresholds.toml");
+        thresholds.write(&file)?;
+        let predictions = self.predict(&handed, &thresholds, watcher)?;
+        watcher.stage("figures", 0);
+        let findings =
+            Findings { pooled: &pooled, chosen: &chosen, of_folds: &of_folds, of_handed: &of_handed };
+        let dashboard = findings.write(self.recipe, &thresholds, self.folder.path())?;
+        watcher.stage("report", 0);
+        let report = report::build(self.folder.path())?;
+        Ok(NoveltyOutcome { dashboard, thresholds: file, predictions, report })
+    }
+
+    /// Trains the networks that are handed over: with all classes, and with the images that chose a checkpoint before.
+    fn refit(&self, watcher: &mut dyn Watcher) -> Result<Judges<'_>> {
+        let fold = &self.sets.whole;
+        let mut train = [fold.train.as_slice(), &fold.select].concat();
+        train.sort_unstable();
+        self.judges(&Lesson { name: "final", train, select: None }, fold, watcher)
+    }
+
+    /// The thresholds of the networks that are handed over, and how these do on images that chose nothing.
+    fn hand_over(
+        &self,
+        handed: &Judges<'_>,
+        chosen: &[LevelThreshold],
+    ) -> Result<(ThresholdFile, [Verdicts; 2])> {
+        let same_networks = !handed.fold.held_out.is_empty();
+        let thresholds = chosen
+            .iter()
+            .zip(&handed.calibration)
+            .map(|(chosen, samples)| match chosen.rule {
+                _ if same_networks => Ok(chosen.clone()),
+                // No class is novel to these networks: the rule's rate of false alarms is kept.
+                rule if rule.needs_novel() => LevelThreshold::at_rate(chosen.false_novel.rate, samples),
+                rule => calibrate_level(samples, rule),
+            })
+            .collect::<Result<Vec<_>>>()?;
+        let mut file = self.threshold_file(handed, &thresholds)?;
+        let mut verdicts = [Verdicts::default(), Verdicts::default()];
+        self.report_part(handed, &file, &mut verdicts)?;
+        for (entry, verdicts) in file.levels.iter_mut().zip(&verdicts) {
+            let metrics = verdicts.metrics(0, self.recipe.seed)?;
+            entry.reported = Some(Rates {
+                false_novel: metrics.false_novel_rate,
+                caught_novel: metrics.pseudo_novel_flagged.or(metrics.novel_accuracy),
+            });
+        }
+        Ok((file, verdicts))
+    }
+
+    /// Writes `predictions.csv`, if there is something to predict.
+    fn predict(
+        &self,
+        handed: &Judges<'_>,
+        file: &ThresholdFile,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Option<PathBuf>> {
+        let Some((data, name)) = &self.sets.test else { return Ok(None) };
+        let parts = [(TEST, data.clone(), name.as_str())];
+        for network in &handed.networks {
+            network.extract(&parts, self.recipe.predict.batch_size, &self.machine(), watcher)?;
+        }
+        let judgement = self.judge(handed, file, TEST)?;
+        let columns = Columns { scores: self.recipe.predict.with_scores, p_values: false };
+        let text = predictions_csv(file, &**data, &judgement, columns)?;
+        let path = self.folder.path().join("predictions.csv");
+        files::write_atomically(&path, |out| std::io::Write::write_all(out, text.as_bytes()))?;
+        Ok(Some(path))
+    }
+
+    fn machine(&self) -> Machine<'_> {
+        Machine { choice: &self.choice, stop: self.stop, folder: self.folder.path() }
+    }
+
+    /// Trains the networks of a lesson, extracts what their heads say, and scores the calibration images.
+    fn judges<'f>(
+        &self,
+        lesson: &Lesson<'_>,
+        fold: &'f Fold,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Judges<'f>> {
+        let machine = self.machine();
+        let path = self.folder.path();
+        let networks = train(self.recipe, self.sets, self.root, path, lesson, &machine, watcher)?;
+        let needs_fit = LEVELS.iter().any(|&level| self.recipe.calibrate.level(level).score.needs_fit());
+        // What a score is fitted on are the known classes.
+        let fit = if needs_fit { self.sets.seen(&lesson.train) } else { Vec::new() };
+        let parts: Vec<_> = [
+            ("train", &fit),
+            ("calibrate", &fold.calibrate),
+            ("report", &fold.report),
+            ("novel_calibrate", &fold.novel_calibrate),
+            ("novel_report", &fold.novel_report),
+        ]
+        .into_iter()
+        .filter(|(_, indices)| !indices.is_empty())
+        .map(|(part, indices)| (part, self.sets.part(indices), part))
+        .collect();
+        for network in &networks {
+            network.extract(&parts, self.recipe.predict.batch_size, &machine, watcher)?;
+        }
+        let scorers =
+            LEVELS.iter().map(|&level| self.scorer(&networks, level)).collect::<Result<Vec<_>>>()?;
+        let mut judges = Judges { fold, networks, scorers, calibration: Vec::new() };
+        judges.calibration =
+            (0..LEVELS.len()).map(|place| self.calibration(&judges, place)).collect::<Result<Vec<_>>>()?;
+        Ok(judges)
+    }
+
+    fn scorer(&self, networks: &[Network], level: Level) -> Result<Scorer> {
+        let head = head_of(networks, level)?;
+        let options = self.recipe.calibrate.level(level);
+        let training = if options.score.needs_fit() { Some(head.set("train")?) } else { None };
+        Scorer::new(options.score, options.temperature, head.head()?, head.classes.clone(), training.as_ref())
+    }
+
+    /// Seen samples are those of classes the head knows. Novel ones are outliers for superclasses, and for subclasses the
+    /// classes held out: outliers, which training showed as `novel`, would say little about a new breed of dog.
+    fn calibration(&self, judges: &Judges<'_>, place: usize) -> Result<LevelScores> {
+        let level = LEVELS[place];
+        let score = self.recipe.calibrate.level(level).score;
+        let seen = self.samples(judges, place, "calibrate", &judges.fold.calibrate)?;
+        let novel = match level {
+            Level::Coarse => seen.clone(),
+            Level::Fine | Level::Both => {
+                self.samples(judges, place, "novel_calibrate", &judges.fold.novel_calibrate)?
+            }
+        };
+        let gathered = Gathered::new((Some(level), score), (&seen.0, &seen.1), (&novel.0, &novel.1));
+        Ok(gathered.scores)
+    }
+
+    /// What is known and what a head says of the images of one part; nothing of a part without images.
+    fn samples(
+        &self,
+        judges: &Judges<'_>,
+        place: usize,
+        part: &str,
+        indices: &[u32],
+    ) -> Result<(Vec<Truth>, Vec<Scored>)> {
+        if indices.is_empty() {
+            return Ok((Vec::new(), Vec::new()));
+        }
+        let head = head_of(&judges.networks, LEVELS[place])?;
+        let truths =
+            truths(&*self.sets.part(indices), head.classes).expect("the head was trained on this data");
+        Ok((truths, judges.scorers[place].samples(&head.set(part)?)?))
+    }
+
+    /// The thresholds of some networks: `chosen` in the order of [`LEVELS`].
+    fn threshold_file(&self, judges: &Judges<'_>, chosen: &[LevelThreshold]) -> Result<ThresholdFile> {
+        let entries = LEVELS.iter().enumerate().map(|(place, &level)| {
+            let head = head_of(&judges.networks, level)?;
+            let (scorer, samples) = (&judges.scorers[place], &judges.calibration[place]);
+            Ok(LevelEntry::new(
+                &head.network.trained,
+                &*self.sets.data,
+                scorer,
+                chosen[place].clone(),
+                samples,
+            ))
+        });
+        ThresholdFile::new(self.recipe.calibrate.hierarchy, entries.collect::<Result<_>>()?)
+    }
+
+    /// What both heads answer to the images of one part.
+    fn judge(&self, judges: &Judges<'_>, file: &ThresholdFile, part: &str) -> Result<Judgement> {
+        let heads =
+            LEVELS.iter().map(|&level| head_of(&judges.networks, level)).collect::<Result<Vec<_>>>()?;
+        let last_layers = heads.iter().map(HeadOf::head).collect::<Result<Vec<_>>>()?;
+        let sets = heads.iter().map(|head| head.set(part)).collect::<Result<Vec<_>>>()?;
+        let sets: Vec<&FeatureSet> = sets.iter().collect();
+        judge(&OnCpu, file, &LevelCaches { heads: &last_layers, sets: &sets }, None)
+    }
+
+    /// Judges the networks of a fold on images that chose nothing.
+    fn report_part(&self, judges: &Judges<'_>, file: &ThresholdFile, into: &mut [Verdicts]) -> Result<()> {
+        let fold = judges.fold;
+        for (part, indices) in [("report", &fold.report), ("novel_report", &fold.novel_report)] {
+            if indices.is_empty() {
+                continue;
+            }
+            let judgement = self.judge(judges, file, part)?;
+            let data = self.sets.part(indices);
+            for (place, verdicts) in into.iter_mut().enumerate() {
+                let head = head_of(&judges.networks, LEVELS[place])?;
+                verdicts
+                    .truths
+                    .extend(truths(&*data, head.classes).expect("the head was trained on this data"));
+                verdicts.samples.extend_from_slice(&judgement.samples[place]);
+                verdicts.answers.extend_from_slice(&judgement.answers[place]);
+            }
+        }
+        Ok(())
+    }
+}
