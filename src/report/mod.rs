@@ -6,6 +6,7 @@
 //! | `events` | TensorBoard's event files |
 //! | `run` | what a run folder holds, read with bounds |
 //! | `summary` | the key figures, in words |
+//! | `novelty` | the section on two levels of classes |
 //! | `sections` | the parts of the page: tables and figures |
 //! | `page.html`, `page.css`, `page.js` | the template; text from files is escaped by the template engine |
 
@@ -19,6 +20,7 @@ use crate::error::{Error, Result, printable};
 use crate::files;
 
 pub mod events;
+mod novelty;
 pub mod plots;
 mod run;
 mod sections;
@@ -56,6 +58,7 @@ pub fn build_with(folder: &Path, options: Options) -> Result<PathBuf> {
     let mut plots = Plots { folder: folder.join("plots"), options, names: BTreeSet::new() };
     let ood = sections::ood(&run, &mut plots)?;
     let training = sections::training(&run, &mut plots)?;
+    let novelty = novelty::section(&run, &mut plots)?;
     let collapse = sections::collapse(&run, &mut plots)?;
     let page = context! {
         name => shown(&title(&run, folder)),
@@ -64,6 +67,7 @@ pub fn build_with(folder: &Path, options: Options) -> Result<PathBuf> {
         cards => summary::cards(&run),
         sentences => summary::sentences(&run),
         warnings => ood.warnings,
+        novelty => novelty,
         ood => ood.section,
         training => training,
         collapse => collapse,

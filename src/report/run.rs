@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::novelty::Novelty;
 use super::plots::{CollapseRow, TrainingPoint};
 use crate::error::{Error, Position, Result};
 use crate::features::{Element, Matrix, NpyArray, Npz};
@@ -27,6 +28,7 @@ pub(super) struct Run {
     pub(super) evaluation: Option<Evaluation>,
     pub(super) collapse: CollapseFile,
     pub(super) cosines: Option<Cosines>,
+    pub(super) novelty: Option<Novelty>,
 }
 
 /// The resolved recipe: its text, and the keys that a headline names.
@@ -122,9 +124,12 @@ impl Run {
             evaluation: optional(&folder.join("ood/metrics.json"), Evaluation::read_json)?,
             collapse: optional(&folder.join("collapse/collapse.json"), read_collapse)?.unwrap_or_default(),
             cosines: optional(&folder.join("collapse/cosines.npy"), read_cosines)?,
+            novelty: Novelty::read(folder)?,
         };
-        let empty =
-            run.training.is_empty() && run.evaluation.is_none() && run.collapse.checkpoints.is_empty();
+        let empty = run.training.is_empty()
+            && run.evaluation.is_none()
+            && run.collapse.checkpoints.is_empty()
+            && run.novelty.is_none();
         if empty && run.recipe.is_none() && run.cosines.is_none() {
             return Err(Error::invalid(format!(
                 "{} holds nothing to report: neither recipe.toml, metrics.jsonl, ood/metrics.json nor \
@@ -202,7 +207,7 @@ fn read_recipe(path: &Path) -> Result<Recipe> {
     Ok(Recipe { text, table })
 }
 
-fn read_log(path: &Path) -> Result<Vec<TrainingPoint>> {
+pub(super) fn read_log(path: &Path) -> Result<Vec<TrainingPoint>> {
     let text = files::read_text(path, LARGEST_LOG)?;
     let mut lines = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {

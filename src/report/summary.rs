@@ -2,6 +2,7 @@
 
 use minijinja::{Value, context};
 
+use super::novelty::Novelty;
 use super::run::Run;
 use super::{percent, shown};
 use crate::ood::table::{Entry, Evaluation, Group, OodSet};
@@ -19,7 +20,13 @@ const FACTS: [(&str, &str); 5] = [
 pub(super) fn facts(run: &Run) -> Vec<Value> {
     let Some(recipe) = &run.recipe else { return Vec::new() };
     let train = recipe.table.get("train").and_then(toml::Value::as_table);
-    let find = |key: &str| train.and_then(|table| table.get(key)).or_else(|| recipe.table.get(key));
+    let named = recipe.table.get("data").and_then(toml::Value::as_table);
+    let find = |key: &str| {
+        let written = |value: &&toml::Value| value.as_str() != Some("");
+        let own = train.and_then(|table| table.get(key)).filter(written).or_else(|| recipe.table.get(key));
+        // A recipe with two levels of classes has a table of data sets.
+        if key == "data" { named.map_or(own, |named| named.get("train")) } else { own }
+    };
     let text = |value: &toml::Value| match value {
         toml::Value::String(text) => Some(text.clone()),
         toml::Value::Integer(number) => Some(number.to_string()),
@@ -37,7 +44,7 @@ pub(super) fn facts(run: &Run) -> Vec<Value> {
 
 /// The numbers in large type.
 pub(super) fn cards(run: &Run) -> Vec<Value> {
-    let mut cards = Vec::new();
+    let mut cards = run.novelty.as_ref().map_or_else(Vec::new, Novelty::cards);
     if let Some((accuracy, whose)) = accuracy(run) {
         cards.push(context! { value => percent(accuracy), name => "accuracy", note => whose });
     }
@@ -60,7 +67,7 @@ pub(super) fn cards(run: &Run) -> Vec<Value> {
 
 /// What came out, a sentence each.
 pub(super) fn sentences(run: &Run) -> Vec<String> {
-    let mut sentences = Vec::new();
+    let mut sentences = run.novelty.as_ref().map_or_else(Vec::new, Novelty::sentences);
     if let Some((accuracy, whose)) = accuracy(run) {
         sentences
             .push(format!("The network classifies {} of the {whose} images correctly.", percent(accuracy)));
