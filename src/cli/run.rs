@@ -7,8 +7,9 @@ use super::experiment::{Shown, json, summary};
 use super::{Common, stop};
 use crate::error::Result;
 use crate::ood::table::Evaluation;
+use crate::recipe::novelty::{NoveltyOutcome, NoveltyPipeline, NoveltyRecipe, NoveltySets, over_seeds};
 use crate::recipe::{Pipeline, Recipe, Sets};
-use crate::train::RunFolder;
+use crate::train::{RunFolder, TrainOptions};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -26,6 +27,9 @@ pub struct Arguments {
     /// Passes over the training data, instead of the recipe's
     #[arg(long)]
     epochs: Option<u64>,
+    /// Factor on the number of channels, instead of the recipe's
+    #[arg(long)]
+    width: Option<f64>,
     /// Checkpoint every so many epochs, instead of the recipe's
     #[arg(long, value_name = "EPOCHS")]
     checkpoint_every: Option<u64>,
@@ -36,35 +40,112 @@ pub struct Arguments {
     compute: Compute,
 }
 
+impl Arguments {
+    /// The run folder.
+    fn out(&self) -> PathBuf {
+        let stem =
+            self.recipe.file_stem().map_or_else(|| "run".into(), |stem| stem.to_string_lossy().into_owned());
+        self.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(stem))
+    }
+
+    /// What the command line says instead of the recipe.
+    fn adjust(&self, train: &mut TrainOptions) {
+        train.epochs = self.epochs.unwrap_or(train.epochs);
+        train.width = self.width.unwrap_or(train.width);
+        train.checkpoint_every = self.checkpoint_every.unwrap_or(train.checkpoint_every);
+    }
+
+    /// Seeds and their run folders: one, or a folder for each of several.
+    fn runs(&self, seed: u64) -> Vec<(u64, PathBuf)> {
+        match self.seeds.as_slice() {
+            [] => vec![(seed, self.out())],
+            [only] => vec![(*only, self.out())],
+            several => several.iter().map(|&seed| (seed, self.out().join(format!("seed_{seed}")))).collect(),
+        }
+    }
+}
+
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    if NoveltyRecipe::is_one(&arguments.recipe)? {
+        novelty(arguments, common)
+    } else {
+        ood(arguments, common)
+    }
+}
+
+fn ood(arguments: &Arguments, common: &Common) -> Result<()> {
     let mut recipe = Recipe::read(&arguments.recipe)?;
-    recipe.train.epochs = arguments.epochs.unwrap_or(recipe.train.epochs);
-    recipe.train.checkpoint_every = arguments.checkpoint_every.unwrap_or(recipe.train.checkpoint_every);
+    arguments.adjust(&mut recipe.train);
     if let Some(limit) = arguments.limit {
         recipe = recipe.limited(limit)?;
     }
     recipe.check()?;
-    let stem =
-        arguments.recipe.file_stem().map_or_else(|| "run".into(), |stem| stem.to_string_lossy().into_owned());
-    let out = arguments.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(stem));
-    if arguments.seeds.len() < 2 {
-        recipe.seed = arguments.seeds.first().copied().unwrap_or(recipe.seed);
-        one(&recipe, arguments, common, out)?;
-        return Ok(());
-    }
     let mut evaluations = Vec::new();
-    for &seed in &arguments.seeds {
+    let runs = arguments.runs(recipe.seed);
+    let several = runs.len() > 1;
+    for (seed, out) in runs {
         let recipe = Recipe { seed, ..recipe.clone() };
-        evaluations.extend(one(&recipe, arguments, common, out.join(format!("seed_{seed}")))?);
+        evaluations.extend(one(&recipe, arguments, common, out)?);
     }
-    if !evaluations.is_empty() {
-        let table = out.join("metrics.csv");
+    if several && !evaluations.is_empty() {
+        let table = arguments.out().join("metrics.csv");
         Evaluation::write_csv(&evaluations, &table)?;
         if !common.json {
             super::print(&format!("mean ± std over {} seeds: {}\n", evaluations.len(), table.display()));
         }
     }
     Ok(())
+}
+
+fn novelty(arguments: &Arguments, common: &Common) -> Result<()> {
+    let mut recipe = NoveltyRecipe::read(&arguments.recipe)?;
+    arguments.adjust(&mut recipe.train);
+    if let Some(limit) = arguments.limit {
+        recipe = recipe.limited(limit)?;
+    }
+    recipe.check()?;
+    let root = arguments.data_root.as_deref();
+    let mut dashboards = Vec::new();
+    for (seed, out) in arguments.runs(recipe.seed) {
+        let recipe = NoveltyRecipe { seed, ..recipe.clone() };
+        let sets = NoveltySets::open(&recipe, root)?;
+        let folder = RunFolder::lock(&out)?;
+        let mut choice = arguments.compute.choice(common);
+        choice.precision = recipe.precision;
+        let stop = stop::listen();
+        let pipeline = NoveltyPipeline { recipe: &recipe, sets: &sets, root, choice, folder: &folder, stop };
+        let outcome = pipeline.run(&mut Shown::new(common.quiet))?;
+        super::print(&if common.json {
+            format!("{}\n", novelty_json(&outcome))
+        } else {
+            novelty_summary(&outcome)
+        });
+        dashboards.push(outcome.dashboard);
+    }
+    if dashboards.len() > 1 {
+        let table = arguments.out().join("dashboard.csv");
+        over_seeds(&dashboards, &table)?;
+        if !common.json {
+            super::print(&format!("mean ± std over {} seeds: {}\n", dashboards.len(), table.display()));
+        }
+    }
+    Ok(())
+}
+
+fn novelty_summary(outcome: &NoveltyOutcome) -> String {
+    let mut text = outcome.dashboard.table();
+    text += &format!("\nthresholds: {}\n", outcome.thresholds.display());
+    if let Some(predictions) = &outcome.predictions {
+        text += &format!("predictions: {}\n", predictions.display());
+    }
+    text + &format!("report: {}\n", outcome.report.display())
+}
+
+fn novelty_json(outcome: &NoveltyOutcome) -> serde_json::Value {
+    serde_json::json!({
+        "dashboard": outcome.dashboard.json(), "thresholds": outcome.thresholds, "predictions": outcome.predictions,
+        "report": outcome.report,
+    })
 }
 
 fn one(recipe: &Recipe, arguments: &Arguments, common: &Common, out: PathBuf) -> Result<Option<Evaluation>> {

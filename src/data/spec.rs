@@ -165,6 +165,14 @@ impl Source {
         matches!(self, Source::Cifar10 { .. } | Source::Cifar100 { .. } | Source::Folder { .. })
     }
 
+    /// Which level of classes its labels are, for sources that have two.
+    pub fn level(&self) -> Option<Level> {
+        match self {
+            Source::Cifar100 { level, .. } | Source::Csv { level, .. } => Some(*level),
+            _ => None,
+        }
+    }
+
     /// The option value that names a level, for sources that have two.
     fn level_name(&self) -> Option<&'static str> {
         match self {

@@ -2,6 +2,7 @@
 
 mod demo;
 mod experiment;
+pub mod novelty;
 mod sets;
 mod stages;
 mod steps;

@@ -79,12 +79,8 @@ impl Materials {
             None => None,
         };
         let transform = transform(options, Some(&spec.source), &data)?;
-        let under = |path: &Path| root.map_or_else(|| path.to_path_buf(), |root| root.join(path));
-        let initial = match &options.init {
-            None => None,
-            Some(path) => Some((weights(&under(path))?, under(path))),
-        };
-        let teacher = options.teacher.as_deref().map(|path| Trained::open(&under(path))).transpose()?;
+        let initial = Materials::initial(options, root)?;
+        let teacher = options.teacher.as_deref().map(|path| Trained::open(&under(root, path))).transpose()?;
         let classes = match spec.source {
             Source::Csv { level: Level::Both, .. } | Source::Cifar100 { level: Level::Both, .. } => {
                 Classes::Levels(Level::Both)
@@ -98,6 +94,15 @@ impl Materials {
         let mut materials = Materials::put_together(options, given, classes, seed)?;
         materials.notes.extend(skipped);
         Ok(materials)
+    }
+
+    /// The weights a training starts from, and their file; relative paths are taken from `root`.
+    ///
+    /// # Errors
+    /// The file is missing or no file of weights.
+    pub fn initial(options: &TrainOptions, root: Option<&Path>) -> Result<Option<(StateDict, PathBuf)>> {
+        let Some(path) = options.init.as_deref().map(|path| under(root, path)) else { return Ok(None) };
+        Ok(Some((weights(&path)?, path)))
     }
 
     /// The same from data with one level of classes that is open already.
@@ -283,6 +288,11 @@ fn groups(superclass: &HeadClasses, targets: &Targets) -> Vec<i32> {
     let logit = |parent: i64| superclass.indices.iter().position(|&index| index == parent);
     let parents = targets.superclasses().into_iter();
     parents.map(|parent| logit(parent).expect("a superclass that is trained") as i32).collect()
+}
+
+/// A path, taken from `root` if it is relative.
+fn under(root: Option<&Path>, path: &Path) -> PathBuf {
+    root.map_or_else(|| path.to_path_buf(), |root| root.join(path))
 }
 
 /// Parses the name of a data set, relative paths taken from `root`.

@@ -22,6 +22,7 @@ mod gradients_of_losses;
 mod kernels_training;
 mod metrics;
 mod novelty;
+mod novelty_recipe;
 mod ood_scores;
 mod ood_verb;
 mod ops;
