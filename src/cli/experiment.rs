@@ -59,6 +59,9 @@ pub fn summary(outcome: &Outcome) -> String {
     if let Some(evaluation) = &outcome.evaluation {
         text += &evaluation.summary();
     }
+    for entry in outcome.thresholds.iter().flat_map(|file| &file.levels) {
+        text += &format!("\n{}\n", entry.in_words());
+    }
     if let Some(collapse) = &outcome.collapse {
         text += "\n";
         text += &collapse.summary();
@@ -73,6 +76,10 @@ pub fn json(outcome: &Outcome) -> serde_json::Value {
             "steps": t.steps, "epochs": t.epochs, "seconds": t.seconds, "train": t.train, "validation": t.validation,
         })),
         "ood": outcome.evaluation.as_ref().map(|e: &Evaluation| serde_json::json!(e)),
+        "thresholds": outcome.thresholds.as_ref().map(|file| file.levels.iter().map(|entry| serde_json::json!({
+            "level": entry.name(), "score": entry.threshold.score, "rule": entry.threshold.rule, "tau": entry.threshold.tau,
+            "expected": entry.expected().0, "measured_on": entry.expected().1,
+        })).collect::<Vec<_>>()),
         "collapse": outcome.collapse.as_ref().map(|c| serde_json::json!(c)),
         "report": outcome.report,
     })

@@ -211,6 +211,7 @@ mod tests {
 
     #[test]
     fn size_and_blur_are_noticed_and_gone_when_all_images_are_degraded_alike() {
+        // Notebook A, trap A10: its outliers were 32 pixels blown up, so blur was the label and the accuracy on them 1.
         let (seen, outliers) = (noise(60, 64, 50, 1), noise(50, 8, 50, 2));
         let found = shortcuts(&seen, &outliers, &transform(None));
         assert!(found.iter().any(|name| name.starts_with("native size")), "{found:?}");

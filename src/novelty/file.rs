@@ -114,6 +114,28 @@ impl LevelEntry {
         Scorer::with_fit(self.threshold.score, self.temperature, head, self.classes.clone(), detectors)
     }
 
+    /// What the threshold does, in a sentence or two.
+    pub fn in_words(&self) -> String {
+        let LevelThreshold { score, rule, tau, .. } = &self.threshold;
+        if !self.threshold.flags_by_score() {
+            let seen = self.threshold.seen;
+            return format!(
+                "No image is called novel by its {score} ({rule}): {seen} calibration images are too few."
+            );
+        }
+        let (rates, split) = self.expected();
+        let share = |share: Option<Proportion>, of: &str| {
+            share.map(|share| format!("{:.1} % of {of}", 100.0 * share.rate))
+        };
+        let called = [share(rates.false_novel, "the known images"), share(rates.caught_novel, "the others")];
+        let called: Vec<String> = called.into_iter().flatten().collect();
+        let mut text = format!("An image whose {score} lies below {tau:.4} is called novel ({rule}).");
+        if !called.is_empty() {
+            text += &format!(" On the {split} that is {}.", called.join(" and "));
+        }
+        text
+    }
+
     /// What false-novel and caught-novel rates to expect, and on what they were measured: the split that chose nothing
     /// if there was one, else the calibration samples themselves, which flatters rules that look at them closely.
     pub fn expected(&self) -> (Rates, &'static str) {

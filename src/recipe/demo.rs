@@ -75,6 +75,7 @@ pub fn demo(size: DemoSize, seed: u64) -> Result<(Recipe, Sets)> {
             "Fashion-MNIST, training images of eight classes",
             materials.data.clone(),
         ),
+        calibrate: NamedSet::held_back(&materials),
         id: named("id", None, "Fashion-MNIST, test images of the same classes", cut(images::test()?, 96)),
         ood: vec![
             named(

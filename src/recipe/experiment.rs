@@ -160,6 +160,12 @@ impl Recipe {
         }
         for (index, ood) in self.ood.iter().enumerate() {
             OodInput::check_name(&ood.name)?;
+            if ["train", "calibrate"].contains(&ood.name.as_str()) {
+                return Err(Error::usage(format!(
+                    "`{}` is the name of a part of the training data; give the OOD set another name",
+                    ood.name
+                )));
+            }
             if self.ood[..index].iter().any(|other| other.name == ood.name) {
                 return Err(Error::usage(format!(
                     "two OOD sets are named `{}`; rename one of them",

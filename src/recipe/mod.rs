@@ -6,6 +6,7 @@ pub mod novelty;
 mod sets;
 mod stages;
 mod steps;
+mod thresholds;
 mod training;
 
 pub use demo::{DemoSize, demo};

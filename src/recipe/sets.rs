@@ -32,6 +32,8 @@ pub struct Sets {
     pub train: NamedSet,
     /// In-distribution test data.
     pub id: NamedSet,
+    /// Images held back from training, which nothing else was chosen on but `best`: for a novelty threshold.
+    pub calibrate: Option<NamedSet>,
     /// Out-of-distribution data.
     pub ood: Vec<NamedSet>,
     /// Things the user should know.
@@ -40,6 +42,19 @@ pub struct Sets {
 
 /// Second word of the stream behind the subsets that match the ID set's size.
 const MATCH_SIZE: u64 = 2;
+
+impl NamedSet {
+    /// The images that were held back from training, if any were.
+    pub(super) fn held_back(materials: &Materials) -> Option<NamedSet> {
+        let held_back = materials.validation.as_ref().filter(|validation| validation.split == "val")?;
+        Some(NamedSet {
+            name: "calibrate".into(),
+            group: None,
+            description: "images held back from training".into(),
+            data: held_back.data.clone(),
+        })
+    }
+}
 
 impl Sets {
     /// Opens what a recipe names; relative paths are taken from `root`.
@@ -77,7 +92,8 @@ impl Sets {
                 Err(error) => return Err(error),
             }
         }
-        Ok(Sets { materials, train, id, ood, notes })
+        let calibrate = NamedSet::held_back(&materials);
+        Ok(Sets { materials, train, id, calibrate, ood, notes })
     }
 }
 

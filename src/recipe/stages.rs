@@ -12,12 +12,14 @@ use serde_json::json;
 use super::experiment::Recipe;
 use super::sets::{NamedSet, Sets};
 use super::steps::{Machine, Watcher, checkpoint_name, claim_folder, is_stamped, write_stamp};
+use super::thresholds;
 use crate::backend::Choice;
 use crate::checkpoint::{self, CheckpointRef, Trained};
 use crate::collapse::{self, CollapseReport, CollapseRow, CollapseSeries, Subject};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, Request};
 use crate::files;
+use crate::novelty::ThresholdFile;
 use crate::ood::table::Evaluation;
 use crate::ood::{OodInput, run as run_ood};
 use crate::report;
@@ -30,6 +32,8 @@ pub struct Outcome {
     pub training: Option<Summary>,
     /// OOD metrics; `None` without OOD sets.
     pub evaluation: Option<Evaluation>,
+    /// The novelty threshold; `None` where no images were held back from training to choose it.
+    pub thresholds: Option<ThresholdFile>,
     /// A row per checkpoint; `None` where collapse is not asked for.
     pub collapse: Option<CollapseReport>,
     /// The page.
@@ -66,10 +70,11 @@ impl Pipeline<'_> {
         let features = self.folder.path().join("features").join(&name);
         self.extract(&trained, &features, true, watcher)?;
         let evaluation = self.score(&trained, &features, watcher)?;
+        let thresholds = self.thresholds(&trained, &features)?;
         let collapse = if self.recipe.collapse.enabled { Some(self.collapse(&name, watcher)?) } else { None };
         watcher.stage("report", 0);
         let report = report::build(self.folder.path())?;
-        Ok(Outcome { training, evaluation, collapse, report })
+        Ok(Outcome { training, evaluation, thresholds, collapse, report })
     }
 
     fn machine(&self) -> Machine<'_> {
@@ -97,6 +102,7 @@ impl Pipeline<'_> {
         };
         let requests: Vec<Request> = std::iter::once(&self.sets.train)
             .chain(with_id.then_some(&self.sets.id))
+            .chain(self.sets.calibrate.as_ref().filter(|_| with_id))
             .chain(&self.sets.ood)
             .map(request)
             .collect();
@@ -141,6 +147,15 @@ impl Pipeline<'_> {
         )?;
         write_stamp(&out, &stamp)?;
         Ok(Some(outcome.evaluation))
+    }
+
+    /// Chooses the novelty threshold and writes `thresholds.toml`.
+    fn thresholds(&self, trained: &Trained, features: &Path) -> Result<Option<ThresholdFile>> {
+        let file = thresholds::choose(self.sets, trained, features, self.recipe.scores.temperature)?;
+        if let Some(file) = &file {
+            file.write(&self.folder.path().join("thresholds.toml"))?;
+        }
+        Ok(file)
     }
 
     /// One row per checkpoint; `last` is the name of the final one, whose features are kept.

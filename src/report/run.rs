@@ -9,6 +9,7 @@ use super::plots::{CollapseRow, TrainingPoint};
 use crate::error::{Error, Position, Result};
 use crate::features::{Element, Matrix, NpyArray, Npz};
 use crate::files;
+use crate::novelty::ThresholdFile;
 use crate::ood::table::Evaluation;
 
 /// A recipe is a page of text.
@@ -29,6 +30,7 @@ pub(super) struct Run {
     pub(super) collapse: CollapseFile,
     pub(super) cosines: Option<Cosines>,
     pub(super) novelty: Option<Novelty>,
+    pub(super) thresholds: Option<ThresholdFile>,
 }
 
 /// The resolved recipe: its text, and the keys that a headline names.
@@ -125,6 +127,7 @@ impl Run {
             collapse: optional(&folder.join("collapse/collapse.json"), read_collapse)?.unwrap_or_default(),
             cosines: optional(&folder.join("collapse/cosines.npy"), read_cosines)?,
             novelty: Novelty::read(folder)?,
+            thresholds: optional(&folder.join("thresholds.toml"), ThresholdFile::read)?,
         };
         let empty = run.training.is_empty()
             && run.evaluation.is_none()

@@ -85,6 +85,10 @@ pub(super) fn sentences(run: &Run) -> Vec<String> {
             ));
         }
     }
+    if run.novelty.is_none() {
+        let entries = run.thresholds.iter().flat_map(|file| &file.levels);
+        sentences.extend(entries.map(|entry| entry.in_words()));
+    }
     sentences.extend(collapse_sentence(run));
     sentences
 }

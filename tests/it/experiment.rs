@@ -32,6 +32,7 @@ fn the_demo_leaves_a_whole_run_folder() {
         "ood/scores/id.npz",
         "ood/scores/digits.npz",
         "collapse/collapse.json",
+        "thresholds.toml",
         "collapse/collapse.csv",
         "features/epoch_0002/head.npz",
         "features/epoch_0002/train/features.npy",
@@ -39,7 +40,7 @@ fn the_demo_leaves_a_whole_run_folder() {
     ] {
         assert!(out.join(file).is_file(), "{file} is missing");
     }
-    for word in ["held_out", "digits", "mahalanobis", "NC1"] {
+    for word in ["held_out", "digits", "mahalanobis", "NC1", "called novel", "(conformal:0.05)"] {
         assert!(text.contains(word), "the summary lacks {word}");
     }
     let metrics: serde_json::Value =

@@ -66,6 +66,7 @@ fn outliers_are_of_the_allowed_classes_named_by_source_and_labelled_novel() {
 
 #[test]
 fn the_same_seed_gives_the_same_manifest_and_the_small_set_begins_the_large_one() {
+    // Notebook A, trap A11: its candidates came in the order of a set of strings, so its 5,000 images differed from run to run.
     let root = tempfile::tempdir().unwrap();
     let options = put_source(root.path(), 5);
     let manifest =

@@ -126,6 +126,7 @@ proptest! {
 
 #[test]
 fn shares_of_the_whole_come_out_right_even_if_every_class_is_small() {
+    // Notebook A, trap A13: a split that leaves classes to chance leaves some of them out.
     let set = set(&[3; 101], 1);
     let fold = splits(&set, &SplitOptions::default()).unwrap().swap_remove(0);
     for part in [&fold.select, &fold.calibrate, &fold.report] {
