@@ -11,7 +11,9 @@ use super::summary::number;
 use super::{Plots, percent, shown};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::novelty::{CalibrationRecord, Dashboard, Row, Summary, calibrate_level, candidates, level_name};
+use crate::novelty::{
+    CalibrationRecord, Dashboard, Row, Summary, ThresholdFile, calibrate_level, candidates, level_name,
+};
 
 /// Folds times levels; a run has a handful.
 const MOST_NETWORKS: usize = 200;
@@ -107,8 +109,13 @@ impl Novelty {
     }
 
     /// The section.
-    pub(super) fn section(&self, plots: &mut Plots) -> Result<Value> {
-        let levels = self.records.iter().map(|record| level(record, plots)).collect::<Result<Vec<_>>>()?;
+    fn section(&self, thresholds: Option<&ThresholdFile>, plots: &mut Plots) -> Result<Value> {
+        let levels = self.records.iter().map(|record| {
+            let mut entries = thresholds.iter().flat_map(|file| &file.levels);
+            let own = entries.find(|entry| entry.classes.level == record.samples.level);
+            level(record, own.map(|entry| entry.threshold.tau), plots)
+        });
+        let levels = levels.collect::<Result<Vec<_>>>()?;
         let mut networks = Vec::new();
         for (name, points) in self.networks.iter().filter(|(_, points)| !points.is_empty()) {
             let file = name.replace([' ', ','], "_");
@@ -122,10 +129,12 @@ impl Novelty {
             self.dashboard.rows.iter().partition(|row| row.split == "config");
         let (notebook, rows): (Vec<&Row>, Vec<&Row>) =
             rows.into_iter().partition(|row| row.metric.starts_with("notebook_"));
+        let (last, rows): (Vec<&Row>, Vec<&Row>) = rows.into_iter().partition(|row| row.split == "final");
         let shown_rows = |rows: Vec<&Row>| rows.into_iter().map(table_row).collect::<Vec<Value>>();
         Ok(context! {
             levels => levels,
             rows => shown_rows(rows),
+            last => shown_rows(last),
             notebook => shown_rows(notebook),
             settings => shown_rows(settings),
             networks => networks,
@@ -133,8 +142,8 @@ impl Novelty {
     }
 }
 
-/// Statistics and figures of one level's calibration.
-fn level(record: &CalibrationRecord, plots: &mut Plots) -> Result<Value> {
+/// Statistics and figures of one level's calibration; `own` is the threshold of the network that predicts.
+fn level(record: &CalibrationRecord, own: Option<f64>, plots: &mut Plots) -> Result<Value> {
     let samples = &record.samples;
     let name = level_name(samples.level);
     let chosen = calibrate_level(samples, record.rule)?;
@@ -172,6 +181,7 @@ fn level(record: &CalibrationRecord, plots: &mut Plots) -> Result<Value> {
         score => samples.score.to_string(),
         rule => record.rule.to_string(),
         tau => chosen.tau.to_string(),
+        own => own.filter(|own| *own != chosen.tau).map(|own| own.to_string()),
         guarantee => chosen.guarantee(),
         figures => figures,
         statistics => statistics.collect::<Vec<Value>>(),
@@ -233,5 +243,5 @@ fn folders(path: &Path) -> Result<Vec<String>> {
 
 /// The novelty section of a run's page, if it has one.
 pub(super) fn section(run: &Run, plots: &mut Plots) -> Result<Option<Value>> {
-    run.novelty.as_ref().map(|novelty| novelty.section(plots)).transpose()
+    run.novelty.as_ref().map(|novelty| novelty.section(run.thresholds.as_ref(), plots)).transpose()
 }

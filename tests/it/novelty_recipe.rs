@@ -139,6 +139,10 @@ fn two_models_go_from_zip_files_to_predictions_and_are_not_trained_twice() {
     ] {
         assert!(out.join(file).is_file(), "{file} is missing");
     }
+    let page = fs::read_to_string(out.join("report.html")).unwrap();
+    for words in ["superclass threshold", "The networks that predict", "birds &amp; dogs", "novel caught"] {
+        assert!(page.contains(words), "the page lacks {words}");
+    }
     // Size alone tells stones from animals, and the run says so.
     assert!(text.contains("native size"), "{text}");
 
