@@ -46,9 +46,13 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// Adds a setting: what it is called, what it means, its value.
+    /// Adds a setting, behind the other settings: what it is called, what it means, its value.
     pub fn setting(&mut self, name: &str, meaning: &str, value: impl Into<Value>) {
         self.push(CONFIG, "-", name, meaning, value.into(), None);
+        let settings = self.rows.iter().take_while(|row| row.split == CONFIG).count();
+        if settings < self.rows.len() {
+            self.rows[settings..].rotate_right(1);
+        }
     }
 
     /// Adds every number of one level. Those of samples that training never saw are rows of the split `pseudo_novel`.
@@ -274,6 +278,15 @@ mod tests {
         // Trap A20: three decimals would make .9994 and .9990 the same.
         assert_eq!(value("tau_subclass").as_f64(), Some(0.999_412_345_678_901_2));
         assert!(dashboard().csv().unwrap().contains(",0.9994123456789012,"));
+    }
+
+    #[test]
+    fn settings_come_first_whenever_they_are_added() {
+        let mut dashboard = dashboard();
+        dashboard.setting("seed", "of the bootstrap", 7);
+        let splits: Vec<bool> = dashboard.rows.iter().map(|row| row.split == "config").collect();
+        assert!(splits.is_sorted_by(|a, b| a >= b), "{splits:?}");
+        assert_eq!(dashboard.rows[3].metric, "seed");
     }
 
     #[test]

@@ -30,7 +30,7 @@ pub struct NoveltyRecipe {
     pub precision: Precision,
     /// One network with two heads, or a network for each level.
     pub approach: Approach,
-    /// Whether the subclass network of two learns from the superclass network of its fold ([train] `teacher_weight`).
+    /// Whether the subclass network of two learns from the superclass network of its fold (`teacher_weight` of `train`).
     #[serde(default)]
     pub superclass_teaches: bool,
     /// The images.
