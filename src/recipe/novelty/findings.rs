@@ -5,6 +5,7 @@ use std::path::Path;
 use serde_json::json;
 
 use super::options::{Approach, NoveltyRecipe};
+use crate::data::Level;
 use crate::error::Result;
 use crate::novelty::{
     Answer, CalibrationRecord, Dashboard, Judged, LevelMetrics, LevelScores, LevelThreshold, Scored,
@@ -31,6 +32,15 @@ impl Verdicts {
     }
 }
 
+/// The verdicts on images that chose nothing.
+#[derive(Debug, Default)]
+pub(super) struct ReportPart {
+    /// By level, the superclass first: on the superclass level of subclasses that were trained on, like the calibration images.
+    pub levels: [Verdicts; 2],
+    /// The superclass level's of subclasses that were held out: an unknown dog is a dog, but no rule promises anything of it.
+    pub known_superclass: Verdicts,
+}
+
 /// Everything that was found, by level: the superclass first.
 pub(super) struct Findings<'a> {
     /// Calibration samples of all folds.
@@ -38,9 +48,9 @@ pub(super) struct Findings<'a> {
     /// What was chosen on them.
     pub chosen: &'a [LevelThreshold],
     /// How the networks of the folds did.
-    pub of_folds: &'a [Verdicts],
+    pub of_folds: &'a ReportPart,
     /// How the networks that are handed over did.
-    pub of_handed: &'a [Verdicts],
+    pub of_handed: &'a ReportPart,
 }
 
 impl Findings<'_> {
@@ -55,8 +65,13 @@ impl Findings<'_> {
         settings(&mut dashboard, recipe, file);
         for (place, samples) in self.pooled.iter().enumerate() {
             let level = level_name(samples.level);
-            dashboard.level("report", level, &self.of_folds[place].metrics(REPLICATES, recipe.seed)?);
-            dashboard.level("final", level, &self.of_handed[place].metrics(REPLICATES, recipe.seed)?);
+            dashboard.level("report", level, &self.of_folds.levels[place].metrics(REPLICATES, recipe.seed)?);
+            dashboard.level("final", level, &self.of_handed.levels[place].metrics(REPLICATES, recipe.seed)?);
+        }
+        let held_out = &self.of_folds.known_superclass;
+        if !held_out.truths.is_empty() {
+            let level = level_name(Some(Level::Coarse));
+            dashboard.level("held_out_subclasses", level, &held_out.metrics(REPLICATES, recipe.seed)?);
         }
         // A run that is asked for again finds the same, and need not say it twice.
         if Dashboard::read(&folder.join("dashboard.json")).is_ok_and(|there| there == dashboard) {

@@ -13,7 +13,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
-use super::findings::{Findings, Verdicts};
+use super::findings::{Findings, ReportPart};
 use super::networks::{HeadOf, Lesson, Network, head_of, train};
 use super::options::NoveltyRecipe;
 use super::sets::NoveltySets;
@@ -37,6 +37,9 @@ const LEVELS: [Level; 2] = [Level::Coarse, Level::Fine];
 
 /// The part of the images that is predicted.
 const TEST: &str = "test";
+
+/// The part of held-out classes that figures are about.
+const NOVEL_REPORT: &str = "novel_report";
 
 /// An experiment on two levels with everything it needs.
 pub struct NoveltyPipeline<'a> {
@@ -105,7 +108,7 @@ impl NoveltyPipeline<'_> {
             .zip(&pooled)
             .map(|(&level, samples)| calibrate_level(samples, self.recipe.calibrate.level(level).rule))
             .collect::<Result<Vec<_>>>()?;
-        let mut of_folds = [Verdicts::default(), Verdicts::default()];
+        let mut of_folds = ReportPart::default();
         for judges in &folds {
             self.report_part(judges, &self.threshold_file(judges, &chosen)?, &mut of_folds)?;
         }
@@ -138,7 +141,7 @@ impl NoveltyPipeline<'_> {
         &self,
         handed: &Judges<'_>,
         chosen: &[LevelThreshold],
-    ) -> Result<(ThresholdFile, [Verdicts; 2])> {
+    ) -> Result<(ThresholdFile, ReportPart)> {
         let same_networks = !handed.fold.held_out.is_empty();
         let thresholds = chosen
             .iter()
@@ -151,9 +154,9 @@ impl NoveltyPipeline<'_> {
             })
             .collect::<Result<Vec<_>>>()?;
         let mut file = self.threshold_file(handed, &thresholds)?;
-        let mut verdicts = [Verdicts::default(), Verdicts::default()];
+        let mut verdicts = ReportPart::default();
         self.report_part(handed, &file, &mut verdicts)?;
-        for (entry, verdicts) in file.levels.iter_mut().zip(&verdicts) {
+        for (entry, verdicts) in file.levels.iter_mut().zip(&verdicts.levels) {
             let metrics = verdicts.metrics(0, self.recipe.seed)?;
             entry.reported = Some(Rates {
                 false_novel: metrics.false_novel_rate,
@@ -205,7 +208,7 @@ impl NoveltyPipeline<'_> {
             ("calibrate", &fold.calibrate),
             ("report", &fold.report),
             ("novel_calibrate", &fold.novel_calibrate),
-            ("novel_report", &fold.novel_report),
+            (NOVEL_REPORT, &fold.novel_report),
         ]
         .into_iter()
         .filter(|(_, indices)| !indices.is_empty())
@@ -289,16 +292,20 @@ impl NoveltyPipeline<'_> {
     }
 
     /// Judges the networks of a fold on images that chose nothing.
-    fn report_part(&self, judges: &Judges<'_>, file: &ThresholdFile, into: &mut [Verdicts]) -> Result<()> {
+    fn report_part(&self, judges: &Judges<'_>, file: &ThresholdFile, into: &mut ReportPart) -> Result<()> {
         let fold = judges.fold;
-        for (part, indices) in [("report", &fold.report), ("novel_report", &fold.novel_report)] {
+        for (part, indices) in [("report", &fold.report), (NOVEL_REPORT, &fold.novel_report)] {
             if indices.is_empty() {
                 continue;
             }
             let judgement = self.judge(judges, file, part)?;
             let data = self.sets.part(indices);
-            for (place, verdicts) in into.iter_mut().enumerate() {
-                let head = head_of(&judges.networks, LEVELS[place])?;
+            for (place, &level) in LEVELS.iter().enumerate() {
+                let head = head_of(&judges.networks, level)?;
+                let verdicts = match (level, part) {
+                    (Level::Coarse, NOVEL_REPORT) => &mut into.known_superclass,
+                    _ => &mut into.levels[place],
+                };
                 verdicts
                     .truths
                     .extend(truths(&*data, head.classes).expect("the head was trained on this data"));
