@@ -243,6 +243,24 @@ fn two_heads_hold_every_class_out_once_and_count_as_the_notebook_does() {
 }
 
 #[test]
+fn a_class_with_one_image_is_named_with_its_table_and_image() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path());
+    let text = fs::read_to_string(folder.path().join("train_data.csv")).unwrap();
+    // Of the last class only its first image is left.
+    let last = SUBCLASSES.len() - 1;
+    let kept = |line: &&str| !line.ends_with(&format!(",{last}")) || line.starts_with("60.png");
+    let lines: Vec<&str> = text.lines().filter(kept).collect();
+    put(folder.path(), "train_data.csv", lines.join("\n") + "\n");
+    let recipe = recipe(folder.path(), "two_models", "hold_out = [1]", "", "");
+    let (code, text) = run(folder.path(), &recipe, &folder.path().join("refused"));
+    assert_eq!(code, Some(1), "{text}");
+    for words in ["train_data.csv", "collie", "60.png", "single image"] {
+        assert!(text.contains(words), "{words}: {text}");
+    }
+}
+
+#[test]
 fn a_misspelt_key_and_a_key_that_means_nothing_here_are_named() {
     // Notebook A, trap A4: USE_PSUDEO_NOVEL = False was set, read by nothing, and the submitted network never saw 13 classes.
     let folder = tempfile::tempdir().unwrap();

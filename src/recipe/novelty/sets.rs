@@ -69,7 +69,11 @@ impl NoveltySets {
             None => seen,
             Some(outliers) => Arc::new(Concatenated::new(vec![seen, outliers.dataset])?),
         };
-        let folds = splits::splits(&*data, &recipe.splits)?;
+        let in_data = |error: Error| match error {
+            Error::Invalid(text) => Error::Invalid(format!("{}: {text}", recipe.data.train)),
+            other => other,
+        };
+        let folds = splits::splits(&*data, &recipe.splits).map_err(in_data)?;
         let whole = nothing_held_out(&*data, &recipe.splits, &folds)?;
         Ok(NoveltySets { data, taxonomy, degrade, folds, whole, test, manifest, notes })
     }
