@@ -114,17 +114,22 @@ impl TrainStep {
         self.terms.len()
     }
 
-    /// Whether [`TrainStep::set_up`] is due before a series of steps: a part of what runs is frozen.
+    /// Whether [`TrainStep::set_up`] is due before a series of steps: something in the plan's memory stays from step to step.
     pub fn needs_set_up(&self) -> bool {
-        !self.prepared.plan().setup.is_empty()
+        !(self.prepared.plan().setup.is_empty() && self.groups.is_empty())
     }
 
-    /// Folds what is frozen; due before a series of steps whenever another plan ran.
+    /// Folds what is frozen and writes which subclasses belong together; due before a series of steps whenever another plan
+    /// ran.
     ///
     /// # Errors
     /// The device failed.
     pub fn set_up<B: Backend>(&self, model: &mut Model<B>) -> Result<()> {
-        model.set_up(&self.prepared)
+        model.set_up(&self.prepared)?;
+        for (buffer, groups) in &self.groups {
+            model.write(self.prepared.span(*buffer), HostValues::I32(groups))?;
+        }
+        Ok(())
     }
 
     /// Hands targets, the optimizer's numbers and the slot of the step's totals to the device.
@@ -152,9 +157,6 @@ impl TrainStep {
         if let Some(outliers) = self.outliers {
             let marks: Vec<i32> = targets.outliers.iter().map(|&outlier| i32::from(outlier)).collect();
             model.write(place(outliers), HostValues::I32(&marks))?;
-        }
-        for (buffer, groups) in &self.groups {
-            model.write(place(*buffer), HostValues::I32(groups))?;
         }
         for (term, weights) in self.terms.iter().zip(&targets.terms) {
             if let (Some(buffer), Some(factors)) = (term.factors, &weights.factors) {

@@ -111,8 +111,8 @@ struct Trainer<'a, B: Backend> {
     keeper: Keeper<'a>,
     log: MetricsLog,
     position: Position,
-    /// The training plan whose frozen part is folded in memory.
-    folded: Option<PlanId>,
+    /// The training plan that is set up in memory.
+    set_up: Option<PlanId>,
     validation: Option<Metrics>,
 }
 
@@ -194,7 +194,7 @@ impl<'a, B: Backend> Trainer<'a, B> {
             keeper,
             log,
             position,
-            folded: None,
+            set_up: None,
             validation,
         })
     }
@@ -302,9 +302,9 @@ impl<'a, B: Backend> Trainer<'a, B> {
             results = self.queue.flush(&self.model, &self.full)?;
             self.rest.as_ref().expect("only the last batch of an epoch is short")
         };
-        if plan.needs_set_up() && self.folded != Some(plan.prepared().id()) {
+        if plan.needs_set_up() && self.set_up != Some(plan.prepared().id()) {
             plan.set_up(&mut self.model)?;
-            self.folded = Some(plan.prepared().id());
+            self.set_up = Some(plan.prepared().id());
         }
         let targets = self.targets(&batch.indices);
         let (rates, learning_rate) = self.rates();
@@ -356,7 +356,7 @@ impl<'a, B: Backend> Trainer<'a, B> {
         };
         let clock = Instant::now();
         // The plans share memory.
-        self.folded = None;
+        self.set_up = None;
         let heads = &self.job.targets.heads;
         let taxonomy = validation.data.taxonomy();
         let mut evaluations = vec![Evaluation::default(); heads.len()];

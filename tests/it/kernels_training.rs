@@ -110,8 +110,8 @@ fn train<B: Backend>(backend: B, problem: &Problem) -> Trained {
                     .collect();
             model.write(entry.parameter.value, HostValues::F64(&values)).expect("a place for the teacher");
         }
-        step.set_up(&mut model).expect("folding");
     }
+    step.set_up(&mut model).expect("what is written once");
     let weights = |model: &Model<B>| -> BTreeMap<String, Vec<f64>> {
         let matrix =
             |entry: &&Entry| matches!(entry.kind, Kind::ConvWeight | Kind::LinearWeight | Kind::CosineWeight);
