@@ -250,29 +250,13 @@ fn measure(
     for (level, (entry, known)) in file.levels.iter_mut().zip(&known).enumerate() {
         let metrics = judged.evaluate(level, known, REPLICATES, arguments.seed)?;
         let rates = judged.rates(level, known);
-        let name = entry.name();
-        for (key, meaning, value) in [
-            ("checkpoint", "BLAKE3 hash of its parameters", entry.checkpoint.clone().into()),
-            ("score", "what is thresholded", entry.threshold.score.to_string().into()),
-            ("rule", "how the threshold was chosen", entry.threshold.rule.to_string().into()),
-            ("tau", "novel below this score", threshold_value(entry.threshold.tau)),
-            ("temperature", "what divides the logits", entry.temperature.into()),
-            ("calibration_seen", "calibration samples of known classes", entry.threshold.seen.into()),
-            ("calibration_novel", "calibration samples of other classes", entry.threshold.novel.into()),
-        ] {
-            dashboard.setting(&format!("{key}_{name}"), meaning, value);
-        }
-        dashboard.level(split, name, &metrics);
+        dashboard.threshold(entry);
+        dashboard.level(split, entry.name(), &metrics);
         if has_report {
             entry.reported = Some(rates);
         }
     }
     Ok(dashboard)
-}
-
-/// A threshold as JSON, which has no infinity.
-fn threshold_value(tau: f64) -> serde_json::Value {
-    if tau.is_finite() { tau.into() } else { "flags nothing".into() }
 }
 
 fn write_figures(head: &CalibratedHead, folder: &Path) -> Result<()> {

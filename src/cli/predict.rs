@@ -112,6 +112,7 @@ fn report(arguments: &Arguments, file: &ThresholdFile, judgement: &Judgement, co
     let mut text = format!("{images} images: {}\n", arguments.out.display());
     for (entry, novel) in file.levels.iter().zip(&novel) {
         let rule = match arguments.fdr {
+            None if !entry.threshold.flags_by_score() => format!("{} flags nothing", entry.threshold.score),
             None => format!("{} below {}", entry.threshold.score, entry.threshold.tau),
             Some(rate) => {
                 format!("{}, at most {rate} of the flags false in expectation", entry.threshold.score)

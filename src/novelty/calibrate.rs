@@ -3,7 +3,6 @@
 use super::decide::{Answer, LevelInput, decide};
 use super::evaluate::{Judged, LevelMetrics, evaluate};
 use super::file::{LevelEntry, Rates, ThresholdFile};
-use super::proportion::Proportion;
 use super::rule::Rule;
 use super::samples::Scored;
 use super::score::{Score, Scorer};
@@ -185,13 +184,6 @@ impl Judgement {
 
     /// Shares of the samples of one level that are answered as novel, whoever flagged them.
     pub fn rates(&self, level: usize, truths: &[Truth]) -> Rates {
-        let share = |among: fn(&Truth) -> bool| {
-            let pairs = truths.iter().zip(&self.answers[level]);
-            Proportion::of(pairs.filter(|(truth, _)| among(truth)).map(|(_, answer)| answer.novel))
-        };
-        Rates {
-            false_novel: share(|truth| matches!(truth, Truth::Class(_))),
-            caught_novel: share(|truth| matches!(truth, Truth::Outlier | Truth::Unseen)),
-        }
+        Rates::of(truths, &self.answers[level])
     }
 }

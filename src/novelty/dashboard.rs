@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::evaluate::{LevelMetrics, Separation};
+use super::file::LevelEntry;
 use super::proportion::Proportion;
 use crate::error::{Error, Position, Result, printable};
 use crate::files;
@@ -52,6 +53,24 @@ impl Dashboard {
         let settings = self.rows.iter().take_while(|row| row.split == CONFIG).count();
         if settings < self.rows.len() {
             self.rows[settings..].rotate_right(1);
+        }
+    }
+
+    /// Adds what decides a level's novelty: its score, rule, threshold and temperature, and the network they are of.
+    pub fn threshold(&mut self, entry: &LevelEntry) {
+        let (name, threshold) = (entry.name(), &entry.threshold);
+        // JSON has no infinity.
+        let tau = if threshold.tau.is_finite() { threshold.tau.into() } else { Value::from("flags nothing") };
+        for (key, meaning, value) in [
+            ("checkpoint", "BLAKE3 hash of its parameters", entry.checkpoint.clone().into()),
+            ("score", "what is thresholded", threshold.score.to_string().into()),
+            ("rule", "how the threshold was chosen", threshold.rule.to_string().into()),
+            ("tau", "novel below this score", tau),
+            ("temperature", "what divides the logits", entry.temperature.into()),
+            ("calibration_seen", "calibration samples of known classes", threshold.seen.into()),
+            ("calibration_novel", "calibration samples of other classes", threshold.novel.into()),
+        ] {
+            self.setting(&format!("{key}_{name}"), meaning, value);
         }
     }
 

@@ -13,12 +13,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::decide::{Hierarchy, Pairing};
+use super::decide::{Answer, Hierarchy, Pairing};
 use super::document::{Document, FileRecord};
 use super::proportion::Proportion;
 use super::samples::{LevelScores, level_name};
 use super::score::Scorer;
 use super::threshold::LevelThreshold;
+use super::truth::Truth;
 use super::truth::is_novel;
 use crate::checkpoint::{HeadClasses, Trained};
 use crate::data::{Dataset, Level, UNKNOWN_LABEL};
@@ -40,6 +41,20 @@ pub struct Rates {
     /// Of novel samples.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caught_novel: Option<Proportion>,
+}
+
+impl Rates {
+    /// Of samples with what is known of them and what was answered, whoever flagged them.
+    pub fn of(truths: &[Truth], answers: &[Answer]) -> Rates {
+        let share = |among: fn(&Truth) -> bool| {
+            let pairs = truths.iter().zip(answers);
+            Proportion::of(pairs.filter(|(truth, _)| among(truth)).map(|(_, answer)| answer.novel))
+        };
+        Rates {
+            false_novel: share(|truth| matches!(truth, Truth::Class(_))),
+            caught_novel: share(|truth| matches!(truth, Truth::Outlier | Truth::Unseen)),
+        }
+    }
 }
 
 /// The thresholds of one head.
@@ -180,11 +195,6 @@ impl ThresholdFile {
         }
         Pairing::new(hierarchy, &levels.iter().collect::<Vec<_>>())?;
         Ok(ThresholdFile { hierarchy, levels })
-    }
-
-    /// Whether the thresholds answer with superclass and subclass.
-    pub fn has_two_levels(&self) -> bool {
-        self.levels.len() == 2
     }
 
     /// The entries that belong to a network.

@@ -26,9 +26,9 @@ pub(super) struct Verdicts {
 
 impl Verdicts {
     /// What the answers are worth.
-    pub(super) fn metrics(&self, replicates: u32, seed: u64) -> Result<LevelMetrics> {
+    fn metrics(&self, seed: u64) -> Result<LevelMetrics> {
         let judged = Judged { truths: &self.truths, samples: &self.samples, answers: &self.answers };
-        evaluate(&judged, replicates, seed)
+        evaluate(&judged, REPLICATES, seed)
     }
 }
 
@@ -65,13 +65,13 @@ impl Findings<'_> {
         settings(&mut dashboard, recipe, file);
         for (place, samples) in self.pooled.iter().enumerate() {
             let level = level_name(samples.level);
-            dashboard.level("report", level, &self.of_folds.levels[place].metrics(REPLICATES, recipe.seed)?);
-            dashboard.level("final", level, &self.of_handed.levels[place].metrics(REPLICATES, recipe.seed)?);
+            dashboard.level("report", level, &self.of_folds.levels[place].metrics(recipe.seed)?);
+            dashboard.level("final", level, &self.of_handed.levels[place].metrics(recipe.seed)?);
         }
         let held_out = &self.of_folds.known_superclass;
         if !held_out.truths.is_empty() {
             let level = level_name(Some(Level::Coarse));
-            dashboard.level("held_out_subclasses", level, &held_out.metrics(REPLICATES, recipe.seed)?);
+            dashboard.level("held_out_subclasses", level, &held_out.metrics(recipe.seed)?);
         }
         // A run that is asked for again finds the same, and need not say it twice.
         if Dashboard::read(&folder.join("dashboard.json")).is_ok_and(|there| there == dashboard) {
@@ -133,15 +133,6 @@ fn settings(dashboard: &mut Dashboard, recipe: &NoveltyRecipe, file: &ThresholdF
     dashboard.setting("outliers", "images of other things shown as novel", outliers);
     dashboard.setting("hold_out", "subclasses held out to choose thresholds", json!(recipe.splits.hold_out));
     dashboard.setting("refit", "whether the final networks know the held-out classes", recipe.refit.enabled);
-    dashboard.setting("hierarchy", "how the two levels speak together", file.hierarchy.to_string());
-    for entry in &file.levels {
-        let (name, threshold) = (entry.name(), &entry.threshold);
-        dashboard.setting(&format!("score_{name}"), "what is thresholded", threshold.score.to_string());
-        dashboard.setting(
-            &format!("rule_{name}"),
-            "how the threshold was chosen",
-            threshold.rule.to_string(),
-        );
-        dashboard.setting(&format!("tau_{name}"), "novel below this score", json!(threshold.tau));
-    }
+    dashboard.setting("hierarchy", "how two levels are brought together", file.hierarchy.to_string());
+    file.levels.iter().for_each(|entry| dashboard.threshold(entry));
 }
