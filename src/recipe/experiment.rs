@@ -4,12 +4,11 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::training::{LONGEST_RECIPE, toml_error};
+use super::training;
 use crate::backend::Precision;
 use crate::collapse::GlobalMean;
 use crate::data::{DataSpec, Subset};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::ood::table::Group;
 use crate::ood::{Dimension, Method, OodInput, Options, RunOptions};
 use crate::train::TrainOptions;
@@ -137,8 +136,7 @@ impl Recipe {
     /// # Errors
     /// An unknown key or a wrong value, with file and line.
     pub fn read(path: &Path) -> Result<Recipe> {
-        let text = files::read_text(path, LONGEST_RECIPE)?;
-        let recipe: Recipe = toml::from_str(&text).map_err(|e| toml_error(path, &text, &e))?;
+        let recipe: Recipe = training::read(path)?;
         recipe.check()?;
         Ok(recipe)
     }

@@ -39,6 +39,12 @@ pub(super) struct Machine<'a> {
 }
 
 impl Machine<'_> {
+    /// Whether all epochs of a training are done.
+    pub(super) fn is_trained(&self, options: &TrainOptions, folder: &RunFolder) -> Result<bool> {
+        let last = folder.checkpoints().join("last");
+        Ok(last.exists() && checkpoint::read_meta(&last)?.epoch >= options.epochs)
+    }
+
     /// Trains in a run folder, or goes on there; `None` where all epochs are done.
     pub(super) fn train(
         &self,
@@ -49,11 +55,10 @@ impl Machine<'_> {
         folder: &RunFolder,
         watcher: &mut dyn Watcher,
     ) -> Result<Option<Summary>> {
-        let last = folder.checkpoints().join("last");
-        let begun = last.exists();
-        if begun && checkpoint::read_meta(&last)?.epoch >= options.epochs {
+        if self.is_trained(options, folder)? {
             return Ok(None);
         }
+        let begun = folder.checkpoints().join("last").exists();
         let job = materials.job(options, seed, folder, begun, self.stop);
         watcher.stage(name, 0);
         let summary = self.choice.run(Training { job: &job, observer: watcher.training() })?;

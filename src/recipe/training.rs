@@ -30,8 +30,7 @@ impl TrainRecipe {
     /// # Errors
     /// No such file, or not a recipe; the message has the line.
     pub fn read(path: &Path) -> Result<TrainRecipe> {
-        let text = files::read_text(path, LONGEST_RECIPE)?;
-        toml::from_str(&text).map_err(|e| toml_error(path, &text, &e))
+        read(path)
     }
 
     /// The recipe as TOML.
@@ -40,8 +39,14 @@ impl TrainRecipe {
     }
 }
 
+/// Reads a recipe of any kind; an error has file and line.
+pub(super) fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T> {
+    let text = files::read_text(path, LONGEST_RECIPE)?;
+    toml::from_str(&text).map_err(|e| toml_error(path, &text, &e))
+}
+
 /// A TOML error with its line.
-pub(super) fn toml_error(path: &Path, text: &str, error: &toml::de::Error) -> Error {
+fn toml_error(path: &Path, text: &str, error: &toml::de::Error) -> Error {
     let before =
         |end: usize| text.as_bytes()[..end.min(text.len())].iter().filter(|&&byte| byte == b'\n').count();
     let line = 1 + error.span().map_or(0, |span| before(span.start));

@@ -4,10 +4,11 @@ use std::path::{Path, PathBuf};
 
 use super::options::NoveltyRecipe;
 use super::sets::NoveltySets;
-use crate::checkpoint::{HeadClasses, Trained};
+use crate::checkpoint::{HeadClasses, StateDict, Trained};
 use crate::data::{Level, SharedDataset, Transform};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, Request, of_head};
+use crate::novelty::level_name;
 use crate::recipe::steps::{Machine, Watcher};
 use crate::train::{Materials, RunFolder, Validation};
 
@@ -23,10 +24,10 @@ pub(super) struct Lesson<'a> {
 
 /// A trained network and what its images go through.
 pub(super) struct Network {
-    /// The checkpoint.
+    /// The checkpoint, without its weights: only extraction needs them, and folds may be many.
     pub trained: Trained,
     /// From image to network input.
-    pub transform: Transform,
+    transform: Transform,
     /// Where caches of its features lie.
     features: PathBuf,
 }
@@ -57,31 +58,32 @@ pub(super) fn train(
         let part = level_folder(level);
         let place = folder.join("models").join(lesson.name).join(part);
         let run = RunFolder::lock(&place)?;
-        let validation = lesson.select.map(|select| Validation { data: sets.part(select), split: "val" });
-        // The subclass network may learn from the superclass network of its own fold.
-        let teacher =
-            (recipe.superclass_teaches && level == Level::Fine).then(|| networks[0].trained.clone());
         let mut transform = Transform::new(recipe.data.size, recipe.normalize(&options)?);
         transform.augment = options.augment.parse()?;
         transform.degrade = sets.degrade;
-        let initial = Materials::initial(&options, root)?;
-        let materials = Materials::levels(
-            &options,
-            sets.part(&lesson.train),
-            validation,
-            level,
-            transform.clone(),
-            initial,
-            teacher,
-            recipe.seed,
-        )?;
-        for note in &materials.notes {
-            watcher.note(&format!("{}, {part}: {note}", lesson.name));
+        if !machine.is_trained(&options, &run)? {
+            let validation = lesson.select.map(|select| Validation { data: sets.part(select), split: "val" });
+            // The subclass network may learn from the superclass network of its own fold.
+            let taught = recipe.superclass_teaches && level == Level::Fine;
+            let teacher = taught.then(|| Trained::open(&networks[0].trained.path)).transpose()?;
+            let materials = Materials::levels(
+                &options,
+                sets.part(&lesson.train),
+                validation,
+                level,
+                transform.clone(),
+                Materials::initial(&options, root)?,
+                teacher,
+                recipe.seed,
+            )?;
+            for note in &materials.notes {
+                watcher.note(&format!("{}, {part}: {note}", lesson.name));
+            }
+            let title = format!("training {part} network, {}", lesson.name.replace('_', " "));
+            machine.train(&title, &options, &materials, recipe.seed, &run, watcher)?;
         }
-        let title = format!("training {part} network, {}", lesson.name.replace('_', " "));
-        machine.train(&title, &options, &materials, recipe.seed, &run, watcher)?;
         let chosen = if lesson.select.is_some() { "best" } else { "last" };
-        let trained = Trained::open(&run.checkpoints().join(chosen))?;
+        let trained = Trained { state: StateDict::new(), ..Trained::open(&run.checkpoints().join(chosen))? };
         let features = folder.join("features").join(lesson.name);
         let features = if level == Level::Both { features } else { features.join(part) };
         networks.push(Network { trained, transform, features });
@@ -91,11 +93,7 @@ pub(super) fn train(
 
 /// The folder of a network for a level.
 fn level_folder(level: Level) -> &'static str {
-    match level {
-        Level::Both => "both",
-        Level::Coarse => "superclass",
-        Level::Fine => "subclass",
-    }
+    if level == Level::Both { "both" } else { level_name(Some(level)) }
 }
 
 impl Network {
@@ -113,7 +111,8 @@ impl Network {
             folder: self.features.join(name),
         });
         let head = self.features.join("head.npz");
-        machine.extract(&self.trained, &self.transform, batch, requests.collect(), &head, watcher)
+        let trained = Trained::open(&self.trained.path)?;
+        machine.extract(&trained, &self.transform, batch, requests.collect(), &head, watcher)
     }
 }
 

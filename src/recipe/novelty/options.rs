@@ -4,7 +4,6 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::super::training::{LONGEST_RECIPE, toml_error};
 use crate::backend::Precision;
 use crate::data::outliers::OutlierOptions;
 use crate::data::splits::SplitOptions;
@@ -13,6 +12,8 @@ use crate::error::{Error, Result};
 use crate::files;
 use crate::novelty::{Hierarchy, Rule, Score};
 use crate::ood::Method;
+use crate::recipe::experiment::shorten;
+use crate::recipe::training::{self, LONGEST_RECIPE};
 use crate::train::TrainOptions;
 
 /// A whole experiment with superclasses, subclasses and classes nobody has seen.
@@ -170,8 +171,7 @@ impl NoveltyRecipe {
     /// # Errors
     /// An unknown key or a wrong value, with file and line.
     pub fn read(path: &Path) -> Result<NoveltyRecipe> {
-        let text = files::read_text(path, LONGEST_RECIPE)?;
-        let recipe: NoveltyRecipe = toml::from_str(&text).map_err(|e| toml_error(path, &text, &e))?;
+        let recipe: NoveltyRecipe = training::read(path)?;
         recipe.check()?;
         Ok(recipe)
     }
@@ -278,8 +278,8 @@ impl NoveltyRecipe {
     /// # Errors
     /// A data set's name cannot be parsed.
     pub fn limited(mut self, limit: usize) -> Result<NoveltyRecipe> {
-        super::super::experiment::shorten(&mut self.data.train, limit)?;
-        self.data.test.as_mut().map_or(Ok(()), |test| super::super::experiment::shorten(test, limit))?;
+        shorten(&mut self.data.train, limit)?;
+        self.data.test.as_mut().map_or(Ok(()), |test| shorten(test, limit))?;
         Ok(self)
     }
 }

@@ -157,11 +157,7 @@ impl NoveltyPipeline<'_> {
         let mut verdicts = ReportPart::default();
         self.report_part(handed, &file, &mut verdicts)?;
         for (entry, verdicts) in file.levels.iter_mut().zip(&verdicts.levels) {
-            let metrics = verdicts.metrics(0, self.recipe.seed)?;
-            entry.reported = Some(Rates {
-                false_novel: metrics.false_novel_rate,
-                caught_novel: metrics.pseudo_novel_flagged.or(metrics.novel_accuracy),
-            });
+            entry.reported = Some(Rates::of(&verdicts.truths, &verdicts.answers));
         }
         Ok((file, verdicts))
     }
