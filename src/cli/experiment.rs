@@ -1,6 +1,7 @@
 //! What `run` and `demo` share: showing an experiment's progress and its result.
 
 use crate::ood::table::Evaluation;
+use crate::recipe::novelty::NoveltyOutcome;
 use crate::recipe::{Outcome, Watcher};
 use crate::train::Observer;
 
@@ -81,6 +82,24 @@ pub fn json(outcome: &Outcome) -> serde_json::Value {
             "expected": entry.expected().0, "measured_on": entry.expected().1,
         })).collect::<Vec<_>>()),
         "collapse": outcome.collapse.as_ref().map(|c| serde_json::json!(c)),
+        "report": outcome.report,
+    })
+}
+
+/// The table and the files at the end of an experiment on two levels.
+pub fn novelty_summary(outcome: &NoveltyOutcome) -> String {
+    let mut text = outcome.dashboard.table();
+    text += &format!("\nthresholds: {}\n", outcome.thresholds.display());
+    if let Some(predictions) = &outcome.predictions {
+        text += &format!("predictions: {}\n", predictions.display());
+    }
+    text + &format!("report: {}\n", outcome.report.display())
+}
+
+/// The same as JSON.
+pub fn novelty_json(outcome: &NoveltyOutcome) -> serde_json::Value {
+    serde_json::json!({
+        "dashboard": outcome.dashboard.json(), "thresholds": outcome.thresholds, "predictions": outcome.predictions,
         "report": outcome.report,
     })
 }

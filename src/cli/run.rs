@@ -3,11 +3,11 @@
 use std::path::PathBuf;
 
 use super::compute::Compute;
-use super::experiment::{Shown, json, summary};
+use super::experiment::{Shown, json, novelty_json, novelty_summary, summary};
 use super::{Common, stop};
 use crate::error::Result;
 use crate::ood::table::Evaluation;
-use crate::recipe::novelty::{NoveltyOutcome, NoveltyPipeline, NoveltyRecipe, NoveltySets, over_seeds};
+use crate::recipe::novelty::{NoveltyPipeline, NoveltyRecipe, NoveltySets, over_seeds};
 use crate::recipe::{Pipeline, Recipe, Sets};
 use crate::train::{RunFolder, TrainOptions};
 
@@ -130,22 +130,6 @@ fn novelty(arguments: &Arguments, common: &Common) -> Result<()> {
         }
     }
     Ok(())
-}
-
-fn novelty_summary(outcome: &NoveltyOutcome) -> String {
-    let mut text = outcome.dashboard.table();
-    text += &format!("\nthresholds: {}\n", outcome.thresholds.display());
-    if let Some(predictions) = &outcome.predictions {
-        text += &format!("predictions: {}\n", predictions.display());
-    }
-    text + &format!("report: {}\n", outcome.report.display())
-}
-
-fn novelty_json(outcome: &NoveltyOutcome) -> serde_json::Value {
-    serde_json::json!({
-        "dashboard": outcome.dashboard.json(), "thresholds": outcome.thresholds, "predictions": outcome.predictions,
-        "report": outcome.report,
-    })
 }
 
 fn one(recipe: &Recipe, arguments: &Arguments, common: &Common, out: PathBuf) -> Result<Option<Evaluation>> {

@@ -193,11 +193,6 @@ impl Network {
         self.teacher.as_deref()
     }
 
-    /// Whether the backbone stays as it is.
-    pub fn is_frozen(&self) -> bool {
-        self.frozen
-    }
-
     /// What network this is.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
