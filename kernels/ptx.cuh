@@ -1,6 +1,6 @@
 // The words all kernels are written in: types, memory accesses, barriers, and one function per machine instruction.
 //
-// This is the only file that holds PTX. Where a kernel is emulated (RESIDUA_EMULATOR), `emulated.cuh` gives every word
+// This and ptx_sm90.cuh are the only files that hold PTX. Where a kernel is emulated (RESIDUA_EMULATOR), `emulated.cuh` gives every word
 // a second body with the same meaning, which checks what it is asked to do. So kernels
 //   - touch global memory only through load, store, load_pack, store_pack and cp_async: the emulator checks each address;
 //   - declare shared memory with SHARED or SHARED_DYNAMIC: the emulator fills it with NaN before every block;
@@ -46,7 +46,7 @@ constexpr int WIDEST = 16 / sizeof(T);
 #define SHARED(Type, name) __shared__ Type name
 /// `Type& name` over the launch's dynamic shared memory, which must have room for it; once in a kernel.
 #define SHARED_DYNAMIC(Type, name) \
-    extern __shared__ __align__(128) u8 dynamic_shared_memory[]; \
+    extern __shared__ __align__(1024) u8 dynamic_shared_memory[]; \
     Type& name = *reinterpret_cast<Type*>(dynamic_shared_memory)
 
 // ---- global memory ----

@@ -19,6 +19,8 @@ macro_rules! embedded {
 embedded![
     "ptx.cuh",
     "emulated.cuh",
+    "ptx_sm90.cuh",
+    "emulated_sm90.cuh",
     "shared_tile.cuh",
     "product_bf16_sm80.cuh",
     "product_f32.cuh",

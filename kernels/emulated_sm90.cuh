@@ -1,0 +1,1 @@
+// The second bodies of the words of ptx_sm90.cuh.
