@@ -271,6 +271,7 @@ fn shown_value(row: &Row) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::decide::tests::entry;
     use super::super::evaluate::tests::a_little_of_everything;
     use super::*;
 
@@ -321,6 +322,46 @@ mod tests {
         assert!(table.contains(" 0.9994123456789012 "), "{table}");
         let line = table.lines().find(|line| line.contains("false_novel_rate")).unwrap();
         assert!(line.starts_with("report        subclass  false_novel_rate"), "{table}");
+    }
+
+    #[test]
+    fn a_threshold_below_every_score_is_shown_as_flagging_nothing() {
+        let mut level = entry(None, &[0, 1], &[], None);
+        let tau = |level: &LevelEntry| {
+            let mut dashboard = Dashboard::default();
+            dashboard.threshold(level);
+            dashboard.rows.iter().find(|row| row.metric == "tau_class").unwrap().value.clone()
+        };
+        assert_eq!(tau(&level), Value::from(0.0));
+        level.threshold.tau = f64::NEG_INFINITY;
+        assert_eq!(tau(&level), Value::from("flags nothing"));
+    }
+
+    #[test]
+    fn what_is_written_is_read_back_and_damage_is_told_with_file_and_line() {
+        let folder = tempfile::tempdir().unwrap();
+        let (written, path) = (dashboard(), folder.path().join("dashboard.json"));
+        written.write(folder.path()).unwrap();
+        assert_eq!(Dashboard::read(&path).unwrap(), written);
+
+        let text = std::fs::read_to_string(&path).unwrap();
+        let told = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Dashboard::read(&path).unwrap_err().to_string()
+        };
+        let cut: String = text.lines().take(5).map(|line| format!("{line}\n")).collect();
+        let misspelt = text.replacen("\"metric\"", "\"metrik\"", 1);
+        for (damaged, line) in
+            [(cut.as_str(), "line 6"), (&misspelt, "line"), ("[1]", "line 1"), ("", "line")]
+        {
+            let message = told(damaged);
+            for part in ["dashboard.json", line, "a dashboard"] {
+                assert!(message.contains(part), "{part}: {message}");
+            }
+        }
+        assert!(told(&misspelt).contains("missing field `metric`"));
+        std::fs::remove_file(&path).unwrap();
+        assert!(Dashboard::read(&path).unwrap_err().to_string().contains("dashboard.json"));
     }
 
     #[test]

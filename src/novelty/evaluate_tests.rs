@@ -132,6 +132,20 @@ fn what_has_no_samples_has_no_number() {
     assert_eq!((found.unseen, found.outliers), (None, None));
     let found = judge(&[]);
     assert_eq!((found.overall_accuracy, found.macro_f1), (None, None));
-    let short = Judged { truths: &[Truth::Unseen], samples: &[], answers: &[] };
-    assert!(evaluate(&short, 0, 0).unwrap_err().to_string().contains("[1, 0, 0]"));
+}
+
+#[test]
+fn truths_scores_and_answers_of_different_counts_are_refused_with_the_counts() {
+    let (truths, samples) = ([Truth::Unseen; 2], [Scored { score: 0.5, predicted: Some(4) }; 2]);
+    let answers = [Answer { class: 4, flagged: false, novel: false }; 2];
+    for counts in [[1, 2, 2], [2, 1, 2], [2, 2, 1], [2, 0, 0]] {
+        let [of_truths, of_samples, of_answers] = counts;
+        let judged = Judged {
+            truths: &truths[..of_truths],
+            samples: &samples[..of_samples],
+            answers: &answers[..of_answers],
+        };
+        let message = evaluate(&judged, 0, 0).unwrap_err().to_string();
+        assert!(message.contains(&format!("{counts:?}")), "{message}");
+    }
 }

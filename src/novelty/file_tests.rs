@@ -53,6 +53,28 @@ fn what_is_written_is_read_back_bit_for_bit() {
 }
 
 #[test]
+fn rates_count_who_is_known_apart_from_who_is_novel_and_leave_out_the_rest() {
+    let answer = |novel| Answer { class: 4, flagged: false, novel };
+    let truths = [
+        Truth::Class(4),
+        // A wrong answer is no false alarm.
+        Truth::Class(7),
+        Truth::Class(4),
+        Truth::Outlier,
+        Truth::Unseen,
+        Truth::Unseen,
+        Truth::Unknown,
+    ];
+    let answers = [false, false, true, true, true, false, true].map(answer);
+    let found = Rates::of(&truths, &answers);
+    let expected = Rates { false_novel: Proportion::new(1, 3), caught_novel: Proportion::new(2, 3) };
+    assert_eq!(found, expected);
+    // What has no samples has no rate.
+    assert_eq!(Rates::of(&truths[..3], &answers[..3]).caught_novel, None);
+    assert_eq!(Rates::of(&truths[6..], &answers[6..]), Rates::default());
+}
+
+#[test]
 fn the_threshold_that_counts_is_the_one_in_the_file() {
     // Notebook A, trap A14: a default bound when a function was defined went on being used after the threshold changed.
     let folder = tempfile::tempdir().unwrap();

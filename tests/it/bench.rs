@@ -6,11 +6,9 @@ use std::process::{Command, Output};
 
 use serde_json::Value;
 
-const TOY: &str = "resnet18-cifar.8.w0.0625";
+use crate::program;
 
-fn residua(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_residua")).args(arguments).output().unwrap()
-}
+const TOY: &str = "resnet18-cifar.8.w0.0625";
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -25,7 +23,7 @@ fn bench(batch: &str, more: &[&str]) -> Output {
         vec!["bench", "--device", "cpu", "--threads", "1", "--arch", TOY, "--batch-size", batch];
     arguments.extend(["--seconds", "0", "--repeats", "1", "--quiet"]);
     arguments.extend(more);
-    residua(&arguments)
+    program::run(&arguments)
 }
 
 #[test]
@@ -82,7 +80,7 @@ fn bench_says_what_is_wrong_with_its_flags() {
 
 #[test]
 fn doctor_finds_the_cpu_right_and_tells_each_error() {
-    let run = residua(&[
+    let run = program::run(&[
         "doctor",
         "--full",
         "--device",
@@ -120,7 +118,7 @@ fn doctor_finds_a_wrong_kernel() {
             vec!["doctor", "--full", "--device", "emulator", "--precision", "f32", "--arch", TOY];
         arguments.extend(["--only", "add.*", "--quiet"]);
         arguments.extend(kernels);
-        residua(&arguments)
+        program::run(&arguments)
     };
     let run = check(&[]);
     assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));

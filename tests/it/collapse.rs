@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use assert_cmd::Command;
 use residua::collapse::{CollapseReport, Options, Subject, measure};
 use residua::features::{CacheMeta, CacheWriter, FeatureSet, Head};
 use serde_json::Value;
 
 use crate::data_files::idx;
+use crate::program::residua;
 use crate::synthetic::{Case, cases, expected, tiny};
 
 fn subject(case: &Case) -> Subject {
@@ -61,8 +61,8 @@ fn write_caches(folder: &Path, case: &Case, hash: &str) {
     case.head().write(&folder.join("head.npz")).unwrap();
 }
 
-fn residua(folder: &Path, arguments: &[&str]) -> assert_cmd::assert::Assert {
-    Command::cargo_bin("residua").unwrap().current_dir(folder).arg("collapse").args(arguments).assert()
+fn collapse(folder: &Path, arguments: &[&str]) -> assert_cmd::assert::Assert {
+    residua(["collapse"]).current_dir(folder).args(arguments).assert()
 }
 
 #[test]
@@ -72,7 +72,7 @@ fn the_verb_measures_caches_and_writes_every_file() {
     write_caches(folder.path(), &case, "a");
     let arguments =
         ["--train", "train", "--test", "test", "--ood", "far:svhn=svhn", "--out", "out", "--json"];
-    let output = residua(folder.path(), &arguments).success().get_output().stdout.clone();
+    let output = collapse(folder.path(), &arguments).success().get_output().stdout.clone();
     let printed: Value = serde_json::from_slice(&output).unwrap();
     let out = folder.path().join("out");
     let report = CollapseReport::read_json(&out.join("collapse.json")).unwrap();
@@ -97,10 +97,11 @@ fn the_verb_measures_every_checkpoint_of_a_run_in_order() {
         [&["--features", "features/*", "--train", "train", "--ood", "svhn=svhn", "--out", "out"], skip]
             .concat()
     };
-    let failed = residua(folder.path(), &arguments(&[])).failure().code(1).get_output().stderr.clone();
+    let failed = collapse(folder.path(), &arguments(&[])).failure().code(1).get_output().stderr.clone();
     assert!(String::from_utf8(failed).unwrap().contains("epoch_0060"));
     assert!(!folder.path().join("out").exists(), "a failed series writes nothing");
-    let text = residua(folder.path(), &arguments(&["--skip-failures"])).success().get_output().stdout.clone();
+    let text =
+        collapse(folder.path(), &arguments(&["--skip-failures"])).success().get_output().stdout.clone();
     assert!(String::from_utf8(text).unwrap().contains("skipped features/epoch_0060"));
     let report = CollapseReport::read_json(&folder.path().join("out/collapse.json")).unwrap();
     let epochs: Vec<Option<u64>> = report.checkpoints.iter().map(|row| row.epoch).collect();
@@ -115,11 +116,11 @@ fn caches_of_different_checkpoints_are_refused_and_wrong_use_exits_with_two() {
     write_caches(&folder.path().join("a"), &case, "hash-a");
     write_caches(&folder.path().join("b"), &case, "hash-b");
     let mixed = ["--train", "a/train", "--head", "a/head.npz", "--ood", "svhn=b/svhn", "--out", "out"];
-    let message = residua(folder.path(), &mixed).failure().code(1).get_output().stderr.clone();
+    let message = collapse(folder.path(), &mixed).failure().code(1).get_output().stderr.clone();
     let message = String::from_utf8(message).unwrap();
     assert!(message.contains("hash-a") && message.contains("hash-b"), "{message}");
-    residua(folder.path(), &["--train", "a/train", "--ood", "svhn", "--out", "out"]).failure().code(2);
-    residua(folder.path(), &["--train", "a/train", "--head", "missing.npz", "--out", "out"])
+    collapse(folder.path(), &["--train", "a/train", "--ood", "svhn", "--out", "out"]).failure().code(2);
+    collapse(folder.path(), &["--train", "a/train", "--head", "missing.npz", "--out", "out"])
         .failure()
         .code(1);
 }
@@ -156,13 +157,13 @@ fn checkpoints_are_measured_on_features_of_their_own_network() {
     let network = ["--arch", "resnet20", "--width", "0.25", "--normalize", "0.5/0.25", "--augment", "none"];
     let run = ["--epochs", "2", "--batch-size", "10", "--checkpoint-every", "1", "--quiet", "--out", "run"];
     let arguments = [&["train"], &train[..], &network[..], &run[..]].concat();
-    Command::cargo_bin("residua").unwrap().current_dir(folder).args(arguments).assert().success();
+    residua(arguments).current_dir(folder).assert().success();
 
     let sets = ["--test", "idx:test-images,test-labels", "--ood", "odd=idx:odd-images", "--quiet"];
     let common = [&["--checkpoints", "run"], &train[..], &sets[..]].concat();
     let rows =
         |out: &str| CollapseReport::read_json(&folder.join(out).join("collapse.json")).unwrap().checkpoints;
-    residua(folder, &[&common[..], &["--out", "passing"]].concat()).success();
+    collapse(folder, &[&common[..], &["--out", "passing"]].concat()).success();
     let passing = rows("passing");
     assert_eq!(passing.iter().map(|row| row.epoch).collect::<Vec<_>>(), [Some(1), Some(2)]);
     assert_eq!((passing[0].samples, passing[0].classes), (30, 2));
@@ -172,14 +173,14 @@ fn checkpoints_are_measured_on_features_of_their_own_network() {
     assert!(!std::fs::read_dir(folder).unwrap().any(|entry| hidden(entry.unwrap())), "caches are removed");
 
     // Kept features give the same rows, at once and from the caches alone.
-    residua(folder, &[&common[..], &["--keep-features", "kept", "--out", "keeping"]].concat()).success();
+    collapse(folder, &[&common[..], &["--keep-features", "kept", "--out", "keeping"]].concat()).success();
     let caches =
         ["--features", "kept/*", "--train", "train", "--test", "test", "--ood", "odd=odd", "--out", "cached"];
-    residua(folder, &caches).success();
+    collapse(folder, &caches).success();
     assert_eq!((rows("keeping"), rows("cached")), (passing.clone(), passing));
 
     for name in ["train=idx:odd-images", "../x=idx:odd-images"] {
-        residua(folder, &[&common[..], &["--ood", name, "--out", "refused"]].concat()).failure().code(2);
+        collapse(folder, &[&common[..], &["--ood", name, "--out", "refused"]].concat()).failure().code(2);
     }
-    residua(folder, &["--checkpoints", "run", "--out", "refused"]).failure().code(2);
+    collapse(folder, &["--checkpoints", "run", "--out", "refused"]).failure().code(2);
 }

@@ -2,19 +2,20 @@
 
 use std::path::Path;
 
-use assert_cmd::Command;
 use serde_json::Value;
+
+use crate::program::residua;
 
 /// The verb with nothing of this machine's own to be found, as JSON.
 fn doctor(folder: &Path, environment: &[(&str, &str)]) -> Value {
-    let mut command = Command::new(assert_cmd::cargo::cargo_bin!("residua"));
+    let mut command = residua(["doctor", "--json"]);
     for name in
         ["CUDA_HOME", "CUDA_PATH", "VIRTUAL_ENV", "CONDA_PREFIX", "RESIDUA_NVRTC", "RESIDUA_CACHE", "CXX"]
     {
         command.env_remove(name);
     }
     command.env("HOME", folder).env("XDG_CACHE_HOME", folder.join("cache")).env_remove("LD_LIBRARY_PATH");
-    let output = command.envs(environment.iter().copied()).args(["doctor", "--json"]).assert().success();
+    let output = command.envs(environment.iter().copied()).assert().success();
     serde_json::from_slice(&output.get_output().stdout).unwrap()
 }
 

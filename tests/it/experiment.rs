@@ -2,14 +2,8 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 
-fn residua(arguments: &[&str]) -> (bool, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_residua")).args(arguments).output().unwrap();
-    let text =
-        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    (output.status.success(), text)
-}
+use crate::program::said;
 
 fn modified(path: &Path) -> std::time::SystemTime {
     fs::metadata(path).unwrap_or_else(|e| panic!("{}: {e}", path.display())).modified().unwrap()
@@ -19,8 +13,8 @@ fn modified(path: &Path) -> std::time::SystemTime {
 fn the_demo_leaves_a_whole_run_folder() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("demo");
-    let (done, text) = residua(&["demo", "--tiny", "--quiet", "--out", &out.display().to_string()]);
-    assert!(done, "{text}");
+    let (code, text) = said(&["demo", "--tiny", "--quiet", "--out", &out.display().to_string()]);
+    assert_eq!(code, Some(0), "{text}");
     for file in [
         "recipe.toml",
         "metrics.jsonl",
@@ -103,8 +97,8 @@ fn a_recipe_runs_once_and_then_only_what_is_missing() {
     let (recipe, out) =
         (root.join("small.toml").display().to_string(), root.join("run").display().to_string());
     let arguments = ["run", &recipe, "--data-root", &root.display().to_string(), "--out", &out];
-    let (done, text) = residua(&arguments);
-    assert!(done, "{text}");
+    let (code, text) = said(&arguments);
+    assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("`missing` is left out"), "{text}");
     let run = root.join("run");
     let scores = fs::read(run.join("ood/metrics.json")).unwrap();
@@ -112,8 +106,8 @@ fn a_recipe_runs_once_and_then_only_what_is_missing() {
         ["checkpoints/last/model.safetensors", "ood/metrics.json", "collapse/rows/epoch_0001/row.json"]
             .map(|file| modified(&run.join(file)));
     fs::remove_dir_all(run.join("features")).unwrap();
-    let (done, text) = residua(&arguments);
-    assert!(done, "{text}");
+    let (code, text) = said(&arguments);
+    assert_eq!(code, Some(0), "{text}");
     let after =
         ["checkpoints/last/model.safetensors", "ood/metrics.json", "collapse/rows/epoch_0001/row.json"]
             .map(|file| modified(&run.join(file)));
@@ -125,8 +119,8 @@ fn a_recipe_runs_once_and_then_only_what_is_missing() {
     );
 
     fs::write(root.join("small.toml"), RECIPE.replace("width = 0.25", "width = 0.5")).unwrap();
-    let (done, text) = residua(&arguments);
-    assert!(!done && text.contains("another recipe"), "{text}");
+    let (code, text) = said(&arguments);
+    assert!(code == Some(2) && text.contains("another recipe"), "{text}");
 }
 
 #[test]
@@ -134,8 +128,20 @@ fn an_unknown_key_of_a_recipe_is_an_error_with_its_line() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("wrong.toml");
     fs::write(&path, RECIPE.replace("epochs = 2", "use_psudeo_novel = false")).unwrap();
-    let (done, text) = residua(&["run", &path.display().to_string()]);
-    assert!(!done && text.contains("use_psudeo_novel") && text.contains("line 7"), "{text}");
+    let (code, text) = said(&["run", &path.display().to_string()]);
+    assert!(code == Some(1) && text.contains("use_psudeo_novel") && text.contains("line 7"), "{text}");
+}
+
+#[test]
+fn an_ood_set_cannot_have_the_name_of_a_part_of_the_training_data() {
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["train", "calibrate"] {
+        let path = folder.path().join("wrong.toml");
+        fs::write(&path, RECIPE.replace("name = \"noise\"", &format!("name = \"{name}\""))).unwrap();
+        let (code, text) = said(&["run", &path.display().to_string()]);
+        let told = format!("`{name}` is the name of a part of the training data");
+        assert!(code == Some(2) && text.contains(&told), "{code:?} {text}");
+    }
 }
 
 #[test]
@@ -148,9 +154,9 @@ fn several_seeds_give_a_folder_each_and_one_table_with_deviations() {
     let (recipe, out) =
         (root.join("small.toml").display().to_string(), root.join("run").display().to_string());
     let root_text = root.display().to_string();
-    let (done, text) =
-        residua(&["run", &recipe, "--data-root", &root_text, "--out", &out, "--seeds", "0,1", "--quiet"]);
-    assert!(done, "{text}");
+    let (code, text) =
+        said(&["run", &recipe, "--data-root", &root_text, "--out", &out, "--seeds", "0,1", "--quiet"]);
+    assert_eq!(code, Some(0), "{text}");
     let table = fs::read_to_string(root.join("run/metrics.csv")).unwrap();
     assert!(table.starts_with("method,dataset,FPR@95,AUROC,AUPR_IN,AUPR_OUT,ACC"), "{table}");
     assert!(table.contains('±'), "{table}");

@@ -15,6 +15,8 @@ use residua::backend::cuda::driver::{Driver, Geometry, Launch};
 use residua::error::Error;
 use residua::rng::{Purpose, Stream};
 
+use crate::program::residua;
+
 const CHILD: &str = "RESIDUA_FAKE_DRIVER";
 
 /// A folder with the stand-in for both libraries, built once; nothing where there is no C++ compiler.
@@ -265,8 +267,7 @@ fn every_launch_of_a_step_fits_the_machine_code_that_nvrtc_makes() {
     let Some(folder) = build("fake-driver-for-nvrtc", &["-DWITHOUT_NVRTC"]) else { return };
     let cache = tempfile::tempdir().unwrap();
     for precision in ["bf16", "f32"] {
-        let said = Command::new(env!("CARGO_BIN_EXE_residua"))
-            .args(["bench", "--device", "cuda", "--precision", precision, "--steps", "--quiet"])
+        let said = residua(["bench", "--device", "cuda", "--precision", precision, "--steps", "--quiet"])
             .args(["--arch", "resnet18-cifar.32,resnet50-imagenet.64.w0.3", "--batch-size", "4"])
             .args(["--seconds", "0", "--repeats", "1"])
             .env("LD_LIBRARY_PATH", &folder)

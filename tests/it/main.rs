@@ -31,6 +31,7 @@ mod ops_losses;
 mod ops_passes;
 mod ops_step;
 mod parity;
+mod program;
 mod reference;
 mod report;
 mod results_mutations;

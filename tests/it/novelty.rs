@@ -3,13 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use assert_cmd::Command;
 use predicates::str::contains;
 use residua::checkpoint::{self, HeadClasses};
 use residua::data::{Level, Taxonomy};
 use residua::novelty::ThresholdFile;
 use residua::rng::{Purpose, Stream};
 use tempfile::TempDir;
+
+use crate::program::residua;
 
 const COLOURS: [[u8; 3]; 5] = [[170, 60, 60], [60, 170, 60], [60, 60, 170], [130, 130, 60], [60, 130, 130]];
 
@@ -42,8 +43,8 @@ fn write_training_data(folder: &Path) {
     }
 }
 
-fn residua(arguments: &[&str]) -> assert_cmd::assert::Assert {
-    Command::cargo_bin("residua").unwrap().args(arguments).args(["--device", "cpu", "--quiet"]).assert()
+fn quietly(arguments: &[&str]) -> assert_cmd::assert::Assert {
+    residua(arguments).args(["--device", "cpu", "--quiet"]).assert()
 }
 
 /// Trained networks and data, made once for all tests.
@@ -60,7 +61,7 @@ impl Bench {
         let data = format!("cifar10:{}", bench.text("cifar"));
         for seed in ["1", "2"] {
             let out = bench.text(&format!("run{seed}"));
-            residua(&[
+            quietly(&[
                 "train",
                 "--data",
                 &data,
@@ -177,7 +178,7 @@ impl Bench {
         ];
         arguments.extend(["--out", &out]);
         arguments.extend(more);
-        residua(&arguments)
+        quietly(&arguments)
     }
 
     /// `predict` of both models, as rows of the CSV.
@@ -188,7 +189,7 @@ impl Bench {
             vec!["predict", "--checkpoint", &fine, "--checkpoint", &coarse, "--thresholds", &thresholds];
         arguments.extend(["--data", data, "--out", &out]);
         arguments.extend(more);
-        residua(&arguments).success();
+        quietly(&arguments).success();
         rows(&self.path("p.csv"))
     }
 }
@@ -370,10 +371,10 @@ fn a_fitted_score_keeps_its_fit_beside_the_thresholds(bench: &Bench) {
 fn one_network_without_levels(bench: &Bench) {
     let (run, seen) = (bench.text("run1"), format!("cifar10:{}", bench.text("cifar")));
     let (out, csv) = (bench.text("one.toml"), bench.text("one.csv"));
-    residua(&["calibrate", "--checkpoint", &run, "--seen", &seen, "--rule", "tau:2", "--out", &out])
+    quietly(&["calibrate", "--checkpoint", &run, "--seen", &seen, "--rule", "tau:2", "--out", &out])
         .success();
     let data = bench.images("novel");
-    residua(&["predict", "--checkpoint", &run, "--thresholds", &out, "--data", &data, "--out", &csv])
+    quietly(&["predict", "--checkpoint", &run, "--thresholds", &out, "--data", &data, "--out", &csv])
         .success();
     let table = rows(&bench.path("one.csv"));
     assert_eq!(
@@ -389,13 +390,13 @@ fn two_heads_that_were_trained_on_outliers(bench: &Bench) {
     let mut arguments =
         vec!["train", "--data", &data, "--out", &run, "--arch", "resnet20", "--width", "0.25"];
     arguments.extend(["--epochs", "6", "--batch-size", "10", "--lr", "0.05", "--normalize", "cifar10"]);
-    residua(&arguments).success();
+    quietly(&arguments).success();
     let (out, csv, other) = (bench.text("two.toml"), bench.text("two.csv"), bench.images("other"));
     let calibrate = |more: &[&str]| {
         let mut arguments =
             vec!["calibrate", "--checkpoint", &run, "--seen", &mixed, "--novel", &other, "--out", &out];
         arguments.extend(more);
-        residua(&arguments)
+        quietly(&arguments)
     };
     // Notebook A, trap A6: the ten outliers of the mixed set are no seen samples.
     calibrate(&["--hierarchy", "mask"]).success().stdout(contains("10 seen samples are left out"));
@@ -408,7 +409,7 @@ fn two_heads_that_were_trained_on_outliers(bench: &Bench) {
     // A rule that flags nothing by its score leaves the heads' own word; the outliers are easy enough for that.
     calibrate(&["--rule", "tau:0", "--score", "novel-probability"]).success();
     let arguments = ["predict", "--checkpoint", &run, "--thresholds", &out, "--data", &mixed, "--out", &csv];
-    residua(&arguments).success();
+    quietly(&arguments).success();
     let table = rows(&bench.path("two.csv"));
     let outliers: Vec<&Vec<String>> = table[1..].iter().skip(3).step_by(4).collect();
     let flagged = outliers.iter().filter(|row| row[1] == "10" && row[2] == "20").count();
@@ -448,7 +449,7 @@ fn what_does_not_fit_is_refused(bench: &Bench) {
             "--out",
             &out,
         ];
-        residua(&arguments)
+        quietly(&arguments)
     };
     predict(&fine, &thresholds).code(2).stderr(contains("holds thresholds of a superclass model as well"));
     predict(&fine, &other).code(1).stderr(contains("calibrated for another checkpoint"));

@@ -3,9 +3,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+
+use residua::checkpoint;
+use residua::novelty::ThresholdFile;
 
 use crate::data_files::{png, put, zip};
+use crate::program::said;
 
 const SUBCLASSES: [(&str, usize, [u8; 3]); 6] = [
     ("robin", 0, [20, 30, 200]),
@@ -17,13 +20,6 @@ const SUBCLASSES: [(&str, usize, [u8; 3]); 6] = [
 ];
 const IMAGES_OF_A_CLASS: usize = 12;
 const TEST_IMAGES: usize = 11;
-
-fn residua(arguments: &[&str]) -> (Option<i32>, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_residua")).args(arguments).output().unwrap();
-    let text =
-        [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    (output.status.code(), text)
-}
 
 /// A colour a class, a little different in every image.
 fn colour(class: usize, image: usize) -> [u8; 3] {
@@ -60,9 +56,13 @@ fn data(root: &Path) {
     }
 }
 
-/// A recipe with the lines of `more` at its top level, and of `train` in `[train]`.
+/// A recipe with further lines in `[splits]`, in `[train]`, and behind everything.
 fn recipe(root: &Path, approach: &str, splits: &str, train: &str, rest: &str) -> String {
-    let text = format!(
+    put(root, "recipe.toml", text(approach, splits, train, rest)).display().to_string()
+}
+
+fn text(approach: &str, splits: &str, train: &str, rest: &str) -> String {
+    format!(
         r#"
 name = "birds & dogs"
 seed = 7
@@ -91,13 +91,12 @@ lr = 3e-3
 {train}
 {rest}
 "#
-    );
-    put(root, "recipe.toml", text).display().to_string()
+    )
 }
 
 fn run(root: &Path, recipe: &str, out: &Path) -> (Option<i32>, String) {
     let (root, out) = (root.display().to_string(), out.display().to_string());
-    residua(&["run", recipe, "--data-root", &root, "--out", &out])
+    said(&["run", recipe, "--data-root", &root, "--out", &out])
 }
 
 fn table(path: &Path) -> Vec<Vec<String>> {
@@ -243,6 +242,40 @@ fn two_heads_hold_every_class_out_once_and_count_as_the_notebook_does() {
 }
 
 #[test]
+fn the_superclass_network_teaches_and_without_a_refit_the_fold_is_handed_over() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path());
+    let words = text("two_models", "hold_out = [1, 5]", "", "[refit]\nenabled = false");
+    let words = words.replace("seed = 7", "seed = 7\nsuperclass_teaches = true");
+    let recipe = put(folder.path(), "recipe.toml", words).display().to_string();
+    let out = folder.path().join("run");
+    let (code, text) = run(folder.path(), &recipe, &out);
+    assert_eq!(code, Some(0), "{text}");
+    // Every epoch of the pupil says how far it was from its teacher; the teacher has none.
+    let epochs = |network: &str| -> Vec<serde_json::Value> {
+        let log = fs::read_to_string(out.join("models/fold_1").join(network).join("metrics.jsonl")).unwrap();
+        let lines = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        lines.filter(|line| line["split"] == "train" && line["scope"] == "epoch").collect()
+    };
+    let (pupil, teacher) = (epochs("subclass"), epochs("superclass"));
+    assert_eq!((pupil.len(), teacher.len()), (2, 2));
+    assert!(
+        pupil.iter().all(|line| line["teacher_loss"].as_f64().is_some_and(|loss| loss > 0.0)),
+        "{pupil:?}"
+    );
+    assert!(teacher.iter().all(|line| line["teacher_loss"].is_null()), "{teacher:?}");
+
+    // Nothing was trained again: thresholds and predictions are those of the fold's networks.
+    assert!(!out.join("models/final").exists() && !out.join("features/final").exists());
+    let thresholds = ThresholdFile::read(&out.join("thresholds.toml")).unwrap();
+    for (entry, network) in thresholds.levels.iter().zip(["superclass", "subclass"]) {
+        let best = out.join("models/fold_1").join(network).join("checkpoints/best");
+        assert_eq!(entry.checkpoint, checkpoint::Trained::open(&best).unwrap().hash, "{network}");
+    }
+    assert_eq!(table(&out.join("predictions.csv")).len(), TEST_IMAGES);
+}
+
+#[test]
 fn a_class_with_one_image_is_named_with_its_table_and_image() {
     let folder = tempfile::tempdir().unwrap();
     data(folder.path());
@@ -278,5 +311,26 @@ fn a_misspelt_key_and_a_key_that_means_nothing_here_are_named() {
         let recipe = recipe(folder.path(), approach, splits, train, rest);
         let (code, text) = run(folder.path(), &recipe, &folder.path().join("refused"));
         assert!(code != Some(0) && text.contains(words) && !text.contains("panicked"), "{words}: {text}");
+    }
+}
+
+#[test]
+fn keys_that_contradict_each_other_are_refused_before_anything_runs() {
+    let folder = tempfile::tempdir().unwrap();
+    data(folder.path());
+    let recipe = |words: String| put(folder.path(), "recipe.toml", words).display().to_string();
+    let out = folder.path().join("refused");
+    let at_top = |line: &str, words: String| words.replace("seed = 7", &format!("seed = 7\n{line}"));
+    let plain = || text("two_models", "", "", "");
+    for (words, told) in [
+        (plain().replace("?labels=both", ""), "must have two levels of classes"),
+        (plain().replace("labels=both", "labels=subclass"), "must have two levels of classes"),
+        (at_top("superclass_teaches = true", text("two_heads", "", "", "")), "[train] kl_weight"),
+        (text("two_models", "", "teacher = \"elsewhere\"", ""), "set superclass_teaches = true"),
+        (text("two_models", "", "", "[predict]\nbatch_size = 0"), "[predict] batch_size must be at least 1"),
+    ] {
+        let (code, text) = run(folder.path(), &recipe(words), &out);
+        assert!(code == Some(2) && text.contains(told), "{told}: {code:?} {text}");
+        assert!(!out.exists(), "{told}: a run was begun");
     }
 }

@@ -2,15 +2,15 @@
 
 use std::path::Path;
 
-use assert_cmd::Command;
 use residua::features::{Matrix, Npz};
 use residua::ood::Detectors;
 use residua::ood::table::Evaluation;
 
 use crate::ood_scores::case;
+use crate::program::residua;
 
-fn residua(arguments: &[&str]) -> assert_cmd::assert::Assert {
-    Command::cargo_bin("residua").unwrap().arg("ood").args(arguments).assert()
+fn run_ood(arguments: &[&str]) -> assert_cmd::assert::Assert {
+    residua(["ood"]).args(arguments).assert()
 }
 
 fn inputs(folder: &Path) -> Vec<String> {
@@ -36,7 +36,7 @@ fn one_command_writes_fits_scores_and_metrics_of_every_ood_set() {
     arguments.extend(["--out".into(), out.path().display().to_string(), "--vim-dim".into(), "8".into()]);
     arguments.extend(["--bootstrap".into(), "20".into(), "--balance".into()]);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    residua(&arguments).success().stdout(predicates::str::contains("mahalanobis"));
+    run_ood(&arguments).success().stdout(predicates::str::contains("mahalanobis"));
     let read = Evaluation::read_json(&out.path().join("metrics.json")).unwrap();
     assert_eq!(read.methods.len(), 17);
     let entry = read.entry("a", "vim").unwrap();
@@ -62,7 +62,7 @@ fn one_command_writes_fits_scores_and_metrics_of_every_ood_set() {
     let confidence = scores(&out.path().join("scores/a.npz"), "energy");
     let mut novelty = arguments.clone();
     novelty.extend(["--orientation", "novelty", "--methods", "energy", "--json"]);
-    let printed = residua(&novelty).success().get_output().stdout.clone();
+    let printed = run_ood(&novelty).success().get_output().stdout.clone();
     let printed: serde_json::Value = serde_json::from_slice(&printed).unwrap();
     assert_eq!(printed["ood"]["a"]["energy"]["auroc"], read.entry("a", "energy").unwrap().metrics.auroc);
     let turned = scores(&out.path().join("scores/a.npz"), "energy");
@@ -80,7 +80,7 @@ fn kernels_write_the_scores_and_fits_that_the_cpu_writes() {
         arguments.extend(
             ["--ood", &ood, "--vim-dim", "8", "--device", device, "--out", &place_text].map(String::from),
         );
-        residua(&arguments.iter().map(String::as_str).collect::<Vec<&str>>()).success();
+        run_ood(&arguments.iter().map(String::as_str).collect::<Vec<&str>>()).success();
         let read =
             |set: &str, name: &str| scores(&place.join("scores").join(set).with_extension("npz"), name);
         let methods = Evaluation::read_json(&place.join("metrics.json")).unwrap().methods;
@@ -118,7 +118,7 @@ fn wrong_use_exits_with_two_and_says_what_to_write() {
         arguments.extend(flags.iter().map(|flag| flag.replace("x.npz", &ood.display().to_string())));
         arguments.extend(["--out".into(), out.path().join("out").display().to_string()]);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-        residua(&arguments).code(2).stderr(predicates::str::contains(message));
+        run_ood(&arguments).code(2).stderr(predicates::str::contains(message));
     }
     assert!(!out.path().join("out").exists(), "nothing is written by a wrong use");
 }
@@ -131,5 +131,5 @@ fn caches_that_do_not_fit_exit_with_one_and_both_numbers() {
     arguments.extend(["--out".into(), out.path().display().to_string()]);
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let message = predicates::str::is_match("expected 16 features per sample.*found 64").unwrap();
-    residua(&arguments).code(1).stderr(message);
+    run_ood(&arguments).code(1).stderr(message);
 }

@@ -11,6 +11,8 @@ use residua::ood::table::{Entry, Evaluation, Group, IdSet, OodSet};
 use residua::report;
 use residua::rng::{Purpose, Stream};
 
+use crate::program::residua;
+
 /// How far each score's ID and OOD means lie apart, near set and far set.
 const SCORES: [(&str, f64, f64); 6] = [
     ("msp", 0.9, 1.4),
@@ -270,18 +272,12 @@ fn the_verb_prints_the_page_and_writes_png_on_request() {
     let root = tempfile::tempdir().unwrap();
     let run = root.path().join("run");
     write(run.join("metrics.jsonl"), training_log());
-    let output = assert_cmd::Command::cargo_bin("residua")
-        .unwrap()
-        .args(["report", "--png"])
-        .arg(&run)
-        .output()
-        .unwrap();
+    let output = residua(["report", "--png"]).arg(&run).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), run.join("report.html").display().to_string());
     let png = image::open(run.join("plots/training_loss.png")).unwrap();
     assert_eq!((png.width(), png.height()), (800, 620));
-    let failed =
-        assert_cmd::Command::cargo_bin("residua").unwrap().args(["report", "nowhere"]).output().unwrap();
+    let failed = residua(["report", "nowhere"]).output().unwrap();
     assert_eq!(failed.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&failed.stderr).starts_with("error: nowhere is not a folder"));
 }

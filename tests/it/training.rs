@@ -2,9 +2,11 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use residua::rng::{Purpose, Stream};
+
+use crate::program;
 
 /// A CIFAR-10 binary file of random images whose colour depends on their class.
 fn write_images(path: &Path, count: u64) {
@@ -31,10 +33,6 @@ fn data() -> tempfile::TempDir {
     folder
 }
 
-fn residua(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_residua")).args(arguments).output().unwrap()
-}
-
 fn train(data: &Path, out: &Path, more: &[&str]) -> Output {
     let data = format!("cifar10:{}", data.display());
     let out = out.display().to_string();
@@ -53,7 +51,7 @@ fn train(data: &Path, out: &Path, more: &[&str]) -> Output {
     ]);
     arguments.extend(["--checkpoint-every", "2"]);
     arguments.extend(more);
-    residua(&arguments)
+    program::run(&arguments)
 }
 
 fn succeed(output: Output) {
@@ -73,8 +71,8 @@ fn four_epochs_straight_equal_two_then_a_resume_byte_for_byte() {
     // 65 images in batches of 16 are 5 steps an epoch: 10 steps are two epochs; then 3 more end within the third.
     succeed(train(data.path(), &parted, &["--max-steps", "10"]));
     let out = parted.display().to_string();
-    succeed(residua(&["train", "--resume", "--out", &out, "--quiet", "--max-steps", "13"]));
-    succeed(residua(&["train", "--resume", "--out", &out, "--quiet"]));
+    succeed(program::run(&["train", "--resume", "--out", &out, "--quiet", "--max-steps", "13"]));
+    succeed(program::run(&["train", "--resume", "--out", &out, "--quiet"]));
     for file in ["model.safetensors", "state.safetensors"] {
         assert!(bytes(&straight, file) == bytes(&parted, file), "{file} differs after the resume");
     }
@@ -105,13 +103,13 @@ fn a_resume_on_kernels_equals_the_straight_training_byte_for_byte() {
         let data = format!("cifar10:{}", data.path().display());
         let out = out.display().to_string();
         let start = ["train", "--data", &data, "--out", &out, "--quiet", "--arch", "resnet20"];
-        residua(&[&start[..], &epoch, more].concat())
+        program::run(&[&start[..], &epoch, more].concat())
     };
     let rate = ["--lr", "0.05"];
     succeed(train(&straight, &rate));
     succeed(train(&parted, &[&rate[..], &["--max-steps", "18"]].concat()));
     let out = parted.display().to_string();
-    succeed(residua(&["train", "--resume", "--out", &out, "--quiet", "--device", "emulator"]));
+    succeed(program::run(&["train", "--resume", "--out", &out, "--quiet", "--device", "emulator"]));
     for file in ["model.safetensors", "state.safetensors"] {
         assert!(bytes(&straight, file) == bytes(&parted, file), "{file} differs after the resume");
     }
@@ -163,7 +161,7 @@ fn flags_that_a_resume_cannot_change_are_refused_by_name() {
     let runs = tempfile::tempdir().unwrap();
     succeed(train(data.path(), runs.path(), &["--max-steps", "1"]));
     let out = runs.path().display().to_string();
-    let refused = residua(&["train", "--resume", "--out", &out, "--lr", "0.2"]);
+    let refused = program::run(&["train", "--resume", "--out", &out, "--lr", "0.2"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--lr cannot change"));
 }

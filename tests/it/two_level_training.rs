@@ -3,12 +3,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Output};
+use std::process::Output;
 
 use residua::checkpoint;
 use residua::data::Level;
 use residua::features::{FeatureSet, Head};
 use residua::rng::{Purpose, Stream};
+
+use crate::program;
 
 /// The superclass of each fine class that has images; 7 and 9 have none.
 const PARENTS: [(u8, u8); 5] = [(2, 0), (3, 0), (5, 4), (8, 4), (11, 6)];
@@ -37,10 +39,6 @@ fn data() -> tempfile::TempDir {
     folder
 }
 
-fn residua(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_residua")).args(arguments).output().unwrap()
-}
-
 fn succeed(output: Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stderr).into_owned()
@@ -53,7 +51,7 @@ fn train(data: &Path, labels: &str, out: &Path, more: &[&str]) -> Output {
     arguments.extend(["--arch", "resnet20", "--width", "0.125", "--epochs", "3", "--batch-size", "8"]);
     arguments.extend(["--optimizer", "adam", "--lr", "0.003", "--checkpoint-every", "0"]);
     arguments.extend(more);
-    residua(&arguments)
+    program::run(&arguments)
 }
 
 fn bytes(run: &Path, file: &str) -> Vec<u8> {
@@ -90,7 +88,7 @@ fn every_loss_together_resumes_bit_for_bit_and_depends_on_no_thread() {
     // 37 images in batches of 8 are 5 steps an epoch: 7 steps end within the second.
     one("parted", &["--threads", "2", "--max-steps", "7"]);
     let parted = run("parted").display().to_string();
-    succeed(residua(&["train", "--resume", "--out", &parted, "--quiet"]));
+    succeed(program::run(&["train", "--resume", "--out", &parted, "--quiet"]));
     for file in ["model.safetensors", "state.safetensors"] {
         let same = bytes(&run("straight"), file) == bytes(&run("parted"), file);
         assert!(same, "{file} differs after the resume");
@@ -121,7 +119,7 @@ fn each_head_has_a_cache_whose_logits_are_its_features_through_its_last_map() {
         let (checkpoint, out) = (run.display().to_string(), run.join("features/last/test"));
         let test = format!("cifar100:{}?labels=both,split=test", data.path().display());
         let out = out.display().to_string();
-        succeed(residua(&[
+        succeed(program::run(&[
             "extract",
             "--checkpoint",
             &checkpoint,

@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use assert_cmd::Command;
 use predicates::prelude::*;
 use predicates::str::contains;
 use residua::checkpoint::{
@@ -12,10 +11,10 @@ use residua::checkpoint::{
 use residua::nn::{Architecture, Depth, Network};
 use residua::tensor::DType;
 
-fn residua() -> Command {
-    let mut command = Command::cargo_bin("residua").unwrap();
-    command.arg("weights");
-    command
+use crate::program::residua;
+
+fn weights() -> assert_cmd::Command {
+    residua(["weights"])
 }
 
 fn fixture(name: &str) -> PathBuf {
@@ -46,13 +45,13 @@ fn weights_survive_export_to_pytorch_and_import_to_safetensors_bit_for_bit() {
     let ours = folder.path().join("model.safetensors");
     let (architecture, state) = foreign_resnet20();
     write_torch(&foreign, &state).unwrap();
-    residua()
+    weights()
         .arg("import")
         .args([&foreign, &ours])
         .assert()
         .success()
         .stdout(contains("resnet20 (shortcut a"));
-    residua().arg("export").args([&ours, &torch]).assert().success();
+    weights().arg("export").args([&ours, &torch]).assert().success();
     for path in [&foreign, &ours, &torch] {
         let imported = read_weights(path).unwrap();
         assert_eq!(guess_architecture(&imported.state).unwrap(), architecture);
@@ -94,7 +93,7 @@ fn a_pytorch_file_has_the_members_and_the_alignment_that_pytorch_writes() {
 
 #[test]
 fn inspect_shows_tensors_network_and_training() {
-    let json = residua().args(["inspect", "--json"]).arg(fixture("resnet_20_epoch.pth")).output().unwrap();
+    let json = weights().args(["inspect", "--json"]).arg(fixture("resnet_20_epoch.pth")).output().unwrap();
     let value: serde_json::Value = serde_json::from_slice(&json.stdout).unwrap();
     let tensors = value["tensors"].as_array().unwrap();
     let weight = tensors.iter().find(|tensor| tensor["name"] == "conv1.weight").unwrap();
@@ -108,7 +107,7 @@ fn inspect_shows_tensors_network_and_training() {
     let (_, mut state) = foreign_resnet20();
     let path = folder.path().join("m.safetensors");
     write_safetensors(&path, &state, &Default::default()).unwrap();
-    residua()
+    weights()
         .arg("inspect")
         .arg(&path)
         .assert()
@@ -116,7 +115,7 @@ fn inspect_shows_tensors_network_and_training() {
         .stdout(contains("layer3.2.bn2.running_var").and(contains("every tensor fits")));
     state.insert("module.extra\u{1b}[2J".into(), HostTensor::f32([1], vec![f32::NAN]));
     write_safetensors(&path, &state, &Default::default()).unwrap();
-    residua().arg("inspect").arg(&path).assert().success().stdout(
+    weights().arg("inspect").arg(&path).assert().success().stdout(
         contains("extra\\u{1b}[2J").and(contains("architecture: unknown")).and(contains("\u{1b}").not()),
     );
 }
@@ -134,15 +133,15 @@ fn bad_weights_end_with_a_message_and_code_1_and_damage_nothing() {
         (b"\x7fELF....", "expected weights"),
     ] {
         fs::write(&bad, bytes).unwrap();
-        residua()
+        weights()
             .arg("import")
             .args([&bad, &out])
             .assert()
             .code(1)
             .stderr(contains(expected).and(contains("bad.pth")));
     }
-    residua().arg("inspect").arg(folder.path().join("absent")).assert().code(1).stderr(contains("absent"));
-    residua().arg("inspect").arg(folder.path()).assert().code(1).stderr(contains("checkpoint folder"));
+    weights().arg("inspect").arg(folder.path().join("absent")).assert().code(1).stderr(contains("absent"));
+    weights().arg("inspect").arg(folder.path()).assert().code(1).stderr(contains("checkpoint folder"));
     assert_eq!(fs::read_to_string(&out).unwrap(), "precious");
     assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
 }
@@ -150,8 +149,8 @@ fn bad_weights_end_with_a_message_and_code_1_and_damage_nothing() {
 #[test]
 fn an_output_of_an_unknown_kind_is_wrong_use() {
     let legacy = fixture("legacy.th");
-    residua().arg("import").arg(&legacy).arg("out.pth").assert().code(2).stderr(contains("weights export"));
-    residua()
+    weights().arg("import").arg(&legacy).arg("out.pth").assert().code(2).stderr(contains("weights export"));
+    weights()
         .arg("export")
         .arg(&legacy)
         .arg("out.onnx")

@@ -3,16 +3,15 @@
 
 use std::path::Path;
 
-use assert_cmd::Command;
-
 use crate::golden::{Golden, assert_close, numbers_of_safetensors, path};
+use crate::program::residua;
 
 const STEPS: usize = 20;
 
 /// Trains as generate/trajectories.py does and returns the loss of every step.
 fn train(arch: &str, width: &str, optimizer: &[&str], out: &Path) -> Vec<f64> {
-    let mut command = Command::cargo_bin("residua").expect("the program is built");
-    command.arg("train").arg("--data").arg(format!("cifar10:{}", path("trajectories/data").display()));
+    let mut command = residua(["train"]);
+    command.arg("--data").arg(format!("cifar10:{}", path("trajectories/data").display()));
     command.arg("--init").arg(path(&format!("trajectories/{arch}_init.pth"))).arg("--out").arg(out);
     command.args(["--arch", arch, "--stem", "cifar", "--width", width]).args(optimizer);
     command.args(["--augment", "none", "--shuffle", "none", "--normalize", "cifar10"]);
