@@ -10,7 +10,7 @@ use super::cpu::Cpu;
 use super::cuda::driver::Driver;
 use super::cuda::driver::emulator::{self, Emulator};
 use super::cuda::driver::native::Native;
-use super::cuda::{Cuda, Sources};
+use super::cuda::{Cuda, KernelTable, Sources};
 use crate::error::{Error, Result};
 use crate::ops::{Backend, RowOps};
 use crate::tensor::DType;
@@ -98,6 +98,8 @@ pub struct Choice {
     pub threads: usize,
     /// A folder of edited kernel sources; those inside the binary otherwise.
     pub kernels: Option<PathBuf>,
+    /// A table of measured kernels for convolutions; predicted ones otherwise.
+    pub kernel_table: Option<PathBuf>,
 }
 
 /// Work that runs on any backend.
@@ -180,6 +182,13 @@ impl Choice {
     }
 
     fn on_cpu<W: Work>(&self, work: W) -> Result<W::Output> {
+        if let Some(table) = &self.kernel_table {
+            return Err(Error::usage(format!(
+                "--kernel-table {} with the CPU: the table chooses among a GPU's kernels; leave it out, or compute on the \
+                 GPU that it was measured on",
+                table.display()
+            )));
+        }
         match self.precision {
             Precision::F32 => work.run(Cpu::<f32>::new(self.threads)?),
             Precision::F64 => work.run(Cpu::<f64>::new(self.threads)?),
@@ -203,7 +212,11 @@ impl Choice {
     /// The kernels in the chosen precision and from the chosen sources.
     fn kernels_on<D: Driver>(&self, driver: D) -> Result<Cuda<D>> {
         let dtype = if self.precision == Precision::Bf16 { DType::Bf16 } else { DType::F32 };
-        Cuda::new(driver, dtype, Sources::new(self.kernels.clone()))
+        let cuda = Cuda::new(driver, dtype, Sources::new(self.kernels.clone()))?;
+        match &self.kernel_table {
+            Some(table) => cuda.with_table(KernelTable::read(table)?),
+            None => Ok(cuda),
+        }
     }
 
     fn emulator(&self) -> Result<Emulator> {

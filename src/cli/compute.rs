@@ -20,6 +20,9 @@ pub struct Compute {
     /// Compile edited kernel sources from this folder instead of those inside the binary (also RESIDUA_KERNELS)
     #[arg(long, value_name = "DIR", help_heading = "Compute")]
     pub kernels: Option<PathBuf>,
+    /// Compute convolutions with the kernels that `bench --tune` measured and wrote to this file
+    #[arg(long, value_name = "FILE", help_heading = "Compute")]
+    pub kernel_table: Option<PathBuf>,
 }
 
 impl Compute {
@@ -32,7 +35,10 @@ impl Compute {
         {
             eprintln!("note: there is a GPU, but it cannot be used, so the CPU computes: {why}");
         }
-        choice(self.device, self.precision, self.kernels.as_ref(), common)
+        Choice {
+            kernel_table: self.kernel_table.clone(),
+            ..choice(self.device, self.precision, self.kernels.as_ref(), common)
+        }
     }
 }
 
@@ -43,5 +49,6 @@ pub fn choice(device: Device, precision: Precision, kernels: Option<&PathBuf>, c
         precision,
         threads: common.threads,
         kernels: kernels.cloned().or_else(|| std::env::var_os("RESIDUA_KERNELS").map(PathBuf::from)),
+        kernel_table: None,
     }
 }

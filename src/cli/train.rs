@@ -34,8 +34,18 @@ pub struct Arguments {
 }
 
 /// Flags that may accompany `--resume`.
-const RESUMABLE: [&str; 9] =
-    ["resume", "out", "epochs", "max_steps", "threads", "quiet", "json", "device", "checkpoint_every"];
+const RESUMABLE: [&str; 10] = [
+    "resume",
+    "out",
+    "epochs",
+    "max_steps",
+    "threads",
+    "quiet",
+    "json",
+    "device",
+    "checkpoint_every",
+    "kernel_table",
+];
 
 pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Result<()> {
     let given = |id: &str| matches.value_source(id) == Some(ValueSource::CommandLine);

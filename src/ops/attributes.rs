@@ -1,7 +1,10 @@
 //! The fixed numbers of each operation: extents, strides, constants. Tensors come separately, as operands.
 
+use serde::{Deserialize, Serialize};
+
 /// A 2-d convolution (cross-correlation, as in every deep-learning library), without bias.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Conv2d {
     /// Images in the batch.
     pub batch: usize,

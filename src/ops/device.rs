@@ -133,6 +133,11 @@ pub trait Device: Send + Sync {
         None
     }
 
+    /// Hash of the table of measured kernels that is used, if one is: it decides the last bits of results.
+    fn kernel_table_hash(&self) -> Option<String> {
+        None
+    }
+
     /// Steps that should be queued before the host looks at the result of the first: more than one where
     /// looking would let the device wait.
     fn steps_in_flight(&self) -> usize {

@@ -98,6 +98,7 @@ impl<'a> Keeper<'a> {
                 )));
             }
         }
+        check_table(&path, saved.meta.kernel_table_hash.as_deref(), model)?;
         network::load(model, &saved.model, &path.join(checkpoint::MODEL_FILE))?;
         let names = self.job.options.optimizer().slot_names();
         network::load_training_state(model, &saved.state, names, &path.join(checkpoint::STATE_FILE))?;
@@ -178,6 +179,7 @@ impl<'a> Keeper<'a> {
                 "kind": job.options.schedule, "lr": job.options.lr, "epochs": job.options.epochs,
                 "warmup_epochs": job.options.warmup_epochs, "head_lr": job.options.head_rate(),
             }),
+            kernel_table_hash: model.backend().kernel_table_hash(),
             extra: json!(extra),
             ..Meta::default()
         }
@@ -226,6 +228,22 @@ impl<'a> Keeper<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// Another table of kernels changes the last bits of every step: a resume uses the one that the training began with.
+fn check_table<B: Backend>(checkpoint: &Path, then: Option<&str>, model: &Model<B>) -> Result<()> {
+    let now = model.backend().kernel_table_hash();
+    if then == now.as_deref() {
+        return Ok(());
+    }
+    let name = |hash: Option<&str>| hash.map_or("none".to_string(), |hash| format!("the one of hash {hash}"));
+    Err(Error::invalid(format!(
+        "{} was written with another table of kernels: {}, now {}; a resume continues the same training: {}",
+        checkpoint.display(),
+        name(then),
+        name(now.as_deref()),
+        if then.is_some() { "give that table by --kernel-table" } else { "leave --kernel-table out" }
+    )))
 }
 
 fn precision_name<B: Backend>(model: &Model<B>) -> String {

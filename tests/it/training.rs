@@ -166,6 +166,52 @@ fn flags_that_a_resume_cannot_change_are_refused_by_name() {
     assert!(String::from_utf8_lossy(&refused.stderr).contains("--lr cannot change"));
 }
 
+/// Writes a table of one kernel for the emulator.
+fn write_table(path: &Path, kernel: &str) -> String {
+    let text = format!(
+        "format = 1\n[device]\nname = \"emulator\"\narchitecture = \"host\"\nmultiprocessors = 4\n[[row]]\npass = \"forward\"\n\
+         dtype = \"f32\"\nkernel = \"{kernel}\"\n[row.convolution]\nbatch = 2\nheight = 8\nwidth = 8\nin_channels = 4\n\
+         out_channels = 4\nfilter_height = 1\nfilter_width = 1\nstride = 1\npadding = 0\n"
+    );
+    fs::write(path, text).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn a_resume_under_another_table_of_kernels_is_refused_with_what_to_do() {
+    let data = data();
+    let runs = tempfile::tempdir().unwrap();
+    let first = write_table(&runs.path().join("first.toml"), "sm80-128x64");
+    let second = write_table(&runs.path().join("second.toml"), "sm80-64x64");
+    let out = runs.path().join("run");
+    let small = ["--device", "emulator", "--width", "0.125", "--batch-size", "2", "--epochs", "1"];
+    let data = format!("cifar10:{}", data.path().display());
+    let folder = out.display().to_string();
+    let start = ["train", "--data", &data, "--out", &folder, "--quiet", "--arch", "resnet20"];
+    let begin = ["--max-steps", "1", "--kernel-table", &first];
+    succeed(residua(&[&start[..], &small[..], &begin[..]].concat()));
+    let resume = |more: &[&str]| {
+        let again =
+            ["train", "--resume", "--out", &folder, "--quiet", "--device", "emulator", "--max-steps", "1"];
+        residua(&[&again[..], more].concat())
+    };
+    for other in [&[][..], &["--kernel-table", &second]] {
+        let refused = resume(other);
+        let message = String::from_utf8_lossy(&refused.stderr).into_owned();
+        assert!(
+            refused.status.code() == Some(1)
+                && message.contains("another table of kernels")
+                && message.contains("give that table by --kernel-table"),
+            "{message}"
+        );
+    }
+    succeed(resume(&["--kernel-table", &first]));
+
+    let on_cpu = residua(&["train", "--data", &data, "--device", "cpu", "--kernel-table", &first]);
+    let message = String::from_utf8_lossy(&on_cpu.stderr).into_owned();
+    assert!(on_cpu.status.code() == Some(2) && message.contains("a GPU's kernels"), "{message}");
+}
+
 #[test]
 fn a_checkpoint_of_another_architecture_is_refused_with_both_named() {
     let data = data();

@@ -1,7 +1,7 @@
 //! [`Device`] for CUDA: the driver's memory, copies and graphs.
 
 use super::driver::Driver;
-use super::{Cuda, host};
+use super::{Cuda, KernelTable, host};
 use crate::error::Result;
 use crate::ops::{Device, Hardware, HardwareKind};
 use crate::tensor::{DType, HostValues, Span};
@@ -88,6 +88,10 @@ impl<D: Driver> Device for Cuda<D> {
 
     fn own_memory_bytes(&self) -> Option<usize> {
         Some(self.driver.properties().memory_bytes)
+    }
+
+    fn kernel_table_hash(&self) -> Option<String> {
+        self.table.as_ref().map(KernelTable::hash)
     }
 
     fn steps_in_flight(&self) -> usize {

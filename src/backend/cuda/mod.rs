@@ -36,6 +36,7 @@ mod source;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub use convolution::{KernelTable, MeasuredOn, Pass, TableRow};
 pub use module::{Entry, Module, modules};
 pub use source::{EMBEDDED, Source, Sources, Variant};
 
@@ -49,6 +50,7 @@ pub struct Cuda<D: Driver> {
     driver: D,
     dtype: DType,
     sources: Sources,
+    table: Option<KernelTable>,
     modules: Mutex<HashMap<Variant, Arc<D::Module>>>,
 }
 
@@ -63,7 +65,17 @@ impl<D: Driver> Cuda<D> {
                 "kernels compute in f32 or bf16, not in {dtype:?}; f64 is the CPU's"
             )));
         }
-        Ok(Cuda { driver, dtype, sources, modules: Mutex::new(HashMap::new()) })
+        Ok(Cuda { driver, dtype, sources, table: None, modules: Mutex::new(HashMap::new()) })
+    }
+
+    /// The same with kernels for convolutions as a table says, where it has them.
+    ///
+    /// # Errors
+    /// The table was measured on another device.
+    pub fn with_table(mut self, table: KernelTable) -> Result<Cuda<D>> {
+        table.check_device(self.driver.properties())?;
+        self.table = Some(table);
+        Ok(self)
     }
 
     /// The device.

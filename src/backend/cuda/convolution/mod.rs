@@ -3,9 +3,13 @@
 //! | file | holds |
 //! |---|---|
 //! | `problem` | a convolution as a product: the kernel's arguments |
-//! | `variants` | the compiled kernels, and which one a product gets |
+//! | `variants` | the compiled kernels |
+//! | `choice` | which one a product gets |
+//! | `table` | a file that says so, from measurements |
 
+mod choice;
 mod problem;
+mod table;
 mod variants;
 #[cfg(test)]
 mod variants_tests;
@@ -15,8 +19,11 @@ use super::{Cuda, Module};
 use crate::error::{Error, Result};
 use crate::ops::{Access, Call, Conv2d, Conv2dGradient, Conv2dInference};
 use crate::tensor::{DType, Span};
+use choice::{Chosen, choose};
 use problem::{Arguments, SumArguments, WALKS, Walk};
-use variants::{Kernel, Pass};
+pub use table::{KernelTable, MeasuredOn, TableRow};
+use variants::Kernel;
+pub use variants::Pass;
 
 /// What the engine can ask for.
 pub(super) fn modules() -> impl Iterator<Item = Module> {
@@ -27,9 +34,8 @@ pub(super) fn modules() -> impl Iterator<Item = Module> {
 pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Option<usize> {
     match call {
         Call::Conv2dWeightGradient { attributes, .. } => {
-            let kernel =
-                variants::choose(Pass::WeightGradient, cuda.dtype, attributes, multiprocessors(cuda));
-            Some(parts_bytes(attributes, kernel.splits(attributes, multiprocessors(cuda))))
+            let chosen = choose(cuda, Pass::WeightGradient, attributes);
+            Some(parts_bytes(attributes, chosen.splits))
         }
         Call::Conv2dForward { .. }
         | Call::Conv2dBias { .. }
@@ -46,7 +52,7 @@ pub(super) fn forward<D: Driver>(
     [x, weight, y]: [Span; 3],
     _: Span,
 ) -> Result<()> {
-    let kernel = variants::choose(Pass::Forward, cuda.dtype, attributes, multiprocessors(cuda));
+    let kernel = choose(cuda, Pass::Forward, attributes).kernel;
     launch_forward(cuda, memory, kernel, attributes, [x, weight, y], &Epilogue::default())
 }
 
@@ -58,7 +64,7 @@ pub(super) fn bias<D: Driver>(
     _: Span,
 ) -> Result<()> {
     let epilogue = Epilogue { bias: Some(bias), residual: None, relu: attributes.relu };
-    let kernel = variants::choose(Pass::Forward, cuda.dtype, &attributes.conv, multiprocessors(cuda));
+    let kernel = choose(cuda, Pass::Forward, &attributes.conv).kernel;
     launch_forward(cuda, memory, kernel, &attributes.conv, [x, weight, y], &epilogue)
 }
 
@@ -70,7 +76,7 @@ pub(super) fn bias_residual<D: Driver>(
     _: Span,
 ) -> Result<()> {
     let epilogue = Epilogue { bias: Some(bias), residual: Some(residual), relu: attributes.relu };
-    let kernel = variants::choose(Pass::Forward, cuda.dtype, &attributes.conv, multiprocessors(cuda));
+    let kernel = choose(cuda, Pass::Forward, &attributes.conv).kernel;
     launch_forward(cuda, memory, kernel, &attributes.conv, [x, weight, y], &epilogue)
 }
 
@@ -81,7 +87,7 @@ pub(super) fn input_gradient<D: Driver>(
     operands: [Span; 3],
     _: Span,
 ) -> Result<()> {
-    let kernel = variants::choose(Pass::InputGradient, cuda.dtype, &attributes.conv, multiprocessors(cuda));
+    let kernel = choose(cuda, Pass::InputGradient, &attributes.conv).kernel;
     launch_input_gradient(cuda, memory, kernel, attributes, operands)
 }
 
@@ -92,8 +98,7 @@ pub(super) fn weight_gradient<D: Driver>(
     operands: [Span; 3],
     workspace: Span,
 ) -> Result<()> {
-    let kernel = variants::choose(Pass::WeightGradient, cuda.dtype, attributes, multiprocessors(cuda));
-    let splits = kernel.splits(attributes, multiprocessors(cuda));
+    let Chosen { kernel, splits } = choose(cuda, Pass::WeightGradient, attributes);
     launch_weight_gradient(cuda, memory, kernel, attributes, operands, workspace, splits)
 }
 
@@ -242,10 +247,6 @@ fn launch<D: Driver>(
         arguments,
         operands,
     )
-}
-
-fn multiprocessors<D: Driver>(cuda: &Cuda<D>) -> usize {
-    cuda.driver.properties().multiprocessors.max(1) as usize
 }
 
 /// Bytes of the parts of a weight gradient that is summed in so many splits.

@@ -1,23 +1,29 @@
-//! The compiled convolution kernels, and which one a convolution gets.
-//!
-//! Kernels are specialised on tile and alignment only. A convolution gets the tile that the busiest multiprocessor is done
-//! with first, by a rule of thumb that knows areas and nothing of clocks; measured times can replace [`Kernel::cost`].
+//! The compiled convolution kernels: their names, tiles and needs. They are specialised on tile and alignment only.
+
+use serde::{Deserialize, Serialize};
 
 use crate::backend::cuda::{Entry, Module, Variant};
 use crate::ops::Conv2d;
 use crate::tensor::DType;
 
-/// Which of the three products.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pass {
+/// Which of the three products of a convolution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pass {
+    /// The output, in training and in inference.
     Forward,
+    /// The gradient with respect to the input.
     InputGradient,
+    /// The gradient with respect to the weights.
     WeightGradient,
 }
 
 /// A compiled kernel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kernel {
+    /// The family and the tile, and `-gather` where operands are read one element at a time. One name is one kernel
+    /// within a pass and a type.
+    pub name: &'static str,
     pub pass: Pass,
     pub dtype: DType,
     /// Rows and columns of the result that a block computes.
@@ -29,9 +35,22 @@ pub(super) struct Kernel {
     pub module: Module,
 }
 
+/// What a kernel's name says of the operands that it gathers.
+macro_rules! gathered {
+    (true true) => {
+        ""
+    };
+    (true false) => {
+        "-gather-right"
+    };
+    (false false) => {
+        "-gather"
+    };
+}
+
 macro_rules! kernel {
     ($pass:ident, $dtype:ident, $m:literal x $n:literal, warps $down:literal x $across:literal,
-     vector $a:literal $b:literal, registers $registers:literal) => {{
+     vector $a:tt $b:tt, registers $registers:literal) => {{
         const CONSTANTS: [(&str, i64); 8] = [
             ("BF16", matches!(DType::$dtype, DType::Bf16) as i64),
             ("PASS", Pass::$pass as i64),
@@ -53,6 +72,7 @@ macro_rules! kernel {
             wide_loads: false,
         }];
         Kernel {
+            name: concat!("sm80-", $m, "x", $n, gathered!($a $b)),
             pass: Pass::$pass,
             dtype: DType::$dtype,
             tile: [$m, $n],
@@ -105,7 +125,7 @@ pub(super) fn modules() -> impl Iterator<Item = Module> {
 }
 
 /// Elements of the sum in one step of a kernel's pipeline: 64 bytes.
-fn step(dtype: DType) -> usize {
+pub(super) fn step(dtype: DType) -> usize {
     64 / dtype.size()
 }
 
@@ -148,55 +168,11 @@ impl Kernel {
     }
 
     /// Rows and columns of the product.
-    fn extents(&self, conv: &Conv2d) -> [usize; 2] {
+    pub fn extents(&self, conv: &Conv2d) -> [usize; 2] {
         match self.pass {
             Pass::Forward => [conv.out_pixels(), conv.out_channels],
             Pass::InputGradient => [conv.batch * conv.height * conv.width, conv.in_channels],
             Pass::WeightGradient => [conv.out_channels, conv.filter_elements()],
         }
     }
-
-    /// Estimated time, in any unit: how much of the result the busiest multiprocessor computes (in a weight gradient, whose
-    /// sum can be split, an even share), over the share of the arithmetic units that a tile keeps busy, which grows with the
-    /// products made of each number that is brought in. A gather of single elements costs more than any shape of tile.
-    fn cost(&self, conv: &Conv2d, multiprocessors: usize) -> f64 {
-        let ([rows, columns], [height, width]) = (self.extents(conv), self.tile);
-        let tiles = self.tiles(rows, columns);
-        let share = match self.pass {
-            Pass::WeightGradient => tiles as f64 / multiprocessors as f64,
-            Pass::Forward | Pass::InputGradient => tiles.div_ceil(multiprocessors) as f64,
-        };
-        let reuse = (height * width) as f64 / (height + width) as f64;
-        let busy = reuse / (reuse + 24.0);
-        let gather: usize = self.vector.iter().map(|&vector| if vector { 1 } else { 4 }).product();
-        share * (height * width * gather) as f64 / busy
-    }
-
-    /// Into how many parts a weight gradient's sum over pixels is cut: those that make the estimated time least, in steps of a
-    /// 128 x 128 tile. Two blocks share a multiprocessor; a block begins and ends in the time of some steps; parts are
-    /// written and read again.
-    pub fn splits(&self, conv: &Conv2d, multiprocessors: usize) -> usize {
-        const ENDS: f64 = 8.0;
-        const BYTES_PER_STEP: f64 = 1.6e6;
-        let [rows, columns] = self.extents(conv);
-        let (tiles, area) = (self.tiles(rows, columns), (self.tile[0] * self.tile[1]) as f64 / 16384.0);
-        let steps = conv.out_pixels().div_ceil(step(self.dtype));
-        let time = |splits: usize| {
-            let turns = (tiles * splits).div_ceil(2 * multiprocessors) as f64;
-            let traffic =
-                if splits > 1 { (splits * rows * columns * 8) as f64 / BYTES_PER_STEP } else { 0.0 };
-            turns * (steps.div_ceil(splits) as f64 + ENDS) * area + traffic
-        };
-        let most = (2 * multiprocessors).min(steps.div_ceil(4)).min(65_535);
-        (1..=most).min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap_or(1)
-    }
-}
-
-/// The kernel of a convolution.
-pub(super) fn choose(pass: Pass, dtype: DType, conv: &Conv2d, multiprocessors: usize) -> &'static Kernel {
-    KERNELS
-        .iter()
-        .filter(|kernel| kernel.pass == pass && kernel.dtype == dtype && kernel.fits(conv))
-        .min_by(|a, b| a.cost(conv, multiprocessors).total_cmp(&b.cost(conv, multiprocessors)))
-        .expect("every pass has a kernel for any alignment, in both types a backend may have")
 }

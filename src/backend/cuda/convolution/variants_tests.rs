@@ -1,6 +1,6 @@
 //! Every compiled kernel, also those that small problems never get, against the CPU in double precision.
 
-use super::variants::{KERNELS, Kernel, Pass, choose};
+use super::variants::{KERNELS, Kernel, Pass};
 use super::{Epilogue, launch_forward, launch_input_gradient, launch_weight_gradient, parts_bytes};
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
@@ -122,48 +122,11 @@ fn every_kernel_computes_its_product() {
 }
 
 #[test]
-fn large_products_get_large_tiles_and_narrow_ones_narrow_tiles() {
-    let conv = |side, in_channels, out_channels, filter| Conv2d {
-        batch: 512,
-        height: side,
-        width: side,
-        in_channels,
-        out_channels,
-        filter_height: filter,
-        filter_width: filter,
-        stride: 1,
-        padding: filter / 2,
-    };
-    let tile = |pass, conv: &Conv2d| choose(pass, DType::Bf16, conv, 132).tile;
-    assert_eq!(tile(Pass::Forward, &conv(16, 128, 128, 3)), [128, 128]);
-    assert_eq!(tile(Pass::Forward, &conv(32, 64, 64, 3)), [128, 64]);
-    assert_eq!(tile(Pass::InputGradient, &conv(32, 64, 256, 1)), [128, 64]);
-    assert_eq!(tile(Pass::WeightGradient, &conv(32, 64, 64, 3)), [64, 128]);
-    assert_eq!(tile(Pass::WeightGradient, &conv(8, 256, 256, 3)), [128, 128]);
-    let few = Conv2d { batch: 1, ..conv(4, 64, 64, 3) };
-    assert_eq!(tile(Pass::Forward, &few), [64, 64]);
-}
-
-#[test]
-fn a_weight_gradient_is_split_until_the_device_is_full_and_no_further() {
-    let splits = |batch: usize, side: usize, channels: usize| {
-        let conv = Conv2d {
-            batch,
-            height: side,
-            width: side,
-            in_channels: channels,
-            out_channels: channels,
-            filter_height: 3,
-            filter_width: 3,
-            stride: 1,
-            padding: 1,
+fn a_name_is_one_kernel_within_a_pass_and_a_type() {
+    for (index, kernel) in KERNELS.iter().enumerate() {
+        let named = |other: &&Kernel| {
+            (other.pass, other.dtype, other.name) == (kernel.pass, kernel.dtype, kernel.name)
         };
-        let kernel = choose(Pass::WeightGradient, DType::Bf16, &conv, 132);
-        (kernel.splits(&conv, 132), kernel.tiles(channels, 9 * channels))
-    };
-    // Few tiles, a long sum: many parts, but blocks for one turn.
-    let (parts, tiles) = splits(512, 32, 64);
-    assert!(parts > 10 && parts * tiles <= 2 * 132, "{parts} parts of {tiles} tiles");
-    // Nothing to share out.
-    assert_eq!(splits(1, 1, 64).0, 1);
+        assert_eq!(KERNELS.iter().position(|other| named(&other)), Some(index), "{kernel:?}");
+    }
 }

@@ -1,0 +1,156 @@
+//! Which kernel a convolution gets: the one that a tuned table names, else the one that should be done first.
+//!
+//! The prediction is a rule of thumb that knows areas and nothing of clocks; a [`KernelTable`] of measured times replaces it.
+
+use super::table::KernelTable;
+use super::variants::{KERNELS, Kernel, Pass, step};
+use crate::backend::cuda::Cuda;
+use crate::backend::cuda::driver::{Driver, Properties};
+use crate::ops::Conv2d;
+use crate::tensor::DType;
+
+/// Blocks in z, which is where the parts of a sum are.
+const MOST_BLOCKS: usize = 65_535;
+
+/// How a convolution is computed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Chosen {
+    pub kernel: &'static Kernel,
+    /// Into how many parts the sum of a weight gradient is cut; 1 in the other passes.
+    pub splits: usize,
+}
+
+/// What a backend computes a pass of a convolution with.
+pub(super) fn choose<D: Driver>(cuda: &Cuda<D>, pass: Pass, conv: &Conv2d) -> Chosen {
+    let tuned = cuda.table.as_ref().and_then(|table: &KernelTable| table.get(pass, cuda.dtype, conv));
+    tuned.unwrap_or_else(|| predict(pass, cuda.dtype, conv, cuda.driver.properties()))
+}
+
+/// The kernels that can compute a pass of a convolution, the larger tiles of equals first.
+pub(super) fn candidates(pass: Pass, dtype: DType, conv: &Conv2d) -> impl Iterator<Item = &'static Kernel> {
+    KERNELS.iter().filter(move |kernel| kernel.pass == pass && kernel.dtype == dtype && kernel.fits(conv))
+}
+
+/// The candidate of the least estimated time.
+pub(super) fn predict(pass: Pass, dtype: DType, conv: &Conv2d, device: &Properties) -> Chosen {
+    let multiprocessors = device.multiprocessors.max(1) as usize;
+    let cost = |kernel: &&Kernel| kernel.cost(conv, multiprocessors);
+    let kernel = candidates(pass, dtype, conv)
+        .min_by(|a, b| cost(a).total_cmp(&cost(b)))
+        .expect("every pass has a kernel for any alignment, in both types a backend may have");
+    Chosen { kernel, splits: kernel.splits(conv, multiprocessors) }
+}
+
+impl Kernel {
+    /// Estimated time, in any unit: how much of the result the busiest multiprocessor computes (in a weight gradient, whose
+    /// sum can be split, an even share), over the share of the arithmetic units that a tile keeps busy, which grows with the
+    /// products made of each number that is brought in. A gather of single elements costs more than any shape of tile.
+    fn cost(&self, conv: &Conv2d, multiprocessors: usize) -> f64 {
+        let ([rows, columns], [height, width]) = (self.extents(conv), self.tile);
+        let tiles = self.tiles(rows, columns);
+        let share = match self.pass {
+            Pass::WeightGradient => tiles as f64 / multiprocessors as f64,
+            Pass::Forward | Pass::InputGradient => tiles.div_ceil(multiprocessors) as f64,
+        };
+        let reuse = (height * width) as f64 / (height + width) as f64;
+        let busy = reuse / (reuse + 24.0);
+        let gather: usize = self.vector.iter().map(|&vector| if vector { 1 } else { 4 }).product();
+        share * (height * width * gather) as f64 / busy
+    }
+
+    /// Into how many parts a weight gradient's sum over pixels is cut: those that make the estimated time least, in steps of a
+    /// 128 x 128 tile. Two blocks share a multiprocessor; a block begins and ends in the time of some steps; parts are
+    /// written and read again.
+    pub fn splits(&self, conv: &Conv2d, multiprocessors: usize) -> usize {
+        const ENDS: f64 = 8.0;
+        const BYTES_PER_STEP: f64 = 1.6e6;
+        let [rows, columns] = self.extents(conv);
+        let (tiles, area) = (self.tiles(rows, columns), (self.tile[0] * self.tile[1]) as f64 / 16384.0);
+        let steps = conv.out_pixels().div_ceil(step(self.dtype));
+        let time = |splits: usize| {
+            let turns = (tiles * splits).div_ceil(2 * multiprocessors) as f64;
+            let traffic =
+                if splits > 1 { (splits * rows * columns * 8) as f64 / BYTES_PER_STEP } else { 0.0 };
+            turns * (steps.div_ceil(splits) as f64 + ENDS) * area + traffic
+        };
+        let most = (2 * multiprocessors).min(self.most_splits(conv));
+        (1..=most).min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap_or(1)
+    }
+
+    /// The most parts that are worth it: each has some steps of the pipeline. Only the sum of a weight gradient is cut.
+    pub fn most_splits(&self, conv: &Conv2d) -> usize {
+        const LEAST_STEPS: usize = 4;
+        match self.pass {
+            Pass::WeightGradient => {
+                conv.out_pixels().div_ceil(LEAST_STEPS * step(self.dtype)).min(MOST_BLOCKS)
+            }
+            Pass::Forward | Pass::InputGradient => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As many multiprocessors as an H100 has.
+    fn card() -> Properties {
+        Properties {
+            name: "a card".into(),
+            architecture: "sm_80".into(),
+            capability: (8, 0),
+            multiprocessors: 132,
+            memory_bytes: 1 << 36,
+            shared_bytes_per_block: 160 << 10,
+            red_zone: 0,
+            versions: String::new(),
+        }
+    }
+
+    #[test]
+    fn large_products_get_large_tiles_and_narrow_ones_narrow_tiles() {
+        let conv = |side, in_channels, out_channels, filter| Conv2d {
+            batch: 512,
+            height: side,
+            width: side,
+            in_channels,
+            out_channels,
+            filter_height: filter,
+            filter_width: filter,
+            stride: 1,
+            padding: filter / 2,
+        };
+        let tile = |pass, conv: &Conv2d| predict(pass, DType::Bf16, conv, &card()).kernel.tile;
+        assert_eq!(tile(Pass::Forward, &conv(16, 128, 128, 3)), [128, 128]);
+        assert_eq!(tile(Pass::Forward, &conv(32, 64, 64, 3)), [128, 64]);
+        assert_eq!(tile(Pass::InputGradient, &conv(32, 64, 256, 1)), [128, 64]);
+        assert_eq!(tile(Pass::WeightGradient, &conv(32, 64, 64, 3)), [64, 128]);
+        assert_eq!(tile(Pass::WeightGradient, &conv(8, 256, 256, 3)), [128, 128]);
+        let few = Conv2d { batch: 1, ..conv(4, 64, 64, 3) };
+        assert_eq!(tile(Pass::Forward, &few), [64, 64]);
+    }
+
+    #[test]
+    fn a_weight_gradient_is_split_until_the_device_is_full_and_no_further() {
+        let splits = |batch: usize, side: usize, channels: usize| {
+            let conv = Conv2d {
+                batch,
+                height: side,
+                width: side,
+                in_channels: channels,
+                out_channels: channels,
+                filter_height: 3,
+                filter_width: 3,
+                stride: 1,
+                padding: 1,
+            };
+            let Chosen { kernel, splits } = predict(Pass::WeightGradient, DType::Bf16, &conv, &card());
+            (splits, kernel.tiles(channels, 9 * channels))
+        };
+        // Few tiles, a long sum: many parts, but blocks for one turn.
+        let (parts, tiles) = splits(512, 32, 64);
+        assert!(parts > 10 && parts * tiles <= 2 * 132, "{parts} parts of {tiles} tiles");
+        // Nothing to share out.
+        assert_eq!(splits(1, 1, 64).0, 1);
+    }
+}
