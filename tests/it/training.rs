@@ -189,11 +189,11 @@ fn a_resume_under_another_table_of_kernels_is_refused_with_what_to_do() {
     let folder = out.display().to_string();
     let start = ["train", "--data", &data, "--out", &folder, "--quiet", "--arch", "resnet20"];
     let begin = ["--max-steps", "1", "--kernel-table", &first];
-    succeed(residua(&[&start[..], &small[..], &begin[..]].concat()));
+    succeed(program::run(&[&start[..], &small[..], &begin[..]].concat()));
     let resume = |more: &[&str]| {
         let again =
             ["train", "--resume", "--out", &folder, "--quiet", "--device", "emulator", "--max-steps", "1"];
-        residua(&[&again[..], more].concat())
+        program::run(&[&again[..], more].concat())
     };
     for other in [&[][..], &["--kernel-table", &second]] {
         let refused = resume(other);
@@ -207,7 +207,7 @@ fn a_resume_under_another_table_of_kernels_is_refused_with_what_to_do() {
     }
     succeed(resume(&["--kernel-table", &first]));
 
-    let on_cpu = residua(&["train", "--data", &data, "--device", "cpu", "--kernel-table", &first]);
+    let on_cpu = program::run(&["train", "--data", &data, "--device", "cpu", "--kernel-table", &first]);
     let message = String::from_utf8_lossy(&on_cpu.stderr).into_owned();
     assert!(on_cpu.status.code() == Some(2) && message.contains("a GPU's kernels"), "{message}");
 }
