@@ -15,7 +15,7 @@ use crate::ops::Content;
 use crate::ops::{Backend, Call, ImageBatch};
 use crate::plan::Prepared;
 use crate::tensor::{DType, HostValues};
-use crate::train::{BatchTargets, TrainStep};
+use crate::train::{BatchTargets, StepInputs, TrainStep};
 
 /// A round of steps that are queued without waiting takes about so many seconds.
 const ROUND_SECONDS: f64 = 0.3;
@@ -70,9 +70,9 @@ impl StepWork<'_> {
         let mut steps = 0;
         let mut step = |model: &mut Model<B>| {
             let (placement, labels) = batches.next(steps);
-            plan.images().write_bytes(model, plan.prepared(), &[], placement)?;
             let (targets, rates) = (BatchTargets::plain(labels), OPTIMIZER.rates(0.01, 1));
-            plan.load(model, &targets, &rates, steps % plan.slots())?;
+            let slot = steps % plan.slots();
+            plan.load(model, &StepInputs { pixels: &[], placement, targets: &targets, rates: &rates, slot })?;
             steps += 1;
             plan.queue(model)
         };

@@ -91,8 +91,17 @@ impl ImageInput {
         prepared: &Prepared,
         values: HostValues<'_>,
     ) -> Result<()> {
+        let (to, values) = self.numbers(prepared, values);
+        model.write(to, values)
+    }
+
+    /// Where a batch of normalised numbers goes.
+    ///
+    /// # Panics
+    /// The plan wants bytes.
+    pub fn numbers<'a>(&self, prepared: &Prepared, values: HostValues<'a>) -> (Span, HostValues<'a>) {
         let ImageInput::Numbers(images) = *self else { panic!("this plan takes its images as bytes") };
-        model.write(prepared.span(images), values)
+        (prepared.span(images), values)
     }
 
     /// Hands over a batch of bytes (none if they are resident) and their placements.
@@ -109,12 +118,23 @@ impl ImageInput {
         bytes: &[u8],
         places: &[i32],
     ) -> Result<()> {
+        model.write_all(&self.bytes(prepared, bytes, places))
+    }
+
+    /// Where a batch of bytes and their placements go.
+    ///
+    /// # Panics
+    /// The plan wants numbers.
+    pub fn bytes<'a>(
+        &self,
+        prepared: &Prepared,
+        bytes: &'a [u8],
+        places: &'a [i32],
+    ) -> Vec<(Span, HostValues<'a>)> {
         let ImageInput::Bytes { pixels, placement } = *self else {
             panic!("this plan takes its images as numbers")
         };
-        if let Some(pixels) = pixels {
-            model.write(prepared.span(pixels), HostValues::U8(bytes))?;
-        }
-        model.write(prepared.span(placement), HostValues::I32(places))
+        let pixels = pixels.map(|pixels| (prepared.span(pixels), HostValues::U8(bytes)));
+        pixels.into_iter().chain([(prepared.span(placement), HostValues::I32(places))]).collect()
     }
 }

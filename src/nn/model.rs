@@ -71,6 +71,14 @@ impl<B: Backend> Model<B> {
         self.backend.write(&mut self.memory, to, values)
     }
 
+    /// Writes to several places in memory, those that are neighbours in one copy.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn write_all(&mut self, writes: &[(Span, HostValues<'_>)]) -> Result<()> {
+        self.backend.write_all(&mut self.memory, writes)
+    }
+
     /// Reads a floating-point span.
     ///
     /// # Errors

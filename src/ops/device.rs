@@ -50,6 +50,14 @@ pub trait Device: Send + Sync {
     /// The device failed.
     fn write(&self, memory: &mut Self::Memory, to: Span, values: HostValues<'_>) -> Result<()>;
 
+    /// The same for several spans; in as few copies as they lie apart, where copies cost.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn write_all(&self, memory: &mut Self::Memory, writes: &[(Span, HostValues<'_>)]) -> Result<()> {
+        writes.iter().try_for_each(|&(to, values)| self.write(memory, to, values))
+    }
+
     /// Copies a floating-point span to the host.
     ///
     /// # Errors

@@ -26,7 +26,7 @@ pub use options::TrainOptions;
 pub use run_folder::{RECIPE_FILE, RunFolder};
 pub use sampler::balanced;
 pub use schedule::{Schedule, ScheduleKind};
-pub use step::TrainStep;
+pub use step::{StepInputs, TrainStep};
 pub use targets::Targets;
 pub use teacher::Teacher;
 pub use trainer::{Job, Observer, Summary, Validation, train};

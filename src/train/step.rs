@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::nn::{ImageInput, Images, Model, Network, Output, prepare};
 use crate::ops::{Backend, Call, Direction, Side, StepTotals};
 use crate::plan::{BufferId, Prepared};
-use crate::tensor::{DType, HostValues, Shape};
+use crate::tensor::{DType, HostValues, Shape, Span};
 
 /// A training step for one batch size.
 pub struct TrainStep {
@@ -21,6 +21,21 @@ pub struct TrainStep {
     terms: Vec<RecordedTerm>,
     totals: BufferId,
     slots: usize,
+}
+
+/// What a step is given.
+#[derive(Debug, Clone, Copy)]
+pub struct StepInputs<'a> {
+    /// Bytes of the images; none where all images lie in memory.
+    pub pixels: &'a [u8],
+    /// Which image each is, and where it lies in it: see `load_images` in [`crate::ops::Backend`].
+    pub placement: &'a [i32],
+    /// What the samples are told.
+    pub targets: &'a BatchTargets,
+    /// The optimizer's numbers.
+    pub rates: &'a Rates,
+    /// Where the totals of the step go.
+    pub slot: usize,
 }
 
 /// Where the labels of a head go: a class for every sample, which the loss needs; and, where some have none, once more
@@ -132,43 +147,49 @@ impl TrainStep {
         Ok(())
     }
 
-    /// Hands targets, the optimizer's numbers and the slot of the step's totals to the device.
+    /// Hands all that a step needs to the device, images as bytes.
     ///
     /// # Errors
     /// The device failed.
-    pub fn load<B: Backend>(
+    ///
+    /// # Panics
+    /// The step was made for normalised numbers.
+    pub fn load<B: Backend>(&self, model: &mut Model<B>, inputs: &StepInputs<'_>) -> Result<()> {
+        let images = self.images.bytes(&self.prepared, inputs.pixels, inputs.placement);
+        self.load_behind(images, model, inputs)
+    }
+
+    /// Hands targets, the optimizer's numbers and the slot of the step's totals to the device, in one copy with the images.
+    fn load_behind<'a, B: Backend>(
         &self,
+        images: Vec<(Span, HostValues<'a>)>,
         model: &mut Model<B>,
-        targets: &BatchTargets,
-        rates: &Rates,
-        slot: usize,
+        inputs: &StepInputs<'a>,
     ) -> Result<()> {
         let place = |buffer| self.prepared.span(buffer);
-        for (head, labels) in self.heads.iter().zip(&targets.labels) {
-            match head.counted {
-                None => model.write(place(head.labels), HostValues::I32(labels))?,
-                Some(counted) => {
-                    let any: Vec<i32> = labels.iter().map(|&label| label.max(0)).collect();
-                    model.write(place(head.labels), HostValues::I32(&any))?;
-                    model.write(place(counted), HostValues::I32(labels))?;
-                }
-            }
+        let StepInputs { targets, rates, slot, .. } = *inputs;
+        let mut writes = images;
+        let some_class = |labels: &Vec<i32>| labels.iter().map(|&label| label.max(0)).collect();
+        let some_classes: Vec<Vec<i32>> = match self.heads.iter().any(|head| head.counted.is_some()) {
+            true => targets.labels.iter().map(some_class).collect(),
+            false => targets.labels.clone(),
+        };
+        for ((head, labels), some_class) in self.heads.iter().zip(&targets.labels).zip(&some_classes) {
+            writes.push((place(head.labels), HostValues::I32(some_class)));
+            writes.extend(head.counted.map(|counted| (place(counted), HostValues::I32(labels))));
         }
-        if let Some(outliers) = self.outliers {
-            let marks: Vec<i32> = targets.outliers.iter().map(|&outlier| i32::from(outlier)).collect();
-            model.write(place(outliers), HostValues::I32(&marks))?;
-        }
+        let marks: Vec<i32> = targets.outliers.iter().map(|&outlier| i32::from(outlier)).collect();
+        writes.extend(self.outliers.map(|outliers| (place(outliers), HostValues::I32(&marks))));
         for (term, weights) in self.terms.iter().zip(&targets.terms) {
             if let (Some(buffer), Some(factors)) = (term.factors, &weights.factors) {
-                model.write(place(buffer), HostValues::F64(factors))?;
+                writes.push((place(buffer), HostValues::F64(factors)));
             }
         }
         let numbers = |[rate, first, second]: [f64; HYPER_NUMBERS]| [rate, first, second, slot as f64];
-        model.write(place(self.hyper), HostValues::F64(&numbers(rates.network)))?;
-        if let Some(hyper) = self.head_hyper {
-            model.write(place(hyper), HostValues::F64(&numbers(rates.heads)))?;
-        }
-        Ok(())
+        let (network, heads) = (numbers(rates.network), numbers(rates.heads));
+        writes.push((place(self.hyper), HostValues::F64(&network)));
+        writes.extend(self.head_hyper.map(|hyper| (place(hyper), HostValues::F64(&heads))));
+        model.write_all(&writes)
     }
 
     /// Queues the step on what was loaded.
@@ -202,8 +223,12 @@ impl TrainStep {
         targets: &BatchTargets,
         rates: &Rates,
     ) -> Result<Vec<f64>> {
-        self.images.write_numbers(model, &self.prepared, images)?;
-        self.load(model, targets, rates, 0)?;
+        let images = vec![self.images.numbers(&self.prepared, images)];
+        self.load_behind(
+            images,
+            model,
+            &StepInputs { pixels: &[], placement: &[], targets, rates, slot: 0 },
+        )?;
         self.queue(model)?;
         self.losses(model)
     }

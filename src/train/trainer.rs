@@ -9,7 +9,7 @@ use super::metrics_log::{Metrics, MetricsLog, Scope};
 use super::objective::{BatchTargets, Objective};
 use super::queue::{Queue, Queued, StepResult};
 use super::sampler::balanced;
-use super::step::TrainStep;
+use super::step::{StepInputs, TrainStep};
 use super::tally::{Measured, Tally};
 use super::targets::Targets;
 use super::teacher::Teacher;
@@ -308,8 +308,14 @@ impl<'a, B: Backend> Trainer<'a, B> {
         }
         let targets = self.targets(&batch.indices);
         let (rates, learning_rate) = self.rates();
-        plan.images().write_bytes(&mut self.model, plan.prepared(), &batch.pixels, &batch.placement)?;
-        plan.load(&mut self.model, &targets, &rates, self.queue.slot())?;
+        let inputs = StepInputs {
+            pixels: &batch.pixels,
+            placement: &batch.placement,
+            targets: &targets,
+            rates: &rates,
+            slot: self.queue.slot(),
+        };
+        plan.load(&mut self.model, &inputs)?;
         plan.queue(&mut self.model)?;
         self.position.step += 1;
         let queued = Queued {

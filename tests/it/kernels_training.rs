@@ -19,7 +19,7 @@ use residua::ops::{Backend, Direction};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues};
 use residua::train::{
-    BatchTargets, Consistency, Coupling, Exposure, Objective, Optimizer, OptimizerKind, TrainStep,
+    BatchTargets, Consistency, Coupling, Exposure, Objective, Optimizer, OptimizerKind, StepInputs, TrainStep,
 };
 
 const BATCH: usize = 16;
@@ -124,10 +124,12 @@ fn train<B: Backend>(backend: B, problem: &Problem) -> Trained {
     for (number, rate) in RATES.into_iter().enumerate() {
         let chosen = |i: usize| (5 * number + 7 * i) % IMAGES;
         let placement: Vec<i32> = (0..BATCH).flat_map(|i| Placement::WHOLE.numbers(chosen(i))).collect();
-        step.images().write_bytes(&mut model, step.prepared(), &[], &placement).expect("placements");
         let slot = number % step.slots();
         let rates = optimizer.two_rates(rate, 2.0 * rate, number as u64 + 1);
-        step.load(&mut model, &problem.targets((0..BATCH).map(chosen)), &rates, slot).expect("a batch");
+        let targets = problem.targets((0..BATCH).map(chosen));
+        let inputs =
+            StepInputs { pixels: &[], placement: &placement, targets: &targets, rates: &rates, slot };
+        step.load(&mut model, &inputs).expect("a batch");
         step.queue(&mut model).unwrap_or_else(|error| panic!("step {number}: {error}"));
         let totals = model.finish_read(step.begin_totals(&model).expect("totals")).expect("totals");
         let columns = 2 * step.columns();

@@ -4,7 +4,7 @@ use super::driver::Driver;
 use super::{Cuda, KernelTable, host};
 use crate::error::Result;
 use crate::ops::{Device, Hardware, HardwareKind};
-use crate::tensor::{DType, HostValues, Span};
+use crate::tensor::{ALIGNMENT, DType, HostValues, Span};
 
 /// Steps between two looks at the results: enough that a look, which may let the device wait, is rare, and few enough that
 /// progress is shown and a loss that is not finite is found soon. Chosen, not measured.
@@ -28,6 +28,31 @@ impl<D: Driver> Device for Cuda<D> {
 
     fn write(&self, memory: &mut D::Memory, to: Span, values: HostValues<'_>) -> Result<()> {
         self.driver.upload(memory, to.offset, &host::to_device(to, values)?)
+    }
+
+    fn write_all(&self, memory: &mut D::Memory, writes: &[(Span, HostValues<'_>)]) -> Result<()> {
+        let mut pieces = writes
+            .iter()
+            .map(|&(to, values)| Ok((to.offset, host::to_device(to, values)?)))
+            .collect::<Result<Vec<_>>>()?;
+        pieces.sort_by_key(|&(offset, _)| offset);
+        // Less than this lies behind a buffer before its neighbour begins, and belongs to nobody.
+        let room = ALIGNMENT + self.red_zone();
+        for neighbours in pieces.chunk_by(|(first, bytes), (next, _)| next - first < bytes.len() + room) {
+            match neighbours {
+                [(offset, bytes)] => self.driver.upload(memory, *offset, bytes)?,
+                _ => {
+                    let start = neighbours[0].0;
+                    let mut together = Vec::new();
+                    for (offset, bytes) in neighbours {
+                        together.resize(offset - start, 0);
+                        together.extend_from_slice(bytes);
+                    }
+                    self.driver.upload(memory, start, &together)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     fn read_f32(&self, memory: &D::Memory, from: Span, values: &mut [f32]) -> Result<()> {
@@ -104,5 +129,51 @@ impl<D: Driver> Device for Cuda<D> {
 
     fn synchronise(&self) -> Result<()> {
         self.driver.synchronise()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cuda::Sources;
+    use crate::backend::cuda::driver::emulator::{Emulator, Options};
+
+    #[test]
+    fn several_writes_reach_their_places_and_nothing_of_other_buffers() {
+        let emulator = Emulator::new(Options::default()).expect("a C++ compiler");
+        let cuda = Cuda::new(emulator, DType::Bf16, Sources::default()).unwrap();
+        let span = |offset, elements, dtype| Span { offset, elements, dtype };
+        // Two neighbours, a buffer of somebody else, and a third place behind it.
+        let slot = ALIGNMENT + cuda.red_zone();
+        let places = [0, slot, 2 * slot, 3 * slot].map(|start| start + cuda.red_zone());
+        let other = span(places[2], 64, DType::I32);
+        let mut memory = cuda.allocate(5 * slot).unwrap();
+        let untouched: Vec<i32> = (0..64).collect();
+        cuda.write(&mut memory, other, HostValues::I32(&untouched)).unwrap();
+        let (labels, rates, last) =
+            (span(places[0], 5, DType::I32), span(places[1], 3, DType::F32), span(places[3], 1, DType::F32));
+        let writes = [
+            (last, HostValues::F64(&[4.5])),
+            (labels, HostValues::I32(&[1, 2, 3, 4, 5])),
+            (rates, HostValues::F64(&[0.25, 0.5, 0.75])),
+        ];
+        cuda.write_all(&mut memory, &writes).unwrap();
+
+        let read_i32 = |from: Span| {
+            let mut values = vec![0; from.elements];
+            cuda.read_i32(&memory, from, &mut values).unwrap();
+            values
+        };
+        let read_f64 = |from: Span| {
+            let mut values = vec![0.0; from.elements];
+            cuda.read_f64(&memory, from, &mut values).unwrap();
+            values
+        };
+        assert_eq!(read_i32(labels), [1, 2, 3, 4, 5]);
+        assert_eq!(read_f64(rates), [0.25, 0.5, 0.75]);
+        assert_eq!(read_f64(last), [4.5]);
+        assert_eq!(read_i32(other), untouched);
+        let wrong = cuda.write_all(&mut memory, &[(labels, HostValues::F64(&[1.0; 5]))]);
+        assert!(wrong.unwrap_err().to_string().contains("another kind than I32"));
     }
 }
