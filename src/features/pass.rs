@@ -1,10 +1,16 @@
 //! One pass of a network over a data set: images to features and logits, in order, without augmentation.
 
+use std::collections::VecDeque;
+
 use crate::data::{Loader, LoaderOptions, SharedDataset, Transform};
 use crate::error::Result;
-use crate::nn::{HeadValues, ImageSource, Images, Inference, Model, Network};
+use crate::nn::{HeadValues, ImageSource, Images, Inference, InferenceReading, Model, Network};
 use crate::ops::Backend;
 use crate::tensor::HostValues;
+
+/// Batches that a device of its own has been given before the values of the oldest are looked at: one that is computed,
+/// one that waits for it to end, and one whose values are looked at meanwhile.
+const BATCHES_IN_FLIGHT: usize = 3;
 
 /// The plans of a pass: one for full batches, one for the short batch at the end.
 pub struct Pass {
@@ -43,7 +49,10 @@ impl Pass {
         self.full.prepared().bytes().max(self.rest.as_ref().map_or(0, |rest| rest.prepared().bytes()))
     }
 
-    /// Runs the pass and hands each batch to `consume`.
+    /// Runs the pass and hands each batch to `consume`, in order.
+    ///
+    /// A device that works by itself gets the next batches before `consume` sees this one, but few, so that memory
+    /// stays bounded.
     ///
     /// # Errors
     /// A sample cannot be read, the device failed, or `consume` said so.
@@ -58,6 +67,8 @@ impl Pass {
         model.write(table, HostValues::F32(&transform.table()))?;
         self.full.set_up(model)?;
         let mut loader = Loader::new(data.clone(), transform, LoaderOptions::evaluation(self.batch))?;
+        let most = model.backend().steps_in_flight().min(BATCHES_IN_FLIGHT);
+        let mut in_flight = VecDeque::new();
         while let Some(batch) = loader.next() {
             let batch = batch?;
             let plan = if batch.labels.len() == self.batch {
@@ -68,11 +79,28 @@ impl Pass {
                 rest
             };
             plan.images().write_bytes(model, plan.prepared(), &batch.pixels, &batch.placement)?;
-            let heads = plan.run(model)?;
-            consume(PassBatch { heads, labels: batch.labels.clone() })?;
+            let reading = plan.begin(model)?;
+            in_flight.push_back(InFlight { plan, reading, labels: batch.labels.clone() });
             loader.recycle(batch);
+            if in_flight.len() >= most {
+                let oldest = in_flight.pop_front().expect("at least one batch");
+                consume(oldest.finish(model)?)?;
+            }
         }
-        Ok(())
+        in_flight.into_iter().try_for_each(|batch| consume(batch.finish(model)?))
+    }
+}
+
+/// A batch that was queued.
+struct InFlight<'a, B: Backend> {
+    plan: &'a Inference,
+    reading: InferenceReading<B>,
+    labels: Vec<i64>,
+}
+
+impl<B: Backend> InFlight<'_, B> {
+    fn finish(self, model: &Model<B>) -> Result<PassBatch> {
+        Ok(PassBatch { heads: self.plan.finish(model, self.reading)?, labels: self.labels })
     }
 }
 

@@ -29,6 +29,17 @@ pub struct HeadValues {
     pub logits: Vec<f32>,
 }
 
+/// A batch whose values are on their way to the host.
+pub struct InferenceReading<B: Backend> {
+    /// Of each head, in order.
+    heads: Vec<HeadReading<B>>,
+}
+
+struct HeadReading<B: Backend> {
+    features: B::Reading,
+    logits: B::Reading,
+}
+
 impl Inference {
     /// Records the pass for batches of images.
     pub fn new<B: Backend>(network: &Network, backend: &B, images: &Images) -> Inference {
@@ -70,18 +81,43 @@ impl Inference {
     /// # Errors
     /// The device failed.
     pub fn run<B: Backend>(&self, model: &mut Model<B>) -> Result<Vec<HeadValues>> {
+        let reading = self.begin(model)?;
+        self.finish(model, reading)
+    }
+
+    /// Queues the pass over the images that were handed over, and the copies of what it finds; the next images may be
+    /// handed over before these are there.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn begin<B: Backend>(&self, model: &mut Model<B>) -> Result<InferenceReading<B>> {
         model.run(&self.prepared)?;
-        let read = |head: &HeadBuffers| {
-            let features = self.prepared.span(head.features);
-            let logits = model.read_f32(self.prepared.span(head.logits))?;
-            let mut values = HeadValues { features: model.read_f32(features)?, logits };
+        let begin = |head: &HeadBuffers| {
+            let features = model.begin_read(self.prepared.span(head.features))?;
+            Ok(HeadReading { features, logits: model.begin_read(self.prepared.span(head.logits))? })
+        };
+        Ok(InferenceReading { heads: self.heads.iter().map(begin).collect::<Result<_>>()? })
+    }
+
+    /// Waits for such a batch, not for what was queued behind it: what each head says of its images.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn finish<B: Backend>(
+        &self,
+        model: &Model<B>,
+        reading: InferenceReading<B>,
+    ) -> Result<Vec<HeadValues>> {
+        let finish = |(head, reading): (&HeadBuffers, HeadReading<B>)| {
+            let features = model.finish_read_f32(reading.features)?;
+            let mut values = HeadValues { features, logits: model.finish_read_f32(reading.logits)? };
             if head.kind == HeadKind::Cosine {
                 let dimension = self.prepared.plan().buffers[head.features.index()].shape.channels();
                 values.features.chunks_exact_mut(dimension).for_each(normalise);
             }
             Ok(values)
         };
-        self.heads.iter().map(read).collect()
+        self.heads.iter().zip(reading.heads).map(finish).collect()
     }
 }
 

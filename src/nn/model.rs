@@ -163,6 +163,14 @@ impl<B: Backend> Model<B> {
         self.backend.finish_read(reading)
     }
 
+    /// Waits for such a copy, in single precision.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn finish_read_f32(&self, reading: B::Reading) -> Result<Vec<f32>> {
+        self.backend.finish_read_f32(reading)
+    }
+
     /// Waits until all work is done.
     ///
     /// # Errors

@@ -97,6 +97,12 @@ pub trait Device: Send + Sync {
     /// The device failed.
     fn finish_read(&self, reading: Self::Reading) -> Result<Vec<f64>>;
 
+    /// The same in single precision.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn finish_read_f32(&self, reading: Self::Reading) -> Result<Vec<f32>>;
+
     /// A series of calls that the device can repeat by itself. What it was given other than by memory is
     /// frozen in it.
     type Captured: Send;

@@ -14,6 +14,7 @@ mod doctor;
 mod emulator;
 mod emulator_words;
 mod experiment;
+mod extraction;
 mod fake_driver;
 mod features_bad_input;
 mod golden;

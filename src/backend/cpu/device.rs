@@ -55,6 +55,10 @@ impl<T: Element> Device for Cpu<T> {
         Ok(reading)
     }
 
+    fn finish_read_f32(&self, reading: Vec<f64>) -> Result<Vec<f32>> {
+        Ok(reading.into_iter().map(|value| value as f32).collect())
+    }
+
     type Captured = Infallible;
 
     fn capture(&self, _: &mut Memory, _: Record<'_>) -> Result<Option<Infallible>> {

@@ -78,6 +78,11 @@ impl<D: Driver> Device for Cuda<D> {
         Ok(bytes.chunks_exact(dtype.size()).map(|value| host::float(dtype, value)).collect())
     }
 
+    fn finish_read_f32(&self, (dtype, download): (DType, D::Download)) -> Result<Vec<f32>> {
+        let bytes = self.driver.finish_download(download)?;
+        Ok(bytes.chunks_exact(dtype.size()).map(|value| host::float(dtype, value) as f32).collect())
+    }
+
     type Captured = D::Graph;
 
     fn capture(
