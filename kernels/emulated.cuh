@@ -92,13 +92,13 @@ inline float max(float a, float b) { return fmaxf(a, b); }
 namespace residua {
 
 /// Raised whenever a struct below changes.
-constexpr u32 VERSION = 1;
+constexpr u32 VERSION = 2;
 
 struct Index {
     u32 x, y, z;
 };
 
-enum State : u32 { RUNNING, AT_COLLECTIVE, AT_BARRIER, DONE };
+enum State : u32 { RUNNING, AT_COLLECTIVE, AT_BARRIER, DONE, AT_NAMED_BARRIER, AT_MBARRIER, AT_WARPGROUP };
 
 /// One thread of a block.
 struct Lane {
@@ -121,7 +121,7 @@ struct Operand {
     u64 bytes;
 };
 
-enum Wrong : u32 { NOTHING, GLOBAL_READ, GLOBAL_WRITE, SHARED_ADDRESS, DYNAMIC_SHARED };
+enum Wrong : u32 { NOTHING, GLOBAL_READ, GLOBAL_WRITE, SHARED_ADDRESS, DYNAMIC_SHARED, SPINNING };
 
 /// What a thread did wrong.
 struct Failure {
@@ -132,6 +132,9 @@ struct Failure {
     u64 address;
     u64 bytes;
 };
+
+struct TensorCopy;
+struct Product;
 
 /// One block, and the program's side of the words.
 struct Block {
@@ -144,12 +147,19 @@ struct Block {
     u64 dynamic_bytes;
     u8* static_shared;
     u64 static_bytes;
+    u64 fuse;
     Failure failure;
     void (*suspend)(Block*);
     u8* (*declare_shared)(Block*, const void* key, const char* name, u64 bytes, const char* file, u32 line);
     void (*copy)(Block*, void* to, const void* from, u32 bytes, u32 valid);
     void (*commit)(Block*);
     void (*wait)(Block*, u32 pending);
+    // Of emulated_sm90.cuh.
+    void (*mbarrier)(Block*, u32 task, u64* barrier, u32 value);
+    void (*tensor_copy)(Block*, const TensorCopy*);
+    void (*wgmma)(Block*, const Product*);
+    void (*wgmma_fence)(Block*);
+    void (*wgmma_commit)(Block*);
 };
 
 /// A kernel, as the program finds it.
@@ -180,13 +190,19 @@ __attribute__((visibility("default"))) void residua_enter(Block* block) { runnin
     for (;;) b.suspend(&b);
 }
 
-/// Waits for others.
-inline void meet(State state, const char* what, void (*complete)(Lane*), void* operands, const char* file, u32 line) {
-    Block& b = block();
-    Lane& l = *b.lane;
+/// Notes which word this thread is at.
+inline Lane& come_to(const char* what, const char* file, u32 line) {
+    Lane& l = lane();
     l.file = file;
     l.what = what;
     l.line = line;
+    return l;
+}
+
+/// Waits for others.
+inline void meet(State state, const char* what, void (*complete)(Lane*), void* operands, const char* file, u32 line) {
+    Block& b = block();
+    Lane& l = come_to(what, file, line);
     l.complete = complete;
     l.operands = operands;
     l.state = state;
@@ -206,11 +222,13 @@ inline bool allowed(const Block& b, u32 operands, const void* at, u64 bytes) {
 
 inline void check_read(const char* what, const void* from, u64 bytes, const char* file, u32 line) {
     Block& b = block();
+    if (__builtin_expect(--b.fuse == 0, 0)) fail(SPINNING, what, from, bytes, file, line);
     if (__builtin_expect(!allowed(b, b.operands, from, bytes), 0)) fail(GLOBAL_READ, what, from, bytes, file, line);
 }
 
 inline void check_write(const char* what, const void* to, u64 bytes, const char* file, u32 line) {
     Block& b = block();
+    if (__builtin_expect(--b.fuse == 0, 0)) fail(SPINNING, what, to, bytes, file, line);
     if (__builtin_expect(!allowed(b, b.writable, to, bytes), 0)) fail(GLOBAL_WRITE, what, to, bytes, file, line);
 }
 

@@ -97,6 +97,33 @@ EXPORT cuDevicePrimaryCtxRelease_v2(int) {
 EXPORT cuCtxSetCurrent(void* context) { current = context; return SUCCESS; }
 EXPORT cuMemGetInfo_v2(size_t* free, size_t* total) { NEEDS_CONTEXT; *free = 12 << 20; *total = 1 << 30; return SUCCESS; }
 
+// A map of the stand-in holds what it was made of: rank, kind, address, then all that was asked for.
+EXPORT cuTensorMapEncodeTiled(unsigned long long* map, int type, unsigned rank, void* address, const unsigned long long* extents,
+                              const unsigned long long* strides, const unsigned* box, const unsigned* steps, int interleave,
+                              int swizzle, int, int) {
+    if ((size_t)map % 64 || type != 9 || interleave != 0 || swizzle != 3 || rank > 3) return INVALID_VALUE;
+    unsigned long long words[16] = {rank, 0, (unsigned long long)address};
+    for (unsigned d = 0; d < rank; d++) {
+        words[3 + d] = extents[d];
+        words[6 + d] = d ? strides[d - 1] : 2;
+        words[9 + d] = box[d];
+        words[12 + d] = steps[d];
+    }
+    memcpy(map, words, sizeof words);
+    return SUCCESS;
+}
+EXPORT cuTensorMapEncodeIm2col(unsigned long long* map, int type, unsigned rank, void* address, const unsigned long long* extents,
+                               const unsigned long long* strides, const int* lower, const int* upper, unsigned channels,
+                               unsigned pixels, const unsigned* steps, int interleave, int swizzle, int, int) {
+    if ((size_t)map % 64 || type != 9 || interleave != 0 || swizzle != 3 || rank != 4) return INVALID_VALUE;
+    auto pair = [](int w, int h) { return (unsigned long long)(unsigned)w | (unsigned long long)(unsigned)h << 32; };
+    unsigned long long words[16] = {rank, 1, (unsigned long long)address, extents[0], extents[1], extents[2], extents[3],
+                                    strides[0], strides[1], strides[2], pair(lower[0], lower[1]), pair(upper[0], upper[1]),
+                                    channels, pixels, pair(steps[0], steps[3]), pair(steps[1], steps[2])};
+    memcpy(map, words, sizeof words);
+    return SUCCESS;
+}
+
 EXPORT cuMemAlloc_v2(unsigned long long* address, size_t bytes) {
     NEEDS_CONTEXT; NOT_IN_CAPTURE;
     if (bytes == 0) return INVALID_VALUE;

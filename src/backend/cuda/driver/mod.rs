@@ -6,12 +6,14 @@
 pub mod cache;
 pub mod emulator;
 pub mod native;
+pub mod tensor_map;
 
 use crate::error::Result;
 use crate::ops::Access;
 use crate::tensor::Span;
 
 use super::source::Source;
+use tensor_map::{TensorMap, TensorMapRequest};
 
 /// What a device is.
 #[derive(Debug, Clone, PartialEq)]
@@ -120,6 +122,12 @@ pub trait Driver: Send + Sync {
     /// # Errors
     /// The compiler is missing or found errors (with the source's own file and line), or the device failed.
     fn module(&self, source: &Source) -> Result<Self::Module>;
+
+    /// Makes the map by which kernels copy pieces of a tensor to shared memory (`tensor_copy`).
+    ///
+    /// # Errors
+    /// The request is beyond the copy engine's limits, or the device has none.
+    fn tensor_map(&self, request: &TensorMapRequest<'_>) -> Result<TensorMap>;
 
     /// Queues a kernel.
     ///

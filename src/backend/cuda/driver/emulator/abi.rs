@@ -5,10 +5,13 @@ use std::ffi::{c_char, c_void};
 use corosensei::Yielder;
 
 /// Raised whenever a struct here changes; a kernel folder with an older `emulated.cuh` is refused.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 
 /// Threads of a warp.
 pub(super) const WARP: usize = 32;
+
+/// Threads of a warpgroup: four warps, the first a multiple of four.
+pub(super) const WARPGROUP: usize = 128;
 
 /// Threads of the largest block.
 pub(super) const MOST_THREADS: usize = 1024;
@@ -28,6 +31,70 @@ pub(super) mod state {
     pub const AT_COLLECTIVE: u32 = 1;
     pub const AT_BARRIER: u32 = 2;
     pub const DONE: u32 = 3;
+    pub const AT_NAMED_BARRIER: u32 = 4;
+    pub const AT_MBARRIER: u32 = 5;
+    pub const AT_WARPGROUP: u32 = 6;
+}
+
+/// What the threads that wait at a named barrier or for their warpgroup leave as operands. (Plain numbers: C++ writes them.)
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Meeting {
+    /// The named barrier's number, or one of [`together`].
+    pub kind: u32,
+    /// The named barrier's threads, groups that may be under way, or registers.
+    pub value: u32,
+}
+
+/// What a warpgroup does together.
+pub(super) mod together {
+    pub const WGMMA_WAIT: u32 = 0;
+    pub const REGISTERS_GIVE: u32 = 1;
+    pub const REGISTERS_TAKE: u32 = 2;
+}
+
+/// What is asked of a barrier in shared memory.
+pub(super) mod mbarrier {
+    pub const INIT: u32 = 0;
+    pub const INIT_FENCE: u32 = 1;
+    pub const ARRIVE: u32 = 2;
+    pub const ARRIVE_EXPECT: u32 = 3;
+    pub const WAIT: u32 = 4;
+}
+
+/// A tensor copy as a word asks for it; `to` null only prefetches the map.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TensorCopy {
+    pub to: *mut u8,
+    pub map: *const u64,
+    pub barrier: *mut u64,
+    /// Innermost first.
+    pub coordinates: [i32; 5],
+    pub rank: u32,
+    /// In w and h.
+    pub offsets: [u32; 2],
+    pub im2col: u32,
+    pub unused: u32,
+}
+
+/// A product of a warpgroup as one of its threads asks for it.
+#[repr(C)]
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Product {
+    /// The thread's part of the sums.
+    pub sums: *mut f32,
+    /// Descriptors of both tiles.
+    pub a: u64,
+    pub b: u64,
+    /// Columns of b and of the sums.
+    pub columns: u32,
+    pub add: u32,
+    /// Whether the sum runs down the columns of the tile.
+    pub a_down: u32,
+    pub b_down: u32,
+    /// Adds the product of both tiles in dynamic shared memory to 64 rows of sums.
+    pub multiply: unsafe extern "C-unwind" fn(*const u8, u64, u64, *mut f32),
 }
 
 /// One thread of a block.
@@ -57,12 +124,15 @@ pub(super) struct Operand {
 /// What went wrong in a thread. (A plain number: C++ writes it.)
 pub(super) mod wrong {
     pub const NOTHING: u32 = 0;
-    // 1 is a read of global memory, which needs no name here.
+    pub const GLOBAL_READ: u32 = 1;
     pub const GLOBAL_WRITE: u32 = 2;
     pub const SHARED_ADDRESS: u32 = 3;
     pub const DYNAMIC_SHARED: u32 = 4;
+    pub const SPINNING: u32 = 5;
     /// Found on this side: too much is declared with `SHARED`.
-    pub const STATIC_SHARED: u32 = 5;
+    pub const STATIC_SHARED: u32 = 6;
+    /// Found on this side, and said in words.
+    pub const COMPLAINT: u32 = 7;
 }
 
 /// What a thread did wrong.
@@ -104,6 +174,8 @@ pub(super) struct Block {
     pub dynamic_bytes: u64,
     pub static_shared: *mut u8,
     pub static_bytes: u64,
+    /// Accesses to global memory that are left before the block is taken for one that never ends.
+    pub fuse: u64,
     pub failure: Failure,
     pub suspend: unsafe extern "C-unwind" fn(*mut Block),
     pub declare_shared: unsafe extern "C-unwind" fn(
@@ -117,6 +189,11 @@ pub(super) struct Block {
     pub copy: unsafe extern "C-unwind" fn(*mut Block, *mut u8, *const u8, u32, u32),
     pub commit: unsafe extern "C-unwind" fn(*mut Block),
     pub wait: unsafe extern "C-unwind" fn(*mut Block, u32),
+    pub mbarrier: unsafe extern "C-unwind" fn(*mut Block, u32, *mut u64, u32),
+    pub tensor_copy: unsafe extern "C-unwind" fn(*mut Block, *const TensorCopy),
+    pub wgmma: unsafe extern "C-unwind" fn(*mut Block, *const Product),
+    pub wgmma_fence: unsafe extern "C-unwind" fn(*mut Block),
+    pub wgmma_commit: unsafe extern "C-unwind" fn(*mut Block),
 }
 
 /// A kernel, as its library exports it.

@@ -1,8 +1,10 @@
 //! What a kernel did wrong, as a sentence: kernel, block, thread, file and line, what was found, what is allowed.
 
 use std::ffi::{CStr, c_char};
+use std::ptr;
 
-use super::abi::{Failure, Index, Lane, state, wrong};
+use super::abi::{Failure, Index, Lane, WARP, state, wrong};
+use super::running::Running;
 use super::shared::{MOST_BYTES, MOST_STATIC_BYTES};
 use crate::backend::cuda::driver::Launch;
 use crate::error::Error;
@@ -17,10 +19,18 @@ pub(super) struct Stop {
 
 /// What the threads of a block did wrong.
 pub(super) enum Problem {
-    /// A word refused what a thread asked of it.
-    Failure { failure: Failure, thread: u32 },
+    /// A word refused what a thread asked of it; some say why in words of their own.
+    Failure { failure: Failure, complaint: Option<String>, thread: u32 },
     /// Threads that must meet did not come to the same place.
     Apart { waiting: Place, other: Place },
+    /// No thread can go on.
+    Stuck { places: Vec<String> },
+    /// A tensor copy came wrong.
+    Copy { thread: u32, place: String, text: String },
+    /// The block left something behind.
+    Leftover { text: String },
+    /// The block never ends.
+    Endless { place: Place },
     /// Shared memory was written to between its arrays.
     SharedMemoryDamaged { place: String },
 }
@@ -51,16 +61,63 @@ impl Place {
     }
 }
 
+/// Where a thread waits: state, line, word and file.
+fn site(lane: &Lane) -> (u32, u32, *const c_char, *const c_char) {
+    match lane.state {
+        state::DONE => (state::DONE, 0, ptr::null(), ptr::null()),
+        at => (at, lane.line, lane.what, lane.file),
+    }
+}
+
 impl Problem {
-    /// Lanes that are not all where the first one in `state` is: that one, and one that is elsewhere.
-    pub fn apart(lanes: &[Lane], at: u32) -> Problem {
-        let waits = |lane: &&Lane| lane.state != state::DONE;
-        let first = lanes.iter().find(|lane| lane.state == at && waits(lane)).or(lanes.iter().find(waits));
-        let waiting = first.unwrap_or(&lanes[0]);
-        let elsewhere = |lane: &&Lane| {
-            lane.state != waiting.state
-                || (lane.line, lane.what, lane.file) != (waiting.line, waiting.what, waiting.file)
+    /// What a thread at a word did wrong, in words.
+    pub fn complaint(lane: &Lane, text: String) -> Problem {
+        let Lane { file, what, line, .. } = *lane;
+        let failure = Failure { wrong: wrong::COMPLAINT, line, file, what, address: 0, bytes: 0 };
+        Problem::Failure { failure, complaint: Some(text), thread: lane.thread.x }
+    }
+
+    /// A warp that ran and ran.
+    pub fn endless(lanes: &[Lane]) -> Problem {
+        let place = lanes.iter().find(|lane| lane.state != state::DONE).unwrap_or(&lanes[0]);
+        Problem::Endless { place: Place::of(place) }
+    }
+
+    /// Nobody can run. Where only lanes of a warp or threads of the block wait for each other, two that are apart; else all
+    /// places where somebody waits.
+    pub fn stuck(running: &Running, threads: usize) -> Problem {
+        let lanes = &running.lanes[..threads];
+        let at = |state: u32| move |lane: &Lane| lane.state == state;
+        let simple = [state::AT_COLLECTIVE, state::AT_BARRIER, state::DONE];
+        if lanes.iter().all(|lane| simple.contains(&lane.state)) {
+            return match lanes.chunks(WARP).find(|warp| warp.iter().any(at(state::AT_COLLECTIVE))) {
+                Some(warp) => Problem::apart(warp, state::AT_COLLECTIVE),
+                None => Problem::apart(lanes, state::AT_BARRIER),
+            };
+        }
+        let mut places: Vec<(&Lane, usize)> = Vec::new();
+        for lane in lanes {
+            match places.iter_mut().find(|(first, _)| site(first) == site(lane)) {
+                Some((_, count)) => *count += 1,
+                None => places.push((lane, 1)),
+            }
+        }
+        let describe = |(lane, count): &(&Lane, usize)| {
+            let others = if *count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+            let lack = match lane.state {
+                state::AT_MBARRIER => running.mbarriers.lack(lane.thread.x).map(|lack| format!(": {lack}")),
+                state::AT_NAMED_BARRIER => Some(running.named_barrier(lane)),
+                _ => None,
+            };
+            format!("{}{others}{}", Place::of(lane).describe(), lack.unwrap_or_default())
         };
+        Problem::Stuck { places: places.iter().map(describe).collect() }
+    }
+
+    /// Lanes that are not all where the first one in `state` is: that one, and one that is elsewhere.
+    fn apart(lanes: &[Lane], at: u32) -> Problem {
+        let waiting = lanes.iter().find(|lane| lane.state == at).unwrap_or(&lanes[0]);
+        let elsewhere = |lane: &&Lane| site(lane) != site(waiting);
         let other = lanes.iter().find(|lane| lane.state != waiting.state).or(lanes.iter().find(elsewhere));
         Problem::Apart { waiting: Place::of(waiting), other: Place::of(other.unwrap_or(waiting)) }
     }
@@ -72,12 +129,22 @@ impl Stop {
         let Index { x, y, z } = self.block;
         let place = format!("kernel `{}`, block ({x}, {y}, {z})", launch.entry);
         Error::invalid(match self.problem {
-            Problem::Failure { failure, thread } => {
-                format!(
-                    "{place}, thread {thread}, {}: {}",
-                    position(failure.file, failure.line),
-                    describe(&failure, launch, base)
-                )
+            Problem::Failure { failure, complaint, thread } => {
+                let found = match complaint {
+                    Some(complaint) => format!("{}: {complaint}", text(failure.what)),
+                    None => describe(&failure, launch, base),
+                };
+                format!("{place}, thread {thread}, {}: {found}", position(failure.file, failure.line))
+            }
+            Problem::Stuck { places } => {
+                format!("{place}: no thread can go on: {}", places.join("; "))
+            }
+            Problem::Copy { thread, place: at, text } => {
+                format!("{place}, thread {thread}, {at}: a tensor copy came wrong: {text}")
+            }
+            Problem::Leftover { text } => format!("{place}: {text}"),
+            Problem::Endless { place: at } => {
+                format!("{place}: it never ends; {} when it was stopped", at.describe())
             }
             Problem::Apart { waiting, other } => {
                 let rule = if waiting.state == state::AT_BARRIER {
@@ -112,6 +179,9 @@ fn describe(failure: &Failure, launch: &Launch<'_>, base: u64) -> String {
             "with `{what}`, {bytes} bytes of shared memory are declared; SHARED has room for {MOST_STATIC_BYTES}, and \
              together with the launch's {} dynamic bytes for {MOST_BYTES}",
             launch.geometry.shared_bytes
+        ),
+        wrong::SPINNING => format!(
+            "{what}: the block reads and writes on and on, and was stopped: does it wait for another block?"
         ),
         wrong::DYNAMIC_SHARED => format!(
             "`{what}` takes {bytes} bytes of dynamic shared memory; the launch gives {}",

@@ -5,9 +5,12 @@
 //! | `compiler` | text to library, through the cache |
 //! | `abi` | the structs that kernels and this program share with `kernels/emulated.cuh` |
 //! | `grid` | a launch: its checks, its blocks over threads of the host |
-//! | `runner` | a block: a fiber for every thread, barriers and exchanges |
-//! | `order` | who runs next |
+//! | `runner`, `running` | a block: a fiber for every thread, and what they share |
+//! | `meetings`, `order` | where threads wait for each other; who runs next |
+//! | `words` | what kernels call |
 //! | `shared`, `copies` | shared memory with red zones; asynchronous copies |
+//! | `mbarriers`, `tensor_copies` | barriers that count bytes; copies of pieces of a tensor |
+//! | `warpgroups` | products that 128 threads ask for together |
 //! | `errors` | what a kernel did wrong, as a sentence |
 //!
 //! What a GPU answers with wrong numbers or a hang is an error here: an access outside the launch's operands, a write to
@@ -20,9 +23,15 @@ mod compiler;
 mod copies;
 mod errors;
 mod grid;
+mod mbarriers;
+mod meetings;
 mod order;
 mod runner;
+mod running;
 mod shared;
+mod tensor_copies;
+mod warpgroups;
+mod words;
 
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -31,6 +40,7 @@ use std::time::Instant;
 use memmap2::MmapMut;
 
 use super::cache::Cache;
+use super::tensor_map::{TensorMap, TensorMapRequest};
 use super::{Driver, Geometry, Launch, Properties};
 use crate::backend::cuda::source::Source;
 use crate::error::{Error, Result};
@@ -52,13 +62,14 @@ pub enum Order {
     Random(u64),
 }
 
-/// When an asynchronous copy happens.
+/// When an asynchronous copy happens, and a product of a warpgroup, which reads what copies wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Copies {
-    /// As late as allowed, at the wait: finds a missing wait.
+    /// Copies as late as allowed, when nobody can go on without them, and products at once: finds a missing wait for a copy.
     #[default]
     Lazy,
-    /// At once: finds a buffer that is filled again while it is still read.
+    /// Copies at once, and products as late as allowed, when they are waited for: finds a buffer that is filled again while
+    /// it is still read.
     Eager,
 }
 
@@ -247,6 +258,11 @@ impl Driver for Emulator {
 
     fn module(&self, source: &Source) -> Result<Module> {
         self.compiler.module(source, &self.cache)
+    }
+
+    fn tensor_map(&self, request: &TensorMapRequest<'_>) -> Result<TensorMap> {
+        request.check()?;
+        Ok(tensor_copies::encode(request))
     }
 
     fn launch(&self, memory: &mut Memory, module: &Module, launch: &Launch<'_>) -> Result<()> {

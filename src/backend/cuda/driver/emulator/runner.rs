@@ -1,28 +1,29 @@
 //! Runs one block after another: a fiber for every thread, resumed until all have ended.
 //!
 //! Between two meeting points the threads of a warp run one after the other, in the chosen [`Order`](super::Order), and
-//! a warp runs until it waits for the block. Since all lanes of a warp must come to the same place before any goes on,
-//! every mistake shows at the moment when no lane of the warp can run.
+//! a warp runs until none of its threads can. Threads of a warp may go separate ways; every mistake in how they meet shows
+//! at the moment when no thread of the block can run.
 
-use std::ffi::{c_char, c_void};
+use std::ffi::c_void;
 use std::io;
-use std::ptr;
 use std::sync::{Mutex, PoisonError};
 
 use corosensei::Coroutine;
 use corosensei::stack::DefaultStack;
 
-use super::abi::{Block, Enter, Entry, Failure, Index, Lane, MOST_THREADS, Operand, WARP, state, wrong};
-use super::copies::Copies;
+use super::abi::{Enter, Entry, Failure, Index, Operand, WARP, state, wrong};
 use super::errors::{Problem, Stop};
 use super::order::Scheduler;
-use super::shared::SharedMemory;
+use super::running::Running;
 use super::{Copies as Time, Order};
 use crate::backend::cuda::driver::Geometry;
 use crate::error::{Error, Result};
 
 /// Bytes of a fiber's stack, four times the largest frame that compiles. A guard page lies below it.
 const STACK_BYTES: usize = 128 << 10;
+
+/// Turns of warps after which a block is taken for one that never ends.
+const MOST_TURNS: u64 = 1 << 24;
 
 /// What all blocks of a launch have in common.
 pub(super) struct Job<'a> {
@@ -38,19 +39,6 @@ pub(super) struct Job<'a> {
 
 // SAFETY: the pointer is to constant bytes that outlive the launch.
 unsafe impl Sync for Job<'_> {}
-
-/// The block as kernels see it, and what the words' other side needs. It stays at one place: fibers point to it.
-#[repr(C)]
-struct Running {
-    /// First: kernels hold a pointer to it, and callbacks get back to the whole by it.
-    block: Block,
-    run: Option<unsafe extern "C-unwind" fn(*const c_void)>,
-    arguments: *const c_void,
-    lanes: Vec<Lane>,
-    copies: Vec<Copies>,
-    lazy: bool,
-    shared: SharedMemory,
-}
 
 type Fiber = Coroutine<(), (), (), DefaultStack>;
 
@@ -89,50 +77,9 @@ fn no_memory(e: io::Error) -> Error {
 
 impl Runner {
     fn new() -> io::Result<Runner> {
-        let lane = |i| Lane {
-            thread: Index { x: i as u32, y: 0, z: 0 },
-            state: state::DONE,
-            file: ptr::null(),
-            what: ptr::null(),
-            line: 0,
-            unused: 0,
-            complete: None,
-            operands: ptr::null_mut(),
-            yielder: ptr::null(),
-        };
-        let mut shared = SharedMemory::new()?;
-        let [static_shared, dynamic_shared] = shared.addresses();
-        let running = Box::new(Running {
-            block: Block {
-                lane: ptr::null_mut(),
-                block: Index::default(),
-                threads: Index::default(),
-                blocks: Index::default(),
-                writable: 0,
-                operands: 0,
-                unused: 0,
-                operand: ptr::null(),
-                dynamic_shared,
-                dynamic_bytes: 0,
-                static_shared,
-                static_bytes: 0,
-                failure: Failure::NONE,
-                suspend,
-                declare_shared,
-                copy,
-                commit,
-                wait,
-            },
-            run: None,
-            arguments: ptr::null(),
-            lanes: (0..MOST_THREADS).map(lane).collect(),
-            copies: (0..MOST_THREADS).map(|_| Copies::default()).collect(),
-            lazy: false,
-            shared,
-        });
         let mut lanes = [0; WARP];
         (0..).zip(&mut lanes).for_each(|(i, lane)| *lane = i);
-        Ok(Runner { running: Box::into_raw(running), fibers: Vec::new(), lanes, ready: Vec::new() })
+        Ok(Runner { running: Box::into_raw(Running::new()?), fibers: Vec::new(), lanes, ready: Vec::new() })
     }
 
     /// Takes up a launch, on the thread of the host that will run its blocks.
@@ -168,17 +115,11 @@ impl Runner {
             Index { x: (position % x) as u32, y: (position / x % y) as u32, z: (position / (x * y)) as u32 };
         let threads = job.geometry.threads as usize;
         // SAFETY: no fiber runs.
-        let running = unsafe { &mut *self.running };
-        running.block.block = block;
-        running.shared.begin_block();
-        running.copies[..threads].iter_mut().for_each(Copies::clear);
+        unsafe { &mut *self.running }.begin_block(block, threads);
         let mut scheduler = Scheduler::new(job.order, position);
         let result = self.until_all_end(threads, &mut scheduler).and_then(|()| {
             // SAFETY: all fibers are parked.
-            match unsafe { &*self.running }.shared.damage() {
-                Some(place) => Err(Problem::SharedMemoryDamaged { place }),
-                None => Ok(()),
-            }
+            unsafe { &*self.running }.leftover(threads)
         });
         result.map_err(|problem| {
             self.abandon(threads);
@@ -187,31 +128,47 @@ impl Runner {
     }
 
     fn until_all_end(&mut self, threads: usize, scheduler: &mut Scheduler) -> Result<(), Problem> {
-        let warps = threads / WARP;
+        self.ready.clear();
+        self.ready.extend(0..threads / WARP);
+        let mut turns = MOST_TURNS;
         loop {
-            // From one barrier to the next.
-            self.ready.clear();
-            self.ready.extend(0..warps);
             while !self.ready.is_empty() {
                 let next = scheduler.pick(self.ready.len());
-                if self.run_warp(self.ready[next], scheduler)? != state::AT_COLLECTIVE {
+                let warp = self.ready[next];
+                self.run_warp(warp, scheduler)?;
+                turns -= 1;
+                // SAFETY: no fiber runs.
+                let running = unsafe { &mut *self.running };
+                if !running.meet(warp, threads)? {
                     self.ready.remove(next);
+                }
+                self.take_woken();
+                if turns == 0 {
+                    return Err(Problem::endless(&running.lanes[warp * WARP..][..WARP]));
                 }
             }
             // SAFETY: no fiber runs.
-            let lanes = unsafe { &(&(*self.running).lanes)[..threads] };
-            let ended = lanes.iter().filter(|lane| lane.state == state::DONE).count();
-            if ended == threads {
+            let running = unsafe { &mut *self.running };
+            if running.lanes[..threads].iter().all(|lane| lane.state == state::DONE) {
                 return Ok(());
             }
-            if ended > 0 {
-                return Err(Problem::apart(lanes, state::AT_BARRIER));
+            running.move_on(threads, scheduler)?;
+            self.take_woken();
+        }
+    }
+
+    /// Warps that were woken are ready.
+    fn take_woken(&mut self) {
+        // SAFETY: no fiber runs.
+        for warp in unsafe { &mut *self.running }.woken.drain(..) {
+            if let Err(place) = self.ready.binary_search(&warp) {
+                self.ready.insert(place, warp);
             }
         }
     }
 
-    /// Runs every lane of a warp to its next meeting point; gives the one where all are now.
-    fn run_warp(&mut self, warp: usize, scheduler: &mut Scheduler) -> Result<u32, Problem> {
+    /// Runs every thread of a warp that can run to where it must wait.
+    fn run_warp(&mut self, warp: usize, scheduler: &mut Scheduler) -> Result<(), Problem> {
         scheduler.arrange(&mut self.lanes);
         let running = self.running;
         // SAFETY: `running` is alive; fibers and this function use it in turns, through raw pointers.
@@ -219,32 +176,19 @@ impl Runner {
             let first = (&raw mut (*running).lanes).as_mut().unwrap_unchecked().as_mut_ptr().add(warp * WARP);
             for &lane in &self.lanes {
                 let lane = first.add(lane as usize);
-                (*lane).state = state::RUNNING;
+                if (*lane).state != state::RUNNING {
+                    continue;
+                }
                 (*running).block.lane = lane;
                 self.fibers[(*lane).thread.x as usize].resume(());
-                if (*running).block.failure.wrong != wrong::NOTHING {
-                    return Err(Problem::Failure {
-                        failure: (*running).block.failure,
-                        thread: (*lane).thread.x,
-                    });
+                let failure = (*running).block.failure;
+                if failure.wrong != wrong::NOTHING {
+                    let complaint = (&raw mut (*running).complaint).replace(None);
+                    return Err(Problem::Failure { failure, complaint, thread: (*lane).thread.x });
                 }
             }
-            let lanes = std::slice::from_raw_parts(first, WARP);
-            let (at, line, complete) = (lanes[0].state, lanes[0].line, lanes[0].complete);
-            let same = match at {
-                state::AT_COLLECTIVE => lanes.iter().all(|lane| {
-                    (lane.state, lane.line, lane.what, lane.file) == (at, line, lanes[0].what, lanes[0].file)
-                }),
-                _ => lanes.iter().all(|lane| lane.state == at),
-            };
-            if !same {
-                return Err(Problem::apart(lanes, at));
-            }
-            if let (state::AT_COLLECTIVE, Some(complete)) = (at, complete) {
-                complete(first);
-            }
-            Ok(at)
         }
+        Ok(())
     }
 
     /// A fiber that runs the launch's kernel once each time it is resumed from its parking place.
@@ -294,66 +238,4 @@ impl Drop for Runner {
         // SAFETY: made by Box::into_raw in `new`; no fiber is left.
         drop(unsafe { Box::from_raw(self.running) });
     }
-}
-
-unsafe extern "C-unwind" fn suspend(block: *mut Block) {
-    // SAFETY: called by the running lane's fiber, which stored its yielder before it entered the kernel.
-    unsafe { (*(*(*block).lane).yielder).suspend(()) }
-}
-
-unsafe extern "C-unwind" fn declare_shared(
-    block: *mut Block,
-    key: *const c_void,
-    name: *const c_char,
-    bytes: u64,
-    file: *const c_char,
-    line: u32,
-) -> *mut u8 {
-    // SAFETY: the block is the first field of a `Running`, and only this fiber runs.
-    unsafe {
-        let running = block.cast::<Running>();
-        let shared = &raw mut (*running).shared;
-        let shared = &mut *shared;
-        match shared.declare(key, name, bytes) {
-            Ok(address) => {
-                (*block).static_bytes = shared.declared_extent();
-                address
-            }
-            Err(total) => {
-                (*block).failure =
-                    Failure { wrong: wrong::STATIC_SHARED, line, file, what: name, address: 0, bytes: total };
-                loop {
-                    suspend(block);
-                }
-            }
-        }
-    }
-}
-
-/// The copies of the lane that runs.
-///
-/// # Safety
-/// Called from that lane's fiber; the reference ends before the fiber is suspended.
-unsafe fn copies<'a>(block: *mut Block) -> &'a mut Copies {
-    // SAFETY: as in `declare_shared`; a lane's `thread` is its index.
-    unsafe {
-        let copies = &raw mut (*block.cast::<Running>()).copies;
-        &mut (&mut *copies)[(*(*block).lane).thread.x as usize]
-    }
-}
-
-unsafe extern "C-unwind" fn copy(block: *mut Block, to: *mut u8, from: *const u8, bytes: u32, valid: u32) {
-    let from = if valid != 0 { from } else { ptr::null() };
-    // SAFETY: both addresses were checked by the word; memory and shared memory outlive the launch.
-    unsafe { copies(block).issue(to, from, bytes as usize, (*block.cast::<Running>()).lazy) }
-}
-
-unsafe extern "C-unwind" fn commit(block: *mut Block) {
-    // SAFETY: called by the running lane's fiber.
-    unsafe { copies(block).commit() }
-}
-
-unsafe extern "C-unwind" fn wait(block: *mut Block, pending: u32) {
-    // SAFETY: called by the running lane's fiber; see `copy`.
-    unsafe { copies(block).wait(pending as usize) }
 }

@@ -17,8 +17,8 @@ const RED_ZONE: usize = 128;
 /// Most arrays that one kernel may declare.
 const MOST_ARRAYS: usize = 128;
 
-/// Dynamic shared memory begins here, behind all that can be declared.
-const DYNAMIC: usize = MOST_STATIC_BYTES as usize + 2 * RED_ZONE * (MOST_ARRAYS + 1);
+/// Dynamic shared memory begins here, behind all that can be declared, at a multiple of the swizzle's period.
+const DYNAMIC: usize = (MOST_STATIC_BYTES as usize + 2 * RED_ZONE * (MOST_ARRAYS + 1)).next_multiple_of(1024);
 
 /// Every byte of memory nobody has written to: NaN in each floating-point type.
 const POISON: u8 = 0xff;

@@ -61,6 +61,8 @@ const FUNCTIONS: &[&str] = &[
     "cuStreamDestroy_v2",
     "cuStreamEndCapture",
     "cuStreamSynchronize",
+    "cuTensorMapEncodeIm2col",
+    "cuTensorMapEncodeTiled",
 ];
 
 /// The driver's library, initialised: whoever holds one may call its functions.
@@ -214,6 +216,7 @@ mod tests {
             include_str!("module.rs"),
             include_str!("staging.rs"),
             include_str!("stream.rs"),
+            include_str!("tensor_map.rs"),
         ];
         let mut called = BTreeSet::new();
         for text in sources {

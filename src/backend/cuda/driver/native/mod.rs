@@ -9,6 +9,7 @@
 //! | `context`, `stream` | the GPU, and the queue of its work |
 //! | `memory`, `staging` | device memory, and copies that do not wait |
 //! | `module`, `graph` | loaded kernels, and captured launches of them |
+//! | `tensor_map` | maps for the copy engine |
 
 mod context;
 mod graph;
@@ -21,6 +22,7 @@ pub mod search;
 mod staging;
 mod stream;
 mod survey;
+mod tensor_map;
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -34,6 +36,7 @@ pub use stream::Event;
 pub use survey::Survey;
 
 use super::cache::Cache;
+use super::tensor_map::{TensorMap, TensorMapRequest};
 use super::{Driver, Launch, Properties};
 use crate::backend::cuda::source::Source;
 use crate::error::{Error, Result};
@@ -153,6 +156,10 @@ impl Driver for Native {
         self.stream.refuse_in_capture(&format!("compile and load {}", source.name))?;
         let cached = self.nvrtc.compile_cached(&self.cache, source, &self.properties.architecture)?;
         Module::load(&self.stream, &source.name, &cached.compiled.code)
+    }
+
+    fn tensor_map(&self, request: &TensorMapRequest<'_>) -> Result<TensorMap> {
+        tensor_map::encode(&self.properties, request)
     }
 
     fn launch(&self, _: &mut Memory, module: &Module, launch: &Launch<'_>) -> Result<()> {

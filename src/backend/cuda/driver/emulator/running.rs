@@ -1,0 +1,137 @@
+//! The block that runs, as kernels see it and as the words' other side needs it.
+
+use std::ffi::c_void;
+use std::io;
+use std::ptr;
+
+use super::abi::{Block, Failure, Index, Lane, MOST_THREADS, WARP, WARPGROUP, state};
+use super::copies::Copies;
+use super::mbarriers::Mbarriers;
+use super::shared::SharedMemory;
+use super::warpgroups::{Shared, Warpgroup};
+use super::words;
+
+/// Registers of a multiprocessor.
+const REGISTERS: u32 = 1 << 16;
+
+/// Most registers of a thread.
+const MOST_REGISTERS: u32 = 255;
+
+/// Accesses to global memory after which a block is taken for one that never ends.
+const FUSE: u64 = 1 << 30;
+
+/// The block and all that belongs to it. It stays at one place: fibers point to it.
+#[repr(C)]
+pub(super) struct Running {
+    /// First: kernels hold a pointer to it, and words get back to the whole by it.
+    pub block: Block,
+    pub run: Option<unsafe extern "C-unwind" fn(*const c_void)>,
+    pub arguments: *const c_void,
+    pub lanes: Vec<Lane>,
+    pub copies: Vec<Copies>,
+    pub mbarriers: Mbarriers,
+    pub warpgroups: Vec<Warpgroup>,
+    /// Threads that wait at each named barrier: whole warps that came.
+    pub at_named: [u32; 16],
+    /// Warps with threads that go on.
+    pub woken: Vec<usize>,
+    /// What a word had to say when it stopped a thread.
+    pub complaint: Option<String>,
+    pub lazy: bool,
+    pub shared: SharedMemory,
+}
+
+impl Running {
+    pub fn new() -> io::Result<Box<Running>> {
+        let mut shared = SharedMemory::new()?;
+        let [static_shared, dynamic_shared] = shared.addresses();
+        Ok(Box::new(Running {
+            block: Block {
+                lane: ptr::null_mut(),
+                block: Index::default(),
+                threads: Index::default(),
+                blocks: Index::default(),
+                writable: 0,
+                operands: 0,
+                unused: 0,
+                operand: ptr::null(),
+                dynamic_shared,
+                dynamic_bytes: 0,
+                static_shared,
+                static_bytes: 0,
+                fuse: FUSE,
+                failure: Failure::NONE,
+                suspend: words::suspend,
+                declare_shared: words::declare_shared,
+                copy: words::copy,
+                commit: words::commit,
+                wait: words::wait,
+                mbarrier: words::mbarrier,
+                tensor_copy: words::tensor_copy,
+                wgmma: words::wgmma,
+                wgmma_fence: words::wgmma_fence,
+                wgmma_commit: words::wgmma_commit,
+            },
+            run: None,
+            arguments: ptr::null(),
+            lanes: (0..MOST_THREADS).map(lane).collect(),
+            copies: (0..MOST_THREADS).map(|_| Copies::default()).collect(),
+            mbarriers: Mbarriers::default(),
+            warpgroups: (0..MOST_THREADS / WARPGROUP).map(|_| Warpgroup::new()).collect(),
+            at_named: [0; 16],
+            woken: Vec::new(),
+            complaint: None,
+            lazy: false,
+            shared,
+        }))
+    }
+
+    /// Begins a block of so many threads.
+    pub fn begin_block(&mut self, block: Index, threads: usize) {
+        self.block.block = block;
+        self.block.fuse = FUSE;
+        self.shared.begin_block();
+        self.copies[..threads].iter_mut().for_each(Copies::clear);
+        self.lanes[..threads].iter_mut().for_each(|lane| lane.state = state::RUNNING);
+        self.mbarriers.clear();
+        let registers = (REGISTERS / threads as u32 / 8 * 8).min(MOST_REGISTERS);
+        self.warpgroups.iter_mut().for_each(|group| group.clear(registers));
+        self.at_named = [0; 16];
+        self.woken.clear();
+    }
+
+    /// Lets threads go on.
+    pub fn wake(&mut self, threads: impl IntoIterator<Item = u32>) {
+        for thread in threads {
+            self.lanes[thread as usize].state = state::RUNNING;
+            self.woken.push(thread as usize / WARP);
+        }
+    }
+
+    /// Dynamic shared memory.
+    pub fn dynamic_shared(&self) -> Shared {
+        Shared { first: self.block.dynamic_shared, bytes: self.block.dynamic_bytes }
+    }
+
+    /// Registers that all warpgroups of a block of so many threads have.
+    pub fn registers(&self, threads: usize) -> u32 {
+        self.warpgroups[..threads / WARPGROUP].iter().map(|group| group.registers * WARPGROUP as u32).sum()
+    }
+}
+
+/// Most registers that the warpgroups of a block may have together.
+pub(super) const ALL_REGISTERS: u32 = REGISTERS;
+
+fn lane(thread: usize) -> Lane {
+    Lane {
+        thread: Index { x: thread as u32, y: 0, z: 0 },
+        state: state::DONE,
+        file: ptr::null(),
+        what: ptr::null(),
+        line: 0,
+        unused: 0,
+        complete: None,
+        operands: ptr::null_mut(),
+        yielder: ptr::null(),
+    }
+}

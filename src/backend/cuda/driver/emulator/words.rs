@@ -1,0 +1,259 @@
+//! The words' other side: what a kernel's thread calls while it runs, on its own fiber.
+//!
+//! A word that refuses what it is asked leaves why, and suspends its thread for good. Nothing on the stack of a suspended
+//! thread may own anything: it may never be resumed.
+
+use std::ffi::{CStr, c_char, c_void};
+use std::ptr;
+
+use super::abi::{self, Block, Failure, Lane, WARPGROUP, mbarrier as task, state, wrong};
+use super::copies::Copies;
+use super::running::Running;
+use super::tensor_copies::TensorCopy;
+use super::warpgroups::Site;
+
+pub(super) unsafe extern "C-unwind" fn suspend(block: *mut Block) {
+    // SAFETY: called by the running lane's fiber, which stored its yielder before it entered the kernel.
+    unsafe { (*(*(*block).lane).yielder).suspend(()) }
+}
+
+/// The block's whole.
+///
+/// # Safety
+/// Called from the fiber that runs; the reference ends before the fiber is suspended.
+unsafe fn running<'a>(block: *mut Block) -> &'a mut Running {
+    // SAFETY: the block is the first field of a `Running`, and only this fiber runs.
+    unsafe { &mut *block.cast::<Running>() }
+}
+
+/// Number of the thread that runs.
+///
+/// # Safety
+/// Called from its fiber.
+unsafe fn thread(block: *mut Block) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe { (*(*block).lane).thread.x }
+}
+
+/// Stops the running thread.
+///
+/// # Safety
+/// Called from its fiber.
+unsafe fn fail(block: *mut Block, failure: Failure) -> ! {
+    // SAFETY: the caller's promise.
+    unsafe {
+        (*block).failure = failure;
+        loop {
+            suspend(block);
+        }
+    }
+}
+
+/// Stops the running thread where its word's body says no.
+///
+/// # Safety
+/// Called from its fiber.
+unsafe fn agree<T>(block: *mut Block, result: Result<T, String>) -> T {
+    match result {
+        Ok(value) => value,
+        // SAFETY: the caller's promise.
+        Err(text) => unsafe {
+            running(block).complaint = Some(text);
+            let Lane { file, what, line, .. } = *(*block).lane;
+            fail(block, Failure { wrong: wrong::COMPLAINT, line, file, what, address: 0, bytes: 0 })
+        },
+    }
+}
+
+pub(super) unsafe extern "C-unwind" fn declare_shared(
+    block: *mut Block,
+    key: *const c_void,
+    name: *const c_char,
+    bytes: u64,
+    file: *const c_char,
+    line: u32,
+) -> *mut u8 {
+    // SAFETY: called by the running lane's fiber.
+    unsafe {
+        let shared = &mut running(block).shared;
+        match shared.declare(key, name, bytes) {
+            Ok(address) => {
+                let extent = shared.declared_extent();
+                (*block).static_bytes = extent;
+                address
+            }
+            Err(total) => fail(
+                block,
+                Failure { wrong: wrong::STATIC_SHARED, line, file, what: name, address: 0, bytes: total },
+            ),
+        }
+    }
+}
+
+// ---- copies of one thread ----
+
+/// # Safety
+/// Called from the running lane's fiber; the reference ends before the fiber is suspended.
+unsafe fn copies<'a>(block: *mut Block) -> &'a mut Copies {
+    // SAFETY: as in `running`; a lane's `thread` is its index.
+    unsafe { &mut running(block).copies[thread(block) as usize] }
+}
+
+pub(super) unsafe extern "C-unwind" fn copy(
+    block: *mut Block,
+    to: *mut u8,
+    from: *const u8,
+    bytes: u32,
+    valid: u32,
+) {
+    let from = if valid != 0 { from } else { ptr::null() };
+    // SAFETY: both addresses were checked by the word; memory and shared memory outlive the launch.
+    unsafe {
+        let lazy = running(block).lazy;
+        copies(block).issue(to, from, bytes as usize, lazy);
+    }
+}
+
+pub(super) unsafe extern "C-unwind" fn commit(block: *mut Block) {
+    // SAFETY: called by the running lane's fiber.
+    unsafe { copies(block).commit() }
+}
+
+pub(super) unsafe extern "C-unwind" fn wait(block: *mut Block, pending: u32) {
+    // SAFETY: called by the running lane's fiber; see `copy`.
+    unsafe { copies(block).wait(pending as usize) }
+}
+
+// ---- barriers in shared memory, tensor copies ----
+
+pub(super) unsafe extern "C-unwind" fn mbarrier(block: *mut Block, kind: u32, word: *mut u64, value: u32) {
+    // SAFETY: called by the running lane's fiber; the word checked that the barrier lies in shared memory.
+    unsafe {
+        let own = thread(block);
+        let barriers = &mut running(block).mbarriers;
+        match kind {
+            task::INIT => agree(block, barriers.init(word, value, own)),
+            task::INIT_FENCE => barriers.init_fence(own),
+            task::WAIT => {
+                // Whoever goes on looks again: by the time it runs, the barrier may be in a phase of this parity once more.
+                while agree(block, running(block).mbarriers.wait(word, value, own)) {
+                    (*(*block).lane).state = state::AT_MBARRIER;
+                    suspend(block);
+                }
+            }
+            task::ARRIVE => {
+                let threads = agree(block, barriers.arrive(word, 0, own));
+                running(block).wake(threads);
+            }
+            task::ARRIVE_EXPECT => {
+                let threads = agree(block, barriers.arrive(word, value, own));
+                running(block).wake(threads);
+            }
+            _ => {}
+        }
+    }
+}
+
+pub(super) unsafe extern "C-unwind" fn tensor_copy(block: *mut Block, asked: *const abi::TensorCopy) {
+    // SAFETY: called by the running lane's fiber, which keeps `asked` and the map on its stack or in its arguments.
+    unsafe {
+        let (asked, own) = (&*asked, thread(block));
+        let copy = agree(block, TensorCopy::new(asked, own, place(block)));
+        if asked.to.is_null() {
+            return;
+        }
+        let checked = check_target(block, &copy, asked.to);
+        let outside = copy.reads().find_map(|(first, bytes)| unreadable(block, first, bytes));
+        if checked.is_err() || outside.is_some() {
+            drop(copy);
+            agree(block, checked);
+            let Lane { file, what, line, .. } = *(*block).lane;
+            let (address, bytes) = outside.unwrap_or_default();
+            fail(block, Failure { wrong: wrong::GLOBAL_READ, line, file, what, address, bytes });
+        }
+        let whole = running(block);
+        let threads = agree(block, whole.mbarriers.copy(asked.barrier, copy, whole.lazy));
+        running(block).wake(threads);
+    }
+}
+
+/// The line of the word that runs.
+unsafe fn place(block: *mut Block) -> String {
+    // SAFETY: called by the running lane's fiber, whose word noted its place.
+    unsafe {
+        let lane = &*(*block).lane;
+        format!("{} line {}", CStr::from_ptr(lane.file).to_string_lossy(), lane.line)
+    }
+}
+
+/// Holds a copy's target to shared memory and to the swizzle's period.
+unsafe fn check_target(block: *mut Block, copy: &TensorCopy, to: *mut u8) -> Result<(), String> {
+    // SAFETY: called by the running lane's fiber.
+    let block = unsafe { &*block };
+    let inside = |first: *mut u8, bytes: u64| {
+        let offset = (to as u64).wrapping_sub(first as u64);
+        offset < bytes && bytes - offset >= copy.bytes() as u64
+    };
+    if !inside(block.dynamic_shared, block.dynamic_bytes) && !inside(block.static_shared, block.static_bytes)
+    {
+        return Err(format!(
+            "{} bytes are copied to address {:#x}, which is not in the block's shared memory, or not wholly",
+            copy.bytes(),
+            to as u64
+        ));
+    }
+    if !(to as usize).is_multiple_of(1024) {
+        return Err(format!(
+            "the target lies {} bytes behind a multiple of 1024; swizzled tiles begin at such multiples",
+            to as usize % 1024
+        ));
+    }
+    Ok(())
+}
+
+/// The first element of a row that lies in no operand of the launch, and its bytes.
+unsafe fn unreadable(block: *mut Block, first: u64, bytes: u64) -> Option<(u64, u64)> {
+    // SAFETY: called by the running lane's fiber; the launch's operands outlive it.
+    let operands = unsafe { std::slice::from_raw_parts((*block).operand, (*block).operands as usize) };
+    let readable = |first: u64, bytes: u64| {
+        operands.iter().any(|operand| {
+            first >= operand.first && first.saturating_add(bytes) <= operand.first + operand.bytes
+        })
+    };
+    if readable(first, bytes) {
+        return None;
+    }
+    (first..first + bytes).step_by(2).find(|&element| !readable(element, 2)).map(|element| (element, 2))
+}
+
+// ---- products of a warpgroup ----
+
+pub(super) unsafe extern "C-unwind" fn wgmma(block: *mut Block, asked: *const abi::Product) {
+    // SAFETY: called by the running lane's fiber; its sums stay on its stack until it has waited for them.
+    unsafe {
+        let site = Site { file: (*(*block).lane).file, line: (*(*block).lane).line };
+        let (own, whole) = (thread(block) as usize, running(block));
+        let (shared, at_once) = (whole.dynamic_shared(), whole.lazy);
+        let group = &mut whole.warpgroups[own / WARPGROUP];
+        let result = group.multiply(own % WARPGROUP, &*asked, site, shared, at_once);
+        agree(block, result);
+    }
+}
+
+pub(super) unsafe extern "C-unwind" fn wgmma_fence(block: *mut Block) {
+    // SAFETY: called by the running lane's fiber.
+    unsafe {
+        let own = thread(block) as usize;
+        running(block).warpgroups[own / WARPGROUP].fence(own % WARPGROUP);
+    }
+}
+
+pub(super) unsafe extern "C-unwind" fn wgmma_commit(block: *mut Block) {
+    // SAFETY: called by the running lane's fiber.
+    unsafe {
+        let own = thread(block) as usize;
+        let site = Site { file: (*(*block).lane).file, line: (*(*block).lane).line };
+        let result = running(block).warpgroups[own / WARPGROUP].commit(own % WARPGROUP, site);
+        agree(block, result);
+    }
+}
