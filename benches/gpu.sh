@@ -5,7 +5,10 @@
 #
 # PART is one or more of
 #   check   every kernel against the CPU in f64 (`doctor --full`), f32 and bf16
-#   ours    whole steps of three networks, batches 128, 256, 512, f32 and bf16; first step with cold and warm caches; every kernel
+#   tune    every kernel that can compute each convolution of the networks, bf16; the fastest go into OUT/kernels.toml
+#   model   what each call of the steps should take, and beside it what it does take, bf16; with the tuned table as well
+#   ours    whole steps of three networks, batches 128, 256, 512, f32 and bf16, with the tuned kernels if there are any; first step
+#           with cold and warm caches; every kernel
 #   peer    PyTorch on the same steps (benches/peers/train_step_gpu.py); needs Python with torch and torchvision
 #   train   some epochs of ResNet-18 on CIFAR-100 with its accuracy; needs DATA
 #   merge   one JSON of all of it, OUT/results.json, and one table, OUT/results.txt
@@ -39,6 +42,7 @@ if [ "$device" = emulator ]; then
     networks=${NETWORKS:-resnet18-cifar.8.w0.0625,resnet50-imagenet.32.w0.0625}
     batches=${BATCHES:-2}
     seconds=${SECONDS_PER_ROW:-0}
+    tune_seconds=0
     repeats=1
     check_networks=$networks
     training=(--arch resnet20 --width 0.25 --epochs 1 --max-steps 2 --batch-size 4)
@@ -46,6 +50,7 @@ else
     networks=${NETWORKS:-resnet18-cifar.32,resnet50-cifar.64,resnet50-imagenet.64}
     batches=${BATCHES:-128,256,512}
     seconds=${SECONDS_PER_ROW:-0.4}
+    tune_seconds=0.05
     repeats=3
     check_networks=$networks
     training=(--arch resnet18 --epochs "$epochs" --batch-size 512 --lr 0.4 --schedule onecycle --augment crop-flip
@@ -93,12 +98,56 @@ rows() {
         say "$name is there already"
     elif enough 20; then
         say "$name"
+        local table=()
+        [ ! -s "$out/kernels.toml" ] || table=(--kernel-table "$out/kernels.toml")
         attempt "$name" "$binary" bench --device "$device" --budget "$(left)" --seconds "$seconds" --repeats "$repeats" \
-            --quiet --out "$out/$name.json" "$@" >"$out/$name.txt"
+            "${table[@]}" --quiet --out "$out/$name.json" "$@" >"$out/$name.txt"
     else
         say "$name: no time left; call this part again"
         echo "$name" >>"$out/cut.txt"
     fi
+}
+
+tune() {
+    begin
+    local batch
+    for batch in ${batches//,/ }; do
+        if ! enough 20; then
+            say "tune: no time left for batch $batch; call this part again"
+            continue
+        fi
+        say "tune, batch $batch"
+        # Convolutions that were tuned before are measured again, and those that were cut keep what the table had.
+        attempt "tune, batch $batch" "$binary" bench --tune "$out/kernels.toml" --device "$device" --precision bf16 \
+            --arch "$networks" --batch-size "$batch" --budget "$(left)" --seconds "$tune_seconds" --repeats "$repeats" \
+            --quiet --json >"$out/tune-b$batch.json.part"
+        if [ -s "$out/tune-b$batch.json.part" ]; then
+            mv "$out/tune-b$batch.json.part" "$out/tune-b$batch.json"
+        fi
+    done
+}
+
+model() {
+    begin
+    local network table=()
+    for network in ${networks//,/ }; do
+        for name in predicted tuned; do
+            table=()
+            if [ "$name" = tuned ]; then
+                # The table of an emulator is of no card that the model knows.
+                [ -s "$out/kernels.toml" ] && [ "$device" != emulator ] || continue
+                table=(--kernel-table "$out/kernels.toml")
+            fi
+            if ! enough 20; then
+                say "model-$name-$network: no time left; call this part again"
+                continue
+            fi
+            say "model-$name-$network"
+            attempt "model-$name-$network" "$binary" bench --model --device "$device" --precision bf16 --arch "$network" \
+                --batch-size "${batches%%,*}" --seconds "$seconds" --repeats "$repeats" "${table[@]}" --quiet \
+                --out "$out/model-$name-$network.json" >"$out/model-$name-$network.txt"
+        done
+    done
 }
 
 ours() {
@@ -182,12 +231,12 @@ merge() {
 nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,clocks.max.mem,power.limit,temperature.gpu --format=csv \
     >"$out/card.csv" 2>/dev/null || rm -f "$out/card.csv"
 
-for part in "${@:-check ours peer train merge}"; do
+for part in "${@:-check tune model ours peer train merge}"; do
     for one in $part; do
         case $one in
-        check | ours | peer | train | merge) "$one" ;;
+        check | tune | model | ours | peer | train | merge) "$one" ;;
         *)
-            say "no part is called $one; there are check, ours, peer, train and merge"
+            say "no part is called $one; there are check, tune, model, ours, peer, train and merge"
             exit 2
             ;;
         esac

@@ -132,7 +132,38 @@ pub trait RowWork {
     fn on_device<B: RowOps>(self, device: B) -> Result<Self::Output>;
 }
 
+/// Work on a device's kernels themselves.
+pub trait KernelWork {
+    /// What it gives.
+    type Output;
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// The work's own, or the device failed.
+    fn run<D: Driver>(self, cuda: Cuda<D>) -> Result<Self::Output>;
+}
+
 impl Choice {
+    /// Runs work that only a device with kernels can do.
+    ///
+    /// # Errors
+    /// The device has none or cannot be had, or the work failed.
+    pub fn run_kernels<W: KernelWork>(&self, work: W) -> Result<W::Output> {
+        let without = || {
+            Error::usage(format!(
+                "--device {}: this needs kernels, which the CPU does not run; use --device cuda, or emulator to rehearse",
+                self.device
+            ))
+        };
+        match self.device {
+            Device::Cpu => Err(without()),
+            Device::Auto => work.run(self.kernels_on(Native::if_present(0).ok_or_else(without)?)?),
+            Device::Cuda(number) => work.run(self.kernels_on(Native::new(number)?)?),
+            Device::Emulator => work.run(self.kernels_on(self.emulator()?)?),
+        }
+    }
+
     /// Runs work on rows where it was asked for. Rows have a precision of their own: f32 features, f64 sums.
     ///
     /// # Errors

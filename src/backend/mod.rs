@@ -4,4 +4,4 @@ mod choice;
 pub mod cpu;
 pub mod cuda;
 
-pub use choice::{Choice, Device, Precision, RowWork, Work};
+pub use choice::{Choice, Device, KernelWork, Precision, RowWork, Work};

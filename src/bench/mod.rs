@@ -9,6 +9,8 @@
 //! | `timing` | medians, twice |
 //! | `roofline` | the rates of known cards, and the floors they set |
 //! | `suite`, `steps` | what `bench` measures |
+//! | [`model`] | what every call should take on a card that need not be there |
+//! | [`tune`] | the fastest kernel of every convolution, measured and written into a table |
 //! | `check` | what `doctor --full` checks |
 //! | `results`, `compare`, `merge`, `table` | JSON, an earlier run, PyTorch beside it, and how it all prints |
 
@@ -16,6 +18,7 @@ mod check;
 mod compare;
 mod edge_cases;
 mod merge;
+pub mod model;
 mod networks;
 mod results;
 mod roofline;
@@ -24,6 +27,7 @@ mod steps;
 mod suite;
 mod table;
 mod timing;
+pub mod tune;
 mod values;
 mod work;
 

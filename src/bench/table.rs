@@ -9,7 +9,7 @@ use super::results::{Kind, Results, Row};
 use crate::error::printable;
 
 /// Lines of columns, the first to the left, the others to the right, as wide as they need to be.
-fn columns(lines: &[Vec<String>]) -> String {
+pub(super) fn columns(lines: &[Vec<String>]) -> String {
     let count = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
@@ -29,12 +29,12 @@ fn columns(lines: &[Vec<String>]) -> String {
     text
 }
 
-fn words(line: &[&str]) -> Vec<String> {
+pub(super) fn words(line: &[&str]) -> Vec<String> {
     line.iter().map(ToString::to_string).collect()
 }
 
 /// Seconds with three digits and the unit that suits.
-fn duration(seconds: f64) -> String {
+pub(super) fn duration(seconds: f64) -> String {
     let (value, unit) = match seconds {
         s if s >= 1.0 => (s, "s "),
         s if s >= 1e-3 => (1e3 * s, "ms"),
@@ -44,7 +44,7 @@ fn duration(seconds: f64) -> String {
 }
 
 /// Three digits that mean something.
-fn digits(value: f64) -> String {
+pub(super) fn digits(value: f64) -> String {
     match value {
         v if v >= 100.0 => format!("{v:.0}"),
         v if v >= 10.0 => format!("{v:.1}"),
@@ -52,11 +52,11 @@ fn digits(value: f64) -> String {
     }
 }
 
-fn or_dash(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
+pub(super) fn or_dash(value: Option<f64>, show: impl Fn(f64) -> String) -> String {
     value.map_or_else(|| "-".to_string(), show)
 }
 
-fn percent(share: f64) -> String {
+pub(super) fn percent(share: f64) -> String {
     format!("{:.0} %", 100.0 * share)
 }
 

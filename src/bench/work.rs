@@ -1,5 +1,6 @@
 //! What a call has to do: elements of its operands, bytes that must move, floating-point operations, and its shape in a word.
 
+use crate::backend::cuda::Pass;
 use crate::error::Result;
 use crate::ops::{Access, Call, Content, Conv2d, Direction, Rows};
 use crate::tensor::DType;
@@ -154,7 +155,7 @@ pub fn work<B: Copy>(call: &Call<B>, working: DType) -> Result<Work> {
         bytes += times * touched(call, name, elements) * content.dtype(working).size();
     }
     let convolution = convolution(call);
-    let flop = convolution.map_or_else(|| linear_flop(call), |conv| conv.flop());
+    let flop = convolution.map_or_else(|| linear_flop(call), |(_, conv)| conv.flop());
     let matrix_units = convolution.is_some() && Content::Activation.dtype(working) == DType::Bf16;
     Ok(Work { flop, bytes: bytes as f64, matrix_units })
 }
@@ -186,16 +187,15 @@ fn seen(conv: &Conv2d) -> usize {
     conv.batch * rows * columns * conv.in_channels
 }
 
-/// The convolution a call carries out, in whichever direction.
-fn convolution<B>(call: &Call<B>) -> Option<&Conv2d> {
+/// The convolution a call carries out, and in which direction.
+pub(super) fn convolution<B>(call: &Call<B>) -> Option<(Pass, &Conv2d)> {
     match call {
-        Call::Conv2dForward { attributes, .. } | Call::Conv2dWeightGradient { attributes, .. } => {
-            Some(attributes)
-        }
+        Call::Conv2dForward { attributes, .. } => Some((Pass::Forward, attributes)),
+        Call::Conv2dWeightGradient { attributes, .. } => Some((Pass::WeightGradient, attributes)),
         Call::Conv2dBias { attributes, .. } | Call::Conv2dBiasResidual { attributes, .. } => {
-            Some(&attributes.conv)
+            Some((Pass::Forward, &attributes.conv))
         }
-        Call::Conv2dInputGradient { attributes, .. } => Some(&attributes.conv),
+        Call::Conv2dInputGradient { attributes, .. } => Some((Pass::InputGradient, &attributes.conv)),
         _ => None,
     }
 }
@@ -311,7 +311,7 @@ fn rows_shape(extent: &Rows) -> String {
     format!("{}x{}", extent.rows, extent.channels)
 }
 
-fn conv_shape(conv: &Conv2d) -> String {
+pub(super) fn conv_shape(conv: &Conv2d) -> String {
     format!(
         "{}x{}x{}x{}-k{}-{}x{}-s{}p{}",
         conv.batch,

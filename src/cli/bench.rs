@@ -1,11 +1,13 @@
 //! `residua bench`: how fast every operation and whole steps are, beside the floors of the roofline.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::Common;
 use super::compute::Compute;
 use super::progress::Progress;
+use crate::bench::model::{Card, ModelRequest, model};
+use crate::bench::tune::{Tune, TuneRequest};
 use crate::bench::{Comparison, Filter, NetworkName, Observer, Patience, Results, Row, Suite, bench, merge};
 use crate::error::{Error, Result};
 use crate::ops::Hardware;
@@ -37,6 +39,15 @@ pub struct Arguments {
     /// Begin no row after so many seconds; rows that are cut are named in the result
     #[arg(long, value_name = "SECONDS", help_heading = "What to measure")]
     budget: Option<f64>,
+    /// Measure every kernel that can compute each convolution, and write the fastest to a file for --kernel-table
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["steps", "operations", "only", "compare", "model", "kernel_table"], help_heading = "Kernels")]
+    tune: Option<PathBuf>,
+    /// Predict, call by call, what the steps take on a card that need not be there; on a GPU, measure beside it
+    #[arg(long, conflicts_with_all = ["steps", "operations", "only", "budget", "compare"], help_heading = "Kernels")]
+    model: bool,
+    /// The card to predict for: H200, H100 or A100 [default: the GPU that is there, else H200]
+    #[arg(long, value_name = "CARD", requires = "model", help_heading = "Kernels")]
+    card: Option<String>,
     #[command(flatten)]
     compute: Compute,
     /// Write the result as JSON
@@ -46,7 +57,7 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     compare: Option<PathBuf>,
     /// Measure nothing: merge the results that benches/gpu.sh left in a folder, PyTorch's beside ours
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["networks", "batches", "steps", "operations", "only", "budget", "compare"], help_heading = "Output")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["networks", "batches", "steps", "operations", "only", "budget", "compare", "model", "tune"], help_heading = "Output")]
     merge: Option<PathBuf>,
 }
 
@@ -58,6 +69,12 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         }
         print(common, &merged, || merged.table());
         return Ok(());
+    }
+    if let Some(table) = &arguments.tune {
+        return tune(arguments, table, common);
+    }
+    if arguments.model {
+        return predict(arguments, common);
     }
     // A file that cannot be compared with is better known before the measurements.
     let before = arguments.compare.as_deref().map(Results::read).transpose()?;
@@ -78,6 +95,48 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     if results.rows.iter().all(|row| row.timing.is_none()) && !results.rows.is_empty() {
         return Err(Error::invalid("no row could be measured; the reasons stand above"));
     }
+    Ok(())
+}
+
+/// Measures kernels against each other.
+fn tune(arguments: &Arguments, table: &Path, common: &Common) -> Result<()> {
+    let Suite { networks, batches, patience, deadline, .. } = suite(arguments)?;
+    let request = TuneRequest { networks, batches, patience, deadline, table };
+    let mut shown: Option<Progress> = None;
+    let mut progress = |convolutions: usize, name: &str| {
+        let begun = shown.is_some();
+        let shown = shown.get_or_insert_with(|| {
+            Progress::new("tuning", convolutions as u64, "convolutions", common.quiet)
+        });
+        if begun {
+            shown.add(1);
+        }
+        shown.message(name.to_string());
+    };
+    let tuning =
+        arguments.compute.choice(common).run_kernels(Tune { request: &request, progress: &mut progress });
+    if let Some(shown) = shown {
+        shown.finish();
+    }
+    let tuning = tuning?;
+    print(common, &tuning, || format!("{}written to {}\n", tuning.table(), table.display()));
+    Ok(())
+}
+
+/// Predicts instead of measuring.
+fn predict(arguments: &Arguments, common: &Common) -> Result<()> {
+    let suite = suite(arguments)?;
+    let request = ModelRequest {
+        networks: suite.networks,
+        batches: suite.batches,
+        card: arguments.card.as_deref().map(Card::named).transpose()?,
+        patience: suite.patience,
+    };
+    let model = model(&arguments.compute.choice(common), &request)?;
+    if let Some(out) = &arguments.out {
+        model.write(out)?;
+    }
+    print(common, &model, || model.table());
     Ok(())
 }
 

@@ -23,6 +23,7 @@ mod gradients;
 mod gradients_of_losses;
 mod kernels_training;
 mod metrics;
+mod model;
 mod novelty;
 mod novelty_recipe;
 mod ood_scores;

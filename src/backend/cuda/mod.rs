@@ -36,7 +36,7 @@ mod source;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use convolution::{KernelTable, MeasuredOn, Pass, TableRow};
+pub use convolution::{Items, KernelTable, MeasuredOn, Pass, Products, TableRow, Units};
 pub use module::{Entry, Module, modules};
 pub use source::{EMBEDDED, Source, Sources, Variant};
 
@@ -76,6 +76,11 @@ impl<D: Driver> Cuda<D> {
         table.check_device(self.driver.properties())?;
         self.table = Some(table);
         Ok(self)
+    }
+
+    /// The same with the predicted kernels.
+    pub fn without_table(self) -> Cuda<D> {
+        Cuda { table: None, ..self }
     }
 
     /// The device.

@@ -5,10 +5,12 @@
 //! | `problem` | a convolution as a product: the kernel's arguments |
 //! | `variants` | the compiled kernels |
 //! | `choice` | which one a product gets |
+//! | `products` | what the kernel then multiplies, for predictions |
 //! | `table` | a file that says so, from measurements |
 
 mod choice;
 mod problem;
+mod products;
 mod table;
 mod variants;
 #[cfg(test)]
@@ -21,6 +23,7 @@ use crate::ops::{Access, Call, Conv2d, Conv2dGradient, Conv2dInference};
 use crate::tensor::{DType, Span};
 use choice::{Chosen, choose};
 use problem::{Arguments, SumArguments, WALKS, Walk};
+pub use products::{Items, Products, Units};
 pub use table::{KernelTable, MeasuredOn, TableRow};
 use variants::Kernel;
 pub use variants::Pass;

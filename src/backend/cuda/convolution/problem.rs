@@ -40,7 +40,7 @@ pub(super) struct Walk {
     height: Divider,
     taps_across: Divider,
     pub pixels: u32,
-    patch: u32,
+    pub patch: u32,
     first_row: i32,
     first_column: i32,
     filter_row: u32,

@@ -24,7 +24,7 @@ const LONGEST: u64 = 16 << 20;
 /// The largest extent of a convolution in a table.
 const LARGEST_EXTENT: usize = 1 << 20;
 /// The most elements that an operand of a convolution in a table has.
-const MOST_ELEMENTS: u128 = 1 << 40;
+const MOST_ELEMENTS: u128 = 1 << 36;
 
 /// The device a table holds for. Times on another say nothing about this one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,6 +129,19 @@ impl KernelTable {
         }
         self.rows.push(row);
         Ok(())
+    }
+
+    /// The device it was measured on.
+    pub fn device(&self) -> &MeasuredOn {
+        &self.device
+    }
+
+    /// Whether it says already what a row says something about.
+    pub fn has(&self, row: &TableRow) -> bool {
+        let same = |own: &TableRow| {
+            (own.pass, &own.dtype, own.convolution) == (row.pass, &row.dtype, row.convolution)
+        };
+        self.rows.iter().any(same)
     }
 
     /// The rows, in their order.

@@ -18,6 +18,17 @@ pub enum Pass {
     WeightGradient,
 }
 
+impl Pass {
+    /// As tables and files call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pass::Forward => "forward",
+            Pass::InputGradient => "input-gradient",
+            Pass::WeightGradient => "weight-gradient",
+        }
+    }
+}
+
 /// A compiled kernel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kernel {
@@ -29,7 +40,7 @@ pub(super) struct Kernel {
     /// Rows and columns of the result that a block computes.
     pub tile: [usize; 2],
     /// Warps of a block, down and across.
-    warps: [usize; 2],
+    pub warps: [usize; 2],
     /// Whether rows of the left and of the right operand are copied 16 bytes at a time.
     pub vector: [bool; 2],
     pub module: Module,

@@ -6,6 +6,7 @@
 pub mod cache;
 pub mod emulator;
 pub mod native;
+pub mod recorder;
 pub mod tensor_map;
 
 use crate::error::Result;

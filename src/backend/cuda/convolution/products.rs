@@ -1,0 +1,145 @@
+//! What the kernel of a convolution multiplies, in numbers, for whoever predicts its time.
+
+use super::choice::{Chosen, candidates, choose};
+use super::problem::Walk;
+use super::variants::{Kernel, Pass, step};
+use crate::backend::cuda::Cuda;
+use crate::backend::cuda::driver::Driver;
+use crate::ops::Conv2d;
+use crate::tensor::DType;
+
+/// What multiplies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Units {
+    /// Arithmetic units, in f32.
+    Scalar,
+    /// Matrix units fed by single warps (`mma.sync`): so many of them down and across the tile.
+    Warps([usize; 2]),
+}
+
+/// Work items that are alike.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Items {
+    /// How many there are.
+    pub count: usize,
+    /// Elements of the sum that each of them adds up, filled up to whole steps.
+    pub sum: usize,
+}
+
+/// The products of one pass of a convolution.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Products {
+    /// The kernel's name.
+    pub kernel: &'static str,
+    /// Rows and columns of the result that a work item computes.
+    pub tile: [usize; 2],
+    /// What multiplies.
+    pub units: Units,
+    /// Bytes of an element of the operands.
+    pub element_bytes: usize,
+    /// The work items, in the order in which they are begun.
+    pub items: Vec<Items>,
+    /// Into how many parts the sum of a weight gradient is cut.
+    pub splits: usize,
+}
+
+impl<D: Driver> Cuda<D> {
+    /// The kernels that can compute a pass of a convolution: name, the splits that are predicted to be best, and the most.
+    pub fn candidates(&self, pass: Pass, conv: &Conv2d) -> Vec<(&'static str, usize, usize)> {
+        let multiprocessors = self.driver.properties().multiprocessors.max(1) as usize;
+        candidates(pass, self.dtype, conv)
+            .map(|kernel| (kernel.name, kernel.splits(conv, multiprocessors), kernel.most_splits(conv)))
+            .collect()
+    }
+
+    /// What a pass of a convolution is computed with here.
+    pub fn products(&self, pass: Pass, conv: &Conv2d) -> Products {
+        let Chosen { kernel, splits } = choose(self, pass, conv);
+        Products {
+            kernel: kernel.name,
+            tile: kernel.tile,
+            units: if kernel.dtype == DType::Bf16 { Units::Warps(kernel.warps) } else { Units::Scalar },
+            element_bytes: kernel.dtype.size(),
+            items: items(kernel, conv, splits),
+            splits,
+        }
+    }
+}
+
+fn items(kernel: &Kernel, conv: &Conv2d, splits: usize) -> Vec<Items> {
+    let step = step(kernel.dtype);
+    let [rows, columns] = kernel.extents(conv);
+    let whole = |sum: usize| sum.next_multiple_of(step);
+    match kernel.pass {
+        Pass::Forward => {
+            vec![Items { count: kernel.tiles(rows, columns), sum: whole(conv.filter_elements()) }]
+        }
+        Pass::InputGradient => Walk::of_inputs(conv)
+            .iter()
+            .map(|walk| Items {
+                count: kernel.tiles(walk.pixels as usize, columns),
+                sum: whole(walk.patch as usize),
+            })
+            .collect(),
+        Pass::WeightGradient => {
+            let steps = conv.out_pixels().div_ceil(step).div_ceil(splits);
+            vec![Items { count: kernel.tiles(rows, columns) * splits, sum: steps * step }]
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::cuda::Sources;
+    use crate::backend::cuda::driver::Properties;
+    use crate::backend::cuda::driver::recorder::Recorder;
+
+    fn card() -> Cuda<Recorder> {
+        let properties = Properties {
+            name: "a card".into(),
+            architecture: "sm_80".into(),
+            capability: (8, 0),
+            multiprocessors: 108,
+            memory_bytes: 1 << 36,
+            shared_bytes_per_block: 163 << 10,
+            red_zone: 0,
+            versions: String::new(),
+        };
+        Cuda::new(Recorder::new(properties), DType::Bf16, Sources::default()).unwrap()
+    }
+
+    const CONV: Conv2d = Conv2d {
+        batch: 128,
+        height: 32,
+        width: 32,
+        in_channels: 64,
+        out_channels: 128,
+        filter_height: 3,
+        filter_width: 3,
+        stride: 2,
+        padding: 1,
+    };
+
+    #[test]
+    fn work_items_cover_every_product_once() {
+        let products = |pass| {
+            let Products { tile, items, .. } = card().products(pass, &CONV);
+            let each: usize = items.iter().map(|items| items.count * items.sum).sum();
+            each * tile[0] * tile[1]
+        };
+        // Every extent divides its tile and every sum its step, so nothing is done in vain.
+        let needed = (CONV.flop() / 2.0) as usize;
+        assert_eq!(products(Pass::Forward), needed);
+        assert_eq!(products(Pass::InputGradient), needed);
+        assert!((needed..needed + needed / 8).contains(&products(Pass::WeightGradient)));
+    }
+
+    #[test]
+    fn an_input_gradient_begins_with_the_longest_sums() {
+        let items = card().products(Pass::InputGradient, &CONV).items;
+        let sums: Vec<usize> = items.iter().map(|items| items.sum).collect();
+        // Of nine taps four, two, two and one fall on the four residues of the pixels.
+        assert_eq!(sums, [4 * 128, 2 * 128, 2 * 128, 128]);
+    }
+}

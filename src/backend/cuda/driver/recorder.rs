@@ -1,0 +1,137 @@
+//! A device that computes nothing and remembers what it was asked to launch: the kernels, grids and operands of a plan on a
+//! card that need not be there.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::tensor_map::{TensorMap, TensorMapRequest};
+use super::{Driver, Geometry, Launch, Properties};
+use crate::backend::cuda::source::Source;
+use crate::error::Result;
+use crate::ops::Access;
+use crate::tensor::Span;
+
+/// Where the memory of a recorder seems to lie; nothing is ever read there.
+const ADDRESS: u64 = 1 << 40;
+
+/// A launch that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecordedLaunch {
+    /// The module's text.
+    pub source: Arc<Source>,
+    /// The kernel's name.
+    pub entry: String,
+    /// Grid and block.
+    pub geometry: Geometry,
+    /// What it may touch, and how.
+    pub operands: Vec<(&'static str, Span, Access)>,
+}
+
+/// Remembers launches.
+pub struct Recorder {
+    properties: Properties,
+    launches: Mutex<Vec<RecordedLaunch>>,
+}
+
+impl Recorder {
+    /// In place of a card of these properties, on which kernels, tiles and grids depend.
+    pub fn new(properties: Properties) -> Recorder {
+        Recorder { properties, launches: Mutex::new(Vec::new()) }
+    }
+
+    /// The launches since the last look.
+    pub fn take(&self) -> Vec<RecordedLaunch> {
+        std::mem::take(&mut *self.launches())
+    }
+
+    fn launches(&self) -> MutexGuard<'_, Vec<RecordedLaunch>> {
+        self.launches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Driver for Recorder {
+    /// Only its size, in bytes.
+    type Memory = usize;
+    type Module = Arc<Source>;
+    type Graph = Vec<RecordedLaunch>;
+    type Download = Vec<u8>;
+    type Event = ();
+
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn allocate(&self, bytes: usize) -> Result<usize> {
+        Ok(bytes)
+    }
+
+    fn bytes(&self, memory: &usize) -> usize {
+        *memory
+    }
+
+    fn address(&self, _: &usize) -> u64 {
+        ADDRESS
+    }
+
+    fn upload(&self, _: &mut usize, _: usize, _: &[u8]) -> Result<()> {
+        Ok(())
+    }
+
+    fn download(&self, _: &usize, _: usize, bytes: &mut [u8]) -> Result<()> {
+        bytes.fill(0);
+        Ok(())
+    }
+
+    fn begin_download(&self, _: &usize, _: usize, bytes: usize) -> Result<Vec<u8>> {
+        Ok(vec![0; bytes])
+    }
+
+    fn finish_download(&self, download: Vec<u8>) -> Result<Vec<u8>> {
+        Ok(download)
+    }
+
+    fn module(&self, source: &Source) -> Result<Arc<Source>> {
+        Ok(Arc::new(source.clone()))
+    }
+
+    fn tensor_map(&self, request: &TensorMapRequest<'_>) -> Result<TensorMap> {
+        request.check()?;
+        Ok(TensorMap::default())
+    }
+
+    fn launch(&self, _: &mut usize, module: &Arc<Source>, launch: &Launch<'_>) -> Result<()> {
+        self.launches().push(RecordedLaunch {
+            source: module.clone(),
+            entry: launch.entry.to_string(),
+            geometry: launch.geometry,
+            operands: launch.operands.to_vec(),
+        });
+        Ok(())
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn capture(
+        &self,
+        memory: &mut usize,
+        record: &mut dyn FnMut(&mut usize) -> Result<()>,
+    ) -> Result<Vec<RecordedLaunch>> {
+        let before = self.launches().len();
+        record(memory)?;
+        Ok(self.launches().split_off(before))
+    }
+
+    fn replay(&self, _: &mut usize, graph: &Vec<RecordedLaunch>) -> Result<()> {
+        self.launches().extend(graph.iter().cloned());
+        Ok(())
+    }
+
+    fn event(&self) -> Result<()> {
+        Ok(())
+    }
+
+    fn elapsed_seconds(&self, (): &(), (): &()) -> Result<f64> {
+        Ok(0.0)
+    }
+}

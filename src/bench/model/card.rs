@@ -1,0 +1,139 @@
+//! The cards that can be predicted for, and every number of the model in one place, each with where it comes from. Those marked as
+//! assumed wait for a measurement.
+
+use serde::Serialize;
+
+use super::super::roofline::Rates;
+use crate::backend::cuda::driver::Properties;
+use crate::error::{Error, Result};
+
+/// Floating-point operations of one matrix unit instruction of a warpgroup in a cycle of a Hopper multiprocessor: m64nNk16 takes N/2
+/// cycles (CUDA's throughput tables: 4096 for dense bf16).
+const HOPPER_MATRIX_FLOP: f64 = 4096.0;
+/// The same on an A100: 312 TFLOP/s on 108 multiprocessors at 1.41 GHz.
+const AMPERE_MATRIX_FLOP: f64 = 2048.0;
+/// What `mma.sync` reaches of Hopper's matrix rate (Luo et al. 2024, arXiv 2402.13499, measured for dense bf16 on an H100).
+const WARP_SHARE_ON_HOPPER: f64 = 0.62;
+/// Bytes that shared memory delivers in a cycle: 32 banks of 4 bytes.
+const SHARED_BYTES_PER_CYCLE: f64 = 128.0;
+/// Bytes a second from the second-level cache to all multiprocessors. Assumed: the wires carry 5120 bytes a cycle (9.0 TB/s on an
+/// H100, 7.2 TB/s on an A100), of which published read tests reach between two thirds and four fifths.
+const HOPPER_CACHE_RATE: f64 = 7.5e12;
+const AMPERE_CACHE_RATE: f64 = 5.0e12;
+/// Seconds from the end of one kernel of a graph to the first instruction of the next. Assumed.
+const LAUNCH_SECONDS: f64 = 1.5e-6;
+/// Seconds until a work item's first product, from the first copy it asks for. Assumed: a trip to memory and back, and a barrier.
+const PROLOGUE_SECONDS: f64 = 0.9e-6;
+/// Seconds from a work item's last product to its last store. Assumed.
+const EPILOGUE_SECONDS: f64 = 0.7e-6;
+
+/// A card as the model sees it.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Card {
+    /// Its name.
+    pub name: String,
+    /// What kernels are compiled for.
+    pub architecture: String,
+    /// Compute capability.
+    pub capability: (u32, u32),
+    /// Streaming multiprocessors.
+    pub multiprocessors: u32,
+    /// The rates of the floors.
+    pub rates: Rates,
+    /// Floating-point operations of matrix units in a cycle of one multiprocessor.
+    pub matrix_flop_per_cycle: f64,
+    /// What instructions of single warps reach of it.
+    pub warp_share: f64,
+    /// Cycles a second under load: those that make the rate of products out of units and multiprocessors.
+    pub clock: f64,
+    /// Bytes of shared memory of a multiprocessor in a cycle.
+    pub shared_bytes_per_cycle: f64,
+    /// Bytes a second from the second-level cache; assumed.
+    pub cache_rate: f64,
+    /// Seconds a launch costs; assumed.
+    pub launch_seconds: f64,
+    /// Seconds until a work item's first product; assumed.
+    pub prologue_seconds: f64,
+    /// Seconds after a work item's last product; assumed.
+    pub epilogue_seconds: f64,
+}
+
+/// What a card is called on the command line, what its name contains, its capability and its multiprocessors.
+const CARDS: [(&str, &str, (u32, u32), u32); 3] = [
+    ("H200", "NVIDIA H200", (9, 0), 132),
+    ("H100", "NVIDIA H100 80GB HBM3", (9, 0), 132),
+    ("A100", "NVIDIA A100-SXM4-80GB", (8, 0), 108),
+];
+
+impl Card {
+    /// A card by what a user calls it.
+    ///
+    /// # Errors
+    /// No such card; names those there are.
+    pub fn named(text: &str) -> Result<Card> {
+        let found = CARDS.iter().find(|card| card.0.eq_ignore_ascii_case(text));
+        let Some(&(_, name, capability, multiprocessors)) = found else {
+            let known = CARDS.map(|card| card.0).join(", ");
+            return Err(Error::usage(format!("--card {text}: the model knows {known}")));
+        };
+        let rates = Rates::of_card(name).expect("every card of the model has rates");
+        Ok(Card::new(name, capability, multiprocessors, rates))
+    }
+
+    /// The card that a device is, if the model knows its rates.
+    pub fn of_device(device: &Properties) -> Option<Card> {
+        let rates = Rates::of_card(&device.name)?;
+        Some(Card::new(&device.name, device.capability, device.multiprocessors, rates))
+    }
+
+    fn new(name: &str, capability: (u32, u32), multiprocessors: u32, rates: Rates) -> Card {
+        let hopper = capability.0 >= 9;
+        let matrix_flop_per_cycle = if hopper { HOPPER_MATRIX_FLOP } else { AMPERE_MATRIX_FLOP };
+        let bf16 = rates.bf16.expect("the cards of the table have matrix units");
+        Card {
+            name: name.to_string(),
+            architecture: if hopper { "sm_90a".into() } else { "sm_80".into() },
+            capability,
+            multiprocessors,
+            matrix_flop_per_cycle,
+            warp_share: if hopper { WARP_SHARE_ON_HOPPER } else { 1.0 },
+            clock: bf16 / (f64::from(multiprocessors) * matrix_flop_per_cycle),
+            shared_bytes_per_cycle: SHARED_BYTES_PER_CYCLE,
+            cache_rate: if hopper { HOPPER_CACHE_RATE } else { AMPERE_CACHE_RATE },
+            launch_seconds: LAUNCH_SECONDS,
+            prologue_seconds: PROLOGUE_SECONDS,
+            epilogue_seconds: EPILOGUE_SECONDS,
+            rates,
+        }
+    }
+
+    /// The device that a recorder stands in for.
+    pub(super) fn properties(&self) -> Properties {
+        Properties {
+            name: self.name.clone(),
+            architecture: self.architecture.clone(),
+            capability: self.capability,
+            multiprocessors: self.multiprocessors,
+            memory_bytes: usize::MAX,
+            shared_bytes_per_block: super::occupancy::Limits::of(self.capability).shared_per_block as usize,
+            red_zone: 0,
+            versions: String::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_of_a_card_makes_its_rate_out_of_its_units() {
+        let h100 = Card::named("h100").unwrap();
+        // The data sheet's rate is that of 1.83 GHz.
+        assert!((h100.clock / 1e9 - 1.83).abs() < 0.01, "{}", h100.clock);
+        let a100 = Card::named("A100").unwrap();
+        assert!((a100.clock / 1e9 - 1.41).abs() < 0.01, "{}", a100.clock);
+        let unknown = Card::named("B300").unwrap_err();
+        assert!(unknown.exit_code() == 2 && unknown.to_string().contains("H200, H100, A100"));
+    }
+}

@@ -1,0 +1,427 @@
+//! The performance model: what every call of a network's step should take on a card that need not be there.
+//!
+//! A [`Recorder`] runs the very plans that train, so kernels, tiles and grids are those that a card would get. Their times are
+//! predictions, made of the numbers in `card`; on a GPU the measured ones stand beside them.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `card` | the cards, and every number that the predictions rest on |
+//! | `occupancy` | how many blocks fit on a multiprocessor |
+//! | `resources` | registers and shared memory of kernels |
+//! | `predict` | the time of one launch |
+//! | `ideal` | what counting bytes allows at four levels of fusion |
+//! | `table` | how it prints |
+
+mod card;
+mod ideal;
+mod occupancy;
+mod predict;
+mod resources;
+mod table;
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde::Serialize;
+
+pub use card::Card;
+pub use occupancy::LimitedBy;
+pub use predict::{Bound, Predicted};
+
+use super::networks::NetworkName;
+use super::stage::Stage;
+use super::steps::{StepKind, StepWork};
+use super::timing::{Patience, time_call};
+use super::work::{convolution, shape, work};
+use crate::backend::cuda::driver::Driver;
+use crate::backend::cuda::driver::native::Native;
+use crate::backend::cuda::driver::recorder::{RecordedLaunch, Recorder};
+use crate::backend::cuda::{Cuda, KernelTable, Sources};
+use crate::backend::{Choice, Device, Precision, Work as OnBackend};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::ops::{Access, Backend, Call, Device as _, HardwareKind};
+use crate::plan::Prepared;
+use crate::tensor::{DType, Span};
+use occupancy::{Limits, Uses, resident_blocks};
+use resources::Library;
+
+/// What is to be predicted.
+#[derive(Debug, Clone)]
+pub struct ModelRequest {
+    /// Networks; none: the standard ones of a GPU.
+    pub networks: Vec<NetworkName>,
+    /// Images in a batch; none: the standard one of a GPU.
+    pub batches: Vec<usize>,
+    /// The card; none: the GPU that is there, else an H200.
+    pub card: Option<Card>,
+    /// How long to measure each call on the GPU that is there.
+    pub patience: Patience,
+}
+
+/// A kernel's launch within a call.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct LaunchModel {
+    /// The kernel: of a convolution by its name among them, else its entry.
+    pub kernel: String,
+    /// Rows and columns of a work item's result, in a convolution.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tile: Option<[usize; 2]>,
+    /// Into how many parts a weight gradient's sum is cut.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub splits: Option<usize>,
+    /// Work items: tiles and their parts in a convolution, else blocks.
+    pub work_items: usize,
+    /// Threads of a block.
+    pub threads: u32,
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Bytes of shared memory of a block.
+    pub shared_bytes: u32,
+    /// Blocks that one multiprocessor holds.
+    pub blocks_per_multiprocessor: u32,
+    /// What keeps further ones out.
+    pub limited_by: LimitedBy,
+    /// Bytes of its operands.
+    pub bytes: f64,
+    /// What it should take.
+    pub predicted: Predicted,
+    /// What it waits for most.
+    pub bound: Bound,
+}
+
+/// Equal calls of a step.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct CallModel {
+    /// The operation.
+    pub operation: String,
+    /// Its extents.
+    pub shape: String,
+    /// How often the step makes it.
+    pub count: usize,
+    /// Floating-point operations of one call.
+    pub flop: f64,
+    /// Bytes that one call must move.
+    pub bytes: f64,
+    /// The least seconds by operations, where there are any.
+    pub floor_arithmetic_seconds: Option<f64>,
+    /// The least seconds by bytes.
+    pub floor_memory_seconds: f64,
+    /// The larger of the two.
+    pub floor_seconds: f64,
+    /// What one call should take.
+    pub predicted_seconds: f64,
+    /// What it took on the GPU that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured_seconds: Option<f64>,
+    /// Its kernels.
+    pub launches: Vec<LaunchModel>,
+    #[serde(skip)]
+    call: Call<()>,
+}
+
+impl CallModel {
+    /// Seconds of a step that would be gained if these calls took no longer than their floor.
+    pub fn to_gain(&self) -> f64 {
+        let seconds = self.measured_seconds.unwrap_or(self.predicted_seconds);
+        self.count as f64 * (seconds - self.floor_seconds).max(0.0)
+    }
+}
+
+/// A step: training, or extraction.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct StepModel {
+    /// `train.resnet18-cifar.32.b512.bf16`, as its row in `bench`.
+    pub name: String,
+    /// Images in a batch.
+    pub batch: usize,
+    /// Launches of kernels.
+    pub launches: usize,
+    /// The sum of all floors.
+    pub floor_seconds: f64,
+    /// The sum of all predictions.
+    pub predicted_seconds: f64,
+    /// What a whole step took on the GPU that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub measured_seconds: Option<f64>,
+    /// Images a second, if every call took its floor.
+    pub floor_images_per_second: f64,
+    /// Images a second that counting operations and bytes allows with nothing fused; with the passes of batch normalisation, rectifier
+    /// and residual fused; with their sums and masks in the convolutions as well; and with all of it there. Of networks and cards it
+    /// was counted for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ideal_images_per_second: Option<[f64; 4]>,
+    /// Images a second, predicted.
+    pub predicted_images_per_second: f64,
+    /// Its distinct calls, in the order of their first appearance.
+    pub calls: Vec<CallModel>,
+}
+
+/// Everything that was predicted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Model {
+    /// Program and version.
+    pub program: String,
+    /// What this is: a prediction, of whatever nature.
+    pub note: &'static str,
+    /// The card, and what the predictions rest on.
+    pub card: Card,
+    /// Where registers and shared memory come from.
+    pub resources: String,
+    /// Hash of the table of measured kernels, where one chooses.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernel_table_hash: Option<String>,
+    /// The steps.
+    pub steps: Vec<StepModel>,
+}
+
+impl Model {
+    /// Writes it as JSON.
+    ///
+    /// # Errors
+    /// The disk failed.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let text = serde_json::to_string_pretty(self).map_err(|e| Error::invalid(e.to_string()))?;
+        files::write_atomically(path, |out| std::io::Write::write_all(out, (text + "\n").as_bytes()))
+    }
+}
+
+/// Predicts, and measures beside it where the device is a GPU.
+///
+/// # Errors
+/// A precision that kernels do not have, a card without rates, a table of another card, kernels that do not compile.
+pub fn model(choice: &Choice, request: &ModelRequest) -> Result<Model> {
+    let dtype = match choice.precision {
+        Precision::F32 => DType::F32,
+        Precision::Bf16 => DType::Bf16,
+        Precision::F64 => return Err(Error::usage("--precision f64: kernels compute in f32 and bf16")),
+    };
+    let present = if request.card.is_none() { present(choice)? } else { None };
+    let measures = present.is_some();
+    let card = match request.card.clone().or(present) {
+        Some(card) => card,
+        None => Card::named("H200")?,
+    };
+    let recorder = Recorder::new(card.properties());
+    let mut cuda = Cuda::new(recorder, dtype, Sources::new(choice.kernels.clone()))?;
+    if let Some(table) = &choice.kernel_table {
+        cuda = cuda.with_table(KernelTable::read(table)?)?;
+    }
+    let mut modeller = Modeller { library: Library::find(&card.architecture), cuda, card };
+    let (mut networks, mut batches) = (request.networks.clone(), request.batches.clone());
+    if networks.is_empty() {
+        networks = NetworkName::standard(HardwareKind::Gpu);
+    }
+    if batches.is_empty() {
+        batches = vec![NetworkName::standard_batch(HardwareKind::Gpu)];
+    }
+    let mut steps = Vec::new();
+    for network in &networks {
+        for &batch in &batches {
+            for kind in [StepKind::Train, StepKind::Extract] {
+                let mut step = modeller.step(kind, network, batch)?;
+                if measures {
+                    step.measure(choice, kind, network, request.patience)?;
+                }
+                steps.push(step);
+            }
+        }
+    }
+    Ok(Model {
+        program: format!("residua {}", env!("RESIDUA_VERSION")),
+        note: "predicted, not measured",
+        resources: modeller.library.source(),
+        kernel_table_hash: modeller.cuda.kernel_table_hash(),
+        card: modeller.card,
+        steps,
+    })
+}
+
+/// The card of the GPU that is there and asked for.
+fn present(choice: &Choice) -> Result<Option<Card>> {
+    let gpu = match choice.device {
+        Device::Auto => Native::if_present(0),
+        Device::Cuda(number) => Some(Native::new(number)?),
+        Device::Cpu | Device::Emulator => None,
+    };
+    let Some(gpu) = gpu else { return Ok(None) };
+    Card::of_device(gpu.properties()).map(Some).ok_or_else(|| {
+        Error::usage(format!(
+            "the model knows no rates of {}; say by --card which one it shall predict for",
+            gpu.properties().name
+        ))
+    })
+}
+
+impl StepModel {
+    /// Sets measured times beside the predicted ones.
+    fn measure(
+        &mut self,
+        choice: &Choice,
+        kind: StepKind,
+        network: &NetworkName,
+        patience: Patience,
+    ) -> Result<()> {
+        choice.run(Calls { calls: &mut self.calls, patience: &patience })?;
+        let started = Instant::now();
+        let work = StepWork { kind, network, batch: self.batch, patience, rates: None, started };
+        self.measured_seconds = choice.run(work)?.seconds();
+        Ok(())
+    }
+}
+
+/// Calls to be measured.
+struct Calls<'a> {
+    calls: &'a mut [CallModel],
+    patience: &'a Patience,
+}
+
+impl OnBackend for Calls<'_> {
+    type Output = ();
+
+    fn run<B: Backend>(self, backend: B) -> Result<()> {
+        for call in self.calls {
+            call.measured_seconds = Some(time_call(&backend, &call.call, self.patience)?.seconds);
+        }
+        Ok(())
+    }
+}
+
+/// Predicts step after step.
+struct Modeller {
+    card: Card,
+    cuda: Cuda<Recorder>,
+    library: Library,
+}
+
+impl Modeller {
+    fn step(&mut self, kind: StepKind, network: &NetworkName, batch: usize) -> Result<StepModel> {
+        let name = kind.row(network, batch, self.cuda.dtype());
+        let calls = match kind {
+            StepKind::Train => distinct(network.training(&self.cuda, batch)?.plan.prepared()),
+            StepKind::Extract => distinct(network.inference(&self.cuda, batch)?.plan.prepared()),
+        };
+        let calls = calls
+            .into_iter()
+            .map(|(call, count)| self.call(call, count))
+            .collect::<Result<Vec<CallModel>>>()?;
+        let sum = |of: &dyn Fn(&CallModel) -> f64| -> f64 {
+            calls.iter().map(|call| call.count as f64 * of(call)).sum()
+        };
+        let floor_seconds = sum(&|call| call.floor_seconds);
+        let predicted_seconds = sum(&|call| call.predicted_seconds);
+        Ok(StepModel {
+            name,
+            batch,
+            launches: calls.iter().map(|call| call.count * call.launches.len()).sum(),
+            floor_seconds,
+            predicted_seconds,
+            measured_seconds: None,
+            floor_images_per_second: batch as f64 / floor_seconds,
+            ideal_images_per_second: ideal::images_per_second(&self.card, kind, &network.to_string()),
+            predicted_images_per_second: batch as f64 / predicted_seconds,
+            calls,
+        })
+    }
+
+    fn call(&mut self, call: Call<()>, count: usize) -> Result<CallModel> {
+        let work = work(&call, self.cuda.dtype())?;
+        let floors = self.card.rates.floors(&work);
+        self.cuda.driver().take();
+        Stage::new(&self.cuda, &call, 1)?.run(&self.cuda, 0)?;
+        let recorded = self.cuda.driver().take();
+        let mut launches = Vec::with_capacity(recorded.len());
+        for (index, launch) in recorded.iter().enumerate() {
+            // A lone kernel moves what the call must; of several, each moves its own operands.
+            let bytes = match recorded.as_slice() {
+                [_] => work.bytes,
+                _ => operand_bytes(launch, &recorded[..index]),
+            };
+            let flop = if index == 0 { work.flop } else { 0.0 };
+            launches.push(self.launch(&call, launch, bytes, flop)?);
+        }
+        Ok(CallModel {
+            operation: call.name().to_string(),
+            shape: shape(&call),
+            count,
+            flop: work.flop,
+            bytes: work.bytes,
+            floor_arithmetic_seconds: floors.arithmetic,
+            floor_memory_seconds: floors.memory,
+            floor_seconds: floors.larger(),
+            predicted_seconds: launches.iter().map(|launch| launch.predicted.seconds).sum(),
+            measured_seconds: None,
+            launches,
+            call,
+        })
+    }
+
+    fn launch(
+        &mut self,
+        call: &Call<()>,
+        launch: &RecordedLaunch,
+        bytes: f64,
+        flop: f64,
+    ) -> Result<LaunchModel> {
+        let used = self.library.resources(&launch.source, &launch.entry)?;
+        let geometry = launch.geometry;
+        let uses = Uses {
+            threads: geometry.threads,
+            registers: used.registers,
+            shared: used.shared + geometry.shared_bytes,
+        };
+        let (resident, limited_by) = resident_blocks(&Limits::of(self.card.capability), &uses);
+        let blocks = geometry.grid.iter().map(|&extent| extent as usize).product();
+        // Kernels of convolutions are told by their files; what adds up their parts is a pass.
+        let multiplies = launch.source.name.starts_with("convolution_sm");
+        let products =
+            convolution(call).filter(|_| multiplies).map(|(pass, conv)| self.cuda.products(pass, conv));
+        let predicted = match &products {
+            Some(products) => predict::products(&self.card, products, resident, bytes),
+            None => predict::pass(&self.card, bytes, flop, blocks),
+        };
+        Ok(LaunchModel {
+            kernel: products.as_ref().map_or(launch.entry.clone(), |products| products.kernel.to_string()),
+            tile: products.as_ref().map(|products| products.tile),
+            splits: products.as_ref().map(|products| products.splits),
+            work_items: products
+                .map_or(blocks, |products| products.items.iter().map(|items| items.count).sum()),
+            threads: uses.threads,
+            registers: uses.registers,
+            shared_bytes: uses.shared,
+            blocks_per_multiprocessor: resident,
+            limited_by,
+            bytes,
+            bound: predicted.bound(),
+            predicted,
+        })
+    }
+}
+
+/// The distinct calls of a plan's step, and how often each is made.
+fn distinct(prepared: &Prepared) -> Vec<(Call<()>, usize)> {
+    let mut distinct: Vec<(Call<()>, usize)> = Vec::new();
+    for call in &prepared.plan().calls {
+        let call = call.map(|_| ());
+        match distinct.iter_mut().find(|(known, _)| *known == call) {
+            Some((_, count)) => *count += 1,
+            None => distinct.push((call, 1)),
+        }
+    }
+    distinct
+}
+
+/// Bytes of a launch's operands, those it reads and writes twice. What an earlier launch of the call has read, later ones only
+/// look something up in: the first row, as a pivot.
+fn operand_bytes(launch: &RecordedLaunch, earlier: &[RecordedLaunch]) -> f64 {
+    let read_before = |span: &Span| {
+        let mut operands = earlier.iter().flat_map(|launch| &launch.operands);
+        operands.any(|(_, other, access)| other == span && *access == Access::Read)
+    };
+    let bytes = |(_, span, access): &(&str, Span, Access)| match access {
+        Access::Read if read_before(span) => 0.0,
+        Access::Read | Access::Write => span.bytes() as f64,
+        Access::Update => 2.0 * span.bytes() as f64,
+    };
+    launch.operands.iter().map(bytes).sum()
+}

@@ -1,0 +1,113 @@
+//! How many blocks of a kernel fit on one multiprocessor, by NVIDIA's published rules (CUDA C++ programming guide, compute
+//! capabilities; the occupancy calculator's allocation granularities).
+
+use serde::Serialize;
+
+/// What one multiprocessor has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Warps that are resident at most.
+    pub warps: u32,
+    /// Blocks that are resident at most.
+    pub blocks: u32,
+    /// Bytes of shared memory for all blocks.
+    pub shared: u32,
+    /// Bytes of shared memory that one block can have.
+    pub shared_per_block: u32,
+}
+
+/// Registers of a multiprocessor, and its four parts, each of which holds whole warps.
+const REGISTERS: u32 = 1 << 16;
+const PARTS: u32 = 4;
+/// Registers are handed out to warps in multiples of this.
+const REGISTER_UNIT: u32 = 256;
+/// Shared memory is handed out in multiples of this, and the system keeps some for itself in every block.
+const SHARED_UNIT: u32 = 128;
+const SHARED_OF_SYSTEM: u32 = 1024;
+
+impl Limits {
+    /// Of a compute capability.
+    pub(super) fn of(capability: (u32, u32)) -> Limits {
+        let (warps, blocks, kilobytes) = match capability {
+            (8, 0) => (64, 32, 164),
+            (8, 7) => (48, 16, 164),
+            (8, 9) => (48, 24, 100),
+            (8, _) => (48, 16, 100),
+            (12, _) => (48, 24, 100),
+            _ => (64, 32, 228),
+        };
+        Limits { warps, blocks, shared: kilobytes << 10, shared_per_block: (kilobytes - 1) << 10 }
+    }
+}
+
+/// What a block uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Uses {
+    /// Threads.
+    pub threads: u32,
+    /// Registers of a thread.
+    pub registers: u32,
+    /// Bytes of shared memory, static and dynamic.
+    pub shared: u32,
+}
+
+/// What keeps further blocks out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LimitedBy {
+    /// Warps or blocks.
+    Threads,
+    /// Registers.
+    Registers,
+    /// Shared memory.
+    Shared,
+}
+
+/// Blocks on one multiprocessor, and what keeps further ones out.
+pub(super) fn resident_blocks(limits: &Limits, uses: &Uses) -> (u32, LimitedBy) {
+    let warps = uses.threads.div_ceil(32).max(1);
+    let by_threads = limits.blocks.min(limits.warps / warps);
+    let of_warp = (uses.registers.max(1) * 32).next_multiple_of(REGISTER_UNIT);
+    let by_registers = REGISTERS / PARTS / of_warp * PARTS / warps;
+    let of_block = (uses.shared + SHARED_OF_SYSTEM).next_multiple_of(SHARED_UNIT);
+    let by_shared =
+        if of_block > limits.shared_per_block + SHARED_OF_SYSTEM { 0 } else { limits.shared / of_block };
+    let all = [
+        (by_threads, LimitedBy::Threads),
+        (by_registers, LimitedBy::Registers),
+        (by_shared, LimitedBy::Shared),
+    ];
+    all.into_iter().min_by_key(|(blocks, _)| *blocks).expect("three limits")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resident(capability: (u32, u32), threads: u32, registers: u32, shared: u32) -> (u32, LimitedBy) {
+        resident_blocks(&Limits::of(capability), &Uses { threads, registers, shared })
+    }
+
+    #[test]
+    fn blocks_of_a_multiprocessor_are_as_the_published_rules_count_them() {
+        use LimitedBy::{Registers, Shared, Threads};
+        // 64 warps of 32 registers a thread fill the registers exactly; a 33rd makes it 40.
+        assert_eq!(resident((9, 0), 256, 32, 0), (8, Threads));
+        assert_eq!(resident((9, 0), 256, 33, 0), (6, Registers));
+        // 32 blocks at the most, however small.
+        assert_eq!(resident((8, 0), 32, 16, 0), (32, Threads));
+        // 255 registers: 8192 a warp of 32, two warps in each of four parts.
+        assert_eq!(resident((8, 0), 128, 255, 0), (2, Registers));
+        assert_eq!(resident((8, 0), 256, 255, 0), (1, Registers));
+        // 168 registers are 5376 a warp, three in a part: one block of twelve warps.
+        assert_eq!(resident((9, 0), 384, 168, 0), (1, Registers));
+        assert_eq!(resident((9, 0), 384, 176, 0), (0, Registers));
+        // 64 KiB and one for the system: two in 164 KiB, three in 228.
+        assert_eq!(resident((8, 0), 128, 64, 64 << 10), (2, Shared));
+        assert_eq!(resident((9, 0), 128, 64, 64 << 10), (3, Shared));
+        // The most that one block can have, and a byte more.
+        assert_eq!(resident((9, 0), 128, 64, 227 << 10), (1, Shared));
+        assert_eq!(resident((9, 0), 128, 64, (227 << 10) + 1), (0, Shared));
+        assert_eq!(resident((8, 9), 512, 32, 0), (3, Threads));
+    }
+}

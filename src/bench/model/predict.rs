@@ -1,0 +1,231 @@
+//! The predicted time of one launch: the largest of what its products, its reads of shared memory, its traffic with the second-level
+//! cache and its traffic with memory take, on the multiprocessor that has most to do; and what beginning and ending costs.
+
+use serde::Serialize;
+
+use super::card::Card;
+use crate::backend::cuda::{Items, Products, Units};
+
+/// What a launch waits for most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bound {
+    /// Arithmetic or matrix units.
+    Products,
+    /// Reads and writes of shared memory.
+    Shared,
+    /// The second-level cache.
+    Cache,
+    /// Memory.
+    Memory,
+    /// Launching, and the beginnings and ends of work items.
+    Ends,
+}
+
+/// A prediction and what it is made of, in seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Predicted {
+    /// All of it.
+    pub seconds: f64,
+    /// Products of the busiest multiprocessor.
+    pub products: f64,
+    /// Its traffic with shared memory.
+    pub shared: f64,
+    /// Its share of the traffic with the second-level cache.
+    pub cache: f64,
+    /// Its share of the traffic with memory.
+    pub memory: f64,
+    /// The launch, and beginnings and ends that nothing hides.
+    pub ends: f64,
+    /// How often the device is filled with work items.
+    pub waves: f64,
+    /// How much more the busiest multiprocessor has to do than the mean: 1 is even.
+    pub tail: f64,
+}
+
+impl Predicted {
+    /// What it waits for most.
+    pub fn bound(&self) -> Bound {
+        self.longest_part().1
+    }
+
+    /// Seconds of that.
+    pub fn longest(&self) -> f64 {
+        self.longest_part().0
+    }
+
+    fn longest_part(&self) -> (f64, Bound) {
+        let all = [
+            (self.products, Bound::Products),
+            (self.shared, Bound::Shared),
+            (self.cache, Bound::Cache),
+            (self.memory, Bound::Memory),
+            (self.ends, Bound::Ends),
+        ];
+        all.into_iter().max_by(|a, b| a.0.total_cmp(&b.0)).expect("five parts")
+    }
+}
+
+/// A pass over memory: its bytes by the bandwidth, or by the share of it that few blocks reach.
+pub(super) fn pass(card: &Card, bytes: f64, flop: f64, blocks: usize) -> Predicted {
+    let reach = (blocks as f64 / f64::from(card.multiprocessors)).min(1.0);
+    let memory = bytes / (card.rates.bandwidth * reach.max(f64::MIN_POSITIVE));
+    let products = card.rates.f32.map_or(0.0, |rate| flop / (rate * reach.max(f64::MIN_POSITIVE)));
+    let ends = card.launch_seconds;
+    Predicted {
+        seconds: memory.max(products) + ends,
+        products,
+        shared: 0.0,
+        cache: 0.0,
+        memory,
+        ends,
+        waves: 0.0,
+        tail: 1.0,
+    }
+}
+
+/// The products of a convolution, with `resident` blocks on a multiprocessor, that move at least so many bytes.
+pub(super) fn products(card: &Card, work: &Products, resident: u32, bytes: f64) -> Predicted {
+    let multiprocessors = card.multiprocessors as usize;
+    let load = Load::of(&work.items, multiprocessors);
+    let step = Step::of(card, work);
+    // Work items that share a multiprocessor hide each other's beginnings and ends, but for the first and the last.
+    let exposed = if resident > 1 { 1.0 } else { load.items as f64 };
+    let ends = card.launch_seconds + exposed * (card.prologue_seconds + card.epilogue_seconds);
+    let products = load.busiest * step.products;
+    let shared = load.busiest * step.shared;
+    let cache = load.total * step.bytes / card.cache_rate * load.tail();
+    let memory = bytes / card.rates.bandwidth * load.tail();
+    Predicted {
+        seconds: products.max(shared).max(cache).max(memory) + ends,
+        products,
+        shared,
+        cache,
+        memory,
+        ends,
+        waves: load.count as f64 / (multiprocessors as f64 * f64::from(resident.max(1))),
+        tail: load.tail(),
+    }
+}
+
+/// What one element of the sum costs a work item: seconds of a multiprocessor, and bytes brought in.
+struct Step {
+    products: f64,
+    shared: f64,
+    bytes: f64,
+}
+
+impl Step {
+    fn of(card: &Card, work: &Products) -> Step {
+        let [rows, columns] = work.tile.map(|extent| extent as f64);
+        let (size, flop) = (work.element_bytes as f64, 2.0 * rows * columns);
+        let multiprocessor = |rate: f64| rate / f64::from(card.multiprocessors);
+        let matrix = card.matrix_flop_per_cycle * card.clock;
+        let written = (rows + columns) * size;
+        let (rate, read) = match work.units {
+            Units::Scalar => (multiprocessor(card.rates.f32.unwrap_or(f64::INFINITY)), 0.0),
+            // Each warp reads its own rows and columns.
+            Units::Warps([down, across]) => {
+                (matrix * card.warp_share, (across as f64 * rows + down as f64 * columns) * size)
+            }
+        };
+        Step {
+            products: flop / rate,
+            shared: (written + read) / (card.shared_bytes_per_cycle * card.clock),
+            bytes: written,
+        }
+    }
+}
+
+/// How work items lie on multiprocessors, handed out in turn.
+struct Load {
+    /// Work items in all.
+    count: usize,
+    /// Work items of the multiprocessor that has most to do.
+    items: usize,
+    /// Elements of its sums.
+    busiest: f64,
+    /// Elements of all sums.
+    total: f64,
+    multiprocessors: usize,
+}
+
+impl Load {
+    fn of(items: &[Items], multiprocessors: usize) -> Load {
+        let count = items.iter().map(|items| items.count).sum();
+        let total = items.iter().map(|items| items.count as f64 * items.sum as f64).sum();
+        let of_one = |index: usize| {
+            let (mut begun, mut own, mut sum) = (0, 0, 0.0);
+            for items in items {
+                // Those of begun..begun + count whose number leaves this index.
+                let before = (begun + multiprocessors - 1 - index) / multiprocessors;
+                begun += items.count;
+                let after = (begun + multiprocessors - 1 - index) / multiprocessors;
+                own += after - before;
+                sum += (after - before) as f64 * items.sum as f64;
+            }
+            (own, sum)
+        };
+        let (items, busiest) = (0..multiprocessors)
+            .map(of_one)
+            .max_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)))
+            .unwrap_or((0, 0.0));
+        Load { count, items, busiest, total, multiprocessors }
+    }
+
+    fn tail(&self) -> f64 {
+        if self.total > 0.0 { self.busiest * self.multiprocessors as f64 / self.total } else { 1.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn near(value: f64, expected: f64) {
+        assert!((value / expected - 1.0).abs() < 1e-9, "{value:e} instead of {expected:e}");
+    }
+
+    fn work(tile: [usize; 2], warps: [usize; 2], items: &[Items]) -> Products {
+        let units = Units::Warps(warps);
+        Products { kernel: "k", tile, units, element_bytes: 2, items: items.to_vec(), splits: 1 }
+    }
+
+    #[test]
+    fn products_of_a_full_wave_take_the_time_of_one_work_item() {
+        let card = Card::named("A100").unwrap();
+        // 108 tiles of 128 x 128, sums of 576: 128 * 128 * 2 * 576 FLOP at 2048 a cycle are 9216 cycles.
+        let one = work([128, 128], [2, 4], &[Items { count: 108, sum: 576 }]);
+        let predicted = products(&card, &one, 2, 0.0);
+        near(predicted.products, 9216.0 / card.clock);
+        // Per element of the sum 512 bytes are written, 4 x 256 + 2 x 256 read: 16 cycles as well.
+        near(predicted.shared, 576.0 * 16.0 / card.clock);
+        near(predicted.cache, 108.0 * 576.0 * 512.0 / card.cache_rate);
+        assert_eq!((predicted.tail, predicted.waves), (1.0, 0.5));
+        near(predicted.ends, card.launch_seconds + card.prologue_seconds + card.epilogue_seconds);
+
+        // One tile more, and a multiprocessor has two; a block alone on it hides neither beginning nor end.
+        let more = work([128, 128], [2, 4], &[Items { count: 109, sum: 576 }]);
+        let two = products(&card, &more, 1, 0.0);
+        near(two.ends, card.launch_seconds + 2.0 * (card.prologue_seconds + card.epilogue_seconds));
+        near(two.products, 2.0 * predicted.products);
+        near(two.tail, 2.0 * 108.0 / 109.0);
+    }
+
+    #[test]
+    fn the_busiest_multiprocessor_is_found_among_work_items_of_different_lengths() {
+        // Three multiprocessors: 0 1 2 0 get the long sums, 1 2 0 1 the short ones.
+        let items = [Items { count: 4, sum: 100 }, Items { count: 4, sum: 10 }];
+        let load = Load::of(&items, 3);
+        assert_eq!((load.count, load.items, load.busiest, load.total), (8, 3, 210.0, 440.0));
+        near(load.tail(), 210.0 * 3.0 / 440.0);
+    }
+
+    #[test]
+    fn a_pass_takes_its_bytes_and_a_launch_and_longer_on_few_blocks() {
+        let card = Card::named("H200").unwrap();
+        near(pass(&card, 4.3e9, 0.0, 1000).seconds, 1e-3 + card.launch_seconds);
+        near(pass(&card, 4.3e9, 0.0, 66).memory, 2e-3);
+        assert_eq!(pass(&card, 0.0, 0.0, 1).bound(), Bound::Ends);
+    }
+}

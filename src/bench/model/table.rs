@@ -1,0 +1,241 @@
+//! How predictions print: calls with their floors, the kernels of convolutions, what an operation costs in all, and what would pay
+//! most; within a hundred columns.
+
+use std::fmt::Write;
+
+use super::super::table::{columns, digits, duration, or_dash, percent, words};
+use super::{CallModel, LaunchModel, Model, StepModel};
+use crate::error::printable;
+
+/// How many calls are listed by what they would gain.
+const RANKED: usize = 12;
+
+impl Model {
+    /// Everything a person wants to see.
+    pub fn table(&self) -> String {
+        let card = &self.card;
+        let mut text = format!("{}: {}, {}\n", self.note, printable(&card.name), printable(&self.program));
+        let rate = |rate: Option<f64>| or_dash(rate, |rate| digits(rate / 1e12));
+        let _ = writeln!(
+            text,
+            "floors: bf16 {} TFLOP/s, f32 {} TFLOP/s, {:.0} GB/s\n        ({})",
+            rate(card.rates.bf16),
+            rate(card.rates.f32),
+            card.rates.bandwidth / 1e9,
+            printable(&card.rates.source)
+        );
+        let _ = writeln!(
+            text,
+            "assumed: second-level cache {:.1} TB/s; launch {:.1} µs; of a work item, begin {:.1} µs, end {:.1} µs",
+            card.cache_rate / 1e12,
+            1e6 * card.launch_seconds,
+            1e6 * card.prologue_seconds,
+            1e6 * card.epilogue_seconds
+        );
+        let _ = writeln!(text, "registers and shared memory: {}", self.resources);
+        if let Some(hash) = &self.kernel_table_hash {
+            let _ = writeln!(text, "kernels chosen by the table of hash {hash}");
+        }
+        for step in &self.steps {
+            text += &step.table();
+        }
+        text
+    }
+}
+
+impl StepModel {
+    fn table(&self) -> String {
+        let mut text = format!("\n{}\n\n{}", self.name, self.calls_table());
+        if self.calls.iter().flat_map(|call| &call.launches).any(|launch| launch.tile.is_some()) {
+            let _ = write!(text, "\nkernels of convolutions\n{}", self.kernels_table());
+        }
+        let _ = write!(text, "\nby operation\n{}", self.operations_table());
+        let _ = write!(text, "\nwhat would pay most\n{}", self.ranking());
+        let _ = writeln!(
+            text,
+            "\n{}: {} images/s predicted ({} a step, {} launches)\n{} images/s if every call took its floor",
+            self.name,
+            thousands(self.predicted_images_per_second),
+            duration(self.predicted_seconds),
+            self.launches,
+            thousands(self.floor_images_per_second)
+        );
+        if let Some(ideal) = self.ideal_images_per_second {
+            let [unfused, passes, sums, applied] = ideal.map(thousands);
+            let _ = writeln!(
+                text,
+                "counting bytes allows {unfused} unfused, {passes} with passes fused, {sums} with sums and masks in the\n\
+                 convolutions, {applied} with normalisation applied where it is read"
+            );
+        }
+        if let Some(seconds) = self.measured_seconds {
+            let _ = writeln!(
+                text,
+                "measured: {} images/s, {} a step: {} of the prediction",
+                thousands(self.batch as f64 / seconds),
+                duration(seconds),
+                percent(self.predicted_seconds / seconds)
+            );
+        }
+        text
+    }
+
+    /// The operations, in the order of their first appearance.
+    fn operations(&self) -> Vec<&str> {
+        let mut operations: Vec<&str> = Vec::new();
+        for call in &self.calls {
+            if !operations.contains(&call.operation.as_str()) {
+                operations.push(&call.operation);
+            }
+        }
+        operations
+    }
+
+    fn of<'a>(&'a self, operation: &'a str) -> impl Iterator<Item = &'a CallModel> {
+        self.calls.iter().filter(move |call| call.operation == operation)
+    }
+
+    fn calls_table(&self) -> String {
+        let mut lines = vec![words(&[
+            "call",
+            "n",
+            "GFLOP",
+            "MB",
+            "by FLOP",
+            "by bytes",
+            "predicted",
+            "measured",
+            "share",
+        ])];
+        for operation in self.operations() {
+            lines.push(words(&[operation]));
+            lines.extend(self.of(operation).map(|call| {
+                let seconds = call.measured_seconds.unwrap_or(call.predicted_seconds);
+                vec![
+                    format!("  {}", call.shape),
+                    call.count.to_string(),
+                    if call.flop > 0.0 { digits(call.flop / 1e9) } else { "-".into() },
+                    digits(call.bytes / 1e6),
+                    or_dash(call.floor_arithmetic_seconds, duration),
+                    duration(call.floor_memory_seconds),
+                    duration(call.predicted_seconds),
+                    or_dash(call.measured_seconds, duration),
+                    percent(call.floor_seconds / seconds),
+                ]
+            }));
+        }
+        columns(&lines)
+    }
+
+    fn kernels_table(&self) -> String {
+        let head = ["convolution", "kernel", "items", "held", "waves", "tail", "waits for", ""];
+        let mut lines = vec![words(&head)];
+        for operation in self.operations() {
+            let of_products = |launch: &&LaunchModel| launch.tile.is_some();
+            let mut headed = false;
+            for call in self.of(operation) {
+                for launch in call.launches.iter().filter(of_products) {
+                    if !std::mem::replace(&mut headed, true) {
+                        lines.push(words(&[operation]));
+                    }
+                    let cells = launch.cells(&call.shape);
+                    // What is added to a result makes another call, not another kernel.
+                    if lines.last() != Some(&cells) {
+                        lines.push(cells);
+                    }
+                }
+            }
+        }
+        columns(&lines)
+    }
+
+    fn operations_table(&self) -> String {
+        let mut lines = vec![words(&["operation", "calls", "predicted", "floor", "share of step"])];
+        let mut rows: Vec<(f64, Vec<String>)> = self
+            .operations()
+            .into_iter()
+            .map(|operation| {
+                let sum = |seconds: &dyn Fn(&CallModel) -> f64| -> f64 {
+                    self.of(operation).map(|call| call.count as f64 * seconds(call)).sum()
+                };
+                let predicted = sum(&|call| call.predicted_seconds);
+                let cells = vec![
+                    operation.to_string(),
+                    self.of(operation).map(|call| call.count).sum::<usize>().to_string(),
+                    duration(predicted),
+                    duration(sum(&|call| call.floor_seconds)),
+                    percent(predicted / self.predicted_seconds),
+                ];
+                (predicted, cells)
+            })
+            .collect();
+        rows.sort_by(|a, b| b.0.total_cmp(&a.0));
+        lines.extend(rows.into_iter().map(|(_, cells)| cells));
+        columns(&lines)
+    }
+
+    /// The calls that lose most against their floors.
+    fn ranking(&self) -> String {
+        let mut calls: Vec<&CallModel> = self.calls.iter().collect();
+        calls.sort_by(|a, b| b.to_gain().total_cmp(&a.to_gain()));
+        let mut lines = vec![words(&["call", "n", "to gain", "of the step", "waits for"])];
+        let step = self.measured_seconds.unwrap_or(self.predicted_seconds);
+        lines.extend(calls.into_iter().take(RANKED).map(|call| {
+            let longest =
+                call.launches.iter().max_by(|a, b| a.predicted.seconds.total_cmp(&b.predicted.seconds));
+            vec![
+                format!("{}.{}", call.operation, call.shape),
+                call.count.to_string(),
+                duration(call.to_gain()),
+                percent(call.to_gain() / step),
+                longest.map_or_else(|| "-".into(), |launch| format!("{:?}", launch.bound).to_lowercase()),
+            ]
+        }));
+        columns(&lines)
+    }
+}
+
+impl LaunchModel {
+    /// A line about a kernel of a convolution: its work items, how many blocks a multiprocessor holds, and the longest part of its
+    /// time. Its shape goes without the batch, which is that of the step.
+    fn cells(&self, shape: &str) -> Vec<String> {
+        let shape = shape.split_once('x').map_or(shape, |(_, rest)| rest);
+        let shape = shape.trim_end_matches("-add").trim_end_matches("-relu");
+        let splits =
+            self.splits.filter(|&splits| splits > 1).map_or(String::new(), |splits| format!("/{splits}"));
+        vec![
+            format!("  {shape}"),
+            self.kernel.clone() + &splits,
+            self.work_items.to_string(),
+            self.blocks_per_multiprocessor.to_string(),
+            digits(self.predicted.waves),
+            digits(self.predicted.tail),
+            format!("{:?}", self.bound).to_lowercase(),
+            duration(self.predicted.longest()),
+        ]
+    }
+}
+
+/// A whole number with its thousands apart.
+fn thousands(value: f64) -> String {
+    let figures = format!("{:.0}", value.max(0.0));
+    let mut text = String::new();
+    for (index, figure) in figures.chars().enumerate() {
+        if index > 0 && (figures.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(figure);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        let texts = [0.4, 999.0, 1000.0, 90_000.0, 1_234_567.0].map(thousands);
+        assert_eq!(texts, ["0", "999", "1,000", "90,000", "1,234,567"]);
+    }
+}

@@ -1,0 +1,302 @@
+//! Tuning: every kernel that can compute a convolution is measured, and the fastest goes into a table.
+
+use std::path::Path;
+use std::time::Instant;
+
+use serde::Serialize;
+
+use super::networks::NetworkName;
+use super::table::{columns, duration, words};
+use super::timing::{Patience, Timing, time_call};
+use super::work::{conv_shape, convolution};
+use crate::backend::KernelWork;
+use crate::backend::cuda::driver::Driver;
+use crate::backend::cuda::{Cuda, KernelTable, MeasuredOn, Pass, TableRow};
+use crate::error::{Error, Result, printable};
+use crate::ops::{Call, Conv2d, Conv2dGradient, Device, HardwareKind};
+
+/// Splits of a weight gradient that are tried, as shares of the predicted number.
+const SPLITS: [f64; 4] = [0.5, 0.75, 1.5, 2.0];
+
+/// What to tune.
+#[derive(Debug, Clone)]
+pub struct TuneRequest<'a> {
+    /// Networks whose convolutions are tuned; none: the standard ones of the device.
+    pub networks: Vec<NetworkName>,
+    /// Images in a batch; none: the standard one of the device.
+    pub batches: Vec<usize>,
+    /// How long to measure each candidate.
+    pub patience: Patience,
+    /// No further convolution is begun after this.
+    pub deadline: Option<Instant>,
+    /// The table. One that is there, of the same device, keeps the rows that are not measured again.
+    pub table: &'a Path,
+}
+
+/// A kernel that was measured.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Candidate {
+    /// Its name.
+    pub kernel: String,
+    /// Into how many parts a weight gradient's sum is cut.
+    pub splits: usize,
+    /// How long it took.
+    #[serde(flatten)]
+    pub timing: Timing,
+}
+
+/// A convolution that was tuned.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Tuned {
+    /// Which of its products.
+    pub pass: Pass,
+    /// Its extents in a word.
+    pub shape: String,
+    /// All that were measured; the predicted choice first.
+    pub candidates: Vec<Candidate>,
+    /// Which of them goes into the table: the fastest, or the first where the difference is noise.
+    pub best: usize,
+}
+
+impl Tuned {
+    fn new(pass: Pass, conv: &Conv2d, candidates: Vec<Candidate>) -> Tuned {
+        let seconds = |index: usize| candidates[index].timing.seconds;
+        let fastest = (0..candidates.len()).min_by(|&a, &b| seconds(a).total_cmp(&seconds(b))).unwrap_or(0);
+        let noise = candidates[0].timing.noise.max(candidates[fastest].timing.noise);
+        let best = if seconds(0) > seconds(fastest) * (1.0 + noise) { fastest } else { 0 };
+        Tuned { pass, shape: conv_shape(conv), candidates, best }
+    }
+
+    /// How many times faster the table's choice is than the predicted one.
+    pub fn gain(&self) -> f64 {
+        self.candidates[0].timing.seconds / self.candidates[self.best].timing.seconds
+    }
+}
+
+/// What tuning found.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Tuning {
+    /// The device that was measured.
+    pub device: MeasuredOn,
+    /// What the times are worth.
+    pub note: String,
+    /// What was tuned.
+    pub tuned: Vec<Tuned>,
+    /// Convolutions that were cut for lack of time.
+    pub cut: usize,
+    /// Hash of the table that was written.
+    pub kernel_table_hash: String,
+}
+
+impl Tuning {
+    /// The geometric mean of all gains.
+    pub fn gain(&self) -> f64 {
+        let logarithms: f64 = self.tuned.iter().map(|tuned| tuned.gain().ln()).sum();
+        (logarithms / self.tuned.len().max(1) as f64).exp()
+    }
+
+    /// For a terminal.
+    pub fn table(&self) -> String {
+        let mut text = format!("{}: {}\n\n", printable(&self.device.name), self.note);
+        let mut lines =
+            vec![words(&["convolution", "candidates", "predicted", "", "fastest", "", "times faster"])];
+        let name = |candidate: &Candidate| match candidate.splits {
+            1 => candidate.kernel.clone(),
+            splits => format!("{}/{splits}", candidate.kernel),
+        };
+        for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
+            let of_pass: Vec<&Tuned> = self.tuned.iter().filter(|tuned| tuned.pass == pass).collect();
+            if !of_pass.is_empty() {
+                lines.push(words(&[pass.name()]));
+            }
+            lines.extend(of_pass.into_iter().map(|tuned| {
+                let (predicted, best) = (&tuned.candidates[0], &tuned.candidates[tuned.best]);
+                vec![
+                    format!("  {}", tuned.shape),
+                    tuned.candidates.len().to_string(),
+                    name(predicted),
+                    duration(predicted.timing.seconds),
+                    if tuned.best == 0 { "the same".into() } else { name(best) },
+                    duration(best.timing.seconds),
+                    format!("{:.2}", tuned.gain()),
+                ]
+            }));
+        }
+        text += &columns(&lines);
+        text += &format!(
+            "\n{} convolutions, {:.3} times faster than the predicted choice (geometric mean)\n",
+            self.tuned.len(),
+            self.gain()
+        );
+        if self.cut > 0 {
+            text += &format!("{} convolutions were cut for lack of time\n", self.cut);
+        }
+        text
+    }
+}
+
+/// Tuning on a device.
+pub struct Tune<'a> {
+    /// What.
+    pub request: &'a TuneRequest<'a>,
+    /// Is told how many convolutions there are and which is begun.
+    pub progress: &'a mut dyn FnMut(usize, &str),
+}
+
+impl KernelWork for Tune<'_> {
+    type Output = Tuning;
+
+    fn run<D: Driver>(self, mut cuda: Cuda<D>) -> Result<Tuning> {
+        let Tune { request, progress } = self;
+        let device = MeasuredOn::this(cuda.driver().properties());
+        let earlier = earlier(request.table, &device)?;
+        let note = match cuda.hardware().kind {
+            HardwareKind::Emulator => "timed on the emulator, where times mean nothing: a rehearsal",
+            _ => "medians on random data",
+        };
+        let mut table = KernelTable::new(device.clone(), note);
+        let convolutions = convolutions(&cuda, request)?;
+        let (mut tuned, mut cut) = (Vec::new(), 0);
+        for &(pass, conv) in &convolutions {
+            if request.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                cut += 1;
+                continue;
+            }
+            progress(convolutions.len(), &format!("{} {}", pass.name(), conv_shape(&conv)));
+            let mut candidates = Vec::new();
+            for (kernel, splits) in candidates_of(&cuda, pass, &conv) {
+                let mut only = KernelTable::new(device.clone(), "");
+                only.push(row(&cuda, pass, &conv, kernel, splits, None))?;
+                cuda = cuda.with_table(only)?;
+                let timing = time_call(&cuda, &call(pass, conv), &request.patience)?;
+                candidates.push(Candidate { kernel: kernel.to_string(), splits, timing });
+            }
+            cuda = cuda.without_table();
+            let found = Tuned::new(pass, &conv, candidates);
+            let best = &found.candidates[found.best];
+            let microseconds = Some(1e6 * best.timing.seconds);
+            table.push(row(&cuda, pass, &conv, &best.kernel, best.splits, microseconds))?;
+            tuned.push(found);
+        }
+        for row in earlier {
+            if !table.has(&row) {
+                table.push(row)?;
+            }
+        }
+        table.write(request.table)?;
+        Ok(Tuning { device, note: note.into(), tuned, cut, kernel_table_hash: table.hash() })
+    }
+}
+
+/// The rows of a table that is there already, which must be of this device.
+fn earlier(path: &Path, device: &MeasuredOn) -> Result<Vec<TableRow>> {
+    if !path.exists() {
+        return Ok(Vec::new());
+    }
+    let table = KernelTable::read(path)?;
+    if table.device() == device {
+        return Ok(table.rows().to_vec());
+    }
+    Err(Error::invalid(format!(
+        "{} is a table of {}, and this is {}; write another file",
+        path.display(),
+        table.device().name,
+        device.name
+    )))
+}
+
+/// Every convolution of the networks, in every pass, each once.
+fn convolutions<D: Driver>(cuda: &Cuda<D>, request: &TuneRequest<'_>) -> Result<Vec<(Pass, Conv2d)>> {
+    let kind = cuda.hardware().kind;
+    let (mut networks, mut batches) = (request.networks.clone(), request.batches.clone());
+    if networks.is_empty() {
+        networks = NetworkName::standard(kind);
+    }
+    if batches.is_empty() {
+        batches = vec![NetworkName::standard_batch(kind)];
+    }
+    let mut found: Vec<(Pass, Conv2d)> = Vec::new();
+    for network in &networks {
+        for &batch in &batches {
+            for call in network.calls(cuda, batch)? {
+                let one = convolution(&call).map(|(pass, conv)| (pass, *conv));
+                found.extend(one.filter(|one| !found.contains(one)));
+            }
+        }
+    }
+    found.sort_by_key(|(pass, _)| *pass);
+    Ok(found)
+}
+
+/// The predicted choice, then every other kernel, and for weight gradients other numbers of splits with each.
+fn candidates_of<D: Driver>(cuda: &Cuda<D>, pass: Pass, conv: &Conv2d) -> Vec<(&'static str, usize)> {
+    let predicted = cuda.products(pass, conv);
+    let mut all = vec![(predicted.kernel, predicted.splits)];
+    for (kernel, splits, most) in cuda.candidates(pass, conv) {
+        let around = SPLITS.map(|share| ((splits as f64 * share).round() as usize).clamp(1, most));
+        for splits in [&[splits][..], &around].concat() {
+            if !all.contains(&(kernel, splits)) {
+                all.push((kernel, splits));
+            }
+        }
+    }
+    all
+}
+
+fn row<D: Driver>(
+    cuda: &Cuda<D>,
+    pass: Pass,
+    conv: &Conv2d,
+    kernel: &str,
+    splits: usize,
+    microseconds: Option<f64>,
+) -> TableRow {
+    let dtype = super::precision(cuda.dtype()).to_string();
+    TableRow { pass, dtype, kernel: kernel.into(), splits, microseconds, convolution: *conv }
+}
+
+/// The call that computes a pass of a convolution.
+fn call(pass: Pass, conv: Conv2d) -> Call<()> {
+    match pass {
+        Pass::Forward => Call::Conv2dForward { attributes: conv, x: (), weight: (), y: () },
+        Pass::InputGradient => {
+            let attributes = Conv2dGradient { conv, accumulate: false };
+            Call::Conv2dInputGradient { attributes, dy: (), weight: (), dx: () }
+        }
+        Pass::WeightGradient => Call::Conv2dWeightGradient { attributes: conv, x: (), dy: (), dweight: () },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn candidate(kernel: &str, seconds: f64, noise: f64) -> Candidate {
+        let timing = Timing { seconds, least_seconds: seconds, most_seconds: seconds, noise, samples: 6 };
+        Candidate { kernel: kernel.into(), splits: 1, timing }
+    }
+
+    const CONV: Conv2d = Conv2d {
+        batch: 1,
+        height: 8,
+        width: 8,
+        in_channels: 8,
+        out_channels: 8,
+        filter_height: 1,
+        filter_width: 1,
+        stride: 1,
+        padding: 0,
+    };
+
+    #[test]
+    fn another_kernel_is_chosen_only_where_it_is_faster_by_more_than_noise() {
+        let best = |seconds: [f64; 3], noise: f64| {
+            let candidates =
+                [("a", 0), ("b", 1), ("c", 2)].map(|(name, i)| candidate(name, seconds[i], noise));
+            Tuned::new(Pass::Forward, &CONV, candidates.to_vec()).best
+        };
+        assert_eq!(best([1.0, 0.8, 0.9], 0.01), 1);
+        assert_eq!(best([1.0, 0.99, 1.1], 0.05), 0);
+        assert_eq!(best([1.0, 1.2, 1.1], 0.0), 0);
+    }
+}
