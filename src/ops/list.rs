@@ -49,14 +49,15 @@ macro_rules! operations {
             $(
                 $(#[$doc])*
                 ///
+                #[doc = concat!("Operands:", $(" ", stringify!($operand),)* ".")]
+                ///
                 /// # Errors
                 /// The device failed.
-                #[allow(clippy::too_many_arguments)]
                 fn $method(
                     &self,
                     memory: &mut Self::Memory,
                     attributes: &$attributes,
-                    $($operand: Span,)*
+                    operands: [Span; [$(stringify!($operand)),*].len()],
                     workspace: Span,
                 ) -> Result<()>;
             )*
@@ -110,7 +111,7 @@ macro_rules! operations {
             pub fn run<D: Backend>(&self, backend: &D, memory: &mut D::Memory, workspace: Span) -> Result<()> {
                 match *self {
                     $( Call::$variant { ref attributes, $($operand),* } =>
-                        backend.$method(memory, attributes, $($operand,)* workspace), )*
+                        backend.$method(memory, attributes, [$($operand),*], workspace), )*
                 }
             }
         }

@@ -38,22 +38,17 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         conv: &Conv2d,
-        x: Span,
-        weight: Span,
-        y: Span,
+        operands: [Span; 3],
         workspace: Span,
     ) -> Result<()> {
-        self.convolution(memory, conv, [x, weight, y], workspace)
+        self.convolution(memory, conv, operands, workspace)
     }
 
     fn conv2d_bias(
         &self,
         memory: &mut Memory,
         attributes: &Conv2dInference,
-        x: Span,
-        weight: Span,
-        bias: Span,
-        y: Span,
+        [x, weight, bias, y]: [Span; 4],
         workspace: Span,
     ) -> Result<()> {
         self.convolve(memory, attributes, [x, weight, bias], None, y, workspace)
@@ -63,11 +58,7 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &Conv2dInference,
-        x: Span,
-        weight: Span,
-        bias: Span,
-        residual: Span,
-        y: Span,
+        [x, weight, bias, residual, y]: [Span; 5],
         workspace: Span,
     ) -> Result<()> {
         self.convolve(memory, attributes, [x, weight, bias], Some(residual), y, workspace)
@@ -77,39 +68,27 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &Conv2dGradient,
-        dy: Span,
-        weight: Span,
-        dx: Span,
+        operands: [Span; 3],
         workspace: Span,
     ) -> Result<()> {
-        self.convolution_to_input(memory, attributes, [dy, weight, dx], workspace)
+        self.convolution_to_input(memory, attributes, operands, workspace)
     }
 
     fn conv2d_weight_gradient(
         &self,
         memory: &mut Memory,
         conv: &Conv2d,
-        x: Span,
-        dy: Span,
-        dweight: Span,
+        operands: [Span; 3],
         workspace: Span,
     ) -> Result<()> {
-        self.convolution_to_weight(memory, conv, [x, dy, dweight], workspace)
+        self.convolution_to_weight(memory, conv, operands, workspace)
     }
 
     fn batch_norm_statistics(
         &self,
         memory: &mut Memory,
         attributes: &BatchNorm,
-        x: Span,
-        gamma: Span,
-        beta: Span,
-        mean: Span,
-        inverse_std: Span,
-        scale: Span,
-        bias: Span,
-        running_mean: Span,
-        running_variance: Span,
+        [x, gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance]: [Span; 9],
         _: Span,
     ) -> Result<()> {
         let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
@@ -127,13 +106,7 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &BatchNorm,
-        gamma: Span,
-        beta: Span,
-        running_mean: Span,
-        running_variance: Span,
-        inverse_std: Span,
-        scale: Span,
-        bias: Span,
+        [gamma, beta, running_mean, running_variance, inverse_std, scale, bias]: [Span; 7],
         _: Span,
     ) -> Result<()> {
         let c = attributes.extent.channels;
@@ -151,13 +124,7 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &BatchNorm,
-        weight: Span,
-        gamma: Span,
-        beta: Span,
-        running_mean: Span,
-        running_variance: Span,
-        folded: Span,
-        bias: Span,
+        [weight, gamma, beta, running_mean, running_variance, folded, bias]: [Span; 7],
         _: Span,
     ) -> Result<()> {
         let (n, c) = (attributes.extent.elements()?, attributes.extent.rows);
@@ -175,10 +142,7 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &ScaleBias,
-        x: Span,
-        scale: Span,
-        bias: Span,
-        y: Span,
+        [x, scale, bias, y]: [Span; 4],
         _: Span,
     ) -> Result<()> {
         let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
@@ -192,11 +156,7 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &ScaleBias,
-        x: Span,
-        scale: Span,
-        bias: Span,
-        residual: Span,
-        y: Span,
+        [x, scale, bias, residual, y]: [Span; 5],
         _: Span,
     ) -> Result<()> {
         let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
@@ -210,14 +170,7 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &BatchNormGradient,
-        dy: Span,
-        x: Span,
-        scale: Span,
-        bias: Span,
-        mean: Span,
-        inverse_std: Span,
-        dgamma: Span,
-        dbeta: Span,
+        [dy, x, scale, bias, mean, inverse_std, dgamma, dbeta]: [Span; 8],
         _: Span,
     ) -> Result<()> {
         let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
@@ -234,15 +187,7 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &BatchNormGradient,
-        dy: Span,
-        x: Span,
-        scale: Span,
-        bias: Span,
-        mean: Span,
-        inverse_std: Span,
-        dgamma: Span,
-        dbeta: Span,
-        dx: Span,
+        [dy, x, scale, bias, mean, inverse_std, dgamma, dbeta, dx]: [Span; 9],
         _: Span,
     ) -> Result<()> {
         let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
@@ -255,7 +200,7 @@ impl<T: Element> Backend for Cpu<T> {
         Ok(())
     }
 
-    fn relu(&self, memory: &mut Memory, extent: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
+    fn relu(&self, memory: &mut Memory, extent: &Rows, [x, y]: [Span; 2], _: Span) -> Result<()> {
         let n = extent.elements()?;
         let ([x], [y]) = memory.slices::<T, 1, 1>(operands!(x: n), operands!(y: n))?;
         self.pool.install(|| pointwise::map(x, y, T::rectified));
@@ -266,9 +211,7 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         extent: &Rows,
-        y: Span,
-        dy: Span,
-        dx: Span,
+        [y, dy, dx]: [Span; 3],
         _: Span,
     ) -> Result<()> {
         self.pass2(
@@ -282,125 +225,97 @@ impl<T: Element> Backend for Cpu<T> {
         )
     }
 
-    fn add(&self, memory: &mut Memory, extent: &Rows, a: Span, b: Span, y: Span, _: Span) -> Result<()> {
+    fn add(&self, memory: &mut Memory, extent: &Rows, [a, b, y]: [Span; 3], _: Span) -> Result<()> {
         self.pass2(memory, extent, [("a", a), ("b", b)], ("y", y), |a, b| a + b)
     }
 
-    fn copy(&self, memory: &mut Memory, extent: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
+    fn copy(&self, memory: &mut Memory, extent: &Rows, [x, y]: [Span; 2], _: Span) -> Result<()> {
         let n = extent.elements()?;
         let ([x], [y]) = memory.slices::<T, 1, 1>(operands!(x: n), operands!(y: n))?;
         self.pool.install(|| pointwise::map(x, y, |value| value));
         Ok(())
     }
 
-    fn accumulate(&self, memory: &mut Memory, extent: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
+    fn accumulate(&self, memory: &mut Memory, extent: &Rows, [x, y]: [Span; 2], _: Span) -> Result<()> {
         let n = extent.elements()?;
         let ([x], [y]) = memory.slices::<T, 1, 1>(operands!(x: n), operands!(y: n))?;
         self.pool.install(|| pointwise::accumulate(x, y));
         Ok(())
     }
 
-    fn max_pool(
-        &self,
-        memory: &mut Memory,
-        pool: &Pool,
-        x: Span,
-        y: Span,
-        argmax: Span,
-        _: Span,
-    ) -> Result<()> {
-        self.maxima(memory, pool, [x, y, argmax])
+    fn max_pool(&self, memory: &mut Memory, pool: &Pool, operands: [Span; 3], _: Span) -> Result<()> {
+        self.maxima(memory, pool, operands)
     }
 
     fn max_pool_gradient(
         &self,
         memory: &mut Memory,
         pool: &Pool,
-        dy: Span,
-        argmax: Span,
-        dx: Span,
+        operands: [Span; 3],
         _: Span,
     ) -> Result<()> {
-        self.maxima_gradient(memory, pool, [dy, argmax, dx])
+        self.maxima_gradient(memory, pool, operands)
     }
 
-    fn global_average_pool(&self, memory: &mut Memory, pool: &Pool, x: Span, y: Span, _: Span) -> Result<()> {
-        self.averages(memory, pool, [x, y])
+    fn global_average_pool(
+        &self,
+        memory: &mut Memory,
+        pool: &Pool,
+        operands: [Span; 2],
+        _: Span,
+    ) -> Result<()> {
+        self.averages(memory, pool, operands)
     }
 
     fn global_average_pool_gradient(
         &self,
         memory: &mut Memory,
         pool: &Pool,
-        dy: Span,
-        dx: Span,
+        operands: [Span; 2],
         _: Span,
     ) -> Result<()> {
-        self.averages_gradient(memory, pool, [dy, dx])
+        self.averages_gradient(memory, pool, operands)
     }
 
-    fn linear(
-        &self,
-        memory: &mut Memory,
-        linear: &Linear,
-        x: Span,
-        weight: Span,
-        bias: Span,
-        y: Span,
-        _: Span,
-    ) -> Result<()> {
-        self.linear_forward(memory, linear, [x, weight, bias, y])
+    fn linear(&self, memory: &mut Memory, linear: &Linear, operands: [Span; 4], _: Span) -> Result<()> {
+        self.linear_forward(memory, linear, operands)
     }
 
     fn linear_input_gradient(
         &self,
         memory: &mut Memory,
         linear: &Linear,
-        dy: Span,
-        weight: Span,
-        dx: Span,
+        operands: [Span; 3],
         _: Span,
     ) -> Result<()> {
-        self.linear_to_input(memory, linear, [dy, weight, dx])
+        self.linear_to_input(memory, linear, operands)
     }
 
     fn linear_weight_gradient(
         &self,
         memory: &mut Memory,
         linear: &Linear,
-        x: Span,
-        dy: Span,
-        dweight: Span,
-        dbias: Span,
+        operands: [Span; 4],
         _: Span,
     ) -> Result<()> {
-        self.linear_to_weight(memory, linear, [x, dy, dweight, dbias])
+        self.linear_to_weight(memory, linear, operands)
     }
 
     fn softmax_cross_entropy(
         &self,
         memory: &mut Memory,
         attributes: &CrossEntropy,
-        logits: Span,
-        labels: Span,
-        loss: Span,
-        prediction: Span,
-        dlogits: Span,
+        operands: [Span; 5],
         _: Span,
     ) -> Result<()> {
-        self.cross_entropy(memory, attributes, [logits, labels, loss, prediction, dlogits])
+        self.cross_entropy(memory, attributes, operands)
     }
 
     fn cosine(
         &self,
         memory: &mut Memory,
         attributes: &Cosine,
-        x: Span,
-        weight: Span,
-        scale: Span,
-        inverse_norms: Span,
-        cosines: Span,
-        y: Span,
+        [x, weight, scale, inverse_norms, cosines, y]: [Span; 6],
         _: Span,
     ) -> Result<()> {
         self.cosine_forward(memory, attributes, [x, weight, scale], [inverse_norms, cosines, y])
@@ -410,13 +325,7 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &Cosine,
-        x: Span,
-        weight: Span,
-        scale: Span,
-        inverse_norms: Span,
-        cosines: Span,
-        dy: Span,
-        dx: Span,
+        [x, weight, scale, inverse_norms, cosines, dy, dx]: [Span; 7],
         _: Span,
     ) -> Result<()> {
         self.cosine_to_input(memory, attributes, [x, weight, scale, inverse_norms, cosines, dy], dx)
@@ -426,14 +335,7 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &Cosine,
-        x: Span,
-        weight: Span,
-        scale: Span,
-        inverse_norms: Span,
-        cosines: Span,
-        dy: Span,
-        dweight: Span,
-        dscale: Span,
+        [x, weight, scale, inverse_norms, cosines, dy, dweight, dscale]: [Span; 8],
         _: Span,
     ) -> Result<()> {
         let read = [x, weight, scale, inverse_norms, cosines, dy];
@@ -444,11 +346,7 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &KlDivergence,
-        first: Span,
-        second: Span,
-        loss: Span,
-        dfirst: Span,
-        dsecond: Span,
+        [first, second, loss, dfirst, dsecond]: [Span; 5],
         _: Span,
     ) -> Result<()> {
         self.divergence(memory, attributes, [first, second], [loss, dfirst, dsecond])
@@ -458,42 +356,33 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &ClassGroups,
-        x: Span,
-        group_of: Span,
-        y: Span,
+        operands: [Span; 3],
         _: Span,
     ) -> Result<()> {
-        self.sum_groups(memory, attributes, [x, group_of, y])
+        self.sum_groups(memory, attributes, operands)
     }
 
     fn log_sum_groups_gradient(
         &self,
         memory: &mut Memory,
         attributes: &ClassGroups,
-        x: Span,
-        group_of: Span,
-        y: Span,
-        dy: Span,
-        dx: Span,
+        operands: [Span; 5],
         _: Span,
     ) -> Result<()> {
-        self.sum_groups_gradient(memory, attributes, [x, group_of, y, dy, dx])
+        self.sum_groups_gradient(memory, attributes, operands)
     }
 
     fn energy_margin(
         &self,
         memory: &mut Memory,
         attributes: &EnergyMargin,
-        logits: Span,
-        outlier: Span,
-        loss: Span,
-        dlogits: Span,
+        operands: [Span; 4],
         _: Span,
     ) -> Result<()> {
-        self.margins(memory, attributes, [logits, outlier, loss, dlogits])
+        self.margins(memory, attributes, operands)
     }
 
-    fn weigh_rows(&self, memory: &mut Memory, extent: &Rows, weights: Span, x: Span, _: Span) -> Result<()> {
+    fn weigh_rows(&self, memory: &mut Memory, extent: &Rows, [weights, x]: [Span; 2], _: Span) -> Result<()> {
         let (n, rows) = (extent.elements()?, extent.rows);
         let ([weights], [x]) = memory.slices::<T, 1, 1>(operands!(weights: rows), operands!(x: n))?;
         pointwise::weigh_rows(extent, weights, x);
@@ -504,8 +393,7 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &ShortcutA,
-        x: Span,
-        y: Span,
+        [x, y]: [Span; 2],
         _: Span,
     ) -> Result<()> {
         let [n_x, n_y] = attributes.elements()?;
@@ -518,8 +406,7 @@ impl<T: Element> Backend for Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &ShortcutA,
-        dy: Span,
-        dx: Span,
+        [dy, dx]: [Span; 2],
         _: Span,
     ) -> Result<()> {
         let [n_x, n_y] = attributes.elements()?;
@@ -528,61 +415,35 @@ impl<T: Element> Backend for Cpu<T> {
         Ok(())
     }
 
-    fn sgd(
-        &self,
-        memory: &mut Memory,
-        attributes: &Sgd,
-        parameters: Span,
-        gradients: Span,
-        velocity: Span,
-        hyper: Span,
-        _: Span,
-    ) -> Result<()> {
-        self.step_sgd(memory, attributes, [parameters, gradients, velocity, hyper])
+    fn sgd(&self, memory: &mut Memory, attributes: &Sgd, operands: [Span; 4], _: Span) -> Result<()> {
+        self.step_sgd(memory, attributes, operands)
     }
 
-    fn adam(
-        &self,
-        memory: &mut Memory,
-        attributes: &Adam,
-        parameters: Span,
-        gradients: Span,
-        first: Span,
-        second: Span,
-        hyper: Span,
-        _: Span,
-    ) -> Result<()> {
-        self.step_adam(memory, attributes, [parameters, gradients, first, second, hyper])
+    fn adam(&self, memory: &mut Memory, attributes: &Adam, operands: [Span; 5], _: Span) -> Result<()> {
+        self.step_adam(memory, attributes, operands)
     }
 
-    fn cast(&self, memory: &mut Memory, extent: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
-        self.copy(memory, extent, x, y, x)
+    fn cast(&self, memory: &mut Memory, extent: &Rows, operands: [Span; 2], none: Span) -> Result<()> {
+        self.copy(memory, extent, operands, none)
     }
 
     fn load_images(
         &self,
         memory: &mut Memory,
         attributes: &ImageBatch,
-        pixels: Span,
-        table: Span,
-        placement: Span,
-        y: Span,
+        operands: [Span; 4],
         _: Span,
     ) -> Result<()> {
-        self.place_images(memory, attributes, [pixels, table, placement, y])
+        self.place_images(memory, attributes, operands)
     }
 
     fn step_totals(
         &self,
         memory: &mut Memory,
         attributes: &StepTotals,
-        loss: Span,
-        prediction: Span,
-        labels: Span,
-        hyper: Span,
-        totals: Span,
+        operands: [Span; 5],
         _: Span,
     ) -> Result<()> {
-        self.record_totals(memory, attributes, [loss, prediction, labels, hyper, totals])
+        self.record_totals(memory, attributes, operands)
     }
 }

@@ -25,22 +25,17 @@ impl<D: Driver> Backend for Cuda<D> {
         &self,
         memory: &mut D::Memory,
         attributes: &Conv2d,
-        x: Span,
-        weight: Span,
-        y: Span,
+        operands: [Span; 3],
         workspace: Span,
     ) -> Result<()> {
-        convolution::forward(self, memory, attributes, [x, weight, y], workspace)
+        convolution::forward(self, memory, attributes, operands, workspace)
     }
 
     fn conv2d_bias(
         &self,
         memory: &mut D::Memory,
         attributes: &Conv2dInference,
-        x: Span,
-        weight: Span,
-        bias: Span,
-        y: Span,
+        [x, weight, bias, y]: [Span; 4],
         workspace: Span,
     ) -> Result<()> {
         convolution::bias(self, memory, attributes, [x, weight, bias, y], workspace)
@@ -50,312 +45,213 @@ impl<D: Driver> Backend for Cuda<D> {
         &self,
         memory: &mut D::Memory,
         attributes: &Conv2dInference,
-        x: Span,
-        weight: Span,
-        bias: Span,
-        residual: Span,
-        y: Span,
+        operands: [Span; 5],
         workspace: Span,
     ) -> Result<()> {
-        convolution::bias_residual(self, memory, attributes, [x, weight, bias, residual, y], workspace)
+        convolution::bias_residual(self, memory, attributes, operands, workspace)
     }
 
     fn conv2d_input_gradient(
         &self,
         memory: &mut D::Memory,
         attributes: &Conv2dGradient,
-        dy: Span,
-        weight: Span,
-        dx: Span,
+        operands: [Span; 3],
         workspace: Span,
     ) -> Result<()> {
-        convolution::input_gradient(self, memory, attributes, [dy, weight, dx], workspace)
+        convolution::input_gradient(self, memory, attributes, operands, workspace)
     }
 
     fn conv2d_weight_gradient(
         &self,
         memory: &mut D::Memory,
         attributes: &Conv2d,
-        x: Span,
-        dy: Span,
-        dweight: Span,
+        operands: [Span; 3],
         workspace: Span,
     ) -> Result<()> {
-        convolution::weight_gradient(self, memory, attributes, [x, dy, dweight], workspace)
+        convolution::weight_gradient(self, memory, attributes, operands, workspace)
     }
 
     fn batch_norm_statistics(
         &self,
         memory: &mut D::Memory,
         attributes: &BatchNorm,
-        x: Span,
-        gamma: Span,
-        beta: Span,
-        mean: Span,
-        inverse_std: Span,
-        scale: Span,
-        bias: Span,
-        running_mean: Span,
-        running_variance: Span,
+        operands: [Span; 9],
         workspace: Span,
     ) -> Result<()> {
-        batch_norm::statistics(
-            self,
-            memory,
-            attributes,
-            [x, gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance],
-            workspace,
-        )
+        batch_norm::statistics(self, memory, attributes, operands, workspace)
     }
 
     fn batch_norm_frozen(
         &self,
         memory: &mut D::Memory,
         attributes: &BatchNorm,
-        gamma: Span,
-        beta: Span,
-        running_mean: Span,
-        running_variance: Span,
-        inverse_std: Span,
-        scale: Span,
-        bias: Span,
+        operands: [Span; 7],
         _: Span,
     ) -> Result<()> {
-        batch_norm::frozen(
-            self,
-            memory,
-            attributes,
-            [gamma, beta, running_mean, running_variance, inverse_std, scale, bias],
-        )
+        batch_norm::frozen(self, memory, attributes, operands)
     }
 
     fn batch_norm_fold(
         &self,
         memory: &mut D::Memory,
         attributes: &BatchNorm,
-        weight: Span,
-        gamma: Span,
-        beta: Span,
-        running_mean: Span,
-        running_variance: Span,
-        folded: Span,
-        bias: Span,
+        operands: [Span; 7],
         _: Span,
     ) -> Result<()> {
-        batch_norm::fold(
-            self,
-            memory,
-            attributes,
-            [weight, gamma, beta, running_mean, running_variance, folded, bias],
-        )
+        batch_norm::fold(self, memory, attributes, operands)
     }
 
     fn scale_bias(
         &self,
         memory: &mut D::Memory,
         attributes: &ScaleBias,
-        x: Span,
-        scale: Span,
-        bias: Span,
-        y: Span,
+        operands: [Span; 4],
         _: Span,
     ) -> Result<()> {
-        batch_norm::scale_bias(self, memory, attributes, [x, scale, bias, y])
+        batch_norm::scale_bias(self, memory, attributes, operands)
     }
 
     fn scale_bias_residual(
         &self,
         memory: &mut D::Memory,
         attributes: &ScaleBias,
-        x: Span,
-        scale: Span,
-        bias: Span,
-        residual: Span,
-        y: Span,
+        operands: [Span; 5],
         _: Span,
     ) -> Result<()> {
-        batch_norm::scale_bias_residual(self, memory, attributes, [x, scale, bias, residual, y])
+        batch_norm::scale_bias_residual(self, memory, attributes, operands)
     }
 
     fn batch_norm_reduce(
         &self,
         memory: &mut D::Memory,
         attributes: &BatchNormGradient,
-        dy: Span,
-        x: Span,
-        scale: Span,
-        bias: Span,
-        mean: Span,
-        inverse_std: Span,
-        dgamma: Span,
-        dbeta: Span,
+        operands: [Span; 8],
         workspace: Span,
     ) -> Result<()> {
-        batch_norm::reduce(
-            self,
-            memory,
-            attributes,
-            [dy, x, scale, bias, mean, inverse_std, dgamma, dbeta],
-            workspace,
-        )
+        batch_norm::reduce(self, memory, attributes, operands, workspace)
     }
 
     fn batch_norm_input_gradient(
         &self,
         memory: &mut D::Memory,
         attributes: &BatchNormGradient,
-        dy: Span,
-        x: Span,
-        scale: Span,
-        bias: Span,
-        mean: Span,
-        inverse_std: Span,
-        dgamma: Span,
-        dbeta: Span,
-        dx: Span,
+        operands: [Span; 9],
         _: Span,
     ) -> Result<()> {
-        batch_norm::input_gradient(
-            self,
-            memory,
-            attributes,
-            [dy, x, scale, bias, mean, inverse_std, dgamma, dbeta, dx],
-        )
+        batch_norm::input_gradient(self, memory, attributes, operands)
     }
 
-    fn relu(&self, memory: &mut D::Memory, attributes: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
-        pointwise::relu(self, memory, attributes, [x, y])
+    fn relu(&self, memory: &mut D::Memory, attributes: &Rows, operands: [Span; 2], _: Span) -> Result<()> {
+        pointwise::relu(self, memory, attributes, operands)
     }
 
     fn relu_gradient(
         &self,
         memory: &mut D::Memory,
         attributes: &Rows,
-        y: Span,
-        dy: Span,
-        dx: Span,
+        operands: [Span; 3],
         _: Span,
     ) -> Result<()> {
-        pointwise::relu_gradient(self, memory, attributes, [y, dy, dx])
+        pointwise::relu_gradient(self, memory, attributes, operands)
     }
 
-    fn add(
+    fn add(&self, memory: &mut D::Memory, attributes: &Rows, operands: [Span; 3], _: Span) -> Result<()> {
+        pointwise::add(self, memory, attributes, operands)
+    }
+
+    fn copy(&self, memory: &mut D::Memory, attributes: &Rows, operands: [Span; 2], _: Span) -> Result<()> {
+        pointwise::copy(self, memory, attributes, operands)
+    }
+
+    fn cast(&self, memory: &mut D::Memory, attributes: &Rows, operands: [Span; 2], _: Span) -> Result<()> {
+        pointwise::cast(self, memory, attributes, operands)
+    }
+
+    fn accumulate(
         &self,
         memory: &mut D::Memory,
         attributes: &Rows,
-        a: Span,
-        b: Span,
-        y: Span,
+        operands: [Span; 2],
         _: Span,
     ) -> Result<()> {
-        pointwise::add(self, memory, attributes, [a, b, y])
-    }
-
-    fn copy(&self, memory: &mut D::Memory, attributes: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
-        pointwise::copy(self, memory, attributes, [x, y])
-    }
-
-    fn cast(&self, memory: &mut D::Memory, attributes: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
-        pointwise::cast(self, memory, attributes, [x, y])
-    }
-
-    fn accumulate(&self, memory: &mut D::Memory, attributes: &Rows, x: Span, y: Span, _: Span) -> Result<()> {
-        pointwise::accumulate(self, memory, attributes, [x, y])
+        pointwise::accumulate(self, memory, attributes, operands)
     }
 
     fn max_pool(
         &self,
         memory: &mut D::Memory,
         attributes: &Pool,
-        x: Span,
-        y: Span,
-        argmax: Span,
+        operands: [Span; 3],
         _: Span,
     ) -> Result<()> {
-        pooling::max_pool(self, memory, attributes, [x, y, argmax])
+        pooling::max_pool(self, memory, attributes, operands)
     }
 
     fn max_pool_gradient(
         &self,
         memory: &mut D::Memory,
         attributes: &Pool,
-        dy: Span,
-        argmax: Span,
-        dx: Span,
+        operands: [Span; 3],
         _: Span,
     ) -> Result<()> {
-        pooling::max_pool_gradient(self, memory, attributes, [dy, argmax, dx])
+        pooling::max_pool_gradient(self, memory, attributes, operands)
     }
 
     fn global_average_pool(
         &self,
         memory: &mut D::Memory,
         attributes: &Pool,
-        x: Span,
-        y: Span,
+        operands: [Span; 2],
         _: Span,
     ) -> Result<()> {
-        pooling::global_average_pool(self, memory, attributes, [x, y])
+        pooling::global_average_pool(self, memory, attributes, operands)
     }
 
     fn global_average_pool_gradient(
         &self,
         memory: &mut D::Memory,
         attributes: &Pool,
-        dy: Span,
-        dx: Span,
+        operands: [Span; 2],
         _: Span,
     ) -> Result<()> {
-        pooling::global_average_pool_gradient(self, memory, attributes, [dy, dx])
+        pooling::global_average_pool_gradient(self, memory, attributes, operands)
     }
 
     fn linear(
         &self,
         memory: &mut D::Memory,
         attributes: &Linear,
-        x: Span,
-        weight: Span,
-        bias: Span,
-        y: Span,
+        operands: [Span; 4],
         workspace: Span,
     ) -> Result<()> {
-        linear::forward(self, memory, attributes, [x, weight, bias, y], workspace)
+        linear::forward(self, memory, attributes, operands, workspace)
     }
 
     fn linear_input_gradient(
         &self,
         memory: &mut D::Memory,
         attributes: &Linear,
-        dy: Span,
-        weight: Span,
-        dx: Span,
+        operands: [Span; 3],
         workspace: Span,
     ) -> Result<()> {
-        linear::input_gradient(self, memory, attributes, [dy, weight, dx], workspace)
+        linear::input_gradient(self, memory, attributes, operands, workspace)
     }
 
     fn linear_weight_gradient(
         &self,
         memory: &mut D::Memory,
         attributes: &Linear,
-        x: Span,
-        dy: Span,
-        dweight: Span,
-        dbias: Span,
+        operands: [Span; 4],
         workspace: Span,
     ) -> Result<()> {
-        linear::weight_gradient(self, memory, attributes, [x, dy, dweight, dbias], workspace)
+        linear::weight_gradient(self, memory, attributes, operands, workspace)
     }
 
     fn softmax_cross_entropy(
         &self,
         memory: &mut D::Memory,
         attributes: &CrossEntropy,
-        logits: Span,
-        labels: Span,
-        loss: Span,
-        prediction: Span,
-        dlogits: Span,
+        [logits, labels, loss, prediction, dlogits]: [Span; 5],
         _: Span,
     ) -> Result<()> {
         loss::softmax_cross_entropy(self, memory, attributes, [logits, labels, loss, prediction, dlogits])
@@ -365,31 +261,19 @@ impl<D: Driver> Backend for Cuda<D> {
         &self,
         memory: &mut D::Memory,
         attributes: &Cosine,
-        x: Span,
-        weight: Span,
-        scale: Span,
-        inverse_norms: Span,
-        cosines: Span,
-        y: Span,
+        operands: [Span; 6],
         _: Span,
     ) -> Result<()> {
-        cosine::forward(self, memory, attributes, [x, weight, scale, inverse_norms, cosines, y])
+        cosine::forward(self, memory, attributes, operands)
     }
 
     fn cosine_input_gradient(
         &self,
         memory: &mut D::Memory,
         attributes: &Cosine,
-        x: Span,
-        weight: Span,
-        scale: Span,
-        inverse_norms: Span,
-        cosines: Span,
-        dy: Span,
-        dx: Span,
+        operands: [Span; 7],
         _: Span,
     ) -> Result<()> {
-        let operands = [x, weight, scale, inverse_norms, cosines, dy, dx];
         cosine::input_gradient(self, memory, attributes, operands)
     }
 
@@ -397,17 +281,9 @@ impl<D: Driver> Backend for Cuda<D> {
         &self,
         memory: &mut D::Memory,
         attributes: &Cosine,
-        x: Span,
-        weight: Span,
-        scale: Span,
-        inverse_norms: Span,
-        cosines: Span,
-        dy: Span,
-        dweight: Span,
-        dscale: Span,
+        operands: [Span; 8],
         _: Span,
     ) -> Result<()> {
-        let operands = [x, weight, scale, inverse_norms, cosines, dy, dweight, dscale];
         cosine::weight_gradient(self, memory, attributes, operands)
     }
 
@@ -415,137 +291,95 @@ impl<D: Driver> Backend for Cuda<D> {
         &self,
         memory: &mut D::Memory,
         attributes: &KlDivergence,
-        first: Span,
-        second: Span,
-        loss: Span,
-        dfirst: Span,
-        dsecond: Span,
+        operands: [Span; 5],
         _: Span,
     ) -> Result<()> {
-        divergence::kl_divergence(self, memory, attributes, [first, second, loss, dfirst, dsecond])
+        divergence::kl_divergence(self, memory, attributes, operands)
     }
 
     fn log_sum_groups(
         &self,
         memory: &mut D::Memory,
         attributes: &ClassGroups,
-        x: Span,
-        group_of: Span,
-        y: Span,
+        operands: [Span; 3],
         _: Span,
     ) -> Result<()> {
-        groups::log_sum(self, memory, attributes, [x, group_of, y])
+        groups::log_sum(self, memory, attributes, operands)
     }
 
     fn log_sum_groups_gradient(
         &self,
         memory: &mut D::Memory,
         attributes: &ClassGroups,
-        x: Span,
-        group_of: Span,
-        y: Span,
-        dy: Span,
-        dx: Span,
+        operands: [Span; 5],
         _: Span,
     ) -> Result<()> {
-        groups::gradient(self, memory, attributes, [x, group_of, y, dy, dx])
+        groups::gradient(self, memory, attributes, operands)
     }
 
     fn energy_margin(
         &self,
         memory: &mut D::Memory,
         attributes: &EnergyMargin,
-        logits: Span,
-        outlier: Span,
-        loss: Span,
-        dlogits: Span,
+        operands: [Span; 4],
         _: Span,
     ) -> Result<()> {
-        energy::margin(self, memory, attributes, [logits, outlier, loss, dlogits])
+        energy::margin(self, memory, attributes, operands)
     }
 
     fn weigh_rows(
         &self,
         memory: &mut D::Memory,
         attributes: &Rows,
-        weights: Span,
-        x: Span,
+        operands: [Span; 2],
         _: Span,
     ) -> Result<()> {
-        loss::weigh_rows(self, memory, attributes, [weights, x])
+        loss::weigh_rows(self, memory, attributes, operands)
     }
 
     fn shortcut_a(
         &self,
         memory: &mut D::Memory,
         attributes: &ShortcutA,
-        x: Span,
-        y: Span,
+        operands: [Span; 2],
         _: Span,
     ) -> Result<()> {
-        pointwise::shortcut_a(self, memory, attributes, [x, y])
+        pointwise::shortcut_a(self, memory, attributes, operands)
     }
 
     fn shortcut_a_gradient(
         &self,
         memory: &mut D::Memory,
         attributes: &ShortcutA,
-        dy: Span,
-        dx: Span,
+        operands: [Span; 2],
         _: Span,
     ) -> Result<()> {
-        pointwise::shortcut_a_gradient(self, memory, attributes, [dy, dx])
+        pointwise::shortcut_a_gradient(self, memory, attributes, operands)
     }
 
-    fn sgd(
-        &self,
-        memory: &mut D::Memory,
-        attributes: &Sgd,
-        parameters: Span,
-        gradients: Span,
-        velocity: Span,
-        hyper: Span,
-        _: Span,
-    ) -> Result<()> {
-        optimizer::sgd(self, memory, attributes, [parameters, gradients, velocity, hyper])
+    fn sgd(&self, memory: &mut D::Memory, attributes: &Sgd, operands: [Span; 4], _: Span) -> Result<()> {
+        optimizer::sgd(self, memory, attributes, operands)
     }
 
-    fn adam(
-        &self,
-        memory: &mut D::Memory,
-        attributes: &Adam,
-        parameters: Span,
-        gradients: Span,
-        first: Span,
-        second: Span,
-        hyper: Span,
-        _: Span,
-    ) -> Result<()> {
-        optimizer::adam(self, memory, attributes, [parameters, gradients, first, second, hyper])
+    fn adam(&self, memory: &mut D::Memory, attributes: &Adam, operands: [Span; 5], _: Span) -> Result<()> {
+        optimizer::adam(self, memory, attributes, operands)
     }
 
     fn load_images(
         &self,
         memory: &mut D::Memory,
         attributes: &ImageBatch,
-        pixels: Span,
-        table: Span,
-        placement: Span,
-        y: Span,
+        operands: [Span; 4],
         _: Span,
     ) -> Result<()> {
-        images::load_images(self, memory, attributes, [pixels, table, placement, y])
+        images::load_images(self, memory, attributes, operands)
     }
 
     fn step_totals(
         &self,
         memory: &mut D::Memory,
         attributes: &StepTotals,
-        loss: Span,
-        prediction: Span,
-        labels: Span,
-        hyper: Span,
-        totals: Span,
+        [loss, prediction, labels, hyper, totals]: [Span; 5],
         _: Span,
     ) -> Result<()> {
         loss::step_totals(self, memory, attributes, [loss, prediction, labels, hyper, totals])

@@ -49,7 +49,7 @@ fn check(case: &Case<'_>) {
         if kind == OptimizerKind::Sgd {
             let Optimizer { momentum, nesterov, weight_decay, .. } = optimizer;
             let attributes = Sgd { elements, momentum, nesterov, weight_decay };
-            backend.sgd(&mut memory, &attributes, parameters, gradients, first, hyper, workspace)
+            backend.sgd(&mut memory, &attributes, [parameters, gradients, first, hyper], workspace)
         } else {
             let attributes = Adam {
                 elements,
@@ -59,7 +59,7 @@ fn check(case: &Case<'_>) {
                 weight_decay: optimizer.weight_decay,
                 decoupled: kind == OptimizerKind::AdamW,
             };
-            backend.adam(&mut memory, &attributes, parameters, gradients, first, second, hyper, workspace)
+            backend.adam(&mut memory, &attributes, [parameters, gradients, first, second, hyper], workspace)
         }
         .expect("the step runs");
         let mut found = vec![0.0; elements];
