@@ -69,7 +69,7 @@ KERNEL(256, cast, Unary<float>) {
     unary(p, [](float x) { return x; });
 }
 
-// y = f(a, b); `y` may be `a`
+// y = f(a, b); `y` may be `a` or `b`
 
 struct Binary {
     const Real* a;

@@ -32,9 +32,10 @@ impl Tape {
                 backward.plan.push(Call::Conv2dWeightGradient { attributes: conv, x: x.buffer, dy, dweight });
             }
             if x.differentiable {
-                let (dx, accumulate) = backward.destination(x);
-                let attributes = Conv2dGradient { conv, accumulate };
+                let dx = backward.transient("gradient", x.shape);
+                let attributes = Conv2dGradient { conv, accumulate: false };
                 backward.plan.push(Call::Conv2dInputGradient { attributes, dy, weight: w, dx });
+                backward.give(x, dx);
             }
         })
     }

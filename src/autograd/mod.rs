@@ -5,8 +5,8 @@
 //! records forward, and what it records backward.
 //!
 //! A gradient belongs to a buffer. A buffer used twice (a block's input feeds both its convolution and its shortcut)
-//! receives two contributions: operations that can add in place do (`Backward::destination`), others hand over a
-//! finished gradient (`Backward::give`).
+//! receives two contributions: each is handed over finished (`Backward::give`), and the second is added to the first. Where an
+//! operation could have added in place, `plan::fuse` sees to it.
 
 mod add;
 mod batch_norm;
@@ -248,18 +248,6 @@ impl Backward<'_> {
     fn parameter_gradient(&mut self, name: &str, parameter: &Parameter) -> BufferId {
         let home = parameter.gradient.map_or(Home::Transient, Home::Persistent);
         self.plan.buffer(name, parameter.shape, parameter.value.dtype, home)
-    }
-
-    /// For operations that can add to a gradient in place: the buffer to write, and whether to add.
-    fn destination(&mut self, var: Var) -> (BufferId, bool) {
-        match self.gradients.get(&var.buffer) {
-            Some(&existing) => (existing, true),
-            None => {
-                let fresh = self.transient("gradient", var.shape);
-                self.gradients.insert(var.buffer, fresh);
-                (fresh, false)
-            }
-        }
     }
 
     /// Hands over a finished gradient in a buffer that nothing else will read as it is now.

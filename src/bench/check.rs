@@ -16,6 +16,7 @@ use crate::backend::cpu::Cpu;
 use crate::backend::{Choice, Work as OnBackend};
 use crate::error::{Error, Result};
 use crate::ops::{Access, Backend, Call, HardwareKind};
+use crate::plan::Fusions;
 use crate::tensor::DType;
 
 /// What to check, and how.
@@ -136,7 +137,7 @@ impl OnBackend for Checking<'_> {
         };
         edge_cases().into_iter().for_each(&mut add);
         for network in networks {
-            network.calls(&backend, batch)?.into_iter().for_each(&mut add);
+            network.calls(&backend, batch, Fusions::ALL)?.into_iter().for_each(&mut add);
         }
         if calls.is_empty() {
             return Err(Error::usage("no operation is called like that; without --only all are checked"));

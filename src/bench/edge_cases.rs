@@ -2,9 +2,9 @@
 //! the operations that no plan of the standard networks has.
 
 use crate::ops::{
-    Adam, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dGradient, Conv2dInference, Cosine,
-    CrossEntropy, Direction, EnergyMargin, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd,
-    ShortcutA, StepTotals,
+    Adam, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
+    Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, Direction, EnergyMargin, ImageBatch,
+    KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 
 /// Batch, height, width, input and output channels, filter rows and columns, stride, padding.
@@ -71,6 +71,56 @@ fn convolutions(extents: &[usize; 9], calls: &mut Vec<Call<()>>) {
         Call::Conv2dInputGradient { attributes: gradient(true), dy, weight, dx },
         Call::Conv2dWeightGradient { attributes: conv, x, dy, dweight: () },
     ]);
+    let (gamma, beta, mean, inverse_std, running_mean, running_variance) = ((), (), (), (), (), ());
+    let (scale, dgamma, dbeta) = ((), (), ());
+    // A single row has no unbiased variance.
+    if conv.out_pixels() > 1 {
+        calls.push(Call::Conv2dBatchNormStatistics {
+            attributes: Conv2dBatchNorm { conv, epsilon: 1e-5, momentum: 0.1 },
+            x,
+            weight,
+            y,
+            gamma,
+            beta,
+            mean,
+            inverse_std,
+            scale,
+            bias,
+            running_mean,
+            running_variance,
+        });
+    }
+    for accumulate in [false, true] {
+        calls.push(Call::Conv2dInputGradientMaskReduce {
+            attributes: gradient(accumulate),
+            dy,
+            weight,
+            y,
+            x,
+            scale,
+            bias,
+            mean,
+            inverse_std,
+            dx,
+            dgamma,
+            dbeta,
+        });
+        for relu in [false, true] {
+            calls.push(Call::Conv2dInputGradientReduce {
+                attributes: Conv2dGradientReduce { gradient: gradient(accumulate), relu },
+                dy,
+                weight,
+                x,
+                scale,
+                bias,
+                mean,
+                inverse_std,
+                dx,
+                dgamma,
+                dbeta,
+            });
+        }
+    }
 }
 
 fn rows(&[rows, channels]: &[usize; 2], calls: &mut Vec<Call<()>>) {

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use crate::error::{Error, Result};
 use crate::nn::{Architecture, Depth, ImageSource, Images, Inference, Network, Stem};
 use crate::ops::{Backend, Call, HardwareKind};
+use crate::plan::Fusions;
 use crate::tensor::{DType, Span};
 use crate::train::{Objective, Optimizer, OptimizerKind, TrainStep};
 
@@ -108,11 +109,12 @@ impl NetworkName {
     fn record<B: Backend, P>(
         &self,
         backend: &B,
-        batch: usize,
+        (batch, fusions): (usize, Fusions),
         slots: Option<usize>,
         plan: impl FnOnce(&Network, &Images) -> P,
     ) -> Result<Recorded<P>> {
         let mut network = Network::new(&self.architecture()?, backend.dtype(), slots);
+        network.set_fusions(fusions);
         let images = RESIDENT_BATCHES * batch;
         let pixels = network.reserve(images * self.side * self.side * 3, DType::U8);
         let source = ImageSource::Resident { pixels, images };
@@ -121,24 +123,36 @@ impl NetworkName {
     }
 
     /// A training step.
-    pub(super) fn training<B: Backend>(&self, backend: &B, batch: usize) -> Result<Recorded<TrainStep>> {
-        self.record(backend, batch, Some(OPTIMIZER.slots()), |network, images| {
+    pub(super) fn training<B: Backend>(
+        &self,
+        backend: &B,
+        batch: usize,
+        fusions: Fusions,
+    ) -> Result<Recorded<TrainStep>> {
+        self.record(backend, (batch, fusions), Some(OPTIMIZER.slots()), |network, images| {
             TrainStep::new(network, backend, &OPTIMIZER, images, &Objective::cross_entropy(0.0))
         })
     }
 
     /// A pass in inference.
-    pub(super) fn inference<B: Backend>(&self, backend: &B, batch: usize) -> Result<Recorded<Inference>> {
-        self.record(backend, batch, None, |network, images| Inference::new(network, backend, images))
+    pub(super) fn inference<B: Backend>(
+        &self,
+        backend: &B,
+        batch: usize,
+        fusions: Fusions,
+    ) -> Result<Recorded<Inference>> {
+        self.record(backend, (batch, fusions), None, |network, images| {
+            Inference::new(network, backend, images)
+        })
     }
 
     /// Every call of a training step and of a pass in inference, each once.
     ///
     /// # Errors
     /// The name makes no network.
-    pub fn calls<B: Backend>(&self, backend: &B, batch: usize) -> Result<Vec<Call<()>>> {
-        let training = self.training(backend, batch)?;
-        let inference = self.inference(backend, batch)?;
+    pub fn calls<B: Backend>(&self, backend: &B, batch: usize, fusions: Fusions) -> Result<Vec<Call<()>>> {
+        let training = self.training(backend, batch, fusions)?;
+        let inference = self.inference(backend, batch, fusions)?;
         let plans = [training.plan.prepared().plan(), inference.plan.prepared().plan()];
         let mut unique = Vec::new();
         for call in plans.iter().flat_map(|plan| plan.setup.iter().chain(&plan.calls)) {
@@ -180,8 +194,8 @@ mod tests {
         let backend = Cpu::<f32>::new(1).unwrap();
         let mut checked = 0;
         for name in NetworkName::standard(HardwareKind::Emulator) {
-            let training = name.training(&backend, 2).unwrap();
-            let inference = name.inference(&backend, 2).unwrap();
+            let training = name.training(&backend, 2, Fusions::ALL).unwrap();
+            let inference = name.inference(&backend, 2, Fusions::ALL).unwrap();
             for prepared in [training.plan.prepared(), inference.plan.prepared()] {
                 let plan = prepared.plan();
                 for call in plan.setup.iter().chain(&plan.calls) {

@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::nn::Model;
 use crate::ops::Content;
 use crate::ops::{Backend, Call, ImageBatch};
-use crate::plan::Prepared;
+use crate::plan::{Fusions, Prepared};
 use crate::tensor::{DType, HostValues};
 use crate::train::{BatchTargets, StepInputs, TrainStep};
 
@@ -43,6 +43,7 @@ pub(super) struct StepWork<'a> {
     pub(super) kind: StepKind,
     pub(super) network: &'a NetworkName,
     pub(super) batch: usize,
+    pub(super) fusions: Fusions,
     pub(super) patience: Patience,
     pub(super) rates: Option<&'a Rates>,
     /// When the device was asked for.
@@ -62,7 +63,8 @@ impl Work for StepWork<'_> {
 
 impl StepWork<'_> {
     fn train<B: Backend>(&self, backend: B) -> Result<Row> {
-        let Recorded { network, plan, pixels, images } = self.network.training(&backend, self.batch)?;
+        let Recorded { network, plan, pixels, images } =
+            self.network.training(&backend, self.batch, self.fusions)?;
         let mut row = self.row(&backend, plan.prepared())?;
         let mut model = Model::new(network, backend, plan.prepared().bytes())?;
         model.initialise(0)?;
@@ -109,7 +111,8 @@ impl StepWork<'_> {
     }
 
     fn extract<B: Backend>(&self, backend: B) -> Result<Row> {
-        let Recorded { network, plan, pixels, images } = self.network.inference(&backend, self.batch)?;
+        let Recorded { network, plan, pixels, images } =
+            self.network.inference(&backend, self.batch, self.fusions)?;
         let mut row = self.row(&backend, plan.prepared())?;
         let mut model = Model::new(network, backend, plan.prepared().bytes())?;
         model.initialise(0)?;

@@ -11,6 +11,7 @@ use super::work::{shape, work};
 use crate::backend::{Choice, Work as OnBackend};
 use crate::error::{Error, Result};
 use crate::ops::{Backend, Call, Hardware};
+use crate::plan::Fusions;
 use crate::tensor::DType;
 
 /// Which rows are wanted: any whose name contains the text, or matches it where it has `*` or `?`.
@@ -58,6 +59,8 @@ pub struct Suite {
     pub networks: Vec<NetworkName>,
     /// Images in a batch; none: the standard one of the device. Operations are measured at the first.
     pub batches: Vec<usize>,
+    /// Which calls of their plans are made into one.
+    pub fusions: Fusions,
     /// Whether to measure single operations.
     pub operations: bool,
     /// Whether to measure whole steps.
@@ -101,9 +104,9 @@ pub fn bench(choice: &Choice, suite: &Suite, observer: &mut dyn Observer) -> Res
         }
         observer.row(&name);
         let started = Instant::now();
-        let (patience, rates) = (suite.patience, rates.as_ref());
+        let (fusions, patience, rates) = (suite.fusions, suite.patience, rates.as_ref());
         let row = choice
-            .run(StepWork { kind, network, batch, patience, rates, started })
+            .run(StepWork { kind, network, batch, fusions, patience, rates, started })
             .unwrap_or_else(|error| failed(name, Kind::Step, dtype, &error));
         observer.done(&row);
         results.push(row);
@@ -180,7 +183,7 @@ impl OnBackend for Survey<'_> {
         }
         let mut calls: Vec<(String, Call<()>)> = Vec::new();
         for network in if suite.operations { networks.as_slice() } else { &[] } {
-            for call in network.calls(&backend, batches[0])? {
+            for call in network.calls(&backend, batches[0], suite.fusions)? {
                 let name = format!("{}.{}.{}", call.name(), shape(&call), super::precision(dtype));
                 if suite.filter.wants(&name) && calls.iter().all(|(known, _)| *known != name) {
                     calls.push((name, call));

@@ -14,6 +14,7 @@ use crate::backend::cuda::driver::Driver;
 use crate::backend::cuda::{Cuda, KernelTable, MeasuredOn, Pass, TableRow};
 use crate::error::{Error, Result, printable};
 use crate::ops::{Call, Conv2d, Conv2dGradient, Device, HardwareKind};
+use crate::plan::Fusions;
 
 /// Splits of a weight gradient that are tried, as shares of the predicted number.
 const SPLITS: [f64; 4] = [0.5, 0.75, 1.5, 2.0];
@@ -218,7 +219,7 @@ fn convolutions<D: Driver>(cuda: &Cuda<D>, request: &TuneRequest<'_>) -> Result<
     let mut found: Vec<(Pass, Conv2d)> = Vec::new();
     for network in &networks {
         for &batch in &batches {
-            for call in network.calls(cuda, batch)? {
+            for call in network.calls(cuda, batch, Fusions::ALL)? {
                 let one = convolution(&call).map(|(pass, conv)| (pass, *conv));
                 found.extend(one.filter(|one| !found.contains(one)));
             }

@@ -48,7 +48,12 @@ fn rounded(value: f64, dtype: DType) -> f64 {
 fn number<B: Sync>(call: &Call<B>, operand: &str, stream: &Stream, i: u64) -> f64 {
     // Whether a rectifier lets a gradient pass hangs on the sign of `scale * x + bias`. On these grids every precision
     // computes that sum exactly, and it is never zero: products are multiples of 2^-13, biases odd multiples of 2^-14.
-    if matches!(call, Call::BatchNormReduce { .. } | Call::BatchNormInputGradient { .. }) {
+    if matches!(
+        call,
+        Call::BatchNormReduce { .. }
+            | Call::BatchNormInputGradient { .. }
+            | Call::Conv2dInputGradientReduce { .. }
+    ) {
         match operand {
             "x" => return stream.below(i, 256) as f64 / 128.0 - 1.0,
             "scale" => return (1 + stream.below(i, 64)) as f64 / 64.0,

@@ -2,7 +2,7 @@
 
 use crate::backend::cuda::Pass;
 use crate::error::Result;
-use crate::ops::{Access, Call, Content, Conv2d, Direction, Rows};
+use crate::ops::{Access, Call, Content, Conv2d, Conv2dGradientReduce, Direction, Rows};
 use crate::tensor::DType;
 
 /// Numbers an optimizer and the totals of a step read from memory.
@@ -41,6 +41,19 @@ pub fn elements<B: Copy>(call: &Call<B>) -> Result<Vec<usize>> {
         Conv2dInputGradient { attributes, .. } => {
             let [x, weight, y] = attributes.conv.elements()?;
             vec![y, weight, x]
+        }
+        Conv2dBatchNormStatistics { attributes, .. } => {
+            let ([x, weight, y], channels) = (attributes.conv.elements()?, attributes.conv.out_channels);
+            [vec![x, weight, y], vec![channels; 8]].concat()
+        }
+        Conv2dInputGradientReduce { attributes, .. } => {
+            let conv = &attributes.gradient.conv;
+            let ([x, weight, y], c) = (conv.elements()?, conv.in_channels);
+            vec![y, weight, x, c, c, c, c, x, c, c]
+        }
+        Conv2dInputGradientMaskReduce { attributes, .. } => {
+            let ([x, weight, y], c) = (attributes.conv.elements()?, attributes.conv.in_channels);
+            vec![y, weight, x, x, c, c, c, c, x, c, c]
         }
         BatchNormStatistics { attributes, .. } => {
             let channels = attributes.extent.channels;
@@ -162,7 +175,12 @@ pub fn work<B: Copy>(call: &Call<B>, working: DType) -> Result<Work> {
 
 /// Whether a call overwrites an operand that others of its kind add to.
 fn replaces<B>(call: &Call<B>) -> bool {
-    matches!(call, Call::Conv2dInputGradient { attributes, .. } if !attributes.accumulate)
+    match call {
+        Call::Conv2dInputGradient { attributes, .. }
+        | Call::Conv2dInputGradientMaskReduce { attributes, .. } => !attributes.accumulate,
+        Call::Conv2dInputGradientReduce { attributes, .. } => !attributes.gradient.accumulate,
+        _ => false,
+    }
 }
 
 /// Elements of an operand that the call cannot do without.
@@ -176,6 +194,7 @@ fn touched<B>(call: &Call<B>, operand: &str, elements: usize) -> usize {
         (Call::Conv2dBias { attributes, .. } | Call::Conv2dBiasResidual { attributes, .. }, "x") => {
             seen(&attributes.conv)
         }
+        (Call::Conv2dBatchNormStatistics { attributes, .. }, "x") => seen(&attributes.conv),
         _ => elements,
     }
 }
@@ -195,7 +214,14 @@ pub(super) fn convolution<B>(call: &Call<B>) -> Option<(Pass, &Conv2d)> {
         Call::Conv2dBias { attributes, .. } | Call::Conv2dBiasResidual { attributes, .. } => {
             Some((Pass::Forward, &attributes.conv))
         }
-        Call::Conv2dInputGradient { attributes, .. } => Some((Pass::InputGradient, &attributes.conv)),
+        Call::Conv2dBatchNormStatistics { attributes, .. } => Some((Pass::Forward, &attributes.conv)),
+        Call::Conv2dInputGradient { attributes, .. }
+        | Call::Conv2dInputGradientMaskReduce { attributes, .. } => {
+            Some((Pass::InputGradient, &attributes.conv))
+        }
+        Call::Conv2dInputGradientReduce { attributes, .. } => {
+            Some((Pass::InputGradient, &attributes.gradient.conv))
+        }
         _ => None,
     }
 }
@@ -225,8 +251,12 @@ pub fn shape<B>(call: &Call<B>) -> String {
         Conv2dBias { attributes, .. } | Conv2dBiasResidual { attributes, .. } => {
             conv_shape(&attributes.conv) + &flag(attributes.relu, "relu")
         }
-        Conv2dInputGradient { attributes, .. } => {
+        Conv2dBatchNormStatistics { attributes, .. } => conv_shape(&attributes.conv),
+        Conv2dInputGradient { attributes, .. } | Conv2dInputGradientMaskReduce { attributes, .. } => {
             conv_shape(&attributes.conv) + &flag(attributes.accumulate, "add")
+        }
+        Conv2dInputGradientReduce { attributes: Conv2dGradientReduce { gradient, relu }, .. } => {
+            conv_shape(&gradient.conv) + &flag(gradient.accumulate, "add") + &flag(*relu, "relu")
         }
         BatchNormStatistics { attributes, .. }
         | BatchNormFrozen { attributes, .. }

@@ -11,6 +11,7 @@ use crate::bench::tune::{Tune, TuneRequest};
 use crate::bench::{Comparison, Filter, NetworkName, Observer, Patience, Results, Row, Suite, bench, merge};
 use crate::error::{Error, Result};
 use crate::ops::Hardware;
+use crate::plan::Fusions;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -27,6 +28,9 @@ pub struct Arguments {
     /// Single operations only
     #[arg(long, help_heading = "What to measure")]
     operations: bool,
+    /// Which calls of a step are made into one: all, none, or some of statistics, residual-gradient, masks
+    #[arg(long, default_value_t = Fusions::ALL, value_name = "FUSION,…", help_heading = "What to measure")]
+    fuse: Fusions,
     /// Rows whose name contains this text, or matches it where it has * or ?
     #[arg(long, value_name = "PATTERN", help_heading = "What to measure")]
     only: Option<String>,
@@ -129,6 +133,7 @@ fn predict(arguments: &Arguments, common: &Common) -> Result<()> {
     let request = ModelRequest {
         networks: suite.networks,
         batches: suite.batches,
+        fusions: suite.fusions,
         card: arguments.card.as_deref().map(Card::named).transpose()?,
         patience: suite.patience,
     };
@@ -151,6 +156,7 @@ fn suite(arguments: &Arguments) -> Result<Suite> {
     Ok(Suite {
         networks: arguments.networks.clone(),
         batches: arguments.batches.clone(),
+        fusions: arguments.fuse,
         operations: !arguments.steps,
         steps: !arguments.operations,
         filter: Filter::new(arguments.only.as_deref())?,

@@ -7,7 +7,7 @@ use super::parameters::Entry;
 use super::resnet::Network;
 use crate::error::Result;
 use crate::ops::Backend;
-use crate::plan::{Plan, PlanId, Prepared};
+use crate::plan::{Plan, PlanId, Prepared, fuse};
 use crate::tensor::{HostValues, Span};
 
 /// A network together with the device and the memory its parameters and activations live in.
@@ -197,7 +197,7 @@ impl<B: Backend> Model<B> {
     }
 }
 
-/// Lays out a plan behind a network's parameters.
+/// Makes calls of a plan into one as the network's settings say, and lays it out behind the network's parameters.
 pub fn prepare<B: Backend>(network: &Network, backend: &B, plan: Plan) -> Prepared {
-    Prepared::new(plan, backend, network.parameters().bytes())
+    Prepared::new(fuse(plan, network.fusions()), backend, network.parameters().bytes())
 }

@@ -5,6 +5,7 @@ use super::architecture::{Architecture, Shortcut, Stem};
 use super::head::{self, HeadOutput};
 use super::parameters::{Declared, Group, Kind, Parameters};
 use crate::autograd::{BatchNormParameters, Mode, Tape, Var};
+use crate::plan::Fusions;
 use crate::tensor::{DType, Shape, Span};
 
 const EPSILON: f64 = 1e-5;
@@ -21,6 +22,7 @@ pub struct Network {
     heads: Vec<usize>,
     frozen: bool,
     teacher: Option<Box<Network>>,
+    fusions: Fusions,
 }
 
 /// What a forward pass gives.
@@ -172,7 +174,16 @@ impl Network {
         let frozen = learned == Learned::Heads;
         let kept = frozen.then_some(Group::Backbone);
         let parameters = Parameters::new(builder.named, dtype, slots, kept, a.in_channels);
-        Network { architecture: a.clone(), parameters, stem, blocks, heads, frozen, teacher: None }
+        Network {
+            architecture: a.clone(),
+            parameters,
+            stem,
+            blocks,
+            heads,
+            frozen,
+            teacher: None,
+            fusions: Fusions::ALL,
+        }
     }
 
     /// Adds a trained network that runs beside this one on the same images, never changes, and is no part of
@@ -186,6 +197,16 @@ impl Network {
         let room = self.parameters.reserve(teacher.parameters.bytes() / accumulator.size(), accumulator);
         teacher.parameters = teacher.parameters.moved(room.offset);
         self.teacher = Some(Box::new(teacher));
+    }
+
+    /// Which calls of its plans are made into one: all that can be, unless this says otherwise before plans are made.
+    pub fn set_fusions(&mut self, fusions: Fusions) {
+        self.fusions = fusions;
+    }
+
+    /// Which calls of its plans are made into one.
+    pub fn fusions(&self) -> &Fusions {
+        &self.fusions
     }
 
     /// The trained network beside this one.

@@ -37,6 +37,16 @@ impl Conv2d {
         (self.width + 2 * self.padding - self.filter_width) / self.stride + 1
     }
 
+    /// The output as a matrix: every pixel of the batch is a row.
+    pub fn outputs(&self) -> Rows {
+        Rows { rows: self.out_pixels(), channels: self.out_channels }
+    }
+
+    /// The input as a matrix.
+    pub fn inputs(&self) -> Rows {
+        Rows { rows: self.batch * self.height * self.width, channels: self.in_channels }
+    }
+
     /// Output positions in the whole batch: rows of the implicit matrix product.
     pub fn out_pixels(&self) -> usize {
         self.batch * self.out_height() * self.out_width()
@@ -69,6 +79,40 @@ pub struct Conv2dGradient {
     pub conv: Conv2d,
     /// Whether the result is added to what `dx` holds (the gradient that came along a shortcut) or replaces it.
     pub accumulate: bool,
+}
+
+/// A convolution, and the batch normalisation whose statistics are those of its output.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Conv2dBatchNorm {
+    /// The convolution.
+    pub conv: Conv2d,
+    /// Added to the variance under the square root (PyTorch: 1e-5).
+    pub epsilon: f64,
+    /// Weight of the new batch in the running statistics (PyTorch: 0.1).
+    pub momentum: f64,
+}
+
+impl Conv2dBatchNorm {
+    /// The batch normalisation of the output.
+    pub fn norm(&self) -> BatchNorm {
+        BatchNorm { extent: self.conv.outputs(), epsilon: self.epsilon, momentum: self.momentum }
+    }
+}
+
+/// The gradient of a convolution with respect to its input, and the first half of that of the batch normalisation below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Conv2dGradientReduce {
+    /// The gradient of the convolution.
+    pub gradient: Conv2dGradient,
+    /// Whether a rectifier lies between: the sums then count only where `scale * x + bias > 0`.
+    pub relu: bool,
+}
+
+impl Conv2dGradient {
+    /// The sums that the batch normalisation below takes of the gradient; `relu` as there.
+    pub fn reduce(&self, relu: bool) -> BatchNormGradient {
+        BatchNormGradient { extent: self.conv.inputs(), relu, frozen: false }
+    }
 }
 
 /// A matrix of activations seen as rows (batch x height x width) of channels.

@@ -1,9 +1,9 @@
 //! The list of operations, and what is generated from it.
 
 use super::{
-    Access, Adam, BatchNorm, BatchNormGradient, ClassGroups, Content, Conv2d, Conv2dGradient,
-    Conv2dInference, Cosine, CrossEntropy, Device, EnergyMargin, ImageBatch, KlDivergence, Linear, Pool,
-    Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    Access, Adam, BatchNorm, BatchNormGradient, ClassGroups, Content, Conv2d, Conv2dBatchNorm,
+    Conv2dGradient, Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, Device, EnergyMargin,
+    ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 use crate::error::Result;
 use crate::tensor::Span;
@@ -140,6 +140,29 @@ operations! {
     /// Gradient of a convolution with respect to its weight:
     /// `dweight[k,r,s,c] = sum over n,p,q of x[n, p*stride + r - padding, q*stride + s - padding, c] * dy[n,p,q,k]`.
     conv2d_weight_gradient = Conv2dWeightGradient(Conv2d) { x: read, dy: read, dweight: write number }
+
+    /// [`Backend::conv2d_forward`], then [`Backend::batch_norm_statistics`] of y as it is stored: what is normalised is what
+    /// later passes read.
+    conv2d_batch_norm_statistics = Conv2dBatchNormStatistics(Conv2dBatchNorm) {
+        x: read, weight: read, y: write, gamma: read number, beta: read number, mean: write number,
+        inverse_std: write number, scale: write number, bias: write number, running_mean: update number,
+        running_variance: update number,
+    }
+
+    /// [`Backend::conv2d_input_gradient`], then [`Backend::batch_norm_reduce`] of dx as it is stored.
+    ///
+    /// dx itself stays unmasked: whoever reads it has x, scale and bias at hand.
+    conv2d_input_gradient_reduce = Conv2dInputGradientReduce(Conv2dGradientReduce) {
+        dy: read, weight: read, x: read, scale: read number, bias: read number, mean: read number,
+        inverse_std: read number, dx: update, dgamma: write number, dbeta: write number,
+    }
+
+    /// [`Backend::conv2d_input_gradient`], then dx becomes zero where `y > 0` does not hold, y being the rectified sum of a
+    /// normalisation and a residual; then [`Backend::batch_norm_reduce`] of that, without a rectifier.
+    conv2d_input_gradient_mask_reduce = Conv2dInputGradientMaskReduce(Conv2dGradient) {
+        dy: read, weight: read, y: read, x: read, scale: read number, bias: read number, mean: read number,
+        inverse_std: read number, dx: update, dgamma: write number, dbeta: write number,
+    }
 
     /// Statistics of a batch for batch normalisation, and the affine map they give.
     ///

@@ -15,9 +15,9 @@ mod list;
 mod rows;
 
 pub use attributes::{
-    Adam, BatchNorm, BatchNormGradient, ClassGroups, Conv2d, Conv2dGradient, Conv2dInference, Cosine,
-    CrossEntropy, Direction, EnergyMargin, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS, Pool, Rows,
-    ScaleBias, Sgd, ShortcutA, Side, StepTotals,
+    Adam, BatchNorm, BatchNormGradient, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
+    Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, Direction, EnergyMargin, ImageBatch,
+    KlDivergence, Linear, PLACEMENT_NUMBERS, Pool, Rows, ScaleBias, Sgd, ShortcutA, Side, StepTotals,
 };
 pub use device::{Device, Hardware, HardwareKind};
 pub(crate) use extents::check;

@@ -4,9 +4,13 @@
 //! in the arena ([`Layout`]), and, on a GPU, the captured graph. A plan belongs to one batch size; the short last batch
 //! has its own.
 
+mod fuse;
+#[cfg(test)]
+mod fuse_tests;
 mod layout;
 mod prepared;
 
+pub use fuse::{Fusions, fuse};
 pub use layout::{Layout, Lifetime};
 pub use prepared::{PlanId, Prepared};
 

@@ -2,8 +2,8 @@
 
 use residua::autograd::{BatchNormOptions, BatchNormParameters, Mode, Parameter, Statistics, Tape, Var};
 use residua::backend::cpu::Cpu;
-use residua::ops::Device;
-use residua::plan::{BufferId, Prepared};
+use residua::ops::{Call, Device};
+use residua::plan::{BufferId, Fusions, Prepared, fuse};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues, Shape, Span, aligned};
 
@@ -23,7 +23,7 @@ struct Laboratory {
 }
 
 impl Laboratory {
-    fn new(inputs: &[Shape], parameters: &[Shape], build: Build<'_>) -> Laboratory {
+    fn new(fusions: Fusions, inputs: &[Shape], parameters: &[Shape], build: Build<'_>) -> Laboratory {
         let backend = Cpu::<f64>::new(2).unwrap();
         let mut base = 0;
         let mut place = |shape: &Shape| {
@@ -46,7 +46,7 @@ impl Laboratory {
         let output = tape.keep(y);
         let output_gradient = tape.input("output gradient", y.shape, DType::F64).buffer;
         let input_gradients = tape.backward_from(y, output_gradient, &vars);
-        let prepared = Prepared::new(tape.finish(), &backend, base);
+        let prepared = Prepared::new(fuse(tape.finish(), &fusions), &backend, base);
         let memory = backend.allocate(prepared.bytes()).unwrap();
         let inputs = vars.iter().map(|var| var.buffer).collect();
         Laboratory { backend, prepared, inputs, input_gradients, parameters, output, output_gradient, memory }
@@ -85,7 +85,18 @@ pub fn random(shape: &Shape, salt: u64) -> Vec<f64> {
 
 /// Compares every input's and every parameter's gradient with central differences, at random values.
 fn check(name: &str, inputs: &[Shape], parameters: &[Shape], build: Build<'_>) {
-    let mut laboratory = Laboratory::new(inputs, parameters, build);
+    check_fused(name, Fusions::NONE, inputs, parameters, build);
+}
+
+/// The same of a plan in which calls are made into one; gives their names.
+pub fn check_fused(
+    name: &str,
+    fusions: Fusions,
+    inputs: &[Shape],
+    parameters: &[Shape],
+    build: Build<'_>,
+) -> Vec<&'static str> {
+    let mut laboratory = Laboratory::new(fusions, inputs, parameters, build);
     let mut values: Vec<Vec<f64>> =
         inputs.iter().chain(parameters).enumerate().map(|(salt, shape)| random(shape, salt as u64)).collect();
     let outputs = laboratory.prepared.span(laboratory.output).elements;
@@ -116,9 +127,10 @@ fn check(name: &str, inputs: &[Shape], parameters: &[Shape], build: Build<'_>) {
         let relative = difference.sqrt() / norm.sqrt().max(1e-6);
         assert!(relative < 1e-7, "{name}: gradient of operand {tensor} is off by {relative:.2e} relative");
     }
+    laboratory.prepared.plan().calls.iter().map(Call::name).collect()
 }
 
-fn shape<const N: usize>(extents: [usize; N]) -> Shape {
+pub fn shape<const N: usize>(extents: [usize; N]) -> Shape {
     Shape::from(extents)
 }
 
@@ -145,7 +157,7 @@ fn a_value_used_by_two_convolutions_collects_both_gradients() {
     check("fork", &[shape([2, 4, 4, 3])], &[shape([3, 3, 3, 3]), shape([3, 1, 1, 3])], &build);
 }
 
-fn norm_parameters(p: &[Parameter]) -> BatchNormParameters {
+pub fn norm_parameters(p: &[Parameter]) -> BatchNormParameters {
     let fixed = |parameter: Parameter| Parameter { gradient: None, ..parameter };
     BatchNormParameters {
         gamma: p[0],
@@ -217,7 +229,7 @@ fn frozen_batch_norm_passes_gradients_as_a_fixed_affine_map() {
     let variance = random(&channels, 7).iter().map(|v| v.abs() + 0.3).collect();
     let values =
         vec![random(&x, 0), random(&channels, 1), random(&channels, 2), random(&channels, 3), variance];
-    let mut laboratory = Laboratory::new(&[x], &[channels; 4], &build);
+    let mut laboratory = Laboratory::new(Fusions::NONE, &[x], &[channels; 4], &build);
     let weights = random(&x, 99);
     laboratory.run(&values, &weights);
     let analytic = [

@@ -12,6 +12,7 @@ use residua::backend::cuda::{Cuda, KernelTable, MeasuredOn, Pass, Source, Source
 use residua::bench::{NetworkName, elements};
 use residua::error::Result;
 use residua::ops::{Backend, Call, Conv2d};
+use residua::plan::Fusions;
 use residua::tensor::{DType, Span, aligned};
 use serde_json::Value;
 
@@ -123,7 +124,7 @@ fn the_recorder_sees_the_launches_that_the_emulator_runs() {
     let watched = Watched { emulator, launches: Mutex::default() };
     let watched = Cuda::new(watched, DType::Bf16, Sources::default()).unwrap();
     let recorded = Cuda::new(recorder, DType::Bf16, Sources::default()).unwrap();
-    let calls = network.calls(&recorded, 2).unwrap();
+    let calls = network.calls(&recorded, 2, Fusions::ALL).unwrap();
     assert!(calls.len() > 60, "{} calls", calls.len());
     for call in &calls {
         run_alone(&watched, call);

@@ -61,6 +61,11 @@ pub fn held(x: f64) -> f64 {
     if COARSE.get() { half::bf16::from_f64(x).to_f64() } else { f64::from(x as f32) }
 }
 
+/// What a computed number is once a backend under test has stored it as an activation: rounded, where that shows.
+pub fn stored(x: f64) -> f64 {
+    if COARSE.get() { half::bf16::from_f64(x).to_f64() } else { x }
+}
+
 /// An output of so many numbers.
 pub fn output(elements: usize) -> Values {
     Values::Float(vec![0.0; elements])
@@ -264,7 +269,7 @@ const CONV_SHAPES: &[ConvShape] = &[
     [2, 16, 16, 17, 64, 1, 1, 2, 0],
 ];
 
-fn conv_shapes() -> impl Iterator<Item = Conv2d> {
+pub fn conv_shapes() -> impl Iterator<Item = Conv2d> {
     CONV_SHAPES.iter().map(
         |&[batch, height, width, in_channels, out_channels, filter_height, filter_width, stride, padding]| {
             Conv2d {

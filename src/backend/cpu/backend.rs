@@ -7,9 +7,9 @@ use super::memory::{Memory, operand};
 use super::{Cpu, pointwise, shortcut, weight_gradient};
 use crate::error::Result;
 use crate::ops::{
-    Adam, Backend, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dGradient, Conv2dInference,
-    Cosine, CrossEntropy, EnergyMargin, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd,
-    ShortcutA, StepTotals,
+    Adam, Backend, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
+    Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, EnergyMargin, ImageBatch, KlDivergence,
+    Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 use crate::tensor::Span;
 
@@ -27,6 +27,15 @@ impl<T: Element> Backend for Cpu<T> {
                 convolution::forward_workspace::<T>(&attributes.conv)
             }
             Call::Conv2dInputGradient { attributes, .. } => {
+                convolution::input_gradient_workspace::<T>(&attributes.conv)
+            }
+            Call::Conv2dBatchNormStatistics { attributes, .. } => {
+                convolution::forward_workspace::<T>(&attributes.conv)
+            }
+            Call::Conv2dInputGradientReduce { attributes, .. } => {
+                convolution::input_gradient_workspace::<T>(&attributes.gradient.conv)
+            }
+            Call::Conv2dInputGradientMaskReduce { attributes, .. } => {
                 convolution::input_gradient_workspace::<T>(&attributes.conv)
             }
             Call::Conv2dWeightGradient { attributes, .. } => weight_gradient::workspace::<T>(attributes),
@@ -82,6 +91,45 @@ impl<T: Element> Backend for Cpu<T> {
         workspace: Span,
     ) -> Result<()> {
         self.convolution_to_weight(memory, conv, operands, workspace)
+    }
+
+    fn conv2d_batch_norm_statistics(
+        &self,
+        memory: &mut Memory,
+        attributes: &Conv2dBatchNorm,
+        [x, weight, y, others @ ..]: [Span; 11],
+        workspace: Span,
+    ) -> Result<()> {
+        let [gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance] = others;
+        self.conv2d_forward(memory, &attributes.conv, [x, weight, y], workspace)?;
+        let operands = [y, gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance];
+        self.batch_norm_statistics(memory, &attributes.norm(), operands, workspace)
+    }
+
+    fn conv2d_input_gradient_reduce(
+        &self,
+        memory: &mut Memory,
+        attributes: &Conv2dGradientReduce,
+        [dy, weight, x, scale, bias, mean, inverse_std, dx, dgamma, dbeta]: [Span; 10],
+        workspace: Span,
+    ) -> Result<()> {
+        let Conv2dGradientReduce { gradient, relu } = attributes;
+        self.conv2d_input_gradient(memory, gradient, [dy, weight, dx], workspace)?;
+        let operands = [dx, x, scale, bias, mean, inverse_std, dgamma, dbeta];
+        self.batch_norm_reduce(memory, &gradient.reduce(*relu), operands, workspace)
+    }
+
+    fn conv2d_input_gradient_mask_reduce(
+        &self,
+        memory: &mut Memory,
+        gradient: &Conv2dGradient,
+        [dy, weight, y, x, scale, bias, mean, inverse_std, dx, dgamma, dbeta]: [Span; 11],
+        workspace: Span,
+    ) -> Result<()> {
+        self.conv2d_input_gradient(memory, gradient, [dy, weight, dx], workspace)?;
+        self.mask(memory, &gradient.conv.inputs(), [y, dx])?;
+        let operands = [dx, x, scale, bias, mean, inverse_std, dgamma, dbeta];
+        self.batch_norm_reduce(memory, &gradient.reduce(false), operands, workspace)
     }
 
     fn batch_norm_statistics(
@@ -214,15 +262,7 @@ impl<T: Element> Backend for Cpu<T> {
         [y, dy, dx]: [Span; 3],
         _: Span,
     ) -> Result<()> {
-        self.pass2(
-            memory,
-            extent,
-            [("y", y), ("dy", dy)],
-            ("dx", dx),
-            |y, dy| {
-                if y > T::ZERO { dy } else { T::ZERO }
-            },
-        )
+        self.pass2(memory, extent, [("y", y), ("dy", dy)], ("dx", dx), pointwise::passed)
     }
 
     fn add(&self, memory: &mut Memory, extent: &Rows, [a, b, y]: [Span; 3], _: Span) -> Result<()> {
@@ -239,7 +279,7 @@ impl<T: Element> Backend for Cpu<T> {
     fn accumulate(&self, memory: &mut Memory, extent: &Rows, [x, y]: [Span; 2], _: Span) -> Result<()> {
         let n = extent.elements()?;
         let ([x], [y]) = memory.slices::<T, 1, 1>(operands!(x: n), operands!(y: n))?;
-        self.pool.install(|| pointwise::accumulate(x, y));
+        self.pool.install(|| pointwise::update(x, y, |x, y| y + x));
         Ok(())
     }
 

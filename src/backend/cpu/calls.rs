@@ -103,6 +103,14 @@ impl<T: Element> Cpu<T> {
         Ok(())
     }
 
+    /// `dx` becomes zero where `y > 0` does not hold.
+    pub(super) fn mask(&self, memory: &mut Memory, extent: &Rows, [y, dx]: [Span; 2]) -> Result<()> {
+        let n = extent.elements()?;
+        let ([y], [dx]) = memory.slices::<T, 1, 1>([operand::<T>("y", y, n)], [operand::<T>("dx", dx, n)])?;
+        self.pool.install(|| pointwise::update(y, dx, pointwise::passed));
+        Ok(())
+    }
+
     /// `y = f(a, b)` element by element.
     pub(super) fn pass2(
         &self,

@@ -95,14 +95,19 @@ pub(super) fn weigh_rows<T: Element>(extent: &Rows, weights: &[T], x: &mut [T]) 
     }
 }
 
-/// `y[i] += x[i]`.
-pub(super) fn accumulate<T: Element>(x: &[T], y: &mut [T]) {
+/// The gradient `dy` where the rectified value `y` is positive, else zero.
+pub(super) fn passed<T: Element>(y: T, dy: T) -> T {
+    if y > T::ZERO { dy } else { T::ZERO }
+}
+
+/// `y[i] = f(x[i], y[i])`.
+pub(super) fn update<T: Element>(x: &[T], y: &mut [T], f: impl Fn(T, T) -> T + Sync) {
     y.par_chunks_mut(flat()).zip(x.par_chunks(flat())).for_each(|(y, x)| {
         vectorised(
             #[inline(always)]
             || {
                 for (y, &x) in y.iter_mut().zip(x) {
-                    *y += x;
+                    *y = f(x, *y);
                 }
             },
         );

@@ -7,9 +7,9 @@ use super::{
 };
 use crate::error::Result;
 use crate::ops::{
-    Adam, Backend, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dGradient, Conv2dInference,
-    Cosine, CrossEntropy, EnergyMargin, ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd,
-    ShortcutA, StepTotals,
+    Adam, Backend, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
+    Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, EnergyMargin, ImageBatch, KlDivergence,
+    Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 use crate::tensor::Span;
 
@@ -69,6 +69,36 @@ impl<D: Driver> Backend for Cuda<D> {
         workspace: Span,
     ) -> Result<()> {
         convolution::weight_gradient(self, memory, attributes, operands, workspace)
+    }
+
+    fn conv2d_batch_norm_statistics(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &Conv2dBatchNorm,
+        operands: [Span; 11],
+        workspace: Span,
+    ) -> Result<()> {
+        convolution::forward_statistics(self, memory, attributes, operands, workspace)
+    }
+
+    fn conv2d_input_gradient_reduce(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &Conv2dGradientReduce,
+        operands: [Span; 10],
+        workspace: Span,
+    ) -> Result<()> {
+        convolution::input_gradient_reduce(self, memory, attributes, operands, workspace)
+    }
+
+    fn conv2d_input_gradient_mask_reduce(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &Conv2dGradient,
+        operands: [Span; 11],
+        workspace: Span,
+    ) -> Result<()> {
+        convolution::input_gradient_mask_reduce(self, memory, attributes, operands, workspace)
     }
 
     fn batch_norm_statistics(

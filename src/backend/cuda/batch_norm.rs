@@ -103,8 +103,12 @@ pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Opt
         Call::BatchNormReduce { attributes, .. } => attributes.extent,
         _ => return None,
     };
-    // Extents that no kernel can do are refused where they are used.
-    Slabs::new(cuda, &extents).ok().map(|slabs| slabs.partial() * DType::F32.size())
+    partial_bytes(cuda, &extents)
+}
+
+/// Scratch memory of sums over the rows of a matrix. Extents that no kernel can do are refused where they are used.
+pub(super) fn partial_bytes<D: Driver>(cuda: &Cuda<D>, extents: &Rows) -> Option<usize> {
+    Slabs::new(cuda, extents).ok().map(|slabs| slabs.partial() * DType::F32.size())
 }
 
 /// `StatisticsArguments` of the kernels.

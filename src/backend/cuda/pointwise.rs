@@ -156,6 +156,18 @@ pub(super) fn relu_gradient<D: Driver>(
     binary(cuda, memory, "relu_gradient", content, n, [y, dy, dx], &operands)
 }
 
+/// `dx` becomes zero where `y > 0` does not hold.
+pub(super) fn mask<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    attributes: &Rows,
+    [y, dx]: [Span; 2],
+) -> Result<()> {
+    let n = attributes.elements()?;
+    let operands = cuda.operands([("y", y, Read, Activation, n), ("dx", dx, Update, Activation, n)])?;
+    binary(cuda, memory, "relu_gradient", Activation, n, [y, dx, dx], &operands)
+}
+
 pub(super) fn add<D: Driver>(
     cuda: &Cuda<D>,
     memory: &mut D::Memory,

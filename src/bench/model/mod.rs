@@ -41,7 +41,7 @@ use crate::backend::{Choice, Device, Precision, Work as OnBackend};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::ops::{Access, Backend, Call, Device as _, HardwareKind};
-use crate::plan::Prepared;
+use crate::plan::{Fusions, Prepared};
 use crate::tensor::{DType, Span};
 use occupancy::{Limits, Uses, resident_blocks};
 use resources::Library;
@@ -53,6 +53,8 @@ pub struct ModelRequest {
     pub networks: Vec<NetworkName>,
     /// Images in a batch; none: the standard one of a GPU.
     pub batches: Vec<usize>,
+    /// Which calls of their plans are made into one.
+    pub fusions: Fusions,
     /// The card; none: the GPU that is there, else an H200.
     pub card: Option<Card>,
     /// How long to measure each call on the GPU that is there.
@@ -207,7 +209,8 @@ pub fn model(choice: &Choice, request: &ModelRequest) -> Result<Model> {
     if let Some(table) = &choice.kernel_table {
         cuda = cuda.with_table(KernelTable::read(table)?)?;
     }
-    let mut modeller = Modeller { library: Library::find(&card.architecture), cuda, card };
+    let mut modeller =
+        Modeller { library: Library::find(&card.architecture), fusions: request.fusions, cuda, card };
     let (mut networks, mut batches) = (request.networks.clone(), request.batches.clone());
     if networks.is_empty() {
         networks = NetworkName::standard(HardwareKind::Gpu);
@@ -221,7 +224,7 @@ pub fn model(choice: &Choice, request: &ModelRequest) -> Result<Model> {
             for kind in [StepKind::Train, StepKind::Extract] {
                 let mut step = modeller.step(kind, network, batch)?;
                 if measures {
-                    step.measure(choice, kind, network, request.patience)?;
+                    step.measure(choice, kind, network, (request.fusions, request.patience))?;
                 }
                 steps.push(step);
             }
@@ -260,11 +263,11 @@ impl StepModel {
         choice: &Choice,
         kind: StepKind,
         network: &NetworkName,
-        patience: Patience,
+        (fusions, patience): (Fusions, Patience),
     ) -> Result<()> {
         choice.run(Calls { calls: &mut self.calls, patience: &patience })?;
         let started = Instant::now();
-        let work = StepWork { kind, network, batch: self.batch, patience, rates: None, started };
+        let work = StepWork { kind, network, batch: self.batch, fusions, patience, rates: None, started };
         self.measured_seconds = choice.run(work)?.seconds();
         Ok(())
     }
@@ -290,6 +293,7 @@ impl OnBackend for Calls<'_> {
 /// Predicts step after step.
 struct Modeller {
     card: Card,
+    fusions: Fusions,
     cuda: Cuda<Recorder>,
     library: Library,
 }
@@ -298,8 +302,10 @@ impl Modeller {
     fn step(&mut self, kind: StepKind, network: &NetworkName, batch: usize) -> Result<StepModel> {
         let name = kind.row(network, batch, self.cuda.dtype());
         let calls = match kind {
-            StepKind::Train => distinct(network.training(&self.cuda, batch)?.plan.prepared()),
-            StepKind::Extract => distinct(network.inference(&self.cuda, batch)?.plan.prepared()),
+            StepKind::Train => distinct(network.training(&self.cuda, batch, self.fusions)?.plan.prepared()),
+            StepKind::Extract => {
+                distinct(network.inference(&self.cuda, batch, self.fusions)?.plan.prepared())
+            }
         };
         let calls = calls
             .into_iter()

@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `fused` | convolutions with the passes of batch normalisation behind them |
 //! | `problem` | a convolution as a product: the kernel's arguments |
 //! | `variants` | the compiled kernels |
 //! | `choice` | which one a product gets |
@@ -9,6 +10,7 @@
 //! | `table` | a file that says so, from measurements |
 
 mod choice;
+mod fused;
 mod problem;
 mod products;
 mod table;
@@ -22,6 +24,7 @@ use crate::error::{Error, Result};
 use crate::ops::{Access, Call, Conv2d, Conv2dGradient, Conv2dInference};
 use crate::tensor::{DType, Span};
 use choice::{Chosen, choose};
+pub(super) use fused::{forward_statistics, input_gradient_mask_reduce, input_gradient_reduce};
 use problem::{Arguments, SumArguments, WALKS, Walk};
 pub use products::{Items, Products, Units};
 pub use table::{KernelTable, MeasuredOn, TableRow};
@@ -44,7 +47,7 @@ pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Opt
         | Call::Conv2dBias { .. }
         | Call::Conv2dBiasResidual { .. }
         | Call::Conv2dInputGradient { .. } => Some(0),
-        _ => None,
+        _ => fused::workspace_bytes(cuda, call),
     }
 }
 

@@ -1,0 +1,297 @@
+//! Neighbouring calls made into one, where one pass over memory can do the work of several.
+//!
+//! The tape records every operation by itself; that plan is right, and every rule here leaves it right. A rule looks for a
+//! convolution whose result is the next thing some pass over memory reads, and merges the pass into the convolution, whose
+//! epilogue has the numbers in registers anyway. It may do so where no call in between sees the difference, and nobody else,
+//! the host included, asks for what is no longer written. A backend whose convolution cannot do the work of the pass carries
+//! out both, one after the other.
+
+use std::fmt;
+use std::str::FromStr;
+
+use super::{BufferId, Home, Plan};
+use crate::error::{Error, Result};
+use crate::ops::{Access, Call, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientReduce};
+
+/// Which calls are made into one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fusions {
+    /// The statistics of a batch normalisation, in the convolution whose output it normalises.
+    pub statistics: bool,
+    /// The gradient that came along a shortcut, added in the convolution whose input gradient it joins.
+    pub residual_gradient: bool,
+    /// The mask of the rectifier below and the sums of the normalisation below, in the convolution whose input gradient
+    /// they are taken of. After [`Fusions::residual_gradient`], which lets it see blocks' outputs.
+    pub masks: bool,
+}
+
+impl Fusions {
+    /// All of them.
+    pub const ALL: Fusions = Fusions { statistics: true, residual_gradient: true, masks: true };
+    /// None: calls as the tape records them.
+    pub const NONE: Fusions = Fusions { statistics: false, residual_gradient: false, masks: false };
+
+    /// Each by its name.
+    fn named(&mut self) -> [(&'static str, &mut bool); 3] {
+        [
+            ("statistics", &mut self.statistics),
+            ("residual-gradient", &mut self.residual_gradient),
+            ("masks", &mut self.masks),
+        ]
+    }
+}
+
+impl Default for Fusions {
+    fn default() -> Fusions {
+        Fusions::ALL
+    }
+}
+
+impl FromStr for Fusions {
+    type Err = Error;
+
+    /// `all`, `none`, or names with commas between them.
+    fn from_str(text: &str) -> Result<Fusions> {
+        let mut fusions = match text {
+            "all" => return Ok(Fusions::ALL),
+            _ => Fusions::NONE,
+        };
+        for name in text.split(',').filter(|_| text != "none") {
+            let mut named = fusions.named();
+            let Some((_, wanted)) = named.iter_mut().find(|(known, _)| *known == name) else {
+                let known = named.map(|(known, _)| known).join(", ");
+                return Err(Error::usage(format!(
+                    "`{name}` names no fusion: say all, none, or some of {known} with commas between them"
+                )));
+            };
+            **wanted = true;
+        }
+        Ok(fusions)
+    }
+}
+
+impl fmt::Display for Fusions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Fusions::ALL => f.write_str("all"),
+            Fusions::NONE => f.write_str("none"),
+            mut some => {
+                let named = some.named().into_iter().filter(|(_, wanted)| **wanted).map(|(name, _)| name);
+                f.write_str(&named.collect::<Vec<_>>().join(","))
+            }
+        }
+    }
+}
+
+/// Makes calls of a plan into one wherever the rules that are wanted find some.
+pub fn fuse(mut plan: Plan, fusions: &Fusions) -> Plan {
+    /// Merges calls into the one at an index, if they are what the rule is about.
+    type Rule = fn(&mut Plan, usize) -> Option<()>;
+    let rules: [(bool, Rule); 3] = [
+        (fusions.statistics, statistics),
+        (fusions.residual_gradient, residual_gradient),
+        (fusions.masks, masks),
+    ];
+    for (_, rule) in rules.into_iter().filter(|(wanted, _)| *wanted) {
+        let mut index = 0;
+        while index < plan.calls.len() {
+            rule(&mut plan, index);
+            index += 1;
+        }
+    }
+    plan
+}
+
+/// `y = conv(x)`, then statistics of y.
+fn statistics(plan: &mut Plan, at: usize) -> Option<()> {
+    let Call::Conv2dForward { attributes: conv, x, weight, y } = plan.calls[at] else { return None };
+    let next = plan.next_use(y, at)?;
+    let Call::BatchNormStatistics {
+        attributes,
+        x: of,
+        gamma,
+        beta,
+        mean,
+        inverse_std,
+        scale,
+        bias,
+        running_mean,
+        running_variance,
+    } = plan.calls[next]
+    else {
+        return None;
+    };
+    let same = of == y && attributes.extent == conv.outputs();
+    let fused = Call::Conv2dBatchNormStatistics {
+        attributes: Conv2dBatchNorm { conv, epsilon: attributes.epsilon, momentum: attributes.momentum },
+        x,
+        weight,
+        y,
+        gamma,
+        beta,
+        mean,
+        inverse_std,
+        scale,
+        bias,
+        running_mean,
+        running_variance,
+    };
+    (same && plan.moves_up(next, at, None) && plan.is_disjoint(&fused)).then(|| {
+        plan.calls[at] = fused;
+        plan.calls.remove(next);
+    })
+}
+
+/// A fresh input gradient, then `other += gradient`, and nobody else reads it.
+fn residual_gradient(plan: &mut Plan, at: usize) -> Option<()> {
+    let Call::Conv2dInputGradient { attributes, dy, weight, dx } = plan.calls[at] else { return None };
+    let next = plan.next_use(dx, at)?;
+    let Call::Accumulate { attributes: extent, x, y } = plan.calls[next] else { return None };
+    let whole = extent.rows * extent.channels == attributes.conv.inputs().rows * attributes.conv.in_channels;
+    let same = x == dx && whole && !attributes.accumulate;
+    let fused = Call::Conv2dInputGradient {
+        attributes: Conv2dGradient { accumulate: true, ..attributes },
+        dy,
+        weight,
+        dx: y,
+    };
+    let unseen = plan.is_private(dx) && plan.uses(dx).eq([at, next]);
+    (same && unseen && plan.moves_up(next, at, None) && plan.is_disjoint(&fused)).then(|| {
+        plan.calls[at] = fused;
+        plan.calls.remove(next);
+    })
+}
+
+/// An input gradient, then the sums that the normalisation below needs of it: as it is, or masked by the output of the
+/// rectifier below, and nobody else reads what was not masked.
+fn masks(plan: &mut Plan, at: usize) -> Option<()> {
+    let Call::Conv2dInputGradient { attributes: gradient, dy, weight, dx } = plan.calls[at] else {
+        return None;
+    };
+    let next = plan.next_use(dx, at)?;
+    let mask = match plan.calls[next] {
+        Call::ReluGradient { y, dy: of, dx: masked, .. } if of == dx => Some((y, masked)),
+        _ => None,
+    };
+    let reduce = match mask {
+        Some((_, masked)) => plan.next_use(masked, next)?,
+        None => next,
+    };
+    let Call::BatchNormReduce { attributes: norm, dy: of, x, scale, bias, mean, inverse_std, dgamma, dbeta } =
+        plan.calls[reduce]
+    else {
+        return None;
+    };
+    if norm.extent != gradient.conv.inputs() {
+        return None;
+    }
+    match mask {
+        None => {
+            let fused = Call::Conv2dInputGradientReduce {
+                attributes: Conv2dGradientReduce { gradient, relu: norm.relu },
+                dy,
+                weight,
+                x,
+                scale,
+                bias,
+                mean,
+                inverse_std,
+                dx,
+                dgamma,
+                dbeta,
+            };
+            (of == dx && plan.moves_up(reduce, at, None) && plan.is_disjoint(&fused)).then(|| {
+                plan.calls[at] = fused;
+                plan.calls.remove(reduce);
+            })
+        }
+        Some((y, masked)) => {
+            let fused = Call::Conv2dInputGradientMaskReduce {
+                attributes: gradient,
+                dy,
+                weight,
+                y,
+                x,
+                scale,
+                bias,
+                mean,
+                inverse_std,
+                dx,
+                dgamma,
+                dbeta,
+            };
+            let [old, new] = [dx, masked].map(|id| &plan.buffers[id.index()]);
+            let alike = old.dtype == new.dtype && old.shape == new.shape;
+            let unseen = plan.is_private(dx)
+                && plan.is_private(masked)
+                && plan.uses(dx).all(|user| user <= next)
+                && plan.uses(masked).all(|user| user >= next);
+            let moves = plan.moves_up(next, at, None) && plan.moves_up(reduce, at, Some(next));
+            (of == masked && !norm.relu && alike && unseen && moves && plan.is_disjoint(&fused)).then(|| {
+                plan.calls[at] = fused;
+                plan.calls.remove(reduce);
+                plan.calls.remove(next);
+                // What was masked in another buffer is now masked where it stands.
+                for call in &mut plan.calls[at + 1..] {
+                    *call = call.map(|id| if id == masked { dx } else { id });
+                }
+            })
+        }
+    }
+}
+
+impl Plan {
+    /// Whether two buffers share memory: those with a place of their own by their bytes, others only if they are one.
+    fn shares(&self, a: BufferId, b: BufferId) -> bool {
+        match (self.buffers[a.index()].home, self.buffers[b.index()].home) {
+            (Home::Persistent(a), Home::Persistent(b)) => {
+                a.offset < b.offset + b.bytes() && b.offset < a.offset + a.bytes()
+            }
+            _ => a == b,
+        }
+    }
+
+    fn touches(&self, call: &Call<BufferId>, id: BufferId) -> bool {
+        call.operands().iter().any(|&(_, operand, _)| self.shares(operand, id))
+    }
+
+    /// The calls of a step that touch a buffer, by index.
+    fn uses(&self, id: BufferId) -> impl Iterator<Item = usize> {
+        (0..self.calls.len()).filter(move |&index| self.touches(&self.calls[index], id))
+    }
+
+    /// The first of them behind a call.
+    fn next_use(&self, id: BufferId, behind: usize) -> Option<usize> {
+        (behind + 1..self.calls.len()).find(|&index| self.touches(&self.calls[index], id))
+    }
+
+    /// Whether a buffer is nobody's business but that of a step's calls: neither the host's nor the setup's.
+    fn is_private(&self, id: BufferId) -> bool {
+        self.buffers[id.index()].home == Home::Transient
+            && !self.setup.iter().any(|call| self.touches(call, id))
+    }
+
+    /// Whether the call `from` may as well run directly behind the call `to`: none in between, but the one that comes along,
+    /// writes what it touches or touches what it writes.
+    fn moves_up(&self, from: usize, to: usize, along: Option<usize>) -> bool {
+        let moved = self.calls[from].operands();
+        let passes = |index: usize| {
+            let other = self.calls[index].operands();
+            !moved.iter().any(|&(_, a, how)| {
+                let written = how != Access::Read;
+                other.iter().any(|&(_, b, access)| (written || access != Access::Read) && self.shares(a, b))
+            })
+        };
+        (to + 1..from).filter(|index| Some(*index) != along).all(passes)
+    }
+
+    /// Whether the operands that a call writes overlap no other.
+    fn is_disjoint(&self, call: &Call<BufferId>) -> bool {
+        let operands = call.operands();
+        operands.iter().enumerate().all(|(index, &(_, a, how))| {
+            operands[..index]
+                .iter()
+                .all(|&(_, b, access)| (how == Access::Read && access == Access::Read) || !self.shares(a, b))
+        })
+    }
+}

@@ -1,0 +1,299 @@
+//! Where the rules of `fuse` make calls into one, and where they must not.
+
+use super::{BufferId, Fusions, Home, Plan, fuse};
+use crate::ops::{BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Rows};
+use crate::tensor::{DType, Shape, Span};
+
+const CONV: Conv2d = Conv2d {
+    batch: 2,
+    height: 4,
+    width: 4,
+    in_channels: 3,
+    out_channels: 3,
+    filter_height: 3,
+    filter_width: 3,
+    stride: 1,
+    padding: 1,
+};
+const ROWS: Rows = Rows { rows: 32, channels: 3 };
+
+/// A plan by hand: all activations have the same extents.
+#[derive(Default)]
+struct Bench {
+    plan: Plan,
+}
+
+impl Bench {
+    fn activation(&mut self, name: &str) -> BufferId {
+        self.plan.buffer(name, Shape::new(&[32, 3]), DType::F32, Home::Transient)
+    }
+
+    fn number(&mut self, name: &str) -> BufferId {
+        self.plan.buffer(name, Shape::new(&[3]), DType::F32, Home::Transient)
+    }
+
+    fn forward(&mut self) -> BufferId {
+        let (x, weight, y) = (self.activation("x"), self.activation("weight"), self.activation("y"));
+        self.plan.push(Call::Conv2dForward { attributes: CONV, x, weight, y });
+        y
+    }
+
+    fn statistics(&mut self, x: BufferId) {
+        let extent = ROWS;
+        let [gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance] =
+            ["gamma", "beta", "mean", "inverse std", "scale", "bias", "running mean", "running variance"]
+                .map(|name| self.number(name));
+        self.plan.push(Call::BatchNormStatistics {
+            attributes: BatchNorm { extent, epsilon: 1e-5, momentum: 0.1 },
+            x,
+            gamma,
+            beta,
+            mean,
+            inverse_std,
+            scale,
+            bias,
+            running_mean,
+            running_variance,
+        });
+    }
+
+    fn input_gradient(&mut self, dx: BufferId, accumulate: bool) {
+        let (dy, weight) = (self.activation("dy"), self.activation("weight"));
+        let attributes = Conv2dGradient { conv: CONV, accumulate };
+        self.plan.push(Call::Conv2dInputGradient { attributes, dy, weight, dx });
+    }
+
+    fn copy(&mut self, x: BufferId, y: BufferId) {
+        self.plan.push(Call::Copy { attributes: ROWS, x, y });
+    }
+
+    fn accumulate(&mut self, x: BufferId, y: BufferId) {
+        self.plan.push(Call::Accumulate { attributes: ROWS, x, y });
+    }
+
+    fn relu_gradient(&mut self, dy: BufferId) -> BufferId {
+        let (y, dx) = (self.activation("rectified"), self.activation("masked"));
+        self.plan.push(Call::ReluGradient { attributes: ROWS, y, dy, dx });
+        dx
+    }
+
+    /// Gives the buffers of x and of dgamma.
+    fn reduce(&mut self, dy: BufferId, relu: bool) -> (BufferId, BufferId) {
+        let x = self.activation("x of the normalisation");
+        let [scale, bias, mean, inverse_std, dgamma, dbeta] =
+            ["scale", "bias", "mean", "inverse std", "dgamma", "dbeta"].map(|name| self.number(name));
+        let attributes = BatchNormGradient { extent: ROWS, relu, frozen: false };
+        self.plan.push(Call::BatchNormReduce {
+            attributes,
+            dy,
+            x,
+            scale,
+            bias,
+            mean,
+            inverse_std,
+            dgamma,
+            dbeta,
+        });
+        (x, dgamma)
+    }
+
+    /// The names of the calls, before and after.
+    fn names(self, fusions: Fusions) -> Vec<&'static str> {
+        fuse(self.plan, &fusions).calls.iter().map(Call::name).collect()
+    }
+}
+
+const STATISTICS: Fusions = Fusions { statistics: true, ..Fusions::NONE };
+const RESIDUAL_GRADIENT: Fusions = Fusions { residual_gradient: true, ..Fusions::NONE };
+const MASKS: Fusions = Fusions { masks: true, ..Fusions::NONE };
+
+#[test]
+fn statistics_join_their_convolution_whoever_else_reads_its_output() {
+    let mut bench = Bench::default();
+    let y = bench.forward();
+    bench.statistics(y);
+    let other = bench.activation("other");
+    bench.copy(y, other);
+    assert_eq!(bench.names(STATISTICS), ["conv2d_batch_norm_statistics", "copy"]);
+}
+
+#[test]
+fn statistics_of_an_output_that_was_changed_or_is_another_stay_apart() {
+    // Another writer between.
+    let mut bench = Bench::default();
+    let (y, other) = (bench.forward(), bench.activation("other"));
+    bench.accumulate(other, y);
+    bench.statistics(y);
+    assert_eq!(bench.names(Fusions::ALL), ["conv2d_forward", "accumulate", "batch_norm_statistics"]);
+    // Statistics of the convolution's input.
+    let mut bench = Bench::default();
+    bench.forward();
+    let Call::Conv2dForward { x, .. } = bench.plan.calls[0] else { unreachable!() };
+    bench.statistics(x);
+    assert_eq!(bench.names(Fusions::ALL), ["conv2d_forward", "batch_norm_statistics"]);
+}
+
+#[test]
+fn statistics_do_not_pass_a_call_that_writes_what_they_read() {
+    let mut bench = Bench::default();
+    let y = bench.forward();
+    let gamma = Home::Persistent(Span { offset: 64, elements: 3, dtype: DType::F32 });
+    let [written, read] =
+        ["gamma", "the same"].map(|name| bench.plan.buffer(name, Shape::new(&[3]), DType::F32, gamma));
+    let from = bench.number("new gamma");
+    bench.plan.push(Call::Copy { attributes: Rows { rows: 1, channels: 3 }, x: from, y: written });
+    bench.statistics(y);
+    if let Call::BatchNormStatistics { gamma, .. } = &mut bench.plan.calls[2] {
+        *gamma = read;
+    }
+    assert_eq!(bench.names(Fusions::ALL), ["conv2d_forward", "copy", "batch_norm_statistics"]);
+}
+
+#[test]
+fn a_gradient_that_only_joins_another_is_added_where_it_arises() {
+    let mut bench = Bench::default();
+    let (fresh, other) = (bench.activation("fresh"), bench.activation("other"));
+    bench.input_gradient(fresh, false);
+    bench.accumulate(fresh, other);
+    let plan = fuse(bench.plan, &RESIDUAL_GRADIENT);
+    let [Call::Conv2dInputGradient { attributes, dx, .. }] = plan.calls[..] else {
+        panic!("{:?}", plan.calls)
+    };
+    assert!(attributes.accumulate && dx == other);
+}
+
+#[test]
+fn a_gradient_somebody_else_asks_for_is_not_added_away() {
+    let apart = ["conv2d_input_gradient", "accumulate"];
+    // The host.
+    let mut bench = Bench::default();
+    let (fresh, other) = (bench.activation("fresh"), bench.activation("other"));
+    bench.input_gradient(fresh, false);
+    bench.accumulate(fresh, other);
+    bench.plan.keep(fresh);
+    assert_eq!(bench.names(RESIDUAL_GRADIENT), apart);
+    // A later call.
+    let mut bench = Bench::default();
+    let (fresh, other, third) =
+        (bench.activation("fresh"), bench.activation("other"), bench.activation("third"));
+    bench.input_gradient(fresh, false);
+    bench.accumulate(fresh, other);
+    bench.copy(fresh, third);
+    assert_eq!(bench.names(RESIDUAL_GRADIENT)[..2], apart);
+    // A gradient that adds already.
+    let mut bench = Bench::default();
+    let (sum, other) = (bench.activation("sum"), bench.activation("other"));
+    bench.input_gradient(sum, true);
+    bench.accumulate(sum, other);
+    assert_eq!(bench.names(RESIDUAL_GRADIENT), apart);
+    // A sum that is read, or written, between.
+    for read in [false, true] {
+        let mut bench = Bench::default();
+        let (fresh, other, third) =
+            (bench.activation("fresh"), bench.activation("other"), bench.activation("third"));
+        bench.input_gradient(fresh, false);
+        if read {
+            bench.copy(other, third)
+        } else {
+            bench.copy(third, other)
+        }
+        bench.accumulate(fresh, other);
+        assert_eq!(bench.names(RESIDUAL_GRADIENT), ["conv2d_input_gradient", "copy", "accumulate"]);
+    }
+}
+
+#[test]
+fn sums_join_the_input_gradient_past_calls_that_have_nothing_to_do_with_them() {
+    let mut bench = Bench::default();
+    let (gradient, a, b) = (bench.activation("gradient"), bench.activation("a"), bench.activation("b"));
+    bench.input_gradient(gradient, false);
+    bench.copy(a, b);
+    bench.reduce(gradient, true);
+    bench.copy(gradient, b);
+    bench.plan.keep(gradient);
+    assert_eq!(bench.names(MASKS), ["conv2d_input_gradient_reduce", "copy", "copy"]);
+}
+
+#[test]
+fn a_masked_gradient_takes_the_place_of_the_plain_one_for_all_that_follows() {
+    let mut bench = Bench::default();
+    let (gradient, last) = (bench.activation("gradient"), bench.activation("last"));
+    bench.input_gradient(gradient, true);
+    let masked = bench.relu_gradient(gradient);
+    bench.reduce(masked, false);
+    bench.copy(masked, last);
+    let plan = fuse(bench.plan, &MASKS);
+    let [Call::Conv2dInputGradientMaskReduce { attributes, dx, .. }, Call::Copy { x, y, .. }] =
+        plan.calls[..]
+    else {
+        panic!("{:?}", plan.calls)
+    };
+    assert!(attributes.accumulate && dx == gradient && x == gradient && y == last);
+}
+
+#[test]
+fn a_plain_gradient_somebody_still_reads_is_not_masked_where_it_stands() {
+    let apart = ["conv2d_input_gradient", "relu_gradient", "batch_norm_reduce"];
+    let build = |spoil: &dyn Fn(&mut Bench, BufferId, BufferId)| {
+        let mut bench = Bench::default();
+        let gradient = bench.activation("gradient");
+        bench.input_gradient(gradient, false);
+        let masked = bench.relu_gradient(gradient);
+        bench.reduce(masked, false);
+        spoil(&mut bench, gradient, masked);
+        bench.names(Fusions::ALL)
+    };
+    assert_eq!(build(&|_, _, _| ()), ["conv2d_input_gradient_mask_reduce"]);
+    // A later reader of the plain gradient.
+    let read = build(&|bench, gradient, _| {
+        let other = bench.activation("other");
+        bench.copy(gradient, other);
+    });
+    assert_eq!(read[..3], apart);
+    // The host, of either.
+    assert_eq!(build(&|bench, gradient, _| bench.plan.keep(gradient)), apart);
+    assert_eq!(build(&|bench, _, masked| bench.plan.keep(masked)), apart);
+    // Sums that mask once more, by another rectifier.
+    let twice = build(&|bench, _, _| {
+        if let Call::BatchNormReduce { attributes, .. } = &mut bench.plan.calls[2] {
+            attributes.relu = true;
+        }
+    });
+    assert_eq!(twice, apart);
+    // Somebody who changes the masked gradient before it is summed up.
+    let changed = build(&|bench, _, masked| {
+        let other = bench.activation("other");
+        bench.accumulate(other, masked);
+        bench.plan.calls.swap(2, 3);
+    });
+    assert_eq!(changed, [apart[0], apart[1], "accumulate", apart[2]]);
+}
+
+#[test]
+fn sums_do_not_pass_a_call_that_changes_what_they_read_or_reads_what_they_write() {
+    for writes_x in [false, true] {
+        let mut bench = Bench::default();
+        let (gradient, other) = (bench.activation("gradient"), bench.activation("other"));
+        bench.input_gradient(gradient, false);
+        let (x, dgamma) = bench.reduce(gradient, true);
+        if writes_x {
+            bench.copy(other, x)
+        } else {
+            bench.copy(dgamma, other)
+        }
+        bench.plan.calls.swap(1, 2);
+        assert_eq!(bench.names(Fusions::ALL), ["conv2d_input_gradient", "copy", "batch_norm_reduce"]);
+    }
+}
+
+#[test]
+fn fusions_are_named_as_they_print() {
+    for text in ["all", "none", "statistics", "residual-gradient,masks"] {
+        assert_eq!(text.parse::<Fusions>().unwrap().to_string(), text);
+    }
+    assert_eq!("masks,statistics".parse::<Fusions>().unwrap().to_string(), "statistics,masks");
+    for text in ["", "mask", "all,none", "masks,"] {
+        let error = text.parse::<Fusions>().unwrap_err();
+        assert!(error.exit_code() == 2 && error.to_string().contains("residual-gradient"), "{error}");
+    }
+}

@@ -1,0 +1,180 @@
+//! Convolutions with the passes of batch normalisation behind them, each against its definition.
+
+use residua::ops::{Call, Conv2d, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientReduce};
+
+use crate::ops::{Values, check, conv_shapes, in_every_precision, output, random, stored};
+use crate::ops_passes::{after, float, positive};
+use crate::reference;
+
+/// A third of the shapes: each part is checked at all of them elsewhere.
+fn some_shapes() -> impl Iterator<Item = Conv2d> {
+    conv_shapes().step_by(3)
+}
+
+#[test]
+fn a_convolution_with_statistics_leaves_those_of_its_stored_output() {
+    in_every_precision(|| {
+        for conv in some_shapes().filter(|conv| conv.out_pixels() > 1) {
+            let [n_x, n_weight, n_y] = reference::conv_elements(&conv);
+            let (c, rows) = (conv.out_channels, conv.out_pixels() as f64);
+            let (x, weight) = (random(n_x, 1), random(n_weight, 2));
+            let (gamma, beta) = (random(c, 3), random(c, 4));
+            let (running_mean, running_variance) = (random(c, 5), positive(c, 6));
+            let y = reference::convolution(&conv, &x, &weight);
+            let rounded: Vec<f64> = y.iter().map(|&y| stored(y)).collect();
+            let mut columns = vec![Vec::new(); 6];
+            for channel in 0..c {
+                let (mean, deviations) = reference::column_moments(&rounded, c, channel);
+                let inverse_std = 1.0 / (deviations / rows + 1e-5).sqrt();
+                let scale = gamma[channel] * inverse_std;
+                let values = [
+                    mean,
+                    inverse_std,
+                    scale,
+                    beta[channel] - mean * scale,
+                    0.9 * running_mean[channel] + 0.1 * mean,
+                    0.9 * running_variance[channel] + 0.1 * deviations / (rows - 1.0),
+                ];
+                columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+            }
+            let call = Call::Conv2dBatchNormStatistics {
+                attributes: Conv2dBatchNorm { conv, epsilon: 1e-5, momentum: 0.1 },
+                x: 0,
+                weight: 1,
+                y: 2,
+                gamma: 3,
+                beta: 4,
+                mean: 5,
+                inverse_std: 6,
+                scale: 7,
+                bias: 8,
+                running_mean: 9,
+                running_variance: 10,
+            };
+            let mut operands = vec![float(&x), float(&weight), output(n_y), float(&gamma), float(&beta)];
+            operands.extend(vec![output(c); 4]);
+            operands.extend([float(&running_mean), float(&running_variance)]);
+            let mut expected = after(5, [(2, y)]);
+            expected.extend(columns.into_iter().map(Values::Float));
+            check(call, &operands, &expected);
+        }
+    });
+}
+
+/// The operands of an input gradient with sums behind it, and what the sums are made of.
+struct Problem {
+    conv: Conv2d,
+    dy: Vec<f64>,
+    weight: Vec<f64>,
+    before: Vec<f64>,
+    /// Input of the normalisation.
+    x: Vec<f64>,
+    /// scale, bias, mean, inverse_std
+    numbers: [Vec<f64>; 4],
+}
+
+impl Problem {
+    fn new(conv: Conv2d) -> Problem {
+        let [n_x, n_weight, n_y] = reference::conv_elements(&conv);
+        let c = conv.in_channels;
+        Problem {
+            conv,
+            dy: random(n_y, 1),
+            weight: random(n_weight, 2),
+            before: random(n_x, 3),
+            x: random(n_x, 4),
+            numbers: [positive(c, 5), random(c, 6), random(c, 7), positive(c, 8)],
+        }
+    }
+
+    /// What dx holds before, and the gradient that arises.
+    fn gradient(&self, accumulate: bool) -> (Vec<f64>, Vec<f64>) {
+        let dx = reference::convolution_input_gradient(&self.conv, &self.dy, &self.weight);
+        if accumulate {
+            (self.before.clone(), dx.iter().zip(&self.before).map(|(d, b)| d + b).collect())
+        } else {
+            (vec![f64::NAN; dx.len()], dx)
+        }
+    }
+
+    /// dgamma and dbeta of a gradient that is already masked, as it is stored.
+    fn sums(&self, masked: &[f64]) -> [Vec<f64>; 2] {
+        let c = self.conv.in_channels;
+        let [_, _, mean, inverse_std] = &self.numbers;
+        let mut sums = [vec![0.0; c], vec![0.0; c]];
+        for (i, &d) in masked.iter().enumerate() {
+            sums[0][i % c] += stored(d) * (self.x[i] - mean[i % c]) * inverse_std[i % c];
+            sums[1][i % c] += stored(d);
+        }
+        sums
+    }
+}
+
+#[test]
+fn an_input_gradient_with_sums_stays_unmasked_and_sums_what_the_rectifier_passed() {
+    in_every_precision(|| {
+        for (index, conv) in some_shapes().enumerate() {
+            let problem = Problem::new(conv);
+            let c = conv.in_channels;
+            for relu in [false, true] {
+                let accumulate = relu == (index % 2 == 0);
+                let (start, dx) = problem.gradient(accumulate);
+                let [scale, bias, mean, inverse_std] = &problem.numbers;
+                let passed = |i: usize| !relu || scale[i % c] * problem.x[i] + bias[i % c] > 0.0;
+                let masked: Vec<f64> =
+                    dx.iter().enumerate().map(|(i, &d)| if passed(i) { d } else { 0.0 }).collect();
+                let [dgamma, dbeta] = problem.sums(&masked);
+                let gradient = Conv2dGradient { conv, accumulate };
+                let call = Call::Conv2dInputGradientReduce {
+                    attributes: Conv2dGradientReduce { gradient, relu },
+                    dy: 0,
+                    weight: 1,
+                    x: 2,
+                    scale: 3,
+                    bias: 4,
+                    mean: 5,
+                    inverse_std: 6,
+                    dx: 7,
+                    dgamma: 8,
+                    dbeta: 9,
+                };
+                let mut operands = vec![float(&problem.dy), float(&problem.weight), float(&problem.x)];
+                operands.extend([scale, bias, mean, inverse_std].map(|values| float(values)));
+                operands.extend([Values::Float(start), output(c), output(c)]);
+                check(call, &operands, &after(10, [(7, dx), (8, dgamma), (9, dbeta)]));
+            }
+        }
+    });
+}
+
+#[test]
+fn an_input_gradient_with_a_mask_is_zero_where_the_output_below_is() {
+    in_every_precision(|| {
+        for (index, conv) in some_shapes().enumerate() {
+            let problem = Problem::new(conv);
+            let (c, accumulate) = (conv.in_channels, index % 2 == 0);
+            let (start, dx) = problem.gradient(accumulate);
+            let y: Vec<f64> = random(dx.len(), 9).iter().map(|&y| reference::rectifier(y)).collect();
+            let masked: Vec<f64> = dx.iter().zip(&y).map(|(&d, &y)| if y > 0.0 { d } else { 0.0 }).collect();
+            let [dgamma, dbeta] = problem.sums(&masked);
+            let call = Call::Conv2dInputGradientMaskReduce {
+                attributes: Conv2dGradient { conv, accumulate },
+                dy: 0,
+                weight: 1,
+                y: 2,
+                x: 3,
+                scale: 4,
+                bias: 5,
+                mean: 6,
+                inverse_std: 7,
+                dx: 8,
+                dgamma: 9,
+                dbeta: 10,
+            };
+            let mut operands = vec![float(&problem.dy), float(&problem.weight), float(&y), float(&problem.x)];
+            operands.extend(problem.numbers.each_ref().map(|values| float(values)));
+            operands.extend([Values::Float(start), output(c), output(c)]);
+            check(call, &operands, &after(11, [(8, masked), (9, dgamma), (10, dbeta)]));
+        }
+    });
+}
