@@ -92,7 +92,7 @@ inline float max(float a, float b) { return fmaxf(a, b); }
 namespace residua {
 
 /// Raised whenever a struct below changes.
-constexpr u32 VERSION = 2;
+constexpr u32 VERSION = 3;
 
 struct Index {
     u32 x, y, z;
@@ -160,6 +160,7 @@ struct Block {
     void (*wgmma)(Block*, const Product*);
     void (*wgmma_fence)(Block*);
     void (*wgmma_commit)(Block*);
+    void (*fence_async_shared)(Block*);
 };
 
 /// A kernel, as the program finds it.

@@ -116,8 +116,7 @@ inline void named_barrier_sync(u32 id, u32 threads, RESIDUA_PLACE) {
     residua::Meeting meeting{id, threads};
     residua::meet(residua::AT_NAMED_BARRIER, "named_barrier_sync", nullptr, &meeting, file, line);
 }
-/// Stores are done at once here, so that there is nothing to wait for.
-inline void fence_async_shared() {}
+inline void fence_async_shared() { residua::block().fence_async_shared(&residua::block()); }
 
 template <int REGISTERS>
 inline void registers_give(RESIDUA_PLACE) {

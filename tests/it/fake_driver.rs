@@ -11,6 +11,7 @@ use std::sync::OnceLock;
 use residua::backend::cuda::Source;
 use residua::backend::cuda::driver::native::nvrtc::Nvrtc;
 use residua::backend::cuda::driver::native::{Memory, Module, Native};
+use residua::backend::cuda::driver::tensor_map::{Piece, TensorMapRequest};
 use residua::backend::cuda::driver::{Driver, Geometry, Launch};
 use residua::error::Error;
 use residua::rng::{Purpose, Stream};
@@ -248,6 +249,58 @@ fn launches_and_graphs() {
     let text = driver.synchronise().unwrap_err().to_string();
     assert!(text.contains("CUDA_ERROR_ILLEGAL_ADDRESS") && text.contains("--device emulator"), "{text}");
     assert!(driver.allocate(8).is_err());
+}
+
+#[test]
+fn tensor_maps_say_what_was_asked_for() {
+    run("tensor_maps");
+}
+
+#[test]
+#[ignore = "runs in a process of its own, started by the test above"]
+fn tensor_maps() {
+    if !is_child() {
+        return;
+    }
+    let driver = Native::new(0).unwrap();
+    let images = TensorMapRequest {
+        address: 0x1000,
+        extents: &[72, 9, 8, 4],
+        strides: &[144, 1296, 10368],
+        piece: Piece::Im2col { lower: [-1, -2], upper: [1, -3], channels: 64, pixels: 128, strides: [2, 1] },
+    };
+    let pair = |w: i32, h: i32| u64::from(w as u32) | u64::from(h as u32) << 32;
+    let corners = [pair(-1, -2), pair(1, -3)];
+    let expected = [
+        4,
+        1,
+        0x1000,
+        72,
+        9,
+        8,
+        4,
+        144,
+        1296,
+        10368,
+        corners[0],
+        corners[1],
+        64,
+        128,
+        pair(1, 1),
+        pair(2, 1),
+    ];
+    assert_eq!(driver.tensor_map(&images).unwrap(), expected);
+
+    let boxes = TensorMapRequest {
+        address: 0x2000,
+        extents: &[72, 9, 8],
+        strides: &[144, 1296],
+        piece: Piece::Tiled(&[64, 1, 128]),
+    };
+    let expected = [3, 0, 0x2000, 72, 9, 8, 2, 144, 1296, 64, 1, 128, 1, 1, 1, 0];
+    assert_eq!(driver.tensor_map(&boxes).unwrap(), expected);
+    let error = driver.tensor_map(&TensorMapRequest { address: 0x2008, ..boxes }).unwrap_err().to_string();
+    assert!(error.contains("a multiple of 16"), "{error}");
 }
 
 /// Whole steps by the real compiler and the unchanged engine: every launch has a kernel of its name in the machine code,

@@ -13,6 +13,7 @@ mod data_verb;
 mod doctor;
 mod emulator;
 mod emulator_sm90;
+mod emulator_sm90_errors;
 mod emulator_words;
 mod experiment;
 mod extraction;

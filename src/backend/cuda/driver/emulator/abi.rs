@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_void};
 use corosensei::Yielder;
 
 /// Raised whenever a struct here changes; a kernel folder with an older `emulated.cuh` is refused.
-pub(super) const VERSION: u32 = 2;
+pub(super) const VERSION: u32 = 3;
 
 /// Threads of a warp.
 pub(super) const WARP: usize = 32;
@@ -174,7 +174,7 @@ pub(super) struct Block {
     pub dynamic_bytes: u64,
     pub static_shared: *mut u8,
     pub static_bytes: u64,
-    /// Accesses to global memory that are left before the block is taken for one that never ends.
+    /// Steps that are left before the block is taken for one that never ends.
     pub fuse: u64,
     pub failure: Failure,
     pub suspend: unsafe extern "C-unwind" fn(*mut Block),
@@ -194,6 +194,7 @@ pub(super) struct Block {
     pub wgmma: unsafe extern "C-unwind" fn(*mut Block, *const Product),
     pub wgmma_fence: unsafe extern "C-unwind" fn(*mut Block),
     pub wgmma_commit: unsafe extern "C-unwind" fn(*mut Block),
+    pub fence_async_shared: unsafe extern "C-unwind" fn(*mut Block),
 }
 
 /// A kernel, as its library exports it.

@@ -74,6 +74,7 @@ struct Arguments([u8; MOST_ARGUMENT_BYTES]);
 pub(super) unsafe fn run(
     pool: Option<&rayon::ThreadPool>,
     options: Options,
+    patience: u64,
     module: &Module,
     entry: Entry,
     launch: &Launch<'_>,
@@ -98,6 +99,7 @@ pub(super) unsafe fn run(
         writable: writable.len(),
         order: options.order,
         copies: options.copies,
+        patience,
     };
     let blocks = launch.geometry.grid.iter().map(|&n| u64::from(n)).product();
     let stopped = match pool {

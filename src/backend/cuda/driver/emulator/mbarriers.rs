@@ -1,5 +1,6 @@
 //! Barriers in shared memory that count threads and bytes, and the tensor copies whose bytes they wait for.
 
+use super::async_view::AsyncView;
 use super::tensor_copies::TensorCopy;
 
 /// Most arrivals and bytes of a phase, as on a card.
@@ -46,7 +47,7 @@ impl Mbarrier {
         Ok(std::mem::take(&mut self.waiting))
     }
 
-    fn land(&mut self, copy: &TensorCopy) -> Result<Vec<u32>, String> {
+    fn land(&mut self, copy: &TensorCopy, view: &mut AsyncView) -> Result<Vec<u32>, String> {
         if copy.phase != self.phase {
             return Err(format!(
                 "its {} bytes come after the phase they were copied in: fewer bytes were announced than are copied",
@@ -54,7 +55,7 @@ impl Mbarrier {
             ));
         }
         // SAFETY: operands and target were checked when the copy was issued, and the launch still runs.
-        unsafe { copy.perform() };
+        unsafe { copy.perform(view) };
         self.bytes -= copy.bytes() as i64;
         self.advance()
     }
@@ -160,17 +161,23 @@ impl Mbarriers {
     }
 
     /// Takes up a copy: done at once, or poisoned until somebody must have it; gives the threads that go on.
-    pub fn copy(&mut self, word: *const u64, mut copy: TensorCopy, lazy: bool) -> Result<Vec<u32>, String> {
+    pub fn copy(
+        &mut self,
+        word: *const u64,
+        mut copy: TensorCopy,
+        lazy: bool,
+        view: &mut AsyncView,
+    ) -> Result<Vec<u32>, String> {
         let thread = copy.thread;
         let barrier = self.find(word, thread)?;
         copy.phase = barrier.phase;
         if lazy {
             // SAFETY: the target was checked.
-            unsafe { copy.poison() };
+            unsafe { copy.poison(view) };
             barrier.copies.push(copy);
             Ok(Vec::new())
         } else {
-            barrier.land(&copy)
+            barrier.land(&copy, view)
         }
     }
 
@@ -184,11 +191,11 @@ impl Mbarriers {
     }
 
     /// Does a barrier's copies; gives the threads that go on, or the copy that came wrong and why.
-    pub fn land(&mut self, index: usize) -> Result<Vec<u32>, (TensorCopy, String)> {
+    pub fn land(&mut self, index: usize, view: &mut AsyncView) -> Result<Vec<u32>, (TensorCopy, String)> {
         let barrier = &mut self.barriers[index];
         let mut woken = Vec::new();
         for copy in std::mem::take(&mut barrier.copies) {
-            match barrier.land(&copy) {
+            match barrier.land(&copy, view) {
                 Ok(threads) => woken.extend(threads),
                 Err(why) => return Err((copy, why)),
             }

@@ -113,7 +113,7 @@ impl Running {
         if kind == together::WGMMA_WAIT {
             let shared = self.dynamic_shared();
             // SAFETY: the sums lie on the stacks of suspended fibers.
-            let waited = unsafe { self.warpgroups[group].wait(value as usize, shared) };
+            let waited = unsafe { self.warpgroups[group].wait(value as usize, shared, &mut self.view) };
             waited.map_err(|(thread, text)| Problem::complaint(&self.lanes[first + thread], text))?;
         } else {
             let old = std::mem::replace(&mut self.warpgroups[group].registers, value);
@@ -158,7 +158,7 @@ impl Running {
         if landable.is_empty() {
             return Err(Problem::stuck(self, threads));
         }
-        let landed = self.mbarriers.land(landable[scheduler.pick(landable.len())]);
+        let landed = self.mbarriers.land(landable[scheduler.pick(landable.len())], &mut self.view);
         let go_on =
             landed.map_err(|(copy, text)| Problem::Copy { thread: copy.thread, place: copy.place, text })?;
         self.wake(go_on);

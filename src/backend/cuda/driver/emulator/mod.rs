@@ -10,7 +10,7 @@
 //! | `words` | what kernels call |
 //! | `shared`, `copies` | shared memory with red zones; asynchronous copies |
 //! | `mbarriers`, `tensor_copies` | barriers that count bytes; copies of pieces of a tensor |
-//! | `warpgroups` | products that 128 threads ask for together |
+//! | `warpgroups`, `async_view` | products that 128 threads ask for together; what they see of shared memory |
 //! | `errors` | what a kernel did wrong, as a sentence |
 //!
 //! What a GPU answers with wrong numbers or a hang is an error here: an access outside the launch's operands, a write to
@@ -19,6 +19,7 @@
 //! that differ between [`Options`], or as NaN, which fills shared memory and the target of every copy under way.
 
 mod abi;
+mod async_view;
 mod compiler;
 mod copies;
 mod errors;
@@ -90,12 +91,16 @@ const MEMORY_BYTES: usize = 8 << 30;
 /// Bytes around buffers that are left unused, so that a stray access is seen.
 const RED_ZONE: usize = 256;
 
+/// Steps after which a block is taken for one that never ends.
+const PATIENCE: u64 = 1 << 30;
+
 /// An emulated device.
 pub struct Emulator {
     properties: Properties,
     options: Options,
     compiler: Compiler,
     cache: Cache,
+    patience: u64,
     /// None where one thread is enough.
     pool: Option<rayon::ThreadPool>,
     /// Launches of the graph that is being captured.
@@ -119,6 +124,13 @@ impl Emulator {
         Emulator::made_of(options, Compiler::named(compiler)?, Cache::at(cache)?)
     }
 
+    /// Stops a block after so many steps: an access to global memory is one, a turn of a warp 32.
+    #[must_use]
+    pub fn with_patience(mut self, steps: u64) -> Emulator {
+        self.patience = steps;
+        self
+    }
+
     fn made_of(options: Options, compiler: Compiler, cache: Cache) -> Result<Emulator> {
         let threads = match options.threads {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
@@ -138,7 +150,22 @@ impl Emulator {
             red_zone: RED_ZONE,
             versions: compiler.version.clone(),
         };
-        Ok(Emulator { properties, options, compiler, cache, pool, captured: Mutex::new(None) })
+        Ok(Emulator {
+            properties,
+            options,
+            compiler,
+            cache,
+            patience: PATIENCE,
+            pool,
+            captured: Mutex::new(None),
+        })
+    }
+
+    /// # Safety
+    /// As for [`grid::run`].
+    unsafe fn run(&self, module: &Module, entry: abi::Entry, launch: &Launch<'_>, base: u64) -> Result<()> {
+        // SAFETY: the caller's promise.
+        unsafe { grid::run(self.pool.as_ref(), self.options, self.patience, module, entry, launch, base) }
     }
 
     fn captured(&self) -> MutexGuard<'_, Option<Vec<Captured>>> {
@@ -279,7 +306,7 @@ impl Driver for Emulator {
             return Ok(());
         }
         // SAFETY: the memory is borrowed for as long as the launch runs, and its operands were checked to lie in it.
-        unsafe { grid::run(self.pool.as_ref(), self.options, module, entry, launch, memory.address()) }
+        unsafe { self.run(module, entry, launch, memory.address()) }
     }
 
     fn synchronise(&self) -> Result<()> {
@@ -312,7 +339,7 @@ impl Driver for Emulator {
             let launch = Launch { entry: name, geometry: *geometry, arguments, operands };
             // SAFETY: as in `launch`; the checks were made on memory of this address and so of this size.
             unsafe {
-                grid::run(self.pool.as_ref(), self.options, module, *entry, &launch, memory.address())?;
+                self.run(module, *entry, &launch, memory.address())?;
             }
         }
         Ok(())

@@ -22,9 +22,6 @@ use crate::error::{Error, Result};
 /// Bytes of a fiber's stack, four times the largest frame that compiles. A guard page lies below it.
 const STACK_BYTES: usize = 128 << 10;
 
-/// Turns of warps after which a block is taken for one that never ends.
-const MOST_TURNS: u64 = 1 << 24;
-
 /// What all blocks of a launch have in common.
 pub(super) struct Job<'a> {
     pub entry: Entry,
@@ -35,6 +32,8 @@ pub(super) struct Job<'a> {
     pub writable: usize,
     pub order: Order,
     pub copies: Time,
+    /// Steps after which a block is taken for one that never ends.
+    pub patience: u64,
 }
 
 // SAFETY: the pointer is to constant bytes that outlive the launch.
@@ -115,7 +114,7 @@ impl Runner {
             Index { x: (position % x) as u32, y: (position / x % y) as u32, z: (position / (x * y)) as u32 };
         let threads = job.geometry.threads as usize;
         // SAFETY: no fiber runs.
-        unsafe { &mut *self.running }.begin_block(block, threads);
+        unsafe { &mut *self.running }.begin_block(block, threads, job.patience);
         let mut scheduler = Scheduler::new(job.order, position);
         let result = self.until_all_end(threads, &mut scheduler).and_then(|()| {
             // SAFETY: all fibers are parked.
@@ -130,20 +129,19 @@ impl Runner {
     fn until_all_end(&mut self, threads: usize, scheduler: &mut Scheduler) -> Result<(), Problem> {
         self.ready.clear();
         self.ready.extend(0..threads / WARP);
-        let mut turns = MOST_TURNS;
         loop {
             while !self.ready.is_empty() {
                 let next = scheduler.pick(self.ready.len());
                 let warp = self.ready[next];
                 self.run_warp(warp, scheduler)?;
-                turns -= 1;
                 // SAFETY: no fiber runs.
                 let running = unsafe { &mut *self.running };
                 if !running.meet(warp, threads)? {
                     self.ready.remove(next);
                 }
                 self.take_woken();
-                if turns == 0 {
+                running.block.fuse = running.block.fuse.saturating_sub(WARP as u64);
+                if running.block.fuse == 0 {
                     return Err(Problem::endless(&running.lanes[warp * WARP..][..WARP]));
                 }
             }

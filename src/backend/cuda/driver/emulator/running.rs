@@ -5,6 +5,7 @@ use std::io;
 use std::ptr;
 
 use super::abi::{Block, Failure, Index, Lane, MOST_THREADS, WARP, WARPGROUP, state};
+use super::async_view::AsyncView;
 use super::copies::Copies;
 use super::mbarriers::Mbarriers;
 use super::shared::SharedMemory;
@@ -17,9 +18,6 @@ const REGISTERS: u32 = 1 << 16;
 /// Most registers of a thread.
 const MOST_REGISTERS: u32 = 255;
 
-/// Accesses to global memory after which a block is taken for one that never ends.
-const FUSE: u64 = 1 << 30;
-
 /// The block and all that belongs to it. It stays at one place: fibers point to it.
 #[repr(C)]
 pub(super) struct Running {
@@ -31,6 +29,7 @@ pub(super) struct Running {
     pub copies: Vec<Copies>,
     pub mbarriers: Mbarriers,
     pub warpgroups: Vec<Warpgroup>,
+    pub view: AsyncView,
     /// Threads that wait at each named barrier: whole warps that came.
     pub at_named: [u32; 16],
     /// Warps with threads that go on.
@@ -59,7 +58,7 @@ impl Running {
                 dynamic_bytes: 0,
                 static_shared,
                 static_bytes: 0,
-                fuse: FUSE,
+                fuse: 0,
                 failure: Failure::NONE,
                 suspend: words::suspend,
                 declare_shared: words::declare_shared,
@@ -71,6 +70,7 @@ impl Running {
                 wgmma: words::wgmma,
                 wgmma_fence: words::wgmma_fence,
                 wgmma_commit: words::wgmma_commit,
+                fence_async_shared: words::fence_async_shared,
             },
             run: None,
             arguments: ptr::null(),
@@ -78,6 +78,7 @@ impl Running {
             copies: (0..MOST_THREADS).map(|_| Copies::default()).collect(),
             mbarriers: Mbarriers::default(),
             warpgroups: (0..MOST_THREADS / WARPGROUP).map(|_| Warpgroup::new()).collect(),
+            view: AsyncView::default(),
             at_named: [0; 16],
             woken: Vec::new(),
             complaint: None,
@@ -86,14 +87,15 @@ impl Running {
         }))
     }
 
-    /// Begins a block of so many threads.
-    pub fn begin_block(&mut self, block: Index, threads: usize) {
+    /// Begins a block of so many threads, which may take so many steps.
+    pub fn begin_block(&mut self, block: Index, threads: usize, steps: u64) {
         self.block.block = block;
-        self.block.fuse = FUSE;
+        self.block.fuse = steps;
         self.shared.begin_block();
         self.copies[..threads].iter_mut().for_each(Copies::clear);
         self.lanes[..threads].iter_mut().for_each(|lane| lane.state = state::RUNNING);
         self.mbarriers.clear();
+        self.view.clear(self.block.dynamic_shared);
         let registers = (REGISTERS / threads as u32 / 8 * 8).min(MOST_REGISTERS);
         self.warpgroups.iter_mut().for_each(|group| group.clear(registers));
         self.at_named = [0; 16];

@@ -3,6 +3,7 @@
 use std::ptr;
 
 use super::abi;
+use super::async_view::AsyncView;
 use crate::backend::cuda::driver::tensor_map::{ELEMENT_BYTES, Piece, TensorMap, TensorMapRequest};
 
 /// First word of every map of this device.
@@ -221,7 +222,7 @@ impl TensorCopy {
     ///
     /// # Safety
     /// What [`TensorCopy::reads`] tells can be read; the target is shared memory, which begins at a multiple of 1024.
-    pub unsafe fn perform(&self) {
+    pub unsafe fn perform(&self, view: &mut AsyncView) {
         for (index, row) in self.rows.iter().enumerate() {
             for at in (0..self.row_bytes).step_by(16) {
                 let mut piece = [0_u8; 16];
@@ -239,14 +240,19 @@ impl TensorCopy {
                 }
             }
         }
+        // SAFETY: just written.
+        unsafe { view.copied(self.to, self.bytes()) };
     }
 
     /// Fills the target with NaN.
     ///
     /// # Safety
     /// The target is shared memory.
-    pub unsafe fn poison(&self) {
+    pub unsafe fn poison(&self, view: &mut AsyncView) {
         // SAFETY: the caller's promise; swizzling stays inside rows of 128 bytes, which the target has whole.
-        unsafe { ptr::write_bytes(self.to, 0xff, self.bytes()) };
+        unsafe {
+            ptr::write_bytes(self.to, 0xff, self.bytes());
+            view.copied(self.to, self.bytes());
+        }
     }
 }

@@ -8,6 +8,7 @@ use std::ffi::c_char;
 use std::ptr;
 
 use super::abi::{self, WARPGROUP};
+use super::async_view::AsyncView;
 
 /// Rows of the sums: of each warp 16.
 const ROWS: usize = 64;
@@ -143,6 +144,7 @@ impl Warpgroup {
         asked: &abi::Product,
         place: Site,
         shared: Shared,
+        view: &mut AsyncView,
         at_once: bool,
     ) -> Result<(), String> {
         if !self.fenced[thread] {
@@ -187,8 +189,7 @@ impl Warpgroup {
             return Err(format!("adds to other sums than thread {} of the warpgroup", task.first));
         }
         // SAFETY: the caller's promise.
-        unsafe { self.come(thread, index, shared, at_once) };
-        Ok(())
+        unsafe { self.come(thread, index, shared, view, at_once) }
     }
 
     /// A thread closes its group of products.
@@ -222,19 +223,40 @@ impl Warpgroup {
         })
     }
 
-    unsafe fn come(&mut self, thread: usize, index: usize, shared: Shared, at_once: bool) {
+    /// Notes that a thread has come to a product; the last may carry it out.
+    ///
+    /// # Safety
+    /// As for [`Warpgroup::multiply`].
+    unsafe fn come(
+        &mut self,
+        thread: usize,
+        index: usize,
+        shared: Shared,
+        view: &mut AsyncView,
+        at_once: bool,
+    ) -> Result<(), String> {
         self.asked[thread] += 1;
         self.tasks[index].came += 1;
         if at_once && self.tasks[index].came == WARPGROUP {
             // SAFETY: the caller's promise; whoever came to this task came to all before.
-            unsafe { self.perform(index, shared) };
+            unsafe { self.perform(index, shared, view) }?;
         }
+        Ok(())
     }
 
-    unsafe fn perform(&mut self, index: usize, shared: Shared) {
-        let Some(product) = &mut self.tasks[index].product else { return };
+    /// Carries a product out, unless that is done.
+    ///
+    /// # Safety
+    /// As for [`Warpgroup::multiply`].
+    unsafe fn perform(&mut self, index: usize, shared: Shared, view: &mut AsyncView) -> Result<(), String> {
+        let Some(product) = &mut self.tasks[index].product else { return Ok(()) };
         if std::mem::replace(&mut product.done, true) {
-            return;
+            return Ok(());
+        }
+        let abi::Product { a, b, columns, a_down, b_down, .. } = product.asked;
+        for (descriptor, extent, down) in [(a, ROWS as u32, a_down), (b, columns, b_down)] {
+            // SAFETY: the tile was held to the bytes of shared memory.
+            unsafe { look_at(view, shared, descriptor, extent as usize, down != 0) }?;
         }
         let sums = self.sums[product.sums].as_mut().expect("sums of a task under way");
         if product.asked.add == 0 {
@@ -242,13 +264,9 @@ impl Warpgroup {
         }
         // SAFETY: both tiles were held to the bytes of shared memory; the sums have 64 rows.
         unsafe {
-            (product.asked.multiply)(
-                shared.first,
-                product.asked.a,
-                product.asked.b,
-                sums.values.as_mut_ptr(),
-            );
+            (product.asked.multiply)(shared.first, a, b, sums.values.as_mut_ptr());
         }
+        Ok(())
     }
 
     /// Does all groups but the latest `pending`, once all threads of the warpgroup wait; gives their sums back. In error,
@@ -256,7 +274,12 @@ impl Warpgroup {
     ///
     /// # Safety
     /// As for [`Warpgroup::multiply`].
-    pub unsafe fn wait(&mut self, pending: usize, shared: Shared) -> Result<(), (usize, String)> {
+    pub unsafe fn wait(
+        &mut self,
+        pending: usize,
+        shared: Shared,
+        view: &mut AsyncView,
+    ) -> Result<(), (usize, String)> {
         if let Some(behind) =
             (0..WARPGROUP).find(|&thread| self.asked[thread] < self.asked[0].max(self.most()))
         {
@@ -267,7 +290,7 @@ impl Warpgroup {
             while let Some(task) = self.tasks.front() {
                 let is_commit = task.product.is_none();
                 // SAFETY: the caller's promise.
-                unsafe { self.perform(0, shared) };
+                unsafe { self.perform(0, shared, view) }.map_err(|text| (0, text))?;
                 self.tasks.pop_front();
                 self.forgotten += 1;
                 if is_commit {
@@ -310,6 +333,36 @@ impl Warpgroup {
 pub(super) struct Shared {
     pub first: *const u8,
     pub bytes: u64,
+}
+
+/// Looks at all bytes of a tile as the matrix units see them.
+///
+/// # Safety
+/// The tile lies in dynamic shared memory.
+unsafe fn look_at(
+    view: &mut AsyncView,
+    shared: Shared,
+    descriptor: u64,
+    extent: usize,
+    down: bool,
+) -> Result<(), String> {
+    let field = |shift: u32| (descriptor >> shift & 0x3fff) as usize * 16;
+    let (start, leading, stride) = (field(0), field(16), field(32));
+    // SAFETY: the caller's promise.
+    let mut look = |offset: usize, bytes: usize| unsafe { view.read(shared.first, offset, bytes) };
+    if down {
+        // Whole rows of 64 columns, 16 of them.
+        for (group, row) in (0..extent / 64).flat_map(|group| (0..16).map(move |row| (group, row))) {
+            look(start + group * leading + row / 8 * stride + row % 8 * 128, 128)?;
+        }
+    } else {
+        // Of each row 32 bytes, in two pieces that the swizzle moves.
+        for (row, piece) in (0..extent).flat_map(|row| [(row, 0), (row, 16)]) {
+            let linear = start + row / 8 * stride + row % 8 * 128 + piece;
+            look(linear ^ (linear >> 7 & 7) << 4, 16)?;
+        }
+    }
+    Ok(())
 }
 
 /// Holds a tile to dynamic shared memory and to the swizzle's period.

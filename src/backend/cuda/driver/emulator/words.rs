@@ -172,7 +172,7 @@ pub(super) unsafe extern "C-unwind" fn tensor_copy(block: *mut Block, asked: *co
             fail(block, Failure { wrong: wrong::GLOBAL_READ, line, file, what, address, bytes });
         }
         let whole = running(block);
-        let threads = agree(block, whole.mbarriers.copy(asked.barrier, copy, whole.lazy));
+        let threads = agree(block, whole.mbarriers.copy(asked.barrier, copy, whole.lazy, &mut whole.view));
         running(block).wake(threads);
     }
 }
@@ -235,7 +235,7 @@ pub(super) unsafe extern "C-unwind" fn wgmma(block: *mut Block, asked: *const ab
         let (own, whole) = (thread(block) as usize, running(block));
         let (shared, at_once) = (whole.dynamic_shared(), whole.lazy);
         let group = &mut whole.warpgroups[own / WARPGROUP];
-        let result = group.multiply(own % WARPGROUP, &*asked, site, shared, at_once);
+        let result = group.multiply(own % WARPGROUP, &*asked, site, shared, &mut whole.view, at_once);
         agree(block, result);
     }
 }
@@ -256,4 +256,9 @@ pub(super) unsafe extern "C-unwind" fn wgmma_commit(block: *mut Block) {
         let result = running(block).warpgroups[own / WARPGROUP].commit(own % WARPGROUP, site);
         agree(block, result);
     }
+}
+
+pub(super) unsafe extern "C-unwind" fn fence_async_shared(block: *mut Block) {
+    // SAFETY: called by the running lane's fiber.
+    unsafe { running(block).view.fence() }
 }
