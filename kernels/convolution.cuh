@@ -12,19 +12,11 @@
 // the same taps, and the taps they do not see are not multiplied. Each such product is a `Walk`; forward and weight
 // gradient have one.
 #pragma once
+#include "divider.cuh"
 
 #define FORWARD 0
 #define INPUT_GRADIENT 1
 #define WEIGHT_GRADIENT 2
-
-/// Division of numbers below 2^31 by a number known before the launch, as a multiplication and a shift.
-struct Divider {
-    u32 divisor, factor, shift;
-};
-
-__device__ inline u32 divide(u32 number, const Divider& by) {
-    return (u32((u64(number) * by.factor) >> 32) + number) >> by.shift;
-}
 
 /// Which pixels are walked over, and which taps they see.
 struct Walk {

@@ -26,6 +26,7 @@ mod gradients_of_losses;
 mod kernels_training;
 mod metrics;
 mod model;
+mod network_convolutions;
 mod novelty;
 mod novelty_recipe;
 mod ood_scores;

@@ -47,6 +47,13 @@ pub fn in_every_precision(test: impl Fn()) {
     COARSE.set(false);
 }
 
+/// Runs a test with inputs that bf16 holds exactly.
+pub fn in_bf16(test: impl FnOnce()) {
+    COARSE.set(true);
+    test();
+    COARSE.set(false);
+}
+
 /// Random numbers in [-1, 1) that every backend under test holds exactly.
 pub fn random(elements: usize, key: u64) -> Vec<f64> {
     let stream = Stream::for_purpose(11, Purpose::Synthetic, &[key]);
@@ -76,7 +83,7 @@ const RED_ZONE: usize = 4 * ALIGNMENT;
 
 /// Runs a call whose operands are numbered; written operands, workspace and red zones are poisoned first. Gives all
 /// operands back.
-fn run<B: Backend>(backend: &B, call: &Call<usize>, operands: &[Values]) -> Vec<Values> {
+pub fn results<B: Backend>(backend: &B, call: &Call<usize>, operands: &[Values]) -> Vec<Values> {
     let mut dtypes = vec![backend.dtype().accumulator(); operands.len()];
     for ((_, index, _), content) in call.operands().iter().zip(call.contents()) {
         dtypes[*index] = content.dtype(backend.dtype());
@@ -175,34 +182,47 @@ fn same_bits(a: &[Values], b: &[Values]) -> bool {
     })
 }
 
+fn emulated_in(options: &[(Order, Copies)], dtype: DType) -> Vec<Cuda<Emulator>> {
+    let device = |&(order, copies): &(Order, Copies)| {
+        let emulator = Emulator::new(Options { order, copies, threads: 1 }).expect("a C++ compiler");
+        Cuda::new(emulator, dtype, Sources::default()).unwrap()
+    };
+    options.iter().map(device).collect()
+}
+
 /// The kernels on the emulator: three orders of threads, both times of copies. The device is made once a thread.
 fn emulated(dtype: DType) -> Vec<Cuda<Emulator>> {
-    [(Order::Forward, Copies::Lazy), (Order::Reverse, Copies::Eager), (Order::Random(7), Copies::Lazy)]
-        .into_iter()
-        .map(|(order, copies)| {
-            let emulator = Emulator::new(Options { order, copies, threads: 1 }).expect("a C++ compiler");
-            Cuda::new(emulator, dtype, Sources::default()).unwrap()
-        })
-        .collect()
+    emulated_in(
+        &[(Order::Forward, Copies::Lazy), (Order::Reverse, Copies::Eager), (Order::Random(7), Copies::Lazy)],
+        dtype,
+    )
+}
+
+/// The same in each of these orders at both times.
+pub fn every_emulator(dtype: DType) -> Vec<Cuda<Emulator>> {
+    let orders = [Order::Forward, Order::Reverse, Order::Random(7)];
+    let options: Vec<(Order, Copies)> =
+        orders.iter().flat_map(|&order| [(order, Copies::Lazy), (order, Copies::Eager)]).collect();
+    emulated_in(&options, dtype)
 }
 
 /// Runs a call on several devices, which must agree to the bit, and holds it to its reference.
-fn check_on<B: Backend>(
+pub fn check_on<B: Backend>(
     devices: &[B],
     call: &Call<usize>,
     operands: &[Values],
     expected: &[Values],
     tolerance: f64,
 ) {
-    let results = run(&devices[0], call, operands);
+    let found = results(&devices[0], call, operands);
     for device in &devices[1..] {
-        let again = run(device, call, operands);
-        assert!(same_bits(&results, &again), "{call:?}: {} gives other bits", device.name());
+        let again = results(device, call, operands);
+        assert!(same_bits(&found, &again), "{call:?}: {} gives other bits", device.name());
     }
     // What a call does not write, it leaves alone; what it writes is what the reference finds.
     for (name, index, access) in call.operands() {
         let want = if access == Access::Read { &operands[index] } else { &expected[index] };
-        match (&results[index], want) {
+        match (&found[index], want) {
             (Values::Float(got), Values::Float(want)) => {
                 let error = relative_error(got, want);
                 let bound = if access == Access::Read { 0.0 } else { tolerance };

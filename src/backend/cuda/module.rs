@@ -28,6 +28,13 @@ pub struct Module {
     pub entries: &'static [Entry],
 }
 
+impl Module {
+    /// Whether it is written in the instructions of sm_90a, which nothing else runs: a file says so in its name.
+    pub fn is_for_hopper(&self) -> bool {
+        self.variant.file.ends_with("_sm90.cu")
+    }
+}
+
 /// Every module the engine can ask for.
 pub fn modules() -> Vec<Module> {
     [

@@ -128,6 +128,11 @@ impl Step {
             Units::Warps([down, across]) => {
                 (matrix * card.warp_share, (across as f64 * rows + down as f64 * columns) * size)
             }
+            // Each product reads its 64 rows and its columns.
+            Units::Warpgroups(wide) => {
+                let wide = wide as f64;
+                (matrix, flop / 2.0 / (64.0 * wide) * (64.0 + wide) * size)
+            }
         };
         Step {
             products: flop / rate,

@@ -3,7 +3,7 @@
 //! The prediction is a rule of thumb that knows areas and nothing of clocks; a [`KernelTable`] of measured times replaces it.
 
 use super::table::KernelTable;
-use super::variants::{KERNELS, Kernel, Pass, step};
+use super::variants::{Form, KERNELS, Kernel, Pass};
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::driver::{Driver, Properties};
 use crate::ops::Conv2d;
@@ -36,6 +36,7 @@ pub(super) fn predict(pass: Pass, dtype: DType, conv: &Conv2d, device: &Properti
     let multiprocessors = device.multiprocessors.max(1) as usize;
     let cost = |kernel: &&Kernel| kernel.cost(conv, multiprocessors);
     let kernel = candidates(pass, dtype, conv)
+        .filter(|kernel| kernel.runs_on(device))
         .min_by(|a, b| cost(a).total_cmp(&cost(b)))
         .expect("every pass has a kernel for any alignment, in both types a backend may have");
     Chosen { kernel, splits: kernel.splits(conv, multiprocessors) }
@@ -43,8 +44,9 @@ pub(super) fn predict(pass: Pass, dtype: DType, conv: &Conv2d, device: &Properti
 
 impl Kernel {
     /// Estimated time, in any unit: how much of the result the busiest multiprocessor computes (in a weight gradient, whose
-    /// sum can be split, an even share), over the share of the arithmetic units that a tile keeps busy, which grows with the
-    /// products made of each number that is brought in. A gather of single elements costs more than any shape of tile.
+    /// sum can be split, an even share), times the length of the sum as the kernel pads it, over the share of the arithmetic
+    /// units that a tile keeps busy, which grows with the products made of each number that is brought in. Products of a
+    /// warpgroup are faster, and so harder to feed. A gather of single elements costs more than any shape of tile.
     fn cost(&self, conv: &Conv2d, multiprocessors: usize) -> f64 {
         let ([rows, columns], [height, width]) = (self.extents(conv), self.tile);
         let tiles = self.tiles(rows, columns);
@@ -53,27 +55,34 @@ impl Kernel {
             Pass::Forward | Pass::InputGradient => tiles.div_ceil(multiprocessors) as f64,
         };
         let reuse = (height * width) as f64 / (height + width) as f64;
-        let busy = reuse / (reuse + 24.0);
+        let rate = match self.form {
+            Form::Sm80 { .. } => reuse / (reuse + 24.0),
+            Form::Sm90 { .. } => 1.6 * reuse / (reuse + 40.0),
+        };
         let gather: usize = self.vector.iter().map(|&vector| if vector { 1 } else { 4 }).product();
-        share * (height * width * gather) as f64 / busy
+        share * (height * width * gather * self.sum(conv)) as f64 / rate
     }
 
     /// Into how many parts a weight gradient's sum over pixels is cut: those that make the estimated time least, in steps of a
-    /// 128 x 128 tile. Two blocks share a multiprocessor; a block begins and ends in the time of some steps; parts are
+    /// 128 x 128 tile. Two blocks of sm_80 share a multiprocessor; a block begins and ends in the time of some steps; parts are
     /// written and read again.
     pub fn splits(&self, conv: &Conv2d, multiprocessors: usize) -> usize {
         const ENDS: f64 = 8.0;
         const BYTES_PER_STEP: f64 = 1.6e6;
         let [rows, columns] = self.extents(conv);
         let (tiles, area) = (self.tiles(rows, columns), (self.tile[0] * self.tile[1]) as f64 / 16384.0);
-        let steps = conv.out_pixels().div_ceil(step(self.dtype));
+        let steps = conv.out_pixels().div_ceil(self.step());
+        let blocks = match self.form {
+            Form::Sm80 { .. } => 2 * multiprocessors,
+            Form::Sm90 { .. } => multiprocessors,
+        };
         let time = |splits: usize| {
-            let turns = (tiles * splits).div_ceil(2 * multiprocessors) as f64;
+            let turns = (tiles * splits).div_ceil(blocks) as f64;
             let traffic =
                 if splits > 1 { (splits * rows * columns * 8) as f64 / BYTES_PER_STEP } else { 0.0 };
             turns * (steps.div_ceil(splits) as f64 + ENDS) * area + traffic
         };
-        let most = (2 * multiprocessors).min(self.most_splits(conv));
+        let most = blocks.min(self.most_splits(conv));
         (1..=most).min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap_or(1)
     }
 
@@ -81,9 +90,7 @@ impl Kernel {
     pub fn most_splits(&self, conv: &Conv2d) -> usize {
         const LEAST_STEPS: usize = 4;
         match self.pass {
-            Pass::WeightGradient => {
-                conv.out_pixels().div_ceil(LEAST_STEPS * step(self.dtype)).min(MOST_BLOCKS)
-            }
+            Pass::WeightGradient => conv.out_pixels().div_ceil(LEAST_STEPS * self.step()).min(MOST_BLOCKS),
             Pass::Forward | Pass::InputGradient => 1,
         }
     }
@@ -128,6 +135,35 @@ mod tests {
         assert_eq!(tile(Pass::WeightGradient, &conv(8, 256, 256, 3)), [128, 128]);
         let few = Conv2d { batch: 1, ..conv(4, 64, 64, 3) };
         assert_eq!(tile(Pass::Forward, &few), [64, 64]);
+    }
+
+    #[test]
+    fn hopper_gets_kernels_of_its_own_where_channels_are_aligned_and_other_cards_do_not() {
+        let ampere = card();
+        let hopper = Properties { architecture: "sm_90a".into(), capability: (9, 0), ..card() };
+        let conv = |in_channels, out_channels| Conv2d {
+            batch: 512,
+            height: 16,
+            width: 16,
+            in_channels,
+            out_channels,
+            filter_height: 3,
+            filter_width: 3,
+            stride: 1,
+            padding: 1,
+        };
+        for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
+            let form = |device: &Properties, conv| predict(pass, DType::Bf16, &conv, device).kernel.form;
+            assert!(matches!(form(&hopper, conv(128, 256)), Form::Sm90 { .. }));
+            assert!(matches!(form(&ampere, conv(128, 256)), Form::Sm80 { .. }));
+            assert!(matches!(form(&hopper, conv(3, 64)), Form::Sm80 { .. }));
+            let f32 = predict(pass, DType::F32, &conv(128, 256), &hopper);
+            assert!(matches!(f32.kernel.form, Form::Sm80 { .. }));
+        }
+        let tile = |conv| predict(Pass::Forward, DType::Bf16, &conv, &hopper).kernel.tile;
+        assert_eq!(tile(conv(256, 256)), [256, 128]);
+        assert_eq!(tile(Conv2d { height: 32, width: 32, ..conv(64, 64) }), [256, 64]);
+        assert_eq!(tile(Conv2d { batch: 1, height: 4, width: 4, ..conv(64, 64) }), [64, 64]);
     }
 
     #[test]

@@ -1,9 +1,11 @@
-//! Convolutions as implicit matrix products: launches of `convolution_sm80.cu` and `convolution_sum.cu`.
+//! Convolutions as implicit matrix products: launches of `convolution_sm80.cu`, `convolution_sm90.cu` and
+//! `convolution_sum.cu`.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `fused` | convolutions with the passes of batch normalisation behind them |
-//! | `problem` | a convolution as a product: the kernel's arguments |
+//! | `problem` | a convolution as a product of elements at addresses: the arguments of `convolution_sm80.cu` |
+//! | `sm90`, `sm90_arguments` | a convolution as boxes of tensors: launches of `convolution_sm90.cu`, and its arguments |
 //! | `variants` | the compiled kernels |
 //! | `choice` | which one a product gets |
 //! | `products` | what the kernel then multiplies, for predictions |
@@ -13,6 +15,10 @@ mod choice;
 mod fused;
 mod problem;
 mod products;
+mod sm90;
+mod sm90_arguments;
+#[cfg(test)]
+mod sm90_tests;
 mod table;
 mod variants;
 #[cfg(test)]
@@ -27,9 +33,10 @@ use choice::{Chosen, choose};
 pub(super) use fused::{forward_statistics, input_gradient_mask_reduce, input_gradient_reduce};
 use problem::{Arguments, SumArguments, WALKS, Walk};
 pub use products::{Items, Products, Units};
+use sm90::Reduce;
 pub use table::{KernelTable, MeasuredOn, TableRow};
-use variants::Kernel;
 pub use variants::Pass;
+use variants::{Form, Kernel};
 
 /// What the engine can ask for.
 pub(super) fn modules() -> impl Iterator<Item = Module> {
@@ -69,7 +76,7 @@ pub(super) fn bias<D: Driver>(
     [x, weight, bias, y]: [Span; 4],
     _: Span,
 ) -> Result<()> {
-    let epilogue = Epilogue { bias: Some(bias), residual: None, relu: attributes.relu };
+    let epilogue = Epilogue { bias: Some(bias), relu: attributes.relu, ..Epilogue::default() };
     let kernel = choose(cuda, Pass::Forward, &attributes.conv).kernel;
     launch_forward(cuda, memory, kernel, &attributes.conv, [x, weight, y], &epilogue)
 }
@@ -81,7 +88,8 @@ pub(super) fn bias_residual<D: Driver>(
     [x, weight, bias, residual, y]: [Span; 5],
     _: Span,
 ) -> Result<()> {
-    let epilogue = Epilogue { bias: Some(bias), residual: Some(residual), relu: attributes.relu };
+    let epilogue =
+        Epilogue { bias: Some(bias), residual: Some(residual), relu: attributes.relu, ..Epilogue::default() };
     let kernel = choose(cuda, Pass::Forward, &attributes.conv).kernel;
     launch_forward(cuda, memory, kernel, &attributes.conv, [x, weight, y], &epilogue)
 }
@@ -94,7 +102,7 @@ pub(super) fn input_gradient<D: Driver>(
     _: Span,
 ) -> Result<()> {
     let kernel = choose(cuda, Pass::InputGradient, &attributes.conv).kernel;
-    launch_input_gradient(cuda, memory, kernel, attributes, operands)
+    launch_input_gradient(cuda, memory, kernel, attributes, operands, None)
 }
 
 pub(super) fn weight_gradient<D: Driver>(
@@ -114,6 +122,8 @@ struct Epilogue {
     bias: Option<Span>,
     residual: Option<Span>,
     relu: bool,
+    /// Where a kernel of sm_90a leaves the moments of slabs of the rounded result.
+    moments: Option<Span>,
 }
 
 fn launch_forward<D: Driver>(
@@ -127,21 +137,28 @@ fn launch_forward<D: Driver>(
     check(cuda, conv, x, weight, y, cuda.dtype)?;
     let mut operands =
         vec![("x", x, Access::Read), ("weight", weight, Access::Read), ("y", y, Access::Write)];
-    let mut arguments = Arguments::forward(conv, kernel);
-    arguments.image = cuda.pointer(memory, x);
-    arguments.matrix = cuda.pointer(memory, weight);
-    arguments.out = cuda.pointer(memory, y);
-    arguments.relu = epilogue.relu.into();
     if let Some(bias) = epilogue.bias {
         expect("bias", bias, conv.out_channels, DType::F32)?;
-        arguments.bias = cuda.pointer(memory, bias);
         operands.push(("bias", bias, Access::Read));
     }
     if let Some(residual) = epilogue.residual {
         expect("residual", residual, y.elements, y.dtype)?;
-        arguments.addend = cuda.pointer(memory, residual);
         operands.push(("residual", residual, Access::Read));
     }
+    if matches!(kernel.form, Form::Sm90 { .. }) {
+        return sm90::launch_forward(cuda, memory, kernel, conv, [x, weight, y], epilogue, operands);
+    }
+    if epilogue.moments.is_some() {
+        return Err(no_partials(kernel));
+    }
+    let address = |span| cuda.pointer(memory, span);
+    let mut arguments = Arguments::forward(conv, kernel);
+    arguments.image = address(x);
+    arguments.matrix = address(weight);
+    arguments.out = address(y);
+    arguments.bias = epilogue.bias.map_or(0, address);
+    arguments.addend = epilogue.residual.map_or(0, address);
+    arguments.relu = epilogue.relu.into();
     arguments.walks[0] = Walk::of_outputs(conv);
     let blocks = kernel.tiles(conv.out_pixels(), conv.out_channels);
     launch(cuda, memory, kernel, [blocks, 1], &arguments, &operands)
@@ -153,11 +170,19 @@ fn launch_input_gradient<D: Driver>(
     kernel: &Kernel,
     attributes: &Conv2dGradient,
     [dy, weight, dx]: [Span; 3],
+    reduce: Option<&Reduce>,
 ) -> Result<()> {
     let conv = &attributes.conv;
     check(cuda, conv, dx, weight, dy, cuda.dtype)?;
     let access = if attributes.accumulate { Access::Update } else { Access::Write };
-    let operands = [("dy", dy, Access::Read), ("weight", weight, Access::Read), ("dx", dx, access)];
+    let operands = vec![("dy", dy, Access::Read), ("weight", weight, Access::Read), ("dx", dx, access)];
+    if matches!(kernel.form, Form::Sm90 { .. }) {
+        let spans = [dy, weight, dx];
+        return sm90::launch_input_gradient(cuda, memory, kernel, attributes, spans, reduce, operands);
+    }
+    if reduce.is_some() {
+        return Err(no_partials(kernel));
+    }
     let mut arguments = Arguments::input_gradient(conv, kernel);
     arguments.image = cuda.pointer(memory, dy);
     arguments.matrix = cuda.pointer(memory, weight);
@@ -191,15 +216,27 @@ fn launch_weight_gradient<D: Driver>(
     }
     let parts = Span { elements: bytes / 4, dtype: DType::F32, ..workspace };
     let (to, name) = if splits > 1 { (parts, "workspace") } else { (dweight, "dweight") };
-    let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
-    arguments.image = cuda.pointer(memory, x);
-    arguments.matrix = cuda.pointer(memory, dy);
-    arguments.out = cuda.pointer(memory, to);
-    arguments.walks[0] = Walk::of_outputs(conv);
-    let blocks = kernel.tiles(conv.out_channels, conv.filter_elements());
     let operands = [("x", x, Access::Read), ("dy", dy, Access::Read), (name, to, Access::Write)];
-    launch(cuda, memory, kernel, [blocks, splits], &arguments, &operands)?;
+    if matches!(kernel.form, Form::Sm90 { .. }) {
+        sm90::launch_weight_gradient(cuda, memory, kernel, conv, [x, dy, to], splits, &operands)?;
+    } else {
+        let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
+        arguments.image = cuda.pointer(memory, x);
+        arguments.matrix = cuda.pointer(memory, dy);
+        arguments.out = cuda.pointer(memory, to);
+        arguments.walks[0] = Walk::of_outputs(conv);
+        let blocks = kernel.tiles(conv.out_channels, conv.filter_elements());
+        launch(cuda, memory, kernel, [blocks, splits], &arguments, &operands)?;
+    }
     if splits > 1 { sum_parts(cuda, memory, parts, dweight, splits) } else { Ok(()) }
+}
+
+/// What only kernels of sm_90a do was asked of another.
+fn no_partials(kernel: &Kernel) -> Error {
+    Error::invalid(format!(
+        "the convolution kernel {} leaves nothing for batch normalisation; run its passes after it",
+        kernel.name
+    ))
 }
 
 /// Adds the splits of a weight gradient in their order.

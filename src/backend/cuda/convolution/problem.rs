@@ -12,14 +12,14 @@ pub(super) const WALKS: usize = 4;
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(super) struct Divider {
-    divisor: u32,
+    pub divisor: u32,
     factor: u32,
     shift: u32,
 }
 
 impl Divider {
     /// For divisors from 1 to 2^31.
-    fn new(divisor: usize) -> Divider {
+    pub fn new(divisor: usize) -> Divider {
         let shift = divisor.next_power_of_two().trailing_zeros();
         let factor = (((1u64 << shift) - divisor as u64) << 32) / divisor as u64 + 1;
         Divider { divisor: divisor as u32, factor: factor as u32, shift }
@@ -98,20 +98,20 @@ impl Walk {
 }
 
 /// The input's rows (or columns) that leave one residue when divided by the stride.
-struct Residue {
-    residue: usize,
+pub(super) struct Residue {
+    pub residue: usize,
     /// How many there are.
-    positions: usize,
+    pub positions: usize,
     /// The first filter row they see; from there every stride-th.
-    filter: usize,
+    pub filter: usize,
     /// How many filter rows they see.
-    taps: usize,
+    pub taps: usize,
     /// The output row that the first of them sees through the first of those.
-    first: usize,
+    pub first: usize,
 }
 
 impl Residue {
-    fn all(conv: &Conv2d, extent: usize, filter_extent: usize) -> Vec<Residue> {
+    pub fn all(conv: &Conv2d, extent: usize, filter_extent: usize) -> Vec<Residue> {
         (0..conv.stride.min(extent))
             .map(|residue| {
                 // Input row h is output row p's through filter row r where h + padding = p * stride + r.

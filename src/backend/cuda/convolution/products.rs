@@ -2,7 +2,7 @@
 
 use super::choice::{Chosen, candidates, choose};
 use super::problem::Walk;
-use super::variants::{Kernel, Pass, step};
+use super::variants::{Form, Kernel, Pass};
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::driver::Driver;
 use crate::ops::Conv2d;
@@ -15,6 +15,8 @@ pub enum Units {
     Scalar,
     /// Matrix units fed by single warps (`mma.sync`): so many of them down and across the tile.
     Warps([usize; 2]),
+    /// Matrix units fed by warpgroups (`wgmma`), 64 rows times so many columns of the result at once, or the other way around.
+    Warpgroups(usize),
 }
 
 /// Work items that are alike.
@@ -48,6 +50,7 @@ impl<D: Driver> Cuda<D> {
     pub fn candidates(&self, pass: Pass, conv: &Conv2d) -> Vec<(&'static str, usize, usize)> {
         let multiprocessors = self.driver.properties().multiprocessors.max(1) as usize;
         candidates(pass, self.dtype, conv)
+            .filter(|kernel| kernel.runs_on(self.driver.properties()))
             .map(|kernel| (kernel.name, kernel.splits(conv, multiprocessors), kernel.most_splits(conv)))
             .collect()
     }
@@ -58,7 +61,11 @@ impl<D: Driver> Cuda<D> {
         Products {
             kernel: kernel.name,
             tile: kernel.tile,
-            units: if kernel.dtype == DType::Bf16 { Units::Warps(kernel.warps) } else { Units::Scalar },
+            units: match kernel.form {
+                Form::Sm80 { .. } if kernel.dtype == DType::F32 => Units::Scalar,
+                Form::Sm80 { warps } => Units::Warps(warps),
+                Form::Sm90 { swap, .. } => Units::Warpgroups(kernel.tile[usize::from(!swap)]),
+            },
             element_bytes: kernel.dtype.size(),
             items: items(kernel, conv, splits),
             splits,
@@ -67,23 +74,21 @@ impl<D: Driver> Cuda<D> {
 }
 
 fn items(kernel: &Kernel, conv: &Conv2d, splits: usize) -> Vec<Items> {
-    let step = step(kernel.dtype);
     let [rows, columns] = kernel.extents(conv);
-    let whole = |sum: usize| sum.next_multiple_of(step);
     match kernel.pass {
         Pass::Forward => {
-            vec![Items { count: kernel.tiles(rows, columns), sum: whole(conv.filter_elements()) }]
+            vec![Items { count: kernel.tiles(rows, columns), sum: kernel.sum(conv) }]
         }
         Pass::InputGradient => Walk::of_inputs(conv)
             .iter()
             .map(|walk| Items {
                 count: kernel.tiles(walk.pixels as usize, columns),
-                sum: whole(walk.patch as usize),
+                sum: kernel.sum_of_taps(walk.patch as usize / conv.out_channels, conv.out_channels),
             })
             .collect(),
         Pass::WeightGradient => {
-            let steps = conv.out_pixels().div_ceil(step).div_ceil(splits);
-            vec![Items { count: kernel.tiles(rows, columns) * splits, sum: steps * step }]
+            let steps = (kernel.sum(conv) / kernel.step()).div_ceil(splits);
+            vec![Items { count: kernel.tiles(rows, columns) * splits, sum: steps * kernel.step() }]
         }
     }
 }

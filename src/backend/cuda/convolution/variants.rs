@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::sm90_arguments;
+use crate::backend::cuda::driver::Properties;
 use crate::backend::cuda::{Entry, Module, Variant};
 use crate::ops::Conv2d;
 use crate::tensor::DType;
@@ -29,6 +31,15 @@ impl Pass {
     }
 }
 
+/// Which file a kernel is a variant of, and how its block works on a tile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Form {
+    /// `convolution_sm80.cu`: so many warps down and across.
+    Sm80 { warps: [usize; 2] },
+    /// `convolution_sm90.cu`: whether both consumers share a tile, whether it is computed transposed, and stages of the ring.
+    Sm90 { cooperate: bool, swap: bool, stages: usize },
+}
+
 /// A compiled kernel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kernel {
@@ -39,8 +50,7 @@ pub(super) struct Kernel {
     pub dtype: DType,
     /// Rows and columns of the result that a block computes.
     pub tile: [usize; 2],
-    /// Warps of a block, down and across.
-    pub warps: [usize; 2],
+    pub form: Form,
     /// Whether rows of the left and of the right operand are copied 16 bytes at a time.
     pub vector: [bool; 2],
     pub module: Module,
@@ -87,7 +97,7 @@ macro_rules! kernel {
             pass: Pass::$pass,
             dtype: DType::$dtype,
             tile: [$m, $n],
-            warps: [$down, $across],
+            form: Form::Sm80 { warps: [$down, $across] },
             vector: [$a, $b],
             module: Module {
                 variant: Variant { file: "convolution_sm80.cu", constants: &CONSTANTS },
@@ -97,8 +107,60 @@ macro_rules! kernel {
     }};
 }
 
+/// A kernel of sm_90a. Its registers are those that a thread starts with; its consumers take more.
+macro_rules! kernel_sm90 {
+    ($pass:ident, $m:literal x $n:literal, cooperate $cooperate:literal, swap $swap:literal, stages $stages:literal,
+     registers $registers:literal) => {{
+        const CONSTANTS: [(&str, i64); 7] = [
+            ("BF16", 1),
+            ("PASS", Pass::$pass as i64),
+            ("TILE_M", $m),
+            ("TILE_N", $n),
+            ("COOPERATE", $cooperate as i64),
+            ("SWAP", $swap as i64),
+            ("STAGES", $stages),
+        ];
+        const ENTRIES: [Entry; 1] = [Entry {
+            name: match Pass::$pass {
+                Pass::Forward => "convolution_forward_sm90",
+                Pass::InputGradient => "convolution_input_gradient_sm90",
+                Pass::WeightGradient => "convolution_weight_gradient_sm90",
+            },
+            registers: $registers,
+            tensor_cores: true,
+            wide_loads: false,
+        }];
+        Kernel {
+            name: concat!("sm90-", $m, "x", $n),
+            pass: Pass::$pass,
+            dtype: DType::Bf16,
+            tile: [$m, $n],
+            form: Form::Sm90 { cooperate: $cooperate, swap: $swap, stages: $stages },
+            vector: [true, true],
+            module: Module {
+                variant: Variant { file: "convolution_sm90.cu", constants: &CONSTANTS },
+                entries: &ENTRIES,
+            },
+        }
+    }};
+}
+
 /// Every kernel; the smaller tiles of equals last, so that ties go to the larger.
-pub(super) static KERNELS: [Kernel; 23] = [
+pub(super) static KERNELS: [Kernel; 37] = [
+    kernel_sm90!(Forward, 256 x 128, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(Forward, 128 x 256, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(Forward, 128 x 128, cooperate false, swap false, stages 6, registers 168),
+    kernel_sm90!(Forward, 256 x 64, cooperate false, swap true, stages 4, registers 168),
+    kernel_sm90!(Forward, 64 x 64, cooperate false, swap false, stages 8, registers 104),
+    kernel_sm90!(InputGradient, 256 x 128, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 128 x 256, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 128 x 128, cooperate false, swap false, stages 6, registers 168),
+    kernel_sm90!(InputGradient, 256 x 64, cooperate false, swap true, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 64 x 64, cooperate false, swap false, stages 8, registers 104),
+    kernel_sm90!(WeightGradient, 128 x 256, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(WeightGradient, 128 x 128, cooperate false, swap false, stages 6, registers 168),
+    kernel_sm90!(WeightGradient, 64 x 192, cooperate false, swap false, stages 6, registers 168),
+    kernel_sm90!(WeightGradient, 64 x 64, cooperate false, swap false, stages 8, registers 104),
     kernel!(Forward, Bf16, 128 x 128, warps 2 x 4, vector true true, registers 128),
     kernel!(Forward, Bf16, 128 x 64, warps 4 x 2, vector true true, registers 85),
     kernel!(Forward, Bf16, 64 x 64, warps 2 x 2, vector true true, registers 102),
@@ -135,31 +197,49 @@ pub(super) fn modules() -> impl Iterator<Item = Module> {
     KERNELS.iter().map(|kernel| kernel.module).chain([SUM])
 }
 
-/// Elements of the sum in one step of a kernel's pipeline: 64 bytes.
-pub(super) fn step(dtype: DType) -> usize {
-    64 / dtype.size()
-}
-
 /// Stages of the pipeline, as `convolution_sm80.cu` has them.
 const STAGES: usize = 4;
 
 impl Kernel {
     pub fn threads(&self) -> u32 {
-        (32 * self.warps[0] * self.warps[1]) as u32
+        match self.form {
+            Form::Sm80 { warps: [down, across] } => (32 * down * across) as u32,
+            Form::Sm90 { .. } => 384,
+        }
     }
 
-    /// The size of `Memory` in `convolution_sm80.cu`: the ring of stages or the result, and what is looked up.
+    /// The size of `Memory` in the kernel's file.
     pub fn shared_bytes(&self) -> u32 {
+        match self.form {
+            Form::Sm80 { .. } => self.shared_bytes_sm80(),
+            Form::Sm90 { stages, .. } => {
+                // The ring, a slab for each consumer, barriers; all in pieces of the swizzle's period.
+                const SLABS: usize = 2 * 64 * 64 * 4;
+                (stages * (self.tile[0] + self.tile[1]) * 128 + SLABS + 1024) as u32
+            }
+        }
+    }
+
+    /// The ring of stages or the result, and what is looked up.
+    fn shared_bytes_sm80(&self) -> u32 {
         const PIXEL: usize = 16;
         let [rows, columns] = self.tile;
         let ring = STAGES * (rows + columns) * 64;
         let pixels = if self.pass != Pass::WeightGradient && !self.vector[0] { rows } else { 1 };
         let looked_up = match self.pass {
-            Pass::Forward => step(self.dtype) * 4,
-            Pass::InputGradient => STAGES * step(self.dtype) * 4,
-            Pass::WeightGradient => STAGES * step(self.dtype) * PIXEL,
+            Pass::Forward => self.step() * 4,
+            Pass::InputGradient => STAGES * self.step() * 4,
+            Pass::WeightGradient => STAGES * self.step() * PIXEL,
         };
         (ring.max(rows * columns * 4) + PIXEL * pixels + looked_up).next_multiple_of(128) as u32
+    }
+
+    /// Elements of the sum in one step of the pipeline: 64 bytes, on sm_90a 128.
+    pub fn step(&self) -> usize {
+        match self.form {
+            Form::Sm80 { .. } => 64 / self.dtype.size(),
+            Form::Sm90 { .. } => sm90_arguments::STEP,
+        }
     }
 
     /// Tiles of a result of `rows` x `columns`.
@@ -167,8 +247,25 @@ impl Kernel {
         rows.div_ceil(self.tile[0]) * columns.div_ceil(self.tile[1])
     }
 
-    /// Whether a convolution's rows are aligned as the kernel wants them.
+    /// Whether it runs on a device.
+    pub fn runs_on(&self, device: &Properties) -> bool {
+        match self.form {
+            Form::Sm80 { .. } => true,
+            Form::Sm90 { .. } => {
+                device.capability == (9, 0) && matches!(device.architecture.as_str(), "sm_90a" | "host")
+            }
+        }
+    }
+
+    /// Whether a convolution's rows are aligned as the kernel wants them, and its extents what the kernel can do.
     pub fn fits(&self, conv: &Conv2d) -> bool {
+        if matches!(self.form, Form::Sm90 { .. }) {
+            // The copy engine steps over at most 8 pixels, and its boxes begin and end at most 128 pixels from the image's.
+            let near = conv.filter_height.max(conv.filter_width).max(conv.padding) <= 32;
+            return [conv.in_channels, conv.out_channels].iter().all(|n| n.is_multiple_of(8))
+                && conv.stride <= 8
+                && near;
+        }
         let aligned = |channels: usize| (channels * self.dtype.size()).is_multiple_of(16);
         let (input, output) = (aligned(conv.in_channels), aligned(conv.out_channels));
         let [left, right] = match self.pass {
@@ -178,12 +275,37 @@ impl Kernel {
         (left || !self.vector[0]) && (right || !self.vector[1])
     }
 
-    /// Rows and columns of the product.
+    /// Rows and columns of the product. The columns of a weight gradient of sm_90a are whole blocks of a tap's channels.
     pub fn extents(&self, conv: &Conv2d) -> [usize; 2] {
+        let patch = conv.filter_height * conv.filter_width * self.padded(conv.in_channels);
         match self.pass {
             Pass::Forward => [conv.out_pixels(), conv.out_channels],
             Pass::InputGradient => [conv.batch * conv.height * conv.width, conv.in_channels],
-            Pass::WeightGradient => [conv.out_channels, conv.filter_elements()],
+            Pass::WeightGradient => [conv.out_channels, patch],
+        }
+    }
+
+    /// Products that are added up for an element of the result, and zeros that fill up the last step. In an input gradient as if
+    /// every pixel saw every tap.
+    pub fn sum(&self, conv: &Conv2d) -> usize {
+        let taps = conv.filter_height * conv.filter_width;
+        match self.pass {
+            Pass::Forward => self.sum_of_taps(taps, conv.in_channels),
+            Pass::InputGradient => self.sum_of_taps(taps, conv.out_channels),
+            Pass::WeightGradient => conv.out_pixels().next_multiple_of(self.step()),
+        }
+    }
+
+    /// The same of so many taps.
+    pub fn sum_of_taps(&self, taps: usize, channels: usize) -> usize {
+        (taps * self.padded(channels)).next_multiple_of(self.step())
+    }
+
+    /// Channels of a tap with the zeros that the kernel puts behind them.
+    fn padded(&self, channels: usize) -> usize {
+        match self.form {
+            Form::Sm80 { .. } => channels,
+            Form::Sm90 { .. } => channels.next_multiple_of(self.step()),
         }
     }
 }

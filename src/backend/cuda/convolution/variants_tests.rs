@@ -1,6 +1,6 @@
 //! Every compiled kernel, also those that small problems never get, against the CPU in double precision.
 
-use super::variants::{KERNELS, Kernel, Pass};
+use super::variants::{Form, KERNELS, Kernel, Pass};
 use super::{Epilogue, launch_forward, launch_input_gradient, launch_weight_gradient, parts_bytes};
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
@@ -9,8 +9,8 @@ use crate::ops::{Backend, Call, Conv2d, Conv2dGradient, Device};
 use crate::rng::{Purpose, Stream};
 use crate::tensor::{DType, HostValues, Span, aligned};
 
-/// Two convolutions that take several tiles of every kernel, none of them full, in both directions.
-fn problems(kernel: &Kernel) -> [Conv2d; 2] {
+/// Two convolutions that take several tiles of most kernels, none of them full, in both directions.
+fn problems(kernel: &Kernel) -> Vec<Conv2d> {
     let vector = kernel.vector[0] || kernel.vector[1];
     let few = if vector { 24 } else { 19 };
     let many = if vector { 136 } else { 131 };
@@ -25,22 +25,49 @@ fn problems(kernel: &Kernel) -> [Conv2d; 2] {
         stride,
         padding: 1,
     };
-    [conv(few, many, 1), conv(many, few, 2)]
+    vec![conv(few, many, 1), conv(many, few, 2)]
+}
+
+/// Convolutions whose boxes of patches are of every kind: many images to a tile, many tiles to an image, pixels that no tap
+/// sees, one pixel, filters larger than the image, several tiles to a block that each go round the ring; (batch, height, width, in channels, out channels, filter, stride, padding).
+const BOXES: &[[usize; 8]] = &[
+    [20, 4, 4, 64, 72, 3, 1, 1],
+    [3, 7, 13, 72, 200, 1, 1, 0],
+    [2, 12, 9, 8, 264, 1, 2, 0],
+    [1, 21, 14, 16, 24, 7, 2, 3],
+    [5, 8, 7, 24, 16, 5, 3, 2],
+    [3, 1, 1, 136, 128, 3, 1, 1],
+    [7, 2, 3, 40, 8, 7, 1, 3],
+    [5, 17, 11, 72, 200, 3, 1, 1],
+];
+
+fn boxes() -> impl Iterator<Item = Conv2d> + Clone {
+    BOXES.iter().map(|&[batch, height, width, in_channels, out_channels, filter, stride, padding]| Conv2d {
+        batch,
+        height,
+        width,
+        in_channels,
+        out_channels,
+        filter_height: filter,
+        filter_width: filter,
+        stride,
+        padding,
+    })
 }
 
 /// Numbers that bf16 holds exactly.
-fn numbers(elements: usize, key: u64) -> Vec<f64> {
+pub(super) fn numbers(elements: usize, key: u64) -> Vec<f64> {
     let stream = Stream::for_purpose(12, Purpose::Synthetic, &[key]);
     (0..elements as u64).map(|i| (stream.uniform(i) * 64.0).floor() / 32.0 - 1.0).collect()
 }
 
-/// Lays two operands, a result and a workspace out in memory, computes, and reads the result.
-fn result<D: Device>(
+/// Lays operands and a workspace out in memory, computes, and reads the operands.
+pub(super) fn results<D: Device, const N: usize>(
     device: &D,
-    operands: [(&[f64], DType); 3],
+    operands: [(&[f64], DType); N],
     workspace_bytes: usize,
-    compute: impl FnOnce(&mut D::Memory, [Span; 3], Span),
-) -> Vec<f64> {
+    compute: impl FnOnce(&mut D::Memory, [Span; N], Span),
+) -> [Vec<f64>; N] {
     let mut end = 0;
     let mut place = |elements: usize, dtype: DType| {
         let span = Span { offset: end, elements, dtype };
@@ -55,15 +82,16 @@ fn result<D: Device>(
         device.write(&mut memory, span, HostValues::F64(values)).unwrap();
     }
     compute(&mut memory, spans, workspace);
-    let mut values = vec![0.0; spans[2].elements];
-    device.read_f64(&memory, spans[2], &mut values).unwrap();
-    values
+    spans.map(|span| {
+        let mut values = vec![0.0; span.elements];
+        device.read_f64(&memory, span, &mut values).unwrap();
+        values
+    })
 }
 
 /// One product of a convolution, by a kernel and by the CPU.
-fn both(kernel: &Kernel, conv: &Conv2d) -> [Vec<f64>; 2] {
+fn both(kernel: &Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 2] {
     let cpu = Cpu::<f64>::new(1).unwrap();
-    let options = Options { order: Order::Random(3), copies: Copies::Lazy, threads: 1 };
     let cuda = Cuda::new(Emulator::new(options).unwrap(), kernel.dtype, Sources::default()).unwrap();
     let [n_x, n_weight, n_y] = conv.elements().unwrap();
     let (x, weight, y) = (numbers(n_x, 1), numbers(n_weight, 2), numbers(n_y, 3));
@@ -80,7 +108,7 @@ fn both(kernel: &Kernel, conv: &Conv2d) -> [Vec<f64>; 2] {
     };
     let nowhere = Span { offset: 0, elements: 0, dtype: DType::F64 };
     let bytes = cpu.workspace_bytes(&call([nowhere; 3]).map(|_| ()));
-    let expected = result(
+    let [_, _, expected] = results(
         &cpu,
         [(a, DType::F64), (b, DType::F64), (c, DType::F64)],
         bytes,
@@ -92,10 +120,10 @@ fn both(kernel: &Kernel, conv: &Conv2d) -> [Vec<f64>; 2] {
     const SPLITS: usize = 3;
     let out = if kernel.pass == Pass::WeightGradient { DType::F32 } else { kernel.dtype };
     let operands = [(a, kernel.dtype), (b, kernel.dtype), (c, out)];
-    let got = result(&cuda, operands, parts_bytes(conv, SPLITS), |memory, spans, workspace| {
+    let [_, _, got] = results(&cuda, operands, parts_bytes(conv, SPLITS), |memory, spans, workspace| {
         match kernel.pass {
             Pass::Forward => launch_forward(&cuda, memory, kernel, conv, spans, &Epilogue::default()),
-            Pass::InputGradient => launch_input_gradient(&cuda, memory, kernel, &attributes, spans),
+            Pass::InputGradient => launch_input_gradient(&cuda, memory, kernel, &attributes, spans, None),
             Pass::WeightGradient => {
                 launch_weight_gradient(&cuda, memory, kernel, conv, spans, workspace, SPLITS)
             }
@@ -105,18 +133,55 @@ fn both(kernel: &Kernel, conv: &Conv2d) -> [Vec<f64>; 2] {
     [got, expected]
 }
 
+/// Holds a kernel to the CPU.
+fn check(kernel: &Kernel, conv: &Conv2d, options: Options) {
+    assert!(kernel.fits(conv), "{kernel:?} {conv:?}");
+    let [got, expected] = both(kernel, conv, options);
+    let difference: f64 = got.iter().zip(&expected).map(|(a, b)| (a - b) * (a - b)).sum();
+    let norm: f64 = expected.iter().map(|b| b * b).sum();
+    let error = (difference / norm).sqrt();
+    // A weight gradient of exact bf16 numbers is f32 throughout.
+    let rounded = kernel.dtype == DType::Bf16 && kernel.pass != Pass::WeightGradient;
+    assert!(error <= if rounded { 5e-3 } else { 1e-5 }, "{kernel:?} {conv:?} {options:?}: off by {error:e}");
+}
+
+fn is_sm90(kernel: &&Kernel) -> bool {
+    matches!(kernel.form, Form::Sm90 { .. })
+}
+
 #[test]
 fn every_kernel_computes_its_product() {
+    let options = Options { order: Order::Random(3), copies: Copies::Lazy, threads: 1 };
     for kernel in &KERNELS {
         for conv in problems(kernel) {
-            assert!(kernel.fits(&conv), "{kernel:?} {conv:?}");
-            let [got, expected] = both(kernel, &conv);
-            let difference: f64 = got.iter().zip(&expected).map(|(a, b)| (a - b) * (a - b)).sum();
-            let norm: f64 = expected.iter().map(|b| b * b).sum();
-            let error = (difference / norm).sqrt();
-            // A weight gradient of exact bf16 numbers is f32 throughout.
-            let rounded = kernel.dtype == DType::Bf16 && kernel.pass != Pass::WeightGradient;
-            assert!(error <= if rounded { 5e-3 } else { 1e-5 }, "{kernel:?} {conv:?}: off by {error:e}");
+            check(kernel, &conv, options);
+        }
+    }
+}
+
+#[test]
+fn kernels_of_tensor_copies_compute_patches_of_every_kind() {
+    // Each problem by each kernel, but not in each order.
+    let orders =
+        [(Order::Forward, Copies::Eager), (Order::Reverse, Copies::Lazy), (Order::Random(5), Copies::Eager)];
+    for (kernel_index, kernel) in KERNELS.iter().filter(is_sm90).enumerate() {
+        for (index, conv) in boxes().enumerate() {
+            let (order, copies) = orders[(kernel_index + index) % orders.len()];
+            check(kernel, &conv, Options { order, copies, threads: 1 });
+        }
+    }
+}
+
+#[test]
+#[ignore = "every order and time of copies takes minutes"]
+fn kernels_of_tensor_copies_compute_patches_of_every_kind_in_every_order() {
+    for kernel in KERNELS.iter().filter(is_sm90) {
+        for conv in boxes().chain(problems(kernel)) {
+            for order in [Order::Forward, Order::Reverse, Order::Random(5)] {
+                for copies in [Copies::Eager, Copies::Lazy] {
+                    check(kernel, &conv, Options { order, copies, threads: 1 });
+                }
+            }
         }
     }
 }

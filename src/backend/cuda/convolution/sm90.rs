@@ -1,0 +1,258 @@
+//! Launches of `convolution_sm90.cu`: what its tensor maps describe, and its grid.
+
+use super::problem::WALKS;
+use super::sm90_arguments::{Arguments, STEP, Walk, is_flat};
+use super::variants::{Form, Kernel, Pass};
+use super::{Epilogue, expect};
+use crate::backend::cuda::Cuda;
+use crate::backend::cuda::driver::tensor_map::{Piece, TensorMap, TensorMapRequest};
+use crate::backend::cuda::driver::{Driver, Geometry};
+use crate::error::Result;
+use crate::ops::{Access, Conv2d, Conv2dGradient};
+use crate::tensor::{DType, Span};
+
+/// Bytes of an element of every operand that is copied by a map.
+const BYTES: u64 = 2;
+
+/// An operand as a launch lists it.
+type Operand = (&'static str, Span, Access);
+
+/// What is done with an input gradient while the kernel has it in registers: it is masked, and reduced as the batch
+/// normalisation that it goes to wants it.
+pub(super) struct Reduce {
+    /// f32 (2, [`slabs`], input channels): sums of d, and of d (x - mean), as the second stage of the reduction reads them.
+    pub partial: Span,
+    /// Activations above zero where dx is not masked.
+    pub mask: Option<Span>,
+    /// What the normalisation has read, its map and its mean.
+    pub x: Span,
+    /// Per channel.
+    pub scale: Span,
+    /// Per channel.
+    pub bias: Span,
+    /// Per channel.
+    pub mean: Span,
+    /// Whether it has a rectifier, which dx passes in the sums alone.
+    pub relu: bool,
+}
+
+/// Rows of a result that one slab of partials is of; the last of a walk has those that are left.
+pub(super) fn slab_rows(kernel: &Kernel) -> usize {
+    match kernel.form {
+        Form::Sm90 { cooperate: true, .. } => kernel.tile[0] / 2,
+        _ => kernel.tile[0],
+    }
+}
+
+/// Slabs of the partials that a kernel leaves.
+pub(super) fn slabs(kernel: &Kernel, conv: &Conv2d) -> usize {
+    let of_rows = |rows: usize| rows.div_ceil(slab_rows(kernel));
+    match kernel.pass {
+        Pass::InputGradient => Walk::of_inputs(conv).iter().map(|walk| of_rows(walk.pixels as usize)).sum(),
+        Pass::Forward | Pass::WeightGradient => of_rows(conv.out_pixels()),
+    }
+}
+
+/// Numbers of those partials, f32.
+pub(super) fn partial_elements(kernel: &Kernel, conv: &Conv2d) -> usize {
+    2 * slabs(kernel, conv) * kernel.extents(conv)[1]
+}
+
+pub(super) fn launch_forward<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    kernel: &Kernel,
+    conv: &Conv2d,
+    [x, weight, y]: [Span; 3],
+    epilogue: &Epilogue,
+    mut operands: Vec<Operand>,
+) -> Result<()> {
+    let address = |span| cuda.pointer(memory, span);
+    let mut arguments = Arguments::forward(conv, kernel);
+    let images = Images::inputs(conv, address(x));
+    arguments.walks[0].patches =
+        images.map(cuda, &arguments.walks[0], conv.stride, is_flat(conv), kernel.tile[0])?;
+    arguments.matrix = filters(cuda, conv, address(weight), kernel.tile[1])?;
+    arguments.out = address(y);
+    arguments.bias = epilogue.bias.map_or(0, address);
+    arguments.addend = epilogue.residual.map_or(0, address);
+    arguments.relu = epilogue.relu.into();
+    if let Some(partial) = epilogue.moments {
+        expect("partial", partial, partial_elements(kernel, conv), DType::F32)?;
+        arguments.partial = address(partial);
+        arguments.slabs = slabs(kernel, conv) as u32;
+        operands.push(("partial", partial, Access::Write));
+    }
+    launch(cuda, memory, kernel, &arguments, &operands)
+}
+
+pub(super) fn launch_input_gradient<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    kernel: &Kernel,
+    attributes: &Conv2dGradient,
+    [dy, weight, dx]: [Span; 3],
+    reduce: Option<&Reduce>,
+    mut operands: Vec<Operand>,
+) -> Result<()> {
+    let conv = &attributes.conv;
+    let address = |span| cuda.pointer(memory, span);
+    let mut common = Arguments::input_gradient(conv, kernel);
+    common.matrix = filters(cuda, conv, address(weight), STEP)?;
+    common.out = address(dx);
+    common.addend = if attributes.accumulate { common.out } else { 0 };
+    if let Some(reduce) = reduce {
+        expect("partial", reduce.partial, partial_elements(kernel, conv), DType::F32)?;
+        common.partial = address(reduce.partial);
+        common.slabs = slabs(kernel, conv) as u32;
+        common.mask = reduce.mask.map_or(0, address);
+        common.norm_x = address(reduce.x);
+        common.norm_scale = address(reduce.scale);
+        common.norm_bias = address(reduce.bias);
+        common.norm_mean = address(reduce.mean);
+        common.norm_relu = reduce.relu.into();
+        operands.push(("partial", reduce.partial, Access::Write));
+        operands.extend(reduce.mask.map(|mask| ("mask", mask, Access::Read)));
+        for (name, span) in
+            [("x", reduce.x), ("scale", reduce.scale), ("bias", reduce.bias), ("mean", reduce.mean)]
+        {
+            operands.push((name, span, Access::Read));
+        }
+    }
+    let images = Images::outputs(conv, address(dy));
+    let mut walks = Walk::of_inputs(conv);
+    if attributes.accumulate && reduce.is_none() {
+        // Pixels that no output has seen keep what they hold.
+        walks.retain(|walk| walk.taps() > 0);
+    }
+    let mut slab = 0;
+    for walk in &mut walks {
+        walk.patches = images.map(cuda, walk, 1, is_flat(conv), kernel.tile[0])?;
+        walk.first_slab = slab;
+        slab += (walk.pixels as usize).div_ceil(slab_rows(kernel)) as u32;
+    }
+    for walks in walks.chunks(WALKS) {
+        let mut arguments = common;
+        arguments.walk(walks, kernel);
+        launch(cuda, memory, kernel, &arguments, &operands)?;
+    }
+    Ok(())
+}
+
+/// The sums of each split go to `out`, one behind the other.
+pub(super) fn launch_weight_gradient<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    kernel: &Kernel,
+    conv: &Conv2d,
+    [x, dy, out]: [Span; 3],
+    splits: usize,
+    operands: &[Operand],
+) -> Result<()> {
+    let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
+    let images = Images::inputs(conv, cuda.pointer(memory, x));
+    arguments.walks[0].patches = images.map(cuda, &arguments.walks[0], conv.stride, is_flat(conv), STEP)?;
+    arguments.matrix = Images::outputs(conv, cuda.pointer(memory, dy)).matrix(cuda, STEP)?;
+    arguments.out = cuda.pointer(memory, out);
+    launch(cuda, memory, kernel, &arguments, operands)
+}
+
+/// As many blocks as multiprocessors, or as there is work for: each goes on with the next piece by itself.
+fn launch<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    kernel: &Kernel,
+    arguments: &Arguments,
+    operands: &[Operand],
+) -> Result<()> {
+    let blocks = arguments.items.min(cuda.driver.properties().multiprocessors.max(1));
+    let geometry =
+        Geometry { grid: [blocks, 1, 1], threads: kernel.threads(), shared_bytes: kernel.shared_bytes() };
+    let entry = kernel.module.entries[0].name;
+    cuda.launch(memory, (&kernel.module.variant, entry), geometry, arguments, operands)
+}
+
+/// Images in device memory (NHWC).
+struct Images {
+    address: u64,
+    batch: usize,
+    height: usize,
+    width: usize,
+    channels: usize,
+}
+
+impl Images {
+    /// The input of a convolution.
+    fn inputs(conv: &Conv2d, address: u64) -> Images {
+        let Conv2d { batch, height, width, in_channels: channels, .. } = *conv;
+        Images { address, batch, height, width, channels }
+    }
+
+    /// The output.
+    fn outputs(conv: &Conv2d, address: u64) -> Images {
+        let (height, width) = (conv.out_height(), conv.out_width());
+        Images { address, batch: conv.batch, height, width, channels: conv.out_channels }
+    }
+
+    fn row_bytes(&self) -> u64 {
+        self.channels as u64 * BYTES
+    }
+
+    /// A copy moves 64 channels of one tap of the patches of `pixels` pixels of a walk, which lie `step` rows (columns) apart.
+    fn map<D: Driver>(
+        &self,
+        cuda: &Cuda<D>,
+        walk: &Walk,
+        step: usize,
+        flat: bool,
+        pixels: usize,
+    ) -> Result<TensorMap> {
+        if flat {
+            return self.matrix(cuda, pixels);
+        }
+        let [width, height, batch] = [self.width, self.height, self.batch].map(|extent| extent as u64);
+        let row = self.row_bytes();
+        // Of the bases' box, counted from the last pixel of the image.
+        let upper = |first: i32, bases: u32, extent: usize| {
+            first + ((bases - 1) * step as u32) as i32 - (extent - 1) as i32
+        };
+        cuda.driver.tensor_map(&TensorMapRequest {
+            address: self.address,
+            extents: &[self.channels as u64, width, height, batch],
+            strides: &[row, row * width, row * width * height],
+            piece: Piece::Im2col {
+                lower: [walk.first_column, walk.first_row],
+                upper: [
+                    upper(walk.first_column, walk.width.divisor, self.width),
+                    upper(walk.first_row, walk.height.divisor, self.height),
+                ],
+                channels: STEP as u32,
+                pixels: pixels as u32,
+                strides: [step as u32; 2],
+            },
+        })
+    }
+
+    /// All pixels as one matrix: a copy moves 64 channels of `pixels` of them.
+    fn matrix<D: Driver>(&self, cuda: &Cuda<D>, pixels: usize) -> Result<TensorMap> {
+        let rows = (self.batch * self.height * self.width) as u64;
+        cuda.driver.tensor_map(&TensorMapRequest {
+            address: self.address,
+            extents: &[self.channels as u64, rows],
+            strides: &[self.row_bytes()],
+            piece: Piece::Tiled(&[STEP as u32, pixels as u32]),
+        })
+    }
+}
+
+/// A convolution's weights (KRSC): a copy moves 64 input channels of one tap of `filters` filters.
+fn filters<D: Driver>(cuda: &Cuda<D>, conv: &Conv2d, address: u64, filters: usize) -> Result<TensorMap> {
+    let taps = (conv.filter_height * conv.filter_width) as u64;
+    let row = conv.in_channels as u64 * BYTES;
+    cuda.driver.tensor_map(&TensorMapRequest {
+        address,
+        extents: &[conv.in_channels as u64, taps, conv.out_channels as u64],
+        strides: &[row, row * taps],
+        piece: Piece::Tiled(&[STEP as u32, 1, filters as u32]),
+    })
+}

@@ -1,0 +1,130 @@
+//! What kernels of sm_90a leave for batch normalisation, against sums in double precision over what they stored.
+
+use super::sm90::{self, Reduce};
+use super::variants::{Form, KERNELS, Kernel, Pass};
+use super::variants_tests::{numbers, results};
+use super::{Epilogue, launch_forward, launch_input_gradient};
+use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
+use crate::backend::cuda::{Cuda, Sources};
+use crate::ops::{Conv2d, Conv2dGradient};
+use crate::tensor::DType;
+
+const BF16: DType = DType::Bf16;
+const F32: DType = DType::F32;
+
+fn device(copies: Copies) -> Cuda<Emulator> {
+    let options = Options { order: Order::Random(11), copies, threads: 1 };
+    Cuda::new(Emulator::new(options).unwrap(), BF16, Sources::default()).unwrap()
+}
+
+fn kernels(pass: Pass) -> impl Iterator<Item = &'static Kernel> {
+    KERNELS.iter().filter(move |kernel| kernel.pass == pass && matches!(kernel.form, Form::Sm90 { .. }))
+}
+
+/// More rows than a tile of any kernel has, the last slab with a few, and columns that leave a tile half empty.
+fn problem(stride: usize) -> Conv2d {
+    Conv2d {
+        batch: 3,
+        height: 11,
+        width: 9,
+        in_channels: 72,
+        out_channels: 72,
+        filter_height: 3,
+        filter_width: 3,
+        stride,
+        padding: 1,
+    }
+}
+
+fn close(got: f64, expected: f64, scale: f64) -> bool {
+    (got - expected).abs() <= 1e-5 * scale
+}
+
+#[test]
+fn a_forward_kernel_leaves_the_moments_of_what_it_stored() {
+    for kernel in kernels(Pass::Forward) {
+        let conv = problem(1);
+        let channels = conv.out_channels;
+        let [n_x, n_weight, n_y] = conv.elements().unwrap();
+        let (x, weight, y) = (numbers(n_x, 1), numbers(n_weight, 2), vec![f64::NAN; n_y]);
+        let partial = vec![f64::NAN; sm90::partial_elements(kernel, &conv)];
+        let cuda = device(Copies::Lazy);
+        let operands = [(&x[..], BF16), (&weight, BF16), (&y, BF16), (&partial, F32)];
+        let [_, _, y, partial] = results(&cuda, operands, 0, |memory, [x, weight, y, partial], _| {
+            let epilogue = Epilogue { moments: Some(partial), ..Epilogue::default() };
+            launch_forward(&cuda, memory, kernel, &conv, [x, weight, y], &epilogue).unwrap();
+        });
+        let (means, deviations) = partial.split_at(partial.len() / 2);
+        let slab_rows = sm90::slab_rows(kernel);
+        assert_eq!(means.len(), y.len().div_ceil(slab_rows * channels) * channels, "{kernel:?}");
+        for (slab, rows) in y.chunks(slab_rows * channels).enumerate() {
+            for channel in 0..channels {
+                let column = || rows.iter().skip(channel).step_by(channels);
+                let count = column().count() as f64;
+                let mean = column().sum::<f64>() / count;
+                let squares: f64 = column().map(|y| (y - mean) * (y - mean)).sum();
+                let at = slab * channels + channel;
+                assert!(
+                    close(means[at], mean, squares.sqrt()),
+                    "{kernel:?} {slab} {channel}: {} {mean}",
+                    means[at]
+                );
+                assert!(close(deviations[at], squares, squares), "{kernel:?} {slab} {channel}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_input_gradient_kernel_masks_and_leaves_the_sums_of_what_it_stored() {
+    let cases = [(1, true, false), (2, false, true), (3, true, true)];
+    for (kernel, (stride, masked, relu)) in kernels(Pass::InputGradient).zip(cases.into_iter().cycle()) {
+        let conv = problem(stride);
+        let channels = conv.in_channels;
+        let [n_dx, n_weight, n_dy] = conv.elements().unwrap();
+        let (dy, weight, before) = (numbers(n_dy, 1), numbers(n_weight, 2), numbers(n_dx, 3));
+        let (x, mask) = (numbers(n_dx, 4), numbers(n_dx, 5));
+        let [scale, bias, mean] = [6, 7, 8].map(|key| numbers(channels, key));
+        let partial = vec![f64::NAN; sm90::partial_elements(kernel, &conv)];
+        let run = |reduces: bool| {
+            let cuda = device(Copies::Eager);
+            let operands = [
+                (&dy[..], BF16),
+                (&weight, BF16),
+                (&before, BF16),
+                (&x, BF16),
+                (&mask, BF16),
+                (&scale, F32),
+                (&bias, F32),
+                (&mean, F32),
+                (&partial, F32),
+            ];
+            results(&cuda, operands, 0, |memory, [dy, weight, dx, x, mask, scale, bias, mean, partial], _| {
+                let attributes = Conv2dGradient { conv, accumulate: true };
+                let mask = masked.then_some(mask);
+                let reduce = Reduce { partial, mask, x, scale, bias, mean, relu };
+                let reduce = reduces.then_some(&reduce);
+                launch_input_gradient(&cuda, memory, kernel, &attributes, [dy, weight, dx], reduce).unwrap();
+            })
+        };
+        let [_, _, plain, ..] = run(false);
+        let [_, _, dx, .., partial] = run(true);
+        for (i, (dx, plain)) in dx.iter().zip(&plain).enumerate() {
+            let expected = if masked && mask[i] <= 0.0 { 0.0 } else { *plain };
+            assert_eq!(*dx, expected, "{kernel:?} element {i}");
+        }
+        let (sums, products) = partial.split_at(partial.len() / 2);
+        for channel in 0..channels {
+            let total = |of: &[f64]| of.iter().skip(channel).step_by(channels).sum::<f64>();
+            let (mut sum, mut product, mut size) = (0.0, 0.0, 0.0);
+            for i in (channel..n_dx).step_by(channels) {
+                let d = if relu && scale[channel] * x[i] + bias[channel] <= 0.0 { 0.0 } else { dx[i] };
+                sum += d;
+                product += d * (x[i] - mean[channel]);
+                size += d.abs();
+            }
+            assert!(close(total(sums), sum, size), "{kernel:?} {channel}: {} {sum}", total(sums));
+            assert!(close(total(products), product, 3.0 * size), "{kernel:?} {channel}");
+        }
+    }
+}
