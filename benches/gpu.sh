@@ -9,6 +9,7 @@
 #   model   what each call of the steps should take, and beside it what it does take, bf16; with the tuned table as well
 #   ours    whole steps of three networks, batches 128, 256, 512, f32 and bf16, with the tuned kernels if there are any; first step
 #           with cold and warm caches; every kernel
+#   fuse    whole steps of bf16 training at the first batch size with no fusion, with each alone, and with one after the other
 #   peer    PyTorch on the same steps (benches/peers/train_step_gpu.py); needs Python with torch and torchvision
 #   train   some epochs of ResNet-18 on CIFAR-100 with its accuracy; needs DATA
 #   merge   one JSON of all of it, OUT/results.json, and one table, OUT/results.txt
@@ -189,6 +190,17 @@ ours() {
     done
 }
 
+fuse() {
+    begin
+    local network fusions
+    for network in ${networks//,/ }; do
+        for fusions in none statistics residual-gradient masks statistics,residual-gradient all; do
+            rows "fuse-$network-$fusions" --steps --only 'train.*' --arch "$network" --batch-size "${batches%%,*}" \
+                --precision bf16 --fuse "$fusions"
+        done
+    done
+}
+
 peer() {
     begin
     if ! "$python" -c 'import torch, torchvision' 2>/dev/null; then
@@ -231,12 +243,12 @@ merge() {
 nvidia-smi --query-gpu=name,driver_version,clocks.max.sm,clocks.max.mem,power.limit,temperature.gpu --format=csv \
     >"$out/card.csv" 2>/dev/null || rm -f "$out/card.csv"
 
-for part in "${@:-check tune model ours peer train merge}"; do
+for part in "${@:-check tune model ours fuse peer train merge}"; do
     for one in $part; do
         case $one in
-        check | tune | model | ours | peer | train | merge) "$one" ;;
+        check | tune | model | ours | fuse | peer | train | merge) "$one" ;;
         *)
-            say "no part is called $one; there are check, tune, model, ours, peer, train and merge"
+            say "no part is called $one; there are check, tune, model, ours, fuse, peer, train and merge"
             exit 2
             ;;
         esac

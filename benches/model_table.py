@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Prints the predictions of `residua bench --model --out FILE` as Markdown tables, for benches/README.md.
+"""Writes the predictions of `residua bench --model --out FILE` as Markdown tables between the marks of benches/README.md.
 
-    benches/model_table.py FILE...
+    benches/model_table.py README FILE...
 """
 
 import json
 import sys
+
+BEGIN, END = "<!-- predictions: begin -->\n", "<!-- predictions: end -->\n"
 
 # Operations with a shape each get a line only if they take at least this share of the step.
 LEAST_SHARE = 0.01
@@ -16,11 +18,9 @@ def number(value):
 
 
 def table(head, rows):
-    print("| " + " | ".join(head) + " |")
-    print("|" + "---|" * len(head))
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-    print()
+    lines = ["| " + " | ".join(row) + " |" for row in [head, *rows]]
+    lines.insert(1, "|" + "---|" * len(head))
+    return "\n".join(lines) + "\n\n"
 
 
 def steps(models):
@@ -35,7 +35,7 @@ def steps(models):
                 f"{step['floor_seconds'] / step['predicted_seconds']:.0%}",
                 str(step["launches"]),
             ])
-    table(["step", "predicted images/s", "ms", "at the floors", "share", "launches"], rows)
+    return table(["step", "predicted images/s", "ms", "at the floors", "share", "launches"], rows)
 
 
 def calls(step):
@@ -64,24 +64,28 @@ def calls(step):
     if rest_calls:
         rows.append(["all others", str(rest_calls), "", "", "", number(1e6 * rest_floor), number(1e6 * rest),
                      f"{rest_floor / rest:.0%}", ""])
-    print(f"#### `{step['name']}`\n")
-    table(["call", "n", "kernel", "waves", "blocks", "floor, µs", "predicted, µs", "share", "waits for"], rows)
+    head = f"#### `{step['name']}`\n\n"
+    return head + table(["call", "n", "kernel", "waves", "blocks", "floor, µs", "predicted, µs", "share", "waits for"], rows)
 
 
 def main():
-    if len(sys.argv) < 2:
+    if len(sys.argv) < 3:
         sys.exit(__doc__)
-    models = []
-    for path in sys.argv[1:]:
+    readme, models = sys.argv[1], []
+    for path in sys.argv[2:]:
         with open(path, encoding="utf-8") as file:
             models.append(json.load(file))
-    card = models[0]["card"]
-    print(f"Predicted, not measured, for an {card['name']}; registers and shared memory from {models[0]['resources']}.\n")
-    steps(models)
+    text = f"For an {models[0]['card']['name']}; registers and shared memory from {models[0]['resources']}.\n\n"
+    text += steps(models)
     for model in models:
-        for step in model["steps"]:
-            if step["name"].startswith("train."):
-                calls(step)
+        text += "".join(calls(step) for step in model["steps"] if step["name"].startswith("train."))
+    with open(readme, encoding="utf-8") as file:
+        old = file.read()
+    if old.count(BEGIN) != 1 or old.count(END) != 1:
+        sys.exit(f"{readme} does not have the marks {BEGIN.strip()} and {END.strip()} once each")
+    before, after = old.split(BEGIN)[0], old.split(END)[1]
+    with open(readme, "w", encoding="utf-8") as file:
+        file.write(before + BEGIN + text + END + after)
 
 
 main()

@@ -145,7 +145,7 @@ fn the_script_for_the_gpu_runs_dry_from_check_to_merge() {
             .output()
             .unwrap()
     };
-    let run = script(&["check", "tune", "model", "ours", "train", "merge"]);
+    let run = script(&["check", "tune", "model", "ours", "fuse", "train", "merge"]);
     assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));
     let results = read(&folder.path().join("results.json"));
     assert!(results["summary"][format!("train.{TOY}.b2.bf16")]["images_per_second"].as_f64().unwrap() > 0.0);
@@ -154,6 +154,10 @@ fn the_script_for_the_gpu_runs_dry_from_check_to_merge() {
     assert!(results["checks"][0][0]["checks"].as_array().unwrap().len() > 100);
     let model = read(&folder.path().join(format!("model-predicted-{TOY}.json")));
     assert_eq!(model["steps"][0]["name"], format!("train.{TOY}.b2.bf16"));
+    for fusions in ["none", "masks", "all"] {
+        let fused = read(&folder.path().join(format!("fuse-{TOY}-{fusions}.json")));
+        assert!(fused["rows"][0]["images_per_second"].as_f64().unwrap() > 0.0, "{fused}");
+    }
     let table = std::fs::read_to_string(folder.path().join("kernels.toml")).unwrap();
     assert!(table.contains("weight-gradient") && table.contains("a rehearsal"), "{table}");
     assert_eq!(results["training"][0]["steps"], 1);

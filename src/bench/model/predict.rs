@@ -89,9 +89,17 @@ pub(super) fn products(card: &Card, work: &Products, resident: u32, bytes: f64) 
     let multiprocessors = card.multiprocessors as usize;
     let load = Load::of(&work.items, multiprocessors);
     let step = Step::of(card, work);
-    // Work items that share a multiprocessor hide each other's beginnings and ends, but for the first and the last.
-    let exposed = if resident > 1 { 1.0 } else { load.items as f64 };
-    let ends = card.launch_seconds + exposed * (card.prologue_seconds + card.epilogue_seconds);
+    let (at_once, begun, ended) = match work.units {
+        // A producer runs ahead, so that only the first beginning shows; consumers that take turns hide all ends but one.
+        Units::Warpgroups { cooperate: true, .. } => (1.0, 1, load.items),
+        Units::Warpgroups { cooperate: false, .. } => (2.0, 1, 1),
+        // Blocks that share a multiprocessor hide each other's beginnings and ends, but for the first and the last.
+        Units::Scalar | Units::Warps(_) if resident > 1 => (f64::from(resident), 1, 1),
+        Units::Scalar | Units::Warps(_) => (1.0, load.items, load.items),
+    };
+    let ends = card.launch_seconds
+        + begun.min(load.items) as f64 * card.prologue_seconds
+        + ended.min(load.items) as f64 * card.epilogue_seconds;
     let products = load.busiest * step.products;
     let shared = load.busiest * step.shared;
     let cache = load.total * step.bytes / card.cache_rate * load.tail();
@@ -103,7 +111,7 @@ pub(super) fn products(card: &Card, work: &Products, resident: u32, bytes: f64) 
         cache,
         memory,
         ends,
-        waves: load.count as f64 / (multiprocessors as f64 * f64::from(resident.max(1))),
+        waves: load.count as f64 / (multiprocessors as f64 * at_once),
         tail: load.tail(),
     }
 }
@@ -129,7 +137,7 @@ impl Step {
                 (matrix * card.warp_share, (across as f64 * rows + down as f64 * columns) * size)
             }
             // Each product reads its 64 rows and its columns.
-            Units::Warpgroups(wide) => {
+            Units::Warpgroups { wide, .. } => {
                 let wide = wide as f64;
                 (matrix, flop / 2.0 / (64.0 * wide) * (64.0 + wide) * size)
             }
@@ -215,6 +223,25 @@ mod tests {
         near(two.ends, card.launch_seconds + 2.0 * (card.prologue_seconds + card.epilogue_seconds));
         near(two.products, 2.0 * predicted.products);
         near(two.tail, 2.0 * 108.0 / 109.0);
+    }
+
+    #[test]
+    fn an_instruction_of_a_warpgroup_takes_half_as_many_cycles_as_it_has_columns_and_reads_both_operands() {
+        let card = Card::named("H100").unwrap();
+        let units = Units::Warpgroups { wide: 128, cooperate: false };
+        // Two items of a sum of 16 on each multiprocessor: four instructions of m64n128k16.
+        let items = vec![Items { count: 264, sum: 16 }];
+        let work = Products { kernel: "k", tile: [128, 128], units, element_bytes: 2, items, splits: 1 };
+        let predicted = products(&card, &work, 1, 0.0);
+        near(predicted.products, 4.0 * 64.0 / card.clock);
+        // Each reads 2048 bytes of the one operand and 32 for each of 128 columns; each tile was written once, 8192 bytes.
+        near(predicted.shared, (4.0 * (2048.0 + 32.0 * 128.0) + 2.0 * 8192.0) / 128.0 / card.clock);
+        assert_eq!(predicted.waves, 1.0);
+        near(predicted.ends, card.launch_seconds + card.prologue_seconds + card.epilogue_seconds);
+        // Together, consumers store one tile before they multiply the next.
+        let units = Units::Warpgroups { wide: 128, cooperate: true };
+        let together = products(&card, &Products { units, ..work }, 1, 0.0);
+        near(together.ends, card.launch_seconds + card.prologue_seconds + 2.0 * card.epilogue_seconds);
     }
 
     #[test]

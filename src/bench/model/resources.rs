@@ -54,10 +54,7 @@ impl Library {
             From::MachineCode(nvrtc, _) => {
                 format!("machine code for {} by NVRTC {}", self.architecture, nvrtc.version())
             }
-            From::Limits => {
-                "the limits that kernels are held to (NVRTC was not found, so there is no machine code)"
-                    .into()
-            }
+            From::Limits => "the limits that kernels are held to, for want of NVRTC".into(),
         }
     }
 

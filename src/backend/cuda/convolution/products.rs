@@ -15,8 +15,13 @@ pub enum Units {
     Scalar,
     /// Matrix units fed by single warps (`mma.sync`): so many of them down and across the tile.
     Warps([usize; 2]),
-    /// Matrix units fed by warpgroups (`wgmma`), 64 rows times so many columns of the result at once, or the other way around.
-    Warpgroups(usize),
+    /// Matrix units fed by warpgroups (`wgmma`), 64 rows times `wide` columns of the result at once, or the other way around.
+    Warpgroups {
+        /// How many columns.
+        wide: usize,
+        /// Whether both consumers work on one tile, so that none multiplies while it is stored.
+        cooperate: bool,
+    },
 }
 
 /// Work items that are alike.
@@ -64,7 +69,9 @@ impl<D: Driver> Cuda<D> {
             units: match kernel.form {
                 Form::Sm80 { .. } if kernel.dtype == DType::F32 => Units::Scalar,
                 Form::Sm80 { warps } => Units::Warps(warps),
-                Form::Sm90 { swap, .. } => Units::Warpgroups(kernel.tile[usize::from(!swap)]),
+                Form::Sm90 { swap, cooperate, .. } => {
+                    Units::Warpgroups { wide: kernel.tile[usize::from(!swap)], cooperate }
+                }
             },
             element_bytes: kernel.dtype.size(),
             items: items(kernel, conv, splits),

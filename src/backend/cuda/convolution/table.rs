@@ -172,7 +172,13 @@ impl KernelTable {
     pub(in crate::backend::cuda) fn check_device(&self, device: &Properties) -> Result<()> {
         let (measured, this) = (&self.device, MeasuredOn::this(device));
         if *measured == this {
-            return Ok(());
+            return match self.chosen.values().find(|chosen| !chosen.kernel.runs_on(device)) {
+                None => Ok(()),
+                Some(Chosen { kernel, .. }) => Err(Error::invalid(format!(
+                    "the table of kernels names {}, which does not run on {} ({}); tune again",
+                    kernel.name, device.name, device.architecture
+                ))),
+            };
         }
         let name = |on: &MeasuredOn| {
             format!("{} ({}, {} multiprocessors)", on.name, on.architecture, on.multiprocessors)
@@ -419,6 +425,11 @@ mod tests {
             versions: String::new(),
         };
         table().check_device(&device).unwrap();
+        let mut foreign = KernelTable::new(MeasuredOn { architecture: "sm_80".into(), ..table().device }, "");
+        foreign.push(row(Pass::Forward, "sm90-128x128", 1)).unwrap();
+        let ampere = Properties { architecture: "sm_80".into(), capability: (8, 0), ..device.clone() };
+        let error = foreign.check_device(&ampere).unwrap_err().to_string();
+        assert!(error.contains("sm90-128x128") && error.contains("does not run on"), "{error}");
         for other in [
             Properties { name: "another card".into(), ..device.clone() },
             Properties { multiprocessors: 114, ..device.clone() },

@@ -1,4 +1,5 @@
-//! What the CUDA backend asks of a device, and the two that answer: a GPU, and an emulator of one.
+//! What the CUDA backend asks of a device, and those that answer: a GPU, an emulator of one, and a recorder that remembers what it
+//! was asked and does nothing.
 //!
 //! Everything above this line (kernel sources, launch geometry, argument packing, the arena, captured graphs) is the
 //! same code on both; only the code generator and the silicon differ.
