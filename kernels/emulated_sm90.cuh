@@ -57,29 +57,39 @@ struct Tile {
     explicit Tile(u64 descriptor)
         : start((descriptor & 0x3fff) << 4), leading((descriptor >> 16 & 0x3fff) << 4), stride((descriptor >> 32 & 0x3fff) << 4) {}
 
-    /// The number `k` of the sum in row (or column) `i`, as an f32.
+    /// The address of the number `k` of the sum in row (or column) `i`, whose seven neighbours lie behind it.
     template <bool DOWN>
-    float at(const u8* shared, u32 i, u32 k) const {
+    u64 at(u32 i, u32 k) const {
         u64 address = DOWN ? start + i / 64 * leading + i % 64 * 2 + k / 8 * stride + k % 8 * 128
                            : start + i / 8 * stride + i % 8 * 128 + k * 2;
-        address ^= (address >> 7 & 7) << 4;
-        u16 bits;
-        __builtin_memcpy(&bits, shared + address, 2);
-        return __uint_as_float(u32(bits) << 16);
+        return address ^ (address >> 7 & 7) << 4;
+    }
+
+    /// All numbers as f32: `numbers[k][i]`, or `numbers[i][k]` if TURNED.
+    template <bool DOWN, bool TURNED, int EXTENT>
+    void read(const u8* shared, float* numbers) const {
+        for (u32 piece = 0; piece < EXTENT * 2; piece++) {
+            u32 i = DOWN ? piece / 16 * 8 : piece / 2, k = DOWN ? piece % 16 : piece % 2 * 8;
+            u16 bits[8];
+            __builtin_memcpy(bits, shared + at<DOWN>(i, k), 16);
+            for (u32 n = 0; n < 8; n++) {
+                u32 row = DOWN ? i + n : i, sum = DOWN ? k : k + n;
+                numbers[TURNED ? row * 16 + sum : sum * EXTENT + row] = __uint_as_float(u32(bits[n]) << 16);
+            }
+        }
     }
 };
 
 /// sums (64 x N) += a (64 x 16) * b (16 x N).
 template <int N, bool A_DOWN, bool B_DOWN>
 void multiply(const u8* shared, u64 a_descriptor, u64 b_descriptor, float* sums) {
-    const Tile a_tile(a_descriptor), b_tile(b_descriptor);
     constexpr int ROWS = N / 8, AT_ONCE = 8;
+    float a_numbers[64][16];
     Row b[16][ROWS];
-    for (u32 j = 0; j < N; j++)
-        for (u32 k = 0; k < 16; k++) b[k][j / 8][j % 8] = b_tile.at<B_DOWN>(shared, j, k);
+    Tile(a_descriptor).read<A_DOWN, true, 64>(shared, a_numbers[0]);
+    Tile(b_descriptor).read<B_DOWN, false, N>(shared, reinterpret_cast<float*>(b));
     for (u32 i = 0; i < 64; i++) {
-        float a[16];
-        for (u32 k = 0; k < 16; k++) a[k] = a_tile.at<A_DOWN>(shared, i, k);
+        const float* a = a_numbers[i];
         for (u32 first = 0; first < ROWS; first += AT_ONCE) {
             float* row = sums + i * N + first * 8;
             Row sum[AT_ONCE];

@@ -25,11 +25,12 @@ struct Sums {
     values: Vec<f32>,
 }
 
-/// Index of a thread's number in the sums.
-fn position(thread: usize, number: usize, columns: usize) -> usize {
+/// Where a thread's numbers begin in both of its rows; numbers 4 j and the next lie 8 j on in the first, 4 j + 2 and the next in
+/// the second.
+fn rows_of(thread: usize, columns: usize) -> [usize; 2] {
     let (warp, lane) = (thread / 32, thread % 32);
-    let row = 16 * warp + lane / 4 + 8 * (number % 4 / 2);
-    row * columns + number / 4 * 8 + 2 * (lane % 4) + number % 2
+    let first = (16 * warp + lane / 4) * columns + 2 * (lane % 4);
+    [first, first + 8 * columns]
 }
 
 impl Sums {
@@ -40,32 +41,34 @@ impl Sums {
     /// Takes a thread's numbers over.
     ///
     /// # Safety
-    /// `part` has `columns / 2` numbers.
+    /// `part` has `columns / 2` numbers that nobody else uses.
     unsafe fn take(&mut self, thread: usize, part: *mut f32) {
         self.parts[thread] = part;
-        for number in 0..self.columns / 2 {
-            // SAFETY: the caller's promise.
-            unsafe {
-                self.values[position(thread, number, self.columns)] = part.add(number).read();
-                part.add(number).write(f32::from_bits(POISON));
-            }
+        // SAFETY: the caller's promise.
+        let part = unsafe { std::slice::from_raw_parts_mut(part, self.columns / 2) };
+        let [first, second] = rows_of(thread, self.columns);
+        for (j, four) in part.chunks_exact_mut(4).enumerate() {
+            self.values[first + 8 * j..][..2].copy_from_slice(&four[..2]);
+            self.values[second + 8 * j..][..2].copy_from_slice(&four[2..]);
+            four.fill(f32::from_bits(POISON));
         }
     }
 
-    /// Gives all threads their numbers back; false where a thread's own were written to meanwhile.
+    /// Gives all threads their numbers back; in error, a thread whose own were written to meanwhile.
     ///
     /// # Safety
     /// All threads have come and still wait.
     unsafe fn give_back(&self) -> Result<(), usize> {
-        for (thread, part) in self.parts.iter().enumerate() {
-            for number in 0..self.columns / 2 {
-                // SAFETY: the caller's promise.
-                unsafe {
-                    if part.add(number).read().to_bits() != POISON {
-                        return Err(thread);
-                    }
-                    part.add(number).write(self.values[position(thread, number, self.columns)]);
-                }
+        for (thread, &part) in self.parts.iter().enumerate() {
+            // SAFETY: the caller's promise.
+            let part = unsafe { std::slice::from_raw_parts_mut(part, self.columns / 2) };
+            let [first, second] = rows_of(thread, self.columns);
+            if part.iter().any(|number| number.to_bits() != POISON) {
+                return Err(thread);
+            }
+            for (j, four) in part.chunks_exact_mut(4).enumerate() {
+                four[..2].copy_from_slice(&self.values[first + 8 * j..][..2]);
+                four[2..].copy_from_slice(&self.values[second + 8 * j..][..2]);
             }
         }
         Ok(())
