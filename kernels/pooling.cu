@@ -9,7 +9,7 @@
 //
 // A thread holds a pack of neighbouring channels, 16 bytes of Real, or one channel where they do not divide into packs.
 #include "ptx.cuh"
-#include "reduce.cuh"
+#include "average.cuh"
 
 constexpr int WIDE = WIDEST<Real>;
 
@@ -175,23 +175,11 @@ template <int N>
 __device__ void average(const AverageArguments& p, SharedSums& shared) {
     const u32 image = blockIdx.x / p.column_blocks;
     const u32 channel = (blockIdx.x % p.column_blocks * p.columns + threadIdx.x % p.columns) * N;
-    const bool inside = channel < p.channels;
-    float sums[N] = {};
-    if (inside) {
-        const Real* x = p.x + u64(image) * p.pixels * p.channels + channel;
-#pragma unroll 4
-        for (u32 pixel = threadIdx.x / p.columns; pixel < p.pixels; pixel += THREADS / p.columns) {
-            float values[N];
-            load_floats(x + u64(pixel) * p.channels, values);
-#pragma unroll
-            for (int i = 0; i < N; ++i) sums[i] += values[i];
-        }
-    }
-    sum_lanes(shared.values, sums, p.columns);
-    if (inside && threadIdx.x < p.columns) {
-#pragma unroll
-        for (int i = 0; i < N; ++i) sums[i] /= float(p.pixels);
-        store_floats(p.y + u64(image) * p.channels + channel, sums);
+    float means[N];
+    average_pixels(p.x + u64(image) * p.pixels * p.channels, channel, p.pixels, p.channels, p.columns, shared.values,
+                   means);
+    if (channel < p.channels && threadIdx.x < p.columns) {
+        store_floats(p.y + u64(image) * p.channels + channel, means);
     }
 }
 

@@ -23,6 +23,14 @@ __device__ void sum_lanes(float (*shared)[THREADS], float (&values)[N], u32 colu
     }
 }
 
+/// The sum of a value over the 32 lanes of a warp, in every lane; all must call.
+template <class Number>
+__device__ Number warp_sum(Number value) {
+#pragma unroll
+    for (int mask = 16; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
+    return value;
+}
+
 /// Count, mean and sum of squared deviations of some numbers, in each of N channels.
 template <int N>
 struct Moments {

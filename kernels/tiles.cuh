@@ -4,7 +4,7 @@
 // its way to registers while the one in shared memory is used. A thread owns rows 2 t, 2 t + 1, 32 + 2 t, 33 + 2 t of the
 // tile for t = thread / 16, and the columns of the same pattern for t = thread % 16. The order of every sum is that of k.
 #pragma once
-#include "packs.cuh"
+#include "reduce.cuh"
 
 constexpr u32 TILE = 64;
 constexpr u32 DEPTH = 16;
@@ -113,12 +113,4 @@ __device__ void each_sum(const Number (&sums)[4][4], u32 first_row, u32 rows, u3
             if (row < rows && column < columns) each(row, column, sums[i][j]);
         }
     }
-}
-
-/// The sum of a value over the 32 lanes of a warp, in every lane; all must call.
-template <class Number>
-__device__ Number warp_sum(Number value) {
-#pragma unroll
-    for (int mask = 16; mask > 0; mask /= 2) value += shuffle_xor(value, mask);
-    return value;
 }

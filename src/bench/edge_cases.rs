@@ -4,7 +4,7 @@
 use crate::ops::{
     Adam, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
     Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, Direction, EnergyMargin, ImageBatch,
-    KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 
 /// Batch, height, width, input and output channels, filter rows and columns, stride, padding.
@@ -224,6 +224,13 @@ fn linear(&[batch, inputs, outputs]: &[usize; 3], calls: &mut Vec<Call<()>>) {
         Call::LinearInputGradient { attributes, dy, weight, dx },
         Call::LinearWeightGradient { attributes, x, dy, dweight, dbias },
     ]);
+    for side in [1, 7] {
+        let pool =
+            Pool { batch, height: side, width: side, channels: inputs, window: 1, stride: 1, padding: 0 };
+        let (features, logits) = ((), ());
+        let attributes = PoolHead { pool, outputs };
+        calls.push(Call::PoolHeadForward { attributes, x, weight, bias, features, logits });
+    }
     // One class is no question.
     for smoothing in if outputs > 1 { &[0.0, 0.1][..] } else { &[] } {
         let attributes = CrossEntropy { batch, classes: outputs, smoothing: *smoothing };

@@ -2,7 +2,7 @@
 
 use crate::backend::cuda::Pass;
 use crate::error::Result;
-use crate::ops::{Access, Call, Content, Conv2d, Conv2dGradientReduce, Direction, Rows};
+use crate::ops::{Access, Call, Content, Conv2d, Conv2dGradientReduce, Direction, PoolHead, Rows};
 use crate::tensor::DType;
 
 /// Numbers an optimizer and the totals of a step read from memory.
@@ -101,6 +101,10 @@ pub fn elements<B: Copy>(call: &Call<B>) -> Result<Vec<usize>> {
         LinearForward { attributes, .. } => {
             let [x, weight, y] = attributes.elements()?;
             vec![x, weight, attributes.outputs, y]
+        }
+        PoolHeadForward { attributes, .. } => {
+            let [x, weight, features, logits] = attributes.elements()?;
+            vec![x, weight, attributes.outputs, features, logits]
         }
         LinearInputGradient { attributes, .. } => {
             let [x, weight, y] = attributes.elements()?;
@@ -233,6 +237,10 @@ fn linear_flop<B>(call: &Call<B>) -> f64 {
         | Call::LinearWeightGradient { attributes, .. } => {
             2.0 * attributes.batch as f64 * attributes.inputs as f64 * attributes.outputs as f64
         }
+        Call::PoolHeadForward { attributes, .. } => {
+            let linear = attributes.linear();
+            2.0 * linear.batch as f64 * linear.inputs as f64 * linear.outputs as f64
+        }
         Call::CosineForward { attributes, .. }
         | Call::CosineInputGradient { attributes, .. }
         | Call::CosineWeightGradient { attributes, .. } => {
@@ -288,6 +296,9 @@ pub fn shape<B>(call: &Call<B>) -> String {
         ),
         GlobalAveragePool { attributes: pool, .. } | GlobalAveragePoolGradient { attributes: pool, .. } => {
             format!("{}x{}x{}x{}", pool.batch, pool.height, pool.width, pool.channels)
+        }
+        PoolHeadForward { attributes: PoolHead { pool, outputs }, .. } => {
+            format!("{}x{}x{}x{}-k{outputs}", pool.batch, pool.height, pool.width, pool.channels)
         }
         LinearForward { attributes, .. }
         | LinearInputGradient { attributes, .. }

@@ -197,6 +197,22 @@ pub struct Linear {
     pub outputs: usize,
 }
 
+/// A mean over all pixels, and a fully connected layer on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PoolHead {
+    /// The input; window, stride and padding do not count.
+    pub pool: Pool,
+    /// Outputs of the layer.
+    pub outputs: usize,
+}
+
+impl PoolHead {
+    /// The fully connected layer.
+    pub fn linear(&self) -> Linear {
+        Linear { batch: self.pool.batch, inputs: self.pool.channels, outputs: self.outputs }
+    }
+}
+
 /// Softmax and cross-entropy, averaged over the batch.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct CrossEntropy {

@@ -2,7 +2,7 @@
 
 use super::{
     ClassGroups, Conv2d, Cosine, EnergyMargin, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS, Pool,
-    Rows, ShortcutA, StepTotals,
+    PoolHead, Rows, ShortcutA, StepTotals,
 };
 use crate::error::{Error, Result};
 
@@ -83,6 +83,15 @@ impl Linear {
     pub(crate) fn elements(&self) -> Result<[usize; 3]> {
         check(![self.batch, self.inputs, self.outputs].contains(&0), self)?;
         Ok([self.batch * self.inputs, self.outputs * self.inputs, self.batch * self.outputs])
+    }
+}
+
+impl PoolHead {
+    /// Elements of x, weight, features and logits.
+    pub(crate) fn elements(&self) -> Result<[usize; 4]> {
+        let [x, features] = self.pool.global_elements()?;
+        let [_, weight, logits] = self.linear().elements()?;
+        Ok([x, weight, features, logits])
     }
 }
 

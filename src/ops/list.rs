@@ -3,7 +3,7 @@
 use super::{
     Access, Adam, BatchNorm, BatchNormGradient, ClassGroups, Content, Conv2d, Conv2dBatchNorm,
     Conv2dGradient, Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, Device, EnergyMargin,
-    ImageBatch, KlDivergence, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    ImageBatch, KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 use crate::error::Result;
 use crate::tensor::Span;
@@ -244,6 +244,11 @@ operations! {
 
     /// `y = x weightᵀ + bias`: x (batch, inputs), weight (outputs, inputs), bias (outputs), y (batch, outputs).
     linear = LinearForward(Linear) { x: read number, weight: read number, bias: read number, y: write number }
+
+    /// [`Backend::global_average_pool`] of x to features, then [`Backend::linear`] of these to logits.
+    pool_head = PoolHeadForward(PoolHead) {
+        x: read, weight: read number, bias: read number, features: write number, logits: write number,
+    }
 
     /// `dx = dy weight`.
     linear_input_gradient = LinearInputGradient(Linear) { dy: read number, weight: read number, dx: write number }

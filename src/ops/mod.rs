@@ -17,7 +17,8 @@ mod rows;
 pub use attributes::{
     Adam, BatchNorm, BatchNormGradient, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
     Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, Direction, EnergyMargin, ImageBatch,
-    KlDivergence, Linear, PLACEMENT_NUMBERS, Pool, Rows, ScaleBias, Sgd, ShortcutA, Side, StepTotals,
+    KlDivergence, Linear, PLACEMENT_NUMBERS, Pool, PoolHead, Rows, ScaleBias, Sgd, ShortcutA, Side,
+    StepTotals,
 };
 pub use device::{Device, Hardware, HardwareKind};
 pub(crate) use extents::check;

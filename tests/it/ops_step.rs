@@ -3,7 +3,8 @@
 
 use residua::backend::cpu::Cpu;
 use residua::ops::{
-    Adam, Call, CrossEntropy, Device as _, ImageBatch, Linear, PLACEMENT_NUMBERS, Sgd, StepTotals,
+    Adam, Call, CrossEntropy, Device as _, ImageBatch, Linear, PLACEMENT_NUMBERS, Pool, PoolHead, Sgd,
+    StepTotals,
 };
 use residua::tensor::{DType, HostValues, Span};
 
@@ -41,6 +42,46 @@ fn a_linear_layer_and_its_gradients_are_matrix_products() {
             let operands = [float(&x), float(&dy), output(weight.len()), output(outputs)];
             let call = Call::LinearWeightGradient { attributes, x: 0, dy: 1, dweight: 2, dbias: 3 };
             check(call, &operands, &after(4, [(2, dweight), (3, dbias)]));
+        }
+    });
+}
+
+#[test]
+fn a_networks_tail_is_the_mean_over_pixels_and_a_linear_layer_on_it() {
+    in_every_precision(|| {
+        // Channels that fill no vector, one pixel, one class, a thousand; more images than a block takes; more channels than
+        // it holds, and a matrix too large to be read by every block.
+        for [batch, side, channels, outputs] in [
+            [1, 1, 1, 1],
+            [1, 1, 64, 10],
+            [5, 7, 17, 3],
+            [3, 4, 12, 1],
+            [9, 2, 40, 33],
+            [2, 7, 264, 100],
+            [1, 3, 130, 1000],
+            [150, 2, 16, 7],
+            [2, 1, 2056, 2],
+            [2, 1, 520, 520],
+        ] {
+            let pool = Pool { batch, height: side, width: side, channels, window: 1, stride: 1, padding: 0 };
+            let pixels = side * side;
+            let (x, weight) = (random(batch * pixels * channels, 1), random(outputs * channels, 2));
+            let bias = random(outputs, 3);
+            let mut features = vec![0.0; batch * channels];
+            for (i, x) in x.iter().enumerate() {
+                features[i / (pixels * channels) * channels + i % channels] += x / pixels as f64;
+            }
+            let mut logits = bias.repeat(batch);
+            for (row, features) in logits.chunks_mut(outputs).zip(features.chunks(channels)) {
+                for (logit, weight) in row.iter_mut().zip(weight.chunks(channels)) {
+                    *logit += features.iter().zip(weight).map(|(x, w)| x * w).sum::<f64>();
+                }
+            }
+            let attributes = PoolHead { pool, outputs };
+            let call = Call::PoolHeadForward { attributes, x: 0, weight: 1, bias: 2, features: 3, logits: 4 };
+            let results = [output(features.len()), output(logits.len())];
+            let operands = [[float(&x), float(&weight), float(&bias)].as_slice(), &results].concat();
+            check(call, &operands, &after(5, [(3, features), (4, logits)]));
         }
     });
 }

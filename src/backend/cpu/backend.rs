@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::ops::{
     Adam, Backend, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
     Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, EnergyMargin, ImageBatch, KlDivergence,
-    Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    Linear, Pool, PoolHead, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 use crate::tensor::Span;
 
@@ -319,6 +319,17 @@ impl<T: Element> Backend for Cpu<T> {
 
     fn linear(&self, memory: &mut Memory, linear: &Linear, operands: [Span; 4], _: Span) -> Result<()> {
         self.linear_forward(memory, linear, operands)
+    }
+
+    fn pool_head(
+        &self,
+        memory: &mut Memory,
+        head: &PoolHead,
+        [x, weight, bias, features, logits]: [Span; 5],
+        _: Span,
+    ) -> Result<()> {
+        self.averages(memory, &head.pool, [x, features])?;
+        self.linear_forward(memory, &head.linear(), [features, weight, bias, logits])
     }
 
     fn linear_input_gradient(

@@ -3,13 +3,13 @@
 use super::driver::Driver;
 use super::{
     Cuda, batch_norm, convolution, cosine, divergence, energy, groups, images, linear, loss, optimizer,
-    pointwise, pooling,
+    pointwise, pool_head, pooling,
 };
 use crate::error::Result;
 use crate::ops::{
     Adam, Backend, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
     Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, EnergyMargin, ImageBatch, KlDivergence,
-    Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    Linear, Pool, PoolHead, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
 };
 use crate::tensor::Span;
 
@@ -18,6 +18,7 @@ impl<D: Driver> Backend for Cuda<D> {
         convolution::workspace_bytes(self, call)
             .or_else(|| batch_norm::workspace_bytes(self, call))
             .or_else(|| linear::workspace_bytes(self, call))
+            .or_else(|| pool_head::workspace_bytes(self, call))
             .unwrap_or(0)
     }
 
@@ -255,6 +256,16 @@ impl<D: Driver> Backend for Cuda<D> {
         workspace: Span,
     ) -> Result<()> {
         linear::forward(self, memory, attributes, operands, workspace)
+    }
+
+    fn pool_head(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &PoolHead,
+        operands: [Span; 5],
+        workspace: Span,
+    ) -> Result<()> {
+        pool_head::forward(self, memory, attributes, operands, workspace)
     }
 
     fn linear_input_gradient(

@@ -29,6 +29,7 @@ mod loss;
 mod module;
 mod optimizer;
 mod pointwise;
+mod pool_head;
 mod pooling;
 mod rows;
 mod source;

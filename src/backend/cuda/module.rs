@@ -3,7 +3,7 @@
 use super::source::Variant;
 use super::{
     batch_norm, convolution, cosine, divergence, energy, groups, images, linear, loss, optimizer, pointwise,
-    pooling, rows,
+    pool_head, pooling, rows,
 };
 
 /// One kernel of a module.
@@ -42,6 +42,7 @@ pub fn modules() -> Vec<Module> {
         batch_norm::modules(),
         pointwise::modules(),
         pooling::modules(),
+        pool_head::modules(),
         linear::modules(),
         cosine::modules(),
         loss::modules(),

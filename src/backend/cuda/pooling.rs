@@ -110,28 +110,44 @@ struct Average {
     unused: u32,
 }
 
+/// How the threads of a block lie over an image whose pixels are averaged.
+pub(super) struct Averaging {
+    /// Whether a thread holds a pack of channels.
+    pub wide: bool,
+    /// Threads side by side along channels.
+    pub columns: usize,
+    /// Times that they fit into the channels.
+    pub column_blocks: usize,
+}
+
+impl Averaging {
+    /// Few pixels need few lanes; what is left of the block goes along channels, as far as there are any.
+    pub fn new<D: Driver>(cuda: &Cuda<D>, pool: &Pool) -> Averaging {
+        const PIXELS_PER_THREAD: usize = 4;
+        let wide = pool.channels.is_multiple_of(cuda.pack());
+        let groups = pool.channels / if wide { cuda.pack() } else { 1 };
+        let pixels = pool.height * pool.width;
+        let lanes = pixels.div_ceil(PIXELS_PER_THREAD).next_power_of_two().min(THREADS / 8);
+        let columns = (THREADS / lanes).min(groups.next_power_of_two());
+        Averaging { wide, columns, column_blocks: groups.div_ceil(columns) }
+    }
+}
+
 pub(super) fn global_average_pool<D: Driver>(
     cuda: &Cuda<D>,
     memory: &mut D::Memory,
     attributes: &Pool,
     [x, y]: [Span; 2],
 ) -> Result<()> {
-    const PIXELS_PER_THREAD: usize = 4;
     let [n_x, n_y] = attributes.global_elements()?;
     let operands = cuda.operands([("x", x, Read, Activation, n_x), ("y", y, Write, Number, n_y)])?;
-    let (pixels, channels) = (attributes.height * attributes.width, attributes.channels);
-    let wide = channels.is_multiple_of(cuda.pack());
-    let groups = channels / if wide { cuda.pack() } else { 1 };
-    // Few pixels need few lanes; what is left of the block goes along channels, as far as there are any.
-    let lanes = pixels.div_ceil(PIXELS_PER_THREAD).next_power_of_two().min(THREADS / 8);
-    let columns = (THREADS / lanes).min(groups.next_power_of_two());
-    let column_blocks = groups.div_ceil(columns);
+    let Averaging { wide, columns, column_blocks } = Averaging::new(cuda, attributes);
     let [x, y] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
     let arguments = Average {
         x,
         y,
-        pixels: extent(pixels)?,
-        channels: extent(channels)?,
+        pixels: extent(attributes.height * attributes.width)?,
+        channels: extent(attributes.channels)?,
         column_blocks: extent(column_blocks)?,
         columns: columns as u32,
         wide: u32::from(wide),

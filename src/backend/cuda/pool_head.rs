@@ -1,0 +1,108 @@
+//! A network's tail: launches of `pool_head.cu`, or of the two kernels it replaces where its block does not hold the images or
+//! the matrix is large.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::call::{entry, extent, grid, modules_of_both_types};
+use super::driver::Driver;
+use super::pooling::Averaging;
+use super::{Cuda, Entry, Module, linear, pooling};
+use crate::error::Result;
+use crate::ops::Access::{Read, Write};
+use crate::ops::Content::{Activation, Number};
+use crate::ops::{Call, PoolHead};
+use crate::tensor::Span;
+
+const FILE: &str = "pool_head.cu";
+
+const ENTRIES: &[Entry] = &[entry("pool_head", 80, true)];
+
+/// What is compiled for this family.
+pub(super) fn modules() -> Vec<Module> {
+    modules_of_both_types(FILE, ENTRIES)
+}
+
+/// Images of a block at most, and channels of an image that its memory holds. As in the kernel.
+const MOST_IMAGES: usize = 4;
+const MOST_CHANNELS: usize = 2048;
+
+/// Numbers of a weight that every block may read again: they come from the cache, but from beyond the multiprocessor.
+/// Chosen, not measured.
+const MOST_WEIGHTS: usize = 1 << 18;
+
+fn fits(head: &PoolHead) -> bool {
+    head.pool.channels <= MOST_CHANNELS && head.outputs * head.pool.channels <= MOST_WEIGHTS
+}
+
+/// Scratch memory of the calls of this family; `None` for others.
+pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Option<usize> {
+    match call {
+        Call::PoolHeadForward { attributes, .. } if fits(attributes) => Some(0),
+        Call::PoolHeadForward { attributes, .. } => {
+            let (x, weight, bias, y) = ((), (), (), ());
+            let linear = Call::LinearForward { attributes: attributes.linear(), x, weight, bias, y };
+            linear::workspace_bytes(cuda, &linear)
+        }
+        _ => None,
+    }
+}
+
+/// `Arguments` of the kernel.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Arguments {
+    /// x, weight, bias, features, logits
+    pointers: [u64; 5],
+    batch: u32,
+    pixels: u32,
+    channels: u32,
+    outputs: u32,
+    images: u32,
+    column_blocks: u32,
+    columns: u32,
+    wide: u32,
+    wide_rows: u32,
+    unused: u32,
+}
+
+pub(super) fn forward<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    attributes: &PoolHead,
+    [x, weight, bias, features, logits]: [Span; 5],
+    workspace: Span,
+) -> Result<()> {
+    let PoolHead { pool, outputs } = attributes;
+    let [n_x, n_weight, n_features, n_logits] = attributes.elements()?;
+    let operands = cuda.operands([
+        ("x", x, Read, Activation, n_x),
+        ("weight", weight, Read, Number, n_weight),
+        ("bias", bias, Read, Number, *outputs),
+        ("features", features, Write, Number, n_features),
+        ("logits", logits, Write, Number, n_logits),
+    ])?;
+    if !fits(attributes) {
+        pooling::global_average_pool(cuda, memory, pool, [x, features])?;
+        let operands = [features, weight, bias, logits];
+        return linear::forward(cuda, memory, &attributes.linear(), operands, workspace);
+    }
+    let averaging = Averaging::new(cuda, pool);
+    // As few images a block as give every multiprocessor one.
+    let multiprocessors = cuda.driver().properties().multiprocessors as usize;
+    let images = pool.batch.div_ceil(multiprocessors).clamp(1, MOST_IMAGES);
+    let arguments = Arguments {
+        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        batch: extent(pool.batch)?,
+        pixels: extent(pool.height * pool.width)?,
+        channels: extent(pool.channels)?,
+        outputs: extent(*outputs)?,
+        images: images as u32,
+        column_blocks: extent(averaging.column_blocks)?,
+        columns: averaging.columns as u32,
+        wide: averaging.wide.into(),
+        wide_rows: pool.channels.is_multiple_of(4).into(),
+        unused: 0,
+    };
+    let geometry = grid(pool.batch.div_ceil(images), 1)?;
+    cuda.launch(memory, (&cuda.variant(FILE), "pool_head"), geometry, &arguments, &operands)
+}
