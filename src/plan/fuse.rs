@@ -1,9 +1,9 @@
 //! Neighbouring calls made into one, where one pass over memory can do the work of several.
 //!
-//! The tape records every operation by itself; that plan is right, and every rule here leaves it right. A rule looks for a
-//! convolution whose result is the next thing some pass over memory reads, and merges the pass into the convolution, whose
-//! epilogue has the numbers in registers anyway. It may do so where no call in between sees the difference, and nobody else,
-//! the host included, asks for what is no longer written. A backend whose convolution cannot do the work of the pass carries
+//! The tape records every operation by itself; that plan is right, and every rule here leaves it right. Most look for a
+//! convolution whose result is the next thing some pass over memory reads, and merge the pass into the convolution, whose
+//! epilogue has the numbers in registers anyway. They may do so where no call in between sees the difference, and nobody else,
+//! the host included, asks for what is no longer written. A backend whose kernel cannot do the work of the pass carries
 //! out both, one after the other.
 
 use std::fmt;
@@ -11,7 +11,7 @@ use std::str::FromStr;
 
 use super::{BufferId, Home, Plan};
 use crate::error::{Error, Result};
-use crate::ops::{Access, Call, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientReduce};
+use crate::ops::{Access, Call, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientReduce, PoolHead};
 
 /// Which calls are made into one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,20 +23,25 @@ pub struct Fusions {
     /// The mask of the rectifier below and the sums of the normalisation below, in the convolution whose input gradient
     /// they are taken of. After [`Fusions::residual_gradient`], which lets it see blocks' outputs.
     pub masks: bool,
+    /// The linear layer of a head, in the mean over pixels that it is the first to read.
+    pub pool_head: bool,
 }
 
 impl Fusions {
     /// All of them.
-    pub const ALL: Fusions = Fusions { statistics: true, residual_gradient: true, masks: true };
+    pub const ALL: Fusions =
+        Fusions { statistics: true, residual_gradient: true, masks: true, pool_head: true };
     /// None: calls as the tape records them.
-    pub const NONE: Fusions = Fusions { statistics: false, residual_gradient: false, masks: false };
+    pub const NONE: Fusions =
+        Fusions { statistics: false, residual_gradient: false, masks: false, pool_head: false };
 
     /// Each by its name.
-    fn named(&mut self) -> [(&'static str, &mut bool); 3] {
+    fn named(&mut self) -> [(&'static str, &mut bool); 4] {
         [
             ("statistics", &mut self.statistics),
             ("residual-gradient", &mut self.residual_gradient),
             ("masks", &mut self.masks),
+            ("pool-head", &mut self.pool_head),
         ]
     }
 }
@@ -87,10 +92,11 @@ impl fmt::Display for Fusions {
 pub fn fuse(mut plan: Plan, fusions: &Fusions) -> Plan {
     /// Merges calls into the one at an index, if they are what the rule is about.
     type Rule = fn(&mut Plan, usize) -> Option<()>;
-    let rules: [(bool, Rule); 3] = [
+    let rules: [(bool, Rule); 4] = [
         (fusions.statistics, statistics),
         (fusions.residual_gradient, residual_gradient),
         (fusions.masks, masks),
+        (fusions.pool_head, pool_head),
     ];
     for (_, rule) in rules.into_iter().filter(|(wanted, _)| *wanted) {
         let mut index = 0;
@@ -238,6 +244,22 @@ fn masks(plan: &mut Plan, at: usize) -> Option<()> {
             })
         }
     }
+}
+
+/// `features = mean(x)`, then a linear layer on them; whoever else reads the features finds them.
+fn pool_head(plan: &mut Plan, at: usize) -> Option<()> {
+    let Call::GlobalAveragePool { attributes: pool, x, y: features } = plan.calls[at] else { return None };
+    let next = plan.next_use(features, at)?;
+    let Call::LinearForward { attributes: linear, x: of, weight, bias, y: logits } = plan.calls[next] else {
+        return None;
+    };
+    let attributes = PoolHead { pool, outputs: linear.outputs };
+    let fused = Call::PoolHeadForward { attributes, x, weight, bias, features, logits };
+    let same = of == features && attributes.linear() == linear;
+    (same && plan.moves_up(next, at, None) && plan.is_disjoint(&fused)).then(|| {
+        plan.calls[at] = fused;
+        plan.calls.remove(next);
+    })
 }
 
 impl Plan {

@@ -1,7 +1,7 @@
 //! Where the rules of `fuse` make calls into one, and where they must not.
 
 use super::{BufferId, Fusions, Home, Plan, fuse};
-use crate::ops::{BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Rows};
+use crate::ops::{BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Linear, Pool, Rows};
 use crate::tensor::{DType, Shape, Span};
 
 const CONV: Conv2d = Conv2d {
@@ -15,6 +15,7 @@ const CONV: Conv2d = Conv2d {
     stride: 1,
     padding: 1,
 };
+const POOL: Pool = Pool { batch: 2, height: 4, width: 4, channels: 3, window: 4, stride: 1, padding: 0 };
 const ROWS: Rows = Rows { rows: 32, channels: 3 };
 
 /// A plan by hand: all activations have the same extents.
@@ -97,6 +98,21 @@ impl Bench {
         (x, dgamma)
     }
 
+    /// A mean over pixels.
+    fn average(&mut self, x: BufferId) -> BufferId {
+        let features = self.activation("features");
+        self.plan.push(Call::GlobalAveragePool { attributes: POOL, x, y: features });
+        features
+    }
+
+    /// A linear layer with its weight.
+    fn linear(&mut self, x: BufferId, batch: usize) -> BufferId {
+        let [weight, bias, y] = ["weight", "bias", "logits"].map(|name| self.number(name));
+        let attributes = Linear { batch, inputs: POOL.channels, outputs: 5 };
+        self.plan.push(Call::LinearForward { attributes, x, weight, bias, y });
+        weight
+    }
+
     /// The names of the calls, before and after.
     fn names(self, fusions: Fusions) -> Vec<&'static str> {
         fuse(self.plan, &fusions).calls.iter().map(Call::name).collect()
@@ -106,6 +122,7 @@ impl Bench {
 const STATISTICS: Fusions = Fusions { statistics: true, ..Fusions::NONE };
 const RESIDUAL_GRADIENT: Fusions = Fusions { residual_gradient: true, ..Fusions::NONE };
 const MASKS: Fusions = Fusions { masks: true, ..Fusions::NONE };
+const POOL_HEAD: Fusions = Fusions { pool_head: true, ..Fusions::NONE };
 
 #[test]
 fn statistics_join_their_convolution_whoever_else_reads_its_output() {
@@ -287,8 +304,46 @@ fn sums_do_not_pass_a_call_that_changes_what_they_read_or_reads_what_they_write(
 }
 
 #[test]
+fn the_first_linear_layer_on_pooled_features_joins_the_pool_and_the_second_finds_them() {
+    let mut bench = Bench::default();
+    let x = bench.activation("x");
+    let features = bench.average(x);
+    bench.linear(features, POOL.batch);
+    bench.linear(features, POOL.batch);
+    assert_eq!(bench.names(POOL_HEAD), ["pool_head", "linear"]);
+}
+
+#[test]
+fn a_linear_layer_on_other_features_or_with_a_weight_yet_to_be_written_stays_apart() {
+    let mut bench = Bench::default();
+    let [x, other] = ["x", "other"].map(|name| bench.activation(name));
+    let features = bench.average(x);
+    bench.linear(other, POOL.batch);
+    bench.copy(features, other);
+    bench.linear(features, POOL.batch);
+    let apart = ["global_average_pool", "linear", "copy", "linear"];
+    assert_eq!(bench.names(POOL_HEAD), apart);
+
+    let mut bench = Bench::default();
+    let [x, source] = ["x", "source"].map(|name| bench.activation(name));
+    let features = bench.average(x);
+    let weight = bench.linear(features, POOL.batch);
+    bench.copy(source, weight);
+    // The copy comes before the layer that reads what it writes.
+    bench.plan.calls.swap(1, 2);
+    assert_eq!(bench.names(POOL_HEAD), ["global_average_pool", "copy", "linear"]);
+
+    // As many numbers, but seen as another batch.
+    let mut bench = Bench::default();
+    let x = bench.activation("x");
+    let features = bench.average(x);
+    bench.linear(features, 1);
+    assert_eq!(bench.names(POOL_HEAD), ["global_average_pool", "linear"]);
+}
+
+#[test]
 fn fusions_are_named_as_they_print() {
-    for text in ["all", "none", "statistics", "residual-gradient,masks"] {
+    for text in ["all", "none", "statistics", "residual-gradient,masks", "pool-head"] {
         assert_eq!(text.parse::<Fusions>().unwrap().to_string(), text);
     }
     assert_eq!("masks,statistics".parse::<Fusions>().unwrap().to_string(), "statistics,masks");
