@@ -1,5 +1,6 @@
 //! Whole steps: training and extraction as the verbs do them, with the images on the device and the captured graph.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::networks::{NetworkName, OPTIMIZER, Recorded};
@@ -10,7 +11,8 @@ use super::values::{Values, values};
 use super::work::work;
 use crate::backend::Work;
 use crate::error::{Error, Result};
-use crate::nn::Model;
+use crate::features::batches_in_flight;
+use crate::nn::{InferenceReading, Model};
 use crate::ops::Content;
 use crate::ops::{Backend, Call, ImageBatch};
 use crate::plan::{Fusions, Prepared};
@@ -118,11 +120,16 @@ impl StepWork<'_> {
         model.initialise(0)?;
         let batches = Batches::new(&mut model, pixels, images, self.batch)?;
         plan.set_up(&mut model)?;
+        // As in extraction: values are looked at some batches later, so that the device need not wait.
+        let most = batches_in_flight(model.backend());
         let mut passes = 0;
-        let mut pass = |model: &mut Model<B>| -> Result<()> {
+        let mut queue = |model: &mut Model<B>| {
             plan.images().write_bytes(model, plan.prepared(), &[], batches.next(passes).0)?;
             passes += 1;
-            let heads = plan.run(model)?;
+            plan.begin(model)
+        };
+        let look = |model: &Model<B>, reading: InferenceReading<B>| -> Result<()> {
+            let heads = plan.finish(model, reading)?;
             if heads.iter().all(|head| head.features.iter().all(|value| value.is_finite())) {
                 Ok(())
             } else {
@@ -131,17 +138,25 @@ impl StepWork<'_> {
                 ))
             }
         };
-        pass(&mut model)?;
+        let mut round = |model: &mut Model<B>, passes: usize| -> Result<()> {
+            let mut in_flight = VecDeque::new();
+            for _ in 0..passes {
+                in_flight.push_back(queue(model)?);
+                if in_flight.len() >= most {
+                    in_flight.pop_front().map_or(Ok(()), |oldest| look(model, oldest))?;
+                }
+            }
+            in_flight.into_iter().try_for_each(|reading| look(model, reading))
+        };
+        round(&mut model, 1)?;
         row.first_step_seconds = Some(self.started.elapsed().as_secs_f64());
-        pass(&mut model)?;
+        round(&mut model, 1)?;
         let clock = Instant::now();
-        pass(&mut model)?;
+        round(&mut model, 1)?;
         let in_round = steps_in_round(clock);
         let timing = measure(&self.patience, || {
             let clock = Instant::now();
-            for _ in 0..in_round {
-                pass(&mut model)?;
-            }
+            round(&mut model, in_round)?;
             Ok(clock.elapsed().as_secs_f64() / in_round as f64)
         })?;
         row.set_timing(timing);

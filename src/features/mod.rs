@@ -21,7 +21,7 @@ pub use head::Head;
 pub use matrix::Matrix;
 pub use moments::Moments;
 pub use npy::{Element, NpyArray};
-pub use pass::{Evaluation, Pass, PassBatch};
+pub use pass::{Evaluation, Pass, PassBatch, batches_in_flight};
 pub use set::{CacheMeta, FeatureSet, check_same_checkpoint};
 pub use writer::{CacheWriter, write_npz};
 

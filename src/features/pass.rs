@@ -5,12 +5,14 @@ use std::collections::VecDeque;
 use crate::data::{Loader, LoaderOptions, SharedDataset, Transform};
 use crate::error::Result;
 use crate::nn::{HeadValues, ImageSource, Images, Inference, InferenceReading, Model, Network};
-use crate::ops::Backend;
+use crate::ops::{Backend, Device};
 use crate::tensor::HostValues;
 
-/// Batches that a device of its own has been given before the values of the oldest are looked at: one that is computed,
-/// one that waits for it to end, and one whose values are looked at meanwhile.
-const BATCHES_IN_FLIGHT: usize = 3;
+/// Batches that a device has been given before the values of the oldest are looked at: of one that works by itself one that
+/// is computed, one that waits for it to end, and one whose values are looked at meanwhile.
+pub fn batches_in_flight(device: &impl Device) -> usize {
+    device.steps_in_flight().min(3)
+}
 
 /// The plans of a pass: one for full batches, one for the short batch at the end.
 pub struct Pass {
@@ -67,7 +69,7 @@ impl Pass {
         model.write(table, HostValues::F32(&transform.table()))?;
         self.full.set_up(model)?;
         let mut loader = Loader::new(data.clone(), transform, LoaderOptions::evaluation(self.batch))?;
-        let most = model.backend().steps_in_flight().min(BATCHES_IN_FLIGHT);
+        let most = batches_in_flight(model.backend());
         let mut in_flight = VecDeque::new();
         while let Some(batch) = loader.next() {
             let batch = batch?;
