@@ -203,8 +203,8 @@ impl Choice {
         }
     }
 
-    /// Whether the device computes in bf16 as well.
-    pub fn has_bf16(&self) -> bool {
+    /// Whether the device has kernels: it then computes in bf16 as well, and goes over rows of features.
+    pub fn has_kernels(&self) -> bool {
         match self.device {
             Device::Cpu => false,
             Device::Auto => Native::if_present(0).is_some(),

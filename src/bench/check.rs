@@ -7,15 +7,17 @@ use serde::Serialize;
 use super::edge_cases::edge_cases;
 use super::networks::NetworkName;
 use super::roofline::Rates;
+use super::row_passes::{RowPass, row_edge_cases};
+use super::row_stage::worst_result;
 use super::stage::Stage;
 use super::suite::Filter;
 use super::timing::{Patience, Timing, time_call};
 use super::values::{Values, values};
 use super::work::{elements, shape, work};
 use crate::backend::cpu::Cpu;
-use crate::backend::{Choice, Work as OnBackend};
+use crate::backend::{Choice, RowWork, Work as OnBackend};
 use crate::error::{Error, Result};
-use crate::ops::{Access, Backend, Call, HardwareKind};
+use crate::ops::{Access, Backend, Call, HardwareKind, RowOps};
 use crate::plan::Fusions;
 use crate::tensor::DType;
 
@@ -32,6 +34,12 @@ pub struct CheckOptions {
     pub patience: Option<Patience>,
     /// Checks that would begin later than this are cut, and named.
     pub deadline: Option<Instant>,
+}
+
+impl CheckOptions {
+    fn late(&self) -> bool {
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
 }
 
 /// One operation at one shape, checked.
@@ -60,6 +68,30 @@ pub struct Check {
     pub gigabytes_per_second: Option<f64>,
     /// Share of the larger floor in the time.
     pub share: Option<f64>,
+}
+
+impl Check {
+    /// One about to be made.
+    fn new(name: String, dtype: DType) -> Check {
+        Check {
+            name,
+            precision: super::precision(dtype),
+            error: None,
+            operand: "",
+            limit: limit(dtype),
+            right: false,
+            failure: None,
+            timing: None,
+            teraflops: None,
+            gigabytes_per_second: None,
+            share: None,
+        }
+    }
+
+    fn found(&mut self, error: f64) {
+        self.error = Some(error);
+        self.right = error <= self.limit;
+    }
 }
 
 /// All checks of a device in one precision.
@@ -98,7 +130,11 @@ pub trait CheckObserver {
 
 /// The largest error by type, for fresh random inputs that the type holds exactly.
 fn limit(dtype: DType) -> f64 {
-    if dtype == DType::Bf16 { 1e-2 } else { 1e-5 }
+    match dtype {
+        DType::Bf16 => 1e-2,
+        DType::F64 => 1e-12,
+        _ => 1e-5,
+    }
 }
 
 /// Checks every operation of a device.
@@ -107,12 +143,58 @@ fn limit(dtype: DType) -> f64 {
 /// The device cannot be had. What it does wrong is in the result.
 pub fn check(choice: &Choice, options: &CheckOptions, observer: &mut dyn CheckObserver) -> Result<Checks> {
     let reference = Cpu::<f64>::new(choice.threads)?;
-    choice.run(Checking { reference, options, observer })
+    let rows: Vec<RowPass> =
+        row_edge_cases().into_iter().filter(|pass| options.filter.wants(&pass.name())).collect();
+    let rows = if choice.has_kernels() { rows } else { Vec::new() };
+    let mut checks = choice.run(Checking { reference, options, rows: rows.len(), observer })?;
+    choice.run_rows(CheckingRows { options, rows, checks: &mut checks, observer })?;
+    Ok(checks)
+}
+
+/// Passes over rows, which are f64 whatever the precision of activations.
+struct CheckingRows<'a> {
+    options: &'a CheckOptions,
+    rows: Vec<RowPass>,
+    checks: &'a mut Checks,
+    observer: &'a mut dyn CheckObserver,
+}
+
+impl RowWork for CheckingRows<'_> {
+    type Output = ();
+
+    /// The CPU scores rows by itself, and has no such passes.
+    fn on_cpu(self) -> Result<()> {
+        Ok(())
+    }
+
+    fn on_device<B: RowOps>(self, device: B) -> Result<()> {
+        for pass in self.rows {
+            let name = pass.name();
+            if self.options.late() {
+                self.checks.cut.push(name);
+                continue;
+            }
+            self.observer.check(&name);
+            let mut check = Check::new(name, DType::F64);
+            match worst_result(&device, pass) {
+                Ok((operand, error)) => {
+                    check.operand = operand;
+                    check.found(error);
+                }
+                Err(error) => check.failure = Some(error.to_string()),
+            }
+            self.observer.done(&check);
+            self.checks.checks.push(check);
+        }
+        Ok(())
+    }
 }
 
 struct Checking<'a> {
     reference: Cpu<f64>,
     options: &'a CheckOptions,
+    /// Passes over rows that follow.
+    rows: usize,
     observer: &'a mut dyn CheckObserver,
 }
 
@@ -120,7 +202,7 @@ impl OnBackend for Checking<'_> {
     type Output = Checks;
 
     fn run<B: Backend>(self, backend: B) -> Result<Checks> {
-        let Checking { reference, options, observer } = self;
+        let Checking { reference, options, rows, observer } = self;
         let hardware = backend.hardware();
         let emulated = hardware.kind == HardwareKind::Emulator;
         let networks = match options.networks.as_slice() {
@@ -139,7 +221,7 @@ impl OnBackend for Checking<'_> {
         for network in networks {
             network.calls(&backend, batch, Fusions::ALL)?.into_iter().for_each(&mut add);
         }
-        if calls.is_empty() {
+        if calls.is_empty() && rows == 0 {
             return Err(Error::usage("no operation is called like that; without --only all are checked"));
         }
         let timed = options.patience.filter(|_| !emulated);
@@ -152,9 +234,9 @@ impl OnBackend for Checking<'_> {
             checks: Vec::new(),
             cut: Vec::new(),
         };
-        observer.begin(calls.len());
+        observer.begin(calls.len() + rows);
         for (name, call) in calls {
-            if options.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if options.late() {
                 checks.cut.push(name);
                 continue;
             }
@@ -172,20 +254,7 @@ impl OnBackend for Checking<'_> {
 
 /// Runs a call on the device and on the reference, and compares what they write.
 fn judge<B: Backend>(backend: &B, reference: &Cpu<f64>, name: String, call: &Call<()>) -> Result<Check> {
-    let limit = limit(backend.dtype());
-    let mut check = Check {
-        name,
-        precision: super::precision(backend.dtype()),
-        error: None,
-        operand: "",
-        limit,
-        right: false,
-        failure: None,
-        timing: None,
-        teraflops: None,
-        gigabytes_per_second: None,
-        share: None,
-    };
+    let mut check = Check::new(name, backend.dtype());
     let inputs: Vec<Values> = call
         .operands()
         .into_iter()
@@ -210,8 +279,7 @@ fn judge<B: Backend>(backend: &B, reference: &Cpu<f64>, name: String, call: &Cal
             (worst, check.operand) = (error.max(worst), operand);
         }
     }
-    check.error = Some(worst);
-    check.right = worst <= limit;
+    check.found(worst);
     Ok(check)
 }
 
@@ -225,21 +293,24 @@ fn results<B: Backend>(backend: &B, call: &Call<()>, inputs: &[Values]) -> Resul
 /// ‖found − expected‖ / ‖expected‖; of integers, the share that differs. What is not a number is infinitely wrong.
 fn difference(found: &Values, expected: &Values) -> f64 {
     match (found, expected) {
-        (Values::Numbers(found), Values::Numbers(expected)) => {
-            if found.iter().zip(expected).any(|(a, b)| a.is_nan() != b.is_nan()) {
-                return f64::INFINITY;
-            }
-            let pairs = || found.iter().zip(expected).filter(|(a, _)| !a.is_nan());
-            let difference: f64 = pairs().map(|(a, b)| (a - b) * (a - b)).sum();
-            let norm: f64 = pairs().map(|(_, b)| b * b).sum();
-            if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() }
-        }
+        (Values::Numbers(found), Values::Numbers(expected)) => relative_error(found, expected),
         (Values::Integers(found), Values::Integers(expected)) => {
             let wrong = found.iter().zip(expected).filter(|(a, b)| a != b).count();
             wrong as f64 / expected.len().max(1) as f64
         }
         _ => 0.0,
     }
+}
+
+/// ‖found − expected‖ / ‖expected‖; what is not a number in one of them only is infinitely wrong.
+pub(super) fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
+    if found.len() != expected.len() || found.iter().zip(expected).any(|(a, b)| a.is_nan() != b.is_nan()) {
+        return f64::INFINITY;
+    }
+    let pairs = || found.iter().zip(expected).filter(|(a, _)| !a.is_nan());
+    let difference: f64 = pairs().map(|(a, b)| (a - b) * (a - b)).sum();
+    let norm: f64 = pairs().map(|(_, b)| b * b).sum();
+    if difference == 0.0 { 0.0 } else { (difference / norm).sqrt() }
 }
 
 /// Adds the time; a device that fails now was wrong.

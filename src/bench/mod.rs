@@ -6,6 +6,7 @@
 //! | `edge_cases` | calls of awkward extents, and the operations no plan of those networks has |
 //! | `work` | what a call has to do: elements, bytes, floating-point operations |
 //! | `values`, `stage` | a call alone in memory on random values, with copies to rotate over |
+//! | `row_passes`, `row_stage` | the same for passes over rows of features, which no plan has |
 //! | `timing` | medians, twice |
 //! | `roofline` | the rates of known cards, and the floors they set |
 //! | `suite`, `steps` | what `bench` measures |
@@ -22,6 +23,8 @@ pub mod model;
 mod networks;
 mod results;
 mod roofline;
+mod row_passes;
+mod row_stage;
 mod stage;
 mod steps;
 mod suite;

@@ -71,6 +71,12 @@ impl Rates {
         }))
     }
 
+    /// f64 without matrix units, floating-point operations a second: every card of the table has half as many such units as
+    /// of f32.
+    pub fn f64(&self) -> Option<f64> {
+        self.f32.map(|rate| rate / 2.0)
+    }
+
     /// Seconds that the work's operations and its bytes take at the least.
     pub fn floors(&self, work: &Work) -> Floors {
         let rate = if work.matrix_units { self.bf16 } else { self.f32 };

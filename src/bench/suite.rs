@@ -5,12 +5,14 @@ use std::time::Instant;
 use super::networks::NetworkName;
 use super::results::{Kind, Results, Row};
 use super::roofline::Rates;
+use super::row_passes::{RowPass, measured};
+use super::row_stage::time_passes;
 use super::steps::{StepKind, StepWork};
 use super::timing::{Patience, time_call};
 use super::work::{shape, work};
-use crate::backend::{Choice, Work as OnBackend};
+use crate::backend::{Choice, RowWork, Work as OnBackend};
 use crate::error::{Error, Result};
-use crate::ops::{Backend, Call, Hardware};
+use crate::ops::{Backend, Call, Hardware, HardwareKind, RowOps};
 use crate::plan::Fusions;
 use crate::tensor::DType;
 
@@ -90,13 +92,14 @@ pub trait Observer {
 pub fn bench(choice: &Choice, suite: &Suite, observer: &mut dyn Observer) -> Result<Results> {
     let Plan { hardware, dtype, rates, calls, networks, batches } = choice.run(Survey { suite })?;
     let steps: Vec<_> = steps(suite, &networks, &batches, dtype);
-    if calls.is_empty() && steps.is_empty() {
+    let rows = suite.row_passes(choice, hardware.kind);
+    if calls.is_empty() && steps.is_empty() && rows.is_empty() {
         return Err(Error::usage(
             "no row is called like that; without --only all of them are measured and printed by name",
         ));
     }
     let mut results = Results::new(&hardware, rates.clone());
-    observer.begin(&hardware, calls.len() + steps.len());
+    observer.begin(&hardware, calls.len() + steps.len() + rows.len());
     for (kind, network, batch, name) in steps {
         if suite.late() {
             results.cut.push(name);
@@ -114,6 +117,15 @@ pub fn bench(choice: &Choice, suite: &Suite, observer: &mut dyn Observer) -> Res
     if !calls.is_empty() {
         choice.run(Operations { suite, rates: rates.as_ref(), calls, results: &mut results, observer })?;
     }
+    if !rows.is_empty() {
+        choice.run_rows(RowOperations {
+            suite,
+            rates: rates.as_ref(),
+            rows,
+            results: &mut results,
+            observer,
+        })?;
+    }
     Ok(results)
 }
 
@@ -122,6 +134,17 @@ impl Suite {
     pub fn wants(&self, row: &Row) -> bool {
         let kind = if row.kind == Kind::Step { self.steps } else { self.operations };
         kind && self.filter.wants(&row.name)
+    }
+
+    /// The passes over rows of features: a million of them, on an emulator as many as it does in a moment.
+    fn row_passes(&self, choice: &Choice, kind: HardwareKind) -> Vec<(String, Vec<RowPass>)> {
+        if !self.operations || !choice.has_kernels() {
+            return Vec::new();
+        }
+        let [rows, columns, classes] =
+            if kind == HardwareKind::Emulator { [70, 33, 5] } else { [1_000_000, 512, 100] };
+        let passes = measured(rows, columns, classes).into_iter();
+        passes.filter(|(name, _)| self.filter.wants(name)).collect()
     }
 
     fn late(&self) -> bool {
@@ -223,6 +246,62 @@ impl OnBackend for Operations<'_> {
         }
         Ok(())
     }
+}
+
+/// Passes over rows, which are f64 whatever the precision of activations.
+struct RowOperations<'a> {
+    suite: &'a Suite,
+    rates: Option<&'a Rates>,
+    rows: Vec<(String, Vec<RowPass>)>,
+    results: &'a mut Results,
+    observer: &'a mut dyn Observer,
+}
+
+impl RowWork for RowOperations<'_> {
+    type Output = ();
+
+    /// The CPU scores rows by itself, and has no such passes.
+    fn on_cpu(self) -> Result<()> {
+        Ok(())
+    }
+
+    fn on_device<B: RowOps>(self, device: B) -> Result<()> {
+        for (name, passes) in self.rows {
+            if self.suite.late() {
+                self.results.cut.push(name);
+                continue;
+            }
+            self.observer.row(&name);
+            let row = row_operation(&device, name.clone(), &passes, &self.suite.patience, self.rates)
+                .unwrap_or_else(|error| failed(name, Kind::Operation, DType::F64, &error));
+            self.observer.done(&row);
+            self.results.push(row);
+        }
+        Ok(())
+    }
+}
+
+/// Times passes over rows, one after the other, and sets the sums of their floors beside it.
+fn row_operation<B: RowOps>(
+    device: &B,
+    name: String,
+    passes: &[RowPass],
+    patience: &Patience,
+    rates: Option<&Rates>,
+) -> Result<Row> {
+    let mut row = Row::new(name, Kind::Operation, DType::F64);
+    row.flop = passes.iter().map(RowPass::flop).sum();
+    row.bytes = passes.iter().map(RowPass::bytes).sum();
+    row.timing = Some(time_passes(device, passes, patience)?);
+    if let Some(rates) = rates {
+        let arithmetic = |pass: &RowPass| rates.f64().map_or(0.0, |rate| pass.flop() / rate);
+        let memory = |pass: &RowPass| pass.bytes() / rates.bandwidth;
+        row.floor_arithmetic_seconds =
+            rates.f64().filter(|_| row.flop > 0.0).map(|_| passes.iter().map(arithmetic).sum());
+        row.floor_memory_seconds = Some(passes.iter().map(memory).sum());
+        row.floor_seconds = Some(passes.iter().map(|pass| memory(pass).max(arithmetic(pass))).sum());
+    }
+    Ok(row)
 }
 
 /// Times one call and sets its floors beside it.

@@ -50,7 +50,7 @@ pub fn run(full: &Full, compute: &Compute, precision_given: bool, common: &Commo
         deadline: deadline(full.budget)?,
     };
     let chosen = compute.choice(common);
-    let precisions = match (precision_given, chosen.has_bf16()) {
+    let precisions = match (precision_given, chosen.has_kernels()) {
         (true, _) => vec![chosen.precision],
         (false, true) => vec![Precision::F32, Precision::Bf16],
         (false, false) => vec![Precision::F32],
