@@ -10,7 +10,8 @@
 #   ours    whole steps of three networks, batches 128, 256, 512, f32 and bf16, with the tuned kernels if there are any; first step
 #           with cold and warm caches; every kernel
 #   fuse    whole steps of bf16 training at the first batch size with no fusion, with each alone, and with one after the other
-#   peer    PyTorch on the same steps (benches/peers/train_step_gpu.py); needs Python with torch and torchvision
+#   peer    PyTorch on the same steps and the same scores of rows (benches/peers/train_step_gpu.py, row_scores.py); needs Python
+#           with torch and torchvision
 #   train   some epochs of ResNet-18 on CIFAR-100 with its accuracy; needs DATA
 #   merge   one JSON of all of it, OUT/results.json, and one table, OUT/results.txt
 # and by default all of them. Each part ends within BUDGET seconds. What is cut for that is named in its JSON; `ours` and `peer` go on
@@ -182,6 +183,8 @@ ours() {
                 --precision "$precision"
         done
     fi
+    # Passes over rows of features, f64 whatever the precision; the CPU has none.
+    [ "$device" = cpu ] || rows ours-rows --operations --only 'row_*'
     for precision in $precisions; do
         for network in ${networks//,/ }; do
             rows "ours-operations-$network-$precision" --operations --arch "$network" --batch-size "$first_batch" \
@@ -194,7 +197,7 @@ fuse() {
     begin
     local network fusions
     for network in ${networks//,/ }; do
-        for fusions in none statistics residual-gradient masks statistics,residual-gradient all; do
+        for fusions in none statistics residual-gradient masks pool-head statistics,residual-gradient all; do
             rows "fuse-$network-$fusions" --steps --only 'train.*' --arch "$network" --batch-size "${batches%%,*}" \
                 --precision bf16 --fuse "$fusions"
         done
@@ -213,6 +216,10 @@ peer() {
     TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$out/torchinductor} \
         attempt peer "$python" "$here/peers/train_step_gpu.py" --out "$out/peer.json" --budget "$(left)" \
         --networks "$networks" --batch-sizes "$batches" >"$out/peer.txt"
+    if enough 20; then
+        say "peer, rows"
+        attempt "peer, rows" "$python" "$here/peers/row_scores.py" --out "$out/rows-pytorch.json" >"$out/rows-pytorch.txt"
+    fi
 }
 
 train() {

@@ -136,9 +136,10 @@ impl Suite {
         kind && self.filter.wants(&row.name)
     }
 
-    /// The passes over rows of features: a million of them, on an emulator as many as it does in a moment.
+    /// The passes over rows of features, which are no network's: a million of rows, on an emulator as many as it does in a
+    /// moment.
     fn row_passes(&self, choice: &Choice, kind: HardwareKind) -> Vec<(String, Vec<RowPass>)> {
-        if !self.operations || !choice.has_kernels() {
+        if !self.operations || !self.networks.is_empty() || !choice.has_kernels() {
             return Vec::new();
         }
         let [rows, columns, classes] =

@@ -16,7 +16,7 @@ use crate::plan::Fusions;
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Networks whose steps and operations are measured: ARCH-STEM.SIDE, or ARCH-STEM.SIDE.wWIDTH [default:
-    /// resnet18-cifar.32,resnet50-cifar.64,resnet50-imagenet.64; toys on the emulator]
+    /// resnet18-cifar.32,resnet50-cifar.64,resnet50-imagenet.64; toys on the emulator; and passes over rows of features]
     #[arg(long = "arch", value_name = "NETWORK,…", value_delimiter = ',', help_heading = "What to measure")]
     networks: Vec<NetworkName>,
     /// Images in a batch; operations are measured at the first [default: 128; 4 on the emulator]

@@ -34,9 +34,15 @@ fn bench_measures_the_operations_of_a_plan_and_whole_steps_with_their_floors() {
     assert!(run.status.success(), "{}", text(&run.stderr));
     let results = read(&out);
     let rows = results["rows"].as_array().unwrap();
-    for operation in
-        ["conv2d_forward", "conv2d_weight_gradient", "batch_norm_reduce", "sgd", "conv2d_bias_residual"]
-    {
+    let operations = [
+        "conv2d_batch_norm_statistics",
+        "conv2d_weight_gradient",
+        "batch_norm_reduce",
+        "sgd",
+        "conv2d_bias_residual",
+        "pool_head",
+    ];
+    for operation in operations {
         let row = rows.iter().find(|row| row["name"].as_str().unwrap().starts_with(operation)).unwrap();
         assert!(
             row["seconds"].as_f64().unwrap() > 0.0 && row["floor_seconds"].as_f64().unwrap() > 0.0,
@@ -52,12 +58,12 @@ fn bench_measures_the_operations_of_a_plan_and_whole_steps_with_their_floors() {
 
     // Rows that were not asked for are not missed; those of another shape are.
     let compare =
-        |batch| text(&bench(batch, &["--compare", out.to_str().unwrap(), "--only", "linear."]).stdout);
+        |batch| text(&bench(batch, &["--compare", out.to_str().unwrap(), "--only", "pool_head."]).stdout);
     let same = compare("2");
     assert!(same.contains("geometric mean of 1 rows") && !same.contains("only in"), "{same}");
     let other = compare("3");
-    assert!(other.contains("only in the earlier run: linear.2x"), "{other}");
-    assert!(other.contains("only in this run: linear.3x"), "{other}");
+    assert!(other.contains("only in the earlier run: pool_head.2x"), "{other}");
+    assert!(other.contains("only in this run: pool_head.3x"), "{other}");
 }
 
 #[test]
@@ -127,6 +133,47 @@ fn doctor_finds_a_wrong_kernel() {
     assert_eq!(run.status.code(), Some(1), "{shown}");
     assert!(shown.contains("WRONG") && shown.contains("`y` is off by"), "{shown}");
     assert!(text(&run.stderr).contains("wrong on this device"));
+}
+
+#[test]
+fn passes_over_rows_are_checked_and_measured_with_their_floors_work() {
+    let emulator = |verb: &[&str]| {
+        let run = program::run(&[verb, &["--device", "emulator", "--only", "row_*", "--quiet"]].concat());
+        (run.status.code(), text(&run.stdout), text(&run.stderr))
+    };
+    let doctor = ["doctor", "--full", "--precision", "f32", "--json"];
+    let (code, shown, told) = emulator(&doctor);
+    assert_eq!(code, Some(0), "{shown}{told}");
+    let checks: Value = serde_json::from_str(&shown).unwrap();
+    let checks = checks[0]["checks"].as_array().unwrap();
+    assert_eq!(checks.len(), 4 * 10);
+    for check in checks {
+        assert!(check["precision"] == "f64" && check["error"].as_f64().unwrap() <= 1e-12, "{check}");
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/rows_scores.cu");
+    let right = std::fs::read_to_string(kernels).unwrap();
+    let wrong = right.replace("store(p.mls + row, largest);", "store(p.mls + row, largest * 1.0000001);");
+    assert_ne!(right, wrong, "the planted error must hit the largest logit of rows_scores.cu");
+    std::fs::write(folder.path().join("rows_scores.cu"), wrong).unwrap();
+    let (code, shown, _) =
+        emulator(&[&doctor[..], &["--kernels", folder.path().to_str().unwrap()]].concat());
+    let checks: Value = serde_json::from_str(&shown).unwrap();
+    let wrong = |check: &&Value| !check["right"].as_bool().unwrap();
+    let found: Vec<&Value> = checks[0]["checks"].as_array().unwrap().iter().filter(wrong).collect();
+    assert!(code == Some(1) && found.len() == 4, "{found:?}");
+    assert!(found.iter().all(|check| check["operand"] == "mls"), "{found:?}");
+
+    let (code, shown, told) = emulator(&["bench", "--seconds", "0", "--repeats", "1", "--json"]);
+    assert_eq!(code, Some(0), "{shown}{told}");
+    let results: Value = serde_json::from_str(&shown).unwrap();
+    let rows = results["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 11);
+    assert!(rows.iter().all(|row| row["bytes"].as_f64() > Some(0.0) && row["seconds"].as_f64() > Some(0.0)));
+    let named = |name: &str| rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("{name}"));
+    assert_eq!(named("row_project.70x33-k5.f64")["flop"], 2.0 * 70.0 * 33.0 * 5.0);
+    assert!(named("row_scores.70x33-k5.f64")["flop"].as_f64() > Some(2.0 * 70.0 * 33.0 * 33.0));
 }
 
 #[test]
