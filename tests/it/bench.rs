@@ -157,8 +157,7 @@ fn passes_over_rows_are_checked_and_measured_with_their_floors_work() {
     let wrong = right.replace("store(p.mls + row, largest);", "store(p.mls + row, largest * 1.0000001);");
     assert_ne!(right, wrong, "the planted error must hit the largest logit of rows_scores.cu");
     std::fs::write(folder.path().join("rows_scores.cu"), wrong).unwrap();
-    let (code, shown, _) =
-        emulator(&[&doctor[..], &["--kernels", folder.path().to_str().unwrap()]].concat());
+    let (code, shown, _) = emulator(&[&doctor[..], &["--kernels", folder.path().to_str().unwrap()]].concat());
     let checks: Value = serde_json::from_str(&shown).unwrap();
     let wrong = |check: &&Value| !check["right"].as_bool().unwrap();
     let found: Vec<&Value> = checks[0]["checks"].as_array().unwrap().iter().filter(wrong).collect();
