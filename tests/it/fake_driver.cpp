@@ -265,8 +265,9 @@ static T number(const char* image, size_t offset) {
 }
 
 // The kernels of a cubin: an ELF file with a section `.nv.info.NAME` for each, of records (format, attribute, two bytes of
-// size or value, then as many bytes of value). Attribute 0x0a holds where in the constant bank the arguments lie: symbol,
-// offset, size; 0x05 the most threads of a block in three numbers.
+// size or value, then as many bytes of value). Attribute 0x17 describes an argument: index, ordinal and
+// offset, which need not be zero where an argument is aligned more than the first place is, and flags with the size above bit
+// 18; 0x05 holds the most threads of a block in three numbers.
 static std::vector<Function*> kernels_of(const char* image) {
     const size_t table = number<uint64_t>(image, 40), entry = number<uint16_t>(image, 58);
     const size_t sections = number<uint16_t>(image, 60), names = number<uint16_t>(image, 62);
@@ -280,7 +281,7 @@ static std::vector<Function*> kernels_of(const char* image) {
         size_t at = number<uint64_t>(image, header + 24);
         for (const size_t end = at + number<uint64_t>(image, header + 32); at + 4 <= end;) {
             const int format = image[at], attribute = image[at + 1];
-            if (format == 4 && attribute == 0x0a) kernel->argument_bytes = number<uint16_t>(image, at + 10);
+            if (format == 4 && attribute == 0x17) kernel->argument_bytes = number<uint32_t>(image, at + 12) >> 18;
             if (format == 4 && attribute == 0x05) kernel->most_threads = number<uint32_t>(image, at + 4);
             at += format == 4 ? 4 + number<uint16_t>(image, at + 2) : 4;
         }
