@@ -10,21 +10,19 @@
 //
 // Sums over rows have two stages. In the first a block takes a slab of rows and some channels: a thread holds WIDE
 // neighbouring channels, `columns` threads lie side by side along channels, the others are lanes along rows, so that a
-// warp reads whole lines. In the second the slabs' results are merged, in order. Moments are taken of x less a pivot, the
-// first row, and merged by Chan's formula: neither a large mean nor a long column costs digits.
+// warp reads whole lines. In the second the slabs' results are merged, in order; they may as well come from a convolution
+// that has just computed x or dy. Moments are taken of x less a pivot, the first row, and merged by Chan's formula: neither a
+// large mean nor a long column costs digits.
 #include "ptx.cuh"
 #include "reduce.cuh"
 
 constexpr int WIDE = WIDEST<Real>;
 
-/// How a matrix is cut into slabs; the launcher's `Slabs`.
+/// How a block takes its part of a slab; the launcher's `Slabs`.
 struct Slabs {
-    u64 rows;
-    u64 rows_per_slab;
-    u32 channels;
+    Cut cut;
     u32 columns;  // threads side by side, a power of two
     u32 wide;     // whether a thread holds WIDE channels, or one
-    u32 slabs;
 };
 
 /// The part of a slab that belongs to a thread: rows first, first + lanes, .. below end, of N channels.
@@ -37,9 +35,9 @@ struct Part {
     __device__ explicit Part(const Slabs& s) {
         lanes = THREADS / s.columns;
         channel = (blockIdx.x * s.columns + threadIdx.x % s.columns) * N;
-        inside = channel < s.channels;
-        const u64 begin = blockIdx.y * s.rows_per_slab;
-        end = begin + s.rows_per_slab < s.rows ? begin + s.rows_per_slab : s.rows;
+        inside = channel < s.cut.channels;
+        const u64 begin = blockIdx.y * s.cut.rows_per_slab;
+        end = begin + s.cut.rows_per_slab < s.cut.rows ? begin + s.cut.rows_per_slab : s.cut.rows;
         first = begin + threadIdx.x / s.columns;
     }
 
@@ -75,7 +73,7 @@ __device__ void take_rows(const Real* x, u64 stride, const float (&pivot)[N], Mo
 template <int N>
 __device__ void slab_moments(const StatisticsArguments& p, SharedMoments<WIDE>& shared) {
     const Part<N> part(p.slabs);
-    const u32 channels = p.slabs.channels;
+    const u32 channels = p.slabs.cut.channels;
     Moments<N> moments;
     if (part.inside) {
         constexpr int ROWS = 4;
@@ -94,7 +92,7 @@ __device__ void slab_moments(const StatisticsArguments& p, SharedMoments<WIDE>& 
     if (part.writes(p.slabs)) {
         const u64 at = u64(blockIdx.y) * channels + part.channel;
         store_floats(p.partial + at, moments.mean);
-        store_floats(p.partial + u64(p.slabs.slabs) * channels + at, moments.deviations);
+        store_floats(p.partial + u64(p.slabs.cut.slabs) * channels + at, moments.deviations);
     }
 }
 
@@ -105,7 +103,7 @@ KERNEL(256, batch_norm_moments, StatisticsArguments) {
 }
 
 struct FinishArguments {
-    const Real* x;
+    const Real* pivot;  // of its first row the means were taken less; or null
     const float* partial;
     const float* gamma;
     const float* beta;
@@ -115,7 +113,7 @@ struct FinishArguments {
     float* bias;
     float* running_mean;
     float* running_variance;
-    Slabs slabs;
+    Cut cut;
     float epsilon;
     float momentum;
     float keep;  // 1 - momentum
@@ -125,22 +123,21 @@ struct FinishArguments {
 KERNEL(256, batch_norm_statistics, FinishArguments) {
     SHARED(SharedMoments<1>, shared);
     const u32 channel = blockIdx.x * FINISH_COLUMNS + threadIdx.x % FINISH_COLUMNS;
-    const u32 channels = p.slabs.channels;
-    const u64 rows = p.slabs.rows, rows_per_slab = p.slabs.rows_per_slab;
+    const u32 channels = p.cut.channels;
     Moments<1> moments;
     if (channel < channels) {
 #pragma unroll 4
-        for (u32 slab = threadIdx.x / FINISH_COLUMNS; slab < p.slabs.slabs; slab += THREADS / FINISH_COLUMNS) {
-            const u64 left = rows - slab * rows_per_slab;
+        for (u32 slab = threadIdx.x / FINISH_COLUMNS; slab < p.cut.slabs; slab += THREADS / FINISH_COLUMNS) {
             const u64 at = u64(slab) * channels + channel;
             const float mean[1] = {load(p.partial + at)};
-            const float deviations[1] = {load(p.partial + u64(p.slabs.slabs) * channels + at)};
-            moments.merge(float(left < rows_per_slab ? left : rows_per_slab), mean, deviations);
+            const float deviations[1] = {load(p.partial + u64(p.cut.slabs) * channels + at)};
+            moments.merge(p.cut.rows_of(slab), mean, deviations);
         }
     }
     merge_lanes(shared, moments, FINISH_COLUMNS);
     if (channel < channels && threadIdx.x < FINISH_COLUMNS) {
-        const float mean = to_float(load(p.x + channel)) + moments.mean[0];
+        const u64 rows = p.cut.rows;
+        const float mean = moments.mean[0] + (p.pivot ? to_float(load(p.pivot + channel)) : 0.0f);
         const float deviations = moments.deviations[0];
         const float inverse_std = 1.0f / sqrtf(deviations / float(rows) + p.epsilon);
         const float scale = load(p.gamma + channel) * inverse_std;
@@ -336,7 +333,7 @@ __device__ void reduce_rows(const ReduceArguments& p, u64 at, u64 stride, const 
 template <int N>
 __device__ void reduce_slab(const ReduceArguments& p, SharedSums& shared) {
     const Part<N> part(p.slabs);
-    const u32 channels = p.slabs.channels;
+    const u32 channels = p.slabs.cut.channels;
     float sums[2 * N] = {};
     if (part.inside) {
         constexpr int ROWS = 2;
@@ -363,7 +360,7 @@ __device__ void reduce_slab(const ReduceArguments& p, SharedSums& shared) {
         }
         const u64 at = u64(blockIdx.y) * channels + part.channel;
         store_floats(p.partial + at, d);
-        store_floats(p.partial + u64(p.slabs.slabs) * channels + at, dx);
+        store_floats(p.partial + u64(p.slabs.cut.slabs) * channels + at, dx);
     }
 }
 
@@ -378,20 +375,20 @@ struct ReduceFinishArguments {
     const float* inverse_std;
     float* dgamma;
     float* dbeta;
-    Slabs slabs;
+    Cut cut;
 };
 
 KERNEL(256, batch_norm_reduce, ReduceFinishArguments) {
     SHARED(SharedSums, shared);
     const u32 channel = blockIdx.x * FINISH_COLUMNS + threadIdx.x % FINISH_COLUMNS;
-    const u32 channels = p.slabs.channels;
+    const u32 channels = p.cut.channels;
     float sums[2] = {};
     if (channel < channels) {
 #pragma unroll 4
-        for (u32 slab = threadIdx.x / FINISH_COLUMNS; slab < p.slabs.slabs; slab += THREADS / FINISH_COLUMNS) {
+        for (u32 slab = threadIdx.x / FINISH_COLUMNS; slab < p.cut.slabs; slab += THREADS / FINISH_COLUMNS) {
             const u64 at = u64(slab) * channels + channel;
             sums[0] += load(p.partial + at);
-            sums[1] += load(p.partial + u64(p.slabs.slabs) * channels + at);
+            sums[1] += load(p.partial + u64(p.cut.slabs) * channels + at);
         }
     }
     sum_lanes(shared.values, sums, FINISH_COLUMNS);

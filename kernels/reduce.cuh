@@ -31,6 +31,20 @@ __device__ Number warp_sum(Number value) {
     return value;
 }
 
+/// How the rows of a matrix are cut into slabs, of which sums are kept; the launcher's `Cut`.
+struct Cut {
+    u64 rows;
+    u64 rows_per_slab;
+    u32 channels;
+    u32 slabs;
+
+    /// Rows of a slab: the last may have fewer.
+    __device__ float rows_of(u32 slab) const {
+        const u64 left = rows - slab * rows_per_slab;
+        return float(left < rows_per_slab ? left : rows_per_slab);
+    }
+};
+
 /// Count, mean and sum of squared deviations of some numbers, in each of N channels.
 template <int N>
 struct Moments {

@@ -36,6 +36,7 @@ embedded![
     "packs.cuh",
     "reduce.cuh",
     "average.cuh",
+    "batch_norm_merge.cu",
     "tiles.cuh",
     "softmax.cuh",
     "batch_norm.cu",

@@ -1,17 +1,22 @@
-//! Batch normalisation and the passes that apply it: launches of `batch_norm.cu`.
+//! Batch normalisation and the passes that apply it: launches of `batch_norm.cu` and `batch_norm_merge.cu`.
+//!
+//! Here the passes over elements; `sums` has the sums over rows, in their stages.
+
+mod sums;
+#[cfg(test)]
+mod sums_tests;
 
 use bytemuck::{Pod, Zeroable};
+pub(super) use sums::{partial_bytes, reduce, statistics, workspace_bytes};
 
-use super::call::{
-    Operand, THREADS, entry, extent, few_threads, grid, modules_of_both_types, scratch, threads,
-};
+use super::call::{Operand, THREADS, entry, extent, few_threads, grid, modules_of_both_types, threads};
 use super::driver::{Driver, Geometry};
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
-use crate::ops::Access::{Read, Update, Write};
+use crate::ops::Access::{Read, Write};
 use crate::ops::Content::{Activation, Number};
-use crate::ops::{BatchNorm, BatchNormGradient, Call, Rows, ScaleBias};
-use crate::tensor::{DType, Span};
+use crate::ops::{BatchNorm, BatchNormGradient, Rows, ScaleBias};
+use crate::tensor::Span;
 
 const FILE: &str = "batch_norm.cu";
 
@@ -29,7 +34,9 @@ const ENTRIES: &[Entry] = &[
 
 /// What is compiled for this family.
 pub(super) fn modules() -> Vec<Module> {
-    modules_of_both_types(FILE, ENTRIES)
+    let mut modules = modules_of_both_types(FILE, ENTRIES);
+    modules.push(sums::MERGE);
+    modules
 }
 
 /// Blocks that fill the device once, given the registers that the compile gate holds a kernel to: passes whose threads
@@ -39,145 +46,6 @@ fn wave<D: Driver>(cuda: &Cuda<D>, kernel: &str) -> usize {
     let registers = ENTRIES.iter().find(|entry| entry.name == kernel).map_or(255, |entry| entry.registers);
     let resident = REGISTERS_PER_MULTIPROCESSOR / (THREADS * registers as usize);
     cuda.driver().properties().multiprocessors as usize * resident.max(1)
-}
-
-/// Channels that one block of a second stage finishes: `FINISH_COLUMNS` of the kernels.
-const FINISH_COLUMNS: usize = 8;
-
-/// How a matrix is cut into slabs of rows: `Slabs` of the kernels.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Slabs {
-    rows: u64,
-    rows_per_slab: u64,
-    channels: u32,
-    columns: u32,
-    wide: u32,
-    slabs: u32,
-}
-
-impl Slabs {
-    /// Enough slabs to keep the device busy, none so short that a thread has less than a few rows.
-    fn new<D: Driver>(cuda: &Cuda<D>, extents: &Rows) -> Result<Slabs> {
-        const ROWS_PER_THREAD: usize = 4;
-        let Rows { rows, channels } = *extents;
-        let wide = channels.is_multiple_of(cuda.pack());
-        // Eight packs are a line of 128 bytes.
-        let (groups, most) = if wide { (channels / cuda.pack(), 8) } else { (channels, 32) };
-        let columns = groups.next_power_of_two().min(most);
-        let shortest = THREADS / columns * ROWS_PER_THREAD;
-        // One cut for both kinds of sums: that of the kernel with more registers.
-        let wanted = (wave(cuda, "batch_norm_sums") / groups.div_ceil(columns)).max(1);
-        let rows_per_slab = rows.div_ceil(wanted).next_multiple_of(shortest);
-        Ok(Slabs {
-            rows: rows as u64,
-            rows_per_slab: rows_per_slab as u64,
-            channels: extent(channels)?,
-            columns: columns as u32,
-            wide: u32::from(wide),
-            slabs: extent(rows.div_ceil(rows_per_slab))?,
-        })
-    }
-
-    /// Numbers that the first stage leaves for the second.
-    fn partial(&self) -> usize {
-        2 * self.slabs as usize * self.channels as usize
-    }
-
-    /// Blocks of the first stage.
-    fn first_stage<D: Driver>(&self, cuda: &Cuda<D>) -> Result<Geometry> {
-        let held = self.columns as usize * if self.wide == 1 { cuda.pack() } else { 1 };
-        grid((self.channels as usize).div_ceil(held), self.slabs as usize)
-    }
-
-    /// Blocks of the second stage.
-    fn second_stage(&self) -> Result<Geometry> {
-        grid((self.channels as usize).div_ceil(FINISH_COLUMNS), 1)
-    }
-}
-
-/// Scratch memory of the calls of this family; `None` for others.
-pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Option<usize> {
-    let extents = match call {
-        Call::BatchNormStatistics { attributes, .. } => attributes.extent,
-        Call::BatchNormReduce { attributes, .. } => attributes.extent,
-        _ => return None,
-    };
-    partial_bytes(cuda, &extents)
-}
-
-/// Scratch memory of sums over the rows of a matrix. Extents that no kernel can do are refused where they are used.
-pub(super) fn partial_bytes<D: Driver>(cuda: &Cuda<D>, extents: &Rows) -> Option<usize> {
-    Slabs::new(cuda, extents).ok().map(|slabs| slabs.partial() * DType::F32.size())
-}
-
-/// `StatisticsArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Moments {
-    x: u64,
-    partial: u64,
-    slabs: Slabs,
-}
-
-/// `FinishArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Finish {
-    x: u64,
-    partial: u64,
-    /// gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance
-    numbers: [u64; 8],
-    slabs: Slabs,
-    epsilon: f32,
-    momentum: f32,
-    keep: f32,
-    unused: u32,
-}
-
-pub(super) fn statistics<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &BatchNorm,
-    [x, gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance]: [Span; 9],
-    workspace: Span,
-) -> Result<()> {
-    let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
-    let operands = cuda.operands([
-        ("x", x, Read, Activation, n),
-        ("gamma", gamma, Read, Number, c),
-        ("beta", beta, Read, Number, c),
-        ("mean", mean, Write, Number, c),
-        ("inverse_std", inverse_std, Write, Number, c),
-        ("scale", scale, Write, Number, c),
-        ("bias", bias, Write, Number, c),
-        ("running_mean", running_mean, Update, Number, c),
-        ("running_variance", running_variance, Update, Number, c),
-    ])?;
-    let slabs = Slabs::new(cuda, &attributes.extent)?;
-    let scratch = scratch(workspace, slabs.partial())?;
-    let (variant, partial) = (cuda.variant(FILE), cuda.pointer(memory, scratch));
-    let [x, numbers @ ..] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
-    cuda.launch(
-        memory,
-        (&variant, "batch_norm_moments"),
-        slabs.first_stage(cuda)?,
-        &Moments { x, partial, slabs },
-        &[operands[0], ("partial", scratch, Write)],
-    )?;
-    let arguments = Finish {
-        x,
-        partial,
-        numbers,
-        slabs,
-        epsilon: attributes.epsilon as f32,
-        momentum: attributes.momentum as f32,
-        keep: (1.0 - attributes.momentum) as f32,
-        unused: 0,
-    };
-    let mut all = operands.to_vec();
-    all.push(("partial", scratch, Read));
-    cuda.launch(memory, (&variant, "batch_norm_statistics"), slabs.second_stage()?, &arguments, &all)
 }
 
 /// `FrozenArguments` of the kernels.
@@ -338,60 +206,6 @@ fn affine<D: Driver>(
     };
     let geometry = walk(cuda, entry, &attributes.extent, wide)?;
     cuda.launch(memory, (&cuda.variant(FILE), entry), geometry, &arguments, operands)
-}
-
-/// `ReduceArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Sums {
-    /// dy, x, scale, bias, mean
-    pointers: [u64; 5],
-    partial: u64,
-    slabs: Slabs,
-    relu: u64,
-}
-
-/// `ReduceFinishArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ReduceFinish {
-    partial: u64,
-    inverse_std: u64,
-    dgamma: u64,
-    dbeta: u64,
-    slabs: Slabs,
-}
-
-pub(super) fn reduce<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &BatchNormGradient,
-    [dy, x, scale, bias, mean, inverse_std, dgamma, dbeta]: [Span; 8],
-    workspace: Span,
-) -> Result<()> {
-    let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
-    let operands = cuda.operands([
-        ("dy", dy, Read, Activation, n),
-        ("x", x, Read, Activation, n),
-        ("scale", scale, Read, Number, c),
-        ("bias", bias, Read, Number, c),
-        ("mean", mean, Read, Number, c),
-        ("inverse_std", inverse_std, Read, Number, c),
-        ("dgamma", dgamma, Write, Number, c),
-        ("dbeta", dbeta, Write, Number, c),
-    ])?;
-    let slabs = Slabs::new(cuda, &attributes.extent)?;
-    let scratch = scratch(workspace, slabs.partial())?;
-    let (variant, partial) = (cuda.variant(FILE), cuda.pointer(memory, scratch));
-    let [pointers @ .., inverse_std, dgamma, dbeta] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
-    let mut first = operands[..5].to_vec();
-    first.push(("partial", scratch, Write));
-    let arguments = Sums { pointers, partial, slabs, relu: u64::from(attributes.relu) };
-    cuda.launch(memory, (&variant, "batch_norm_sums"), slabs.first_stage(cuda)?, &arguments, &first)?;
-    let mut second = operands[5..].to_vec();
-    second.push(("partial", scratch, Read));
-    let arguments = ReduceFinish { partial, inverse_std, dgamma, dbeta, slabs };
-    cuda.launch(memory, (&variant, "batch_norm_reduce"), slabs.second_stage()?, &arguments, &second)
 }
 
 /// `InputGradientArguments` of the kernels.

@@ -1,0 +1,343 @@
+//! Sums over the rows of a matrix, for statistics and for their gradient, in stages.
+//!
+//! The first stage leaves sums of slabs of rows: a kernel of this family that reads the matrix, or a convolution that has just
+//! computed it. Where slabs are very many, as they are behind a convolution, a second stage merges runs of them. The last one
+//! merges what there is, and finishes.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::super::call::{THREADS, entry, extent, grid, scratch};
+use super::super::driver::{Driver, Geometry};
+use super::super::{Cuda, Entry, Module, Variant};
+use super::{FILE, wave};
+use crate::error::Result;
+use crate::ops::Access::{Read, Update, Write};
+use crate::ops::Content::{Activation, Number};
+use crate::ops::{BatchNorm, BatchNormGradient, Call, Rows};
+use crate::tensor::{DType, Span};
+
+/// Channels that one block of the last stage finishes: `FINISH_COLUMNS` of the kernels.
+const FINISH_COLUMNS: usize = 8;
+/// Channels of a block that merges: `MERGE_COLUMNS` of the kernels.
+const MERGE_COLUMNS: usize = 32;
+/// Slabs that are merged into one: `RUN` of the kernels.
+const RUN: usize = 64;
+
+/// Always f32, whatever activations are.
+const MERGE_VARIANT: Variant = Variant { file: "batch_norm_merge.cu", constants: &[] };
+const MERGE_ENTRIES: &[Entry] = &[entry("merge_moments", 64, false), entry("merge_sums", 48, false)];
+pub(super) const MERGE: Module = Module { variant: MERGE_VARIANT, entries: MERGE_ENTRIES };
+
+/// How the rows of a matrix are cut: `Cut` of the kernels.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Cut {
+    rows: u64,
+    rows_per_slab: u64,
+    channels: u32,
+    slabs: u32,
+}
+
+/// How a block of the first stage takes its part of a slab: `Slabs` of the kernels.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct Slabs {
+    cut: Cut,
+    columns: u32,
+    wide: u32,
+}
+
+impl Slabs {
+    /// Enough slabs to keep the device busy, none so short that a thread has less than a few rows.
+    fn new<D: Driver>(cuda: &Cuda<D>, extents: &Rows) -> Result<Slabs> {
+        const ROWS_PER_THREAD: usize = 4;
+        let Rows { rows, channels } = *extents;
+        let wide = channels.is_multiple_of(cuda.pack());
+        // Eight packs are a line of 128 bytes.
+        let (groups, most) = if wide { (channels / cuda.pack(), 8) } else { (channels, 32) };
+        let columns = groups.next_power_of_two().min(most);
+        let shortest = THREADS / columns * ROWS_PER_THREAD;
+        // One cut for both kinds of sums: that of the kernel with more registers.
+        let wanted = (wave(cuda, "batch_norm_sums") / groups.div_ceil(columns)).max(1);
+        let rows_per_slab = rows.div_ceil(wanted).next_multiple_of(shortest);
+        let cut = Cut {
+            rows: rows as u64,
+            rows_per_slab: rows_per_slab as u64,
+            channels: extent(channels)?,
+            slabs: extent(rows.div_ceil(rows_per_slab))?,
+        };
+        Ok(Slabs { cut, columns: columns as u32, wide: u32::from(wide) })
+    }
+
+    /// The sums of these slabs, at the front of scratch memory.
+    fn partials(&self, extents: &Rows, workspace: Span) -> Result<Partials> {
+        Partials::new(extents, self.cut.rows_per_slab as usize, self.cut.slabs as usize, workspace)
+    }
+
+    /// Blocks of the first stage.
+    fn first_stage<D: Driver>(&self, cuda: &Cuda<D>) -> Result<Geometry> {
+        let held = self.columns as usize * if self.wide == 1 { cuda.pack() } else { 1 };
+        grid((self.cut.channels as usize).div_ceil(held), self.cut.slabs as usize)
+    }
+}
+
+/// What a first stage leaves of a matrix, in scratch memory: (2, slabs, channels), f32. Of statistics the means, and the squared
+/// deviations from them, of every slab; of a gradient its two sums.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Partials {
+    cut: Cut,
+    /// Where the first stage writes.
+    pub(in super::super) span: Span,
+    /// Room for merged ones.
+    merged: Span,
+}
+
+/// Slabs that are left to the last stage as they are: a lane there has sixteen of them, four under way at a time.
+const FEW: usize = 512;
+
+/// Slabs after merging.
+fn merged(slabs: usize) -> usize {
+    if slabs > FEW { slabs.div_ceil(RUN) } else { 0 }
+}
+
+impl Partials {
+    /// Numbers of scratch memory for the sums of so many slabs.
+    pub(in super::super) fn elements(slabs: usize, channels: usize) -> usize {
+        2 * (slabs + merged(slabs)) * channels
+    }
+
+    /// The sums of slabs of so many rows, the last of which may have fewer, at the front of scratch memory.
+    pub(in super::super) fn new(
+        extents: &Rows,
+        rows_per_slab: usize,
+        slabs: usize,
+        workspace: Span,
+    ) -> Result<Partials> {
+        let Rows { rows, channels } = *extents;
+        let all = scratch(workspace, Partials::elements(slabs, channels))?;
+        let first = 2 * slabs * channels;
+        Ok(Partials {
+            cut: Cut {
+                rows: rows as u64,
+                rows_per_slab: rows_per_slab as u64,
+                channels: extent(channels)?,
+                slabs: extent(slabs)?,
+            },
+            span: Span { elements: first, ..all },
+            merged: Span {
+                offset: all.offset + first * DType::F32.size(),
+                elements: all.elements - first,
+                ..all
+            },
+        })
+    }
+
+    /// Runs of slabs merged into one each, where there are too many for the last stage.
+    ///
+    /// That has a block for eight channels, so 64 channels keep eight multiprocessors busy. Behind a convolution of 64 channels
+    /// over a million pixels there are 8192 slabs, 4 MB, of which each of its lanes would fetch 256 pieces one after the other; a
+    /// run of 64 slabs has a block of its own for 32 channels, which has all of it under way at once.
+    fn few<D: Driver>(self, cuda: &Cuda<D>, memory: &mut D::Memory, entry: &'static str) -> Result<Partials> {
+        let slabs = merged(self.cut.slabs as usize);
+        if slabs == 0 {
+            return Ok(self);
+        }
+        let arguments = Merge {
+            partial: cuda.pointer(memory, self.span),
+            merged: cuda.pointer(memory, self.merged),
+            cut: self.cut,
+        };
+        let geometry = grid((self.cut.channels as usize).div_ceil(MERGE_COLUMNS), slabs)?;
+        let operands = [("partial", self.span, Read), ("merged", self.merged, Write)];
+        cuda.launch(memory, (&MERGE_VARIANT, entry), geometry, &arguments, &operands)?;
+        let rows_per_slab = self.cut.rows_per_slab * RUN as u64;
+        let cut = Cut { rows_per_slab, slabs: slabs as u32, ..self.cut };
+        Ok(Partials { cut, span: self.merged, merged: Span { elements: 0, ..self.merged } })
+    }
+
+    /// Blocks of the last stage.
+    fn last_stage(&self) -> Result<Geometry> {
+        grid((self.cut.channels as usize).div_ceil(FINISH_COLUMNS), 1)
+    }
+
+    /// Statistics from means and deviations of slabs; `pivot` is a matrix whose first row was taken off before.
+    pub(in super::super) fn finish_statistics<D: Driver>(
+        self,
+        cuda: &Cuda<D>,
+        memory: &mut D::Memory,
+        attributes: &BatchNorm,
+        pivot: Option<Span>,
+        [gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance]: [Span; 8],
+    ) -> Result<()> {
+        let c = self.cut.channels as usize;
+        let numbers = cuda.operands([
+            ("gamma", gamma, Read, Number, c),
+            ("beta", beta, Read, Number, c),
+            ("mean", mean, Write, Number, c),
+            ("inverse_std", inverse_std, Write, Number, c),
+            ("scale", scale, Write, Number, c),
+            ("bias", bias, Write, Number, c),
+            ("running_mean", running_mean, Update, Number, c),
+            ("running_variance", running_variance, Update, Number, c),
+        ])?;
+        let partials = self.few(cuda, memory, "merge_moments")?;
+        let arguments = Finish {
+            pivot: pivot.map_or(0, |x| cuda.pointer(memory, x)),
+            partial: cuda.pointer(memory, partials.span),
+            numbers: numbers.map(|(_, span, _)| cuda.pointer(memory, span)),
+            cut: partials.cut,
+            epsilon: attributes.epsilon as f32,
+            momentum: attributes.momentum as f32,
+            keep: (1.0 - attributes.momentum) as f32,
+            unused: 0,
+        };
+        let mut operands = numbers.to_vec();
+        operands.push(("partial", partials.span, Read));
+        operands.extend(pivot.map(|x| ("x", x, Read)));
+        let kernel = (&cuda.variant(FILE), "batch_norm_statistics");
+        cuda.launch(memory, kernel, partials.last_stage()?, &arguments, &operands)
+    }
+
+    /// dgamma and dbeta from the sums of slabs.
+    pub(in super::super) fn finish_reduce<D: Driver>(
+        self,
+        cuda: &Cuda<D>,
+        memory: &mut D::Memory,
+        [inverse_std, dgamma, dbeta]: [Span; 3],
+    ) -> Result<()> {
+        let c = self.cut.channels as usize;
+        let numbers = cuda.operands([
+            ("inverse_std", inverse_std, Read, Number, c),
+            ("dgamma", dgamma, Write, Number, c),
+            ("dbeta", dbeta, Write, Number, c),
+        ])?;
+        let partials = self.few(cuda, memory, "merge_sums")?;
+        let arguments = ReduceFinish {
+            partial: cuda.pointer(memory, partials.span),
+            numbers: numbers.map(|(_, span, _)| cuda.pointer(memory, span)),
+            cut: partials.cut,
+        };
+        let mut operands = numbers.to_vec();
+        operands.push(("partial", partials.span, Read));
+        let kernel = (&cuda.variant(FILE), "batch_norm_reduce");
+        cuda.launch(memory, kernel, partials.last_stage()?, &arguments, &operands)
+    }
+}
+
+/// Scratch memory of the calls of this family; `None` for others.
+pub(in super::super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Option<usize> {
+    let extents = match call {
+        Call::BatchNormStatistics { attributes, .. } => attributes.extent,
+        Call::BatchNormReduce { attributes, .. } => attributes.extent,
+        _ => return None,
+    };
+    partial_bytes(cuda, &extents)
+}
+
+/// Scratch memory of sums over the rows of a matrix. Extents that no kernel can do are refused where they are used.
+pub(in super::super) fn partial_bytes<D: Driver>(cuda: &Cuda<D>, extents: &Rows) -> Option<usize> {
+    let cut = Slabs::new(cuda, extents).ok()?.cut;
+    Some(Partials::elements(cut.slabs as usize, extents.channels) * DType::F32.size())
+}
+
+/// `MergeArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Merge {
+    partial: u64,
+    merged: u64,
+    cut: Cut,
+}
+
+/// `StatisticsArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Moments {
+    x: u64,
+    partial: u64,
+    slabs: Slabs,
+}
+
+/// `FinishArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Finish {
+    pivot: u64,
+    partial: u64,
+    /// gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance
+    numbers: [u64; 8],
+    cut: Cut,
+    epsilon: f32,
+    momentum: f32,
+    keep: f32,
+    unused: u32,
+}
+
+pub(in super::super) fn statistics<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    attributes: &BatchNorm,
+    [x, numbers @ ..]: [Span; 9],
+    workspace: Span,
+) -> Result<()> {
+    let [operand] = cuda.operands([("x", x, Read, Activation, attributes.extent.elements()?)])?;
+    let slabs = Slabs::new(cuda, &attributes.extent)?;
+    let partials = slabs.partials(&attributes.extent, workspace)?;
+    let arguments =
+        Moments { x: cuda.pointer(memory, x), partial: cuda.pointer(memory, partials.span), slabs };
+    let kernel = (&cuda.variant(FILE), "batch_norm_moments");
+    let operands = [operand, ("partial", partials.span, Write)];
+    cuda.launch(memory, kernel, slabs.first_stage(cuda)?, &arguments, &operands)?;
+    partials.finish_statistics(cuda, memory, attributes, Some(x), numbers)
+}
+
+/// `ReduceArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct Sums {
+    /// dy, x, scale, bias, mean
+    pointers: [u64; 5],
+    partial: u64,
+    slabs: Slabs,
+    relu: u64,
+}
+
+/// `ReduceFinishArguments` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct ReduceFinish {
+    partial: u64,
+    /// inverse_std, dgamma, dbeta
+    numbers: [u64; 3],
+    cut: Cut,
+}
+
+pub(in super::super) fn reduce<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    attributes: &BatchNormGradient,
+    [dy, x, scale, bias, mean, inverse_std, dgamma, dbeta]: [Span; 8],
+    workspace: Span,
+) -> Result<()> {
+    let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
+    let operands = cuda.operands([
+        ("dy", dy, Read, Activation, n),
+        ("x", x, Read, Activation, n),
+        ("scale", scale, Read, Number, c),
+        ("bias", bias, Read, Number, c),
+        ("mean", mean, Read, Number, c),
+    ])?;
+    let slabs = Slabs::new(cuda, &attributes.extent)?;
+    let partials = slabs.partials(&attributes.extent, workspace)?;
+    let arguments = Sums {
+        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        partial: cuda.pointer(memory, partials.span),
+        slabs,
+        relu: u64::from(attributes.relu),
+    };
+    let mut operands = operands.to_vec();
+    operands.push(("partial", partials.span, Write));
+    let kernel = (&cuda.variant(FILE), "batch_norm_sums");
+    cuda.launch(memory, kernel, slabs.first_stage(cuda)?, &arguments, &operands)?;
+    partials.finish_reduce(cuda, memory, [inverse_std, dgamma, dbeta])
+}
