@@ -7,7 +7,7 @@ mod sums;
 mod sums_tests;
 
 use bytemuck::{Pod, Zeroable};
-pub(super) use sums::{partial_bytes, reduce, statistics, workspace_bytes};
+pub(super) use sums::{Partials, partial_bytes, reduce, statistics, workspace_bytes};
 
 use super::call::{Operand, THREADS, entry, extent, few_threads, grid, modules_of_both_types, threads};
 use super::driver::{Driver, Geometry};

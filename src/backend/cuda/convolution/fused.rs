@@ -1,34 +1,72 @@
 //! Convolutions together with the passes of batch normalisation over what they write.
+//!
+//! A kernel of sm_90a leaves the sums of slabs of its result, while it has it in registers; the last stages of batch
+//! normalisation finish them. Behind other kernels the passes run as they would alone.
 
+use super::super::batch_norm::{self, Partials};
 use super::super::driver::Driver;
-use super::super::{Cuda, batch_norm, pointwise};
-use super::{forward, input_gradient};
+use super::super::{Cuda, pointwise};
+use super::choice::choose;
+use super::sm90::{self, Reduce};
+use super::variants::{Form, Kernel, Pass};
+use super::{Epilogue, forward, input_gradient, launch_forward, launch_input_gradient};
 use crate::error::Result;
-use crate::ops::{Call, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientReduce};
-use crate::tensor::Span;
+use crate::ops::{Call, Conv2d, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientReduce, Rows};
+use crate::tensor::{DType, Span};
 
-/// Scratch memory of the calls of this file; `None` for others. The parts run one after the other and share it.
+/// Scratch memory of the calls of this file; `None` for others.
 pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Option<usize> {
-    let extent = match call {
-        Call::Conv2dBatchNormStatistics { attributes, .. } => attributes.conv.outputs(),
-        Call::Conv2dInputGradientReduce { attributes, .. } => attributes.gradient.conv.inputs(),
-        Call::Conv2dInputGradientMaskReduce { attributes, .. } => attributes.conv.inputs(),
+    let (pass, conv) = match call {
+        Call::Conv2dBatchNormStatistics { attributes, .. } => (Pass::Forward, &attributes.conv),
+        Call::Conv2dInputGradientReduce { attributes, .. } => {
+            (Pass::InputGradient, &attributes.gradient.conv)
+        }
+        Call::Conv2dInputGradientMaskReduce { attributes, .. } => (Pass::InputGradient, &attributes.conv),
         _ => return None,
     };
-    batch_norm::partial_bytes(cuda, &extent)
+    match kernel_with_sums(cuda, pass, conv) {
+        Some(kernel) => {
+            let elements = Partials::elements(sm90::slabs(kernel, conv), written(pass, conv).channels);
+            Some(elements * DType::F32.size())
+        }
+        None => batch_norm::partial_bytes(cuda, &written(pass, conv)),
+    }
+}
+
+/// The kernel of a pass, if it leaves sums of what it writes.
+fn kernel_with_sums<D: Driver>(cuda: &Cuda<D>, pass: Pass, conv: &Conv2d) -> Option<&'static Kernel> {
+    Some(choose(cuda, pass, conv).kernel).filter(|kernel| matches!(kernel.form, Form::Sm90 { .. }))
+}
+
+/// What a pass writes, as a matrix.
+fn written(pass: Pass, conv: &Conv2d) -> Rows {
+    if pass == Pass::Forward { conv.outputs() } else { conv.inputs() }
+}
+
+/// Room for the sums that a kernel leaves.
+fn room(kernel: &Kernel, conv: &Conv2d, workspace: Span) -> Result<Partials> {
+    let slabs = sm90::slabs(kernel, conv);
+    Partials::new(&written(kernel.pass, conv), sm90::slab_rows(kernel), slabs, workspace)
 }
 
 pub(in super::super) fn forward_statistics<D: Driver>(
     cuda: &Cuda<D>,
     memory: &mut D::Memory,
     attributes: &Conv2dBatchNorm,
-    [x, weight, y, others @ ..]: [Span; 11],
+    [x, weight, y, numbers @ ..]: [Span; 11],
     workspace: Span,
 ) -> Result<()> {
-    let [gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance] = others;
-    forward(cuda, memory, &attributes.conv, [x, weight, y], workspace)?;
-    let operands = [y, gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance];
-    batch_norm::statistics(cuda, memory, &attributes.norm(), operands, workspace)
+    let conv = &attributes.conv;
+    let Some(kernel) = kernel_with_sums(cuda, Pass::Forward, conv) else {
+        forward(cuda, memory, conv, [x, weight, y], workspace)?;
+        let [gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance] = numbers;
+        let operands = [y, gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance];
+        return batch_norm::statistics(cuda, memory, &attributes.norm(), operands, workspace);
+    };
+    let partials = room(kernel, conv, workspace)?;
+    let epilogue = Epilogue { moments: Some(partials.span), ..Epilogue::default() };
+    launch_forward(cuda, memory, kernel, conv, [x, weight, y], &epilogue)?;
+    partials.finish_statistics(cuda, memory, &attributes.norm(), None, numbers)
 }
 
 pub(in super::super) fn input_gradient_reduce<D: Driver>(
@@ -38,10 +76,9 @@ pub(in super::super) fn input_gradient_reduce<D: Driver>(
     [dy, weight, x, scale, bias, mean, inverse_std, dx, dgamma, dbeta]: [Span; 10],
     workspace: Span,
 ) -> Result<()> {
-    let Conv2dGradientReduce { gradient, relu } = attributes;
-    input_gradient(cuda, memory, gradient, [dy, weight, dx], workspace)?;
-    let operands = [dx, x, scale, bias, mean, inverse_std, dgamma, dbeta];
-    batch_norm::reduce(cuda, memory, &gradient.reduce(*relu), operands, workspace)
+    let Conv2dGradientReduce { gradient, relu } = *attributes;
+    let below = Below { mask: None, x, scale, bias, mean, inverse_std, relu, dgamma, dbeta };
+    below.run(cuda, memory, &gradient, [dy, weight, dx], workspace)
 }
 
 pub(in super::super) fn input_gradient_mask_reduce<D: Driver>(
@@ -51,8 +88,48 @@ pub(in super::super) fn input_gradient_mask_reduce<D: Driver>(
     [dy, weight, y, x, scale, bias, mean, inverse_std, dx, dgamma, dbeta]: [Span; 11],
     workspace: Span,
 ) -> Result<()> {
-    input_gradient(cuda, memory, gradient, [dy, weight, dx], workspace)?;
-    pointwise::mask(cuda, memory, &gradient.conv.inputs(), [y, dx])?;
-    let operands = [dx, x, scale, bias, mean, inverse_std, dgamma, dbeta];
-    batch_norm::reduce(cuda, memory, &gradient.reduce(false), operands, workspace)
+    let below = Below { mask: Some(y), x, scale, bias, mean, inverse_std, relu: false, dgamma, dbeta };
+    below.run(cuda, memory, gradient, [dy, weight, dx], workspace)
+}
+
+/// The batch normalisation that an input gradient goes to.
+struct Below {
+    /// The rectified sum behind it and a residual, which masks the gradient where it stands.
+    mask: Option<Span>,
+    x: Span,
+    scale: Span,
+    bias: Span,
+    mean: Span,
+    inverse_std: Span,
+    /// Whether a rectifier behind it masks the gradient in the sums alone.
+    relu: bool,
+    dgamma: Span,
+    dbeta: Span,
+}
+
+impl Below {
+    fn run<D: Driver>(
+        self,
+        cuda: &Cuda<D>,
+        memory: &mut D::Memory,
+        gradient: &Conv2dGradient,
+        spans: [Span; 3],
+        workspace: Span,
+    ) -> Result<()> {
+        let Below { mask, x, scale, bias, mean, inverse_std, relu, dgamma, dbeta } = self;
+        let conv = &gradient.conv;
+        if let Some(kernel) = kernel_with_sums(cuda, Pass::InputGradient, conv) {
+            let partials = room(kernel, conv, workspace)?;
+            let reduce = Reduce { partial: partials.span, mask, x, scale, bias, mean, relu };
+            launch_input_gradient(cuda, memory, kernel, gradient, spans, Some(&reduce))?;
+            return partials.finish_reduce(cuda, memory, [inverse_std, dgamma, dbeta]);
+        }
+        let [_, _, dx] = spans;
+        input_gradient(cuda, memory, gradient, spans, workspace)?;
+        if let Some(y) = mask {
+            pointwise::mask(cuda, memory, &conv.inputs(), [y, dx])?;
+        }
+        let operands = [dx, x, scale, bias, mean, inverse_std, dgamma, dbeta];
+        batch_norm::reduce(cuda, memory, &gradient.reduce(relu), operands, workspace)
+    }
 }
