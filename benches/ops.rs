@@ -11,7 +11,7 @@ use criterion::{
 use residua::backend::cpu::{Cpu, Memory};
 use residua::ops::{
     Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
-    Device as _, Linear, Pool, Rows, ScaleBias, Sgd, ShortcutA,
+    Device as _, Linear, Pool, Rows, ScaleBias, Segment, Sgd, ShortcutA,
 };
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues, Span, aligned};
@@ -223,15 +223,17 @@ fn ends_of_the_network(criterion: &mut Criterion) {
         ShortcutA { batch: BATCH, height: 32, width: 32, in_channels: 64, out_channels: 128, stride: 2 };
     let widened = places.f32(BATCH * 16 * 16 * 128);
     let adam = Adam {
-        elements: parameters,
+        segments: Segment::alone(parameters, 5e-4),
         beta1: 0.9,
         beta2: 0.999,
         epsilon: 1e-8,
-        weight_decay: 5e-4,
         decoupled: false,
+        copy: false,
     };
     let loss_attributes = CrossEntropy { batch: BATCH, classes, smoothing: 0.0 };
-    let sgd = Sgd { elements: parameters, momentum: 0.9, nesterov: false, weight_decay: 5e-4 };
+    let segments = Segment::alone(parameters, 5e-4);
+    let sgd = Sgd { segments, momentum: 0.9, nesterov: false, copy: false };
+    let copies = places.f32(0);
     let calls = [
         (large.bytes(), Call::MaxPool { attributes: stem, x: large, y: small, argmax }),
         (large.bytes(), Call::MaxPoolGradient { attributes: stem, dy: small, argmax, dx: large }),
@@ -262,7 +264,7 @@ fn ends_of_the_network(criterion: &mut Criterion) {
         ),
         (
             5 * values.bytes(),
-            Call::SgdStep { attributes: sgd, parameters: values, gradients, velocity, hyper },
+            Call::SgdStep { attributes: sgd, parameters: values, gradients, velocity, hyper, copies },
         ),
         (
             7 * values.bytes(),
@@ -273,6 +275,7 @@ fn ends_of_the_network(criterion: &mut Criterion) {
                 first: velocity,
                 second: second_moment,
                 hyper: adam_hyper,
+                copies,
             },
         ),
         (

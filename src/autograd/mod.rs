@@ -54,7 +54,7 @@ pub struct Parameter {
     pub value: Span,
     /// Where the gradient is written.
     pub gradient: Option<Span>,
-    /// A copy in the activations' type, made at the beginning of a step, where they are narrower than the value.
+    /// A copy in the activations' type, where they are narrower than the value; who changes the value changes the copy.
     pub copy: Option<Span>,
     /// The extents of all of them.
     pub shape: Shape,
@@ -199,11 +199,9 @@ impl Tape {
         self.plan.buffer(name, parameter.shape, span.dtype, Home::Persistent(span))
     }
 
-    /// Records that a span of parameters is copied, converted to the type of the activations.
-    pub fn cast(&mut self, from: Span, to: Span) {
-        let attributes = Rows { rows: 1, channels: from.elements };
-        let (x, y) = (self.persistent("parameters", from), self.persistent("narrow parameters", to));
-        self.plan.push(Call::Cast { attributes, x, y });
+    /// No activations: a place for an operand that a call does without.
+    pub fn nothing(&self) -> Span {
+        Span { offset: 0, elements: 0, dtype: self.dtype }
     }
 
     fn parameter(&mut self, name: &str, parameter: &Parameter) -> BufferId {

@@ -4,7 +4,7 @@
 use crate::ops::{
     Adam, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
     Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, Direction, EnergyMargin, ImageBatch,
-    KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias, Segment, Sgd, ShortcutA, StepTotals,
 };
 
 /// Batch, height, width, input and output channels, filter rows and columns, stride, padding.
@@ -283,16 +283,22 @@ fn heads(&[batch, inputs, outputs]: &[usize; 3], calls: &mut Vec<Call<()>>) {
 }
 
 fn optimizers(calls: &mut Vec<Call<()>>) {
-    let (parameters, gradients, velocity, first, second, hyper) = ((), (), (), (), (), ());
-    for elements in [1, 1000, 4099] {
-        for (momentum, nesterov) in [(0.9, false), (0.9, true), (0.0, false)] {
-            let attributes = Sgd { elements, momentum, nesterov, weight_decay: 5e-4 };
-            calls.push(Call::SgdStep { attributes, parameters, gradients, velocity, hyper });
+    let (parameters, gradients, velocity, first, second, hyper, copies) = ((), (), (), (), (), (), ());
+    let segment = |elements, weight_decay, row| Segment { elements, weight_decay, row };
+    let all = [
+        Segment::alone(1, 5e-4),
+        Segment::alone(1000, 5e-4),
+        [segment(2048, 5e-4, 0), segment(2044, 5e-4, 1), segment(7, 0.0, 1)],
+        [segment(0, 5e-4, 0), segment(1028, 5e-4, 1), segment(0, 0.0, 1)],
+    ];
+    for segments in all {
+        for (momentum, nesterov, copy) in [(0.9, false, true), (0.9, true, false), (0.0, false, true)] {
+            let attributes = Sgd { segments, momentum, nesterov, copy };
+            calls.push(Call::SgdStep { attributes, parameters, gradients, velocity, hyper, copies });
         }
-        for decoupled in [false, true] {
-            let attributes =
-                Adam { elements, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay: 1e-2, decoupled };
-            calls.push(Call::AdamStep { attributes, parameters, gradients, first, second, hyper });
+        for (decoupled, copy) in [(false, true), (true, true), (true, false)] {
+            let attributes = Adam { segments, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decoupled, copy };
+            calls.push(Call::AdamStep { attributes, parameters, gradients, first, second, hyper, copies });
         }
     }
 }

@@ -64,7 +64,7 @@ fn number<B: Sync>(call: &Call<B>, operand: &str, stream: &Stream, i: u64) -> f6
     match operand {
         "running_variance" | "inverse_std" | "second" => 0.5 + stream.uniform(i),
         // The learning rate, Adam's two corrections, the slot of the step's totals.
-        "hyper" => [1.0 / 64.0, 0.5, 0.75, 0.0][i as usize % 4],
+        "hyper" => [1.0 / 64.0, 0.5, 0.75, 0.0, 1.0 / 32.0, 0.25, 0.875, 0.0][i as usize % 8],
         _ => 2.0 * stream.uniform(i) - 1.0,
     }
 }

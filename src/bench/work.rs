@@ -2,11 +2,14 @@
 
 use crate::backend::cuda::Pass;
 use crate::error::Result;
-use crate::ops::{Access, Call, Content, Conv2d, Conv2dGradientReduce, Direction, PoolHead, Rows};
+use crate::ops::{
+    Access, Call, Content, Conv2d, Conv2dGradientReduce, Direction, HYPER_ROW, HYPER_ROWS, PoolHead, Rows,
+    Segments, segment_elements,
+};
 use crate::tensor::DType;
 
 /// Numbers an optimizer and the totals of a step read from memory.
-const HYPER_NUMBERS: usize = 4;
+const HYPER_NUMBERS: usize = HYPER_ROWS * HYPER_ROW;
 
 /// What a call has to do at the least.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -149,8 +152,14 @@ pub fn elements<B: Copy>(call: &Call<B>) -> Result<Vec<usize>> {
             let [x, y] = attributes.elements()?;
             vec![y, x]
         }
-        SgdStep { attributes, .. } => [vec![attributes.elements; 3], vec![HYPER_NUMBERS]].concat(),
-        AdamStep { attributes, .. } => [vec![attributes.elements; 4], vec![HYPER_NUMBERS]].concat(),
+        SgdStep { attributes, .. } => {
+            let [elements, _] = segment_elements(&attributes.segments)?;
+            [vec![elements; 3], vec![HYPER_NUMBERS, if attributes.copy { elements } else { 0 }]].concat()
+        }
+        AdamStep { attributes, .. } => {
+            let [elements, _] = segment_elements(&attributes.segments)?;
+            [vec![elements; 4], vec![HYPER_NUMBERS, if attributes.copy { elements } else { 0 }]].concat()
+        }
         LoadImages { attributes, .. } => attributes.elements()?.to_vec(),
         RecordTotals { attributes, .. } => {
             let batch = attributes.batch;
@@ -334,18 +343,26 @@ pub fn shape<B>(call: &Call<B>) -> String {
             )
         }
         SgdStep { attributes, .. } => {
-            attributes.elements.to_string()
+            segments_shape(&attributes.segments)
+                + &flag(attributes.copy, "copy")
                 + &flag(attributes.nesterov, "nesterov")
                 + &flag(attributes.momentum == 0.0, "plain")
         }
         AdamStep { attributes, .. } => {
-            attributes.elements.to_string() + &flag(attributes.decoupled, "decoupled")
+            segments_shape(&attributes.segments)
+                + &flag(attributes.copy, "copy")
+                + &flag(attributes.decoupled, "decoupled")
         }
         LoadImages { attributes, .. } => {
             format!("{}x{side}x{side}x{}", attributes.batch, attributes.channels, side = attributes.side)
         }
         RecordTotals { attributes, .. } => attributes.batch.to_string(),
     }
+}
+
+fn segments_shape(segments: &Segments) -> String {
+    let used = segments.iter().filter(|segment| segment.elements > 0);
+    used.map(|segment| segment.elements.to_string()).collect::<Vec<_>>().join("+")
 }
 
 fn rows_shape(extent: &Rows) -> String {

@@ -6,7 +6,7 @@ use super::initialise;
 use super::parameters::Entry;
 use super::resnet::Network;
 use crate::error::Result;
-use crate::ops::Backend;
+use crate::ops::{Backend, Call, Rows};
 use crate::plan::{Plan, PlanId, Prepared, fuse};
 use crate::tensor::{HostValues, Span};
 
@@ -18,6 +18,8 @@ pub struct Model<B: Backend> {
     memory: B::Memory,
     backend: B,
     bytes: usize,
+    /// Whether the host wrote learned values that their copies do not know of.
+    copies_are_old: bool,
 }
 
 /// What is known of a plan that ran.
@@ -38,7 +40,7 @@ impl<B: Backend> Model<B> {
     pub fn new(network: Network, backend: B, plan_bytes: usize) -> Result<Model<B>> {
         let bytes = plan_bytes.max(network.parameters().bytes());
         let memory = backend.allocate(bytes)?;
-        Ok(Model { network, captured: HashMap::new(), memory, backend, bytes })
+        Ok(Model { network, captured: HashMap::new(), memory, backend, bytes, copies_are_old: true })
     }
 
     /// Draws initial values from PyTorch's default distributions.
@@ -48,6 +50,7 @@ impl<B: Backend> Model<B> {
     pub fn initialise(&mut self, seed: u64) -> Result<()> {
         for (index, entry) in self.network.parameters().entries().iter().enumerate() {
             let values = initialise::values(entry, index, seed);
+            self.copies_are_old = true;
             self.backend.write(&mut self.memory, entry.parameter.value, HostValues::F64(&values))?;
         }
         Ok(())
@@ -68,6 +71,7 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// The device failed.
     pub fn write(&mut self, to: Span, values: HostValues<'_>) -> Result<()> {
+        self.note_write(to);
         self.backend.write(&mut self.memory, to, values)
     }
 
@@ -76,7 +80,28 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// The device failed.
     pub fn write_all(&mut self, writes: &[(Span, HostValues<'_>)]) -> Result<()> {
+        writes.iter().for_each(|(to, _)| self.note_write(*to));
         self.backend.write_all(&mut self.memory, writes)
+    }
+
+    /// Remembers whether learned values are about to change.
+    fn note_write(&mut self, to: Span) {
+        let learned = self.network.parameters().values();
+        self.copies_are_old |=
+            to.offset < learned.offset + learned.bytes() && learned.offset < to.offset + to.bytes();
+    }
+
+    /// Copies the learned values, converted to the type of the activations, where these are narrower and the host changed
+    /// values since. An optimizer's step changes both.
+    fn renew_copies(&mut self) -> Result<()> {
+        let parameters = self.network.parameters();
+        if let Some(copies) = parameters.copies().filter(|_| self.copies_are_old) {
+            let (x, nothing) = (parameters.values(), Span { elements: 0, ..parameters.values() });
+            let attributes = Rows { rows: 1, channels: x.elements };
+            Call::Cast { attributes, x, y: copies }.run(&self.backend, &mut self.memory, nothing)?;
+        }
+        self.copies_are_old = false;
+        Ok(())
     }
 
     /// Reads a floating-point span.
@@ -132,6 +157,7 @@ impl<B: Backend> Model<B> {
     /// The device failed.
     pub fn run(&mut self, prepared: &Prepared) -> Result<()> {
         self.assert_room(prepared);
+        self.renew_copies()?;
         let Model { captured, memory, backend, .. } = self;
         if let Some(Seen::Once) = captured.get(&prepared.id()) {
             let graph = backend.capture(memory, &mut |memory| prepared.run(backend, memory))?;
@@ -183,12 +209,9 @@ impl<B: Backend> Model<B> {
     ///
     /// # Errors
     /// The device failed.
-    pub fn run_timed(
-        &mut self,
-        prepared: &Prepared,
-        observe: impl FnMut(&crate::ops::Call<Span>, f64),
-    ) -> Result<()> {
+    pub fn run_timed(&mut self, prepared: &Prepared, observe: impl FnMut(&Call<Span>, f64)) -> Result<()> {
         self.assert_room(prepared);
+        self.renew_copies()?;
         prepared.run_timed(&self.backend, &mut self.memory, observe)
     }
 

@@ -8,9 +8,8 @@
 //! [ learned values ][ gradients ][ optimizer slot 0 ][ optimizer slot 1 ][ constants ][ narrow values ]
 //! [ normalisation table ][ reserved ]
 //! ```
-//! Within a region parameters lie by [`Group`], so that an optimizer's step is one call over a whole region, or one over
-//! each group where their settings differ. Gradients and slots exist only where asked for. Each
-//! tensor begins at a multiple of [`ALIGNMENT`](crate::tensor::ALIGNMENT) bytes; the padding between them holds zeros,
+//! Within a region parameters lie by [`Group`], so that an optimizer's step is one call over a whole region, in which groups
+//! are segments with settings of their own. Gradients and slots exist only where asked for. Each tensor begins at a multiple of [`ALIGNMENT`](crate::tensor::ALIGNMENT) bytes; the padding between them holds zeros,
 //! which every optimizer leaves zero.
 
 use std::ops::Range;

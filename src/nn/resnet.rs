@@ -4,7 +4,7 @@
 use super::architecture::{Architecture, Shortcut, Stem};
 use super::head::{self, HeadOutput};
 use super::parameters::{Declared, Group, Kind, Parameters};
-use crate::autograd::{BatchNormParameters, Mode, Tape, Var};
+use crate::autograd::{BatchNormParameters, Tape, Var};
 use crate::plan::Fusions;
 use crate::tensor::{DType, Shape, Span};
 
@@ -232,9 +232,6 @@ impl Network {
 
     /// Records the network on a tape: images (batch, height, width, channels) to features and logits.
     pub fn forward(&self, tape: &mut Tape, images: Var) -> Output {
-        if let (Some(copies), Mode::Train) = (self.parameters.copies(), tape.mode()) {
-            tape.cast(self.parameters.values(), copies);
-        }
         let pooled = if self.frozen {
             tape.in_inference(|tape| self.backbone(tape, images))
         } else {

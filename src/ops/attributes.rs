@@ -329,34 +329,64 @@ impl ShortcutA {
     }
 }
 
+/// Numbers of a row of an optimizer's `hyper`, which change from step to step: the learning rate, Adam's two corrections, and
+/// the slot of the step's totals.
+pub const HYPER_ROW: usize = 4;
+/// Rows of it: of the network or its backbone, and of heads that have a rate of their own.
+pub const HYPER_ROWS: usize = 2;
+
+/// Parameters that lie side by side and share the settings of an optimizer.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Segment {
+    /// Number of parameters; in all but the last segment that has some a multiple of four.
+    pub elements: usize,
+    /// L2 penalty added to the gradient, or, where it is decoupled, shrinkage of the parameter itself.
+    pub weight_decay: f64,
+    /// Row of `hyper`.
+    pub row: usize,
+}
+
+/// The parameters of an optimizer's step, one segment behind the other; those that are not needed are empty.
+pub type Segments = [Segment; 3];
+
+impl Segment {
+    /// No parameters.
+    pub const EMPTY: Segment = Segment { elements: 0, weight_decay: 0.0, row: 0 };
+
+    /// Parameters that all have the same settings.
+    pub fn alone(elements: usize, weight_decay: f64) -> Segments {
+        [Segment { elements, weight_decay, row: 0 }, Segment::EMPTY, Segment::EMPTY]
+    }
+}
+
 /// Stochastic gradient descent (PyTorch's `SGD`, dampening 0).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sgd {
-    /// Number of parameters.
-    pub elements: usize,
+    /// The parameters and their weight decays.
+    pub segments: Segments,
     /// Decay of the velocity.
     pub momentum: f64,
     /// Whether to look ahead along the velocity.
     pub nesterov: bool,
-    /// L2 penalty added to the gradient.
-    pub weight_decay: f64,
+    /// Whether the new parameters are copied.
+    pub copy: bool,
 }
 
 /// Adam and AdamW (PyTorch's formulas).
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Adam {
-    /// Number of parameters.
-    pub elements: usize,
+    /// The parameters and their weight decays.
+    pub segments: Segments,
     /// Decay of the first moment.
     pub beta1: f64,
     /// Decay of the second moment.
     pub beta2: f64,
     /// Added to the root of the second moment.
     pub epsilon: f64,
-    /// L2 penalty added to the gradient, or, when decoupled, shrinkage of the parameter itself.
-    pub weight_decay: f64,
     /// Decoupled weight decay (AdamW).
     pub decoupled: bool,
+    /// Whether the new parameters are copied.
+    pub copy: bool,
 }
 
 /// Images of a batch, taken from pixels that lie in memory as bytes.

@@ -1,8 +1,8 @@
 //! How many elements each operand of an operation has, and which extents make sense.
 
 use super::{
-    ClassGroups, Conv2d, Cosine, EnergyMargin, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS, Pool,
-    PoolHead, Rows, ShortcutA, StepTotals,
+    ClassGroups, Conv2d, Cosine, EnergyMargin, HYPER_ROW, HYPER_ROWS, ImageBatch, KlDivergence, Linear,
+    PLACEMENT_NUMBERS, Pool, PoolHead, Rows, Segments, ShortcutA, StepTotals,
 };
 use crate::error::{Error, Result};
 
@@ -130,6 +130,21 @@ impl EnergyMargin {
         check(self.batch > 0 && self.classes > 0 && margins, self)?;
         Ok(self.batch * self.classes)
     }
+}
+
+/// Elements of the parameters of an optimizer's step, and of `hyper` at the least.
+pub(crate) fn segment_elements(segments: &Segments) -> Result<[usize; 2]> {
+    let used = || segments.iter().filter(|segment| segment.elements > 0);
+    let apart = used().rev().skip(1).all(|segment| segment.elements.is_multiple_of(4));
+    if !apart {
+        return Err(Error::invalid(format!(
+            "an optimizer moves parameters in fours, each with one setting: all segments but the last must have a multiple of \
+             four, not {segments:?}"
+        )));
+    }
+    check(used().next().is_some() && used().all(|segment| segment.row < HYPER_ROWS), segments)?;
+    let last_row = used().map(|segment| segment.row).max().unwrap_or(0);
+    Ok([used().map(|segment| segment.elements).sum(), last_row * HYPER_ROW + 1])
 }
 
 impl StepTotals {

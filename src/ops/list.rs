@@ -332,20 +332,23 @@ operations! {
 
     /// One step of SGD: `g = gradient + weight_decay * p; v = momentum * v + g; p -= lr * (nesterov ? g + momentum * v : v)`.
     ///
-    /// `hyper[0]` is the learning rate: numbers that change from step to step live in memory, so that a captured graph
-    /// can be replayed. A velocity of zeros gives PyTorch's first step. Without momentum the velocity is not touched.
+    /// Segments of the parameters have a weight decay and a row of `hyper` (rows, 4) each, whose first number is the learning
+    /// rate: numbers that change from step to step live in memory, so that a captured graph can be replayed. A velocity of
+    /// zeros gives PyTorch's first step. Without momentum the velocity is not touched. `copies` receives the new parameters in
+    /// the working type, if that is asked for, and is empty otherwise.
     sgd = SgdStep(Sgd) {
         parameters: update number, gradients: read number, velocity: update number, hyper: read number,
+        copies: write,
     }
 
     /// One step of Adam or AdamW.
     ///
-    /// `hyper = [lr, 1 - beta1^t, sqrt(1 - beta2^t)]`; `m += (1-beta1)(g - m)`, `v = beta2 v + (1-beta2) g²`,
+    /// Segments, rows of `hyper` and `copies` as in [`Backend::sgd`]; `hyper = [lr, 1 - beta1^t, sqrt(1 - beta2^t)]`; `m += (1-beta1)(g - m)`, `v = beta2 v + (1-beta2) g²`,
     /// `p -= lr / hyper[1] * m / (sqrt(v) / hyper[2] + epsilon)`; weight decay joins g, or, decoupled, shrinks p by
     /// `1 - lr * weight_decay` first.
     adam = AdamStep(Adam) {
         parameters: update number, gradients: read number, first: update number, second: update number,
-        hyper: read number,
+        hyper: read number, copies: write,
     }
 
     /// A batch of network inputs from pixels in memory: crop, flip, rotation and normalisation in one pass.

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::autograd::Tape;
 use crate::nn::{Group, Parameters};
-use crate::ops::{Adam, Call, Sgd};
+use crate::ops::{Adam, Call, Segment, Segments, Sgd};
 use crate::plan::BufferId;
 use crate::tensor::Span;
 
@@ -44,14 +44,6 @@ pub struct Rates {
     pub heads: [f64; HYPER_NUMBERS],
 }
 
-/// Parameters that one call updates: from where on in a region, how many, which numbers, which decay.
-struct Update {
-    start: usize,
-    elements: usize,
-    hyper: BufferId,
-    weight_decay: f64,
-}
-
 /// PyTorch's defaults for Adam.
 const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
@@ -77,74 +69,59 @@ impl Optimizer {
         }
     }
 
-    /// Appends the update of all parameters to a recorded step; `head_hyper` holds the heads' numbers, where they have a
-    /// rate of their own.
-    pub fn record(
-        &self,
-        tape: &mut Tape,
-        parameters: &Parameters,
-        hyper: BufferId,
-        head_hyper: Option<BufferId>,
-    ) {
-        for update in self.updates(parameters, hyper, head_hyper) {
-            self.record_one(tape, parameters, &update);
-        }
-    }
-
-    /// One update per group, those with the same settings merged.
-    fn updates(&self, parameters: &Parameters, hyper: BufferId, head_hyper: Option<BufferId>) -> Vec<Update> {
-        let mut updates: Vec<Update> = Vec::new();
-        for group in Group::ALL {
-            let range = parameters.group(group);
-            let hyper = if group == Group::Backbone { hyper } else { head_hyper.unwrap_or(hyper) };
-            let weight_decay = if group == Group::Undecayed { 0.0 } else { self.weight_decay };
-            let same = |last: &&mut Update| (last.hyper, last.weight_decay) == (hyper, weight_decay);
-            match updates.last_mut().filter(same) {
-                _ if range.is_empty() => {}
-                Some(last) => last.elements += range.len(),
-                None => {
-                    let (start, elements) = (range.start, range.len());
-                    updates.push(Update { start, elements, hyper, weight_decay });
-                }
-            }
-        }
-        updates
-    }
-
-    fn record_one(&self, tape: &mut Tape, parameters: &Parameters, update: &Update) {
-        let Update { start, elements, hyper, weight_decay } = *update;
+    /// Appends the update of all parameters to a recorded step, one call for all groups. `hyper` is (rows, numbers): of the
+    /// network or its backbone, and of the heads, where they have a rate of their own.
+    pub fn record(&self, tape: &mut Tape, parameters: &Parameters, hyper: BufferId) {
         let part = |region: Option<Span>| {
-            let region = region.expect("the network was made for training with this optimizer's slots");
-            Span { offset: region.offset + start * region.dtype.size(), elements, ..region }
+            region.expect("the network was made for training with this optimizer's slots")
         };
-        let values = tape.persistent("parameters", part(Some(parameters.values())));
+        let (segments, copy) = (self.segments(parameters), parameters.copies().is_some());
+        let values = tape.persistent("parameters", parameters.values());
         let gradients = tape.persistent("gradients", part(parameters.gradients()));
         let first = tape.persistent(self.slot_names()[0], part(parameters.slot(0)));
+        let copies = tape.persistent("copies of parameters", parameters.copies().unwrap_or(tape.nothing()));
         match self.kind {
             OptimizerKind::Sgd => {
-                let attributes =
-                    Sgd { elements, momentum: self.momentum, nesterov: self.nesterov, weight_decay };
+                let attributes = Sgd { segments, momentum: self.momentum, nesterov: self.nesterov, copy };
                 tape.push(Call::SgdStep {
                     attributes,
                     parameters: values,
                     gradients,
                     velocity: first,
                     hyper,
+                    copies,
                 });
             }
             OptimizerKind::Adam | OptimizerKind::AdamW => {
                 let second = tape.persistent(self.slot_names()[1], part(parameters.slot(1)));
                 let attributes = Adam {
-                    elements,
+                    segments,
                     beta1: BETA1,
                     beta2: BETA2,
                     epsilon: EPSILON,
-                    weight_decay,
                     decoupled: self.kind == OptimizerKind::AdamW,
+                    copy,
                 };
-                tape.push(Call::AdamStep { attributes, parameters: values, gradients, first, second, hyper });
+                tape.push(Call::AdamStep {
+                    attributes,
+                    parameters: values,
+                    gradients,
+                    first,
+                    second,
+                    hyper,
+                    copies,
+                });
             }
         }
+    }
+
+    /// The groups of parameters, in the order in which they lie in memory.
+    fn segments(&self, parameters: &Parameters) -> Segments {
+        Group::ALL.map(|group| Segment {
+            elements: parameters.group(group).len(),
+            weight_decay: if group == Group::Undecayed { 0.0 } else { self.weight_decay },
+            row: usize::from(self.separate_heads && group != Group::Backbone),
+        })
     }
 
     /// What the updates read at step `step` (counted from 1) at one rate for everything.

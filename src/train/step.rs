@@ -5,7 +5,7 @@ use super::optimizer::{HYPER_NUMBERS, Optimizer, Rates};
 use crate::autograd::{Mode, Tape, Var};
 use crate::error::Result;
 use crate::nn::{ImageInput, Images, Model, Network, Output, prepare};
-use crate::ops::{Backend, Call, Direction, Side, StepTotals};
+use crate::ops::{Backend, Call, Direction, HYPER_ROW, HYPER_ROWS, Side, StepTotals};
 use crate::plan::{BufferId, Prepared};
 use crate::tensor::{DType, HostValues, Shape, Span};
 
@@ -17,7 +17,6 @@ pub struct TrainStep {
     outliers: Option<BufferId>,
     groups: Vec<(BufferId, Vec<i32>)>,
     hyper: BufferId,
-    head_hyper: Option<BufferId>,
     terms: Vec<RecordedTerm>,
     totals: BufferId,
     slots: usize,
@@ -71,10 +70,7 @@ impl TrainStep {
         };
         let heads = (0..heads).map(|_| labels(&mut tape)).collect();
         // The optimizer's numbers, and the slot of the step's totals.
-        let hyper = tape.number_input("hyper", [HYPER_NUMBERS + 1]).buffer;
-        let head_hyper = optimizer
-            .separate_heads
-            .then(|| tape.number_input("hyper of the heads", [HYPER_NUMBERS + 1]).buffer);
+        let hyper = tape.number_input("hyper", [HYPER_ROWS, HYPER_ROW]).buffer;
         let totals = tape.number_input("totals", Shape::from([slots, 2 * terms.len()])).buffer;
         let mut recorder = Recorder {
             objective,
@@ -94,7 +90,7 @@ impl TrainStep {
         let terms = terms.map(|(column, term)| recorder.term(&mut tape, column, term)).collect();
         let Recorder { heads, outliers, groups, gradients, .. } = recorder;
         tape.backward_from_all(&gradients, &[]);
-        optimizer.record(&mut tape, network.parameters(), hyper, head_hyper);
+        optimizer.record(&mut tape, network.parameters(), hyper);
         TrainStep {
             prepared: prepare(network, backend, tape.finish()),
             images: input,
@@ -102,7 +98,6 @@ impl TrainStep {
             outliers,
             groups,
             hyper,
-            head_hyper,
             terms,
             totals,
             slots,
@@ -185,10 +180,9 @@ impl TrainStep {
                 writes.push((place(buffer), HostValues::F64(factors)));
             }
         }
-        let numbers = |[rate, first, second]: [f64; HYPER_NUMBERS]| [rate, first, second, slot as f64];
-        let (network, heads) = (numbers(rates.network), numbers(rates.heads));
-        writes.push((place(self.hyper), HostValues::F64(&network)));
-        writes.extend(self.head_hyper.map(|hyper| (place(hyper), HostValues::F64(&heads))));
+        let row = |[rate, first, second]: [f64; HYPER_NUMBERS]| [rate, first, second, slot as f64];
+        let hyper: [[f64; HYPER_ROW]; HYPER_ROWS] = [row(rates.network), row(rates.heads)];
+        writes.push((place(self.hyper), HostValues::F64(hyper.as_flattened())));
         model.write_all(&writes)
     }
 

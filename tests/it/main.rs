@@ -37,6 +37,7 @@ mod ops_heads;
 mod ops_losses;
 mod ops_passes;
 mod ops_step;
+mod optimizer_step;
 mod parity;
 mod program;
 mod reference;

@@ -3,8 +3,8 @@
 
 use residua::backend::cpu::Cpu;
 use residua::ops::{
-    Adam, Call, CrossEntropy, Device as _, ImageBatch, Linear, PLACEMENT_NUMBERS, Pool, PoolHead, Sgd,
-    StepTotals,
+    Adam, Call, CrossEntropy, Device as _, ImageBatch, Linear, PLACEMENT_NUMBERS, Pool, PoolHead, Segment,
+    Segments, Sgd, StepTotals,
 };
 use residua::tensor::{DType, HostValues, Span};
 
@@ -316,39 +316,70 @@ fn images_are_cropped_flipped_turned_and_looked_up_in_one_pass() {
     });
 }
 
+/// One segment, or three with rows of their own, in which an optimizer's settings differ.
+fn segmentations() -> [Segments; 4] {
+    let segment = |elements, weight_decay, row| Segment { elements, weight_decay, row };
+    [
+        Segment::alone(1, 0.01),
+        Segment::alone(17, 0.0),
+        Segment::alone(40_000, 5e-4),
+        [segment(2064, 0.01, 0), segment(1028, 5e-4, 1), segment(5, 0.0, 1)],
+    ]
+}
+
+/// Of every element its weight decay and the row of its numbers.
+fn settings(segments: &Segments) -> Vec<(f64, usize)> {
+    let of = |segment: &Segment| vec![(segment.weight_decay, segment.row); segment.elements];
+    segments.iter().flat_map(of).collect()
+}
+
+/// What the copies hold: the parameters as activations, if they were asked for.
+fn copied(copy: bool, parameters: &[f64]) -> Vec<f64> {
+    if copy { parameters.to_vec() } else { Vec::new() }
+}
+
 #[test]
-fn sgd_steps_as_defined() {
+fn sgd_steps_as_defined_in_every_segment() {
     in_every_precision(|| {
-        for (elements, momentum, nesterov) in [(1, 0.0, false), (17, 0.9, false), (40_000, 0.9, true)] {
-            let attributes = Sgd { elements, momentum, nesterov, weight_decay: 5e-4 };
+        for (index, segments) in segmentations().into_iter().enumerate() {
+            let (momentum, nesterov) = [(0.0, false), (0.9, false), (0.9, true), (0.9, false)][index];
+            let copy = index != 1;
+            let attributes = Sgd { segments, momentum, nesterov, copy };
+            let (settings, rates) = (settings(&segments), [0.125, 0.0, 0.0, 0.0, 0.25]);
+            let elements = settings.len();
             let (mut p, g, mut v) = (random(elements, 1), random(elements, 2), random(elements, 3));
-            let operands = [float(&p), float(&g), float(&v), float(&[0.125])];
-            for i in 0..elements {
-                let gradient = g[i] + 5e-4 * p[i];
+            let copies = output(if copy { elements } else { 0 });
+            let operands = [float(&p), float(&g), float(&v), float(&rates), copies];
+            for (i, (weight_decay, row)) in settings.into_iter().enumerate() {
+                let gradient = g[i] + weight_decay * p[i];
                 if momentum != 0.0 {
                     v[i] = momentum * v[i] + gradient;
                 }
                 let plain = if momentum == 0.0 { gradient } else { v[i] };
-                p[i] -= 0.125 * if nesterov { gradient + momentum * v[i] } else { plain };
+                p[i] -= rates[4 * row] * if nesterov { gradient + momentum * v[i] } else { plain };
             }
-            let call = Call::SgdStep { attributes, parameters: 0, gradients: 1, velocity: 2, hyper: 3 };
-            check(call, &operands, &after(4, [(0, p), (2, v)]));
+            let call =
+                Call::SgdStep { attributes, parameters: 0, gradients: 1, velocity: 2, hyper: 3, copies: 4 };
+            let copies = copied(copy, &p);
+            check(call, &operands, &after(5, [(0, p), (2, v), (4, copies)]));
         }
     });
 }
 
 #[test]
-fn adam_and_adamw_step_as_defined() {
+fn adam_and_adamw_step_as_defined_in_every_segment() {
     in_every_precision(|| {
-        for (elements, decoupled, weight_decay) in [(1, false, 0.0), (17, false, 0.01), (40_000, true, 0.01)]
-        {
-            let attributes =
-                Adam { elements, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, weight_decay, decoupled };
+        for (index, segments) in segmentations().into_iter().enumerate() {
+            let (decoupled, copy) = (index % 2 == 1, index > 0);
+            let attributes = Adam { segments, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decoupled, copy };
+            let (settings, rows) = (settings(&segments), [0.125, 0.5, 0.25, 0.0, 0.25, 0.75, 0.5, 0.0]);
+            let elements = settings.len();
             let (mut p, g) = (random(elements, 1), random(elements, 2));
             let (mut m, mut v) = (random(elements, 3), positive(elements, 4));
-            let hyper = [0.125, 0.5, 0.25];
-            let operands = [float(&p), float(&g), float(&m), float(&v), float(&hyper)];
-            for i in 0..elements {
+            let copies = output(if copy { elements } else { 0 });
+            let operands = [float(&p), float(&g), float(&m), float(&v), float(&rows), copies];
+            for (i, (weight_decay, row)) in settings.into_iter().enumerate() {
+                let hyper = &rows[4 * row..];
                 let mut gradient = g[i];
                 if decoupled {
                     p[i] *= 1.0 - hyper[0] * weight_decay;
@@ -359,9 +390,42 @@ fn adam_and_adamw_step_as_defined() {
                 v[i] = 0.999 * v[i] + (1.0 - 0.999) * gradient * gradient;
                 p[i] -= hyper[0] / hyper[1] * m[i] / (v[i].sqrt() / hyper[2] + 1e-8);
             }
-            let call =
-                Call::AdamStep { attributes, parameters: 0, gradients: 1, first: 2, second: 3, hyper: 4 };
-            check(call, &operands, &after(5, [(0, p), (2, m), (3, v)]));
+            let call = Call::AdamStep {
+                attributes,
+                parameters: 0,
+                gradients: 1,
+                first: 2,
+                second: 3,
+                hyper: 4,
+                copies: 5,
+            };
+            let copies = copied(copy, &p);
+            check(call, &operands, &after(6, [(0, p), (2, m), (3, v), (5, copies)]));
         }
+    });
+}
+
+#[test]
+fn a_pack_that_lies_in_two_segments_is_refused() {
+    in_every_precision(|| {
+        let backend = Cpu::<f32>::new(1).unwrap();
+        let mut memory = backend.allocate(1024).unwrap();
+        let span = |place: usize, elements| Span { offset: place * 64, elements, dtype: DType::F32 };
+        let segment = |elements| Segment { elements, weight_decay: 0.0, row: 0 };
+        let call = Call::SgdStep {
+            attributes: Sgd {
+                segments: [segment(6), segment(4), Segment::EMPTY],
+                momentum: 0.0,
+                nesterov: false,
+                copy: false,
+            },
+            parameters: span(0, 10),
+            gradients: span(1, 10),
+            velocity: span(2, 0),
+            hyper: span(3, 8),
+            copies: span(4, 0),
+        };
+        let error = call.run(&backend, &mut memory, span(5, 0)).unwrap_err().to_string();
+        assert!(error.contains("multiple of four"), "{error}");
     });
 }

@@ -466,11 +466,11 @@ impl<T: Element> Backend for Cpu<T> {
         Ok(())
     }
 
-    fn sgd(&self, memory: &mut Memory, attributes: &Sgd, operands: [Span; 4], _: Span) -> Result<()> {
+    fn sgd(&self, memory: &mut Memory, attributes: &Sgd, operands: [Span; 5], _: Span) -> Result<()> {
         self.step_sgd(memory, attributes, operands)
     }
 
-    fn adam(&self, memory: &mut Memory, attributes: &Adam, operands: [Span; 5], _: Span) -> Result<()> {
+    fn adam(&self, memory: &mut Memory, attributes: &Adam, operands: [Span; 6], _: Span) -> Result<()> {
         self.step_adam(memory, attributes, operands)
     }
 

@@ -1,5 +1,7 @@
 //! Parameter updates: SGD, Adam and AdamW with PyTorch's formulas, each in one pass over the parameters.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::Cpu;
@@ -8,7 +10,7 @@ use super::chunks::{flat, vectorised};
 use super::element::Element;
 use super::memory::{Memory, operand};
 use crate::error::Result;
-use crate::ops::{Adam, Sgd};
+use crate::ops::{Adam, HYPER_ROW, Segment, Segments, Sgd, segment_elements};
 use crate::tensor::Span;
 
 impl<T: Element> Cpu<T> {
@@ -17,16 +19,30 @@ impl<T: Element> Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &Sgd,
-        [parameters, gradients, velocity, hyper_span]: [Span; 4],
+        [parameters, gradients, velocity, hyper_span, copies]: [Span; 5],
     ) -> Result<()> {
-        let n = attributes.elements;
+        let [n, n_hyper] = segment_elements(&attributes.segments)?;
         let n_velocity = if attributes.momentum == 0.0 { velocity.elements } else { n };
-        let ([gradients, hyper], [parameters, velocity]) = memory.slices::<T, 2, 2>(
-            [operand::<T>("gradients", gradients, n), hyper::<T>(hyper_span, 1)],
-            [operand::<T>("parameters", parameters, n), operand::<T>("velocity", velocity, n_velocity)],
+        let n_copies = if attributes.copy { n } else { 0 };
+        let ([gradients, hyper], [parameters, velocity, copies]) = memory.slices::<T, 2, 3>(
+            [operand::<T>("gradients", gradients, n), hyper::<T>(hyper_span, n_hyper)],
+            [
+                operand::<T>("parameters", parameters, n),
+                operand::<T>("velocity", velocity, n_velocity),
+                operand::<T>("copies", copies, n_copies),
+            ],
         )?;
-        let learning_rate = hyper[0];
-        self.pool.install(|| sgd(attributes, parameters, gradients, velocity, learning_rate));
+        self.pool.install(|| {
+            for (segment, range) in ranges(&attributes.segments) {
+                // Without momentum there need not be a velocity.
+                let velocity = velocity.get_mut(range.clone()).unwrap_or_default();
+                let (parameters, gradients) = (&mut parameters[range.clone()], &gradients[range]);
+                sgd(attributes, segment, parameters, gradients, velocity, hyper[segment.row * HYPER_ROW]);
+            }
+            if attributes.copy {
+                copies.copy_from_slice(parameters);
+            }
+        });
         Ok(())
     }
 
@@ -35,32 +51,54 @@ impl<T: Element> Cpu<T> {
         &self,
         memory: &mut Memory,
         attributes: &Adam,
-        [parameters, gradients, first, second, hyper_span]: [Span; 5],
+        [parameters, gradients, first, second, hyper_span, copies]: [Span; 6],
     ) -> Result<()> {
-        let n = attributes.elements;
-        let ([gradients, hyper], [parameters, first, second]) = memory.slices::<T, 2, 3>(
-            [operand::<T>("gradients", gradients, n), hyper::<T>(hyper_span, 3)],
+        let [n, n_hyper] = segment_elements(&attributes.segments)?;
+        let n_copies = if attributes.copy { n } else { 0 };
+        let ([gradients, hyper], [parameters, first, second, copies]) = memory.slices::<T, 2, 4>(
+            [operand::<T>("gradients", gradients, n), hyper::<T>(hyper_span, n_hyper + 2)],
             [
                 operand::<T>("parameters", parameters, n),
                 operand::<T>("first", first, n),
                 operand::<T>("second", second, n),
+                operand::<T>("copies", copies, n_copies),
             ],
         )?;
-        let hyper = [hyper[0].to_f64(), hyper[1].to_f64(), hyper[2].to_f64()];
-        self.pool.install(|| adam(attributes, parameters, gradients, first, second, hyper));
+        self.pool.install(|| {
+            for (segment, range) in ranges(&attributes.segments) {
+                let numbers = &hyper[segment.row * HYPER_ROW..];
+                let numbers = [0, 1, 2].map(|index| numbers[index].to_f64());
+                let moments = (&mut first[range.clone()], &mut second[range.clone()]);
+                let (parameters, gradients) = (&mut parameters[range.clone()], &gradients[range]);
+                adam(attributes, segment, parameters, gradients, moments, numbers);
+            }
+            if attributes.copy {
+                copies.copy_from_slice(parameters);
+            }
+        });
         Ok(())
     }
+}
+
+/// Every segment and the elements it has.
+fn ranges(segments: &Segments) -> impl Iterator<Item = (&Segment, Range<usize>)> {
+    segments.iter().scan(0, |end, segment| {
+        let start = *end;
+        *end += segment.elements;
+        Some((segment, start..*end))
+    })
 }
 
 /// One step of SGD; `velocity` is not touched (and may be empty) without momentum.
 fn sgd<T: Element>(
     attributes: &Sgd,
+    segment: &Segment,
     parameters: &mut [T],
     gradients: &[T],
     velocity: &mut [T],
     learning_rate: T,
 ) {
-    let decay = T::from_f64(attributes.weight_decay);
+    let decay = T::from_f64(segment.weight_decay);
     let momentum = T::from_f64(attributes.momentum);
     let pieces = parameters.par_chunks_mut(flat()).zip(gradients.par_chunks(flat()));
     if attributes.momentum == 0.0 {
@@ -94,10 +132,10 @@ fn sgd<T: Element>(
 /// One step of Adam or AdamW; `hyper = [lr, 1 - beta1^t, sqrt(1 - beta2^t)]`.
 fn adam<T: Element>(
     attributes: &Adam,
+    segment: &Segment,
     parameters: &mut [T],
     gradients: &[T],
-    first: &mut [T],
-    second: &mut [T],
+    (first, second): (&mut [T], &mut [T]),
     hyper: [f64; 3],
 ) {
     let [learning_rate, correction1, correction2] = hyper;
@@ -107,9 +145,9 @@ fn adam<T: Element>(
     let (new1, new2) = (T::from_f64(1.0 - attributes.beta1), T::from_f64(1.0 - attributes.beta2));
     let beta2 = T::from_f64(attributes.beta2);
     let (penalty, kept) = if attributes.decoupled {
-        (T::ZERO, T::from_f64(1.0 - learning_rate * attributes.weight_decay))
+        (T::ZERO, T::from_f64(1.0 - learning_rate * segment.weight_decay))
     } else {
-        (T::from_f64(attributes.weight_decay), T::ONE)
+        (T::from_f64(segment.weight_decay), T::ONE)
     };
     let pieces = parameters.par_chunks_mut(flat()).zip(gradients.par_chunks(flat()));
     let moments = first.par_chunks_mut(flat()).zip(second.par_chunks_mut(flat()));

@@ -398,11 +398,11 @@ impl<D: Driver> Backend for Cuda<D> {
         pointwise::shortcut_a_gradient(self, memory, attributes, operands)
     }
 
-    fn sgd(&self, memory: &mut D::Memory, attributes: &Sgd, operands: [Span; 4], _: Span) -> Result<()> {
+    fn sgd(&self, memory: &mut D::Memory, attributes: &Sgd, operands: [Span; 5], _: Span) -> Result<()> {
         optimizer::sgd(self, memory, attributes, operands)
     }
 
-    fn adam(&self, memory: &mut D::Memory, attributes: &Adam, operands: [Span; 5], _: Span) -> Result<()> {
+    fn adam(&self, memory: &mut D::Memory, attributes: &Adam, operands: [Span; 6], _: Span) -> Result<()> {
         optimizer::adam(self, memory, attributes, operands)
     }
 

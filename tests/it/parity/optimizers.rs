@@ -1,7 +1,7 @@
 //! Optimizers against torch.optim: parameters after every step, in f64.
 
 use residua::backend::cpu::Cpu;
-use residua::ops::{Adam, Backend as _, Device as _, Sgd};
+use residua::ops::{Adam, Backend as _, Device as _, Segment, Sgd};
 use residua::tensor::{DType, HostValues, Span, aligned};
 use residua::train::{HYPER_NUMBERS, Optimizer, OptimizerKind};
 
@@ -36,7 +36,8 @@ fn check(case: &Case<'_>) {
     let [parameters, gradients, first, second, hyper] = spans(elements);
     let backend = Cpu::<f64>::new(1).expect("one thread");
     let mut memory = backend.allocate(hyper.offset + aligned(hyper.bytes())).expect("a little memory");
-    let workspace = Span { offset: 0, elements: 0, dtype: DType::F64 };
+    let nothing = Span { offset: 0, elements: 0, dtype: DType::F64 };
+    let workspace = nothing;
     backend.write(&mut memory, parameters, HostValues::F64(start)).expect("the parameter");
 
     let (rates, after) = (&case.get("rates").values, &case.get("parameters").values);
@@ -48,18 +49,24 @@ fn check(case: &Case<'_>) {
         backend.write(&mut memory, hyper, HostValues::F64(&numbers)).expect("the learning rate");
         if kind == OptimizerKind::Sgd {
             let Optimizer { momentum, nesterov, weight_decay, .. } = optimizer;
-            let attributes = Sgd { elements, momentum, nesterov, weight_decay };
-            backend.sgd(&mut memory, &attributes, [parameters, gradients, first, hyper], workspace)
+            let segments = Segment::alone(elements, weight_decay);
+            let attributes = Sgd { segments, momentum, nesterov, copy: false };
+            backend.sgd(&mut memory, &attributes, [parameters, gradients, first, hyper, nothing], workspace)
         } else {
             let attributes = Adam {
-                elements,
+                segments: Segment::alone(elements, optimizer.weight_decay),
                 beta1: number("beta1"),
                 beta2: number("beta2"),
                 epsilon: number("epsilon"),
-                weight_decay: optimizer.weight_decay,
                 decoupled: kind == OptimizerKind::AdamW,
+                copy: false,
             };
-            backend.adam(&mut memory, &attributes, [parameters, gradients, first, second, hyper], workspace)
+            backend.adam(
+                &mut memory,
+                &attributes,
+                [parameters, gradients, first, second, hyper, nothing],
+                workspace,
+            )
         }
         .expect("the step runs");
         let mut found = vec![0.0; elements];
