@@ -12,14 +12,15 @@ use crate::error::printable;
 pub(super) fn columns(lines: &[Vec<String>]) -> String {
     let count = lines.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
-        lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
+        let rows = lines.iter().filter(|line| line.len() > 1);
+        rows.filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
     };
     let widths: Vec<usize> = (0..count).map(width).collect();
     let mut text = String::new();
     for line in lines {
         let mut out = String::new();
         for (column, cell) in line.iter().enumerate() {
-            let padding = " ".repeat(widths[column] - cell.chars().count());
+            let padding = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
             let _ =
                 if column == 0 { write!(out, "{cell}{padding}") } else { write!(out, "  {padding}{cell}") };
         }
@@ -258,6 +259,9 @@ mod tests {
     fn columns_are_aligned_and_durations_have_three_digits() {
         let lines = [words(&["a", "time"]), words(&["long name", "1"])];
         assert_eq!(columns(&lines), "a          time\nlong name     1\n");
+        // A heading between rows is as long as it likes.
+        let headed = [words(&["a", "1"]), words(&["a heading"]), words(&["b", "22"])];
+        assert_eq!(columns(&headed), "a   1\na heading\nb  22\n");
         let shown: Vec<String> = [2.0, 0.012_34, 1.5e-3, 123.4e-6].map(duration).to_vec();
         assert_eq!(shown, ["2.00 s ", "12.3 ms", "1.50 ms", "123 µs"]);
     }

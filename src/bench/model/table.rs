@@ -178,7 +178,7 @@ impl StepModel {
     fn ranking(&self) -> String {
         let mut calls: Vec<&CallModel> = self.calls.iter().collect();
         calls.sort_by(|a, b| b.to_gain().total_cmp(&a.to_gain()));
-        let mut lines = vec![words(&["call", "n", "to gain", "of the step", "waits for"])];
+        let mut lines = vec![words(&["call", "n", "to gain", "of step", "waits for"])];
         let step = self.measured_seconds.unwrap_or(self.predicted_seconds);
         lines.extend(calls.into_iter().take(RANKED).map(|call| {
             let longest =
@@ -200,7 +200,7 @@ impl LaunchModel {
     /// time. Its shape goes without the batch, which is that of the step.
     fn cells(&self, shape: &str) -> Vec<String> {
         let shape = shape.split_once('x').map_or(shape, |(_, rest)| rest);
-        let shape = shape.trim_end_matches("-add").trim_end_matches("-relu");
+        let shape = shape.trim_end_matches("-relu").trim_end_matches("-add");
         let splits =
             self.splits.filter(|&splits| splits > 1).map_or(String::new(), |splits| format!("/{splits}"));
         vec![
