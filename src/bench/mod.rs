@@ -21,6 +21,7 @@ mod edge_cases;
 mod merge;
 pub mod model;
 mod networks;
+mod parts;
 mod results;
 mod roofline;
 mod row_passes;
