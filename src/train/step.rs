@@ -165,11 +165,11 @@ impl TrainStep {
         let StepInputs { targets, rates, slot, .. } = *inputs;
         let mut writes = images;
         let some_class = |labels: &Vec<i32>| labels.iter().map(|&label| label.max(0)).collect();
-        let some_classes: Vec<Vec<i32>> = match self.heads.iter().any(|head| head.counted.is_some()) {
-            true => targets.labels.iter().map(some_class).collect(),
-            false => targets.labels.clone(),
-        };
-        for ((head, labels), some_class) in self.heads.iter().zip(&targets.labels).zip(&some_classes) {
+        // Only where some samples are of no class is there anything to replace.
+        let replaced: Option<Vec<Vec<i32>>> = (self.heads.iter().any(|head| head.counted.is_some()))
+            .then(|| targets.labels.iter().map(some_class).collect());
+        let some_classes = replaced.as_ref().unwrap_or(&targets.labels);
+        for ((head, labels), some_class) in self.heads.iter().zip(&targets.labels).zip(some_classes) {
             writes.push((place(head.labels), HostValues::I32(some_class)));
             writes.extend(head.counted.map(|counted| (place(counted), HostValues::I32(labels))));
         }

@@ -41,15 +41,15 @@ impl<D: Driver> Device for Cuda<D> {
         for neighbours in pieces.chunk_by(|(first, bytes), (next, _)| next - first < bytes.len() + room) {
             match neighbours {
                 [(offset, bytes)] => self.driver.upload(memory, *offset, bytes)?,
-                _ => {
-                    let start = neighbours[0].0;
-                    let mut together = Vec::new();
+                [(start, _), .., (last, bytes)] => {
+                    let mut together = Vec::with_capacity(last - start + bytes.len());
                     for (offset, bytes) in neighbours {
                         together.resize(offset - start, 0);
                         together.extend_from_slice(bytes);
                     }
-                    self.driver.upload(memory, start, &together)?;
+                    self.driver.upload(memory, *start, &together)?;
                 }
+                [] => {}
             }
         }
         Ok(())
