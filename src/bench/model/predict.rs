@@ -102,7 +102,7 @@ pub(super) fn products(card: &Card, work: &Products, resident: u32, bytes: f64) 
         + ended.min(load.items) as f64 * card.epilogue_seconds;
     let products = load.busiest * step.products;
     let shared = load.busiest * step.shared;
-    let cache = load.total * step.bytes / card.cache_rate * load.tail();
+    let cache = load.total * work.fetched / card.cache_rate * load.tail();
     let memory = bytes / card.rates.bandwidth * load.tail();
     Predicted {
         seconds: products.max(shared).max(cache).max(memory) + ends,
@@ -116,11 +116,10 @@ pub(super) fn products(card: &Card, work: &Products, resident: u32, bytes: f64) 
     }
 }
 
-/// What one element of the sum costs a work item: seconds of a multiprocessor, and bytes brought in.
+/// Seconds of a multiprocessor that one element of the sum costs a work item.
 struct Step {
     products: f64,
     shared: f64,
-    bytes: f64,
 }
 
 impl Step {
@@ -129,7 +128,6 @@ impl Step {
         let (size, flop) = (work.element_bytes as f64, 2.0 * rows * columns);
         let multiprocessor = |rate: f64| rate / f64::from(card.multiprocessors);
         let matrix = card.matrix_flop_per_cycle * card.clock;
-        let written = (rows + columns) * size;
         let (rate, read) = match work.units {
             Units::Scalar => (multiprocessor(card.rates.f32.unwrap_or(f64::INFINITY)), 0.0),
             // Each warp reads its own rows and columns.
@@ -144,8 +142,7 @@ impl Step {
         };
         Step {
             products: flop / rate,
-            shared: (written + read) / (card.shared_bytes_per_cycle * card.clock),
-            bytes: written,
+            shared: (work.copied + read) / (card.shared_bytes_per_cycle * card.clock),
         }
     }
 }
@@ -199,9 +196,15 @@ mod tests {
         assert!((value / expected - 1.0).abs() < 1e-9, "{value:e} instead of {expected:e}");
     }
 
+    /// Products in bf16 whose blocks share nothing.
+    fn of_tile(tile: [usize; 2], units: Units, items: &[Items]) -> Products {
+        let copied = 2.0 * (tile[0] + tile[1]) as f64;
+        let items = items.to_vec();
+        Products { kernel: "k", tile, units, element_bytes: 2, copied, fetched: copied, items, splits: 1 }
+    }
+
     fn work(tile: [usize; 2], warps: [usize; 2], items: &[Items]) -> Products {
-        let units = Units::Warps(warps);
-        Products { kernel: "k", tile, units, element_bytes: 2, items: items.to_vec(), splits: 1 }
+        of_tile(tile, Units::Warps(warps), items)
     }
 
     #[test]
@@ -226,12 +229,21 @@ mod tests {
     }
 
     #[test]
+    fn bytes_that_blocks_share_are_asked_of_the_cache_once_and_written_to_shared_memory_by_each() {
+        let card = Card::named("H100").unwrap();
+        let alone = work([128, 128], [2, 4], &[Items { count: 132, sum: 64 }]);
+        let shared = Products { fetched: alone.fetched / 2.0, ..alone.clone() };
+        let [alone, shared] = [alone, shared].map(|work| products(&card, &work, 1, 0.0));
+        near(shared.cache, alone.cache / 2.0);
+        near(shared.shared, alone.shared);
+    }
+
+    #[test]
     fn an_instruction_of_a_warpgroup_takes_half_as_many_cycles_as_it_has_columns_and_reads_both_operands() {
         let card = Card::named("H100").unwrap();
         let units = Units::Warpgroups { wide: 128, cooperate: false };
         // Two items of a sum of 16 on each multiprocessor: four instructions of m64n128k16.
-        let items = vec![Items { count: 264, sum: 16 }];
-        let work = Products { kernel: "k", tile: [128, 128], units, element_bytes: 2, items, splits: 1 };
+        let work = of_tile([128, 128], units, &[Items { count: 264, sum: 16 }]);
         let predicted = products(&card, &work, 1, 0.0);
         near(predicted.products, 4.0 * 64.0 / card.clock);
         // Each reads 2048 bytes of the one operand and 32 for each of 128 columns; each tile was written once, 8192 bytes.

@@ -34,7 +34,7 @@ pub struct Items {
 }
 
 /// The products of one pass of a convolution.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Products {
     /// The kernel's name.
     pub kernel: &'static str,
@@ -44,6 +44,10 @@ pub struct Products {
     pub units: Units,
     /// Bytes of an element of the operands.
     pub element_bytes: usize,
+    /// Bytes that copies write to shared memory, for each element of a work item's sum.
+    pub copied: f64,
+    /// Bytes of them that are asked of the second-level cache: fewer where one copy serves several blocks.
+    pub fetched: f64,
     /// The work items, in the order in which they are begun.
     pub items: Vec<Items>,
     /// Into how many parts the sum of a weight gradient is cut.
@@ -63,6 +67,7 @@ impl<D: Driver> Cuda<D> {
     /// What a pass of a convolution is computed with here.
     pub fn products(&self, pass: Pass, conv: &Conv2d) -> Products {
         let Chosen { kernel, splits } = choose(self, pass, conv);
+        let copied = (kernel.tile.iter().sum::<usize>() * kernel.dtype.size()) as f64;
         Products {
             kernel: kernel.name,
             tile: kernel.tile,
@@ -74,6 +79,8 @@ impl<D: Driver> Cuda<D> {
                 }
             },
             element_bytes: kernel.dtype.size(),
+            copied,
+            fetched: copied,
             items: items(kernel, conv, splits),
             splits,
         }
