@@ -4,7 +4,8 @@
 // a second body with the same meaning, which checks what it is asked to do. So kernels
 //   - touch global memory only through load, store, load_pack, store_pack and cp_async: the emulator checks each address;
 //   - declare shared memory with SHARED or SHARED_DYNAMIC: the emulator fills it with NaN before every block;
-//   - take one argument, a struct, and begin with KERNEL(threads, name, Arguments): `p` is the argument;
+//   - take one argument, a struct, and begin with KERNEL(threads, name, Arguments): `p` is the argument, and the kernels launched
+//     before have ended;
 //   - include no CUDA header.
 #pragma once
 
@@ -40,8 +41,27 @@ constexpr int WIDEST = 16 / sizeof(T);
 #else
 
 #define INFINITY_F32 __int_as_float(0x7f800000)
-#define KERNEL(threads, name, Arguments) \
-    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Arguments p)
+/// Where the device overlaps launches (sm_90 and later), lets the next kernel's blocks be placed from now on, and waits until the
+/// kernels launched before this one have ended and all they wrote is seen here.
+///
+/// Order is as without overlap: each kernel does this before it touches memory. So it ends only after the one before it has ended,
+/// and who waits for one has waited for all. Nothing starves, and nobody waits in a circle: the next kernel's blocks are
+/// placed once all blocks of this one have begun, so they take no room that this one still needs, and each waits only for
+/// kernels launched earlier. Where a launch does not overlap, both instructions do nothing.
+__device__ __forceinline__ void await_earlier_kernels() {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+/// The entry is not where the body is written, so that none can forget to wait.
+#define KERNEL(threads, name, Arguments)                                                                   \
+    static __device__ __forceinline__ void name##_body(const Arguments& p);                                \
+    extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Arguments p) {      \
+        await_earlier_kernels();                                                                           \
+        name##_body(p);                                                                                    \
+    }                                                                                                      \
+    static __device__ __forceinline__ void name##_body(const Arguments& p)
 /// `Type name;` in static shared memory (at most 48 KiB a block in all). Type is one name: a struct, or an array's typedef.
 #define SHARED(Type, name) __shared__ Type name
 /// `Type& name` over the launch's dynamic shared memory, which must have room for it; once in a kernel.

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::cpu::Cpu;
-use super::cuda::driver::Driver;
+use super::cuda::driver::{Driver, Launches};
 use super::cuda::driver::emulator::{self, Emulator};
 use super::cuda::driver::native::Native;
 use super::cuda::{Cuda, KernelTable, Sources};
@@ -100,6 +100,8 @@ pub struct Choice {
     pub kernels: Option<PathBuf>,
     /// A table of measured kernels for convolutions; predicted ones otherwise.
     pub kernel_table: Option<PathBuf>,
+    /// How a GPU's kernels follow each other.
+    pub launches: Launches,
 }
 
 /// Work that runs on any backend.
@@ -158,8 +160,8 @@ impl Choice {
         };
         match self.device {
             Device::Cpu => Err(without()),
-            Device::Auto => work.run(self.kernels_on(Native::if_present(0).ok_or_else(without)?)?),
-            Device::Cuda(number) => work.run(self.kernels_on(Native::new(number)?)?),
+            Device::Auto => work.run(self.kernels_on(self.gpu_if_present().ok_or_else(without)?)?),
+            Device::Cuda(number) => work.run(self.kernels_on(self.gpu(number)?)?),
             Device::Emulator => work.run(self.kernels_on(self.emulator()?)?),
         }
     }
@@ -171,11 +173,11 @@ impl Choice {
     pub fn run_rows<W: RowWork>(&self, work: W) -> Result<W::Output> {
         match self.device {
             Device::Cpu => work.on_cpu(),
-            Device::Auto => match Native::if_present(0) {
+            Device::Auto => match self.gpu_if_present() {
                 Some(gpu) => work.on_device(self.kernels_on(gpu)?),
                 None => work.on_cpu(),
             },
-            Device::Cuda(number) => work.on_device(self.kernels_on(Native::new(number)?)?),
+            Device::Cuda(number) => work.on_device(self.kernels_on(self.gpu(number)?)?),
             Device::Emulator => work.on_device(self.kernels_on(self.emulator()?)?),
         }
     }
@@ -188,13 +190,13 @@ impl Choice {
         match self.device {
             Device::Cpu => self.on_cpu(work),
             Device::Auto if self.precision == Precision::F64 => self.on_cpu(work),
-            Device::Auto => match Native::if_present(0) {
+            Device::Auto => match self.gpu_if_present() {
                 Some(gpu) => self.on_kernels(gpu, work),
                 None => self.on_cpu(work),
             },
             Device::Cuda(number) => {
                 self.check_kernels()?;
-                self.on_kernels(Native::new(number)?, work)
+                self.on_kernels(self.gpu(number)?, work)
             }
             Device::Emulator => {
                 self.check_kernels()?;
@@ -248,6 +250,14 @@ impl Choice {
             Some(table) => cuda.with_table(KernelTable::read(table)?),
             None => Ok(cuda),
         }
+    }
+
+    fn gpu(&self, number: usize) -> Result<Native> {
+        Ok(Native::new(number)?.with_launches(self.launches))
+    }
+
+    fn gpu_if_present(&self) -> Option<Native> {
+        self.gpu(0).ok()
     }
 
     fn emulator(&self) -> Result<Emulator> {

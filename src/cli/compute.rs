@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Common;
+use crate::backend::cuda::driver::Launches;
 use crate::backend::cuda::driver::native::Native;
 use crate::backend::{Choice, Device, Precision};
 
@@ -23,6 +24,10 @@ pub struct Compute {
     /// Compute convolutions with the kernels that `bench --tune` measured and wrote to this file
     #[arg(long, value_name = "FILE", help_heading = "Compute")]
     pub kernel_table: Option<PathBuf>,
+    /// How kernels follow each other on a GPU: overlapped (each is placed while the one before it ends; compute capability 9.0 and
+    /// later) or serial; results are the same
+    #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = "Compute")]
+    pub launches: Launches,
 }
 
 impl Compute {
@@ -37,6 +42,7 @@ impl Compute {
         }
         Choice {
             kernel_table: self.kernel_table.clone(),
+            launches: self.launches,
             ..choice(self.device, self.precision, self.kernels.as_ref(), common)
         }
     }
@@ -50,5 +56,6 @@ pub fn choice(device: Device, precision: Precision, kernels: Option<&PathBuf>, c
         threads: common.threads,
         kernels: kernels.cloned().or_else(|| std::env::var_os("RESIDUA_KERNELS").map(PathBuf::from)),
         kernel_table: None,
+        launches: Launches::default(),
     }
 }

@@ -34,7 +34,7 @@ pub struct Arguments {
 }
 
 /// Flags that may accompany `--resume`.
-const RESUMABLE: [&str; 10] = [
+const RESUMABLE: [&str; 11] = [
     "resume",
     "out",
     "epochs",
@@ -45,6 +45,7 @@ const RESUMABLE: [&str; 10] = [
     "device",
     "checkpoint_every",
     "kernel_table",
+    "launches",
 ];
 
 pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Result<()> {

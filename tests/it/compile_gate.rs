@@ -99,7 +99,15 @@ struct Instructions {
     tensor_copies: usize,
     /// Loads from and stores to local memory.
     local: usize,
+    /// Waits for the kernels launched before.
+    waits: usize,
+    /// Accesses to global memory that stand before the first wait.
+    before_wait: usize,
 }
+
+/// What touches global memory.
+const GLOBAL: [&str; 11] =
+    ["LD", "LDG", "LDGSTS", "ST", "STG", "ATOM", "ATOMG", "RED", "REDG", "UBLKCP", "UTMALDG"];
 
 /// Counts the instructions of each kernel in what nvdisasm prints.
 fn instructions(text: &str) -> BTreeMap<String, Instructions> {
@@ -116,7 +124,10 @@ fn instructions(text: &str) -> BTreeMap<String, Instructions> {
         let opcode = code.split_whitespace().find(|word| !word.starts_with('@')).unwrap_or_default();
         let counts = kernels.entry(kernel.clone()).or_default();
         let mut parts = opcode.split('.');
-        match parts.next().unwrap_or_default() {
+        let instruction = parts.next().unwrap_or_default();
+        counts.before_wait += usize::from(counts.waits == 0 && GLOBAL.contains(&instruction));
+        match instruction {
+            "ACQBULK" => counts.waits += 1,
             "HMMA" | "UTCHMMA" | "UTCQMMA" => counts.matrix += 1,
             "HGMMA" => (counts.matrix, counts.warpgroup) = (counts.matrix + 1, counts.warpgroup + 1),
             "LDG" | "LDGSTS" if parts.any(|part| part == "128") => counts.wide_loads += 1,
@@ -132,13 +143,19 @@ fn instructions(text: &str) -> BTreeMap<String, Instructions> {
 /// Compiles a source and holds it to its entries' limits; every fault is a line.
 fn faults(tools: &Tools, source: &Source, entries: &[Entry], architecture: &str) -> Vec<String> {
     match tools.nvrtc.compile_cached(&tools.cache, source, architecture) {
-        Ok(cached) => faults_in(tools, &cached.compiled, entries, false),
+        Ok(cached) => faults_in(tools, &cached.compiled, entries, architecture, false),
         Err(error) => vec![error.to_string()],
     }
 }
 
 /// Holds machine code to its entries' limits; that for Hopper alone to the instructions it is written for.
-fn faults_in(tools: &Tools, compiled: &Compiled, entries: &[Entry], for_hopper: bool) -> Vec<String> {
+fn faults_in(
+    tools: &Tools,
+    compiled: &Compiled,
+    entries: &[Entry],
+    architecture: &str,
+    for_hopper: bool,
+) -> Vec<String> {
     let log = &compiled.log;
     let resources = ptxas::resources(log);
     let instructions = tools.disassemble(&compiled.code).map(|text| instructions(&text));
@@ -170,6 +187,12 @@ fn faults_in(tools: &Tools, compiled: &Compiled, entries: &[Entry], for_hopper: 
             hold(counts.wide_loads > 0 || !entry.wide_loads, "no 16-byte load");
             hold(counts.warpgroup > 0 || !for_hopper, "no product of a warpgroup");
             hold(counts.tensor_copies > 0 || !for_hopper, "no tensor copy");
+            // Launches overlap there, so the wait is all that keeps kernels in order.
+            let overlaps = architecture == HOPPER;
+            hold(
+                counts.waits > 0 && counts.before_wait == 0 || !overlaps,
+                "touches memory before it has waited for earlier kernels; begin it with KERNEL",
+            );
         }
         if !wrong.is_empty() {
             let counts = counts.unwrap_or_default();
@@ -218,7 +241,8 @@ fn every_kernel_compiles_for_ampere_and_hopper_within_its_limits() {
                             if cached.fresh {
                                 cold.lock().unwrap().push((took, source.name.clone(), *architecture));
                             }
-                            faults_in(&tools, &cached.compiled, module.entries, module.is_for_hopper())
+                            let for_hopper = module.is_for_hopper();
+                            faults_in(&tools, &cached.compiled, module.entries, architecture, for_hopper)
                         }
                         Err(error) => vec![error.to_string()],
                     };
@@ -313,6 +337,16 @@ fn the_gate_lets_a_good_kernel_pass_and_catches_each_planted_fault() {
         }";
         caught(indexed, &[Entry { wide_loads: false, registers: 255, ..ENTRY }], "local memory is used");
     }
+    if tools.nvdisasm.is_some() {
+        let entry = "extern \"C\" __global__ void __launch_bounds__(256) planted(const __grid_constant__ Arguments p)";
+        let forgetful = GOOD.replace("KERNEL(256, planted, Arguments)", entry);
+        let late = forgetful
+            .replace("if (i < p.n)", "float x = load(p.x); await_earlier_kernels(); if (x > 0 && i < p.n)");
+        for wrong in [forgetful, late] {
+            let [ampere, hopper] = on(&wrong, &[ENTRY]);
+            assert!(ampere.is_empty() && hopper.contains("before it has waited"), "{ampere}\n{hopper}");
+        }
+    }
     // 160 values that are all alive at once in 32 registers.
     let spilling = "extern \"C\" __global__ void __launch_bounds__(1024, 2) planted(const __grid_constant__ Arguments p) {
         float a[160];
@@ -333,12 +367,13 @@ fn matrix_products_in_both_widths_are_recognised_in_machine_code() {
          /*0020*/ LDG.E.64 R4, [R2] ;\n/*0030*/ LDGSTS.E.BYPASS.LTC128B.128 [R1], [R2.64] ;\n\
          /*0040*/ LDGSTS.E.LTC128B [R1], [R2.64] ;\n/*0050*/ HMMA.16816.F32.BF16 R4, R8, R2, R4 ;\n\
          \t.sectionflags\t@\"SHF_BARRIERS=1\"\n/*0060*/ LDL R2, [R1] ;\n\t.section\t.nv.info,\"\",@\"SHT_CUDA_INFO\"\n/*0000*/ HMMA\n\
-         \t.section\t.text.second,\"ax\",@progbits\n/*0000*/ HGMMA.64x64x16.F32.BF16 R24, gdesc[UR4] ;\n\
+         \t.section\t.text.second,\"ax\",@progbits\n/*0000*/ ACQBULK ;\n/*0004*/ HGMMA.64x64x16.F32.BF16 R24, gdesc[UR4] ;\n\
          /*0008*/ UTMALDG.2D [UR4], [UR34] ;\n/*0010*/ STL [R1], R2 ;\n",
     );
     let none = Instructions::default();
-    assert_eq!(counts["first"], Instructions { matrix: 1, wide_loads: 2, local: 1, ..none });
-    let second = Instructions { matrix: 1, warpgroup: 1, tensor_copies: 1, local: 1, ..none };
+    let first = Instructions { matrix: 1, wide_loads: 2, local: 1, before_wait: 4, ..none };
+    assert_eq!(counts["first"], first);
+    let second = Instructions { matrix: 1, warpgroup: 1, tensor_copies: 1, local: 1, waits: 1, ..none };
     assert_eq!(counts["second"], second);
     assert_eq!(counts.len(), 2);
 }

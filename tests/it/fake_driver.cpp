@@ -23,9 +23,10 @@ enum {
 };
 
 typedef std::function<void()> Work;
-struct Stream { std::deque<Work> queue; unsigned long long queued = 0, done = 0; bool capturing = false; std::vector<Work> captured; };
-struct Event { Stream* stream = nullptr; unsigned long long position = 0; bool timed = false; };
-struct Graph { std::vector<Work> work; };
+// Time passes only by what is queued: a millisecond for each thing, half of one for a launch that overlaps the launch before it.
+struct Graph { std::vector<Work> work; double milliseconds = 0; bool ends_in_launch = false; };
+struct Stream { std::deque<Work> queue; unsigned long long queued = 0, done = 0; bool capturing = false; Graph so_far, captured; };
+struct Event { Stream* stream = nullptr; unsigned long long position = 0; double moment = 0; bool timed = false; };
 struct Function { std::string name; size_t argument_bytes; int granted = 48 << 10; unsigned most_threads = 1024; bool real = false; };
 struct Module { std::vector<Function*> functions; };
 
@@ -56,9 +57,12 @@ void run_until(Stream* stream, unsigned long long position) {
     }
 }
 
-int queue(Stream* stream, Work work) {
+int queue(Stream* stream, Work work, double milliseconds = 1, bool is_launch = false) {
     if (!live.count(stream)) refuse("work is queued in a stream that is gone");
-    if (stream->capturing) { stream->captured.push_back(work); return SUCCESS; }
+    Graph& graph = stream->capturing ? stream->captured : stream->so_far;
+    graph.milliseconds += milliseconds;
+    graph.ends_in_launch = is_launch;
+    if (stream->capturing) { graph.work.push_back(work); return SUCCESS; }
     stream->queue.push_back(work);
     ++stream->queued;
     return SUCCESS;
@@ -68,7 +72,7 @@ int queue(Stream* stream, Work work) {
 
 #define EXPORT extern "C" __attribute__((visibility("default"))) int
 #define NEEDS_CONTEXT if (current != &the_context) return INVALID_CONTEXT; if (fault) return fault
-#define NOT_IN_CAPTURE if (capturing) { capturing->captured.clear(); return CAPTURE_UNSUPPORTED; }
+#define NOT_IN_CAPTURE if (capturing) { capturing->captured = {}; return CAPTURE_UNSUPPORTED; }
 
 EXPORT cuInit(unsigned) { return SUCCESS; }
 EXPORT cuDriverGetVersion(int* version) { *version = 13000; return SUCCESS; }
@@ -204,6 +208,7 @@ EXPORT cuEventRecord(Event* event, Stream* stream) {
     NEEDS_CONTEXT;
     event->stream = stream;
     event->position = stream->queued;
+    event->moment = stream->so_far.milliseconds;
     return SUCCESS;
 }
 EXPORT cuEventSynchronize(Event* event) {
@@ -214,7 +219,7 @@ EXPORT cuEventSynchronize(Event* event) {
 EXPORT cuEventElapsedTime_v2(float* milliseconds, Event* from, Event* to) {
     NEEDS_CONTEXT;
     if (!from->timed || !to->timed) return INVALID_VALUE;
-    *milliseconds = float(to->position - from->position);  // A millisecond for each thing done.
+    *milliseconds = float(to->moment - from->moment);
     return SUCCESS;
 }
 
@@ -229,8 +234,8 @@ EXPORT cuStreamEndCapture(Stream* stream, Graph** graph) {
     if (!stream->capturing) refuse("a capture is ended that was not begun");
     stream->capturing = false;
     capturing = nullptr;
-    live.insert(*graph = new Graph{std::move(stream->captured)});
-    stream->captured.clear();
+    live.insert(*graph = new Graph(std::move(stream->captured)));
+    stream->captured = {};
     return SUCCESS;
 }
 EXPORT cuGraphInstantiateWithFlags(Graph** executable, Graph* graph, unsigned long long) {
@@ -243,7 +248,7 @@ EXPORT cuGraphLaunch(Graph* graph, Stream* stream) {
     return queue(stream, [=] {
         if (!live.count(graph)) refuse("a graph was destroyed before it ran");
         for (auto& work : graph->work) work();
-    });
+    }, graph->milliseconds);
 }
 static int destroy(Graph* graph) {
     if (!live.erase(graph)) refuse("a graph is destroyed twice");
@@ -324,15 +329,27 @@ EXPORT cuFuncSetAttribute(Function* function, int attribute, int value) {
     function->granted = value;
     return SUCCESS;
 }
-EXPORT cuLaunchKernel(Function* function, unsigned, unsigned, unsigned, unsigned threads, unsigned, unsigned,
-                      unsigned shared, Stream* stream, void** parameters, void** extra) {
+// What a launch asks for beyond its grid; of all attributes, those that the engine uses.
+struct Attribute { int id, unused; union { int number; char bytes[64]; } value; };
+struct Launch { unsigned grid[3], block[3], shared; Stream* stream; const Attribute* attributes; unsigned count; };
+
+EXPORT cuLaunchKernelEx(const Launch* launch, Function* function, void** parameters, void** extra) {
     NEEDS_CONTEXT;
-    if (extra || (int)shared > function->granted || threads > function->most_threads) return INVALID_VALUE;
-    if (function->real) return queue(stream, [] {});
-    if (function->name == "fault") return queue(stream, [] { fault = ILLEGAL_ADDRESS; });
+    if (extra || (int)launch->shared > function->granted || launch->block[0] > function->most_threads) return INVALID_VALUE;
+    bool overlapped = false;
+    for (unsigned i = 0; i < launch->count; ++i) {
+        const Attribute& attribute = launch->attributes[i];
+        if (attribute.id != 6) return INVALID_VALUE;
+        overlapped = attribute.value.number;
+    }
+    Stream* stream = launch->stream;
+    const double milliseconds = overlapped && (stream->capturing ? stream->captured : stream->so_far).ends_in_launch ? 0.5 : 1;
+    auto run = [=](Work work) { return queue(stream, work, milliseconds, true); };
+    if (function->real) return run([] {});
+    if (function->name == "fault") return run([] { fault = ILLEGAL_ADDRESS; });
     Add add;
     memcpy(&add, parameters[0], sizeof add);
-    return queue(stream, [=] { for (unsigned long long i = 0; i < add.n; ++i) add.y[i] += add.x; });
+    return run([=] { for (unsigned long long i = 0; i < add.n; ++i) add.y[i] += add.x; });
 }
 
 // NVRTC, which finds everything well; left out where the real one is to compile.

@@ -12,7 +12,7 @@ use residua::backend::cuda::Source;
 use residua::backend::cuda::driver::native::nvrtc::Nvrtc;
 use residua::backend::cuda::driver::native::{Memory, Module, Native};
 use residua::backend::cuda::driver::tensor_map::{Piece, TensorMapRequest};
-use residua::backend::cuda::driver::{Driver, Geometry, Launch};
+use residua::backend::cuda::driver::{Driver, Geometry, Launch, Launches};
 use residua::error::Error;
 use residua::rng::{Purpose, Stream};
 
@@ -249,6 +249,41 @@ fn launches_and_graphs() {
     let text = driver.synchronise().unwrap_err().to_string();
     assert!(text.contains("CUDA_ERROR_ILLEGAL_ADDRESS") && text.contains("--device emulator"), "{text}");
     assert!(driver.allocate(8).is_err());
+}
+
+#[test]
+fn launches_overlap_unless_they_are_to_be_serial() {
+    run("overlapped_launches");
+}
+
+#[test]
+#[ignore = "runs in a process of its own, started by the test above"]
+fn overlapped_launches() {
+    if !is_child() {
+        return;
+    }
+    // A launch that overlaps the launch before it takes the stand-in half of its millisecond.
+    for (launches, seconds) in [(Launches::Overlapped, [2e-3, 3e-3]), (Launches::Serial, [3e-3, 4e-3])] {
+        let driver = Native::new(0).unwrap().with_launches(launches);
+        let mut memory = driver.allocate(4096).unwrap();
+        let module = driver.module(&source()).unwrap();
+        let add_often = |memory: &mut Memory, times: usize| -> residua::Result<()> {
+            (0..times).try_for_each(|_| add(&driver, memory, &module, 1, 1.0))
+        };
+        let graph = driver.capture(&mut memory, &mut |memory| add_often(memory, 3)).unwrap();
+        // Behind a copy the first waits as ever.
+        driver.upload(&mut memory, 0, &1.0_f32.to_le_bytes()).unwrap();
+        let before = driver.event().unwrap();
+        add_often(&mut memory, 3).unwrap();
+        let between = driver.event().unwrap();
+        driver.upload(&mut memory, 4, &[0; 4]).unwrap();
+        driver.replay(&mut memory, &graph).unwrap();
+        let after = driver.event().unwrap();
+        let took = [(&before, &between), (&between, &after)]
+            .map(|(from, to)| driver.elapsed_seconds(from, to).unwrap());
+        assert_eq!(took.map(|s| (s * 1e4).round() / 1e4), seconds, "{launches:?}");
+        assert_eq!(numbers(&driver, &memory, 1), [7.0]);
+    }
 }
 
 #[test]

@@ -10,6 +10,8 @@ pub mod native;
 pub mod recorder;
 pub mod tensor_map;
 
+use serde::Serialize;
+
 use crate::error::Result;
 use crate::ops::Access;
 use crate::tensor::Span;
@@ -36,6 +38,25 @@ pub struct Properties {
     pub red_zone: usize,
     /// Versions of driver and compiler, for reports.
     pub versions: String,
+}
+
+impl Properties {
+    /// Whether kernels wait by themselves for those launched before (`await_earlier_kernels` of `ptx.cuh`), so that the device can
+    /// place their blocks early.
+    pub fn overlaps_launches(&self) -> bool {
+        self.capability >= (9, 0)
+    }
+}
+
+/// How the kernels of a stream follow each other. What they compute is the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Launches {
+    /// A kernel's blocks are placed while the last ones of the kernel before it still run, on devices that can do so.
+    #[default]
+    Overlapped,
+    /// A kernel begins once the one before it has ended.
+    Serial,
 }
 
 /// A grid of blocks and what each may use.

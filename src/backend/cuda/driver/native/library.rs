@@ -43,7 +43,7 @@ const FUNCTIONS: &[&str] = &[
     "cuGraphInstantiateWithFlags",
     "cuGraphLaunch",
     "cuInit",
-    "cuLaunchKernel",
+    "cuLaunchKernelEx",
     "cuMemAllocHost_v2",
     "cuMemAlloc_v2",
     "cuMemFreeHost",

@@ -37,7 +37,7 @@ pub use survey::Survey;
 
 use super::cache::Cache;
 use super::tensor_map::{TensorMap, TensorMapRequest};
-use super::{Driver, Launch, Properties};
+use super::{Driver, Launch, Launches, Properties};
 use crate::backend::cuda::source::Source;
 use crate::error::{Error, Result};
 use context::Context;
@@ -50,6 +50,7 @@ use stream::Stream;
 /// A GPU. One thread at a time queues work on it.
 pub struct Native {
     properties: Properties,
+    launches: Launches,
     // Dropped in this order: what waits for copies before the stream they are in.
     staging: Mutex<Staging>,
     downloads: Downloads,
@@ -82,12 +83,18 @@ impl Native {
         };
         Ok(Native {
             properties,
+            launches: Launches::default(),
             staging: Mutex::new(Staging::new()),
             downloads: Downloads::default(),
             stream,
             nvrtc,
             cache,
         })
+    }
+
+    /// The same GPU, whose kernels follow each other like this.
+    pub fn with_launches(self, launches: Launches) -> Native {
+        Native { launches, ..self }
     }
 
     /// Why a GPU that is there cannot be used; nothing where there is none, or where all is well.
@@ -163,7 +170,8 @@ impl Driver for Native {
     }
 
     fn launch(&self, _: &mut Memory, module: &Module, launch: &Launch<'_>) -> Result<()> {
-        module.launch(launch)
+        let overlapped = self.launches == Launches::Overlapped && self.properties.overlaps_launches();
+        module.launch(launch, overlapped)
     }
 
     fn synchronise(&self) -> Result<()> {

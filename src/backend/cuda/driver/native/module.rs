@@ -6,7 +6,10 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use cudarc::driver::sys::{self, CUfunction, CUfunction_attribute, CUmodule, CUresult};
+use cudarc::driver::sys::{
+    self, CUfunction, CUfunction_attribute, CUlaunchAttribute, CUlaunchAttributeID as Id,
+    CUlaunchAttributeValue, CUlaunchConfig, CUmodule, CUresult,
+};
 
 use super::library::check;
 use super::stream::Stream;
@@ -55,8 +58,8 @@ impl Module {
         Ok(loaded)
     }
 
-    /// Queues a kernel.
-    pub fn launch(&self, launch: &Launch<'_>) -> Result<()> {
+    /// Queues a kernel; if `overlapped`, its blocks may be placed while the kernel before it still runs.
+    pub fn launch(&self, launch: &Launch<'_>, overlapped: bool) -> Result<()> {
         let function = self.functions.get(launch.entry).ok_or_else(|| {
             let mut known: Vec<&str> = self.functions.keys().map(String::as_str).collect();
             known.sort_unstable();
@@ -85,18 +88,25 @@ impl Module {
         self.grant(function, launch)?;
         let Geometry { grid, threads, shared_bytes } = launch.geometry;
         let mut arguments: [*mut c_void; 1] = [launch.arguments.as_ptr().cast_mut().cast()];
-        // SAFETY: a loaded kernel with one argument of the size given, which the driver copies before it returns.
+        let mut attributes = attributes(overlapped);
+        let config = CUlaunchConfig {
+            gridDimX: grid[0],
+            gridDimY: grid[1],
+            gridDimZ: grid[2],
+            blockDimX: threads,
+            blockDimY: 1,
+            blockDimZ: 1,
+            sharedMemBytes: shared_bytes,
+            hStream: self.stream.handle(),
+            attrs: attributes.as_mut_ptr(),
+            numAttrs: attributes.len() as c_uint,
+        };
+        // SAFETY: a loaded kernel with one argument of the size given, and as many attributes as the configuration says; the
+        // driver copies all of them before it returns.
         let result = unsafe {
-            sys::cuLaunchKernel(
+            sys::cuLaunchKernelEx(
+                &raw const config,
                 function.function,
-                grid[0],
-                grid[1],
-                grid[2],
-                threads,
-                1,
-                1,
-                shared_bytes,
-                self.stream.handle(),
                 arguments.as_mut_ptr(),
                 ptr::null_mut(),
             )
@@ -132,6 +142,23 @@ impl Drop for Module {
         // SAFETY: loaded once, unloaded once.
         unsafe { sys::cuModuleUnload(self.module) };
     }
+}
+
+/// What a launch asks for beyond its grid.
+fn attributes(overlapped: bool) -> Vec<CUlaunchAttribute> {
+    let mut attributes = Vec::new();
+    let mut ask = |id, set: &dyn Fn(&mut CUlaunchAttributeValue)| {
+        let mut value = CUlaunchAttributeValue { pad: [0; 64] };
+        set(&mut value);
+        attributes.push(CUlaunchAttribute { id, pad: [0; 4], value });
+    };
+    if overlapped {
+        // Between two kernels, in a captured graph as well; behind a copy, and as the first of a graph, a kernel waits as ever.
+        ask(Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, &|value| {
+            value.programmaticStreamSerializationAllowed = 1;
+        });
+    }
+    attributes
 }
 
 /// The kernels of a module, loaded.
