@@ -10,6 +10,7 @@ import time
 import torch
 import torchvision
 from torch import nn
+from torch.fx.experimental.optimization import fuse
 
 
 def network(depth, stem, classes):
@@ -20,6 +21,20 @@ def network(depth, stem, classes):
         model.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
         model.maxpool = nn.Identity()
     return model
+
+
+class Extractor(nn.Module):
+    """Features and logits of a network in inference, its batch normalisation folded into the convolutions."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.classifier = model.fc
+        model.fc = nn.Identity()
+        self.body = fuse(model.eval())
+
+    def forward(self, images):
+        features = self.body(images)
+        return features, self.classifier(features)
 
 
 def median_seconds(step, warm_up, repeats, wait=lambda: None):

@@ -8,23 +8,8 @@ normalisation folded into the convolutions, both memory formats.
 import argparse
 
 import torch
-from torch.fx.experimental.optimization import fuse
 
-from common import median_seconds, network, report, say
-
-
-class Extractor(torch.nn.Module):
-    """The folded network, cut in front of its classifier."""
-
-    def __init__(self, model):
-        super().__init__()
-        self.classifier = model.fc
-        model.fc = torch.nn.Identity()
-        self.body = fuse(model.eval())
-
-    def forward(self, images):
-        features = self.body(images)
-        return features, self.classifier(features)
+from common import Extractor, median_seconds, network, report, say
 
 
 def main():
