@@ -9,32 +9,9 @@
 //
 // Constants: PASS, TILE_M, TILE_N, COOPERATE, SWAP, STAGES.
 #include "ptx_sm90.cuh"
-#include "convolution_sm90.cuh"
-#include "convolution_epilogue_sm90.cuh"
-#include "convolution_partials_sm90.cuh"
+#include "convolution_finish_sm90.cuh"
 #include "ring_sm90.cuh"
 
-constexpr u32 WARPGROUP = 128;
-constexpr u32 CONSUMERS = 2;
-constexpr u32 THREADS = WARPGROUP * (1 + CONSUMERS);
-
-// Whether the sum runs down the columns of an operand's tile, as it lies in memory. Patches lie pixel by pixel.
-constexpr bool LEFT_DOWN = PASS == WEIGHT_GRADIENT;
-constexpr bool RIGHT_DOWN = PASS != FORWARD;
-
-// What the matrix units see: an operand of 64 rows each time, and one of N.
-constexpr u32 TALL = (SWAP ? TILE_N : TILE_M) / (COOPERATE ? CONSUMERS : 1);
-constexpr u32 N = SWAP ? TILE_M : TILE_N;
-constexpr u32 PRODUCTS = TALL / 64;
-constexpr bool TALL_DOWN = SWAP ? RIGHT_DOWN : LEFT_DOWN;
-constexpr bool N_DOWN = SWAP ? LEFT_DOWN : RIGHT_DOWN;
-static_assert(TALL % 64 == 0 && !(SWAP && COOPERATE), "each consumer has whole products");
-
-// A kernel whose sums are few has registers enough for all threads.
-constexpr bool MOVES_REGISTERS = PRODUCTS * N > 128;
-
-/// Bytes of 64 rows (or columns) of an operand in a stage.
-constexpr u32 BLOCK_BYTES = 64 * STEP * sizeof(bf16);
 constexpr u32 STAGE_BYTES = (TILE_M + TILE_N) / 64 * BLOCK_BYTES;
 
 struct Stage {
@@ -45,8 +22,8 @@ struct Stage {
 struct alignas(1024) Memory {
     Stage stages[STAGES];
     Slab slabs[CONSUMERS];
-    RingBarriers ring;
-    Mbarrier turns[CONSUMERS];  // where consumers work alone: whose turn it is to multiply
+    RingBarriers<STAGES> ring;
+    Turns turns;
 };
 
 // ---- the producer ----
@@ -125,7 +102,7 @@ __device__ inline void produce_down(const Arguments& p, const Work& work, Memory
 __device__ inline void produce(const Arguments& p, Memory& memory) {
     for (u32 i = 0; i < p.walk_count; i++) prefetch_tensor_map(p.walks[i].patches);
     prefetch_tensor_map(p.matrix);
-    RingPlace place;
+    RingPlace place(STAGES);
     for (u32 item = blockIdx.x; item < p.items; item += gridDim.x) {
         const Work work = work_at(p, item);
         if constexpr (PASS == WEIGHT_GRADIENT) produce_down(p, work, memory, place);
@@ -134,14 +111,6 @@ __device__ inline void produce(const Arguments& p, Memory& memory) {
 }
 
 // ---- the consumers ----
-
-/// The operand of 64 rows that lies `block` blocks into a tile, from its k-th element of the sum on.
-template <bool DOWN>
-__device__ inline u64 operand(const u8* tile, u32 block, u32 k) {
-    return matrix_descriptor(tile + block * BLOCK_BYTES + k * (DOWN ? 128 : 2), DOWN ? BLOCK_BYTES : 16, 1024);
-}
-
-typedef float Sums[PRODUCTS][N / 2];
 
 /// sums += the products of a tile's stages. A stage is let go one step later, when its products are known to be done; the last
 /// one's products are still under way at the end.
@@ -167,78 +136,22 @@ __device__ inline void multiply(Sums& sums, Memory& memory, RingPlace& place, u3
         last = place.stage;
         place.advance();
     }
-    if (!COOPERATE) {
-        // The other consumer's products can follow at once; but where there was no step, nothing has held this one's warps
-        // together, and one that has not yet seen its turn would miss it.
-        warpgroup_sync(consumer);
-        if (member() == 0) mbarrier_arrive(memory.turns[1 - consumer]);
-    }
+    if (!COOPERATE) memory.turns.pass_on(consumer);
     wgmma_wait<0>();
     if (steps > 0 && member() == 0) mbarrier_arrive(memory.ring.empty[last]);
 }
 
-/// Stores what a consumer has of a tile.
-__device__ inline void finish(const Arguments& p, const Work& work, const Sums& sums, Slab& slab, u32 consumer) {
-    const Walk& walk = p.walks[work.walk];
-    constexpr u32 DOWN = (SWAP ? N : TALL) / 64, ACROSS = (SWAP ? TALL : N) / 64;
-    const u32 first_row = work.first_row + (COOPERATE ? consumer * TALL : 0);
-    Partials partials;
-    // Once in the program for all blocks of 64 x 64: only what is read from registers is there for each.
-#pragma unroll 1
-    for (u32 block = 0; block < DOWN * ACROSS; block++) {
-        const u32 down = block % DOWN, across = block / DOWN;
-        warpgroup_sync(consumer);
-#pragma unroll
-        for (u32 i = 0; i < PRODUCTS; i++) {
-#pragma unroll
-            for (u32 j = 0; j < N / 64; j++)
-                if (SWAP ? across == i && down == j : down == i && across == j) put_fragments(slab, sums[i], j);
-        }
-        warpgroup_sync(consumer);
-        const u32 row = first_row + 64 * down;
-        if constexpr (PASS == WEIGHT_GRADIENT) {
-            store_filters(p, slab, work.split, row, work.first_column / 64 + across);
-        } else {
-            const u32 column = work.first_column + 64 * across, left = row < walk.pixels ? walk.pixels - row : 0;
-            const bool counts = p.partial && left > 0;
-            if (down == 0) partials = {};
-            if constexpr (PASS == FORWARD) {
-                const OwnRows own = finished_rows(p, walk, slab, row, column, 0);
-                store_rows(p, own);
-                if (!counts) continue;
-                // What lies in the slab has been read.
-                warpgroup_sync(consumer);
-                take_moments(partials, own, left < 64 ? left : 64, slab, consumer);
-            } else {
-                GradientSums gradient;
-#pragma unroll 1
-                for (u32 round = 0; round < ROUNDS; round++) {
-                    const OwnRows own = finished_rows(p, walk, slab, row, column, round);
-                    store_rows(p, own);
-                    if (counts) gradient.add(p, own);
-                }
-                if (!counts) continue;
-                warpgroup_sync(consumer);
-                take_gradient(partials, gradient, slab, consumer);
-            }
-            if (down + 1 == DOWN || left <= 64)
-                store_partials(p, partials, walk.first_slab + first_row / (64 * DOWN), column);
-        }
-    }
-}
-
 /// A consumer's tiles, one after another.
 __device__ inline void consume(const Arguments& p, Memory& memory, u32 consumer) {
-    RingPlace place;
-    u32 count = 0, turns = 0;
+    RingPlace place(STAGES);
+    u32 count = 0;
     for (u32 item = blockIdx.x; item < p.items; item += gridDim.x, count++) {
         const Work work = work_at(p, item);
         if (!COOPERATE && count % CONSUMERS != consumer) {
             place.skip(work.steps);
             continue;
         }
-        // The first consumer's first turn needs no one to give it.
-        if (!COOPERATE) mbarrier_wait(memory.turns[consumer], (turns++ & 1) ^ (consumer == 0));
+        if (!COOPERATE) memory.turns.await(consumer, count / CONSUMERS);
         Sums sums = {};
         multiply(sums, memory, place, work.steps, consumer);
         finish(p, work, sums, memory.slabs[consumer], consumer);
@@ -249,7 +162,7 @@ __device__ inline void convolve(const Arguments& p) {
     SHARED_DYNAMIC(Memory, memory);
     if (threadIdx.x == 0) {
         memory.ring.init(COOPERATE ? CONSUMERS : 1);
-        for (u32 i = 0; i < CONSUMERS; i++) mbarrier_init(memory.turns[i], 1);
+        memory.turns.init();
         mbarrier_init_fence();
     }
     block_sync();

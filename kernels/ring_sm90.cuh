@@ -5,28 +5,31 @@
 #pragma once
 #include "ptx_sm90.cuh"
 
+template <u32 COUNT>
 struct RingBarriers {
-    Mbarrier full[STAGES], empty[STAGES];
+    Mbarrier full[COUNT], empty[COUNT];
 
     __device__ void init(u32 readers) {
 #pragma unroll
-        for (u32 i = 0; i < STAGES; i++) {
+        for (u32 i = 0; i < COUNT; i++) {
             mbarrier_init(full[i], 1);
             mbarrier_init(empty[i], readers);
         }
     }
 };
 
-/// Somebody's place in the ring.
+/// Somebody's place in a ring of so many stages.
 struct RingPlace {
+    const u32 stages;
     u32 stage = 0, parity = 0;
 
+    __device__ explicit RingPlace(u32 stages) : stages(stages) {}
     __device__ void advance() {
-        if (++stage == STAGES) stage = 0, parity ^= 1;
+        if (++stage == stages) stage = 0, parity ^= 1;
     }
     __device__ void skip(u32 steps) {
         const u32 at = stage + steps;
-        stage = at % STAGES;
-        parity ^= at / STAGES & 1;
+        stage = at % stages;
+        parity ^= at / stages & 1;
     }
 };

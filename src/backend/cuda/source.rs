@@ -30,6 +30,7 @@ embedded![
     "convolution_sm90.cuh",
     "convolution_epilogue_sm90.cuh",
     "convolution_partials_sm90.cuh",
+    "convolution_finish_sm90.cuh",
     "ring_sm90.cuh",
     "convolution_sm90.cu",
     "convolution_sum.cu",
