@@ -92,13 +92,13 @@ inline float max(float a, float b) { return fmaxf(a, b); }
 namespace residua {
 
 /// Raised whenever a struct below changes.
-constexpr u32 VERSION = 3;
+constexpr u32 VERSION = 4;
 
 struct Index {
     u32 x, y, z;
 };
 
-enum State : u32 { RUNNING, AT_COLLECTIVE, AT_BARRIER, DONE, AT_NAMED_BARRIER, AT_MBARRIER, AT_WARPGROUP };
+enum State : u32 { RUNNING, AT_COLLECTIVE, AT_BARRIER, DONE, AT_NAMED_BARRIER, AT_MBARRIER, AT_WARPGROUP, AT_CLUSTER };
 
 /// One thread of a block.
 struct Lane {
@@ -141,7 +141,8 @@ struct Block {
     Lane* lane;
     Index block, threads, blocks;
     u32 writable, operands;
-    u32 unused;
+    /// Blocks of a cluster.
+    u32 cluster;
     const Operand* operand;
     u8* dynamic_shared;
     u64 dynamic_bytes;

@@ -4,7 +4,14 @@
 namespace residua {
 
 /// What the program is asked to do with a barrier.
-enum MbarrierTask : u32 { MBARRIER_INIT, MBARRIER_INIT_FENCE, MBARRIER_ARRIVE, MBARRIER_ARRIVE_EXPECT, MBARRIER_WAIT };
+enum MbarrierTask : u32 {
+    MBARRIER_INIT,
+    MBARRIER_INIT_FENCE,
+    MBARRIER_ARRIVE,
+    MBARRIER_ARRIVE_EXPECT,
+    MBARRIER_WAIT,
+    MBARRIER_ARRIVE_REMOTE
+};
 
 /// What a warpgroup does together.
 enum Together : u32 { TOGETHER_WGMMA_WAIT, TOGETHER_REGISTERS_GIVE, TOGETHER_REGISTERS_TAKE };
@@ -21,7 +28,10 @@ struct TensorCopy {
     int coordinates[5];
     u32 rank;
     u32 offsets[2];
-    u32 im2col, unused;
+    u32 im2col;
+    /// A bit for each block that it goes to, and this one; or nothing, where it stays in its own.
+    u32 ranks;
+    static constexpr u32 MULTICAST = 1 << 16;
 };
 
 struct Product {
@@ -122,6 +132,14 @@ inline void mbarrier_wait(Mbarrier& barrier, u32 parity, RESIDUA_PLACE) {
     residua::at_mbarrier(residua::MBARRIER_WAIT, "mbarrier_wait", &barrier, parity, file, line);
 }
 
+inline u32 cluster_rank() { return blockIdx.x % residua::block().cluster; }
+inline void cluster_sync(RESIDUA_PLACE) {
+    residua::meet(residua::AT_CLUSTER, "cluster_sync", nullptr, nullptr, file, line);
+}
+inline void mbarrier_arrive_remote(Mbarrier& own, u32 rank, RESIDUA_PLACE) {
+    residua::at_mbarrier(residua::MBARRIER_ARRIVE_REMOTE, "mbarrier_arrive_remote", &own, rank, file, line);
+}
+
 inline void named_barrier_sync(u32 id, u32 threads, RESIDUA_PLACE) {
     residua::Meeting meeting{id, threads};
     residua::meet(residua::AT_NAMED_BARRIER, "named_barrier_sync", nullptr, &meeting, file, line);
@@ -151,6 +169,20 @@ inline void tensor_copy(void* to, const TensorMap& map, Mbarrier& barrier, int c
 inline void tensor_copy_im2col(void* to, const TensorMap& map, Mbarrier& barrier, int c, int w, int h, int n, u16 offset_w,
                                u16 offset_h, RESIDUA_PLACE) {
     residua::copy_tensor({to, &map, &barrier, {c, w, h, n}, 4, {offset_w, offset_h}, 1, 0}, "tensor_copy_im2col", file, line);
+}
+inline void tensor_multicast(void* to, const TensorMap& map, Mbarrier& barrier, u16 ranks, int c0, int c1, RESIDUA_PLACE) {
+    residua::copy_tensor({to, &map, &barrier, {c0, c1}, 2, {}, 0, residua::TensorCopy::MULTICAST | ranks}, "tensor_multicast",
+                         file, line);
+}
+inline void tensor_multicast(void* to, const TensorMap& map, Mbarrier& barrier, u16 ranks, int c0, int c1, int c2,
+                             RESIDUA_PLACE) {
+    residua::copy_tensor({to, &map, &barrier, {c0, c1, c2}, 3, {}, 0, residua::TensorCopy::MULTICAST | ranks},
+                         "tensor_multicast", file, line);
+}
+inline void tensor_multicast_im2col(void* to, const TensorMap& map, Mbarrier& barrier, u16 ranks, int c, int w, int h, int n,
+                                    u16 offset_w, u16 offset_h, RESIDUA_PLACE) {
+    residua::copy_tensor({to, &map, &barrier, {c, w, h, n}, 4, {offset_w, offset_h}, 1, residua::TensorCopy::MULTICAST | ranks},
+                         "tensor_multicast_im2col", file, line);
 }
 
 /// As on a card, but that addresses count from the first byte of dynamic shared memory, where all tiles must lie.

@@ -54,6 +54,33 @@ __device__ inline void mbarrier_wait(Mbarrier& barrier, u32 parity) {
         : "memory");
 }
 
+// ---- clusters: blocks that run at the same time and reach each other's shared memory ----
+
+/// A block's number among those of its cluster.
+__device__ inline u32 cluster_rank() {
+    u32 rank;
+    asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+    return rank;
+}
+/// Waits for all threads of all blocks of the cluster; lanes of a warp come together. Barriers that were made before and shown by
+/// `mbarrier_init_fence` are there for all; of other writes nothing is shown, which would cost a fence of the whole device. A
+/// block whose shared memory others reach into ends with it, or it might be gone.
+__device__ inline void cluster_sync() {
+    asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+/// One arrival at the barrier that lies in the block of that rank where `own` lies in this one. It says that this thread's reads of
+/// shared memory are over; what it wrote to memory is not shown by it, which would cost a fence of the whole device.
+__device__ inline void mbarrier_arrive_remote(Mbarrier& own, u32 rank) {
+    asm volatile(
+        "{\n"
+        ".reg .b32 there;\n"
+        "mapa.shared::cluster.u32 there, %0, %1;\n"
+        "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+        "}\n" ::"r"(shared_address(&own)),
+        "r"(rank)
+        : "memory");
+}
+
 /// Waits for `threads` threads, whole warps, at barrier `id` (1 to 15; 0 is `block_sync`).
 __device__ inline void named_barrier_sync(u32 id, u32 threads) {
     asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
@@ -99,6 +126,32 @@ __device__ inline void tensor_copy_im2col(void* to, const TensorMap& map, Mbarri
         "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], "
         "[%2], {%7, %8};" ::"r"(shared_address(to)),
         "l"(&map), "r"(shared_address(&barrier)), "r"(c), "r"(w), "r"(h), "r"(n), "h"(offset_w), "h"(offset_h)
+        : "memory");
+}
+
+// The same to several blocks of a cluster, a bit for the rank of each: the box comes to where `to` lies in each of them, and its bytes
+// are counted by the barrier that lies in each where `barrier` lies here.
+
+__device__ inline void tensor_multicast(void* to, const TensorMap& map, Mbarrier& barrier, u16 ranks, int c0, int c1) {
+    asm volatile(
+        "cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(to)),
+        "l"(&map), "r"(shared_address(&barrier)), "r"(c0), "r"(c1), "h"(ranks)
+        : "memory");
+}
+__device__ inline void tensor_multicast(void* to, const TensorMap& map, Mbarrier& barrier, u16 ranks, int c0, int c1, int c2) {
+    asm volatile(
+        "cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1, {%3, %4, %5}], [%2], %6;" ::"r"(shared_address(to)),
+        "l"(&map), "r"(shared_address(&barrier)), "r"(c0), "r"(c1), "r"(c2), "h"(ranks)
+        : "memory");
+}
+__device__ inline void tensor_multicast_im2col(void* to, const TensorMap& map, Mbarrier& barrier, u16 ranks, int c, int w, int h,
+                                               int n, u16 offset_w, u16 offset_h) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes.multicast::cluster "
+        "[%0], [%1, {%3, %4, %5, %6}], [%2], {%7, %8}, %9;" ::"r"(shared_address(to)),
+        "l"(&map), "r"(shared_address(&barrier)), "r"(c), "r"(w), "r"(h), "r"(n), "h"(offset_w), "h"(offset_h), "h"(ranks)
         : "memory");
 }
 

@@ -16,7 +16,7 @@ pub const MODES: [(Order, Copies); 5] = [
     (Order::Random(7), Copies::Lazy),
 ];
 
-pub const ONE_BLOCK: Geometry = Geometry { grid: [1, 1, 1], threads: 64, shared_bytes: 0 };
+pub const ONE_BLOCK: Geometry = Geometry { grid: [1, 1, 1], threads: 64, shared_bytes: 0, cluster: 1 };
 
 /// The complete text of a kernel written in a test: lines count from the kernel's own first.
 pub fn source(kernel: &str) -> Source {

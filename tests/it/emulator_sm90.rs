@@ -68,10 +68,15 @@ impl Rig {
         threads: u32,
         maps: [TensorMap; 2],
     ) -> Result<Vec<f32>> {
-        self.launch_on(text, entry, Geometry { grid: [1, 1, 1], threads, shared_bytes: 64 << 10 }, maps)
+        self.launch_on(
+            text,
+            entry,
+            Geometry { grid: [1, 1, 1], threads, shared_bytes: 64 << 10, cluster: 1 },
+            maps,
+        )
     }
 
-    fn launch_on(
+    pub fn launch_on(
         &mut self,
         text: &str,
         entry: &str,

@@ -24,7 +24,7 @@ fn bf16_rounds_to_nearest_even_and_keeps_nan() {
         .collect();
     x.extend(specials);
     let mut rig = Rig::new(emulator(MODES[0]), &x, 4096);
-    rig.launch(&text, Geometry { grid: [16, 1, 1], threads: 256, shared_bytes: 0 }, 0).unwrap();
+    rig.launch(&text, Geometry { grid: [16, 1, 1], threads: 256, shared_bytes: 0, cluster: 1 }, 0).unwrap();
     for (x, y) in x.iter().zip(rig.y()) {
         let expected = bf16::from_f32(*x).to_f32();
         assert!(

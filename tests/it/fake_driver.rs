@@ -86,7 +86,7 @@ struct Add {
     unused: i32,
 }
 
-const GEOMETRY: Geometry = Geometry { grid: [1, 1, 1], threads: 32, shared_bytes: 0 };
+const GEOMETRY: Geometry = Geometry { grid: [1, 1, 1], threads: 32, shared_bytes: 0, cluster: 1 };
 
 /// Adds `x` to the first `n` numbers.
 fn add(driver: &Native, memory: &mut Memory, module: &Module, n: u64, x: f32) -> residua::Result<()> {

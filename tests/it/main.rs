@@ -12,6 +12,7 @@ mod data_two_levels;
 mod data_verb;
 mod doctor;
 mod emulator;
+mod emulator_clusters;
 mod emulator_sm90;
 mod emulator_sm90_errors;
 mod emulator_words;

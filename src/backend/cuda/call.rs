@@ -96,7 +96,7 @@ pub(super) fn grid(x: usize, y: usize) -> Result<Geometry> {
             MOST[0], MOST[1]
         )));
     }
-    Ok(Geometry { grid: [x as u32, y as u32, 1], threads: THREADS as u32, shared_bytes: 0 })
+    Ok(Geometry { grid: [x as u32, y as u32, 1], threads: THREADS as u32, shared_bytes: 0, cluster: 1 })
 }
 
 /// A grid with a thread for every piece of work.

@@ -257,8 +257,12 @@ fn sum_parts<D: Driver>(
         wide: wide.into(),
     };
     let threads = if wide { dweight.elements / 4 } else { dweight.elements };
-    let geometry =
-        Geometry { grid: [threads.div_ceil(THREADS) as u32, 1, 1], threads: THREADS as u32, shared_bytes: 0 };
+    let geometry = Geometry {
+        grid: [threads.div_ceil(THREADS) as u32, 1, 1],
+        threads: THREADS as u32,
+        shared_bytes: 0,
+        cluster: 1,
+    };
     let operands = [("workspace", parts, Access::Read), ("dweight", dweight, Access::Write)];
     cuda.launch(
         memory,
@@ -282,6 +286,7 @@ fn launch<D: Driver>(
         grid: [blocks as u32, 1, layers as u32],
         threads: kernel.threads(),
         shared_bytes: kernel.shared_bytes(),
+        cluster: 1,
     };
     cuda.launch(
         memory,

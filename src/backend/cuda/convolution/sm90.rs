@@ -166,8 +166,12 @@ fn launch<D: Driver>(
     operands: &[Operand],
 ) -> Result<()> {
     let blocks = arguments.items.min(cuda.driver.properties().multiprocessors.max(1));
-    let geometry =
-        Geometry { grid: [blocks, 1, 1], threads: kernel.threads(), shared_bytes: kernel.shared_bytes() };
+    let geometry = Geometry {
+        grid: [blocks, 1, 1],
+        threads: kernel.threads(),
+        shared_bytes: kernel.shared_bytes(),
+        cluster: 1,
+    };
     let entry = kernel.module.entries[0].name;
     cuda.launch(memory, (&kernel.module.variant, entry), geometry, arguments, operands)
 }

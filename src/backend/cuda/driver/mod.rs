@@ -68,6 +68,26 @@ pub struct Geometry {
     pub threads: u32,
     /// Bytes of dynamic shared memory (`SHARED_DYNAMIC` in a kernel).
     pub shared_bytes: u32,
+    /// Neighbours in x that run at the same time and reach each other's shared memory (a cluster); 1 where none do.
+    pub cluster: u32,
+}
+
+/// Most blocks of a cluster that every device with clusters can run.
+pub const MOST_BLOCKS_OF_CLUSTER: u32 = 8;
+
+impl Geometry {
+    /// What is wrong with its clusters, if anything.
+    fn wrong_cluster(&self) -> Option<String> {
+        let Geometry { grid: [x, ..], cluster, .. } = *self;
+        if cluster == 0 || cluster > MOST_BLOCKS_OF_CLUSTER {
+            return Some(format!(
+                "clusters of {cluster} blocks; a cluster has 1 to {MOST_BLOCKS_OF_CLUSTER}, all of them in x"
+            ));
+        }
+        (!x.is_multiple_of(cluster)).then(|| {
+            format!("{x} blocks in x in clusters of {cluster}; their number must be a multiple of {cluster}")
+        })
+    }
 }
 
 /// One kernel launch. A kernel takes exactly one argument: a struct, by value.

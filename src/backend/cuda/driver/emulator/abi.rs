@@ -5,7 +5,7 @@ use std::ffi::{c_char, c_void};
 use corosensei::Yielder;
 
 /// Raised whenever a struct here changes; a kernel folder with an older `emulated.cuh` is refused.
-pub(super) const VERSION: u32 = 3;
+pub(super) const VERSION: u32 = 4;
 
 /// Threads of a warp.
 pub(super) const WARP: usize = 32;
@@ -34,6 +34,7 @@ pub(super) mod state {
     pub const AT_NAMED_BARRIER: u32 = 4;
     pub const AT_MBARRIER: u32 = 5;
     pub const AT_WARPGROUP: u32 = 6;
+    pub const AT_CLUSTER: u32 = 7;
 }
 
 /// What the threads that wait at a named barrier or for their warpgroup leave as operands. (Plain numbers: C++ writes them.)
@@ -60,6 +61,7 @@ pub(super) mod mbarrier {
     pub const ARRIVE: u32 = 2;
     pub const ARRIVE_EXPECT: u32 = 3;
     pub const WAIT: u32 = 4;
+    pub const ARRIVE_REMOTE: u32 = 5;
 }
 
 /// A tensor copy as a word asks for it; `to` null only prefetches the map.
@@ -75,8 +77,12 @@ pub(super) struct TensorCopy {
     /// In w and h.
     pub offsets: [u32; 2],
     pub im2col: u32,
-    pub unused: u32,
+    /// A bit for each block of the cluster that it goes to, and [`MULTICAST`]; or 0, where it stays in its own.
+    pub ranks: u32,
 }
+
+/// Marks a copy as one to several blocks.
+pub(super) const MULTICAST: u32 = 1 << 16;
 
 /// A product of a warpgroup as one of its threads asks for it.
 #[repr(C)]
@@ -168,7 +174,8 @@ pub(super) struct Block {
     /// The first so many operands may be written, all may be read.
     pub writable: u32,
     pub operands: u32,
-    pub unused: u32,
+    /// Blocks of a cluster.
+    pub cluster: u32,
     pub operand: *const Operand,
     pub dynamic_shared: *mut u8,
     pub dynamic_bytes: u64,

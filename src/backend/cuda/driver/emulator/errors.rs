@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char};
 use std::ptr;
 
 use super::abi::{Failure, Index, Lane, WARP, state, wrong};
-use super::running::Running;
+use super::running::{Reach, Running};
 use super::shared::{MOST_BYTES, MOST_STATIC_BYTES};
 use crate::backend::cuda::driver::Launch;
 use crate::error::Error;
@@ -83,37 +83,6 @@ impl Problem {
         Problem::Endless { place: Place::of(place) }
     }
 
-    /// Nobody can run. Where only lanes of a warp or threads of the block wait for each other, two that are apart; else all
-    /// places where somebody waits.
-    pub fn stuck(running: &Running, threads: usize) -> Problem {
-        let lanes = &running.lanes[..threads];
-        let at = |state: u32| move |lane: &Lane| lane.state == state;
-        let simple = [state::AT_COLLECTIVE, state::AT_BARRIER, state::DONE];
-        if lanes.iter().all(|lane| simple.contains(&lane.state)) {
-            return match lanes.chunks(WARP).find(|warp| warp.iter().any(at(state::AT_COLLECTIVE))) {
-                Some(warp) => Problem::apart(warp, state::AT_COLLECTIVE),
-                None => Problem::apart(lanes, state::AT_BARRIER),
-            };
-        }
-        let mut places: Vec<(&Lane, usize)> = Vec::new();
-        for lane in lanes {
-            match places.iter_mut().find(|(first, _)| site(first) == site(lane)) {
-                Some((_, count)) => *count += 1,
-                None => places.push((lane, 1)),
-            }
-        }
-        let describe = |(lane, count): &(&Lane, usize)| {
-            let others = if *count > 1 { format!(" and {} more", count - 1) } else { String::new() };
-            let lack = match lane.state {
-                state::AT_MBARRIER => running.mbarriers.lack(lane.thread.x).map(|lack| format!(": {lack}")),
-                state::AT_NAMED_BARRIER => Some(running.named_barrier(lane)),
-                _ => None,
-            };
-            format!("{}{others}{}", Place::of(lane).describe(), lack.unwrap_or_default())
-        };
-        Problem::Stuck { places: places.iter().map(describe).collect() }
-    }
-
     /// Lanes that are not all where the first one in `state` is: that one, and one that is elsewhere.
     fn apart(lanes: &[Lane], at: u32) -> Problem {
         let waiting = lanes.iter().find(|lane| lane.state == at).unwrap_or(&lanes[0]);
@@ -123,11 +92,71 @@ impl Problem {
     }
 }
 
+/// Nobody can run. Where in one block only lanes of a warp or threads of the block wait for each other, two that are apart; else all
+/// places where somebody waits.
+pub(super) fn stuck(blocks: &[&mut Running], threads: usize) -> Box<Stop> {
+    let first = blocks.iter().find(|block| !block.has_ended()).unwrap_or(&blocks[0]);
+    let apart =
+        blocks.iter().find_map(|block| Some((block.block.block, threads_apart(&block.lanes[..threads])?)));
+    let (block, problem) = apart.unwrap_or_else(|| {
+        let of_block = |block: &&mut Running| places(block, threads, blocks.len() > 1);
+        (first.block.block, Problem::Stuck { places: blocks.iter().flat_map(of_block).collect() })
+    });
+    Box::new(Stop { block, problem })
+}
+
+/// Two threads of a block that are apart, where all wait for lanes of their warps or for the block.
+fn threads_apart(lanes: &[Lane]) -> Option<Problem> {
+    let at = |state: u32| move |lane: &Lane| lane.state == state;
+    let simple = [state::AT_COLLECTIVE, state::AT_BARRIER, state::DONE];
+    if lanes.iter().all(at(state::DONE)) || !lanes.iter().all(|lane| simple.contains(&lane.state)) {
+        return None;
+    }
+    Some(match lanes.chunks(WARP).find(|warp| warp.iter().any(at(state::AT_COLLECTIVE))) {
+        Some(warp) => Problem::apart(warp, state::AT_COLLECTIVE),
+        None => Problem::apart(lanes, state::AT_BARRIER),
+    })
+}
+
+/// Where threads of a block wait, and what for.
+fn places(running: &Running, threads: usize, name_block: bool) -> Vec<String> {
+    let mut places: Vec<(&Lane, usize)> = Vec::new();
+    for lane in &running.lanes[..threads] {
+        match places.iter_mut().find(|(first, _)| site(first) == site(lane)) {
+            Some((_, count)) => *count += 1,
+            None => places.push((lane, 1)),
+        }
+    }
+    let block = if name_block { format!("{}, ", running.block.block) } else { String::new() };
+    let describe = |(lane, count): &(&Lane, usize)| {
+        let others = if *count > 1 { format!(" and {} more", count - 1) } else { String::new() };
+        let lack = match lane.state {
+            state::AT_MBARRIER => running.mbarriers.lack(lane.thread.x).map(|lack| format!(": {lack}")),
+            state::AT_NAMED_BARRIER => Some(running.named_barrier(lane)),
+            _ => None,
+        };
+        format!("{block}{}{others}{}", Place::of(lane).describe(), lack.unwrap_or_default())
+    };
+    places.iter().map(describe).collect()
+}
+
+impl Reach {
+    /// A block that another reached into may not end before both have met.
+    pub fn leftover(&self) -> String {
+        format!(
+            "the block may end while {}, thread {}, still reaches into it by {} ({}): cluster_sync must come between",
+            self.from,
+            self.thread,
+            text(self.what),
+            position(self.file, self.line)
+        )
+    }
+}
+
 impl Stop {
     /// The error a user reads.
     pub fn error(self, launch: &Launch<'_>, base: u64) -> Error {
-        let Index { x, y, z } = self.block;
-        let place = format!("kernel `{}`, block ({x}, {y}, {z})", launch.entry);
+        let place = format!("kernel `{}`, {}", launch.entry, self.block);
         Error::invalid(match self.problem {
             Problem::Failure { failure, complaint, thread } => {
                 let found = match complaint {

@@ -26,6 +26,9 @@ pub(super) fn check(module: &Module, launch: &Launch<'_>, memory_bytes: usize) -
              most 65535"
         ));
     }
+    if let Some(wrong) = launch.geometry.wrong_cluster() {
+        return refuse(wrong);
+    }
     let threads = launch.geometry.threads;
     if threads == 0 || !(threads as usize).is_multiple_of(WARP) || threads as usize > MOST_THREADS {
         return refuse(format!(
@@ -101,40 +104,41 @@ pub(super) unsafe fn run(
         copies: options.copies,
         patience,
     };
-    let blocks = launch.geometry.grid.iter().map(|&n| u64::from(n)).product();
+    let blocks: u64 = launch.geometry.grid.iter().map(|&n| u64::from(n)).product();
+    let clusters = blocks / u64::from(launch.geometry.cluster);
     let stopped = match pool {
-        Some(pool) if blocks > 1 => spread(pool, &job, blocks)?,
-        _ => alone(&job, blocks)?,
+        Some(pool) if clusters > 1 => spread(pool, &job, clusters)?,
+        _ => alone(&job, clusters)?,
     };
     stopped.map_or(Ok(()), |stop| Err(stop.error(launch, base)))
 }
 
-/// The positions of blocks in the order they run in.
-fn positions(order: Order, blocks: u64) -> impl Fn(u64) -> u64 {
+/// The positions of clusters in the order they run in.
+fn positions(order: Order, clusters: u64) -> impl Fn(u64) -> u64 {
     let mut random = Vec::new();
     if matches!(order, Order::Random(_)) {
-        random.extend(0..blocks as u32);
+        random.extend(0..clusters as u32);
         Scheduler::new(order, u64::MAX).arrange(&mut random);
     }
     move |i| match order {
         Order::Forward => i,
-        Order::Reverse => blocks - 1 - i,
+        Order::Reverse => clusters - 1 - i,
         Order::Random(_) => u64::from(random[i as usize]),
     }
 }
 
-/// Runs all blocks on this thread.
-fn alone(job: &Job<'_>, blocks: u64) -> Result<Option<Box<Stop>>> {
-    let position = positions(job.order, blocks);
+/// Runs all clusters on this thread.
+fn alone(job: &Job<'_>, clusters: u64) -> Result<Option<Box<Stop>>> {
+    let position = positions(job.order, clusters);
     with_runner(|runner| {
         runner.begin_launch(job)?;
-        Ok((0..blocks).find_map(|i| runner.run(job, position(i)).err()))
+        Ok((0..clusters).find_map(|i| runner.run(job, position(i)).err()))
     })?
 }
 
-/// Runs blocks on all threads of a pool. Of several that go wrong, the first in order counts: all before it have run.
-fn spread(pool: &rayon::ThreadPool, job: &Job<'_>, blocks: u64) -> Result<Option<Box<Stop>>> {
-    let position = positions(job.order, blocks);
+/// Runs clusters on all threads of a pool. Of several that go wrong, the first in order counts: all before it have run.
+fn spread(pool: &rayon::ThreadPool, job: &Job<'_>, clusters: u64) -> Result<Option<Box<Stop>>> {
+    let position = positions(job.order, clusters);
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let first: Mutex<Option<(u64, Box<Stop>)>> = Mutex::new(None);
     let outcomes = pool.broadcast(|_| {
@@ -142,7 +146,7 @@ fn spread(pool: &rayon::ThreadPool, job: &Job<'_>, blocks: u64) -> Result<Option
             runner.begin_launch(job)?;
             while !stop.load(Ordering::Relaxed) {
                 let i = next.fetch_add(1, Ordering::Relaxed);
-                if i >= blocks {
+                if i >= clusters {
                     break;
                 }
                 if let Err(found) = runner.run(job, position(i)) {

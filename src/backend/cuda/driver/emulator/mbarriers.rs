@@ -6,6 +6,9 @@ use super::tensor_copies::TensorCopy;
 /// Most arrivals and bytes of a phase, as on a card.
 const MOST: u32 = (1 << 20) - 1;
 
+/// Who comes from another block of the cluster, in place of a thread.
+pub(super) const REMOTE: u32 = u32::MAX;
+
 /// What lies where a barrier was made, so that a stray write is seen.
 const MARK: u64 = 0x6d62_6172_7269_6572;
 
@@ -168,8 +171,8 @@ impl Mbarriers {
         lazy: bool,
         view: &mut AsyncView,
     ) -> Result<Vec<u32>, String> {
-        let thread = copy.thread;
-        let barrier = self.find(word, thread)?;
+        let by = if copy.sender.is_some() { REMOTE } else { copy.thread };
+        let barrier = self.find(word, by)?;
         copy.phase = barrier.phase;
         if lazy {
             // SAFETY: the target was checked.

@@ -2,8 +2,7 @@
 
 use super::abi::{Lane, Meeting, WARP, WARPGROUP, state, together};
 use super::errors::Problem;
-use super::order::Scheduler;
-use super::running::{ALL_REGISTERS, Running};
+use super::running::{ALL_REGISTERS, Reach, Running};
 
 /// Whether all of some threads wait at the same place.
 fn same_place(lanes: &[Lane]) -> bool {
@@ -41,6 +40,10 @@ impl Running {
             }
             state::AT_NAMED_BARRIER => self.come_to_named_barrier(warp, threads)?,
             state::AT_WARPGROUP => self.come_to_warpgroup(warp * WARP / WARPGROUP, threads)?,
+            // Blocks of a cluster do not wait for each other here: the first may be far ahead of the last.
+            state::AT_BARRIER if self.cluster.len() > 1 && self.all_at(state::AT_BARRIER, threads) => {
+                self.wake(0..threads as u32);
+            }
             _ => {}
         }
         Ok(false)
@@ -146,23 +149,10 @@ impl Running {
         if lanes.iter().all(takes) { self.come_to_warpgroup(group, threads) } else { Ok(()) }
     }
 
-    /// When no warp can run: the block's barrier, or copies that somebody waits for.
-    pub fn move_on(&mut self, threads: usize, scheduler: &mut Scheduler) -> Result<(), Problem> {
-        if self.lanes[..threads].iter().all(|lane| lane.state == state::AT_BARRIER)
-            && self.lanes[..threads].chunks(WARP).all(same_place)
-        {
-            self.wake(0..threads as u32);
-            return Ok(());
-        }
-        let landable = self.mbarriers.landable();
-        if landable.is_empty() {
-            return Err(Problem::stuck(self, threads));
-        }
-        let landed = self.mbarriers.land(landable[scheduler.pick(landable.len())], &mut self.view);
-        let go_on =
-            landed.map_err(|(copy, text)| Problem::Copy { thread: copy.thread, place: copy.place, text })?;
-        self.wake(go_on);
-        Ok(())
+    /// Whether all threads wait at barriers of this kind, lanes of a warp at the same.
+    pub fn all_at(&self, at: u32, threads: usize) -> bool {
+        let lanes = &self.lanes[..threads];
+        lanes.iter().all(|lane| lane.state == at) && lanes.chunks(WARP).all(same_place)
     }
 
     /// What a block that has ended may not leave behind.
@@ -171,7 +161,9 @@ impl Running {
             return Err(Problem::SharedMemoryDamaged { place });
         }
         let groups = self.warpgroups[..threads / WARPGROUP].iter();
-        match self.mbarriers.leftover().or_else(|| groups.into_iter().find_map(|group| group.leftover())) {
+        let reached = || self.reached.as_ref().map(Reach::leftover);
+        let products = || groups.into_iter().find_map(|group| group.leftover());
+        match self.mbarriers.leftover().or_else(products).or_else(reached) {
             Some(text) => Err(Problem::Leftover { text }),
             None => Ok(()),
         }

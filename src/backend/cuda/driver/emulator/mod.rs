@@ -7,6 +7,7 @@
 //! | `grid` | a launch: its checks, its blocks over threads of the host |
 //! | `runner`, `running` | a block: a fiber for every thread, and what they share |
 //! | `meetings`, `order` | where threads wait for each other; who runs next |
+//! | `cluster` | blocks that run together and reach into each other |
 //! | `words` | what kernels call |
 //! | `shared`, `copies` | shared memory with red zones; asynchronous copies |
 //! | `mbarriers`, `tensor_copies` | barriers that count bytes; copies of pieces of a tensor |
@@ -20,6 +21,7 @@
 
 mod abi;
 mod async_view;
+mod cluster;
 mod compiler;
 mod copies;
 mod errors;

@@ -1,6 +1,6 @@
 //! The block that runs, as kernels see it and as the words' other side needs it.
 
-use std::ffi::c_void;
+use std::ffi::{c_char, c_void};
 use std::io;
 use std::ptr;
 
@@ -38,6 +38,20 @@ pub(super) struct Running {
     pub complaint: Option<String>,
     pub lazy: bool,
     pub shared: SharedMemory,
+    /// The blocks of its cluster by rank, itself among them.
+    pub cluster: Vec<*mut Running>,
+    /// The last time since `cluster_sync` that another block reached into it.
+    pub reached: Option<Reach>,
+}
+
+/// What a thread of another block of the cluster did to a block.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Reach {
+    pub from: Index,
+    pub thread: u32,
+    pub file: *const c_char,
+    pub what: *const c_char,
+    pub line: u32,
 }
 
 impl Running {
@@ -52,7 +66,7 @@ impl Running {
                 blocks: Index::default(),
                 writable: 0,
                 operands: 0,
-                unused: 0,
+                cluster: 1,
                 operand: ptr::null(),
                 dynamic_shared,
                 dynamic_bytes: 0,
@@ -84,6 +98,8 @@ impl Running {
             complaint: None,
             lazy: false,
             shared,
+            cluster: Vec::new(),
+            reached: None,
         }))
     }
 
@@ -100,6 +116,12 @@ impl Running {
         self.warpgroups.iter_mut().for_each(|group| group.clear(registers));
         self.at_named = [0; 16];
         self.woken.clear();
+        self.reached = None;
+    }
+
+    /// Whether all of its threads have ended.
+    pub fn has_ended(&self) -> bool {
+        self.lanes[..self.block.threads.x as usize].iter().all(|lane| lane.state == state::DONE)
     }
 
     /// Lets threads go on.

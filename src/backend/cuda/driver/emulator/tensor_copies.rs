@@ -91,6 +91,7 @@ struct Row {
 }
 
 /// A copy that was checked: its rows, and where they go.
+#[derive(Clone)]
 pub(super) struct TensorCopy {
     to: *mut u8,
     row_bytes: u32,
@@ -98,6 +99,8 @@ pub(super) struct TensorCopy {
     /// Phase of its barrier when it was issued.
     pub phase: u64,
     pub thread: u32,
+    /// The thread's block, if it is another than the target's.
+    pub sender: Option<abi::Index>,
     /// The word's line, for errors.
     pub place: String,
 }
@@ -133,6 +136,7 @@ impl TensorCopy {
             rows: Vec::new(),
             phase: 0,
             thread,
+            sender: None,
             place,
         };
         if !asked.to.is_null() {
@@ -142,6 +146,11 @@ impl TensorCopy {
             }
         }
         Ok(copy)
+    }
+
+    /// The same copy to another block of the sender's cluster.
+    pub fn to_other(&self, to: *mut u8, sender: abi::Index) -> TensorCopy {
+        TensorCopy { to, sender: Some(sender), ..self.clone() }
     }
 
     /// Bytes that come to shared memory.

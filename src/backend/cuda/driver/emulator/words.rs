@@ -7,6 +7,7 @@ use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 
 use super::abi::{self, Block, Failure, Lane, WARPGROUP, mbarrier as task, state, wrong};
+use super::cluster;
 use super::copies::Copies;
 use super::running::Running;
 use super::tensor_copies::TensorCopy;
@@ -145,6 +146,7 @@ pub(super) unsafe extern "C-unwind" fn mbarrier(block: *mut Block, kind: u32, wo
                 let threads = agree(block, barriers.arrive(word, 0, own));
                 running(block).wake(threads);
             }
+            task::ARRIVE_REMOTE => agree(block, cluster::arrive(block, word, value)),
             task::ARRIVE_EXPECT => {
                 let threads = agree(block, barriers.arrive(word, value, own));
                 running(block).wake(threads);
@@ -170,6 +172,11 @@ pub(super) unsafe extern "C-unwind" fn tensor_copy(block: *mut Block, asked: *co
             let Lane { file, what, line, .. } = *(*block).lane;
             let (address, bytes) = outside.unwrap_or_default();
             fail(block, Failure { wrong: wrong::GLOBAL_READ, line, file, what, address, bytes });
+        }
+        if asked.ranks != 0 {
+            let sent = cluster::multicast(block, asked, &copy);
+            drop(copy);
+            return agree(block, sent);
         }
         let whole = running(block);
         let threads = agree(block, whole.mbarriers.copy(asked.barrier, copy, whole.lazy, &mut whole.view));

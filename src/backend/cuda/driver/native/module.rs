@@ -86,7 +86,7 @@ impl Module {
         }
         self.stream.enter()?;
         self.grant(function, launch)?;
-        let Geometry { grid, threads, shared_bytes } = launch.geometry;
+        let Geometry { grid, threads, shared_bytes, cluster: _ } = launch.geometry;
         let mut arguments: [*mut c_void; 1] = [launch.arguments.as_ptr().cast_mut().cast()];
         let mut attributes = attributes(overlapped);
         let config = CUlaunchConfig {
@@ -200,12 +200,15 @@ fn argument_bytes(function: CUfunction) -> Option<usize> {
 /// What every device can do; the driver's own refusal would not say which number is wrong.
 fn check_geometry(entry: &str, geometry: &Geometry) -> Result<()> {
     let [x, y, z] = geometry.grid;
+    let clusters = geometry.wrong_cluster();
     let wrong = if geometry.grid.contains(&0) {
         "a grid without blocks"
     } else if x > i32::MAX as u32 || y > 65535 || z > 65535 {
         "more blocks than 2147483647 in x or 65535 in y and z"
     } else if geometry.threads == 0 || geometry.threads > 1024 || !geometry.threads.is_multiple_of(32) {
         "a block that is not of 32 to 1024 threads, whole warps"
+    } else if let Some(wrong) = &clusters {
+        wrong
     } else {
         return Ok(());
     };
@@ -218,13 +221,15 @@ mod tests {
 
     #[test]
     fn a_geometry_that_no_device_can_do_is_refused_with_the_reason() {
-        let good = Geometry { grid: [1, 1, 1], threads: 256, shared_bytes: 0 };
+        let good = Geometry { grid: [1, 1, 1], threads: 256, shared_bytes: 0, cluster: 1 };
         assert!(check_geometry("k", &good).is_ok());
         let refused = [
             (Geometry { grid: [4, 0, 1], ..good }, "without blocks"),
             (Geometry { grid: [1, 65536, 1], ..good }, "65535"),
             (Geometry { threads: 48, ..good }, "whole warps"),
             (Geometry { threads: 2048, ..good }, "1024"),
+            (Geometry { cluster: 0, ..good }, "clusters of 0 blocks"),
+            (Geometry { grid: [3, 1, 1], cluster: 2, ..good }, "3 blocks in x in clusters of 2"),
         ];
         for (geometry, reason) in refused {
             let text = check_geometry("k", &geometry).unwrap_err().to_string();
