@@ -7,9 +7,9 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::cpu::Cpu;
-use super::cuda::driver::{Driver, Launches};
 use super::cuda::driver::emulator::{self, Emulator};
 use super::cuda::driver::native::Native;
+use super::cuda::driver::{Driver, Launches};
 use super::cuda::{Cuda, KernelTable, Sources};
 use crate::error::{Error, Result};
 use crate::ops::{Backend, RowOps};

@@ -248,8 +248,10 @@ fn a_block_that_ends_while_others_reach_into_it_is_refused() {
     let last = "    }\n    cluster_sync();\n}\n";
     refused(&with(last, "    }\n}\n"), &["cluster_sync"]);
     // One that leaves while the other waits for it.
-    refused(
-        &with(last, "    }\n    if (rank == 0) cluster_sync();\n}\n"),
+    let leaves = with(last, "    }\n    if (rank == 0) cluster_sync();\n}\n");
+    refused(&leaves, &["block (", "has ended", "cluster_sync"]);
+    refused_somewhere(
+        &leaves,
         &[
             "no thread can go on: block (",
             "is at cluster_sync",

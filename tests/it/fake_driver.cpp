@@ -330,18 +330,22 @@ EXPORT cuFuncSetAttribute(Function* function, int attribute, int value) {
     return SUCCESS;
 }
 // What a launch asks for beyond its grid; of all attributes, those that the engine uses.
-struct Attribute { int id, unused; union { int number; char bytes[64]; } value; };
+struct Attribute { int id, unused; union { int number; unsigned extents[3]; char bytes[64]; } value; };
 struct Launch { unsigned grid[3], block[3], shared; Stream* stream; const Attribute* attributes; unsigned count; };
 
 EXPORT cuLaunchKernelEx(const Launch* launch, Function* function, void** parameters, void** extra) {
     NEEDS_CONTEXT;
     if (extra || (int)launch->shared > function->granted || launch->block[0] > function->most_threads) return INVALID_VALUE;
     bool overlapped = false;
+    unsigned cluster = 1;
     for (unsigned i = 0; i < launch->count; ++i) {
         const Attribute& attribute = launch->attributes[i];
-        if (attribute.id != 6) return INVALID_VALUE;
-        overlapped = attribute.value.number;
+        if (attribute.id == 6) overlapped = attribute.value.number;
+        else if (attribute.id == 4) cluster = attribute.value.extents[0];
+        else return INVALID_VALUE;
+        if (attribute.id == 4 && (attribute.value.extents[1] != 1 || attribute.value.extents[2] != 1)) return INVALID_VALUE;
     }
+    if (cluster == 0 || launch->grid[0] % cluster) return INVALID_VALUE;
     Stream* stream = launch->stream;
     const double milliseconds = overlapped && (stream->capturing ? stream->captured : stream->so_far).ends_in_launch ? 0.5 : 1;
     auto run = [=](Work work) { return queue(stream, work, milliseconds, true); };
@@ -349,7 +353,8 @@ EXPORT cuLaunchKernelEx(const Launch* launch, Function* function, void** paramet
     if (function->name == "fault") return run([] { fault = ILLEGAL_ADDRESS; });
     Add add;
     memcpy(&add, parameters[0], sizeof add);
-    return run([=] { for (unsigned long long i = 0; i < add.n; ++i) add.y[i] += add.x; });
+    // Every block of a cluster adds.
+    return run([=] { for (unsigned long long i = 0; i < add.n; ++i) add.y[i] += add.x * cluster; });
 }
 
 // NVRTC, which finds everything well; left out where the real one is to compile.

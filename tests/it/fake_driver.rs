@@ -206,8 +206,19 @@ fn launches_and_graphs() {
     let launch =
         Launch { entry: "add", geometry: much, arguments: bytemuck::bytes_of(&arguments), operands: &[] };
     driver.launch(&mut memory, &module, &launch).unwrap();
+    let text = refused(&mut memory, "add", &[0; 24], Geometry { cluster: 2, ..GEOMETRY });
+    assert!(text.contains("1 blocks in x in clusters of 2"), "{text}");
     let text = refused(&mut memory, "add", &[0; 24], Geometry { shared_bytes: 300 << 10, ..GEOMETRY });
     assert!(text.contains("let `add` use 307200 bytes"), "{text}");
+
+    // The stand-in adds once for every block of a cluster.
+    let arguments = Add { y: driver.address(&memory), n: 1, x: 2.0, unused: 0 };
+    let geometry = Geometry { grid: [6, 1, 1], cluster: 3, ..GEOMETRY };
+    let launch = Launch { entry: "add", geometry, arguments: bytemuck::bytes_of(&arguments), operands: &[] };
+    let before = numbers(&driver, &memory, 1);
+    driver.launch(&mut memory, &module, &launch).unwrap();
+    assert_eq!(numbers(&driver, &memory, 1), [before[0] + 6.0]);
+    add(&driver, &mut memory, &module, 1, -6.0).unwrap();
 
     // Captured launches do not run; replayed ones run with the arguments they had.
     let mut x = 1.0;

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use cudarc::driver::sys::{
     self, CUfunction, CUfunction_attribute, CUlaunchAttribute, CUlaunchAttributeID as Id,
-    CUlaunchAttributeValue, CUlaunchConfig, CUmodule, CUresult,
+    CUlaunchAttributeValue, CUlaunchAttributeValue_union__bindgen_ty_1 as ClusterDim, CUlaunchConfig,
+    CUmodule, CUresult,
 };
 
 use super::library::check;
@@ -86,9 +87,9 @@ impl Module {
         }
         self.stream.enter()?;
         self.grant(function, launch)?;
-        let Geometry { grid, threads, shared_bytes, cluster: _ } = launch.geometry;
+        let Geometry { grid, threads, shared_bytes, cluster } = launch.geometry;
         let mut arguments: [*mut c_void; 1] = [launch.arguments.as_ptr().cast_mut().cast()];
-        let mut attributes = attributes(overlapped);
+        let mut attributes = attributes(overlapped, cluster);
         let config = CUlaunchConfig {
             gridDimX: grid[0],
             gridDimY: grid[1],
@@ -145,7 +146,7 @@ impl Drop for Module {
 }
 
 /// What a launch asks for beyond its grid.
-fn attributes(overlapped: bool) -> Vec<CUlaunchAttribute> {
+fn attributes(overlapped: bool, cluster: u32) -> Vec<CUlaunchAttribute> {
     let mut attributes = Vec::new();
     let mut ask = |id, set: &dyn Fn(&mut CUlaunchAttributeValue)| {
         let mut value = CUlaunchAttributeValue { pad: [0; 64] };
@@ -156,6 +157,11 @@ fn attributes(overlapped: bool) -> Vec<CUlaunchAttribute> {
         // Between two kernels, in a captured graph as well; behind a copy, and as the first of a graph, a kernel waits as ever.
         ask(Id::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION, &|value| {
             value.programmaticStreamSerializationAllowed = 1;
+        });
+    }
+    if cluster > 1 {
+        ask(Id::CU_LAUNCH_ATTRIBUTE_CLUSTER_DIMENSION, &|value| {
+            value.clusterDim = ClusterDim { x: cluster, y: 1, z: 1 };
         });
     }
     attributes
