@@ -4,7 +4,7 @@
 use serde::Serialize;
 
 use super::super::roofline::Rates;
-use crate::backend::cuda::driver::Properties;
+use crate::backend::cuda::driver::{Launches, Properties};
 use crate::error::{Error, Result};
 
 /// Floating-point operations of one matrix unit instruction of a warpgroup in a cycle of a Hopper multiprocessor: m64nNk16 takes N/2
@@ -20,8 +20,15 @@ const SHARED_BYTES_PER_CYCLE: f64 = 128.0;
 /// H100, 7.2 TB/s on an A100), of which published read tests reach between two thirds and four fifths.
 const HOPPER_CACHE_RATE: f64 = 7.5e12;
 const AMPERE_CACHE_RATE: f64 = 5.0e12;
+/// Bytes in a cycle that one multiprocessor takes from the second-level cache, and from memory, which it reaches through the cache. The
+/// figure commonly given for V100, A100 and H100; assumed. All ports together carry more than the cache delivers, so this counts
+/// where few multiprocessors have most of the work.
+const PORT_BYTES_PER_CYCLE: f64 = 64.0;
 /// Seconds from the end of one kernel of a graph to the first instruction of the next. Assumed.
-const LAUNCH_SECONDS: f64 = 1.5e-6;
+const SERIAL_LAUNCH_SECONDS: f64 = 1.5e-6;
+/// The same where launches overlap, so that the next kernel's blocks are already placed and wait. What is left: the last block's end
+/// and its stores become visible, the waiting blocks are told, and go on. Assumed, at half of it, until it is measured.
+const OVERLAPPED_LAUNCH_SECONDS: f64 = 0.7e-6;
 /// Seconds until a work item's first product, from the first copy it asks for. Assumed: a trip to memory and back, and a barrier.
 const PROLOGUE_SECONDS: f64 = 0.9e-6;
 /// Seconds from a work item's last product to its last store. Assumed.
@@ -50,6 +57,10 @@ pub struct Card {
     pub shared_bytes_per_cycle: f64,
     /// Bytes a second from the second-level cache; assumed.
     pub cache_rate: f64,
+    /// Bytes a second that one multiprocessor takes from it; assumed.
+    pub port_rate: f64,
+    /// How kernels follow each other.
+    pub launches: Launches,
     /// Seconds a launch costs; assumed.
     pub launch_seconds: f64,
     /// Seconds until a work item's first product; assumed.
@@ -90,21 +101,36 @@ impl Card {
         let hopper = capability.0 >= 9;
         let matrix_flop_per_cycle = if hopper { HOPPER_MATRIX_FLOP } else { AMPERE_MATRIX_FLOP };
         let bf16 = rates.bf16.expect("the cards of the table have matrix units");
-        Card {
+        let clock = bf16 / (f64::from(multiprocessors) * matrix_flop_per_cycle);
+        let card = Card {
             name: name.to_string(),
             architecture: if hopper { "sm_90a".into() } else { "sm_80".into() },
             capability,
             multiprocessors,
             matrix_flop_per_cycle,
             warp_share: if hopper { WARP_SHARE_ON_HOPPER } else { 1.0 },
-            clock: bf16 / (f64::from(multiprocessors) * matrix_flop_per_cycle),
+            clock,
             shared_bytes_per_cycle: SHARED_BYTES_PER_CYCLE,
             cache_rate: if hopper { HOPPER_CACHE_RATE } else { AMPERE_CACHE_RATE },
-            launch_seconds: LAUNCH_SECONDS,
+            port_rate: PORT_BYTES_PER_CYCLE * clock,
+            launches: Launches::Serial,
+            launch_seconds: SERIAL_LAUNCH_SECONDS,
             prologue_seconds: PROLOGUE_SECONDS,
             epilogue_seconds: EPILOGUE_SECONDS,
             rates,
-        }
+        };
+        card.with_launches(Launches::default())
+    }
+
+    /// The card whose kernels follow each other like this, as far as it can.
+    #[must_use]
+    pub fn with_launches(self, launches: Launches) -> Card {
+        let launches = if self.properties().overlaps_launches() { launches } else { Launches::Serial };
+        let launch_seconds = match launches {
+            Launches::Overlapped => OVERLAPPED_LAUNCH_SECONDS,
+            Launches::Serial => SERIAL_LAUNCH_SECONDS,
+        };
+        Card { launches, launch_seconds, ..self }
     }
 
     /// The device that a recorder stands in for.
@@ -125,6 +151,15 @@ impl Card {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn launches_overlap_on_cards_that_can_do_so_unless_they_are_to_be_serial() {
+        let launch = |name, launches| Card::named(name).unwrap().with_launches(launches).launch_seconds;
+        assert_eq!(launch("H200", Launches::Overlapped), Card::named("H200").unwrap().launch_seconds);
+        assert!(launch("H200", Launches::Overlapped) < launch("H200", Launches::Serial));
+        assert_eq!(launch("A100", Launches::Overlapped), launch("H200", Launches::Serial));
+        assert_eq!(Card::named("A100").unwrap().launches, Launches::Serial);
+    }
 
     #[test]
     fn the_clock_of_a_card_makes_its_rate_out_of_its_units() {

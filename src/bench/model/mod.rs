@@ -203,7 +203,8 @@ pub fn model(choice: &Choice, request: &ModelRequest) -> Result<Model> {
     let card = match request.card.clone().or(present) {
         Some(card) => card,
         None => Card::named("H200")?,
-    };
+    }
+    .with_launches(choice.launches);
     let recorder = Recorder::new(card.properties());
     let mut cuda = Cuda::new(recorder, dtype, Sources::new(choice.kernels.clone()))?;
     if let Some(table) = &choice.kernel_table {

@@ -1,5 +1,7 @@
 //! The predicted time of one launch: the largest of what its products, its reads of shared memory, its traffic with the second-level
-//! cache and its traffic with memory take, on the multiprocessor that has most to do; and what beginning and ending costs.
+//! cache and its traffic with memory take; and what beginning and ending costs. Of products and shared memory the multiprocessor
+//! that has most to do decides; cache and memory serve whoever asks, so their traffic takes what all of it takes at their rate,
+//! or what the busiest multiprocessor takes through its own port, whichever is longer.
 
 use serde::Serialize;
 
@@ -31,9 +33,9 @@ pub struct Predicted {
     pub products: f64,
     /// Its traffic with shared memory.
     pub shared: f64,
-    /// Its share of the traffic with the second-level cache.
+    /// The traffic with the second-level cache.
     pub cache: f64,
-    /// Its share of the traffic with memory.
+    /// The traffic with memory.
     pub memory: f64,
     /// The launch, and beginnings and ends that nothing hides.
     pub ends: f64,
@@ -66,11 +68,13 @@ impl Predicted {
     }
 }
 
-/// A pass over memory: its bytes by the bandwidth, or by the share of it that few blocks reach.
+/// A pass over memory: its bytes by the bandwidth, or, of few blocks, by what their multiprocessors' ports take.
 pub(super) fn pass(card: &Card, bytes: f64, flop: f64, blocks: usize) -> Predicted {
-    let reach = (blocks as f64 / f64::from(card.multiprocessors)).min(1.0);
-    let memory = bytes / (card.rates.bandwidth * reach.max(f64::MIN_POSITIVE));
-    let products = card.rates.f32.map_or(0.0, |rate| flop / (rate * reach.max(f64::MIN_POSITIVE)));
+    let multiprocessors = card.multiprocessors as usize;
+    let busiest = blocks.div_ceil(multiprocessors) as f64 / blocks.max(1) as f64;
+    let memory = traffic(card, card.rates.bandwidth, bytes, busiest);
+    let reach = blocks.clamp(1, multiprocessors) as f64 / multiprocessors as f64;
+    let products = card.rates.f32.map_or(0.0, |rate| flop / (rate * reach));
     let ends = card.launch_seconds;
     Predicted {
         seconds: memory.max(products) + ends,
@@ -102,8 +106,8 @@ pub(super) fn products(card: &Card, work: &Products, resident: u32, bytes: f64) 
         + ended.min(load.items) as f64 * card.epilogue_seconds;
     let products = load.busiest * step.products;
     let shared = load.busiest * step.shared;
-    let cache = load.total * work.fetched / card.cache_rate * load.tail();
-    let memory = bytes / card.rates.bandwidth * load.tail();
+    let cache = traffic(card, card.cache_rate, load.total * work.fetched, load.share());
+    let memory = traffic(card, card.rates.bandwidth, bytes, load.share());
     Predicted {
         seconds: products.max(shared).max(cache).max(memory) + ends,
         products,
@@ -114,6 +118,11 @@ pub(super) fn products(card: &Card, work: &Products, resident: u32, bytes: f64) 
         waves: load.count as f64 / (multiprocessors as f64 * at_once),
         tail: load.tail(),
     }
+}
+
+/// Seconds for bytes that come at a rate, and of which the busiest multiprocessor takes a share through its port.
+fn traffic(card: &Card, rate: f64, bytes: f64, share: f64) -> f64 {
+    (bytes / rate).max(bytes * share / card.port_rate)
 }
 
 /// Seconds of a multiprocessor that one element of the sum costs a work item.
@@ -183,8 +192,13 @@ impl Load {
         Load { count, items, busiest, total, multiprocessors }
     }
 
+    /// The part of all sums that the busiest multiprocessor has.
+    fn share(&self) -> f64 {
+        if self.total > 0.0 { self.busiest / self.total } else { 1.0 / self.multiprocessors as f64 }
+    }
+
     fn tail(&self) -> f64 {
-        if self.total > 0.0 { self.busiest * self.multiprocessors as f64 / self.total } else { 1.0 }
+        self.share() * self.multiprocessors as f64
     }
 }
 
@@ -229,6 +243,24 @@ mod tests {
     }
 
     #[test]
+    fn few_multiprocessors_are_held_up_by_their_ports_and_many_by_the_cache() {
+        let card = Card::named("H200").unwrap();
+        // 128 x 128 in bf16 fetch 512 bytes for an element of the sum: eight cycles of 64 bytes.
+        let of = |count, bytes| {
+            products(&card, &work([128, 128], [2, 4], &[Items { count, sum: 1000 }]), 1, bytes)
+        };
+        near(of(32, 0.0).cache, 8000.0 / card.clock);
+        near(of(32, 0.0).tail, 132.0 / 32.0);
+        // All of them together ask for 132 x 64 bytes in a cycle, which is more than the cache has.
+        near(of(132, 0.0).cache, 132.0 * 512e3 / card.cache_rate);
+        // One more: who has finished leaves the cache to the others.
+        near(of(133, 0.0).cache, 133.0 * 512e3 / card.cache_rate);
+        // Memory stands behind the same ports: each of eight brings in 64 kB.
+        near(of(8, 512e3).memory, 1000.0 / card.clock);
+        near(of(132, 4.3e9).memory, 1e-3);
+    }
+
+    #[test]
     fn bytes_that_blocks_share_are_asked_of_the_cache_once_and_written_to_shared_memory_by_each() {
         let card = Card::named("H100").unwrap();
         let alone = work([128, 128], [2, 4], &[Items { count: 132, sum: 64 }]);
@@ -269,7 +301,12 @@ mod tests {
     fn a_pass_takes_its_bytes_and_a_launch_and_longer_on_few_blocks() {
         let card = Card::named("H200").unwrap();
         near(pass(&card, 4.3e9, 0.0, 1000).seconds, 1e-3 + card.launch_seconds);
-        near(pass(&card, 4.3e9, 0.0, 66).memory, 2e-3);
+        // Eight multiprocessors take 512 bytes in a cycle; memory delivers over two thousand.
+        near(pass(&card, 5.12e6, 0.0, 8).memory, 1e4 / card.clock);
+        // Half of them take all that memory delivers.
+        near(pass(&card, 4.3e9, 0.0, 66).memory, 1e-3);
+        // Arithmetic is theirs alone.
+        near(pass(&card, 0.0, card.rates.f32.unwrap(), 66).products, 2.0);
         assert_eq!(pass(&card, 0.0, 0.0, 1).bound(), Bound::Ends);
     }
 }

@@ -5,6 +5,7 @@ use std::fmt::Write;
 
 use super::super::table::{columns, digits, duration, or_dash, percent, words};
 use super::{CallModel, LaunchModel, Model, StepModel};
+use crate::backend::cuda::driver::Launches;
 use crate::error::printable;
 
 /// How many calls are listed by what they would gain.
@@ -26,8 +27,14 @@ impl Model {
         );
         let _ = writeln!(
             text,
-            "assumed: second-level cache {:.1} TB/s; launch {:.1} µs; of a work item, begin {:.1} µs, end {:.1} µs",
+            "assumed: second-level cache {:.1} TB/s, {:.2} for a multiprocessor; {} launch {:.1} µs;\n         \
+             of a work item, begin {:.1} µs, end {:.1} µs",
             card.cache_rate / 1e12,
+            card.port_rate / 1e12,
+            match card.launches {
+                Launches::Overlapped => "overlapped",
+                Launches::Serial => "serial",
+            },
             1e6 * card.launch_seconds,
             1e6 * card.prologue_seconds,
             1e6 * card.epilogue_seconds
