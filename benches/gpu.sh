@@ -9,9 +9,10 @@
 #   model   what each call of the steps should take, and beside it what it does take, bf16; with the tuned table as well
 #   ours    whole steps of three networks, batches 128, 256, 512, f32 and bf16, with the tuned kernels if there are any; first step
 #           with cold and warm caches; every kernel
-#   fuse    whole steps of bf16 training at the first batch size with no fusion, with each alone, and with one after the other
-#   peer    PyTorch on the same steps and the same scores of rows (benches/peers/train_step_gpu.py, row_scores.py); needs Python
-#           with torch and torchvision
+#   fuse    whole steps of bf16 training at the first batch size with no fusion, with each alone, and with one after the other; with
+#           all of them also with serial launches
+#   peer    PyTorch on the same steps and the same scores of rows (benches/peers/train_step_gpu.py, extract_gpu.py, row_scores.py);
+#           needs Python with torch and torchvision
 #   train   some epochs of ResNet-18 on CIFAR-100 with its accuracy; needs DATA
 #   merge   one JSON of all of it, OUT/results.json, and one table, OUT/results.txt
 # and by default all of them. Each part ends within BUDGET seconds. What is cut for that is named in its JSON; `ours` and `peer` go on
@@ -47,6 +48,9 @@ if [ "$device" = emulator ]; then
     tune_seconds=0
     repeats=1
     check_networks=$networks
+    # PyTorch rehearses on the CPU.
+    peer=(--device cpu --networks resnet18-cifar.8 --batch-sizes 2 --precisions bf16 --repeats 1)
+    peer_rows=(--device cpu --rows 2000 --columns 64 --classes 10 --repeats 1)
     training=(--arch resnet20 --width 0.25 --epochs 1 --max-steps 2 --batch-size 4)
 else
     networks=${NETWORKS:-resnet18-cifar.32,resnet50-cifar.64,resnet50-imagenet.64}
@@ -55,6 +59,8 @@ else
     tune_seconds=0.05
     repeats=3
     check_networks=$networks
+    peer=(--networks "$networks" --batch-sizes "$batches")
+    peer_rows=()
     training=(--arch resnet18 --epochs "$epochs" --batch-size 512 --lr 0.4 --schedule onecycle --augment crop-flip
               --label-smoothing 0.1 --nesterov)
 fi
@@ -201,6 +207,8 @@ fuse() {
             rows "fuse-$network-$fusions" --steps --only 'train.*' --arch "$network" --batch-size "${batches%%,*}" \
                 --precision bf16 --fuse "$fusions"
         done
+        rows "fuse-$network-all-serial" --steps --only 'train.*' --arch "$network" --batch-size "${batches%%,*}" \
+            --precision bf16 --fuse all --launches serial
     done
 }
 
@@ -211,14 +219,19 @@ peer() {
         status=1
         return
     fi
-    say "peer"
     # Compiled kernels of PyTorch are kept beside the results, so that a second call goes on where the first was cut.
-    TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$out/torchinductor} \
-        attempt peer "$python" "$here/peers/train_step_gpu.py" --out "$out/peer.json" --budget "$(left)" \
-        --networks "$networks" --batch-sizes "$batches" >"$out/peer.txt"
+    export TORCHINDUCTOR_CACHE_DIR=${TORCHINDUCTOR_CACHE_DIR:-$out/torchinductor}
+    # Training gets two thirds of the time, and what it leaves is extraction's.
+    say "peer, training"
+    attempt "peer, training" "$python" "$here/peers/train_step_gpu.py" --out "$out/peer.json" \
+        --budget "$(($(left) * 2 / 3))" "${peer[@]}" >"$out/peer.txt"
+    say "peer, extraction"
+    attempt "peer, extraction" "$python" "$here/peers/extract_gpu.py" --out "$out/peer-extract.json" --budget "$(left)" \
+        "${peer[@]}" >"$out/peer-extract.txt"
     if enough 20; then
         say "peer, rows"
-        attempt "peer, rows" "$python" "$here/peers/row_scores.py" --out "$out/rows-pytorch.json" >"$out/rows-pytorch.txt"
+        attempt "peer, rows" "$python" "$here/peers/row_scores.py" "${peer_rows[@]}" --out "$out/rows-pytorch.json" \
+            >"$out/rows-pytorch.txt"
     fi
 }
 

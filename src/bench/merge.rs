@@ -43,7 +43,7 @@ pub struct Merged {
     pub training: Vec<Value>,
 }
 
-/// What `benches/peers/train_step_gpu.py` writes.
+/// What `benches/peers/train_step_gpu.py` and `extract_gpu.py` write.
 #[derive(Debug, Deserialize)]
 struct Peer {
     results: Vec<PeerRow>,
@@ -126,7 +126,7 @@ pub fn merge(folder: &Path) -> Result<Merged> {
     }
     for name in beginning("peer") {
         let path = folder.join(name);
-        let peer: Peer = parse(&path, "the JSON that train_step_gpu.py writes")?;
+        let peer: Peer = parse(&path, "the JSON that train_step_gpu.py and extract_gpu.py write")?;
         peer.results.iter().for_each(|row| merged.add_peer(row));
         merged.pytorch = Some(Value::Object(peer.machine));
     }
@@ -182,6 +182,9 @@ mod tests {
         row.images_per_second = Some(300.0);
         row.first_step_seconds = Some(0.5);
         results.push(row);
+        let mut row = Row::new("extract.x.b1.bf16".into(), Kind::Step, DType::Bf16);
+        row.images_per_second = Some(500.0);
+        results.push(row);
         results.write(&folder.path().join("ours-bf16.json")).unwrap();
         results.write(&folder.path().join("ours-of-another-network.json")).unwrap();
         fs::write(folder.path().join("cut.txt"), "ours-late\n").unwrap();
@@ -192,12 +195,16 @@ mod tests {
             {"name": "train.x.b1.bf16", "mode": "eager", "error": "out of memory"},
             {"name": "train.y.b1.bf16", "mode": "graph", "images_per_second": 7.0}]}"#;
         fs::write(folder.path().join("peer.json"), peer).unwrap();
+        let extraction = r#"{"torch": "2", "results": [
+            {"name": "extract.x.b1.bf16", "mode": "max-autotune", "images_per_second": 250.0}]}"#;
+        fs::write(folder.path().join("peer-extract.json"), extraction).unwrap();
         let merged = merge(folder.path()).unwrap();
         let both = &merged.summary["train.x.b1.bf16"];
         assert_eq!((both.ratio, both.pytorch_mode.as_deref()), (Some(1.5), Some("max-autotune")));
         assert_eq!(merged.summary["train.y.b1.bf16"].ratio, None);
+        assert_eq!(merged.summary["extract.x.b1.bf16"].ratio, Some(2.0));
         assert_eq!(merged.first_step_seconds["cold.train.x.b1.bf16"], 0.5);
-        assert_eq!((merged.rows.len(), merged.cut), (1, vec!["ours-late".to_string()]));
+        assert_eq!((merged.rows.len(), merged.cut), (2, vec!["ours-late".to_string()]));
         assert_eq!(merged.pytorch.unwrap()["torch"], "2");
     }
 }
