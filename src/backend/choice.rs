@@ -214,6 +214,15 @@ impl Choice {
         }
     }
 
+    /// The type of activations.
+    pub fn dtype(&self) -> DType {
+        match self.precision {
+            Precision::F32 => DType::F32,
+            Precision::Bf16 => DType::Bf16,
+            Precision::F64 => DType::F64,
+        }
+    }
+
     fn on_cpu<W: Work>(&self, work: W) -> Result<W::Output> {
         if let Some(table) = &self.kernel_table {
             return Err(Error::usage(format!(

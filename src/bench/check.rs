@@ -1,4 +1,5 @@
-//! What `doctor --full` checks: every operation of a device against the same call on the CPU in f64.
+//! What `doctor --full` checks: every operation of a device against the same call on the CPU in f64, and whole training steps of a
+//! GPU against themselves without overlapped launches.
 
 use std::time::Instant;
 
@@ -6,21 +7,26 @@ use serde::Serialize;
 
 use super::edge_cases::edge_cases;
 use super::networks::NetworkName;
+use super::overlap::compare_launches;
 use super::parts::parts;
 use super::roofline::Rates;
 use super::row_passes::{RowPass, row_edge_cases};
 use super::row_stage::worst_result;
 use super::stage::Stage;
+use super::steps::StepKind;
 use super::suite::Filter;
 use super::timing::{Patience, Timing, time_call};
 use super::values::{Values, values};
 use super::work::{elements, shape, work};
 use crate::backend::cpu::Cpu;
-use crate::backend::{Choice, RowWork, Work as OnBackend};
+use crate::backend::{Choice, Device, RowWork, Work as OnBackend};
 use crate::error::{Error, Result};
 use crate::ops::{Access, Backend, Call, HardwareKind, RowOps};
 use crate::plan::Fusions;
 use crate::tensor::DType;
+
+/// Images in a batch unless another number is given; an emulator takes fewer.
+const BATCH: usize = 32;
 
 /// What to check, and how.
 #[derive(Debug, Clone)]
@@ -73,13 +79,13 @@ pub struct Check {
 
 impl Check {
     /// One about to be made.
-    fn new(name: String, dtype: DType) -> Check {
+    pub(super) fn new(name: String, dtype: DType, limit: f64) -> Check {
         Check {
             name,
             precision: super::precision(dtype),
             error: None,
             operand: "",
-            limit: limit(dtype),
+            limit,
             right: false,
             failure: None,
             timing: None,
@@ -89,7 +95,7 @@ impl Check {
         }
     }
 
-    fn found(&mut self, error: f64) {
+    pub(super) fn found(&mut self, error: f64) {
         self.error = Some(error);
         self.right = error <= self.limit;
     }
@@ -147,9 +153,38 @@ pub fn check(choice: &Choice, options: &CheckOptions, observer: &mut dyn CheckOb
     let rows: Vec<RowPass> =
         row_edge_cases().into_iter().filter(|pass| options.filter.wants(&pass.name())).collect();
     let rows = if choice.has_kernels() { rows } else { Vec::new() };
-    let mut checks = choice.run(Checking { reference, options, rows: rows.len(), observer })?;
+    let trainings = trainings(choice, options);
+    let others = rows.len() + trainings.len();
+    let mut checks = choice.run(Checking { reference, options, others, observer })?;
     choice.run_rows(CheckingRows { options, rows, checks: &mut checks, observer })?;
+    for (name, network) in trainings {
+        if options.late() {
+            checks.cut.push(name);
+            continue;
+        }
+        observer.check(&name);
+        let check = compare_launches(choice, &network, options.batch.unwrap_or(BATCH), name);
+        observer.done(&check);
+        checks.checks.push(check);
+    }
     Ok(checks)
+}
+
+/// Networks that are trained with overlapped launches and without, under the names of these checks; on a GPU alone.
+fn trainings(choice: &Choice, options: &CheckOptions) -> Vec<(String, NetworkName)> {
+    if !choice.has_kernels() || choice.device == Device::Emulator {
+        return Vec::new();
+    }
+    let networks = match options.networks.as_slice() {
+        [] => NetworkName::standard(HardwareKind::Gpu),
+        named => named.to_vec(),
+    };
+    let batch = options.batch.unwrap_or(BATCH);
+    let named = networks.into_iter().map(|network| {
+        let step = StepKind::Train.row(&network, batch, choice.dtype());
+        (format!("overlapped_launches.{step}"), network)
+    });
+    named.filter(|(name, _)| options.filter.wants(name)).collect()
 }
 
 /// Passes over rows, which are f64 whatever the precision of activations.
@@ -176,7 +211,7 @@ impl RowWork for CheckingRows<'_> {
                 continue;
             }
             self.observer.check(&name);
-            let mut check = Check::new(name, DType::F64);
+            let mut check = Check::new(name, DType::F64, limit(DType::F64));
             match worst_result(&device, pass) {
                 Ok((operand, error)) => {
                     check.operand = operand;
@@ -194,8 +229,8 @@ impl RowWork for CheckingRows<'_> {
 struct Checking<'a> {
     reference: Cpu<f64>,
     options: &'a CheckOptions,
-    /// Passes over rows that follow.
-    rows: usize,
+    /// Checks of another kind that follow.
+    others: usize,
     observer: &'a mut dyn CheckObserver,
 }
 
@@ -203,14 +238,14 @@ impl OnBackend for Checking<'_> {
     type Output = Checks;
 
     fn run<B: Backend>(self, backend: B) -> Result<Checks> {
-        let Checking { reference, options, rows, observer } = self;
+        let Checking { reference, options, others, observer } = self;
         let hardware = backend.hardware();
         let emulated = hardware.kind == HardwareKind::Emulator;
         let networks = match options.networks.as_slice() {
             [] => NetworkName::standard(hardware.kind),
             named => named.to_vec(),
         };
-        let batch = options.batch.unwrap_or(if emulated { 2 } else { 32 });
+        let batch = options.batch.unwrap_or(if emulated { 2 } else { BATCH });
         let mut calls: Vec<(String, Call<()>)> = Vec::new();
         let mut add = |call: Call<()>| {
             let name = format!("{}.{}.{}", call.name(), shape(&call), super::precision(backend.dtype()));
@@ -222,7 +257,7 @@ impl OnBackend for Checking<'_> {
         for network in networks {
             network.calls(&backend, batch, Fusions::ALL)?.into_iter().for_each(&mut add);
         }
-        if calls.is_empty() && rows == 0 {
+        if calls.is_empty() && others == 0 {
             return Err(Error::usage("no operation is called like that; without --only all are checked"));
         }
         let timed = options.patience.filter(|_| !emulated);
@@ -235,7 +270,7 @@ impl OnBackend for Checking<'_> {
             checks: Vec::new(),
             cut: Vec::new(),
         };
-        observer.begin(calls.len() + rows);
+        observer.begin(calls.len() + others);
         for (name, call) in calls {
             if options.late() {
                 checks.cut.push(name);
@@ -255,7 +290,7 @@ impl OnBackend for Checking<'_> {
 
 /// Runs a call on the device and on the reference, and compares what they write.
 fn judge<B: Backend>(backend: &B, reference: &Cpu<f64>, name: String, call: &Call<()>) -> Result<Check> {
-    let mut check = Check::new(name, backend.dtype());
+    let mut check = Check::new(name, backend.dtype(), limit(backend.dtype()));
     let inputs: Vec<Values> = call
         .operands()
         .into_iter()

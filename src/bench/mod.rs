@@ -12,7 +12,7 @@
 //! | `suite`, `steps` | what `bench` measures |
 //! | [`model`] | what every call should take on a card that need not be there |
 //! | [`tune`] | the fastest kernel of every convolution, measured and written into a table |
-//! | `check` | what `doctor --full` checks |
+//! | `check`, `overlap` | what `doctor --full` checks: operations, and training steps whose launches overlap |
 //! | `results`, `compare`, `merge`, `table` | JSON, an earlier run, PyTorch beside it, and how it all prints |
 
 mod check;
@@ -21,6 +21,7 @@ mod edge_cases;
 mod merge;
 pub mod model;
 mod networks;
+mod overlap;
 mod parts;
 mod results;
 mod roofline;

@@ -198,7 +198,7 @@ fn finite<B: Backend>(plan: &TrainStep, model: &Model<B>) -> Result<()> {
 }
 
 /// Placements and labels of some batches of random images.
-struct Batches {
+pub(super) struct Batches {
     batch: usize,
     placements: Vec<i32>,
     labels: Vec<i32>,
@@ -206,7 +206,7 @@ struct Batches {
 
 impl Batches {
     /// Puts random images on the device, normalised as bytes between -2 and 2.
-    fn new<B: Backend>(
+    pub(super) fn new<B: Backend>(
         model: &mut Model<B>,
         pixels: crate::tensor::Span,
         images: usize,
@@ -231,7 +231,7 @@ impl Batches {
     }
 
     /// The batch of a step.
-    fn next(&self, step: usize) -> (&[i32], &[i32]) {
+    pub(super) fn next(&self, step: usize) -> (&[i32], &[i32]) {
         let start = step % (self.labels.len() / self.batch) * self.batch;
         let numbers = crate::ops::PLACEMENT_NUMBERS;
         (&self.placements[start * numbers..][..self.batch * numbers], &self.labels[start..][..self.batch])

@@ -1,0 +1,107 @@
+//! Whether launches that overlap compute what serial ones do: whole training steps both ways, held to each other bit by bit.
+
+use super::check::Check;
+use super::networks::{NetworkName, OPTIMIZER, Recorded};
+use super::steps::Batches;
+use crate::backend::cuda::driver::Launches;
+use crate::backend::{Choice, Work};
+use crate::error::Result;
+use crate::nn::Model;
+use crate::ops::Backend;
+use crate::plan::Fusions;
+use crate::train::{BatchTargets, StepInputs};
+
+/// The first step launches kernel by kernel, the second is captured, the others are replayed.
+const STEPS: usize = 6;
+
+/// Trains a network both ways, and tells whether the same is left. A device that overlaps nothing does the same twice.
+pub(super) fn compare_launches(choice: &Choice, network: &NetworkName, batch: usize, name: String) -> Check {
+    let check = Check::new(name, choice.dtype(), 0.0);
+    let trained = |launches| {
+        let choice = Choice { launches, ..choice.clone() };
+        choice.run(Training { network, batch })
+    };
+    match trained(Launches::Serial).and_then(|serial| Ok((serial, trained(Launches::Overlapped)?))) {
+        Ok((serial, overlapped)) => judge(check, &serial, &overlapped),
+        Err(error) => Check { failure: Some(error.to_string()), ..check },
+    }
+}
+
+/// A tensor's name, and what it holds after the steps.
+type Left = (String, Vec<f64>);
+
+/// Some steps of a training from the same start, on the same images.
+struct Training<'a> {
+    network: &'a NetworkName,
+    batch: usize,
+}
+
+impl Work for Training<'_> {
+    type Output = Vec<Left>;
+
+    fn run<B: Backend>(self, backend: B) -> Result<Vec<Left>> {
+        let Recorded { network, plan, pixels, images } =
+            self.network.training(&backend, self.batch, Fusions::ALL)?;
+        let mut model = Model::new(network, backend, plan.prepared().bytes())?;
+        model.initialise(0)?;
+        let batches = Batches::new(&mut model, pixels, images, self.batch)?;
+        for step in 0..STEPS {
+            let (placement, labels) = batches.next(step);
+            let (targets, rates) = (BatchTargets::plain(labels), OPTIMIZER.rates(0.01, 1));
+            let slot = step % plan.slots();
+            let inputs = StepInputs { pixels: &[], placement, targets: &targets, rates: &rates, slot };
+            plan.load(&mut model, &inputs)?;
+            plan.queue(&mut model)?;
+        }
+        let mut left = vec![("losses".to_string(), plan.losses(&model)?)];
+        for entry in model.network().parameters().entries() {
+            left.push((entry.name.clone(), model.parameter(entry)?));
+        }
+        Ok(left)
+    }
+}
+
+/// No bit may differ.
+fn judge(mut check: Check, serial: &[Left], overlapped: &[Left]) -> Check {
+    let (mut differing, mut all, mut first) = (0, 0, None);
+    for ((tensor, expected), (_, found)) in serial.iter().zip(overlapped) {
+        let here = expected.iter().zip(found).filter(|(a, b)| a.to_bits() != b.to_bits()).count();
+        first = first.or((here > 0).then_some(tensor));
+        (differing, all) = (differing + here, all + expected.len());
+    }
+    check.operand = "parameters";
+    check.found(differing as f64 / all as f64);
+    check.failure = first.map(|tensor| {
+        format!(
+            "after {STEPS} training steps {differing} of {all} losses and parameters have other bits where launches overlap \
+             than where they are serial, the first in `{tensor}`; compute with --launches serial, train with it as \
+             well, and please report this with the card and the versions above"
+        )
+    });
+    check
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::backend::Device;
+    use crate::tensor::DType;
+
+    #[test]
+    fn the_same_steps_leave_the_same_bits_and_one_that_differs_is_told_with_a_way_out() {
+        let choice = Choice { device: Device::Cpu, threads: 1, ..Choice::default() };
+        let network = "resnet18-cifar.8.w0.0625".parse().unwrap();
+        let check = compare_launches(&choice, &network, 2, "steps".to_string());
+        assert!(check.right && check.error == Some(0.0), "{check:?}");
+
+        let serial = choice.run(Training { network: &network, batch: 2 }).unwrap();
+        assert!(serial.iter().all(|(_, values)| values.iter().all(|value| value.is_finite())));
+        let mut overlapped = serial.clone();
+        let (tensor, values) = overlapped.last_mut().unwrap();
+        let tensor = tensor.clone();
+        values[0] = f64::from_bits(values[0].to_bits() ^ 1);
+        let wrong = judge(Check::new("steps".to_string(), DType::F32, 0.0), &serial, &overlapped);
+        let failure = wrong.failure.unwrap();
+        assert!(!wrong.right && failure.contains(&tensor) && failure.contains("--launches serial"), "{failure}");
+    }
+}
