@@ -102,6 +102,9 @@ mod tests {
         values[0] = f64::from_bits(values[0].to_bits() ^ 1);
         let wrong = judge(Check::new("steps".to_string(), DType::F32, 0.0), &serial, &overlapped);
         let failure = wrong.failure.unwrap();
-        assert!(!wrong.right && failure.contains(&tensor) && failure.contains("--launches serial"), "{failure}");
+        assert!(
+            !wrong.right && failure.contains(&tensor) && failure.contains("--launches serial"),
+            "{failure}"
+        );
     }
 }

@@ -41,21 +41,21 @@ impl Compute {
             eprintln!("note: there is a GPU, but it cannot be used, so the CPU computes: {why}");
         }
         Choice {
+            precision: self.precision,
             kernel_table: self.kernel_table.clone(),
-            launches: self.launches,
-            ..choice(self.device, self.precision, self.kernels.as_ref(), common)
+            ..choice(self.device, self.launches, self.kernels.as_ref(), common)
         }
     }
 }
 
-/// A choice from flags, with the common number of threads and, where no flag says otherwise, the environment's kernels.
-pub fn choice(device: Device, precision: Precision, kernels: Option<&PathBuf>, common: &Common) -> Choice {
+/// A choice in f32 from flags, with the common number of threads and, where no flag says otherwise, the environment's kernels.
+pub fn choice(device: Device, launches: Launches, kernels: Option<&PathBuf>, common: &Common) -> Choice {
     Choice {
         device,
-        precision,
+        precision: Precision::F32,
         threads: common.threads,
         kernels: kernels.cloned().or_else(|| std::env::var_os("RESIDUA_KERNELS").map(PathBuf::from)),
         kernel_table: None,
-        launches: Launches::default(),
+        launches,
     }
 }

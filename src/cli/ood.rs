@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, ValueEnum};
 
 use super::Common;
-use crate::backend::{Device, Precision, RowWork};
+use crate::backend::cuda::driver::Launches;
+use crate::backend::{Device, RowWork};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head};
 use crate::files;
@@ -77,6 +78,9 @@ pub struct Arguments {
     /// Compile edited kernel sources from this folder instead of those inside the binary (also RESIDUA_KERNELS)
     #[arg(long, value_name = "DIR", help_heading = "Compute")]
     kernels: Option<PathBuf>,
+    /// How kernels follow each other on a GPU: overlapped (compute capability 9.0 and later) or serial; results are the same
+    #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = "Compute")]
+    launches: Launches,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -99,7 +103,8 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             Ok(OodInput { name: name.to_string(), group, set: FeatureSet::open(&path)? })
         })
         .collect::<Result<Vec<_>>>()?;
-    let choice = super::compute::choice(arguments.device, Precision::F32, arguments.kernels.as_ref(), common);
+    let kernels = arguments.kernels.as_ref();
+    let choice = super::compute::choice(arguments.device, arguments.launches, kernels, common);
     let evaluation =
         Evaluate { sets: (&train, &id, &ood), head: &head, options: &options, out: &arguments.out };
     let outcome = choice.run_rows(evaluation)?;

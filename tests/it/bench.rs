@@ -200,7 +200,7 @@ fn the_script_for_the_gpu_runs_dry_from_check_to_merge() {
     assert!(results["checks"][0][0]["checks"].as_array().unwrap().len() > 100);
     let model = read(&folder.path().join(format!("model-predicted-{TOY}.json")));
     assert_eq!(model["steps"][0]["name"], format!("train.{TOY}.b2.bf16"));
-    for fusions in ["none", "masks", "all"] {
+    for fusions in ["none", "masks", "all", "all-serial"] {
         let fused = read(&folder.path().join(format!("fuse-{TOY}-{fusions}.json")));
         assert!(fused["rows"][0]["images_per_second"].as_f64().unwrap() > 0.0, "{fused}");
     }

@@ -274,10 +274,18 @@ fn overlapped_launches() {
         return;
     }
     // A launch that overlaps the launch before it takes the stand-in half of its millisecond.
-    for (launches, seconds) in [(Launches::Overlapped, [2e-3, 3e-3]), (Launches::Serial, [3e-3, 4e-3])] {
+    let waiting = Source { text: "griddepcontrol.wait".to_string(), ..source() };
+    let (shorter, longer) = ([2e-3, 3e-3], [3e-3, 4e-3]);
+    let cases = [
+        (Launches::Overlapped, &waiting, shorter),
+        (Launches::Serial, &waiting, longer),
+        // Kernels that do not wait by themselves must not begin early.
+        (Launches::Overlapped, &source(), longer),
+    ];
+    for (launches, source, seconds) in cases {
         let driver = Native::new(0).unwrap().with_launches(launches);
         let mut memory = driver.allocate(4096).unwrap();
-        let module = driver.module(&source()).unwrap();
+        let module = driver.module(source).unwrap();
         let add_often = |memory: &mut Memory, times: usize| -> residua::Result<()> {
             (0..times).try_for_each(|_| add(&driver, memory, &module, 1, 1.0))
         };
@@ -292,7 +300,7 @@ fn overlapped_launches() {
         let after = driver.event().unwrap();
         let took = [(&before, &between), (&between, &after)]
             .map(|(from, to)| driver.elapsed_seconds(from, to).unwrap());
-        assert_eq!(took.map(|s| (s * 1e4).round() / 1e4), seconds, "{launches:?}");
+        assert_eq!(took.map(|s| (s * 1e4).round() / 1e4), seconds, "{launches:?}, {}", source.text);
         assert_eq!(numbers(&driver, &memory, 1), [7.0]);
     }
 }

@@ -244,6 +244,43 @@ fn every_call_of_a_step_is_predicted_without_a_gpu_and_the_sums_add_up() {
 }
 
 #[test]
+fn serial_launches_are_predicted_to_cost_more_each_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let predicted = |launches: &str| {
+        let out = folder.path().join(format!("{launches}.json"));
+        let run = program::run(&[
+            "bench",
+            "--model",
+            "--card",
+            "H200",
+            "--precision",
+            "bf16",
+            "--arch",
+            TOY,
+            "--batch-size",
+            "4",
+            "--launches",
+            launches,
+            "--out",
+            out.to_str().unwrap(),
+        ]);
+        let shown = String::from_utf8_lossy(&run.stdout).into_owned();
+        assert!(run.status.success() && shown.contains(&format!("{launches} launch")), "{shown}");
+        let model = read(&out);
+        let of_step = |key: &str| model["steps"][0][key].as_f64().unwrap();
+        let launch = model["card"]["launch_seconds"].as_f64().unwrap();
+        (of_step("predicted_seconds"), of_step("launches"), launch)
+    };
+    let (serial, overlapped) = (predicted("serial"), predicted("overlapped"));
+    assert_eq!(serial.1, overlapped.1);
+    let expected = serial.1 * (serial.2 - overlapped.2);
+    assert!(
+        expected > 0.0 && ((serial.0 - overlapped.0) / expected - 1.0).abs() < 1e-6,
+        "{serial:?} {overlapped:?}"
+    );
+}
+
+#[test]
 fn tuning_writes_a_table_of_the_device_it_measured_and_of_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kernels.toml");

@@ -78,6 +78,14 @@ pub struct Source {
     pub text: String,
 }
 
+impl Source {
+    /// Whether its kernels wait by themselves for those launched before, so that their launches may overlap. All of ours do; a folder
+    /// of edited sources may hold a `ptx.cuh` of before that was so.
+    pub fn awaits_earlier_kernels(&self) -> bool {
+        self.text.contains("griddepcontrol.wait")
+    }
+}
+
 /// Where kernel sources come from.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
@@ -143,5 +151,22 @@ impl Sources {
                 let known: Vec<&str> = EMBEDDED.iter().map(|&(name, _)| name).collect();
                 Error::invalid(format!("no kernel file is called `{file}`; there are {}", known.join(", ")))
             })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_sources_whose_words_hold_the_wait_are_said_to_wait() {
+        let variant = Variant { file: "optimizer.cu", constants: &[("BF16", 0)] };
+        assert!(Sources::default().assemble(&variant).unwrap().awaits_earlier_kernels());
+        let folder = tempfile::tempdir().unwrap();
+        let words = EMBEDDED.iter().find(|(name, _)| *name == "ptx.cuh").unwrap().1;
+        let older: Vec<&str> = words.lines().filter(|line| !line.contains("griddepcontrol")).collect();
+        std::fs::write(folder.path().join("ptx.cuh"), older.join("\n")).unwrap();
+        let sources = Sources::new(Some(folder.path().to_path_buf()));
+        assert!(!sources.assemble(&variant).unwrap().awaits_earlier_kernels());
     }
 }

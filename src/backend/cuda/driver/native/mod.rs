@@ -162,7 +162,7 @@ impl Driver for Native {
     fn module(&self, source: &Source) -> Result<Module> {
         self.stream.refuse_in_capture(&format!("compile and load {}", source.name))?;
         let cached = self.nvrtc.compile_cached(&self.cache, source, &self.properties.architecture)?;
-        Module::load(&self.stream, &source.name, &cached.compiled.code)
+        Module::load(&self.stream, source, &cached.compiled.code)
     }
 
     fn tensor_map(&self, request: &TensorMapRequest<'_>) -> Result<TensorMap> {

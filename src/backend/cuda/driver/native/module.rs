@@ -15,6 +15,7 @@ use cudarc::driver::sys::{
 use super::library::check;
 use super::stream::Stream;
 use crate::backend::cuda::driver::{Geometry, Launch};
+use crate::backend::cuda::source::Source;
 use crate::error::{Error, Result};
 
 /// Dynamic shared memory that a kernel may use without asking.
@@ -27,6 +28,8 @@ pub struct Module {
     module: CUmodule,
     functions: HashMap<String, Function>,
     stream: Arc<Stream>,
+    /// Whether its kernels wait for those launched before; if not, none of them may begin early.
+    awaits: bool,
 }
 
 /// A kernel.
@@ -46,15 +49,21 @@ unsafe impl Sync for Module {}
 
 impl Module {
     /// Loads a cubin, and all its kernels at once: loading while a graph is captured is not allowed.
-    pub fn load(stream: &Arc<Stream>, name: &str, cubin: &[u8]) -> Result<Module> {
+    pub fn load(stream: &Arc<Stream>, source: &Source, cubin: &[u8]) -> Result<Module> {
+        let name = &source.name;
         stream.refuse_in_capture(&format!("load the kernels of {name}"))?;
         stream.enter()?;
         let mut module = ptr::null_mut();
         // SAFETY: a whole cubin, whose own header tells its size; the context is current. Unloaded in `drop`.
         let result = unsafe { sys::cuModuleLoadData(&raw mut module, cubin.as_ptr().cast()) };
         check(result, &format!("load the kernels of {name}"))?;
-        let mut loaded =
-            Module { name: name.to_string(), module, functions: HashMap::new(), stream: stream.clone() };
+        let mut loaded = Module {
+            name: name.clone(),
+            module,
+            functions: HashMap::new(),
+            stream: stream.clone(),
+            awaits: source.awaits_earlier_kernels(),
+        };
         loaded.functions = functions(module, name)?;
         Ok(loaded)
     }
@@ -89,7 +98,7 @@ impl Module {
         self.grant(function, launch)?;
         let Geometry { grid, threads, shared_bytes, cluster } = launch.geometry;
         let mut arguments: [*mut c_void; 1] = [launch.arguments.as_ptr().cast_mut().cast()];
-        let mut attributes = attributes(overlapped, cluster);
+        let mut attributes = attributes(overlapped && self.awaits, cluster);
         let config = CUlaunchConfig {
             gridDimX: grid[0],
             gridDimY: grid[1],
