@@ -69,7 +69,8 @@ struct Work {
     u32 first_step, steps;  // of the sum
 };
 
-__device__ inline Work work_at(const Arguments& p, u32 item) {
+/// A piece of work whose tile has so many rows and columns.
+__device__ inline Work work_at(const Arguments& p, u32 item, u32 tile_rows = TILE_M, u32 tile_columns = TILE_N) {
     u32 walk = 0, split = 0;
     if constexpr (PASS == INPUT_GRADIENT) {
         while (walk + 1 < p.walk_count && item >= p.walks[walk + 1].first_item) walk++;
@@ -86,7 +87,7 @@ __device__ inline Work work_at(const Arguments& p, u32 item) {
         first_step = u32(all * split / p.splits);
         end_step = u32(all * (split + 1) / p.splits);
     }
-    return {walk, down * TILE_M, across * TILE_N, split, first_step, end_step - first_step};
+    return {walk, down * tile_rows, across * tile_columns, split, first_step, end_step - first_step};
 }
 
 /// The base of a pixel: where its patch begins.

@@ -97,6 +97,8 @@ struct Instructions {
     wide_loads: usize,
     /// Tensor copies by the copy engine.
     tensor_copies: usize,
+    /// Those to several blocks of a cluster among them.
+    multicasts: usize,
     /// Loads from and stores to local memory.
     local: usize,
     /// Waits for the kernels launched before.
@@ -131,7 +133,10 @@ fn instructions(text: &str) -> BTreeMap<String, Instructions> {
             "HMMA" | "UTCHMMA" | "UTCQMMA" => counts.matrix += 1,
             "HGMMA" => (counts.matrix, counts.warpgroup) = (counts.matrix + 1, counts.warpgroup + 1),
             "LDG" | "LDGSTS" if parts.any(|part| part == "128") => counts.wide_loads += 1,
-            "UTMALDG" => counts.tensor_copies += 1,
+            "UTMALDG" => {
+                counts.tensor_copies += 1;
+                counts.multicasts += usize::from(parts.any(|part| part == "MULTICAST"));
+            }
             "UBLKCP" => counts.wide_loads += 1,
             "LDL" | "STL" => counts.local += 1,
             _ => {}
@@ -143,7 +148,7 @@ fn instructions(text: &str) -> BTreeMap<String, Instructions> {
 /// Compiles a source and holds it to its entries' limits; every fault is a line.
 fn faults(tools: &Tools, source: &Source, entries: &[Entry], architecture: &str) -> Vec<String> {
     match tools.nvrtc.compile_cached(&tools.cache, source, architecture) {
-        Ok(cached) => faults_in(tools, &cached.compiled, entries, architecture, false),
+        Ok(cached) => faults_in(tools, &cached.compiled, entries, architecture, None),
         Err(error) => vec![error.to_string()],
     }
 }
@@ -154,7 +159,7 @@ fn faults_in(
     compiled: &Compiled,
     entries: &[Entry],
     architecture: &str,
-    for_hopper: bool,
+    for_hopper: Option<&Module>,
 ) -> Vec<String> {
     let log = &compiled.log;
     let resources = ptxas::resources(log);
@@ -185,8 +190,13 @@ fn faults_in(
             hold(counts.local == 0, "local memory is used");
             hold(counts.matrix > 0 || !entry.tensor_cores, "no matrix instruction");
             hold(counts.wide_loads > 0 || !entry.wide_loads, "no 16-byte load");
-            hold(counts.warpgroup > 0 || !for_hopper, "no product of a warpgroup");
-            hold(counts.tensor_copies > 0 || !for_hopper, "no tensor copy");
+            hold(counts.warpgroup > 0 || for_hopper.is_none(), "no product of a warpgroup");
+            hold(counts.tensor_copies > 0 || for_hopper.is_none(), "no tensor copy");
+            let has_clusters = for_hopper.is_some_and(Module::has_clusters);
+            hold(
+                (counts.multicasts > 0) == has_clusters,
+                "multicasts without a cluster, or a cluster without",
+            );
             // Launches overlap there, so the wait is all that keeps kernels in order.
             let overlaps = architecture == HOPPER;
             hold(
@@ -241,7 +251,7 @@ fn every_kernel_compiles_for_ampere_and_hopper_within_its_limits() {
                             if cached.fresh {
                                 cold.lock().unwrap().push((took, source.name.clone(), *architecture));
                             }
-                            let for_hopper = module.is_for_hopper();
+                            let for_hopper = module.is_for_hopper().then_some(module);
                             faults_in(&tools, &cached.compiled, module.entries, architecture, for_hopper)
                         }
                         Err(error) => vec![error.to_string()],
@@ -368,12 +378,13 @@ fn matrix_products_in_both_widths_are_recognised_in_machine_code() {
          /*0040*/ LDGSTS.E.LTC128B [R1], [R2.64] ;\n/*0050*/ HMMA.16816.F32.BF16 R4, R8, R2, R4 ;\n\
          \t.sectionflags\t@\"SHF_BARRIERS=1\"\n/*0060*/ LDL R2, [R1] ;\n\t.section\t.nv.info,\"\",@\"SHT_CUDA_INFO\"\n/*0000*/ HMMA\n\
          \t.section\t.text.second,\"ax\",@progbits\n/*0000*/ ACQBULK ;\n/*0004*/ HGMMA.64x64x16.F32.BF16 R24, gdesc[UR4] ;\n\
-         /*0008*/ UTMALDG.2D [UR4], [UR34] ;\n/*0010*/ STL [R1], R2 ;\n",
+         /*0008*/ UTMALDG.2D [UR4], [UR34] ;\n/*000c*/ UTMALDG.4D.IM2COL.MULTICAST [UR4], [UR34], UR6 ;\n/*0010*/ STL [R1], R2 ;\n",
     );
     let none = Instructions::default();
     let first = Instructions { matrix: 1, wide_loads: 2, local: 1, before_wait: 4, ..none };
     assert_eq!(counts["first"], first);
-    let second = Instructions { matrix: 1, warpgroup: 1, tensor_copies: 1, local: 1, waits: 1, ..none };
+    let second =
+        Instructions { matrix: 1, warpgroup: 1, tensor_copies: 2, multicasts: 1, local: 1, waits: 1, ..none };
     assert_eq!(counts["second"], second);
     assert_eq!(counts.len(), 2);
 }

@@ -263,7 +263,10 @@ fn a_block_that_ends_while_others_reach_into_it_is_refused() {
         "    cluster_sync();\n    if (threadIdx.x == 0) {\n",
         "    cluster_sync();\n    if (rank == 1) return;\n    if (threadIdx.x == 0) {\n",
     );
-    refused_somewhere(&gone, &["block (1, 0, 0) has ended", "must wait for them at cluster_sync"]);
+    refused_somewhere(
+        &gone,
+        &["tensor_multicast: block (", "has ended", "must wait for them at cluster_sync"],
+    );
     // Some threads of a block that do not come.
     refused(
         &with(last, "    }\n    if (threadIdx.x < 224) cluster_sync();\n}\n"),

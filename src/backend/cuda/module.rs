@@ -33,6 +33,11 @@ impl Module {
     pub fn is_for_hopper(&self) -> bool {
         self.variant.file.ends_with("_sm90.cu")
     }
+
+    /// Whether its blocks work in clusters and send each other what they copy.
+    pub fn has_clusters(&self) -> bool {
+        self.variant.constants.iter().any(|(name, value)| name.starts_with("CLUSTER_") && *value > 1)
+    }
 }
 
 /// Every module the engine can ask for.

@@ -32,6 +32,7 @@ embedded![
     "convolution_partials_sm90.cuh",
     "convolution_finish_sm90.cuh",
     "ring_sm90.cuh",
+    "cluster_sm90.cuh",
     "convolution_sm90.cu",
     "convolution_sum.cu",
     "packs.cuh",

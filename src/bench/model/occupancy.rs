@@ -1,5 +1,8 @@
 //! How many blocks of a kernel fit on one multiprocessor, by NVIDIA's published rules (CUDA C++ programming guide, compute
 //! capabilities; the occupancy calculator's allocation granularities).
+//!
+//! A cluster must find room within a group of multiprocessors that stand together. Those come in pairs, so that clusters of two, all
+//! that there are, find it wherever their blocks do; larger ones would leave some multiprocessors empty.
 
 use serde::Serialize;
 

@@ -45,7 +45,7 @@ pub(super) fn predict(pass: Pass, dtype: DType, conv: &Conv2d, device: &Properti
 impl Kernel {
     /// Estimated time, in any unit: how much of the result the busiest multiprocessor computes (in a weight gradient, whose
     /// sum can be split, an even share), times the length of the sum as the kernel pads it, over the share of the arithmetic
-    /// units that a tile keeps busy, which grows with the products made of each number that is brought in. Products of a
+    /// units that a tile keeps busy, which grows with the products made of each number that a cluster asks of the cache. Products of a
     /// warpgroup are faster, and so harder to feed. A gather of single elements costs more than any shape of tile.
     fn cost(&self, conv: &Conv2d, multiprocessors: usize) -> f64 {
         let ([rows, columns], [height, width]) = (self.extents(conv), self.tile);
@@ -54,7 +54,8 @@ impl Kernel {
             Pass::WeightGradient => tiles as f64 / multiprocessors as f64,
             Pass::Forward | Pass::InputGradient => tiles.div_ceil(multiprocessors) as f64,
         };
-        let reuse = (height * width) as f64 / (height + width) as f64;
+        let [_, fetched] = self.copied();
+        let reuse = (height * width * self.dtype.size()) as f64 / fetched;
         let rate = match self.form {
             Form::Sm80 { .. } => reuse / (reuse + 24.0),
             Form::Sm90 { .. } => 1.6 * reuse / (reuse + 40.0),
@@ -161,7 +162,11 @@ mod tests {
             assert!(matches!(f32.kernel.form, Form::Sm80 { .. }));
         }
         let tile = |conv| predict(Pass::Forward, DType::Bf16, &conv, &hopper).kernel.tile;
-        assert_eq!(tile(conv(256, 256)), [256, 128]);
+        assert_eq!([conv(256, 256), conv(256, 128)].map(tile), [[128, 256], [256, 128]]);
+        // Of narrow tiles those side by side copy patches for each other, of wide ones those one below the other filters.
+        let cluster = |conv| predict(Pass::Forward, DType::Bf16, &conv, &hopper).kernel.cluster();
+        let few = |channels| Conv2d { batch: 128, height: 4, width: 4, ..conv(channels, channels) };
+        assert_eq!([conv(256, 256), conv(256, 128), few(512)].map(cluster), [[2, 1], [2, 1], [1, 2]]);
         assert_eq!(tile(Conv2d { height: 32, width: 32, ..conv(64, 64) }), [256, 64]);
         assert_eq!(tile(Conv2d { batch: 1, height: 4, width: 4, ..conv(64, 64) }), [64, 64]);
     }

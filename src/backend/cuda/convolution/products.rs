@@ -67,7 +67,7 @@ impl<D: Driver> Cuda<D> {
     /// What a pass of a convolution is computed with here.
     pub fn products(&self, pass: Pass, conv: &Conv2d) -> Products {
         let Chosen { kernel, splits } = choose(self, pass, conv);
-        let copied = (kernel.tile.iter().sum::<usize>() * kernel.dtype.size()) as f64;
+        let [copied, fetched] = kernel.copied();
         Products {
             kernel: kernel.name,
             tile: kernel.tile,
@@ -80,7 +80,7 @@ impl<D: Driver> Cuda<D> {
             },
             element_bytes: kernel.dtype.size(),
             copied,
-            fetched: copied,
+            fetched,
             items: items(kernel, conv, splits),
             splits,
         }

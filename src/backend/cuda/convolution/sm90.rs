@@ -71,8 +71,8 @@ pub(super) fn launch_forward<D: Driver>(
     let mut arguments = Arguments::forward(conv, kernel);
     let images = Images::inputs(conv, address(x));
     arguments.walks[0].patches =
-        images.map(cuda, &arguments.walks[0], conv.stride, is_flat(conv), kernel.tile[0])?;
-    arguments.matrix = filters(cuda, conv, address(weight), kernel.tile[1])?;
+        images.map(cuda, &arguments.walks[0], conv.stride, is_flat(conv), shared_pixels(kernel))?;
+    arguments.matrix = filters(cuda, conv, address(weight), kernel.tile[1] / kernel.cluster()[0])?;
     arguments.out = address(y);
     arguments.bias = epilogue.bias.map_or(0, address);
     arguments.addend = epilogue.residual.map_or(0, address);
@@ -127,7 +127,7 @@ pub(super) fn launch_input_gradient<D: Driver>(
     }
     let mut slab = 0;
     for walk in &mut walks {
-        walk.patches = images.map(cuda, walk, 1, is_flat(conv), kernel.tile[0])?;
+        walk.patches = images.map(cuda, walk, 1, is_flat(conv), shared_pixels(kernel))?;
         walk.first_slab = slab;
         slab += (walk.pixels as usize).div_ceil(slab_rows(kernel)) as u32;
     }
@@ -157,7 +157,13 @@ pub(super) fn launch_weight_gradient<D: Driver>(
     launch(cuda, memory, kernel, &arguments, operands)
 }
 
-/// As many blocks as multiprocessors, or as there is work for: each goes on with the next piece by itself.
+/// Pixels of a tile of forward or input gradient that one copy moves: blocks side by side share them out.
+fn shared_pixels(kernel: &Kernel) -> usize {
+    kernel.tile[0] / kernel.cluster()[1]
+}
+
+/// As many clusters as there are multiprocessors for, or as there is work for: each goes on with the next piece by itself. (Those of
+/// two blocks leave no multiprocessor over, as these come in pairs; larger ones would, in every group that a cluster must lie in.)
 fn launch<D: Driver>(
     cuda: &Cuda<D>,
     memory: &mut D::Memory,
@@ -165,12 +171,13 @@ fn launch<D: Driver>(
     arguments: &Arguments,
     operands: &[Operand],
 ) -> Result<()> {
-    let blocks = arguments.items.min(cuda.driver.properties().multiprocessors.max(1));
+    let cluster = kernel.blocks() as u32;
+    let clusters = arguments.items.min((cuda.driver.properties().multiprocessors / cluster).max(1));
     let geometry = Geometry {
-        grid: [blocks, 1, 1],
+        grid: [clusters * cluster, 1, 1],
         threads: kernel.threads(),
         shared_bytes: kernel.shared_bytes(),
-        cluster: 1,
+        cluster,
     };
     let entry = kernel.module.entries[0].name;
     cuda.launch(memory, (&kernel.module.variant, entry), geometry, arguments, operands)

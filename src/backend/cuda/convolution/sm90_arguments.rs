@@ -157,8 +157,8 @@ impl Arguments {
     /// A weight gradient, but for operands and maps. Columns are counted in blocks of 64 channels of a tap.
     pub fn weight_gradient(conv: &Conv2d, kernel: &Kernel, splits: usize) -> Arguments {
         let blocks = conv.filter_height * conv.filter_width * conv.in_channels.div_ceil(STEP);
-        let tiles_across = (blocks * STEP).div_ceil(kernel.tile[1]);
-        let tiles = conv.out_channels.div_ceil(kernel.tile[0]) * tiles_across;
+        let tiles_across = (blocks * STEP).div_ceil(kernel.piece()[1]);
+        let tiles = conv.out_channels.div_ceil(kernel.piece()[0]) * tiles_across;
         let mut arguments = Arguments {
             rows: conv.out_channels as u32,
             columns: conv.filter_elements() as u32,
@@ -181,7 +181,7 @@ impl Arguments {
             chunks: conv.in_channels.div_ceil(STEP) as u32,
             channels: conv.in_channels as u32,
             columns: columns as u32,
-            tiles_across: Divider::new(columns.div_ceil(kernel.tile[1])),
+            tiles_across: Divider::new(columns.div_ceil(kernel.piece()[1])),
             tiles: Divider::new(1),
             splits: 1,
             taps_across: conv.filter_width as u32,
@@ -189,12 +189,13 @@ impl Arguments {
         }
     }
 
-    /// Lays the tiles of at most [`WALKS`] walks one behind the other.
+    /// Lays the tiles of at most [`WALKS`] walks one behind the other; those of a cluster are one piece of work.
     pub fn walk(&mut self, walks: &[Walk], kernel: &Kernel) {
         for (place, walk) in self.walks.iter_mut().zip(walks) {
             *place = Walk { first_item: self.items, ..*walk };
             self.walk_count += 1;
-            self.items += kernel.tiles(walk.pixels as usize, self.columns as usize) as u32;
+            let tiles = kernel.tiles(walk.pixels as usize, self.columns as usize);
+            self.items += (tiles / kernel.blocks()) as u32;
         }
     }
 }

@@ -36,14 +36,16 @@ impl Pass {
 pub(super) enum Form {
     /// `convolution_sm80.cu`: so many warps down and across.
     Sm80 { warps: [usize; 2] },
-    /// `convolution_sm90.cu`: whether both consumers share a tile, whether it is computed transposed, and stages of the ring.
-    Sm90 { cooperate: bool, swap: bool, stages: usize },
+    /// `convolution_sm90.cu`: whether both consumers share a tile, whether it is computed transposed, stages of the ring, and blocks
+    /// of a cluster, which work on tiles one below the other and side by side.
+    Sm90 { cooperate: bool, swap: bool, stages: usize, cluster: [usize; 2] },
 }
 
 /// A compiled kernel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kernel {
-    /// The family and the tile, and `-gather` where operands are read one element at a time. One name is one kernel
+    /// The family and the tile, `-cluster` and the blocks of one where there are several, and `-gather` where operands are read one
+    /// element at a time. One name is one kernel
     /// within a pass and a type.
     pub name: &'static str,
     pub pass: Pass,
@@ -110,8 +112,18 @@ macro_rules! kernel {
 /// A kernel of sm_90a. Its registers are those that a thread starts with; its consumers take more.
 macro_rules! kernel_sm90 {
     ($pass:ident, $m:literal x $n:literal, cooperate $cooperate:literal, swap $swap:literal, stages $stages:literal,
-     registers $registers:literal) => {{
-        const CONSTANTS: [(&str, i64); 7] = [
+     registers $registers:literal) => {
+        kernel_sm90!(@ [], $pass, $m x $n, cluster 1 x 1, cooperate $cooperate, swap $swap, stages $stages,
+                     registers $registers)
+    };
+    ($pass:ident, $m:literal x $n:literal, cluster $down:literal x $across:literal, cooperate $cooperate:literal, swap $swap:literal,
+     stages $stages:literal, registers $registers:literal) => {
+        kernel_sm90!(@ ["-cluster-" $down "x" $across], $pass, $m x $n, cluster $down x $across, cooperate $cooperate,
+                     swap $swap, stages $stages, registers $registers)
+    };
+    (@ [$($suffix:tt)*], $pass:ident, $m:literal x $n:literal, cluster $down:literal x $across:literal,
+     cooperate $cooperate:literal, swap $swap:literal, stages $stages:literal, registers $registers:literal) => {{
+        const CONSTANTS: [(&str, i64); 9] = [
             ("BF16", 1),
             ("PASS", Pass::$pass as i64),
             ("TILE_M", $m),
@@ -119,6 +131,8 @@ macro_rules! kernel_sm90 {
             ("COOPERATE", $cooperate as i64),
             ("SWAP", $swap as i64),
             ("STAGES", $stages),
+            ("CLUSTER_DOWN", $down),
+            ("CLUSTER_ACROSS", $across),
         ];
         const ENTRIES: [Entry; 1] = [Entry {
             name: match Pass::$pass {
@@ -131,11 +145,11 @@ macro_rules! kernel_sm90 {
             wide_loads: false,
         }];
         Kernel {
-            name: concat!("sm90-", $m, "x", $n),
+            name: concat!("sm90-", $m, "x", $n $(, $suffix)*),
             pass: Pass::$pass,
             dtype: DType::Bf16,
             tile: [$m, $n],
-            form: Form::Sm90 { cooperate: $cooperate, swap: $swap, stages: $stages },
+            form: Form::Sm90 { cooperate: $cooperate, swap: $swap, stages: $stages, cluster: [$down, $across] },
             vector: [true, true],
             module: Module {
                 variant: Variant { file: "convolution_sm90.cu", constants: &CONSTANTS },
@@ -146,7 +160,7 @@ macro_rules! kernel_sm90 {
 }
 
 /// Every kernel; the smaller tiles of equals last, so that ties go to the larger.
-pub(super) static KERNELS: [Kernel; 37] = [
+pub(super) static KERNELS: [Kernel; 47] = [
     kernel_sm90!(Forward, 256 x 128, cooperate true, swap false, stages 4, registers 168),
     kernel_sm90!(Forward, 128 x 256, cooperate true, swap false, stages 4, registers 168),
     kernel_sm90!(Forward, 128 x 128, cooperate false, swap false, stages 6, registers 168),
@@ -161,6 +175,16 @@ pub(super) static KERNELS: [Kernel; 37] = [
     kernel_sm90!(WeightGradient, 128 x 128, cooperate false, swap false, stages 6, registers 168),
     kernel_sm90!(WeightGradient, 64 x 192, cooperate false, swap false, stages 6, registers 168),
     kernel_sm90!(WeightGradient, 64 x 64, cooperate false, swap false, stages 8, registers 104),
+    kernel_sm90!(Forward, 128 x 256, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(Forward, 256 x 128, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(Forward, 128 x 128, cluster 1 x 2, cooperate false, swap false, stages 6, registers 168),
+    kernel_sm90!(Forward, 128 x 64, cluster 1 x 2, cooperate false, swap true, stages 8, registers 168),
+    kernel_sm90!(InputGradient, 128 x 256, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 256 x 128, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 128 x 128, cluster 1 x 2, cooperate false, swap false, stages 6, registers 168),
+    kernel_sm90!(InputGradient, 128 x 64, cluster 1 x 2, cooperate false, swap true, stages 8, registers 168),
+    kernel_sm90!(WeightGradient, 128 x 256, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(WeightGradient, 128 x 192, cluster 1 x 2, cooperate true, swap false, stages 4, registers 168),
     kernel!(Forward, Bf16, 128 x 128, warps 2 x 4, vector true true, registers 128),
     kernel!(Forward, Bf16, 128 x 64, warps 4 x 2, vector true true, registers 85),
     kernel!(Forward, Bf16, 64 x 64, warps 2 x 2, vector true true, registers 102),
@@ -242,9 +266,38 @@ impl Kernel {
         }
     }
 
-    /// Tiles of a result of `rows` x `columns`.
+    /// Blocks that work on neighbouring tiles together: one below the other, and side by side.
+    pub fn cluster(&self) -> [usize; 2] {
+        match self.form {
+            Form::Sm80 { .. } => [1, 1],
+            Form::Sm90 { cluster, .. } => cluster,
+        }
+    }
+
+    /// Blocks of a cluster.
+    pub fn blocks(&self) -> usize {
+        self.cluster().iter().product()
+    }
+
+    /// Rows and columns of the result that a cluster computes.
+    pub fn piece(&self) -> [usize; 2] {
+        let [down, across] = self.cluster();
+        [down * self.tile[0], across * self.tile[1]]
+    }
+
+    /// Tiles of a result of `rows` x `columns`, and those beyond it that fill up clusters.
     pub fn tiles(&self, rows: usize, columns: usize) -> usize {
-        rows.div_ceil(self.tile[0]) * columns.div_ceil(self.tile[1])
+        let piece = self.piece();
+        rows.div_ceil(piece[0]) * columns.div_ceil(piece[1]) * self.blocks()
+    }
+
+    /// Bytes that copies write to shared memory for each element of a tile's sum, and those of them that are asked of the
+    /// second-level cache: blocks side by side share rows, those one below the other columns.
+    pub fn copied(&self) -> [f64; 2] {
+        let size = self.dtype.size() as f64;
+        let ([rows, columns], [down, across]) =
+            (self.tile.map(|n| n as f64), self.cluster().map(|n| n as f64));
+        [(rows + columns) * size, (rows / across + columns / down) * size]
     }
 
     /// Whether it runs on a device.

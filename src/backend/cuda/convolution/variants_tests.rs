@@ -187,6 +187,19 @@ fn kernels_of_tensor_copies_compute_patches_of_every_kind_in_every_order() {
 }
 
 #[test]
+fn blocks_of_a_cluster_ask_for_what_they_share_once_and_compute_whole_pieces() {
+    let named = |name: &str| KERNELS.iter().find(|kernel| kernel.name == name).unwrap();
+    let alone = named("sm90-256x128");
+    assert_eq!((alone.copied(), alone.tiles(600, 300)), ([768.0, 768.0], 3 * 3));
+    // Side by side they share 128 rows of two bytes, and fill a row of three tiles up to four.
+    let beside = named("sm90-128x128-cluster-1x2");
+    assert_eq!((beside.copied(), beside.tiles(600, 300)), ([512.0, 384.0], 5 * 4));
+    // One below the other they share 128 columns.
+    let below = named("sm90-256x128-cluster-2x1");
+    assert_eq!((below.copied(), below.tiles(600, 300)), ([768.0, 640.0], 4 * 3));
+}
+
+#[test]
 fn a_name_is_one_kernel_within_a_pass_and_a_type() {
     for (index, kernel) in KERNELS.iter().enumerate() {
         let named = |other: &&Kernel| {
