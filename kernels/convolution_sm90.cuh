@@ -31,6 +31,17 @@ struct Walk {
     u32 unused[14];
 };
 
+/// How kernels that keep rows of images have them in shared memory, 64 channels of each pixel.
+struct Resident {
+    u32 row_bytes;     // of a row of pixels
+    u32 stage_bytes;   // that one copy moves
+    u32 stages;        // copies that there is room for
+    u32 stage_rows;    // rows that a copy to a ring moves
+    u32 image_blocks;  // blocks of 64 pixels of a tile that lie in one image
+    u32 image_bytes;   // from one image of a tile to the next
+    u32 unused[2];
+};
+
 struct Arguments {
     Walk walks[4];
     TensorMap matrix;      // weights (KRSC); in the weight gradient dy (pixels, channels)
@@ -58,7 +69,7 @@ struct Arguments {
     u32 taps_across;       // of the filter
     u32 out_step, out_height, out_width;
     u32 relu;
-    u32 unused[8];
+    Resident resident;
 };
 
 /// One tile of the result, or of a split.

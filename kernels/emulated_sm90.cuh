@@ -166,6 +166,9 @@ inline void tensor_copy(void* to, const TensorMap& map, Mbarrier& barrier, int c
 inline void tensor_copy(void* to, const TensorMap& map, Mbarrier& barrier, int c0, int c1, int c2, RESIDUA_PLACE) {
     residua::copy_tensor({to, &map, &barrier, {c0, c1, c2}, 3, {}, 0, 0}, "tensor_copy", file, line);
 }
+inline void tensor_copy(void* to, const TensorMap& map, Mbarrier& barrier, int c0, int c1, int c2, int c3, RESIDUA_PLACE) {
+    residua::copy_tensor({to, &map, &barrier, {c0, c1, c2, c3}, 4, {}, 0, 0}, "tensor_copy", file, line);
+}
 inline void tensor_copy_im2col(void* to, const TensorMap& map, Mbarrier& barrier, int c, int w, int h, int n, u16 offset_w,
                                u16 offset_h, RESIDUA_PLACE) {
     residua::copy_tensor({to, &map, &barrier, {c, w, h, n}, 4, {offset_w, offset_h}, 1, 0}, "tensor_copy_im2col", file, line);

@@ -118,6 +118,13 @@ __device__ inline void tensor_copy(void* to, const TensorMap& map, Mbarrier& bar
         "l"(&map), "r"(shared_address(&barrier)), "r"(c0), "r"(c1), "r"(c2)
         : "memory");
 }
+__device__ inline void tensor_copy(void* to, const TensorMap& map, Mbarrier& barrier, int c0, int c1, int c2, int c3) {
+    asm volatile(
+        "cp.async.bulk.tensor.4d.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1, {%3, %4, %5, %6}], [%2];" ::"r"(
+            shared_address(to)),
+        "l"(&map), "r"(shared_address(&barrier)), "r"(c0), "r"(c1), "r"(c2), "r"(c3)
+        : "memory");
+}
 /// Pixels of images (NHWC), counted on from pixel (n, h, w) in the map's bounding box, each moved by the offsets; of each
 /// some channels from c on.
 __device__ inline void tensor_copy_im2col(void* to, const TensorMap& map, Mbarrier& barrier, int c, int w, int h, int n,

@@ -34,6 +34,8 @@ embedded![
     "ring_sm90.cuh",
     "cluster_sm90.cuh",
     "convolution_sm90.cu",
+    "convolution_rows_sm90.cu",
+    "convolution_stream_sm90.cu",
     "convolution_sum.cu",
     "packs.cuh",
     "reduce.cuh",

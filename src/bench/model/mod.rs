@@ -379,10 +379,10 @@ impl Modeller {
         };
         let (resident, limited_by) = resident_blocks(&Limits::of(self.card.capability), &uses);
         let blocks = geometry.grid.iter().map(|&extent| extent as usize).product();
-        // Kernels of convolutions are told by their files; what adds up their parts is a pass.
-        let multiplies = launch.source.name.starts_with("convolution_sm");
-        let products =
-            convolution(call).filter(|_| multiplies).map(|(pass, conv)| self.cuda.products(pass, conv));
+        // What finishes a convolution, or adds up its parts, is a pass.
+        let products = convolution(call)
+            .map(|(pass, conv)| self.cuda.products(pass, conv))
+            .filter(|products| products.entry == launch.entry);
         let predicted = match &products {
             Some(products) => predict::products(&self.card, products, resident, bytes),
             None => predict::pass(&self.card, bytes, flop, blocks),

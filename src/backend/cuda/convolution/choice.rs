@@ -54,11 +54,11 @@ impl Kernel {
             Pass::WeightGradient => tiles as f64 / multiprocessors as f64,
             Pass::Forward | Pass::InputGradient => tiles.div_ceil(multiprocessors) as f64,
         };
-        let [_, fetched] = self.copied();
+        let [_, fetched] = self.copied(conv);
         let reuse = (height * width * self.dtype.size()) as f64 / fetched;
         let rate = match self.form {
             Form::Sm80 { .. } => reuse / (reuse + 24.0),
-            Form::Sm90 { .. } => 1.6 * reuse / (reuse + 40.0),
+            _ => 1.6 * reuse / (reuse + 40.0),
         };
         let gather: usize = self.vector.iter().map(|&vector| if vector { 1 } else { 4 }).product();
         share * (height * width * gather * self.sum(conv)) as f64 / rate
@@ -72,16 +72,12 @@ impl Kernel {
         const BYTES_PER_STEP: f64 = 1.6e6;
         let [rows, columns] = self.extents(conv);
         let (tiles, area) = (self.tiles(rows, columns), (self.tile[0] * self.tile[1]) as f64 / 16384.0);
-        let steps = conv.out_pixels().div_ceil(self.step());
-        let blocks = match self.form {
-            Form::Sm80 { .. } => 2 * multiprocessors,
-            Form::Sm90 { .. } => multiprocessors,
-        };
+        let blocks = if self.is_sm90() { multiprocessors } else { 2 * multiprocessors };
         let time = |splits: usize| {
             let turns = (tiles * splits).div_ceil(blocks) as f64;
             let traffic =
                 if splits > 1 { (splits * rows * columns * 8) as f64 / BYTES_PER_STEP } else { 0.0 };
-            turns * (steps.div_ceil(splits) as f64 + ENDS) * area + traffic
+            turns * (self.longest_part(conv, splits) as f64 + ENDS) * area + traffic
         };
         let most = blocks.min(self.most_splits(conv));
         (1..=most).min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap_or(1)
@@ -91,6 +87,7 @@ impl Kernel {
     pub fn most_splits(&self, conv: &Conv2d) -> usize {
         const LEAST_STEPS: usize = 4;
         match self.pass {
+            Pass::WeightGradient if self.form == Form::Sm90Stream => conv.batch.min(MOST_BLOCKS),
             Pass::WeightGradient => conv.out_pixels().div_ceil(LEAST_STEPS * self.step()).min(MOST_BLOCKS),
             Pass::Forward | Pass::InputGradient => 1,
         }
@@ -155,7 +152,7 @@ mod tests {
         };
         for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
             let form = |device: &Properties, conv| predict(pass, DType::Bf16, &conv, device).kernel.form;
-            assert!(matches!(form(&hopper, conv(128, 256)), Form::Sm90 { .. }));
+            assert!(!matches!(form(&hopper, conv(128, 256)), Form::Sm80 { .. }));
             assert!(matches!(form(&ampere, conv(128, 256)), Form::Sm80 { .. }));
             assert!(matches!(form(&hopper, conv(3, 64)), Form::Sm80 { .. }));
             let f32 = predict(pass, DType::F32, &conv(128, 256), &hopper);

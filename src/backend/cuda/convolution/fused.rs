@@ -8,7 +8,7 @@ use super::super::driver::Driver;
 use super::super::{Cuda, pointwise};
 use super::choice::choose;
 use super::sm90::{self, Reduce};
-use super::variants::{Form, Kernel, Pass};
+use super::variants::{Kernel, Pass};
 use super::{Epilogue, forward, input_gradient, launch_forward, launch_input_gradient};
 use crate::error::Result;
 use crate::ops::{Call, Conv2d, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientReduce, Rows};
@@ -35,7 +35,7 @@ pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Opt
 
 /// The kernel of a pass, if it leaves sums of what it writes.
 fn kernel_with_sums<D: Driver>(cuda: &Cuda<D>, pass: Pass, conv: &Conv2d) -> Option<&'static Kernel> {
-    Some(choose(cuda, pass, conv).kernel).filter(|kernel| matches!(kernel.form, Form::Sm90 { .. }))
+    Some(choose(cuda, pass, conv).kernel).filter(|kernel| kernel.is_sm90())
 }
 
 /// What a pass writes, as a matrix.

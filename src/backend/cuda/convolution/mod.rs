@@ -6,6 +6,7 @@
 //! | `fused` | convolutions with the passes of batch normalisation behind them |
 //! | `problem` | a convolution as a product of elements at addresses: the arguments of `convolution_sm80.cu` |
 //! | `sm90`, `sm90_arguments` | a convolution as boxes of tensors: launches of `convolution_sm90.cu`, and its arguments |
+//! | `sm90_rows` | how `convolution_rows_sm90.cu` and `convolution_stream_sm90.cu` keep rows of images |
 //! | `variants` | the compiled kernels |
 //! | `choice` | which one a product gets |
 //! | `products` | what the kernel then multiplies, for predictions |
@@ -17,6 +18,7 @@ mod problem;
 mod products;
 mod sm90;
 mod sm90_arguments;
+mod sm90_rows;
 #[cfg(test)]
 mod sm90_tests;
 mod table;
@@ -35,8 +37,8 @@ use problem::{Arguments, SumArguments, WALKS, Walk};
 pub use products::{Items, Products, Units};
 use sm90::Reduce;
 pub use table::{KernelTable, MeasuredOn, TableRow};
+use variants::Kernel;
 pub use variants::Pass;
-use variants::{Form, Kernel};
 
 /// What the engine can ask for.
 pub(super) fn modules() -> impl Iterator<Item = Module> {
@@ -145,7 +147,7 @@ fn launch_forward<D: Driver>(
         expect("residual", residual, y.elements, y.dtype)?;
         operands.push(("residual", residual, Access::Read));
     }
-    if matches!(kernel.form, Form::Sm90 { .. }) {
+    if kernel.is_sm90() {
         return sm90::launch_forward(cuda, memory, kernel, conv, [x, weight, y], epilogue, operands);
     }
     if epilogue.moments.is_some() {
@@ -176,7 +178,7 @@ fn launch_input_gradient<D: Driver>(
     check(cuda, conv, dx, weight, dy, cuda.dtype)?;
     let access = if attributes.accumulate { Access::Update } else { Access::Write };
     let operands = vec![("dy", dy, Access::Read), ("weight", weight, Access::Read), ("dx", dx, access)];
-    if matches!(kernel.form, Form::Sm90 { .. }) {
+    if kernel.is_sm90() {
         let spans = [dy, weight, dx];
         return sm90::launch_input_gradient(cuda, memory, kernel, attributes, spans, reduce, operands);
     }
@@ -217,7 +219,7 @@ fn launch_weight_gradient<D: Driver>(
     let parts = Span { elements: bytes / 4, dtype: DType::F32, ..workspace };
     let (to, name) = if splits > 1 { (parts, "workspace") } else { (dweight, "dweight") };
     let operands = [("x", x, Access::Read), ("dy", dy, Access::Read), (name, to, Access::Write)];
-    if matches!(kernel.form, Form::Sm90 { .. }) {
+    if kernel.is_sm90() {
         sm90::launch_weight_gradient(cuda, memory, kernel, conv, [x, dy, to], splits, &operands)?;
     } else {
         let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
@@ -247,7 +249,9 @@ fn sum_parts<D: Driver>(
     dweight: Span,
     splits: usize,
 ) -> Result<()> {
-    const THREADS: usize = 256;
+    const THREADS: u32 = 256;
+    /// Threads of a block that lie along the elements; the others share out the splits.
+    const ALONG: usize = 32;
     let wide = dweight.elements.is_multiple_of(4);
     let arguments = SumArguments {
         parts: cuda.pointer(memory, parts),
@@ -258,8 +262,8 @@ fn sum_parts<D: Driver>(
     };
     let threads = if wide { dweight.elements / 4 } else { dweight.elements };
     let geometry = Geometry {
-        grid: [threads.div_ceil(THREADS) as u32, 1, 1],
-        threads: THREADS as u32,
+        grid: [threads.div_ceil(ALONG) as u32, 1, 1],
+        threads: THREADS,
         shared_bytes: 0,
         cluster: 1,
     };

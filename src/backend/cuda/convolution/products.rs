@@ -38,6 +38,8 @@ pub struct Items {
 pub struct Products {
     /// The kernel's name.
     pub kernel: &'static str,
+    /// The entry of its module that is launched.
+    pub entry: &'static str,
     /// Rows and columns of the result that a work item computes.
     pub tile: [usize; 2],
     /// What multiplies.
@@ -67,9 +69,10 @@ impl<D: Driver> Cuda<D> {
     /// What a pass of a convolution is computed with here.
     pub fn products(&self, pass: Pass, conv: &Conv2d) -> Products {
         let Chosen { kernel, splits } = choose(self, pass, conv);
-        let [copied, fetched] = kernel.copied();
+        let [copied, fetched] = kernel.copied(conv);
         Products {
             kernel: kernel.name,
+            entry: kernel.module.entries[0].name,
             tile: kernel.tile,
             units: match kernel.form {
                 Form::Sm80 { .. } if kernel.dtype == DType::F32 => Units::Scalar,
@@ -77,6 +80,10 @@ impl<D: Driver> Cuda<D> {
                 Form::Sm90 { swap, cooperate, .. } => {
                     Units::Warpgroups { wide: kernel.tile[usize::from(!swap)], cooperate }
                 }
+                Form::Sm90Rows { cooperate, .. } => {
+                    Units::Warpgroups { wide: kernel.tile[usize::from(cooperate)], cooperate }
+                }
+                Form::Sm90Stream => Units::Warpgroups { wide: kernel.tile[1] / 3, cooperate: true },
             },
             element_bytes: kernel.dtype.size(),
             copied,
@@ -101,8 +108,8 @@ fn items(kernel: &Kernel, conv: &Conv2d, splits: usize) -> Vec<Items> {
             })
             .collect(),
         Pass::WeightGradient => {
-            let steps = (kernel.sum(conv) / kernel.step()).div_ceil(splits);
-            vec![Items { count: kernel.tiles(rows, columns) * splits, sum: steps * kernel.step() }]
+            let sum = kernel.longest_part(conv, splits) * kernel.step();
+            vec![Items { count: kernel.tiles(rows, columns) * splits, sum }]
         }
     }
 }

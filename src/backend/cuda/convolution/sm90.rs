@@ -2,6 +2,7 @@
 
 use super::problem::WALKS;
 use super::sm90_arguments::{Arguments, STEP, Walk, is_flat};
+use super::sm90_rows::Layout;
 use super::variants::{Form, Kernel, Pass};
 use super::{Epilogue, expect};
 use crate::backend::cuda::Cuda;
@@ -39,7 +40,7 @@ pub(super) struct Reduce {
 /// Rows of a result that one slab of partials is of; the last of a walk has those that are left.
 pub(super) fn slab_rows(kernel: &Kernel) -> usize {
     match kernel.form {
-        Form::Sm90 { cooperate: true, .. } => kernel.tile[0] / 2,
+        Form::Sm90 { cooperate: true, .. } | Form::Sm90Rows { cooperate: true, .. } => kernel.tile[0] / 2,
         _ => kernel.tile[0],
     }
 }
@@ -70,8 +71,7 @@ pub(super) fn launch_forward<D: Driver>(
     let address = |span| cuda.pointer(memory, span);
     let mut arguments = Arguments::forward(conv, kernel);
     let images = Images::inputs(conv, address(x));
-    arguments.walks[0].patches =
-        images.map(cuda, &arguments.walks[0], conv.stride, is_flat(conv), shared_pixels(kernel))?;
+    arguments.walks[0].patches = images.patches(cuda, kernel, conv, &arguments.walks[0])?;
     arguments.matrix = filters(cuda, conv, address(weight), kernel.tile[1] / kernel.cluster()[0])?;
     arguments.out = address(y);
     arguments.bias = epilogue.bias.map_or(0, address);
@@ -127,7 +127,7 @@ pub(super) fn launch_input_gradient<D: Driver>(
     }
     let mut slab = 0;
     for walk in &mut walks {
-        walk.patches = images.map(cuda, walk, 1, is_flat(conv), shared_pixels(kernel))?;
+        walk.patches = images.patches(cuda, kernel, conv, walk)?;
         walk.first_slab = slab;
         slab += (walk.pixels as usize).div_ceil(slab_rows(kernel)) as u32;
     }
@@ -151,7 +151,7 @@ pub(super) fn launch_weight_gradient<D: Driver>(
 ) -> Result<()> {
     let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
     let images = Images::inputs(conv, cuda.pointer(memory, x));
-    arguments.walks[0].patches = images.map(cuda, &arguments.walks[0], conv.stride, is_flat(conv), STEP)?;
+    arguments.walks[0].patches = images.patches(cuda, kernel, conv, &arguments.walks[0])?;
     arguments.matrix = Images::outputs(conv, cuda.pointer(memory, dy)).matrix(cuda, STEP)?;
     arguments.out = cuda.pointer(memory, out);
     launch(cuda, memory, kernel, &arguments, operands)
@@ -209,38 +209,52 @@ impl Images {
         self.channels as u64 * BYTES
     }
 
-    /// A copy moves 64 channels of one tap of the patches of `pixels` pixels of a walk, which lie `step` rows (columns) apart.
-    fn map<D: Driver>(
+    /// A copy moves 64 channels of the rows that a kernel keeps, or of one tap of the patches of a tile's pixels.
+    fn patches<D: Driver>(
         &self,
         cuda: &Cuda<D>,
+        kernel: &Kernel,
+        conv: &Conv2d,
         walk: &Walk,
-        step: usize,
-        flat: bool,
-        pixels: usize,
     ) -> Result<TensorMap> {
-        if flat {
-            return self.matrix(cuda, pixels);
+        if let Some(layout) = Layout::of(kernel, conv) {
+            return self.map(cuda, Piece::Tiled(&layout.piece()));
         }
-        let [width, height, batch] = [self.width, self.height, self.batch].map(|extent| extent as u64);
-        let row = self.row_bytes();
+        let (step, pixels) = match kernel.pass {
+            Pass::Forward => (conv.stride, shared_pixels(kernel)),
+            Pass::InputGradient => (1, shared_pixels(kernel)),
+            Pass::WeightGradient => (conv.stride, STEP),
+        };
+        if is_flat(conv) { self.matrix(cuda, pixels) } else { self.taps(cuda, walk, step, pixels) }
+    }
+
+    /// A copy moves 64 channels of one tap of the patches of `pixels` pixels of a walk, which lie `step` rows (columns) apart.
+    fn taps<D: Driver>(&self, cuda: &Cuda<D>, walk: &Walk, step: usize, pixels: usize) -> Result<TensorMap> {
         // Of the bases' box, counted from the last pixel of the image.
         let upper = |first: i32, bases: u32, extent: usize| {
             first + ((bases - 1) * step as u32) as i32 - (extent - 1) as i32
         };
+        let piece = Piece::Im2col {
+            lower: [walk.first_column, walk.first_row],
+            upper: [
+                upper(walk.first_column, walk.width.divisor, self.width),
+                upper(walk.first_row, walk.height.divisor, self.height),
+            ],
+            channels: STEP as u32,
+            pixels: pixels as u32,
+            strides: [step as u32; 2],
+        };
+        self.map(cuda, piece)
+    }
+
+    fn map<D: Driver>(&self, cuda: &Cuda<D>, piece: Piece<'_>) -> Result<TensorMap> {
+        let [width, height, batch] = [self.width, self.height, self.batch].map(|extent| extent as u64);
+        let row = self.row_bytes();
         cuda.driver.tensor_map(&TensorMapRequest {
             address: self.address,
             extents: &[self.channels as u64, width, height, batch],
             strides: &[row, row * width, row * width * height],
-            piece: Piece::Im2col {
-                lower: [walk.first_column, walk.first_row],
-                upper: [
-                    upper(walk.first_column, walk.width.divisor, self.width),
-                    upper(walk.first_row, walk.height.divisor, self.height),
-                ],
-                channels: STEP as u32,
-                pixels: pixels as u32,
-                strides: [step as u32; 2],
-            },
+            piece,
         })
     }
 

@@ -3,6 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::problem::{Divider, Residue, WALKS};
+use super::sm90_rows::{Layout, Resident};
 use super::variants::Kernel;
 use crate::backend::cuda::driver::tensor_map::TensorMap;
 use crate::ops::Conv2d;
@@ -122,7 +123,7 @@ pub(super) struct Arguments {
     out_height: u32,
     out_width: u32,
     pub relu: u32,
-    unused: [u32; 8],
+    resident: Resident,
 }
 
 // Tensor maps lie at multiples of 64 bytes, and a C++ struct with such members has a multiple of 64 bytes.
@@ -185,6 +186,7 @@ impl Arguments {
             tiles: Divider::new(1),
             splits: 1,
             taps_across: conv.filter_width as u32,
+            resident: Layout::of(kernel, conv).map_or(Resident::zeroed(), |layout| layout.resident()),
             ..Arguments::zeroed()
         }
     }

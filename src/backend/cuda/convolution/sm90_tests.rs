@@ -18,17 +18,23 @@ fn device(copies: Copies) -> Cuda<Emulator> {
 }
 
 fn kernels(pass: Pass) -> impl Iterator<Item = &'static Kernel> {
-    KERNELS.iter().filter(move |kernel| kernel.pass == pass && matches!(kernel.form, Form::Sm90 { .. }))
+    KERNELS.iter().filter(move |kernel| kernel.pass == pass && kernel.is_sm90())
 }
 
-/// More rows than a tile of any kernel has, the last slab with a few, and columns that leave a tile half empty.
-fn problem(stride: usize) -> Conv2d {
+/// More rows than a tile of any kernel has, the last slab with a few where there may be some, and columns that leave a tile half
+/// empty.
+fn problem(kernel: &Kernel, stride: usize) -> Conv2d {
+    let ([batch, height, width, channels], stride) = match kernel.form {
+        Form::Sm90Rows { cooperate: true, .. } => ([5, 8, 8, 72], 1),
+        Form::Sm90Rows { cooperate: false, .. } => ([3, 16, 16, 40], 1),
+        _ => ([3, 11, 9, 72], stride),
+    };
     Conv2d {
-        batch: 3,
-        height: 11,
-        width: 9,
-        in_channels: 72,
-        out_channels: 72,
+        batch,
+        height,
+        width,
+        in_channels: channels,
+        out_channels: channels,
         filter_height: 3,
         filter_width: 3,
         stride,
@@ -43,7 +49,7 @@ fn close(got: f64, expected: f64, scale: f64) -> bool {
 #[test]
 fn a_forward_kernel_leaves_the_moments_of_what_it_stored() {
     for kernel in kernels(Pass::Forward) {
-        let conv = problem(1);
+        let conv = problem(kernel, 1);
         let channels = conv.out_channels;
         let [n_x, n_weight, n_y] = conv.elements().unwrap();
         let (x, weight, y) = (numbers(n_x, 1), numbers(n_weight, 2), vec![f64::NAN; n_y]);
@@ -79,7 +85,7 @@ fn a_forward_kernel_leaves_the_moments_of_what_it_stored() {
 fn an_input_gradient_kernel_masks_and_leaves_the_sums_of_what_it_stored() {
     let cases = [(1, true, false), (2, false, true), (3, true, true)];
     for (kernel, (stride, masked, relu)) in kernels(Pass::InputGradient).zip(cases.into_iter().cycle()) {
-        let conv = problem(stride);
+        let conv = problem(kernel, stride);
         let channels = conv.in_channels;
         let [n_dx, n_weight, n_dy] = conv.elements().unwrap();
         let (dy, weight, before) = (numbers(n_dy, 1), numbers(n_weight, 2), numbers(n_dx, 3));

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::sm90_arguments;
+use super::sm90_rows::{self, Layout};
 use crate::backend::cuda::driver::Properties;
 use crate::backend::cuda::{Entry, Module, Variant};
 use crate::ops::Conv2d;
@@ -39,6 +40,11 @@ pub(super) enum Form {
     /// `convolution_sm90.cu`: whether both consumers share a tile, whether it is computed transposed, stages of the ring, and blocks
     /// of a cluster, which work on tiles one below the other and side by side.
     Sm90 { cooperate: bool, swap: bool, stages: usize, cluster: [usize; 2] },
+    /// `convolution_rows_sm90.cu`: whether both consumers share a tile (else each has its own, computed transposed, and all
+    /// filters stay), bytes of room for patches, and places for a tap's filters.
+    Sm90Rows { cooperate: bool, patch_bytes: usize, filters: usize },
+    /// `convolution_stream_sm90.cu`.
+    Sm90Stream,
 }
 
 /// A compiled kernel.
@@ -159,8 +165,74 @@ macro_rules! kernel_sm90 {
     }};
 }
 
+/// A kernel of sm_90a that keeps rows of images for all taps which read them.
+macro_rules! kernel_rows_sm90 {
+    ($pass:ident, $m:literal x $n:literal, cooperate $cooperate:literal, patch bytes $patches:expr, filters $filters:literal) => {{
+        const CONSTANTS: [(&str, i64); 8] = [
+            ("BF16", 1),
+            ("PASS", Pass::$pass as i64),
+            ("TILE_M", $m),
+            ("TILE_N", $n),
+            ("COOPERATE", $cooperate as i64),
+            ("SWAP", !$cooperate as i64),
+            ("PATCH_BYTES", $patches),
+            ("FILTERS", $filters),
+        ];
+        const ENTRIES: [Entry; 1] = [Entry {
+            name: match Pass::$pass {
+                Pass::Forward => "convolution_forward_rows_sm90",
+                _ => "convolution_input_gradient_rows_sm90",
+            },
+            registers: 168,
+            tensor_cores: true,
+            wide_loads: false,
+        }];
+        Kernel {
+            name: concat!("sm90-rows-", $m, "x", $n),
+            pass: Pass::$pass,
+            dtype: DType::Bf16,
+            tile: [$m, $n],
+            form: Form::Sm90Rows { cooperate: $cooperate, patch_bytes: $patches, filters: $filters },
+            vector: [true, true],
+            module: Module {
+                variant: Variant { file: "convolution_rows_sm90.cu", constants: &CONSTANTS },
+                entries: &ENTRIES,
+            },
+        }
+    }};
+}
+
+/// The kernel through which images stream.
+const STREAM_SM90: Kernel = Kernel {
+    name: "sm90-stream-64x576",
+    pass: Pass::WeightGradient,
+    dtype: DType::Bf16,
+    tile: [64, 576],
+    form: Form::Sm90Stream,
+    vector: [true, true],
+    module: Module {
+        variant: Variant {
+            file: "convolution_stream_sm90.cu",
+            constants: &[("BF16", 1), ("PASS", Pass::WeightGradient as i64), ("TILE_M", 64), ("TILE_N", 576)],
+        },
+        entries: &[Entry {
+            name: "convolution_weight_gradient_stream_sm90",
+            registers: 128,
+            tensor_cores: true,
+            wide_loads: false,
+        }],
+    },
+};
+
 /// Every kernel; the smaller tiles of equals last, so that ties go to the larger.
-pub(super) static KERNELS: [Kernel; 47] = [
+pub(super) static KERNELS: [Kernel; 54] = [
+    kernel_rows_sm90!(Forward, 256 x 128, cooperate true, patch bytes 96 << 10, filters 6),
+    kernel_rows_sm90!(Forward, 128 x 128, cooperate true, patch bytes 96 << 10, filters 6),
+    kernel_rows_sm90!(Forward, 256 x 64, cooperate false, patch bytes 120 << 10, filters 9),
+    kernel_rows_sm90!(InputGradient, 256 x 128, cooperate true, patch bytes 96 << 10, filters 6),
+    kernel_rows_sm90!(InputGradient, 128 x 128, cooperate true, patch bytes 96 << 10, filters 6),
+    kernel_rows_sm90!(InputGradient, 256 x 64, cooperate false, patch bytes 120 << 10, filters 9),
+    STREAM_SM90,
     kernel_sm90!(Forward, 256 x 128, cooperate true, swap false, stages 4, registers 168),
     kernel_sm90!(Forward, 128 x 256, cooperate true, swap false, stages 4, registers 168),
     kernel_sm90!(Forward, 128 x 128, cooperate false, swap false, stages 6, registers 168),
@@ -228,20 +300,28 @@ impl Kernel {
     pub fn threads(&self) -> u32 {
         match self.form {
             Form::Sm80 { warps: [down, across] } => (32 * down * across) as u32,
-            Form::Sm90 { .. } => 384,
+            Form::Sm90 { .. } | Form::Sm90Rows { .. } => 384,
+            Form::Sm90Stream => 512,
         }
+    }
+
+    /// Whether it has tensors copied and warpgroups multiply them.
+    pub fn is_sm90(&self) -> bool {
+        !matches!(self.form, Form::Sm80 { .. })
     }
 
     /// The size of `Memory` in the kernel's file.
     pub fn shared_bytes(&self) -> u32 {
-        match self.form {
-            Form::Sm80 { .. } => self.shared_bytes_sm80(),
-            Form::Sm90 { stages, .. } => {
-                // The ring, a slab for each consumer, barriers; all in pieces of the swizzle's period.
-                const SLABS: usize = 2 * 64 * 64 * 4;
-                (stages * (self.tile[0] + self.tile[1]) * 128 + SLABS + 1024) as u32
-            }
-        }
+        // Of sm_90a's: rings, a slab for each consumer, barriers; all in pieces of the swizzle's period.
+        const SLABS: usize = 2 * 64 * 64 * 4;
+        const BARRIERS: usize = 1024;
+        let bytes = match self.form {
+            Form::Sm80 { .. } => return self.shared_bytes_sm80(),
+            Form::Sm90 { stages, .. } => stages * (self.tile[0] + self.tile[1]) * 128 + SLABS,
+            Form::Sm90Rows { patch_bytes, filters, .. } => patch_bytes + filters * self.tile[1] * 128 + SLABS,
+            Form::Sm90Stream => sm90_rows::STREAM_BYTES,
+        };
+        (bytes + BARRIERS) as u32
     }
 
     /// The ring of stages or the result, and what is looked up.
@@ -262,15 +342,15 @@ impl Kernel {
     pub fn step(&self) -> usize {
         match self.form {
             Form::Sm80 { .. } => 64 / self.dtype.size(),
-            Form::Sm90 { .. } => sm90_arguments::STEP,
+            Form::Sm90 { .. } | Form::Sm90Rows { .. } | Form::Sm90Stream => sm90_arguments::STEP,
         }
     }
 
     /// Blocks that work on neighbouring tiles together: one below the other, and side by side.
     pub fn cluster(&self) -> [usize; 2] {
         match self.form {
-            Form::Sm80 { .. } => [1, 1],
             Form::Sm90 { cluster, .. } => cluster,
+            _ => [1, 1],
         }
     }
 
@@ -291,33 +371,20 @@ impl Kernel {
         rows.div_ceil(piece[0]) * columns.div_ceil(piece[1]) * self.blocks()
     }
 
-    /// Bytes that copies write to shared memory for each element of a tile's sum, and those of them that are asked of the
-    /// second-level cache: blocks side by side share rows, those one below the other columns.
-    pub fn copied(&self) -> [f64; 2] {
-        let size = self.dtype.size() as f64;
-        let ([rows, columns], [down, across]) =
-            (self.tile.map(|n| n as f64), self.cluster().map(|n| n as f64));
-        [(rows + columns) * size, (rows / across + columns / down) * size]
-    }
-
     /// Whether it runs on a device.
     pub fn runs_on(&self, device: &Properties) -> bool {
-        match self.form {
-            Form::Sm80 { .. } => true,
-            Form::Sm90 { .. } => {
-                device.capability == (9, 0) && matches!(device.architecture.as_str(), "sm_90a" | "host")
-            }
-        }
+        !self.is_sm90()
+            || device.capability == (9, 0) && matches!(device.architecture.as_str(), "sm_90a" | "host")
     }
 
     /// Whether a convolution's rows are aligned as the kernel wants them, and its extents what the kernel can do.
     pub fn fits(&self, conv: &Conv2d) -> bool {
-        if matches!(self.form, Form::Sm90 { .. }) {
+        if self.is_sm90() {
             // The copy engine steps over at most 8 pixels, and its boxes begin and end at most 128 pixels from the image's.
             let near = conv.filter_height.max(conv.filter_width).max(conv.padding) <= 32;
-            return [conv.in_channels, conv.out_channels].iter().all(|n| n.is_multiple_of(8))
-                && conv.stride <= 8
-                && near;
+            let aligned = [conv.in_channels, conv.out_channels].iter().all(|n| n.is_multiple_of(8));
+            let has_layout = matches!(self.form, Form::Sm90 { .. }) || Layout::of(self, conv).is_some();
+            return aligned && conv.stride <= 8 && near && has_layout;
         }
         let aligned = |channels: usize| (channels * self.dtype.size()).is_multiple_of(16);
         let (input, output) = (aligned(conv.in_channels), aligned(conv.out_channels));
@@ -343,10 +410,37 @@ impl Kernel {
     pub fn sum(&self, conv: &Conv2d) -> usize {
         let taps = conv.filter_height * conv.filter_width;
         match self.pass {
-            Pass::Forward => self.sum_of_taps(taps, conv.in_channels),
-            Pass::InputGradient => self.sum_of_taps(taps, conv.out_channels),
+            Pass::Forward | Pass::InputGradient => self.sum_of_taps(taps, self.channels(conv)),
             Pass::WeightGradient => conv.out_pixels().next_multiple_of(self.step()),
         }
+    }
+
+    /// Channels of the image whose patches are read.
+    pub fn channels(&self, conv: &Conv2d) -> usize {
+        match self.pass {
+            Pass::Forward | Pass::WeightGradient => conv.in_channels,
+            Pass::InputGradient => conv.out_channels,
+        }
+    }
+
+    /// Steps of the sum of a weight gradient in the longest of so many parts. A stream is cut between images.
+    pub fn longest_part(&self, conv: &Conv2d, splits: usize) -> usize {
+        match self.form {
+            Form::Sm90Stream => conv.batch.div_ceil(splits) * (conv.out_pixels() / conv.batch / self.step()),
+            _ => conv.out_pixels().div_ceil(self.step()).div_ceil(splits),
+        }
+    }
+
+    /// Bytes that copies write to shared memory for each element of a tile's sum, and those of them that are asked of the
+    /// second-level cache: blocks side by side share rows, those one below the other columns.
+    pub fn copied(&self, conv: &Conv2d) -> [f64; 2] {
+        if let Some(layout) = Layout::of(self, conv) {
+            return [layout.fetched(self, conv); 2];
+        }
+        let size = self.dtype.size() as f64;
+        let ([rows, columns], [down, across]) =
+            (self.tile.map(|n| n as f64), self.cluster().map(|n| n as f64));
+        [(rows + columns) * size, (rows / across + columns / down) * size]
     }
 
     /// The same of so many taps.
@@ -358,7 +452,7 @@ impl Kernel {
     fn padded(&self, channels: usize) -> usize {
         match self.form {
             Form::Sm80 { .. } => channels,
-            Form::Sm90 { .. } => channels.next_multiple_of(self.step()),
+            _ => channels.next_multiple_of(self.step()),
         }
     }
 }

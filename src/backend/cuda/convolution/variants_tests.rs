@@ -1,7 +1,7 @@
 //! Every compiled kernel, also those that small problems never get, against the CPU in double precision.
 
 use super::variants::{Form, KERNELS, Kernel, Pass};
-use super::{Epilogue, launch_forward, launch_input_gradient, launch_weight_gradient, parts_bytes};
+use super::{Epilogue, launch_forward, launch_input_gradient, launch_weight_gradient, parts_bytes, sum_parts};
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
 use crate::backend::cuda::{Cuda, Sources};
@@ -9,8 +9,12 @@ use crate::ops::{Backend, Call, Conv2d, Conv2dGradient, Device};
 use crate::rng::{Purpose, Stream};
 use crate::tensor::{DType, HostValues, Span, aligned};
 
-/// Two convolutions that take several tiles of most kernels, none of them full, in both directions.
+/// Two convolutions that take several tiles of most kernels, none of them full, in both directions; of kernels that keep rows
+/// of images two of those they can do.
 fn problems(kernel: &Kernel) -> Vec<Conv2d> {
+    if matches!(kernel.form, Form::Sm90Rows { .. } | Form::Sm90Stream) {
+        return patches().filter(|conv| kernel.fits(conv)).take(2).collect();
+    }
     let vector = kernel.vector[0] || kernel.vector[1];
     let few = if vector { 24 } else { 19 };
     let many = if vector { 136 } else { 131 };
@@ -41,8 +45,22 @@ const BOXES: &[[usize; 8]] = &[
     [5, 17, 11, 72, 200, 3, 1, 1],
 ];
 
-fn boxes() -> impl Iterator<Item = Conv2d> + Clone {
-    BOXES.iter().map(|&[batch, height, width, in_channels, out_channels, filter, stride, padding]| Conv2d {
+/// Convolutions for kernels that keep rows of images: whole images to a tile, the last tile with one; parts of an image to a tile;
+/// several streams to a block; outputs smaller and larger than their images; other filters.
+const ROWS: &[[usize; 8]] = &[
+    [3, 16, 16, 56, 40, 3, 1, 1],
+    [5, 8, 8, 136, 72, 3, 1, 1],
+    [1, 32, 32, 24, 64, 3, 1, 1],
+    [2, 8, 64, 64, 24, 3, 1, 1],
+    [2, 10, 10, 72, 136, 3, 1, 0],
+    [3, 14, 14, 8, 64, 3, 1, 2],
+    [1, 16, 16, 16, 24, 5, 1, 2],
+    [11, 16, 16, 8, 8, 1, 1, 0],
+];
+
+fn patches() -> impl Iterator<Item = Conv2d> + Clone {
+    let problems = BOXES.iter().chain(ROWS);
+    problems.map(|&[batch, height, width, in_channels, out_channels, filter, stride, padding]| Conv2d {
         batch,
         height,
         width,
@@ -146,7 +164,7 @@ fn check(kernel: &Kernel, conv: &Conv2d, options: Options) {
 }
 
 fn is_sm90(kernel: &&Kernel) -> bool {
-    matches!(kernel.form, Form::Sm90 { .. })
+    kernel.is_sm90()
 }
 
 #[test]
@@ -165,7 +183,9 @@ fn kernels_of_tensor_copies_compute_patches_of_every_kind() {
     let orders =
         [(Order::Forward, Copies::Eager), (Order::Reverse, Copies::Lazy), (Order::Random(5), Copies::Eager)];
     for (kernel_index, kernel) in KERNELS.iter().filter(is_sm90).enumerate() {
-        for (index, conv) in boxes().enumerate() {
+        let possible = patches().filter(|conv| kernel.fits(conv));
+        assert!(possible.clone().count() >= 3, "{kernel:?}");
+        for (index, conv) in possible.enumerate() {
             let (order, copies) = orders[(kernel_index + index) % orders.len()];
             check(kernel, &conv, Options { order, copies, threads: 1 });
         }
@@ -176,7 +196,7 @@ fn kernels_of_tensor_copies_compute_patches_of_every_kind() {
 #[ignore = "every order and time of copies takes minutes"]
 fn kernels_of_tensor_copies_compute_patches_of_every_kind_in_every_order() {
     for kernel in KERNELS.iter().filter(is_sm90) {
-        for conv in boxes().chain(problems(kernel)) {
+        for conv in patches().filter(|conv| kernel.fits(conv)).chain(problems(kernel)) {
             for order in [Order::Forward, Order::Reverse, Order::Random(5)] {
                 for copies in [Copies::Eager, Copies::Lazy] {
                     check(kernel, &conv, Options { order, copies, threads: 1 });
@@ -189,14 +209,32 @@ fn kernels_of_tensor_copies_compute_patches_of_every_kind_in_every_order() {
 #[test]
 fn blocks_of_a_cluster_ask_for_what_they_share_once_and_compute_whole_pieces() {
     let named = |name: &str| KERNELS.iter().find(|kernel| kernel.name == name).unwrap();
+    let conv = &problems(named("sm90-256x128"))[0];
     let alone = named("sm90-256x128");
-    assert_eq!((alone.copied(), alone.tiles(600, 300)), ([768.0, 768.0], 3 * 3));
+    assert_eq!((alone.copied(conv), alone.tiles(600, 300)), ([768.0, 768.0], 3 * 3));
     // Side by side they share 128 rows of two bytes, and fill a row of three tiles up to four.
     let beside = named("sm90-128x128-cluster-1x2");
-    assert_eq!((beside.copied(), beside.tiles(600, 300)), ([512.0, 384.0], 5 * 4));
+    assert_eq!((beside.copied(conv), beside.tiles(600, 300)), ([512.0, 384.0], 5 * 4));
     // One below the other they share 128 columns.
     let below = named("sm90-256x128-cluster-2x1");
-    assert_eq!((below.copied(), below.tiles(600, 300)), ([768.0, 640.0], 4 * 3));
+    assert_eq!((below.copied(conv), below.tiles(600, 300)), ([768.0, 640.0], 4 * 3));
+}
+
+#[test]
+fn parts_of_a_sum_are_added_whether_they_are_fewer_or_more_than_warps() {
+    for (splits, elements) in [(2, 5), (3, 128), (21, 203), (40, 1204)] {
+        let cuda = Cuda::new(Emulator::new(Options::default()).unwrap(), DType::Bf16, Sources::default()).unwrap();
+        let (parts, out) = (numbers(splits * elements, 1), vec![f64::NAN; elements]);
+        let operands = [(&parts[..], DType::F32), (&out, DType::F32)];
+        let [_, sums] = results(&cuda, operands, 0, |memory, [parts, out], _| {
+            sum_parts(&cuda, memory, parts, out, splits).unwrap();
+        });
+        for (i, sum) in sums.iter().enumerate() {
+            let column = parts.iter().skip(i).step_by(elements);
+            // Sixty-fourths, few enough that f32 holds every sum.
+            assert_eq!(*sum, column.sum::<f64>(), "{splits} parts of {elements}, element {i}");
+        }
+    }
 }
 
 #[test]

@@ -1,0 +1,220 @@
+//! Convolutions without stride whose images' rows lie in shared memory as they do in memory: what `convolution_rows_sm90.cu` and
+//! `convolution_stream_sm90.cu` are told of them, and which convolutions they can do.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::sm90_arguments::STEP;
+use super::variants::{Form, Kernel, Pass};
+use crate::ops::Conv2d;
+
+/// Bytes of a pixel in shared memory: 64 channels.
+const PIXEL_BYTES: usize = 2 * STEP;
+/// Pixels (and channels) of a block, and bytes of it: the period of the swizzle is an eighth of that.
+const BLOCK: usize = 64;
+/// Copies of patches, and of rows, that can be there at once, as the kernels have barriers for them.
+const MOST_PATCHES: usize = 4;
+const MOST_PLACES: usize = 8;
+/// Room for rows in each ring of `convolution_stream_sm90.cu`.
+const RING_BYTES: usize = 60 << 10;
+/// Shared memory of that kernel, but for barriers: three rings, and five steps of dy.
+pub(super) const STREAM_BYTES: usize = 3 * RING_BYTES + 5 * BLOCK * PIXEL_BYTES;
+/// Most pixels of one row of taps that a copy to such a ring moves: finer copies fill it better.
+const MOST_STREAMED: usize = 96;
+
+/// Images in shared memory, field by field as in `convolution_sm90.cuh`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
+pub(super) struct Resident {
+    /// Of 64 channels of a row of pixels.
+    row_bytes: u32,
+    /// That one copy moves.
+    stage_bytes: u32,
+    /// Copies that there is room for.
+    stages: u32,
+    /// Rows that a copy to a ring moves.
+    stage_rows: u32,
+    /// Blocks of 64 pixels of a tile that lie in one image.
+    image_blocks: u32,
+    /// From one image of a tile to the next.
+    image_bytes: u32,
+    unused: [u32; 2],
+}
+
+/// How a kernel lays a convolution's images in shared memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Layout {
+    /// Pixels in a row, rows and images that one copy moves.
+    copied: [usize; 3],
+    resident: Resident,
+}
+
+impl Layout {
+    /// Nothing where the kernel cannot do the convolution, or needs no such layout.
+    pub fn of(kernel: &Kernel, conv: &Conv2d) -> Option<Layout> {
+        let [width, height] = match kernel.pass {
+            Pass::Forward | Pass::WeightGradient => [conv.out_width(), conv.out_height()],
+            Pass::InputGradient => [conv.width, conv.height],
+        };
+        let taps = [conv.filter_height, conv.filter_width];
+        if conv.stride != 1 {
+            return None;
+        }
+        match kernel.form {
+            Form::Sm80 { .. } | Form::Sm90 { .. } => None,
+            Form::Sm90Rows { cooperate, patch_bytes, filters } => {
+                let stay = !cooperate;
+                let steps = taps.iter().product::<usize>() * kernel.channels(conv).div_ceil(STEP);
+                let all_stay = kernel.extents(conv)[1] <= kernel.tile[1] && steps <= filters;
+                let layout = Layout::of_tile([width, height], kernel.tile[0], taps[0], patch_bytes)?;
+                // Transposed, a tile's pixels are one operand.
+                let one_piece = layout.resident.image_blocks as usize * BLOCK >= kernel.tile[0];
+                (!stay || all_stay && one_piece).then_some(layout)
+            }
+            Form::Sm90Stream => (taps == [3, 3]).then(|| Layout::of_stream([width, height]))?,
+        }
+    }
+
+    /// A tile of `pixels` pixels with the rows above and below that `taps` rows of taps see.
+    fn of_tile([width, height]: [usize; 2], pixels: usize, taps: usize, room: usize) -> Option<Layout> {
+        if !width.is_multiple_of(8) || !pixels.is_multiple_of(width) {
+            return None;
+        }
+        // A part of one image, or some whole ones.
+        let rows = (pixels / width).min(height);
+        let images = pixels / width / rows;
+        let whole = height.is_multiple_of(rows) && rows * width * images == pixels;
+        if !whole || !(rows * width).is_multiple_of(BLOCK) {
+            return None;
+        }
+        let row_bytes = width * PIXEL_BYTES;
+        let image_bytes = (rows + taps - 1) * row_bytes;
+        let stage_bytes = images * image_bytes;
+        let stages = (room / stage_bytes).min(MOST_PATCHES);
+        let resident = Resident {
+            row_bytes: row_bytes as u32,
+            stage_bytes: stage_bytes as u32,
+            stages: stages as u32,
+            image_blocks: (rows * width / BLOCK) as u32,
+            image_bytes: image_bytes as u32,
+            ..Resident::zeroed()
+        };
+        // A stage that is read while no other is filled would gain nothing.
+        (stages >= 2).then_some(Layout { copied: [width, rows + taps - 1, images], resident })
+    }
+
+    /// Whole images, one after another, two rows of zeros more than each has.
+    fn of_stream([width, height]: [usize; 2]) -> Option<Layout> {
+        if ![8, 16, 32, 64].contains(&width) || !(width * height).is_multiple_of(BLOCK) {
+            return None;
+        }
+        let image_rows = height + 2;
+        // Sixteen pixels of a step lie in one row, or in two which are neighbours in the ring as well: it ends with an image.
+        let fine = |rows: &usize| image_rows.is_multiple_of(*rows) && rows * width <= MOST_STREAMED;
+        let stage_rows = if width < 16 { image_rows } else { (1..=image_rows).rev().find(fine)? };
+        let row_bytes = width * PIXEL_BYTES;
+        let stages = (RING_BYTES / (stage_rows * row_bytes)).min(MOST_PLACES);
+        let resident = Resident {
+            row_bytes: row_bytes as u32,
+            stage_bytes: (stage_rows * row_bytes) as u32,
+            stages: stages as u32,
+            stage_rows: stage_rows as u32,
+            ..Resident::zeroed()
+        };
+        // A step, the rows it sees beyond itself, and the step before, which is not done when it begins; none may need the place
+        // of another.
+        let needed = (2 * BLOCK / width + 2).div_ceil(stage_rows) + 1;
+        (stages >= needed).then_some(Layout { copied: [width, stage_rows, 1], resident })
+    }
+
+    /// What kernels are told.
+    pub fn resident(&self) -> Resident {
+        self.resident
+    }
+
+    /// The box of a tensor (channels, width, height, images) that one copy moves.
+    pub fn piece(&self) -> [u32; 4] {
+        let [width, rows, images] = self.copied.map(|extent| extent as u32);
+        [STEP as u32, width, rows, images]
+    }
+
+    /// Bytes that a work item asks of the second-level cache, for each element of its sum.
+    pub fn fetched(&self, kernel: &Kernel, conv: &Conv2d) -> f64 {
+        let stage = f64::from(self.resident.stage_bytes);
+        match kernel.form {
+            Form::Sm90Rows { cooperate, .. } => {
+                // One copy serves a column of taps; filters that stay are as good as free.
+                let filters = if cooperate { (kernel.tile[1] * PIXEL_BYTES) as f64 } else { 0.0 };
+                (stage / conv.filter_height as f64 + filters) / STEP as f64
+            }
+            _ => {
+                let rows = conv.out_height() as f64;
+                PIXEL_BYTES as f64 * (1.0 + conv.filter_width as f64 * (rows + 2.0) / rows)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::variants::KERNELS;
+    use super::*;
+
+    fn conv(side: usize, channels: usize) -> Conv2d {
+        Conv2d {
+            batch: 4,
+            height: side,
+            width: side,
+            in_channels: channels,
+            out_channels: channels,
+            filter_height: 3,
+            filter_width: 3,
+            stride: 1,
+            padding: 1,
+        }
+    }
+
+    fn layout(name: &str, pass: Pass, conv: &Conv2d) -> Option<Layout> {
+        let kernel = KERNELS.iter().find(|kernel| kernel.name == name && kernel.pass == pass).unwrap();
+        Layout::of(kernel, conv)
+    }
+
+    #[test]
+    fn a_tile_is_part_of_an_image_or_whole_images() {
+        let copied = |side, channels| {
+            let layout = layout("sm90-rows-256x128", Pass::Forward, &conv(side, channels));
+            layout.map(|layout| (layout.copied, layout.resident.image_blocks))
+        };
+        assert_eq!(copied(64, 128), Some(([64, 6, 1], 4)));
+        assert_eq!(copied(32, 128), Some(([32, 10, 1], 4)));
+        assert_eq!(copied(16, 128), Some(([16, 18, 1], 4)));
+        assert_eq!(copied(8, 128), Some(([8, 10, 4], 1)));
+        // Rows that are no multiples of the swizzle's period; rows of which no whole number makes a tile.
+        assert_eq!(copied(4, 128), None);
+        assert_eq!(copied(56, 128), None);
+        assert_eq!(layout("sm90-rows-256x128", Pass::Forward, &Conv2d { stride: 2, ..conv(32, 128) }), None);
+    }
+
+    #[test]
+    fn filters_stay_where_there_is_one_column_of_tiles_and_room_for_all() {
+        let fits =
+            |side, channels| layout("sm90-rows-256x64", Pass::Forward, &conv(side, channels)).is_some();
+        assert!(fits(32, 64) && fits(64, 40) && fits(16, 8));
+        assert!(!fits(32, 128) && !fits(32, 72));
+        // The pixels of a tile must lie in one piece.
+        assert!(!fits(8, 64));
+    }
+
+    #[test]
+    fn a_stream_is_copied_in_pieces_of_an_image_and_its_two_rows_of_zeros() {
+        let stream = |side| {
+            let layout = layout("sm90-stream-64x576", Pass::WeightGradient, &conv(side, 64));
+            layout.map(|layout| [layout.resident.stage_rows, layout.resident.stages])
+        };
+        assert_eq!(stream(64), Some([1, 7]));
+        assert_eq!(stream(32), Some([2, 7]));
+        assert_eq!(stream(16), Some([6, 5]));
+        assert_eq!(stream(8), Some([10, 6]));
+        assert_eq!(stream(24), None);
+        assert_eq!(stream(4), None);
+    }
+}
