@@ -214,7 +214,17 @@ mod tests {
     fn of_tile(tile: [usize; 2], units: Units, items: &[Items]) -> Products {
         let copied = 2.0 * (tile[0] + tile[1]) as f64;
         let items = items.to_vec();
-        Products { kernel: "k", entry: "k", tile, units, element_bytes: 2, copied, fetched: copied, items, splits: 1 }
+        Products {
+            kernel: "k",
+            entry: "k",
+            tile,
+            units,
+            element_bytes: 2,
+            copied,
+            fetched: copied,
+            items,
+            splits: 1,
+        }
     }
 
     fn work(tile: [usize; 2], warps: [usize; 2], items: &[Items]) -> Products {

@@ -1,7 +1,9 @@
 //! Every compiled kernel, also those that small problems never get, against the CPU in double precision.
 
 use super::variants::{Form, KERNELS, Kernel, Pass};
-use super::{Epilogue, launch_forward, launch_input_gradient, launch_weight_gradient, parts_bytes, sum_parts};
+use super::{
+    Epilogue, launch_forward, launch_input_gradient, launch_weight_gradient, parts_bytes, sum_parts,
+};
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
 use crate::backend::cuda::{Cuda, Sources};
@@ -223,7 +225,8 @@ fn blocks_of_a_cluster_ask_for_what_they_share_once_and_compute_whole_pieces() {
 #[test]
 fn parts_of_a_sum_are_added_whether_they_are_fewer_or_more_than_warps() {
     for (splits, elements) in [(2, 5), (3, 128), (21, 203), (40, 1204)] {
-        let cuda = Cuda::new(Emulator::new(Options::default()).unwrap(), DType::Bf16, Sources::default()).unwrap();
+        let cuda =
+            Cuda::new(Emulator::new(Options::default()).unwrap(), DType::Bf16, Sources::default()).unwrap();
         let (parts, out) = (numbers(splits * elements, 1), vec![f64::NAN; elements]);
         let operands = [(&parts[..], DType::F32), (&out, DType::F32)];
         let [_, sums] = results(&cuda, operands, 0, |memory, [parts, out], _| {
