@@ -2,8 +2,9 @@
 //!
 //! The prediction is a rule of thumb that knows areas and nothing of clocks; a [`KernelTable`] of measured times replaces it.
 
+use super::kernels::KERNELS;
 use super::table::KernelTable;
-use super::variants::{Form, KERNELS, Kernel, Pass};
+use super::variants::{Form, Kernel, Pass};
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::driver::{Driver, Properties};
 use crate::ops::Conv2d;
@@ -159,11 +160,18 @@ mod tests {
             assert!(matches!(f32.kernel.form, Form::Sm80 { .. }));
         }
         let tile = |conv| predict(Pass::Forward, DType::Bf16, &conv, &hopper).kernel.tile;
-        assert_eq!([conv(256, 256), conv(256, 128)].map(tile), [[128, 256], [256, 128]]);
+        // Rows of 14 pixels can be copied tap by tap only; those of 16 serve a column of taps.
+        let odd =
+            |in_channels, out_channels| Conv2d { height: 14, width: 14, ..conv(in_channels, out_channels) };
+        assert_eq!([odd(256, 256), odd(256, 128)].map(tile), [[128, 256], [256, 128]]);
+        let name = |conv| predict(Pass::Forward, DType::Bf16, &conv, &hopper).kernel.name;
+        assert_eq!([conv(256, 256), conv(64, 64)].map(name), ["sm90-rows-256x128", "sm90-rows-256x64"]);
+        let gradient = |conv| predict(Pass::WeightGradient, DType::Bf16, &conv, &hopper).kernel.name;
+        assert_eq!(gradient(conv(256, 128)), "sm90-stream-64x576");
         // Of narrow tiles those side by side copy patches for each other, of wide ones those one below the other filters.
         let cluster = |conv| predict(Pass::Forward, DType::Bf16, &conv, &hopper).kernel.cluster();
         let few = |channels| Conv2d { batch: 128, height: 4, width: 4, ..conv(channels, channels) };
-        assert_eq!([conv(256, 256), conv(256, 128), few(512)].map(cluster), [[2, 1], [2, 1], [1, 2]]);
+        assert_eq!([odd(256, 256), odd(256, 128), few(512)].map(cluster), [[2, 1], [2, 1], [1, 2]]);
         assert_eq!(tile(Conv2d { height: 32, width: 32, ..conv(64, 64) }), [256, 64]);
         assert_eq!(tile(Conv2d { batch: 1, height: 4, width: 4, ..conv(64, 64) }), [64, 64]);
     }

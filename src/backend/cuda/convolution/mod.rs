@@ -7,13 +7,15 @@
 //! | `problem` | a convolution as a product of elements at addresses: the arguments of `convolution_sm80.cu` |
 //! | `sm90`, `sm90_arguments` | a convolution as boxes of tensors: launches of `convolution_sm90.cu`, and its arguments |
 //! | `sm90_rows` | how `convolution_rows_sm90.cu` and `convolution_stream_sm90.cu` keep rows of images |
-//! | `variants` | the compiled kernels |
+//! | `variants` | what a compiled kernel is and can do |
+//! | `kernels` | the list of them |
 //! | `choice` | which one a product gets |
 //! | `products` | what the kernel then multiplies, for predictions |
 //! | `table` | a file that says so, from measurements |
 
 mod choice;
 mod fused;
+mod kernels;
 mod problem;
 mod products;
 mod sm90;
@@ -42,7 +44,7 @@ pub use variants::Pass;
 
 /// What the engine can ask for.
 pub(super) fn modules() -> impl Iterator<Item = Module> {
-    variants::modules()
+    kernels::modules()
 }
 
 /// Scratch memory of the calls of this family; `None` for others.
@@ -270,7 +272,7 @@ fn sum_parts<D: Driver>(
     let operands = [("workspace", parts, Access::Read), ("dweight", dweight, Access::Write)];
     cuda.launch(
         memory,
-        (&variants::SUM.variant, variants::SUM.entries[0].name),
+        (&kernels::SUM.variant, kernels::SUM.entries[0].name),
         geometry,
         &arguments,
         &operands,

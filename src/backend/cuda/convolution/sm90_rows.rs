@@ -156,7 +156,7 @@ impl Layout {
 
 #[cfg(test)]
 mod tests {
-    use super::super::variants::KERNELS;
+    use super::super::kernels::KERNELS;
     use super::*;
 
     fn conv(side: usize, channels: usize) -> Conv2d {

@@ -1,7 +1,8 @@
 //! What kernels of sm_90a leave for batch normalisation, against sums in double precision over what they stored.
 
+use super::kernels::KERNELS;
 use super::sm90::{self, Reduce};
-use super::variants::{Form, KERNELS, Kernel, Pass};
+use super::variants::{Form, Kernel, Pass};
 use super::variants_tests::{numbers, results};
 use super::{Epilogue, launch_forward, launch_input_gradient};
 use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};

@@ -10,7 +10,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::choice::{Chosen, candidates};
-use super::variants::{KERNELS, Pass};
+use super::kernels::KERNELS;
+use super::variants::Pass;
 use crate::backend::cuda::driver::Properties;
 use crate::error::{Error, Position, Result};
 use crate::files;

@@ -1,6 +1,7 @@
 //! Every compiled kernel, also those that small problems never get, against the CPU in double precision.
 
-use super::variants::{Form, KERNELS, Kernel, Pass};
+use super::kernels::KERNELS;
+use super::variants::{Form, Kernel, Pass};
 use super::{
     Epilogue, launch_forward, launch_input_gradient, launch_weight_gradient, parts_bytes, sum_parts,
 };

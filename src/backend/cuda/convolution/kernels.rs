@@ -1,0 +1,234 @@
+//! The list of compiled convolution kernels. They are specialised on tile and alignment only.
+
+use super::variants::{Form, Kernel, Pass};
+use crate::backend::cuda::{Entry, Module, Variant};
+use crate::tensor::DType;
+
+/// What a kernel's name says of the operands that it gathers.
+macro_rules! gathered {
+    (true true) => {
+        ""
+    };
+    (true false) => {
+        "-gather-right"
+    };
+    (false false) => {
+        "-gather"
+    };
+}
+
+macro_rules! kernel {
+    ($pass:ident, $dtype:ident, $m:literal x $n:literal, warps $down:literal x $across:literal,
+     vector $a:tt $b:tt, registers $registers:literal) => {{
+        const CONSTANTS: [(&str, i64); 8] = [
+            ("BF16", matches!(DType::$dtype, DType::Bf16) as i64),
+            ("PASS", Pass::$pass as i64),
+            ("TILE_M", $m),
+            ("TILE_N", $n),
+            ("WARPS_M", $down),
+            ("WARPS_N", $across),
+            ("VECTOR_A", $a as i64),
+            ("VECTOR_B", $b as i64),
+        ];
+        const ENTRIES: [Entry; 1] = [Entry {
+            name: match Pass::$pass {
+                Pass::Forward => "convolution_forward",
+                Pass::InputGradient => "convolution_input_gradient",
+                Pass::WeightGradient => "convolution_weight_gradient",
+            },
+            registers: $registers,
+            tensor_cores: matches!(DType::$dtype, DType::Bf16),
+            wide_loads: false,
+        }];
+        Kernel {
+            name: concat!("sm80-", $m, "x", $n, gathered!($a $b)),
+            pass: Pass::$pass,
+            dtype: DType::$dtype,
+            tile: [$m, $n],
+            form: Form::Sm80 { warps: [$down, $across] },
+            vector: [$a, $b],
+            module: Module {
+                variant: Variant { file: "convolution_sm80.cu", constants: &CONSTANTS },
+                entries: &ENTRIES,
+            },
+        }
+    }};
+}
+
+/// A kernel of sm_90a. Its registers are those that a thread starts with; its consumers take more.
+macro_rules! kernel_sm90 {
+    ($pass:ident, $m:literal x $n:literal, cooperate $cooperate:literal, swap $swap:literal, stages $stages:literal,
+     registers $registers:literal) => {
+        kernel_sm90!(@ [], $pass, $m x $n, cluster 1 x 1, cooperate $cooperate, swap $swap, stages $stages,
+                     registers $registers)
+    };
+    ($pass:ident, $m:literal x $n:literal, cluster $down:literal x $across:literal, cooperate $cooperate:literal, swap $swap:literal,
+     stages $stages:literal, registers $registers:literal) => {
+        kernel_sm90!(@ ["-cluster-" $down "x" $across], $pass, $m x $n, cluster $down x $across, cooperate $cooperate,
+                     swap $swap, stages $stages, registers $registers)
+    };
+    (@ [$($suffix:tt)*], $pass:ident, $m:literal x $n:literal, cluster $down:literal x $across:literal,
+     cooperate $cooperate:literal, swap $swap:literal, stages $stages:literal, registers $registers:literal) => {{
+        const CONSTANTS: [(&str, i64); 9] = [
+            ("BF16", 1),
+            ("PASS", Pass::$pass as i64),
+            ("TILE_M", $m),
+            ("TILE_N", $n),
+            ("COOPERATE", $cooperate as i64),
+            ("SWAP", $swap as i64),
+            ("STAGES", $stages),
+            ("CLUSTER_DOWN", $down),
+            ("CLUSTER_ACROSS", $across),
+        ];
+        const ENTRIES: [Entry; 1] = [Entry {
+            name: match Pass::$pass {
+                Pass::Forward => "convolution_forward_sm90",
+                Pass::InputGradient => "convolution_input_gradient_sm90",
+                Pass::WeightGradient => "convolution_weight_gradient_sm90",
+            },
+            registers: $registers,
+            tensor_cores: true,
+            wide_loads: false,
+        }];
+        Kernel {
+            name: concat!("sm90-", $m, "x", $n $(, $suffix)*),
+            pass: Pass::$pass,
+            dtype: DType::Bf16,
+            tile: [$m, $n],
+            form: Form::Sm90 { cooperate: $cooperate, swap: $swap, stages: $stages, cluster: [$down, $across] },
+            vector: [true, true],
+            module: Module {
+                variant: Variant { file: "convolution_sm90.cu", constants: &CONSTANTS },
+                entries: &ENTRIES,
+            },
+        }
+    }};
+}
+
+/// A kernel of sm_90a that keeps rows of images for all taps which read them.
+macro_rules! kernel_rows_sm90 {
+    ($pass:ident, $m:literal x $n:literal, cooperate $cooperate:literal, patch bytes $patches:expr, filters $filters:literal) => {{
+        const CONSTANTS: [(&str, i64); 8] = [
+            ("BF16", 1),
+            ("PASS", Pass::$pass as i64),
+            ("TILE_M", $m),
+            ("TILE_N", $n),
+            ("COOPERATE", $cooperate as i64),
+            ("SWAP", !$cooperate as i64),
+            ("PATCH_BYTES", $patches),
+            ("FILTERS", $filters),
+        ];
+        const ENTRIES: [Entry; 1] = [Entry {
+            name: match Pass::$pass {
+                Pass::Forward => "convolution_forward_rows_sm90",
+                _ => "convolution_input_gradient_rows_sm90",
+            },
+            registers: 168,
+            tensor_cores: true,
+            wide_loads: false,
+        }];
+        Kernel {
+            name: concat!("sm90-rows-", $m, "x", $n),
+            pass: Pass::$pass,
+            dtype: DType::Bf16,
+            tile: [$m, $n],
+            form: Form::Sm90Rows { cooperate: $cooperate, patch_bytes: $patches, filters: $filters },
+            vector: [true, true],
+            module: Module {
+                variant: Variant { file: "convolution_rows_sm90.cu", constants: &CONSTANTS },
+                entries: &ENTRIES,
+            },
+        }
+    }};
+}
+
+/// The kernel through which images stream.
+const STREAM_SM90: Kernel = Kernel {
+    name: "sm90-stream-64x576",
+    pass: Pass::WeightGradient,
+    dtype: DType::Bf16,
+    tile: [64, 576],
+    form: Form::Sm90Stream,
+    vector: [true, true],
+    module: Module {
+        variant: Variant {
+            file: "convolution_stream_sm90.cu",
+            constants: &[("BF16", 1), ("PASS", Pass::WeightGradient as i64), ("TILE_M", 64), ("TILE_N", 576)],
+        },
+        entries: &[Entry {
+            name: "convolution_weight_gradient_stream_sm90",
+            registers: 128,
+            tensor_cores: true,
+            wide_loads: false,
+        }],
+    },
+};
+
+/// Every kernel; the smaller tiles of equals last, so that ties go to the larger.
+pub(super) static KERNELS: [Kernel; 54] = [
+    kernel_rows_sm90!(Forward, 256 x 128, cooperate true, patch bytes 96 << 10, filters 6),
+    kernel_rows_sm90!(Forward, 128 x 128, cooperate true, patch bytes 96 << 10, filters 6),
+    kernel_rows_sm90!(Forward, 256 x 64, cooperate false, patch bytes 120 << 10, filters 9),
+    kernel_rows_sm90!(InputGradient, 256 x 128, cooperate true, patch bytes 96 << 10, filters 6),
+    kernel_rows_sm90!(InputGradient, 128 x 128, cooperate true, patch bytes 96 << 10, filters 6),
+    kernel_rows_sm90!(InputGradient, 256 x 64, cooperate false, patch bytes 120 << 10, filters 9),
+    STREAM_SM90,
+    kernel_sm90!(Forward, 256 x 128, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(Forward, 128 x 256, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(Forward, 128 x 128, cooperate false, swap false, stages 6, registers 168),
+    kernel_sm90!(Forward, 256 x 64, cooperate false, swap true, stages 4, registers 168),
+    kernel_sm90!(Forward, 64 x 64, cooperate false, swap false, stages 8, registers 104),
+    kernel_sm90!(InputGradient, 256 x 128, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 128 x 256, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 128 x 128, cooperate false, swap false, stages 6, registers 168),
+    kernel_sm90!(InputGradient, 256 x 64, cooperate false, swap true, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 64 x 64, cooperate false, swap false, stages 8, registers 104),
+    kernel_sm90!(WeightGradient, 128 x 256, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(WeightGradient, 128 x 128, cooperate false, swap false, stages 6, registers 168),
+    kernel_sm90!(WeightGradient, 64 x 192, cooperate false, swap false, stages 6, registers 168),
+    kernel_sm90!(WeightGradient, 64 x 64, cooperate false, swap false, stages 8, registers 104),
+    kernel_sm90!(Forward, 128 x 256, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(Forward, 256 x 128, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(Forward, 128 x 128, cluster 1 x 2, cooperate false, swap false, stages 6, registers 168),
+    kernel_sm90!(Forward, 128 x 64, cluster 1 x 2, cooperate false, swap true, stages 8, registers 168),
+    kernel_sm90!(InputGradient, 128 x 256, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 256 x 128, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 128 x 128, cluster 1 x 2, cooperate false, swap false, stages 6, registers 168),
+    kernel_sm90!(InputGradient, 128 x 64, cluster 1 x 2, cooperate false, swap true, stages 8, registers 168),
+    kernel_sm90!(WeightGradient, 128 x 256, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
+    kernel_sm90!(WeightGradient, 128 x 192, cluster 1 x 2, cooperate true, swap false, stages 4, registers 168),
+    kernel!(Forward, Bf16, 128 x 128, warps 2 x 4, vector true true, registers 128),
+    kernel!(Forward, Bf16, 128 x 64, warps 4 x 2, vector true true, registers 85),
+    kernel!(Forward, Bf16, 64 x 64, warps 2 x 2, vector true true, registers 102),
+    kernel!(Forward, Bf16, 128 x 64, warps 4 x 2, vector false false, registers 128),
+    kernel!(InputGradient, Bf16, 128 x 128, warps 2 x 4, vector true true, registers 128),
+    kernel!(InputGradient, Bf16, 128 x 64, warps 4 x 2, vector true true, registers 85),
+    kernel!(InputGradient, Bf16, 64 x 64, warps 2 x 2, vector true true, registers 102),
+    kernel!(InputGradient, Bf16, 128 x 64, warps 4 x 2, vector false false, registers 128),
+    kernel!(WeightGradient, Bf16, 128 x 128, warps 2 x 4, vector true true, registers 128),
+    kernel!(WeightGradient, Bf16, 64 x 128, warps 2 x 4, vector true true, registers 85),
+    kernel!(WeightGradient, Bf16, 64 x 64, warps 2 x 2, vector true true, registers 102),
+    kernel!(WeightGradient, Bf16, 64 x 64, warps 2 x 2, vector true false, registers 168),
+    kernel!(WeightGradient, Bf16, 64 x 64, warps 2 x 2, vector false false, registers 168),
+    kernel!(Forward, F32, 128 x 64, warps 4 x 1, vector true true, registers 168),
+    kernel!(Forward, F32, 64 x 64, warps 2 x 2, vector true true, registers 128),
+    kernel!(Forward, F32, 64 x 64, warps 2 x 2, vector false false, registers 128),
+    kernel!(InputGradient, F32, 128 x 64, warps 4 x 1, vector true true, registers 168),
+    kernel!(InputGradient, F32, 64 x 64, warps 2 x 2, vector true true, registers 128),
+    kernel!(InputGradient, F32, 64 x 64, warps 2 x 2, vector false false, registers 128),
+    kernel!(WeightGradient, F32, 128 x 64, warps 4 x 1, vector true true, registers 168),
+    kernel!(WeightGradient, F32, 64 x 64, warps 2 x 2, vector true true, registers 128),
+    kernel!(WeightGradient, F32, 64 x 64, warps 2 x 2, vector true false, registers 128),
+    kernel!(WeightGradient, F32, 64 x 64, warps 2 x 2, vector false false, registers 128),
+];
+
+/// Adds the splits of a weight gradient.
+pub(super) const SUM: Module = Module {
+    variant: Variant { file: "convolution_sum.cu", constants: &[] },
+    entries: &[Entry { name: "convolution_sum", registers: 64, tensor_cores: false, wide_loads: true }],
+};
+
+/// Everything that is compiled.
+pub(super) fn modules() -> impl Iterator<Item = Module> {
+    KERNELS.iter().map(|kernel| kernel.module).chain([SUM])
+}
