@@ -2,6 +2,8 @@
 """Writes the predictions of `residua bench --model --out FILE` as Markdown tables between the marks of benches/README.md.
 
     benches/model_table.py README FILE...
+
+Files that were made with `--launches serial` become a column beside the others.
 """
 
 import json
@@ -23,19 +25,20 @@ def table(head, rows):
     return "\n".join(lines) + "\n\n"
 
 
-def steps(models):
+def steps(models, serial):
     rows = []
     for model in models:
         for step in model["steps"]:
             rows.append([
                 f"`{step['name']}`",
                 f"{step['predicted_images_per_second']:,.0f}",
+                f"{serial[step['name']]:,.0f}" if step["name"] in serial else "",
                 number(1e3 * step["predicted_seconds"]),
                 f"{step['floor_images_per_second']:,.0f}",
                 f"{step['floor_seconds'] / step['predicted_seconds']:.0%}",
                 str(step["launches"]),
             ])
-    return table(["step", "predicted images/s", "ms", "at the floors", "share", "launches"], rows)
+    return table(["step", "predicted images/s", "with serial launches", "ms", "at the floors", "share", "launches"], rows)
 
 
 def calls(step):
@@ -75,8 +78,14 @@ def main():
     for path in sys.argv[2:]:
         with open(path, encoding="utf-8") as file:
             models.append(json.load(file))
+    is_serial = lambda model: model["card"]["launches"] == "serial"
+    serial = {step["name"]: step["predicted_images_per_second"]
+              for model in models if is_serial(model) for step in model["steps"]}
+    models = [model for model in models if not is_serial(model)]
+    if not models:
+        sys.exit("all files were made with --launches serial; name those of overlapped launches as well")
     text = f"For an {models[0]['card']['name']}; registers and shared memory from {models[0]['resources']}.\n\n"
-    text += steps(models)
+    text += steps(models, serial)
     for model in models:
         text += "".join(calls(step) for step in model["steps"] if step["name"].startswith("train."))
     with open(readme, encoding="utf-8") as file:
