@@ -56,7 +56,8 @@ impl Layout {
             Pass::InputGradient => [conv.width, conv.height],
         };
         let taps = [conv.filter_height, conv.filter_width];
-        if conv.stride != 1 {
+        // One row of taps reads nothing twice.
+        if conv.stride != 1 || taps[0] == 1 {
             return None;
         }
         match kernel.form {
