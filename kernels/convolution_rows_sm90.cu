@@ -1,5 +1,5 @@
-// Forward and input gradient of a convolution of bf16 images without stride, on sm_90a, for images whose rows are multiples of
-// eight pixels. Channels are multiples of eight.
+// Forward and input gradient of a convolution of bf16 images without stride, on sm_90a, where rows of the result are multiples of
+// eight pixels (`Layout::of` in sm90_rows.rs tells all that must hold). Channels are multiples of eight.
 //
 // convolution_sm90.cu has every tap's patches copied, nine times the image where filters are 3 x 3, and waits for the
 // second-level cache. Here a tile is whole rows of pixels, and a copy brings the rows that it needs for one column of taps: those

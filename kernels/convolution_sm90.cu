@@ -149,6 +149,13 @@ __device__ inline void produce(const Arguments& p, const ClusterPlace& own, Memo
         if constexpr (PASS == WEIGHT_GRADIENT) produce_down(p, work, own, memory, place);
         else produce_along(p, work, own, memory, place);
     }
+    if constexpr (CLUSTER > 1) {
+        // The block may leave when all that others let go here has arrived.
+        for (u32 i = 0; i < STAGES; i++) {
+            mbarrier_wait(memory.ring.empty[place.stage], place.parity ^ 1);
+            place.advance();
+        }
+    }
 }
 
 // ---- the consumers ----

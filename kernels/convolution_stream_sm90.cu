@@ -1,5 +1,5 @@
-// The weight gradient of a 3 x 3 convolution of bf16 images without stride, on sm_90a, for images whose rows are 8, 16, 32 or 64
-// pixels. Channels are multiples of eight.
+// The weight gradient of a 3 x 3 convolution of bf16 images without stride, on sm_90a, where rows of dy are 8, 16, 32 or 64
+// pixels, and images multiples of 64. Channels are multiples of eight.
 //
 // A tile is 64 output channels by all nine taps of 64 input channels, so that what a block has of an image serves every tap.
 // Images stream through shared memory, row by row with the rows of zeros above and below: three rings at once, one for each column
@@ -18,15 +18,15 @@ constexpr u32 THREADS = WARPGROUP * (1 + TAPS);
 
 /// Room for rows of an image, 64 channels of each pixel, in one ring; and most places in it.
 constexpr u32 RING_BYTES = 60 << 10, MOST_PLACES = 8;
-/// Places for 64 pixels of 64 channels of dy.
-constexpr u32 STEPS = 5;
+/// Places for 64 pixels of 64 channels of dy, which a step of the sum takes.
+constexpr u32 DY_PLACES = 5;
 constexpr u32 STEP_BYTES = STEP * STEP * sizeof(bf16);
 
 struct alignas(1024) Memory {
     u8 rows[TAPS][RING_BYTES];
-    u8 steps[STEPS][STEP_BYTES];
+    u8 dy[DY_PLACES][STEP_BYTES];
     RingBarriers<MOST_PLACES> row_ring;
-    RingBarriers<STEPS> step_ring;
+    RingBarriers<DY_PLACES> dy_ring;
 };
 
 /// What a block has to do: 64 output channels, 64 input channels, some images.
@@ -63,7 +63,7 @@ __device__ inline void produce(const Arguments& p, Memory& memory) {
     prefetch_tensor_map(walk.patches);
     prefetch_tensor_map(p.matrix);
     const Extents extents(p);
-    RingPlace rows(p.resident.stages), steps(STEPS);
+    RingPlace rows(p.resident.stages), dy(DY_PLACES);
     for (u32 item = blockIdx.x; item < p.items; item += gridDim.x) {
         const Share share(p, item);
         for (u32 image = share.first_image; image < share.end_image; image++) {
@@ -79,11 +79,11 @@ __device__ inline void produce(const Arguments& p, Memory& memory) {
                                     share.chunk * STEP, walk.first_column + int(across), walk.first_row + int(there), image);
                     rows.advance();
                 }
-                Mbarrier& full = memory.step_ring.full[steps.stage];
-                mbarrier_wait(memory.step_ring.empty[steps.stage], steps.parity ^ 1);
+                Mbarrier& full = memory.dy_ring.full[dy.stage];
+                mbarrier_wait(memory.dy_ring.empty[dy.stage], dy.parity ^ 1);
                 mbarrier_arrive_expect(full, STEP_BYTES);
-                tensor_copy(memory.steps[steps.stage], p.matrix, full, share.first_row, pixel);
-                steps.advance();
+                tensor_copy(memory.dy[dy.stage], p.matrix, full, share.first_row, pixel);
+                dy.advance();
             }
         }
     }
@@ -162,7 +162,7 @@ __device__ inline void consume(const Arguments& p, Memory& memory, u32 taps_row)
     const Extents extents(p);
     const bool speaks = threadIdx.x % WARPGROUP == 0;
     StreamPlace place(p);
-    RingPlace steps(STEPS);
+    RingPlace dy(DY_PLACES);
     for (u32 item = blockIdx.x; item < p.items; item += gridDim.x) {
         const Share share(p, item);
         Sums sums = {};
@@ -171,15 +171,15 @@ __device__ inline void consume(const Arguments& p, Memory& memory, u32 taps_row)
         for (u32 image = share.first_image; image < share.end_image; image++) {
             for (u32 step = 0; step < extents.image_steps; step++) {
                 place.await(p, memory, extents.step_rows + TAPS - 1);
-                mbarrier_wait(memory.step_ring.full[steps.stage], steps.parity);
-                multiply_step(sums, p, memory, memory.steps[steps.stage], place.ring_row, place.ring_rows, taps_row);
+                mbarrier_wait(memory.dy_ring.full[dy.stage], dy.parity);
+                multiply_step(sums, p, memory, memory.dy[dy.stage], place.ring_row, place.ring_rows, taps_row);
                 // What the step before has read is done with.
                 wgmma_wait<1>();
                 place.let_go(p, memory);
-                if (begun && speaks) mbarrier_arrive(memory.step_ring.empty[last]);
+                if (begun && speaks) mbarrier_arrive(memory.dy_ring.empty[last]);
                 begun = true;
-                last = steps.stage;
-                steps.advance();
+                last = dy.stage;
+                dy.advance();
                 place.advance(extents.step_rows);
             }
             // The last two rows belong to no step.
@@ -187,7 +187,7 @@ __device__ inline void consume(const Arguments& p, Memory& memory, u32 taps_row)
         }
         wgmma_wait<0>();
         place.let_go(p, memory);
-        if (begun && speaks) mbarrier_arrive(memory.step_ring.empty[last]);
+        if (begun && speaks) mbarrier_arrive(memory.dy_ring.empty[last]);
         store_taps(p, sums, share, taps_row);
     }
 }
@@ -196,7 +196,7 @@ KERNEL(THREADS, convolution_weight_gradient_stream_sm90, Arguments) {
     SHARED_DYNAMIC(Memory, memory);
     if (threadIdx.x == 0) {
         memory.row_ring.init(TAPS);
-        memory.step_ring.init(TAPS);
+        memory.dy_ring.init(TAPS);
         mbarrier_init_fence();
     }
     block_sync();

@@ -47,8 +47,8 @@ __device__ inline void mbarrier_wait(Mbarrier& barrier, u32 parity) {
         ".reg .pred done;\n"
         "again:\n"
         "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-        "@done bra.uni over;\n"
-        "bra.uni again;\n"
+        "@done bra over;\n"
+        "bra again;\n"
         "over:\n"
         "}\n" ::"r"(shared_address(&barrier)), "r"(parity)
         : "memory");

@@ -266,7 +266,7 @@ impl Choice {
     }
 
     fn gpu_if_present(&self) -> Option<Native> {
-        self.gpu(0).ok()
+        Native::if_present(0).map(|gpu| gpu.with_launches(self.launches))
     }
 
     fn emulator(&self) -> Result<Emulator> {

@@ -63,6 +63,9 @@ impl Work for Training<'_> {
 
 /// No bit may differ.
 fn judge(mut check: Check, serial: &[Left], overlapped: &[Left]) -> Check {
+    let names =
+        |left: &[Left]| left.iter().map(|(name, values)| (name.clone(), values.len())).collect::<Vec<_>>();
+    assert_eq!(names(serial), names(overlapped), "the same steps leave the same tensors");
     let (mut differing, mut all, mut first) = (0, 0, None);
     for ((tensor, expected), (_, found)) in serial.iter().zip(overlapped) {
         let here = expected.iter().zip(found).filter(|(a, b)| a.to_bits() != b.to_bits()).count();

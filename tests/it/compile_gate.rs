@@ -101,6 +101,8 @@ struct Instructions {
     multicasts: usize,
     /// Loads from and stores to local memory.
     local: usize,
+    /// Registers given to or taken from other warps.
+    moved: usize,
     /// Waits for the kernels launched before.
     waits: usize,
     /// Accesses to global memory that stand before the first wait.
@@ -139,6 +141,7 @@ fn instructions(text: &str) -> BTreeMap<String, Instructions> {
             }
             "UBLKCP" => counts.wide_loads += 1,
             "LDL" | "STL" => counts.local += 1,
+            "USETMAXREG" => counts.moved += 1,
             _ => {}
         }
     }
@@ -188,6 +191,11 @@ fn faults_in(
         hold(used.shared <= MOST_STATIC_SHARED, "too much static shared memory");
         if let Some(counts) = counts {
             hold(counts.local == 0, "local memory is used");
+            // Those who take wait until others have given enough, so it must add up to what the block began with.
+            hold(
+                counts.moved == 0 || used.registers == entry.registers,
+                "registers are moved, and there are fewer",
+            );
             hold(counts.matrix > 0 || !entry.tensor_cores, "no matrix instruction");
             hold(counts.wide_loads > 0 || !entry.wide_loads, "no 16-byte load");
             hold(counts.warpgroup > 0 || for_hopper.is_none(), "no product of a warpgroup");

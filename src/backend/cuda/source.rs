@@ -83,9 +83,10 @@ pub struct Source {
 
 impl Source {
     /// Whether its kernels wait by themselves for those launched before, so that their launches may overlap. All of ours do; a folder
-    /// of edited sources may hold a `ptx.cuh` of before that was so.
+    /// of edited sources may hold a `ptx.cuh` of before that was so, or a kernel that does not begin with `KERNEL`.
     pub fn awaits_earlier_kernels(&self) -> bool {
-        self.text.contains("griddepcontrol.wait")
+        let entries = self.text.matches("__global__ void").count();
+        self.text.contains("griddepcontrol.wait") && entries == 1
     }
 }
 
@@ -170,6 +171,11 @@ mod tests {
         let older: Vec<&str> = words.lines().filter(|line| !line.contains("griddepcontrol")).collect();
         std::fs::write(folder.path().join("ptx.cuh"), older.join("\n")).unwrap();
         let sources = Sources::new(Some(folder.path().to_path_buf()));
+        assert!(!sources.assemble(&variant).unwrap().awaits_earlier_kernels());
+        // A kernel that was not begun as all others are.
+        let plain = "#include \"ptx.cuh\"\nextern \"C\" __global__ void plain(const int p) {}\n";
+        std::fs::write(folder.path().join("ptx.cuh"), words).unwrap();
+        std::fs::write(folder.path().join("optimizer.cu"), plain).unwrap();
         assert!(!sources.assemble(&variant).unwrap().awaits_earlier_kernels());
     }
 }

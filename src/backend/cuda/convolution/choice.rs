@@ -7,7 +7,7 @@ use super::table::KernelTable;
 use super::variants::{Form, Kernel, Pass};
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::driver::{Driver, Properties};
-use crate::ops::Conv2d;
+use crate::ops::{Conv2d, Rows};
 use crate::tensor::DType;
 
 /// Blocks in z, which is where the parts of a sum are.
@@ -27,7 +27,7 @@ pub(super) fn choose<D: Driver>(cuda: &Cuda<D>, pass: Pass, conv: &Conv2d) -> Ch
     tuned.unwrap_or_else(|| predict(pass, cuda.dtype, conv, cuda.driver.properties()))
 }
 
-/// The kernels that can compute a pass of a convolution, the larger tiles of equals first.
+/// The kernels that can compute a pass of a convolution, in the order of their list: of equals the first is chosen.
 pub(super) fn candidates(pass: Pass, dtype: DType, conv: &Conv2d) -> impl Iterator<Item = &'static Kernel> {
     KERNELS.iter().filter(move |kernel| kernel.pass == pass && kernel.dtype == dtype && kernel.fits(conv))
 }
@@ -44,11 +44,17 @@ pub(super) fn predict(pass: Pass, dtype: DType, conv: &Conv2d, device: &Properti
 }
 
 impl Kernel {
-    /// Estimated time, in any unit: how much of the result the busiest multiprocessor computes (in a weight gradient, whose
-    /// sum can be split, an even share), times the length of the sum as the kernel pads it, over the share of the arithmetic
-    /// units that a tile keeps busy, which grows with the products made of each number that a cluster asks of the cache. Products of a
-    /// warpgroup are faster, and so harder to feed. A gather of single elements costs more than any shape of tile.
+    /// Estimated time, in any unit: that of the products or that of the traffic with memory, whichever is longer, and a little of the
+    /// other; and what is stored while nobody multiplies.
+    ///
+    /// Products are how much of the result the busiest multiprocessor computes (in a weight gradient, whose sum can be split, an even
+    /// share), times the length of the sum as the kernel pads it, over the share of the arithmetic units that a tile keeps busy, which
+    /// grows with the products made of each number that a cluster asks of the cache. Products of a warpgroup are faster, and so harder
+    /// to feed. A gather of single elements costs more than any shape of tile.
     fn cost(&self, conv: &Conv2d, multiprocessors: usize) -> f64 {
+        /// Products that a multiprocessor of Hopper makes while a byte comes from memory, and while it stores an element.
+        const PER_BYTE: f64 = 57.0;
+        const PER_STORE: f64 = 80.0;
         let ([rows, columns], [height, width]) = (self.extents(conv), self.tile);
         let tiles = self.tiles(rows, columns);
         let share = match self.pass {
@@ -62,7 +68,17 @@ impl Kernel {
             _ => 1.6 * reuse / (reuse + 40.0),
         };
         let gather: usize = self.vector.iter().map(|&vector| if vector { 1 } else { 4 }).product();
-        share * (height * width * gather * self.sum(conv)) as f64 / rate
+        let products = share * (height * width * gather * self.sum(conv)) as f64 / rate;
+        let elements = |rows: Rows| rows.rows * rows.channels;
+        let bytes = self.dtype.size() * (elements(conv.inputs()) + elements(conv.outputs()));
+        let memory = bytes as f64 * PER_BYTE / multiprocessors as f64;
+        // Consumers that share a tile store it together, and multiply no other meanwhile.
+        let stored = match self.form {
+            Form::Sm90 { cooperate: true, .. } | Form::Sm90Rows { cooperate: true, .. } => share / 2.0,
+            _ => 1.0_f64.min(share),
+        };
+        let ends = stored * (height * width) as f64 * PER_STORE;
+        products.max(memory) + products.min(memory) / 8.0 + ends
     }
 
     /// Into how many parts a weight gradient's sum over pixels is cut: those that make the estimated time least, in steps of a

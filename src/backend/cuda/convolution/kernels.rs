@@ -164,7 +164,8 @@ const STREAM_SM90: Kernel = Kernel {
     },
 };
 
-/// Every kernel; the smaller tiles of equals last, so that ties go to the larger.
+/// Every kernel. Of those that should take equally long the first is chosen: what keeps rows, then larger tiles before smaller, then
+/// clusters, then the portable ones.
 pub(super) static KERNELS: [Kernel; 54] = [
     kernel_rows_sm90!(Forward, 256 x 128, cooperate true, patch bytes 96 << 10, filters 6),
     kernel_rows_sm90!(Forward, 128 x 128, cooperate true, patch bytes 96 << 10, filters 6),

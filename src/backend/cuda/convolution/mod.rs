@@ -1,17 +1,16 @@
-//! Convolutions as implicit matrix products: launches of `convolution_sm80.cu`, `convolution_sm90.cu` and
-//! `convolution_sum.cu`.
+//! Convolutions as implicit matrix products: launches of the files `convolution_*.cu`.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `fused` | convolutions with the passes of batch normalisation behind them |
 //! | `problem` | a convolution as a product of elements at addresses: the arguments of `convolution_sm80.cu` |
-//! | `sm90`, `sm90_arguments` | a convolution as boxes of tensors: launches of `convolution_sm90.cu`, and its arguments |
-//! | `sm90_rows` | how `convolution_rows_sm90.cu` and `convolution_stream_sm90.cu` keep rows of images |
+//! | `sm90`, `sm90_arguments` | a convolution as boxes of tensors: launches of `convolution_*_sm90.cu`, and their arguments |
+//! | `sm90_rows` | how two of them keep rows of images |
 //! | `variants` | what a compiled kernel is and can do |
 //! | `kernels` | the list of them |
 //! | `choice` | which one a product gets |
 //! | `products` | what the kernel then multiplies, for predictions |
-//! | `table` | a file that says so, from measurements |
+//! | `table` | a file that says which kernel a product gets, from measurements |
 
 mod choice;
 mod fused;

@@ -1,4 +1,5 @@
-//! Launches of `convolution_sm90.cu`: what its tensor maps describe, and its grid.
+//! Launches of `convolution_sm90.cu`, `convolution_rows_sm90.cu` and `convolution_stream_sm90.cu`: what their tensor maps describe, and
+//! their grid.
 
 use super::problem::WALKS;
 use super::sm90_arguments::{Arguments, STEP, Walk, is_flat};
@@ -218,7 +219,7 @@ impl Images {
         walk: &Walk,
     ) -> Result<TensorMap> {
         if let Some(layout) = Layout::of(kernel, conv) {
-            return self.map(cuda, Piece::Tiled(&layout.piece()));
+            return self.map(cuda, Piece::Tiled(&layout.box_extents()));
         }
         let (step, pixels) = match kernel.pass {
             Pass::Forward => (conv.stride, shared_pixels(kernel)),

@@ -1,4 +1,4 @@
-//! What `convolution_sm90.cu` is told, field by field as in `convolution_sm90.cuh`: a convolution cut into pieces of work.
+//! What the convolution kernels of sm_90a are told, field by field as in `convolution_sm90.cuh`: a convolution cut into pieces of work.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -90,7 +90,7 @@ impl Walk {
     }
 }
 
-/// What `convolution_sm90.cu` is told.
+/// What the convolution kernels of sm_90a are told.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(super) struct Arguments {
@@ -158,8 +158,8 @@ impl Arguments {
     /// A weight gradient, but for operands and maps. Columns are counted in blocks of 64 channels of a tap.
     pub fn weight_gradient(conv: &Conv2d, kernel: &Kernel, splits: usize) -> Arguments {
         let blocks = conv.filter_height * conv.filter_width * conv.in_channels.div_ceil(STEP);
-        let tiles_across = (blocks * STEP).div_ceil(kernel.piece()[1]);
-        let tiles = conv.out_channels.div_ceil(kernel.piece()[0]) * tiles_across;
+        let tiles_across = (blocks * STEP).div_ceil(kernel.cluster_tile()[1]);
+        let tiles = conv.out_channels.div_ceil(kernel.cluster_tile()[0]) * tiles_across;
         let mut arguments = Arguments {
             rows: conv.out_channels as u32,
             columns: conv.filter_elements() as u32,
@@ -182,7 +182,7 @@ impl Arguments {
             chunks: conv.in_channels.div_ceil(STEP) as u32,
             channels: conv.in_channels as u32,
             columns: columns as u32,
-            tiles_across: Divider::new(columns.div_ceil(kernel.piece()[1])),
+            tiles_across: Divider::new(columns.div_ceil(kernel.cluster_tile()[1])),
             tiles: Divider::new(1),
             splits: 1,
             taps_across: conv.filter_width as u32,

@@ -49,7 +49,7 @@ pub(super) struct Layout {
 }
 
 impl Layout {
-    /// Nothing where the kernel cannot do the convolution, or needs no such layout.
+    /// Nothing where a kernel that keeps rows cannot do the convolution, and for every other kernel.
     pub fn of(kernel: &Kernel, conv: &Conv2d) -> Option<Layout> {
         let [width, height] = match kernel.pass {
             Pass::Forward | Pass::WeightGradient => [conv.out_width(), conv.out_height()],
@@ -71,7 +71,8 @@ impl Layout {
                 let one_piece = layout.resident.image_blocks as usize * BLOCK >= kernel.tile[0];
                 (!stay || all_stay && one_piece).then_some(layout)
             }
-            Form::Sm90Stream => (taps == [3, 3]).then(|| Layout::of_stream([width, height]))?,
+            Form::Sm90Stream if taps == [3, 3] => Layout::of_stream([width, height]),
+            Form::Sm90Stream => None,
         }
     }
 
@@ -121,9 +122,11 @@ impl Layout {
             stage_rows: stage_rows as u32,
             ..Resident::zeroed()
         };
-        // A step, the rows it sees beyond itself, and the step before, which is not done when it begins; none may need the place
-        // of another.
-        let needed = (2 * BLOCK / width + 2).div_ceil(stage_rows) + 1;
+        // A step begins while the one before is not done: both need their rows, and the two that they see beyond. Within an image they
+        // follow each other, anywhere in a stage; where the next image begins, each begins or ends a stage.
+        let step_rows = BLOCK / width;
+        let seen = step_rows + 2;
+        let needed = ((step_rows + seen).div_ceil(stage_rows) + 1).max(2 * seen.div_ceil(stage_rows));
         (stages >= needed).then_some(Layout { copied: [width, stage_rows, 1], resident })
     }
 
@@ -133,7 +136,7 @@ impl Layout {
     }
 
     /// The box of a tensor (channels, width, height, images) that one copy moves.
-    pub fn piece(&self) -> [u32; 4] {
+    pub fn box_extents(&self) -> [u32; 4] {
         let [width, rows, images] = self.copied.map(|extent| extent as u32);
         [STEP as u32, width, rows, images]
     }

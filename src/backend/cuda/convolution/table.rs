@@ -268,7 +268,7 @@ fn resolve(row: &TableRow) -> Result<(DType, Chosen), Fault> {
         return Err(Fault::new(expected, format!("`{kernel}`; tune again with this program")));
     }
     let Some(kernel) = candidates(pass, dtype, &conv).find(|known| known.name == kernel) else {
-        let found = format!("`{kernel}`, which needs other numbers of channels");
+        let found = format!("`{kernel}`, which cannot do these extents");
         return Err(Fault::new("a kernel that can compute the convolution", found));
     };
     let most = kernel.most_splits(&conv);
@@ -397,7 +397,7 @@ mod tests {
         says("splits = 5", "splits = 33", &["row 1", "between 1 and 32 splits"]);
         says("splits = 5", "splits = -1", &["row 1"]);
         says("splits = 1", "splits = 2", &["row 0", "between 1 and 1"]);
-        says("in_channels = 64", "in_channels = 63", &["row 0", "other numbers of channels"]);
+        says("in_channels = 64", "in_channels = 63", &["row 0", "cannot do these extents"]);
         says("batch = 4", "batch = 0", &["row 0", "extents between 1 and"]);
         says("height = 32", "height = 9223372036854775807", &["row 0", "extents between 1 and"]);
         says("width = 32", "width = 1048577\n#", &["row 0", "1048577"]);

@@ -50,9 +50,8 @@ pub(super) enum Form {
 /// A compiled kernel.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Kernel {
-    /// The family and the tile, `-cluster` and the blocks of one where there are several, and `-gather` where operands are read one
-    /// element at a time. One name is one kernel
-    /// within a pass and a type.
+    /// The family (`-rows` and `-stream` keep rows of images) and the tile, `-cluster` and the blocks of one where there are
+    /// several, and `-gather` where operands are read one element at a time. One name is one kernel within a pass and a type.
     pub name: &'static str,
     pub pass: Pass,
     pub dtype: DType,
@@ -131,14 +130,14 @@ impl Kernel {
     }
 
     /// Rows and columns of the result that a cluster computes.
-    pub fn piece(&self) -> [usize; 2] {
+    pub fn cluster_tile(&self) -> [usize; 2] {
         let [down, across] = self.cluster();
         [down * self.tile[0], across * self.tile[1]]
     }
 
     /// Tiles of a result of `rows` x `columns`, and those beyond it that fill up clusters.
     pub fn tiles(&self, rows: usize, columns: usize) -> usize {
-        let piece = self.piece();
+        let piece = self.cluster_tile();
         rows.div_ceil(piece[0]) * columns.div_ceil(piece[1]) * self.blocks()
     }
 
@@ -186,6 +185,11 @@ impl Kernel {
         }
     }
 
+    /// The same of so many taps.
+    pub fn sum_of_taps(&self, taps: usize, channels: usize) -> usize {
+        (taps * self.padded(channels)).next_multiple_of(self.step())
+    }
+
     /// Channels of the image whose patches are read.
     pub fn channels(&self, conv: &Conv2d) -> usize {
         match self.pass {
@@ -212,11 +216,6 @@ impl Kernel {
         let ([rows, columns], [down, across]) =
             (self.tile.map(|n| n as f64), self.cluster().map(|n| n as f64));
         [(rows + columns) * size, (rows / across + columns / down) * size]
-    }
-
-    /// The same of so many taps.
-    pub fn sum_of_taps(&self, taps: usize, channels: usize) -> usize {
-        (taps * self.padded(channels)).next_multiple_of(self.step())
     }
 
     /// Channels of a tap with the zeros that the kernel puts behind them.

@@ -48,32 +48,53 @@ const BOXES: &[[usize; 8]] = &[
     [5, 17, 11, 72, 200, 3, 1, 1],
 ];
 
-/// Convolutions for kernels that keep rows of images: whole images to a tile, the last tile with one; parts of an image to a tile;
-/// several streams to a block; outputs smaller and larger than their images; other filters.
+/// Convolutions for kernels that keep rows of images: several tiles to a consumer; whole images to a tile, the last tile with one;
+/// parts of an image to a tile; several streams to a block; several images to a stream; outputs smaller and larger than their images;
+/// other filters.
 const ROWS: &[[usize; 8]] = &[
-    [3, 16, 16, 56, 40, 3, 1, 1],
+    [9, 16, 16, 8, 8, 3, 1, 1],
     [5, 8, 8, 136, 72, 3, 1, 1],
+    [3, 16, 16, 56, 40, 3, 1, 1],
     [1, 32, 32, 24, 64, 3, 1, 1],
     [2, 8, 64, 64, 24, 3, 1, 1],
+    [7, 8, 16, 8, 8, 3, 1, 1],
+    [7, 4, 32, 8, 8, 3, 1, 1],
+    [7, 3, 64, 8, 8, 3, 1, 1],
     [2, 10, 10, 72, 136, 3, 1, 0],
     [3, 14, 14, 8, 64, 3, 1, 2],
     [1, 16, 16, 16, 24, 5, 1, 2],
-    [11, 17, 17, 8, 8, 2, 1, 0],
+    [11, 17, 17, 72, 8, 2, 1, 0],
 ];
 
+/// Of the same, filters whose rows and columns differ in number.
+const OBLONG: [[usize; 2]; 2] = [[3, 1], [2, 9]];
+
 fn patches() -> impl Iterator<Item = Conv2d> + Clone {
-    let problems = BOXES.iter().chain(ROWS);
-    problems.map(|&[batch, height, width, in_channels, out_channels, filter, stride, padding]| Conv2d {
-        batch,
-        height,
-        width,
-        in_channels,
-        out_channels,
-        filter_height: filter,
-        filter_width: filter,
-        stride,
-        padding,
-    })
+    let square = BOXES.iter().chain(ROWS);
+    let square =
+        square.map(|&[batch, height, width, in_channels, out_channels, filter, stride, padding]| Conv2d {
+            batch,
+            height,
+            width,
+            in_channels,
+            out_channels,
+            filter_height: filter,
+            filter_width: filter,
+            stride,
+            padding,
+        });
+    // Their outputs are 16 x 16.
+    square.chain(OBLONG.iter().map(|&[filter_height, filter_width]| Conv2d {
+        batch: 2,
+        height: 15 + filter_height,
+        width: 15 + filter_width,
+        in_channels: 8,
+        out_channels: 24,
+        filter_height,
+        filter_width,
+        stride: 1,
+        padding: 0,
+    }))
 }
 
 /// Numbers that bf16 holds exactly.

@@ -121,10 +121,12 @@ impl Module {
                 ptr::null_mut(),
             )
         };
+        let way_out =
+            if overlapped && self.awaits { " (launches overlap; try --launches serial)" } else { "" };
         check(
             result,
             &format!(
-                "launch `{}` of {} on {grid:?} blocks of {threads} threads with {shared_bytes} bytes of shared memory",
+                "launch `{}` of {} on {grid:?} blocks of {threads} threads with {shared_bytes} bytes of shared memory{way_out}",
                 launch.entry, self.name
             ),
         )
