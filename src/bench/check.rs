@@ -289,7 +289,12 @@ impl OnBackend for Checking<'_> {
 }
 
 /// Runs a call on the device and on the reference, and compares what they write.
-fn judge<B: Backend>(backend: &B, reference: &Cpu<f64>, name: String, call: &Call<()>) -> Result<Check> {
+pub(super) fn judge<B: Backend>(
+    backend: &B,
+    reference: &Cpu<f64>,
+    name: String,
+    call: &Call<()>,
+) -> Result<Check> {
     let mut check = Check::new(name, backend.dtype(), limit(backend.dtype()));
     let inputs: Vec<Values> = call
         .operands()

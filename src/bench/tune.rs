@@ -1,15 +1,17 @@
-//! Tuning: every kernel that can compute a convolution is measured, and the fastest goes into a table.
+//! Tuning: every kernel that can compute a convolution, and computes it right, is measured, and the fastest goes into a table.
 
 use std::path::Path;
 use std::time::Instant;
 
 use serde::Serialize;
 
+use super::check::judge;
 use super::networks::NetworkName;
 use super::table::{columns, duration, words};
 use super::timing::{Patience, Timing, time_call};
 use super::work::{conv_shape, convolution};
 use crate::backend::KernelWork;
+use crate::backend::cpu::Cpu;
 use crate::backend::cuda::driver::Driver;
 use crate::backend::cuda::{Cuda, KernelTable, MeasuredOn, Pass, TableRow};
 use crate::error::{Error, Result, printable};
@@ -18,6 +20,9 @@ use crate::plan::Fusions;
 
 /// Splits of a weight gradient that are tried, as shares of the predicted number.
 const SPLITS: [f64; 4] = [0.5, 0.75, 1.5, 2.0];
+
+/// Images of the batch on which a kernel is held to the CPU: few, and no whole number of tiles.
+const CHECKED_IMAGES: usize = 5;
 
 /// What to tune.
 #[derive(Debug, Clone)]
@@ -53,7 +58,7 @@ pub struct Tuned {
     pub pass: Pass,
     /// Its extents in a word.
     pub shape: String,
-    /// All that were measured; the predicted choice first.
+    /// All that were measured; the predicted choice first, if it computes what it should.
     pub candidates: Vec<Candidate>,
     /// Which of them goes into the table: the fastest, or the first where the difference is noise.
     pub best: usize,
@@ -74,6 +79,21 @@ impl Tuned {
     }
 }
 
+/// A kernel that does not compute what the CPU does, and so is in no table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Refused {
+    /// Which product.
+    pub pass: Pass,
+    /// The convolution's extents in a word.
+    pub shape: String,
+    /// The kernel's name.
+    pub kernel: String,
+    /// ‖out − reference‖ / ‖reference‖.
+    pub error: Option<f64>,
+    /// What the device said instead of a result.
+    pub failure: Option<String>,
+}
+
 /// What tuning found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Tuning {
@@ -83,6 +103,8 @@ pub struct Tuning {
     pub note: String,
     /// What was tuned.
     pub tuned: Vec<Tuned>,
+    /// Kernels that were left out, because they are wrong.
+    pub refused: Vec<Refused>,
     /// Convolutions that were cut for lack of time.
     pub cut: usize,
     /// Hash of the table that was written.
@@ -132,6 +154,13 @@ impl Tuning {
         if self.cut > 0 {
             text += &format!("{} convolutions were cut for lack of time\n", self.cut);
         }
+        for Refused { pass, shape, kernel, error, failure } in &self.refused {
+            let why = match (failure, error) {
+                (Some(failure), _) => printable(failure),
+                (None, error) => format!("off by {:.1e}", error.unwrap_or(f64::INFINITY)),
+            };
+            text += &format!("left out: {kernel} for {} {shape}: {why}\n", pass.name());
+        }
         text
     }
 }
@@ -157,22 +186,47 @@ impl KernelWork for Tune<'_> {
         };
         let mut table = KernelTable::new(device.clone(), note);
         let convolutions = convolutions(&cuda, request)?;
-        let (mut tuned, mut cut) = (Vec::new(), 0);
+        let reference = Cpu::<f64>::new(0)?;
+        let (mut tuned, mut refused, mut cut) = (Vec::new(), Vec::<Refused>::new(), 0);
         for &(pass, conv) in &convolutions {
             if request.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
                 cut += 1;
                 continue;
             }
             progress(convolutions.len(), &format!("{} {}", pass.name(), conv_shape(&conv)));
+            let few = Conv2d { batch: conv.batch.min(CHECKED_IMAGES), ..conv };
+            let mut right: Vec<&str> = Vec::new();
+            for (kernel, splits, _) in cuda.candidates(pass, &few) {
+                let one = only(&cuda, pass, &few, kernel, splits)?;
+                cuda = cuda.with_table(one)?;
+                let check = judge(&cuda, &reference, kernel.to_string(), &call(pass, few))?;
+                cuda = cuda.without_table();
+                if check.right {
+                    right.push(kernel);
+                } else {
+                    let (shape, kernel) = (conv_shape(&few), kernel.to_string());
+                    refused.push(Refused { pass, shape, kernel, error: check.error, failure: check.failure });
+                }
+            }
             let mut candidates = Vec::new();
             for (kernel, splits) in candidates_of(&cuda, pass, &conv) {
-                let mut only = KernelTable::new(device.clone(), "");
-                only.push(row(&cuda, pass, &conv, kernel, splits, None))?;
-                cuda = cuda.with_table(only)?;
+                if !right.contains(&kernel) {
+                    continue;
+                }
+                let one = only(&cuda, pass, &conv, kernel, splits)?;
+                cuda = cuda.with_table(one)?;
                 let timing = time_call(&cuda, &call(pass, conv), &request.patience)?;
                 candidates.push(Candidate { kernel: kernel.to_string(), splits, timing });
             }
             cuda = cuda.without_table();
+            if candidates.is_empty() {
+                return Err(Error::invalid(format!(
+                    "no kernel computes {} {} right on this device; use --device cpu, and please report this with the output of \
+                     doctor --full",
+                    pass.name(),
+                    conv_shape(&few)
+                )));
+            }
             let found = Tuned::new(pass, &conv, candidates);
             let best = &found.candidates[found.best];
             let microseconds = Some(1e6 * best.timing.seconds);
@@ -185,7 +239,7 @@ impl KernelWork for Tune<'_> {
             }
         }
         table.write(request.table)?;
-        Ok(Tuning { device, note: note.into(), tuned, cut, kernel_table_hash: table.hash() })
+        Ok(Tuning { device, note: note.into(), tuned, refused, cut, kernel_table_hash: table.hash() })
     }
 }
 
@@ -242,6 +296,19 @@ fn candidates_of<D: Driver>(cuda: &Cuda<D>, pass: Pass, conv: &Conv2d) -> Vec<(&
         }
     }
     all
+}
+
+/// A table with one kernel for one convolution.
+fn only<D: Driver>(
+    cuda: &Cuda<D>,
+    pass: Pass,
+    conv: &Conv2d,
+    kernel: &str,
+    splits: usize,
+) -> Result<KernelTable> {
+    let mut table = KernelTable::new(MeasuredOn::this(cuda.driver().properties()), "");
+    table.push(row(cuda, pass, conv, kernel, splits, None))?;
+    Ok(table)
 }
 
 fn row<D: Driver>(

@@ -124,7 +124,14 @@ fn tune(arguments: &Arguments, table: &Path, common: &Common) -> Result<()> {
     }
     let tuning = tuning?;
     print(common, &tuning, || format!("{}written to {}\n", tuning.table(), table.display()));
-    Ok(())
+    match tuning.refused.len() {
+        0 => Ok(()),
+        wrong => Err(Error::invalid(format!(
+            "{wrong} kernels do not compute on this device what the CPU computes, and are not in the table; without a table they \
+             may be chosen, so use {} in all that you compute, and please report this with the list above",
+            table.display()
+        ))),
+    }
 }
 
 /// Predicts instead of measuring.

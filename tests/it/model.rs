@@ -281,6 +281,47 @@ fn serial_launches_are_predicted_to_cost_more_each_and_nothing_else() {
 }
 
 #[test]
+fn tuning_names_kernels_that_compute_something_else_and_leaves_them_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernels = residua::backend::cuda::EMBEDDED;
+    let file = "convolution_rows_sm90.cu";
+    let (_, text) = kernels.iter().find(|(name, _)| *name == file).unwrap();
+    // A tap less.
+    let wrong = text.replace("down < taps_down", "down + 1 < taps_down");
+    assert_ne!(wrong, **text);
+    std::fs::write(folder.path().join(file), wrong).unwrap();
+    let table = folder.path().join("kernels.toml");
+    let (table, folder) = (table.to_str().unwrap(), folder.path().to_str().unwrap());
+    let start = [
+        "bench",
+        "--tune",
+        table,
+        "--device",
+        "emulator",
+        "--kernels",
+        folder,
+        "--seconds",
+        "0",
+        "--repeats",
+        "1",
+    ];
+    let toy =
+        ["--arch", "resnet20-cifar.16.w0.5", "--batch-size", "1", "--precision", "bf16", "--quiet", "--json"];
+    let run = program::run(&[&start[..], &toy].concat());
+    assert_eq!(run.status.code(), Some(1));
+    let said = String::from_utf8_lossy(&run.stderr);
+    assert!(said.contains("are not in the table") && said.contains("kernels.toml"), "{said}");
+    let tuning: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let refused = tuning["refused"].as_array().unwrap();
+    assert!(!refused.is_empty());
+    let rows = |kernel: &Value| kernel.as_str().unwrap().starts_with("sm90-rows-");
+    assert!(refused.iter().all(|refused| rows(&refused["kernel"])), "{refused:?}");
+    let measured =
+        tuning["tuned"].as_array().unwrap().iter().flat_map(|tuned| tuned["candidates"].as_array().unwrap());
+    assert!(!measured.into_iter().any(|candidate| rows(&candidate["kernel"])));
+}
+
+#[test]
 fn tuning_writes_a_table_of_the_device_it_measured_and_of_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("kernels.toml");
