@@ -47,8 +47,6 @@ __device__ inline void copy_filters(const Arguments& p, u8 (&to)[TILE_N / 64][BL
 /// One thread has everything copied that its block needs, as far ahead as the rings have room.
 __device__ inline void produce(const Arguments& p, Memory& memory) {
     const Walk& walk = p.walks[0];
-    prefetch_tensor_map(walk.patches);
-    prefetch_tensor_map(p.matrix);
     RingPlace patches(p.resident.stages), filters(FILTERS);
     for (u32 item = blockIdx.x; item < p.items; item += gridDim.x) {
         const Work work = work_at(p, item);
@@ -154,15 +152,22 @@ __device__ inline void consume(const Arguments& p, Memory& memory, u32 consumer)
     }
 }
 
-__device__ inline void convolve(const Arguments& p) {
+/// All that can be done before earlier kernels have ended.
+__device__ inline void prepare(const Arguments& p) {
     SHARED_DYNAMIC(Memory, memory);
     if (threadIdx.x == 0) {
+        prefetch_tensor_map(p.walks[0].patches);
+        prefetch_tensor_map(p.matrix);
         memory.patch_ring.init(COOPERATE ? CONSUMERS : 1);
         memory.filter_ring.init(CONSUMERS);
         memory.turns.init();
         mbarrier_init_fence();
     }
     block_sync();
+}
+
+__device__ inline void convolve(const Arguments& p) {
+    SHARED_DYNAMIC(Memory, memory);
     // The same for all lanes, and known to be.
     const u32 warpgroup = shuffle(threadIdx.x / WARPGROUP, 0);
     if (warpgroup == 0) {
@@ -175,7 +180,7 @@ __device__ inline void convolve(const Arguments& p) {
 }
 
 #if PASS == FORWARD
-KERNEL(THREADS, convolution_forward_rows_sm90, Arguments) { convolve(p); }
+KERNEL_PREPARED(THREADS, convolution_forward_rows_sm90, Arguments, prepare) { convolve(p); }
 #else
-KERNEL(THREADS, convolution_input_gradient_rows_sm90, Arguments) { convolve(p); }
+KERNEL_PREPARED(THREADS, convolution_input_gradient_rows_sm90, Arguments, prepare) { convolve(p); }
 #endif

@@ -141,8 +141,6 @@ __device__ inline void produce_down(const Arguments& p, const Work& work, const 
 
 /// One thread has its block's share copied, as far ahead as the rings of all blocks that it goes to have room.
 __device__ inline void produce(const Arguments& p, const ClusterPlace& own, Memory& memory) {
-    for (u32 i = 0; i < p.walk_count; i++) prefetch_tensor_map(p.walks[i].patches);
-    prefetch_tensor_map(p.matrix);
     RingPlace place(STAGES);
     for (u32 item = own.number(); item < p.items; item += gridDim.x / CLUSTER) {
         const Work work = own_work(p, own, item);
@@ -206,14 +204,21 @@ __device__ inline void consume(const Arguments& p, const ClusterPlace& own, Memo
     }
 }
 
-__device__ inline void convolve(const Arguments& p) {
+/// All that can be done before earlier kernels have ended.
+__device__ inline void prepare(const Arguments& p) {
     SHARED_DYNAMIC(Memory, memory);
     if (threadIdx.x == 0) {
+        for (u32 i = 0; i < p.walk_count; i++) prefetch_tensor_map(p.walks[i].patches);
+        prefetch_tensor_map(p.matrix);
         memory.ring.init((COOPERATE ? CONSUMERS : 1) * SHARERS);
         memory.turns.init();
         mbarrier_init_fence();
     }
     everyone_sync();
+}
+
+__device__ inline void convolve(const Arguments& p) {
+    SHARED_DYNAMIC(Memory, memory);
     const ClusterPlace own;
     // The same for all lanes, and known to be.
     const u32 warpgroup = shuffle(threadIdx.x / WARPGROUP, 0);
@@ -232,9 +237,9 @@ __device__ inline void convolve(const Arguments& p) {
 }
 
 #if PASS == FORWARD
-KERNEL(THREADS, convolution_forward_sm90, Arguments) { convolve(p); }
+KERNEL_PREPARED(THREADS, convolution_forward_sm90, Arguments, prepare) { convolve(p); }
 #elif PASS == INPUT_GRADIENT
-KERNEL(THREADS, convolution_input_gradient_sm90, Arguments) { convolve(p); }
+KERNEL_PREPARED(THREADS, convolution_input_gradient_sm90, Arguments, prepare) { convolve(p); }
 #else
-KERNEL(THREADS, convolution_weight_gradient_sm90, Arguments) { convolve(p); }
+KERNEL_PREPARED(THREADS, convolution_weight_gradient_sm90, Arguments, prepare) { convolve(p); }
 #endif

@@ -60,8 +60,6 @@ struct Extents {
 /// One thread has rows of images copied, and behind those that a step of dy needs the step.
 __device__ inline void produce(const Arguments& p, Memory& memory) {
     const Walk& walk = p.walks[0];
-    prefetch_tensor_map(walk.patches);
-    prefetch_tensor_map(p.matrix);
     const Extents extents(p);
     RingPlace rows(p.resident.stages), dy(DY_PLACES);
     for (u32 item = blockIdx.x; item < p.items; item += gridDim.x) {
@@ -192,14 +190,21 @@ __device__ inline void consume(const Arguments& p, Memory& memory, u32 taps_row)
     }
 }
 
-KERNEL(THREADS, convolution_weight_gradient_stream_sm90, Arguments) {
+/// All that can be done before earlier kernels have ended.
+__device__ inline void prepare(const Arguments& p) {
     SHARED_DYNAMIC(Memory, memory);
     if (threadIdx.x == 0) {
+        prefetch_tensor_map(p.walks[0].patches);
+        prefetch_tensor_map(p.matrix);
         memory.row_ring.init(TAPS);
         memory.dy_ring.init(TAPS);
         mbarrier_init_fence();
     }
     block_sync();
+}
+
+KERNEL_PREPARED(THREADS, convolution_weight_gradient_stream_sm90, Arguments, prepare) {
+    SHARED_DYNAMIC(Memory, memory);
     // The same for all lanes, and known to be.
     const u32 warpgroup = shuffle(threadIdx.x / WARPGROUP, 0);
     if (warpgroup == 0) {

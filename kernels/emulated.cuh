@@ -360,12 +360,18 @@ inline void complete_multiply(Lane* warp) {
 // ---- the words ----
 
 #define INFINITY_F32 __builtin_inff()
-#define KERNEL(threads, name, Arguments)                                                                           \
+#define KERNEL(threads, name, Arguments) KERNEL_PREPARED(threads, name, Arguments, [](const Arguments&) {})
+#define KERNEL_PREPARED(threads, name, Arguments, prepare)                                                         \
     static_assert((threads) % 32 == 0 && (threads) <= 1024, "a block is whole warps, at most 1024 threads");        \
     static void name(const Arguments& p);                                                                          \
     extern "C" {                                                                                                   \
     __attribute__((visibility("default"))) residua::Entry residua_kernel_##name = {                                \
-        [](const void* arguments) { name(*static_cast<const Arguments*>(arguments)); }, threads, sizeof(Arguments)}; \
+        [](const void* arguments) {                                                                                \
+            const Arguments& p = *static_cast<const Arguments*>(arguments);                                        \
+            prepare(p);                                                                                            \
+            name(p);                                                                                               \
+        },                                                                                                         \
+        threads, sizeof(Arguments)};                                                                               \
     }                                                                                                              \
     static void name(const Arguments& p)
 #define SHARED(Type, name)                                                                                         \

@@ -54,14 +54,19 @@ __device__ __forceinline__ void await_earlier_kernels() {
     asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
-/// The entry is not where the body is written, so that none can forget to wait.
-#define KERNEL(threads, name, Arguments)                                                                   \
+/// The entry is not where the body is written, so that none can forget to wait. What a kernel does before, `prepare(p)`, may touch
+/// shared memory and its argument, and nothing that an earlier kernel writes or reads.
+#define KERNEL_PREPARED(threads, name, Arguments, prepare)                                                 \
     static __device__ __forceinline__ void name##_body(const Arguments& p);                                \
     extern "C" __global__ void __launch_bounds__(threads) name(const __grid_constant__ Arguments p) {      \
+        prepare(p);                                                                                        \
         await_earlier_kernels();                                                                           \
         name##_body(p);                                                                                    \
     }                                                                                                      \
     static __device__ __forceinline__ void name##_body(const Arguments& p)
+#define KERNEL(threads, name, Arguments) KERNEL_PREPARED(threads, name, Arguments, prepare_nothing)
+template <class Arguments>
+__device__ __forceinline__ void prepare_nothing(const Arguments&) {}
 /// `Type name;` in static shared memory (at most 48 KiB a block in all). Type is one name: a struct, or an array's typedef.
 #define SHARED(Type, name) __shared__ Type name
 /// `Type& name` over the launch's dynamic shared memory, which must have room for it; once in a kernel.
