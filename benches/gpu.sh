@@ -203,7 +203,8 @@ fuse() {
     begin
     local network fusions
     for network in ${networks//,/ }; do
-        for fusions in none statistics residual-gradient masks pool-head statistics,residual-gradient all; do
+        for fusions in none prologue statistics residual-gradient masks pool-head statistics,residual-gradient \
+            statistics,residual-gradient,masks,pool-head all; do
             rows "fuse-$network-$fusions" --steps --only 'train.*' --arch "$network" --batch-size "${batches%%,*}" \
                 --precision bf16 --fuse "$fusions"
         done

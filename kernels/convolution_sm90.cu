@@ -14,6 +14,7 @@
 #include "cluster_sm90.cuh"
 #include "ptx_sm90.cuh"
 #include "convolution_finish_sm90.cuh"
+#include "convolution_prologue_sm90.cuh"
 #include "ring_sm90.cuh"
 
 constexpr u32 STAGE_BYTES = (TILE_M + TILE_N) / 64 * BLOCK_BYTES;
@@ -160,13 +161,18 @@ __device__ inline void produce(const Arguments& p, const ClusterPlace& own, Memo
 
 /// sums += the products of a tile's stages. A stage is let go one step later, when its products are known to be done; the last
 /// one's products are still under way at the end.
-__device__ inline void multiply(Sums& sums, Memory& memory, const ClusterPlace& own, RingPlace& place, u32 steps, u32 consumer) {
+__device__ inline void multiply(const Arguments& p, const Work& work, Sums& sums, Memory& memory, const ClusterPlace& own,
+                                RingPlace& place, u32 consumer) {
     u32 last = 0;
-    for (u32 step = 0; step < steps; step++) {
-        const Stage& stage = memory.stages[place.stage];
+    Prologue prologue(consumer);
+    for (u32 step = 0; step < work.steps; step++) {
+        Stage& stage = memory.stages[place.stage];
+        if (PASS != INPUT_GRADIENT && p.patch_scale) prologue.load(p, work, step);
         const u8* tall = SWAP ? stage.right[0] : stage.left[0];
         const u8* other = SWAP ? stage.left[0] : stage.right[0];
         mbarrier_wait(memory.ring.full[place.stage], place.parity);
+        if (PASS != INPUT_GRADIENT && p.patch_scale)
+            prologue.rewrite(p, PASS == FORWARD ? stage.left[0] : stage.right[0], consumer);
         wgmma_fence();
 #pragma unroll
         for (u32 k = 0; k < STEP; k += 16) {
@@ -184,7 +190,7 @@ __device__ inline void multiply(Sums& sums, Memory& memory, const ClusterPlace& 
     }
     if (!COOPERATE) memory.turns.pass_on(consumer);
     wgmma_wait<0>();
-    if (steps > 0) let_go(memory, own, last);
+    if (work.steps > 0) let_go(memory, own, last);
 }
 
 /// A consumer's tiles, one after another.
@@ -199,7 +205,7 @@ __device__ inline void consume(const Arguments& p, const ClusterPlace& own, Memo
         }
         if (!COOPERATE) memory.turns.await(consumer, count / CONSUMERS);
         Sums sums = {};
-        multiply(sums, memory, own, place, work.steps, consumer);
+        multiply(p, work, sums, memory, own, place, consumer);
         finish(p, work, sums, memory.slabs[consumer], consumer);
     }
 }

@@ -70,6 +70,10 @@ struct Arguments {
     u32 out_step, out_height, out_width;
     u32 relu;
     Resident resident;
+    const float* patch_scale;  // per channel of the image, where patches are scale * x + bias; or null
+    const float* patch_bias;
+    u32 patch_relu;            // whether a rectifier comes behind
+    u32 unused[11];
 };
 
 /// One tile of the result, or of a split.

@@ -89,6 +89,17 @@ __device__ inline void named_barrier_sync(u32 id, u32 threads) {
 /// What ordinary stores of this thread left in shared memory can be read by copy engine and matrix units afterwards.
 __device__ inline void fence_async_shared() { asm volatile("fence.proxy.async.shared::cta;" ::: "memory"); }
 
+// ---- conversions ----
+
+/// Two numbers as bf16, the first in the lower half; RELU: max(x, 0) of them, where NaN stays NaN.
+template <bool RELU>
+__device__ inline u32 bf16_pair(float first, float second) {
+    u32 pair;
+    if constexpr (RELU) asm("cvt.rn.relu.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+    else asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(second), "f"(first));
+    return pair;
+}
+
 // ---- registers; all threads of a warpgroup ----
 
 /// Keeps so many registers a thread and gives the rest back.

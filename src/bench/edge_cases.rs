@@ -3,12 +3,13 @@
 
 use crate::ops::{
     Adam, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
-    Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, Direction, EnergyMargin, ImageBatch,
-    KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias, Segment, Sgd, ShortcutA, StepTotals,
+    Conv2dGradientReduce, Conv2dInference, Conv2dScaled, Conv2dScaledBatchNorm, Cosine, CrossEntropy,
+    Direction, EnergyMargin, ImageBatch, KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias, Segment, Sgd,
+    ShortcutA, StepTotals,
 };
 
 /// Batch, height, width, input and output channels, filter rows and columns, stride, padding.
-const CONVOLUTIONS: [[usize; 9]; 12] = [
+const CONVOLUTIONS: [[usize; 9]; 13] = [
     [1, 1, 1, 1, 1, 1, 1, 1, 0],
     [2, 5, 7, 3, 5, 1, 1, 1, 0],
     [3, 8, 6, 16, 17, 1, 1, 2, 0],
@@ -21,6 +22,7 @@ const CONVOLUTIONS: [[usize; 9]; 12] = [
     [2, 6, 5, 3, 8, 3, 1, 1, 1],
     [3, 4, 4, 64, 80, 3, 3, 2, 1],
     [1, 2, 3, 300, 100, 1, 1, 1, 0],
+    [2, 9, 7, 120, 136, 1, 1, 1, 0],
 ];
 
 /// Rows and channels.
@@ -72,11 +74,35 @@ fn convolutions(extents: &[usize; 9], calls: &mut Vec<Call<()>>) {
         Call::Conv2dWeightGradient { attributes: conv, x, dy, dweight: () },
     ]);
     let (gamma, beta, mean, inverse_std, running_mean, running_variance) = ((), (), (), (), (), ());
-    let (scale, dgamma, dbeta) = ((), (), ());
+    let (scale, dgamma, dbeta, input_scale, input_bias) = ((), (), (), (), ());
+    for relu in [false, true] {
+        let attributes = Conv2dScaled { conv, relu };
+        calls.extend([
+            Call::Conv2dScaledForward { attributes, x, scale, bias, weight, y },
+            Call::Conv2dScaledWeightGradient { attributes, x, scale, bias, dy, dweight: () },
+        ]);
+    }
     // A single row has no unbiased variance.
     if conv.out_pixels() > 1 {
+        let behind = Conv2dBatchNorm { conv, epsilon: 1e-5, momentum: 0.1 };
+        calls.push(Call::Conv2dScaledBatchNormStatistics {
+            attributes: Conv2dScaledBatchNorm { behind, relu: true },
+            x,
+            input_scale,
+            input_bias,
+            weight,
+            y,
+            gamma,
+            beta,
+            mean,
+            inverse_std,
+            scale,
+            bias,
+            running_mean,
+            running_variance,
+        });
         calls.push(Call::Conv2dBatchNormStatistics {
-            attributes: Conv2dBatchNorm { conv, epsilon: 1e-5, momentum: 0.1 },
+            attributes: behind,
             x,
             weight,
             y,

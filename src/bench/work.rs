@@ -49,6 +49,19 @@ pub fn elements<B: Copy>(call: &Call<B>) -> Result<Vec<usize>> {
             let ([x, weight, y], channels) = (attributes.conv.elements()?, attributes.conv.out_channels);
             [vec![x, weight, y], vec![channels; 8]].concat()
         }
+        Conv2dScaledForward { attributes, .. } => {
+            let ([x, weight, y], c) = (attributes.conv.elements()?, attributes.conv.in_channels);
+            vec![x, c, c, weight, y]
+        }
+        Conv2dScaledWeightGradient { attributes, .. } => {
+            let ([x, weight, y], c) = (attributes.conv.elements()?, attributes.conv.in_channels);
+            vec![x, c, c, y, weight]
+        }
+        Conv2dScaledBatchNormStatistics { attributes, .. } => {
+            let conv = &attributes.behind.conv;
+            let ([x, weight, y], c) = (conv.elements()?, conv.in_channels);
+            [vec![x, c, c, weight, y], vec![conv.out_channels; 8]].concat()
+        }
         Conv2dInputGradientReduce { attributes, .. } => {
             let conv = &attributes.gradient.conv;
             let ([x, weight, y], c) = (conv.elements()?, conv.in_channels);
@@ -208,6 +221,12 @@ fn touched<B>(call: &Call<B>, operand: &str, elements: usize) -> usize {
             seen(&attributes.conv)
         }
         (Call::Conv2dBatchNormStatistics { attributes, .. }, "x") => seen(&attributes.conv),
+        (
+            Call::Conv2dScaledForward { attributes, .. }
+            | Call::Conv2dScaledWeightGradient { attributes, .. },
+            "x",
+        ) => seen(&attributes.conv),
+        (Call::Conv2dScaledBatchNormStatistics { attributes, .. }, "x") => seen(&attributes.behind.conv),
         _ => elements,
     }
 }
@@ -228,6 +247,11 @@ pub(super) fn convolution<B>(call: &Call<B>) -> Option<(Pass, &Conv2d)> {
             Some((Pass::Forward, &attributes.conv))
         }
         Call::Conv2dBatchNormStatistics { attributes, .. } => Some((Pass::Forward, &attributes.conv)),
+        Call::Conv2dScaledForward { attributes, .. } => Some((Pass::Forward, &attributes.conv)),
+        Call::Conv2dScaledWeightGradient { attributes, .. } => Some((Pass::WeightGradient, &attributes.conv)),
+        Call::Conv2dScaledBatchNormStatistics { attributes, .. } => {
+            Some((Pass::Forward, &attributes.behind.conv))
+        }
         Call::Conv2dInputGradient { attributes, .. }
         | Call::Conv2dInputGradientMaskReduce { attributes, .. } => {
             Some((Pass::InputGradient, &attributes.conv))
@@ -269,6 +293,12 @@ pub fn shape<B>(call: &Call<B>) -> String {
             conv_shape(&attributes.conv) + &flag(attributes.relu, "relu")
         }
         Conv2dBatchNormStatistics { attributes, .. } => conv_shape(&attributes.conv),
+        Conv2dScaledForward { attributes, .. } | Conv2dScaledWeightGradient { attributes, .. } => {
+            conv_shape(&attributes.conv) + &flag(attributes.relu, "relu")
+        }
+        Conv2dScaledBatchNormStatistics { attributes, .. } => {
+            conv_shape(&attributes.behind.conv) + &flag(attributes.relu, "relu")
+        }
         Conv2dInputGradient { attributes, .. } | Conv2dInputGradientMaskReduce { attributes, .. } => {
             conv_shape(&attributes.conv) + &flag(attributes.accumulate, "add")
         }

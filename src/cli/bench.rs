@@ -28,7 +28,7 @@ pub struct Arguments {
     /// Single operations only
     #[arg(long, help_heading = "What to measure")]
     operations: bool,
-    /// Which calls of a step are made into one: all, none, or some of statistics, residual-gradient, masks, pool-head
+    /// Which calls of a step are made into one: all, none, or some of prologue, statistics, residual-gradient, masks, pool-head
     #[arg(long, default_value_t = Fusions::ALL, value_name = "FUSION,…", help_heading = "What to measure")]
     fuse: Fusions,
     /// Rows whose name contains this text, or matches it where it has * or ?

@@ -222,5 +222,9 @@ impl<B: Backend> Model<B> {
 
 /// Makes calls of a plan into one as the network's settings say, and lays it out behind the network's parameters.
 pub fn prepare<B: Backend>(network: &Network, backend: &B, plan: Plan) -> Prepared {
-    Prepared::new(fuse(plan, network.fusions()), backend, network.parameters().bytes())
+    Prepared::new(
+        fuse(plan, network.fusions(), |conv| backend.scales_operands(conv)),
+        backend,
+        network.parameters().bytes(),
+    )
 }

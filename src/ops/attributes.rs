@@ -52,6 +52,11 @@ impl Conv2d {
         self.batch * self.out_height() * self.out_width()
     }
 
+    /// Whether every output is made of the one input pixel at its place.
+    pub fn is_pointwise(&self) -> bool {
+        (self.filter_height, self.filter_width, self.stride, self.padding) == (1, 1, 1, 0)
+    }
+
     /// Elements of one filter: filter rows x filter columns x input channels.
     pub fn filter_elements(&self) -> usize {
         self.filter_height * self.filter_width * self.in_channels
@@ -96,6 +101,40 @@ impl Conv2dBatchNorm {
     /// The batch normalisation of the output.
     pub fn norm(&self) -> BatchNorm {
         BatchNorm { extent: self.conv.outputs(), epsilon: self.epsilon, momentum: self.momentum }
+    }
+}
+
+/// A convolution of what a batch normalisation in front makes of its input: `act(scale * x + bias)`, scale and bias per channel, or
+/// that convolution's weight gradient. As if somebody had stored it, rounded: the zeros around the input lie behind the map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Conv2dScaled {
+    /// The convolution.
+    pub conv: Conv2d,
+    /// Whether a rectifier lies between.
+    pub relu: bool,
+}
+
+impl Conv2dScaled {
+    /// The map of the input.
+    pub fn map(&self) -> ScaleBias {
+        ScaleBias { extent: self.conv.inputs(), relu: self.relu }
+    }
+}
+
+/// A convolution between two batch normalisations: the map of the first is applied to its input, the statistics of the second are
+/// those of its output.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Conv2dScaledBatchNorm {
+    /// The convolution, and the batch normalisation behind it.
+    pub behind: Conv2dBatchNorm,
+    /// Whether a rectifier lies before the convolution.
+    pub relu: bool,
+}
+
+impl Conv2dScaledBatchNorm {
+    /// The convolution and what lies before it.
+    pub fn scaled(&self) -> Conv2dScaled {
+        Conv2dScaled { conv: self.behind.conv, relu: self.relu }
     }
 }
 

@@ -1,10 +1,11 @@
 //! How many elements each operand of an operation has, and which extents make sense.
 
 use super::{
-    ClassGroups, Conv2d, Cosine, EnergyMargin, HYPER_ROW, HYPER_ROWS, ImageBatch, KlDivergence, Linear,
-    PLACEMENT_NUMBERS, Pool, PoolHead, Rows, Segments, ShortcutA, StepTotals,
+    ClassGroups, Conv2d, Conv2dScaled, Cosine, EnergyMargin, HYPER_ROW, HYPER_ROWS, ImageBatch, KlDivergence,
+    Linear, PLACEMENT_NUMBERS, Pool, PoolHead, Rows, Segments, ShortcutA, StepTotals,
 };
 use crate::error::{Error, Result};
+use crate::tensor::{DType, Span, aligned};
 
 /// Extents every kernel may rely on: nothing is empty, and no window hangs outside its input.
 pub(crate) fn check(sensible: bool, attributes: impl std::fmt::Debug) -> Result<()> {
@@ -36,6 +37,35 @@ impl Conv2d {
             self.batch * self.height * self.width * self.in_channels,
             self.out_channels * self.filter_elements(),
             self.out_pixels() * self.out_channels,
+        ])
+    }
+}
+
+impl Conv2dScaled {
+    /// Bytes of scratch memory that what the map makes of the input takes in activations of a type.
+    pub(crate) fn room_bytes(&self, working: DType) -> usize {
+        let Rows { rows, channels } = self.conv.inputs();
+        aligned(rows * channels * working.size())
+    }
+
+    /// That room, at the front of scratch memory, and what is left behind it.
+    pub(crate) fn room(&self, working: DType, workspace: Span) -> Result<[Span; 2]> {
+        let bytes = self.room_bytes(working);
+        let Some(left) = workspace.bytes().checked_sub(bytes) else {
+            return Err(Error::invalid(format!(
+                "a convolution of what a map makes of its input needs {bytes} bytes of workspace for that and was given {}; ask \
+                 workspace_bytes for the size",
+                workspace.bytes()
+            )));
+        };
+        let elements = self.conv.inputs().elements()?;
+        Ok([
+            Span { offset: workspace.offset, elements, dtype: working },
+            Span {
+                offset: workspace.offset + bytes,
+                elements: left / workspace.dtype.size(),
+                dtype: workspace.dtype,
+            },
         ])
     }
 }

@@ -2,8 +2,9 @@
 
 use super::{
     Access, Adam, BatchNorm, BatchNormGradient, ClassGroups, Content, Conv2d, Conv2dBatchNorm,
-    Conv2dGradient, Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, Device, EnergyMargin,
-    ImageBatch, KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    Conv2dGradient, Conv2dGradientReduce, Conv2dInference, Conv2dScaled, Conv2dScaledBatchNorm, Cosine,
+    CrossEntropy, Device, EnergyMargin, ImageBatch, KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias,
+    Sgd, ShortcutA, StepTotals,
 };
 use crate::error::Result;
 use crate::tensor::Span;
@@ -45,6 +46,12 @@ macro_rules! operations {
         pub trait Backend: Device {
             /// Bytes of scratch memory a call wants; the plan reserves them for its duration.
             fn workspace_bytes(&self, call: &Call<()>) -> usize;
+
+            /// Whether a convolution and its weight gradient apply an affine map where they read its input, so that its result need
+            /// not be stored. Where each would carry it out first, it is better done once for both.
+            fn scales_operands(&self, _: &Conv2d) -> bool {
+                false
+            }
 
             $(
                 $(#[$doc])*
@@ -162,6 +169,24 @@ operations! {
     conv2d_input_gradient_mask_reduce = Conv2dInputGradientMaskReduce(Conv2dGradient) {
         dy: read, weight: read, y: read, x: read, scale: read number, bias: read number, mean: read number,
         inverse_std: read number, dx: update, dgamma: write number, dbeta: write number,
+    }
+
+    /// [`Backend::scale_bias`] of x, then [`Backend::conv2d_forward`] of that as it would be stored.
+    conv2d_scaled = Conv2dScaledForward(Conv2dScaled) {
+        x: read, scale: read number, bias: read number, weight: read, y: write,
+    }
+
+    /// [`Backend::scale_bias`] of x, then [`Backend::conv2d_weight_gradient`] of that as it would be stored.
+    conv2d_scaled_weight_gradient = Conv2dScaledWeightGradient(Conv2dScaled) {
+        x: read, scale: read number, bias: read number, dy: read, dweight: write number,
+    }
+
+    /// [`Backend::scale_bias`] of x with the input's scale and bias, then [`Backend::conv2d_batch_norm_statistics`] of that as it
+    /// would be stored.
+    conv2d_scaled_batch_norm_statistics = Conv2dScaledBatchNormStatistics(Conv2dScaledBatchNorm) {
+        x: read, input_scale: read number, input_bias: read number, weight: read, y: write, gamma: read number,
+        beta: read number, mean: write number, inverse_std: write number, scale: write number,
+        bias: write number, running_mean: update number, running_variance: update number,
     }
 
     /// Statistics of a batch for batch normalisation, and the affine map they give.

@@ -16,9 +16,9 @@ mod rows;
 
 pub use attributes::{
     Adam, BatchNorm, BatchNormGradient, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
-    Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, Direction, EnergyMargin, HYPER_ROW,
-    HYPER_ROWS, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS, Pool, PoolHead, Rows, ScaleBias,
-    Segment, Segments, Sgd, ShortcutA, Side, StepTotals,
+    Conv2dGradientReduce, Conv2dInference, Conv2dScaled, Conv2dScaledBatchNorm, Cosine, CrossEntropy,
+    Direction, EnergyMargin, HYPER_ROW, HYPER_ROWS, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS,
+    Pool, PoolHead, Rows, ScaleBias, Segment, Segments, Sgd, ShortcutA, Side, StepTotals,
 };
 pub use device::{Device, Hardware, HardwareKind};
 pub(crate) use extents::{check, segment_elements};

@@ -2,20 +2,26 @@
 //!
 //! The tape records every operation by itself; that plan is right, and every rule here leaves it right. Most look for a
 //! convolution whose result is the next thing some pass over memory reads, and merge the pass into the convolution, whose
-//! epilogue has the numbers in registers anyway. They may do so where no call in between sees the difference, and nobody else,
-//! the host included, asks for what is no longer written. A backend whose kernel cannot do the work of the pass carries
-//! out both, one after the other.
+//! epilogue has the numbers in registers anyway; one for a pass whose result convolutions alone read, which can do its work
+//! where they read. They may do so where no call in between sees the difference, and nobody else, the host included, asks for
+//! what is no longer written. A backend whose kernel cannot do the work of the pass carries out both, one after the other.
 
 use std::fmt;
 use std::str::FromStr;
 
 use super::{BufferId, Home, Plan};
 use crate::error::{Error, Result};
-use crate::ops::{Access, Call, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientReduce, PoolHead};
+use crate::ops::{
+    Access, Call, Conv2d, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientReduce, Conv2dScaled,
+    Conv2dScaledBatchNorm, PoolHead,
+};
 
 /// Which calls are made into one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fusions {
+    /// The map of a batch normalisation and its rectifier, in the convolution that alone reads what it gives, and in its weight
+    /// gradient. Before [`Fusions::statistics`], which takes such convolutions as others.
+    pub prologue: bool,
     /// The statistics of a batch normalisation, in the convolution whose output it normalises.
     pub statistics: bool,
     /// The gradient that came along a shortcut, added in the convolution whose input gradient it joins.
@@ -30,14 +36,20 @@ pub struct Fusions {
 impl Fusions {
     /// All of them.
     pub const ALL: Fusions =
-        Fusions { statistics: true, residual_gradient: true, masks: true, pool_head: true };
+        Fusions { prologue: true, statistics: true, residual_gradient: true, masks: true, pool_head: true };
     /// None: calls as the tape records them.
-    pub const NONE: Fusions =
-        Fusions { statistics: false, residual_gradient: false, masks: false, pool_head: false };
+    pub const NONE: Fusions = Fusions {
+        prologue: false,
+        statistics: false,
+        residual_gradient: false,
+        masks: false,
+        pool_head: false,
+    };
 
     /// Each by its name.
-    fn named(&mut self) -> [(&'static str, &mut bool); 4] {
+    fn named(&mut self) -> [(&'static str, &mut bool); 5] {
         [
+            ("prologue", &mut self.prologue),
             ("statistics", &mut self.statistics),
             ("residual-gradient", &mut self.residual_gradient),
             ("masks", &mut self.masks),
@@ -88,29 +100,73 @@ impl fmt::Display for Fusions {
     }
 }
 
-/// Makes calls of a plan into one wherever the rules that are wanted find some.
-pub fn fuse(mut plan: Plan, fusions: &Fusions) -> Plan {
-    /// Merges calls into the one at an index, if they are what the rule is about.
-    type Rule = fn(&mut Plan, usize) -> Option<()>;
-    let rules: [(bool, Rule); 4] = [
-        (fusions.statistics, statistics),
-        (fusions.residual_gradient, residual_gradient),
-        (fusions.masks, masks),
-        (fusions.pool_head, pool_head),
+/// Makes calls of a plan into one wherever the rules that are wanted find some. `scales_operands` says of which convolutions the
+/// backend does ([`crate::ops::Backend::scales_operands`]).
+pub fn fuse(mut plan: Plan, fusions: &Fusions, scales_operands: impl Fn(&Conv2d) -> bool) -> Plan {
+    /// Merges calls with the one at an index, if they are what the rule is about.
+    type Rule<'a> = &'a dyn Fn(&mut Plan, usize) -> Option<()>;
+    let rules: [(bool, Rule<'_>); 5] = [
+        (fusions.prologue, &|plan, at| prologue(plan, at, &scales_operands)),
+        (fusions.statistics, &statistics),
+        (fusions.residual_gradient, &residual_gradient),
+        (fusions.masks, &masks),
+        (fusions.pool_head, &pool_head),
     ];
     for (_, rule) in rules.into_iter().filter(|(wanted, _)| *wanted) {
         let mut index = 0;
         while index < plan.calls.len() {
-            rule(&mut plan, index);
-            index += 1;
+            // Where calls were merged, another may stand here now.
+            if rule(&mut plan, index).is_none() {
+                index += 1;
+            }
         }
     }
     plan
 }
 
+/// `z = act(scale * x + bias)`, then `y = conv(z)` and perhaps its weight gradient; nobody else reads z, and x and the map's numbers
+/// are still what they were.
+fn prologue(plan: &mut Plan, at: usize, scales_operands: &dyn Fn(&Conv2d) -> bool) -> Option<()> {
+    let Call::ScaleBiasForward { attributes: map, x, scale, bias, y: z } = plan.calls[at] else {
+        return None;
+    };
+    let users: Vec<usize> = plan.uses(z).filter(|&index| index != at).collect();
+    let Call::Conv2dForward { attributes: conv, .. } = plan.calls[*users.first()?] else { return None };
+    let attributes = Conv2dScaled { conv, relu: map.relu };
+    let reading_x = |(place, &index): (usize, &usize)| match plan.calls[index] {
+        Call::Conv2dForward { x: read, weight, y, .. } if read == z && place == 0 => {
+            Some(Call::Conv2dScaledForward { attributes, x, scale, bias, weight, y })
+        }
+        Call::Conv2dWeightGradient { attributes: of, x: read, dy, dweight }
+            if read == z && of == conv && place == 1 =>
+        {
+            Some(Call::Conv2dScaledWeightGradient { attributes, x, scale, bias, dy, dweight })
+        }
+        _ => None,
+    };
+    let fused: Vec<Call<BufferId>> = users.iter().enumerate().map(reading_x).collect::<Option<_>>()?;
+    let fits = conv.is_pointwise() && attributes.map() == map && scales_operands(&conv);
+    let unseen = plan.is_private(z) && at < users[0];
+    let unchanged = plan.calls[at..=*users.last()?].iter().all(|call| {
+        !call.operands().iter().any(|&(_, written, access)| {
+            access != Access::Read && [x, scale, bias].iter().any(|&read| plan.shares(written, read))
+        })
+    });
+    (fits && unseen && unchanged && fused.iter().all(|call| plan.is_disjoint(call))).then(|| {
+        for (&index, call) in users.iter().zip(&fused) {
+            plan.calls[index] = *call;
+        }
+        plan.calls.remove(at);
+    })
+}
+
 /// `y = conv(x)`, then statistics of y.
 fn statistics(plan: &mut Plan, at: usize) -> Option<()> {
-    let Call::Conv2dForward { attributes: conv, x, weight, y } = plan.calls[at] else { return None };
+    let (conv, y) = match plan.calls[at] {
+        Call::Conv2dForward { attributes: conv, y, .. } => (conv, y),
+        Call::Conv2dScaledForward { attributes, y, .. } => (attributes.conv, y),
+        _ => return None,
+    };
     let next = plan.next_use(y, at)?;
     let Call::BatchNormStatistics {
         attributes,
@@ -128,19 +184,41 @@ fn statistics(plan: &mut Plan, at: usize) -> Option<()> {
         return None;
     };
     let same = of == y && attributes.extent == conv.outputs();
-    let fused = Call::Conv2dBatchNormStatistics {
-        attributes: Conv2dBatchNorm { conv, epsilon: attributes.epsilon, momentum: attributes.momentum },
-        x,
-        weight,
-        y,
-        gamma,
-        beta,
-        mean,
-        inverse_std,
-        scale,
-        bias,
-        running_mean,
-        running_variance,
+    let behind = Conv2dBatchNorm { conv, epsilon: attributes.epsilon, momentum: attributes.momentum };
+    let fused = match plan.calls[at] {
+        Call::Conv2dScaledForward { attributes, x, scale: input_scale, bias: input_bias, weight, y } => {
+            Call::Conv2dScaledBatchNormStatistics {
+                attributes: Conv2dScaledBatchNorm { behind, relu: attributes.relu },
+                x,
+                input_scale,
+                input_bias,
+                weight,
+                y,
+                gamma,
+                beta,
+                mean,
+                inverse_std,
+                scale,
+                bias,
+                running_mean,
+                running_variance,
+            }
+        }
+        Call::Conv2dForward { x, weight, y, .. } => Call::Conv2dBatchNormStatistics {
+            attributes: behind,
+            x,
+            weight,
+            y,
+            gamma,
+            beta,
+            mean,
+            inverse_std,
+            scale,
+            bias,
+            running_mean,
+            running_variance,
+        },
+        _ => return None,
     };
     (same && plan.moves_up(next, at, None) && plan.is_disjoint(&fused)).then(|| {
         plan.calls[at] = fused;

@@ -1,7 +1,7 @@
 //! Where the rules of `fuse` make calls into one, and where they must not.
 
 use super::{BufferId, Fusions, Home, Plan, fuse};
-use crate::ops::{BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Linear, Pool, Rows};
+use crate::ops::{BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Linear, Pool, Rows, ScaleBias};
 use crate::tensor::{DType, Shape, Span};
 
 const CONV: Conv2d = Conv2d {
@@ -15,6 +15,8 @@ const CONV: Conv2d = Conv2d {
     stride: 1,
     padding: 1,
 };
+/// The same extents, pixel by pixel.
+const POINTWISE: Conv2d = Conv2d { filter_height: 1, filter_width: 1, padding: 0, ..CONV };
 const POOL: Pool = Pool { batch: 2, height: 4, width: 4, channels: 3, window: 4, stride: 1, padding: 0 };
 const ROWS: Rows = Rows { rows: 32, channels: 3 };
 
@@ -37,6 +39,27 @@ impl Bench {
         let (x, weight, y) = (self.activation("x"), self.activation("weight"), self.activation("y"));
         self.plan.push(Call::Conv2dForward { attributes: CONV, x, weight, y });
         y
+    }
+
+    /// The map of a normalisation, with a rectifier; gives x, the scale and z.
+    fn scale_bias(&mut self) -> [BufferId; 3] {
+        let [x, z] = ["x of the map", "z"].map(|name| self.activation(name));
+        let [scale, bias] = ["scale", "bias"].map(|name| self.number(name));
+        let attributes = ScaleBias { extent: ROWS, relu: true };
+        self.plan.push(Call::ScaleBiasForward { attributes, x, scale, bias, y: z });
+        [x, scale, z]
+    }
+
+    /// A convolution of z; gives its weight and its output.
+    fn convolve(&mut self, attributes: Conv2d, x: BufferId) -> [BufferId; 2] {
+        let [weight, y] = ["weight", "y"].map(|name| self.activation(name));
+        self.plan.push(Call::Conv2dForward { attributes, x, weight, y });
+        [weight, y]
+    }
+
+    fn weight_gradient(&mut self, attributes: Conv2d, x: BufferId) {
+        let [dy, dweight] = ["dy", "dweight"].map(|name| self.activation(name));
+        self.plan.push(Call::Conv2dWeightGradient { attributes, x, dy, dweight });
     }
 
     fn statistics(&mut self, x: BufferId) {
@@ -115,14 +138,98 @@ impl Bench {
 
     /// The names of the calls, before and after.
     fn names(self, fusions: Fusions) -> Vec<&'static str> {
-        fuse(self.plan, &fusions).calls.iter().map(Call::name).collect()
+        fuse(self.plan, &fusions, |_| true).calls.iter().map(Call::name).collect()
     }
 }
 
+const PROLOGUE: Fusions = Fusions { prologue: true, ..Fusions::NONE };
 const STATISTICS: Fusions = Fusions { statistics: true, ..Fusions::NONE };
 const RESIDUAL_GRADIENT: Fusions = Fusions { residual_gradient: true, ..Fusions::NONE };
 const MASKS: Fusions = Fusions { masks: true, ..Fusions::NONE };
 const POOL_HEAD: Fusions = Fusions { pool_head: true, ..Fusions::NONE };
+
+#[test]
+fn a_map_that_one_convolution_and_its_weight_gradient_read_is_applied_there() {
+    let build = || {
+        let mut bench = Bench::default();
+        let [_, _, z] = bench.scale_bias();
+        let [_, y] = bench.convolve(POINTWISE, z);
+        bench.statistics(y);
+        bench.weight_gradient(POINTWISE, z);
+        bench
+    };
+    let joined = ["conv2d_scaled", "batch_norm_statistics", "conv2d_scaled_weight_gradient"];
+    assert_eq!(build().names(PROLOGUE), joined);
+    let all = ["conv2d_scaled_batch_norm_statistics", "conv2d_scaled_weight_gradient"];
+    assert_eq!(build().names(Fusions::ALL), all);
+    // Both read x through the map; the rectifier comes along.
+    let bench = build();
+    let Call::ScaleBiasForward { x, scale, bias, .. } = bench.plan.calls[0] else { unreachable!() };
+    let plan = fuse(bench.plan, &PROLOGUE, |_| true);
+    for call in [plan.calls[0], plan.calls[2]] {
+        let read = [x, scale, bias];
+        match call {
+            Call::Conv2dScaledForward { attributes, x, scale, bias, .. }
+            | Call::Conv2dScaledWeightGradient { attributes, x, scale, bias, .. } => {
+                assert!(attributes.relu && attributes.conv == POINTWISE && [x, scale, bias] == read)
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // A backend that would carry the map out twice.
+    let names: Vec<_> = fuse(build().plan, &PROLOGUE, |_| false).calls.iter().map(Call::name).collect();
+    assert_eq!(names, ["scale_bias", "conv2d_forward", "batch_norm_statistics", "conv2d_weight_gradient"]);
+    // In inference, and where two maps stand side by side.
+    let mut bench = Bench::default();
+    let maps = [bench.scale_bias(), bench.scale_bias()];
+    for [_, _, z] in maps {
+        bench.convolve(POINTWISE, z);
+    }
+    assert_eq!(bench.names(PROLOGUE), ["conv2d_scaled", "conv2d_scaled"]);
+}
+
+#[test]
+fn a_map_whose_result_somebody_else_reads_or_whose_input_changes_stays_apart() {
+    let plain = ["scale_bias", "conv2d_forward", "conv2d_weight_gradient"];
+    // Spoils a plan between the convolution and its weight gradient.
+    let build = |conv, spoil: &dyn Fn(&mut Bench, [BufferId; 3])| {
+        let mut bench = Bench::default();
+        let [x, scale, z] = bench.scale_bias();
+        bench.convolve(conv, z);
+        spoil(&mut bench, [x, scale, z]);
+        bench.weight_gradient(conv, z);
+        bench.names(PROLOGUE)
+    };
+    assert_eq!(build(POINTWISE, &|_, _| ()), ["conv2d_scaled", "conv2d_scaled_weight_gradient"]);
+    // Patches of several pixels, some of them zeros around the image; pixels apart.
+    assert_eq!(build(CONV, &|_, _| ()), plain);
+    assert_eq!(build(Conv2d { stride: 2, ..POINTWISE }, &|_, _| ()), plain);
+    // The host reads z, or another call, or another convolution.
+    assert_eq!(build(POINTWISE, &|bench, [_, _, z]| bench.plan.keep(z)), plain);
+    let read = build(POINTWISE, &|bench, [_, _, z]| {
+        let other = bench.activation("other");
+        bench.copy(z, other);
+    });
+    assert_eq!(read, ["scale_bias", "conv2d_forward", "copy", "conv2d_weight_gradient"]);
+    let twice = build(POINTWISE, &|bench, [_, _, z]| {
+        bench.convolve(POINTWISE, z);
+    });
+    assert_eq!(twice, ["scale_bias", "conv2d_forward", "conv2d_forward", "conv2d_weight_gradient"]);
+    // x or the map changes before the last who would read it, or z itself.
+    for changed in 0..3 {
+        let names = build(POINTWISE, &|bench, read| {
+            let other = bench.activation("other");
+            bench.copy(other, read[changed]);
+        });
+        assert_eq!(names, ["scale_bias", "conv2d_forward", "copy", "conv2d_weight_gradient"], "{changed}");
+    }
+    // The convolution writes where the map reads.
+    let mut bench = Bench::default();
+    let [x, _, z] = bench.scale_bias();
+    let weight = bench.activation("weight");
+    bench.plan.push(Call::Conv2dForward { attributes: POINTWISE, x: z, weight, y: x });
+    assert_eq!(bench.names(PROLOGUE), ["scale_bias", "conv2d_forward"]);
+}
 
 #[test]
 fn statistics_join_their_convolution_whoever_else_reads_its_output() {
@@ -172,7 +279,7 @@ fn a_gradient_that_only_joins_another_is_added_where_it_arises() {
     let (fresh, other) = (bench.activation("fresh"), bench.activation("other"));
     bench.input_gradient(fresh, false);
     bench.accumulate(fresh, other);
-    let plan = fuse(bench.plan, &RESIDUAL_GRADIENT);
+    let plan = fuse(bench.plan, &RESIDUAL_GRADIENT, |_| true);
     let [Call::Conv2dInputGradient { attributes, dx, .. }] = plan.calls[..] else {
         panic!("{:?}", plan.calls)
     };
@@ -239,7 +346,7 @@ fn a_masked_gradient_takes_the_place_of_the_plain_one_for_all_that_follows() {
     let masked = bench.relu_gradient(gradient);
     bench.reduce(masked, false);
     bench.copy(masked, last);
-    let plan = fuse(bench.plan, &MASKS);
+    let plan = fuse(bench.plan, &MASKS, |_| true);
     let [Call::Conv2dInputGradientMaskReduce { attributes, dx, .. }, Call::Copy { x, y, .. }] =
         plan.calls[..]
     else {
@@ -343,7 +450,7 @@ fn a_linear_layer_on_other_features_or_with_a_weight_yet_to_be_written_stays_apa
 
 #[test]
 fn fusions_are_named_as_they_print() {
-    for text in ["all", "none", "statistics", "residual-gradient,masks", "pool-head"] {
+    for text in ["all", "none", "statistics", "residual-gradient,masks", "pool-head", "prologue"] {
         assert_eq!(text.parse::<Fusions>().unwrap().to_string(), text);
     }
     assert_eq!("masks,statistics".parse::<Fusions>().unwrap().to_string(), "statistics,masks");

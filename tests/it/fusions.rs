@@ -11,7 +11,7 @@ use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues};
 use residua::train::{BatchTargets, Objective, Optimizer, OptimizerKind, TrainStep};
 
-use crate::gradients::{check_fused, norm_parameters, shape};
+use crate::gradients::{check_fused, fused_gradients, norm_parameters, shape};
 
 const OPTIMIZER: Optimizer = Optimizer {
     kind: OptimizerKind::Sgd,
@@ -23,6 +23,7 @@ const OPTIMIZER: Optimizer = Optimizer {
 const CLASSES: usize = 5;
 const BATCH: usize = 4;
 
+const PROLOGUE: Fusions = Fusions { prologue: true, ..Fusions::NONE };
 const STATISTICS: Fusions = Fusions { statistics: true, ..Fusions::NONE };
 const RESIDUAL_GRADIENT: Fusions = Fusions { residual_gradient: true, ..Fusions::NONE };
 const MASKS: Fusions = Fusions { masks: true, ..Fusions::NONE };
@@ -93,6 +94,49 @@ fn rules_fire_as_often_as_the_architecture_says() {
     assert_eq!(cifar20, [19, 0, 9, 0, 10, 8, 1, 1]);
 }
 
+fn emulated(dtype: DType) -> Cuda<Emulator> {
+    let emulator = Emulator::new(Options::default()).expect("a C++ compiler");
+    Cuda::new(emulator, dtype, Sources::default()).unwrap()
+}
+
+/// Convolutions that apply a map, weight gradients that do, such convolutions with statistics, and maps that are passes.
+fn maps(dtype: DType, architecture: &Architecture, side: usize, fusions: Fusions) -> [usize; 4] {
+    let (_, step) = step(&emulated(dtype), architecture, side, fusions);
+    let calls = &step.prepared().plan().calls;
+    ["conv2d_scaled", "conv2d_scaled_weight_gradient", "conv2d_scaled_batch_norm_statistics", "scale_bias"]
+        .map(|name| calls.iter().filter(|call| call.name() == name).count())
+}
+
+/// By hand: of a bottleneck's three convolutions the last is 1x1 and alone reads what the normalisation before it gives. The first
+/// reads a sum, or what its projection reads as well; the second is 3x3.
+#[test]
+fn maps_join_the_last_convolutions_of_bottlenecks_where_kernels_apply_them() {
+    let calls = |dtype, depth, fusions| {
+        // Of full width: narrow convolutions get other kernels.
+        let architecture = Architecture::new(depth, Some(Stem::Cifar), None, 1.0, CLASSES).unwrap();
+        maps(dtype, &architecture, 32, fusions)
+    };
+    // The stem, the first and second of a block, projections.
+    let kept = 1 + 16 + 4;
+    assert_eq!(calls(DType::Bf16, Depth::ResNet50, Fusions::NONE), [0, 0, 0, kept + 16]);
+    assert_eq!(calls(DType::Bf16, Depth::ResNet50, PROLOGUE), [16, 16, 0, kept]);
+    assert_eq!(calls(DType::Bf16, Depth::ResNet50, Fusions::ALL), [0, 16, 16, kept]);
+    // Kernels that would carry the map out before both.
+    assert_eq!(calls(DType::F32, Depth::ResNet50, Fusions::ALL), [0, 0, 0, kept + 16]);
+    assert_eq!(calls(DType::Bf16, Depth::ResNet18, Fusions::ALL)[..3], [0; 3]);
+}
+
+#[test]
+fn maps_applied_where_they_are_read_leave_every_bit_of_a_training_as_it_was() {
+    let (architecture, side) = (narrow(Depth::ResNet50, Stem::Cifar, None), 32);
+    let run =
+        |prologue| trained(emulated(DType::Bf16), &architecture, side, Fusions { prologue, ..Fusions::ALL });
+    // Where the narrow network has channels enough.
+    let [.., gradients, convolutions, _] = maps(DType::Bf16, &architecture, side, Fusions::ALL);
+    assert!(gradients > 0 && convolutions == gradients);
+    assert!(run(true) == run(false));
+}
+
 /// All learned values, gradients and running statistics after two steps, and the losses of both.
 fn trained<B: Backend>(backend: B, architecture: &Architecture, side: usize, fusions: Fusions) -> Vec<f64> {
     let (network, step) = step(&backend, architecture, side, fusions);
@@ -157,11 +201,7 @@ fn a_training_in_f64_does_not_depend_on_fusions() {
 fn a_training_on_the_kernels_does_not_depend_on_fusions() {
     for (dtype, limit) in [(DType::F32, 1e-5), (DType::Bf16, 3e-2)] {
         for (architecture, side) in [&nets()[0], &nets()[2]] {
-            let run = |fusions| {
-                let emulator = Emulator::new(Options::default()).expect("a C++ compiler");
-                let device = Cuda::new(emulator, dtype, Sources::default()).unwrap();
-                trained(device, architecture, *side, fusions)
-            };
+            let run = |fusions| trained(emulated(dtype), architecture, *side, fusions);
             let plain = run(Fusions::NONE);
             let error = relative(&run(Fusions::ALL), &plain);
             println!("{architecture} in {dtype:?}: {error:.1e}");
@@ -192,13 +232,15 @@ fn gradients_match_differences_through_every_fusion_alone_and_together() {
     };
     let parameters = [block(), block()].concat();
     for (fusions, expected) in [
+        (PROLOGUE, vec![("conv2d_scaled", 2), ("conv2d_scaled_weight_gradient", 2), ("scale_bias", 0)]),
         (STATISTICS, vec![("conv2d_batch_norm_statistics", 4)]),
         (RESIDUAL_GRADIENT, vec![("accumulate", 0)]),
         (MASKS, vec![("conv2d_input_gradient_reduce", 2)]),
         (
             Fusions::ALL,
             vec![
-                ("conv2d_batch_norm_statistics", 4),
+                ("conv2d_batch_norm_statistics", 2),
+                ("conv2d_scaled_batch_norm_statistics", 2),
                 ("accumulate", 0),
                 ("conv2d_input_gradient_reduce", 2),
                 ("conv2d_input_gradient_mask_reduce", 1),
@@ -211,4 +253,15 @@ fn gradients_match_differences_through_every_fusion_alone_and_together() {
             assert_eq!(names.iter().filter(|found| **found == name).count(), count, "{fusions}: {name}");
         }
     }
+}
+
+#[test]
+fn gradients_in_f64_are_those_of_the_map_as_a_pass_of_its_own_bit_for_bit() {
+    let norm = [shape([3]); 4];
+    let block = [vec![shape([3, 3, 3, 3])], norm.to_vec(), vec![shape([3, 1, 1, 3])], norm.to_vec()].concat();
+    let parameters = [block.clone(), block].concat();
+    let gradients = |fusions| fused_gradients(fusions, &[shape([2, 4, 3, 3])], &parameters, &two_blocks);
+    let plain = gradients(Fusions::NONE);
+    assert!(gradients(PROLOGUE) == plain);
+    assert!(gradients(Fusions { prologue: true, ..STATISTICS }) == plain);
 }

@@ -46,7 +46,7 @@ impl Laboratory {
         let output = tape.keep(y);
         let output_gradient = tape.input("output gradient", y.shape, DType::F64).buffer;
         let input_gradients = tape.backward_from(y, output_gradient, &vars);
-        let prepared = Prepared::new(fuse(tape.finish(), &fusions), &backend, base);
+        let prepared = Prepared::new(fuse(tape.finish(), &fusions, |_| true), &backend, base);
         let memory = backend.allocate(prepared.bytes()).unwrap();
         let inputs = vars.iter().map(|var| var.buffer).collect();
         Laboratory { backend, prepared, inputs, input_gradients, parameters, output, output_gradient, memory }
@@ -128,6 +128,23 @@ pub fn check_fused(
         assert!(relative < 1e-7, "{name}: gradient of operand {tensor} is off by {relative:.2e} relative");
     }
     laboratory.prepared.plan().calls.iter().map(Call::name).collect()
+}
+
+/// All gradients of a plan in which calls are made into one, at random values.
+pub fn fused_gradients(
+    fusions: Fusions,
+    inputs: &[Shape],
+    parameters: &[Shape],
+    build: Build<'_>,
+) -> Vec<Vec<f64>> {
+    let mut laboratory = Laboratory::new(fusions, inputs, parameters, build);
+    let values: Vec<Vec<f64>> =
+        inputs.iter().chain(parameters).enumerate().map(|(salt, shape)| random(shape, salt as u64)).collect();
+    let outputs = laboratory.prepared.span(laboratory.output).elements;
+    laboratory.run(&values, &random(&Shape::from([outputs]), 99));
+    let of_inputs = laboratory.input_gradients.iter().flatten().map(|&id| laboratory.prepared.span(id));
+    let of_parameters = laboratory.parameters.iter().filter_map(|parameter| parameter.gradient);
+    of_inputs.chain(of_parameters).map(|span| laboratory.read(span)).collect()
 }
 
 pub fn shape<const N: usize>(extents: [usize; N]) -> Shape {

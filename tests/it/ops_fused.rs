@@ -1,6 +1,8 @@
-//! Convolutions with the passes of batch normalisation behind them, each against its definition.
+//! Convolutions with the passes of batch normalisation before and behind them, each against its definition.
 
-use residua::ops::{Call, Conv2d, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientReduce};
+use residua::ops::{
+    Call, Conv2d, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientReduce, Conv2dScaled, Conv2dScaledBatchNorm,
+};
 
 use crate::ops::{Values, check, conv_shapes, in_every_precision, output, random, stored};
 use crate::ops_passes::{after, float, positive};
@@ -13,32 +15,127 @@ fn some_shapes() -> impl Iterator<Item = Conv2d> {
     conv_shapes().enumerate().filter_map(some)
 }
 
+/// Behind a convolution whose output is y: the numbers of a batch normalisation before, from gamma on, and those that it writes.
+fn statistics(conv: &Conv2d, y: &[f64]) -> (Vec<Values>, Vec<Values>) {
+    let (c, rows) = (conv.out_channels, conv.out_pixels() as f64);
+    let (gamma, beta) = (random(c, 3), random(c, 4));
+    let (running_mean, running_variance) = (random(c, 5), positive(c, 6));
+    let rounded: Vec<f64> = y.iter().map(|&y| stored(y)).collect();
+    let mut columns = vec![Vec::new(); 6];
+    for channel in 0..c {
+        let (mean, deviations) = reference::column_moments(&rounded, c, channel);
+        let inverse_std = 1.0 / (deviations / rows + 1e-5).sqrt();
+        let scale = gamma[channel] * inverse_std;
+        let values = [
+            mean,
+            inverse_std,
+            scale,
+            beta[channel] - mean * scale,
+            0.9 * running_mean[channel] + 0.1 * mean,
+            0.9 * running_variance[channel] + 0.1 * deviations / (rows - 1.0),
+        ];
+        columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+    }
+    let given = [vec![float(&gamma), float(&beta)], vec![output(c); 4]].concat();
+    let running = [float(&running_mean), float(&running_variance)];
+    ([given, running.to_vec()].concat(), columns.into_iter().map(Values::Float).collect())
+}
+
+/// Some shapes, and 1x1 convolutions of channels that fill less than a chunk of 64, one, one and a bit, almost two.
+fn shapes_with_pointwise() -> impl Iterator<Item = Conv2d> {
+    let pointwise =
+        [[2, 9, 9, 8, 8], [3, 5, 7, 64, 136], [1, 4, 5, 136, 24], [2, 7, 5, 72, 64], [1, 9, 8, 120, 72]];
+    let pointwise = pointwise.into_iter().map(|[batch, height, width, in_channels, out_channels]| Conv2d {
+        batch,
+        height,
+        width,
+        in_channels,
+        out_channels,
+        filter_height: 1,
+        filter_width: 1,
+        stride: 1,
+        padding: 0,
+    });
+    some_shapes().chain(pointwise)
+}
+
+/// A map per channel: x, its scale and bias, and what it makes of x as it is stored.
+fn mapped(conv: &Conv2d, relu: bool) -> [Vec<f64>; 4] {
+    let c = conv.in_channels;
+    let [n_x, _, _] = reference::conv_elements(conv);
+    let (x, scale, bias) = (random(n_x, 11), random(c, 12), random(c, 13));
+    let map = |(i, x): (usize, &f64)| scale[i % c] * x + bias[i % c];
+    let z = x.iter().enumerate().map(map);
+    let z = z.map(|z| stored(if relu { reference::rectifier(z) } else { z })).collect();
+    [x, scale, bias, z]
+}
+
+#[test]
+fn a_convolution_behind_a_map_reads_what_the_map_would_have_stored() {
+    in_every_precision(|| {
+        for (conv, relu) in shapes_with_pointwise().zip([true, false].into_iter().cycle()) {
+            let [_, n_weight, n_y] = reference::conv_elements(&conv);
+            let [x, scale, bias, z] = mapped(&conv, relu);
+            let (weight, dy) = (random(n_weight, 2), random(n_y, 7));
+            let attributes = Conv2dScaled { conv, relu };
+            let call = Call::Conv2dScaledForward { attributes, x: 0, scale: 1, bias: 2, weight: 3, y: 4 };
+            let front = [&x, &scale, &bias].map(|values| float(values)).to_vec();
+            let operands = [front.clone(), vec![float(&weight), output(n_y)]].concat();
+            check(call, &operands, &after(5, [(4, reference::convolution(&conv, &z, &weight))]));
+
+            let call =
+                Call::Conv2dScaledWeightGradient { attributes, x: 0, scale: 1, bias: 2, dy: 3, dweight: 4 };
+            let operands = [front, vec![float(&dy), output(n_weight)]].concat();
+            let dweight = reference::convolution_weight_gradient(&conv, &z, &dy);
+            check(call, &operands, &after(5, [(4, dweight)]));
+        }
+    });
+}
+
+#[test]
+fn a_convolution_between_two_normalisations_applies_the_first_and_leaves_the_statistics_of_the_second() {
+    in_every_precision(|| {
+        let shapes = shapes_with_pointwise().filter(|conv| conv.out_pixels() > 2);
+        for (conv, relu) in shapes.zip([false, true].into_iter().cycle()) {
+            let [_, n_weight, n_y] = reference::conv_elements(&conv);
+            let [x, input_scale, input_bias, z] = mapped(&conv, relu);
+            let weight = random(n_weight, 2);
+            let y = reference::convolution(&conv, &z, &weight);
+            let (given, columns) = statistics(&conv, &y);
+            let behind = Conv2dBatchNorm { conv, epsilon: 1e-5, momentum: 0.1 };
+            let call = Call::Conv2dScaledBatchNormStatistics {
+                attributes: Conv2dScaledBatchNorm { behind, relu },
+                x: 0,
+                input_scale: 1,
+                input_bias: 2,
+                weight: 3,
+                y: 4,
+                gamma: 5,
+                beta: 6,
+                mean: 7,
+                inverse_std: 8,
+                scale: 9,
+                bias: 10,
+                running_mean: 11,
+                running_variance: 12,
+            };
+            let front = [&x, &input_scale, &input_bias, &weight].map(|values| float(values)).to_vec();
+            let operands = [front, vec![output(n_y)], given].concat();
+            let mut expected = after(7, [(4, y)]);
+            expected.extend(columns);
+            check(call, &operands, &expected);
+        }
+    });
+}
+
 #[test]
 fn a_convolution_with_statistics_leaves_those_of_its_stored_output() {
     in_every_precision(|| {
         for conv in some_shapes().filter(|conv| conv.out_pixels() > 1) {
             let [n_x, n_weight, n_y] = reference::conv_elements(&conv);
-            let (c, rows) = (conv.out_channels, conv.out_pixels() as f64);
             let (x, weight) = (random(n_x, 1), random(n_weight, 2));
-            let (gamma, beta) = (random(c, 3), random(c, 4));
-            let (running_mean, running_variance) = (random(c, 5), positive(c, 6));
             let y = reference::convolution(&conv, &x, &weight);
-            let rounded: Vec<f64> = y.iter().map(|&y| stored(y)).collect();
-            let mut columns = vec![Vec::new(); 6];
-            for channel in 0..c {
-                let (mean, deviations) = reference::column_moments(&rounded, c, channel);
-                let inverse_std = 1.0 / (deviations / rows + 1e-5).sqrt();
-                let scale = gamma[channel] * inverse_std;
-                let values = [
-                    mean,
-                    inverse_std,
-                    scale,
-                    beta[channel] - mean * scale,
-                    0.9 * running_mean[channel] + 0.1 * mean,
-                    0.9 * running_variance[channel] + 0.1 * deviations / (rows - 1.0),
-                ];
-                columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
-            }
+            let (given, columns) = statistics(&conv, &y);
             let call = Call::Conv2dBatchNormStatistics {
                 attributes: Conv2dBatchNorm { conv, epsilon: 1e-5, momentum: 0.1 },
                 x: 0,
@@ -53,11 +150,9 @@ fn a_convolution_with_statistics_leaves_those_of_its_stored_output() {
                 running_mean: 9,
                 running_variance: 10,
             };
-            let mut operands = vec![float(&x), float(&weight), output(n_y), float(&gamma), float(&beta)];
-            operands.extend(vec![output(c); 4]);
-            operands.extend([float(&running_mean), float(&running_variance)]);
+            let operands = [vec![float(&x), float(&weight), output(n_y)], given].concat();
             let mut expected = after(5, [(2, y)]);
-            expected.extend(columns.into_iter().map(Values::Float));
+            expected.extend(columns);
             check(call, &operands, &expected);
         }
     });

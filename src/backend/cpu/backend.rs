@@ -8,8 +8,9 @@ use super::{Cpu, pointwise, shortcut, weight_gradient};
 use crate::error::Result;
 use crate::ops::{
     Adam, Backend, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
-    Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, EnergyMargin, ImageBatch, KlDivergence,
-    Linear, Pool, PoolHead, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    Conv2dGradientReduce, Conv2dInference, Conv2dScaled, Conv2dScaledBatchNorm, Cosine, CrossEntropy,
+    EnergyMargin, ImageBatch, KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias, Sgd, ShortcutA,
+    StepTotals,
 };
 use crate::tensor::Span;
 
@@ -31,6 +32,16 @@ impl<T: Element> Backend for Cpu<T> {
             }
             Call::Conv2dBatchNormStatistics { attributes, .. } => {
                 convolution::forward_workspace::<T>(&attributes.conv)
+            }
+            Call::Conv2dScaledForward { attributes, .. } => {
+                attributes.room_bytes(T::DTYPE) + convolution::forward_workspace::<T>(&attributes.conv)
+            }
+            Call::Conv2dScaledWeightGradient { attributes, .. } => {
+                attributes.room_bytes(T::DTYPE) + weight_gradient::workspace::<T>(&attributes.conv)
+            }
+            Call::Conv2dScaledBatchNormStatistics { attributes, .. } => {
+                let scaled = attributes.scaled();
+                scaled.room_bytes(T::DTYPE) + convolution::forward_workspace::<T>(&scaled.conv)
             }
             Call::Conv2dInputGradientReduce { attributes, .. } => {
                 convolution::input_gradient_workspace::<T>(&attributes.gradient.conv)
@@ -104,6 +115,44 @@ impl<T: Element> Backend for Cpu<T> {
         self.conv2d_forward(memory, &attributes.conv, [x, weight, y], workspace)?;
         let operands = [y, gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance];
         self.batch_norm_statistics(memory, &attributes.norm(), operands, workspace)
+    }
+
+    fn conv2d_scaled(
+        &self,
+        memory: &mut Memory,
+        scaled: &Conv2dScaled,
+        [x, scale, bias, weight, y]: [Span; 5],
+        workspace: Span,
+    ) -> Result<()> {
+        let [z, workspace] = scaled.room(T::DTYPE, workspace)?;
+        self.scale_bias(memory, &scaled.map(), [x, scale, bias, z], workspace)?;
+        self.conv2d_forward(memory, &scaled.conv, [z, weight, y], workspace)
+    }
+
+    fn conv2d_scaled_weight_gradient(
+        &self,
+        memory: &mut Memory,
+        scaled: &Conv2dScaled,
+        [x, scale, bias, dy, dweight]: [Span; 5],
+        workspace: Span,
+    ) -> Result<()> {
+        let [z, workspace] = scaled.room(T::DTYPE, workspace)?;
+        self.scale_bias(memory, &scaled.map(), [x, scale, bias, z], workspace)?;
+        self.conv2d_weight_gradient(memory, &scaled.conv, [z, dy, dweight], workspace)
+    }
+
+    fn conv2d_scaled_batch_norm_statistics(
+        &self,
+        memory: &mut Memory,
+        attributes: &Conv2dScaledBatchNorm,
+        [x, input_scale, input_bias, weight, y, others @ ..]: [Span; 13],
+        workspace: Span,
+    ) -> Result<()> {
+        let [gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance] = others;
+        let spans = [x, input_scale, input_bias, weight, y];
+        self.conv2d_scaled(memory, &attributes.scaled(), spans, workspace)?;
+        let operands = [y, gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance];
+        self.batch_norm_statistics(memory, &attributes.behind.norm(), operands, workspace)
     }
 
     fn conv2d_input_gradient_reduce(

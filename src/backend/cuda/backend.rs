@@ -8,8 +8,9 @@ use super::{
 use crate::error::Result;
 use crate::ops::{
     Adam, Backend, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
-    Conv2dGradientReduce, Conv2dInference, Cosine, CrossEntropy, EnergyMargin, ImageBatch, KlDivergence,
-    Linear, Pool, PoolHead, Rows, ScaleBias, Sgd, ShortcutA, StepTotals,
+    Conv2dGradientReduce, Conv2dInference, Conv2dScaled, Conv2dScaledBatchNorm, Cosine, CrossEntropy,
+    EnergyMargin, ImageBatch, KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias, Sgd, ShortcutA,
+    StepTotals,
 };
 use crate::tensor::Span;
 
@@ -20,6 +21,10 @@ impl<D: Driver> Backend for Cuda<D> {
             .or_else(|| linear::workspace_bytes(self, call))
             .or_else(|| pool_head::workspace_bytes(self, call))
             .unwrap_or(0)
+    }
+
+    fn scales_operands(&self, conv: &Conv2d) -> bool {
+        convolution::scales_operands(self, conv)
     }
 
     fn conv2d_forward(
@@ -80,6 +85,36 @@ impl<D: Driver> Backend for Cuda<D> {
         workspace: Span,
     ) -> Result<()> {
         convolution::forward_statistics(self, memory, attributes, operands, workspace)
+    }
+
+    fn conv2d_scaled(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &Conv2dScaled,
+        operands: [Span; 5],
+        workspace: Span,
+    ) -> Result<()> {
+        convolution::scaled_forward(self, memory, attributes, operands, workspace)
+    }
+
+    fn conv2d_scaled_weight_gradient(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &Conv2dScaled,
+        operands: [Span; 5],
+        workspace: Span,
+    ) -> Result<()> {
+        convolution::scaled_weight_gradient(self, memory, attributes, operands, workspace)
+    }
+
+    fn conv2d_scaled_batch_norm_statistics(
+        &self,
+        memory: &mut D::Memory,
+        attributes: &Conv2dScaledBatchNorm,
+        operands: [Span; 13],
+        workspace: Span,
+    ) -> Result<()> {
+        convolution::scaled_forward_statistics(self, memory, attributes, operands, workspace)
     }
 
     fn conv2d_input_gradient_reduce(

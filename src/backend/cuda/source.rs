@@ -31,6 +31,7 @@ embedded![
     "convolution_epilogue_sm90.cuh",
     "convolution_partials_sm90.cuh",
     "convolution_finish_sm90.cuh",
+    "convolution_prologue_sm90.cuh",
     "ring_sm90.cuh",
     "cluster_sm90.cuh",
     "convolution_sm90.cu",

@@ -7,9 +7,10 @@ use super::super::batch_norm::{self, Partials};
 use super::super::driver::Driver;
 use super::super::{Cuda, pointwise};
 use super::choice::choose;
+use super::scaled::Map;
 use super::sm90::{self, Reduce};
 use super::variants::{Kernel, Pass};
-use super::{Epilogue, forward, input_gradient, launch_forward, launch_input_gradient};
+use super::{Extras, forward, input_gradient, launch_forward, launch_input_gradient};
 use crate::error::Result;
 use crate::ops::{Call, Conv2d, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientReduce, Rows};
 use crate::tensor::{DType, Span};
@@ -24,6 +25,11 @@ pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Opt
         Call::Conv2dInputGradientMaskReduce { attributes, .. } => (Pass::InputGradient, &attributes.conv),
         _ => return None,
     };
+    sums_bytes(cuda, pass, conv)
+}
+
+/// What sums of what a pass writes take.
+pub(super) fn sums_bytes<D: Driver>(cuda: &Cuda<D>, pass: Pass, conv: &Conv2d) -> Option<usize> {
     match kernel_with_sums(cuda, pass, conv) {
         Some(kernel) => {
             let elements = Partials::elements(sm90::slabs(kernel, conv), written(pass, conv).channels);
@@ -56,6 +62,19 @@ pub(in super::super) fn forward_statistics<D: Driver>(
     [x, weight, y, numbers @ ..]: [Span; 11],
     workspace: Span,
 ) -> Result<()> {
+    statistics(cuda, memory, attributes, None, ([x, weight, y], numbers), workspace)
+}
+
+/// A convolution, whose kernel applies a map to patches if one is given, and the statistics of its output. Operands: x, weight, y;
+/// and those of the statistics but y.
+pub(super) fn statistics<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &mut D::Memory,
+    attributes: &Conv2dBatchNorm,
+    map: Option<Map>,
+    ([x, weight, y], numbers): ([Span; 3], [Span; 8]),
+    workspace: Span,
+) -> Result<()> {
     let conv = &attributes.conv;
     let Some(kernel) = kernel_with_sums(cuda, Pass::Forward, conv) else {
         forward(cuda, memory, conv, [x, weight, y], workspace)?;
@@ -64,8 +83,8 @@ pub(in super::super) fn forward_statistics<D: Driver>(
         return batch_norm::statistics(cuda, memory, &attributes.norm(), operands, workspace);
     };
     let partials = room(kernel, conv, workspace)?;
-    let epilogue = Epilogue { moments: Some(partials.span), ..Epilogue::default() };
-    launch_forward(cuda, memory, kernel, conv, [x, weight, y], &epilogue)?;
+    let extras = Extras { map, moments: Some(partials.span), ..Extras::default() };
+    launch_forward(cuda, memory, kernel, conv, [x, weight, y], &extras)?;
     partials.finish_statistics(cuda, memory, &attributes.norm(), None, numbers)
 }
 

@@ -178,7 +178,7 @@ pub(super) static KERNELS: [Kernel; 54] = [
     kernel_sm90!(Forward, 128 x 256, cooperate true, swap false, stages 4, registers 168),
     kernel_sm90!(Forward, 128 x 128, cooperate false, swap false, stages 6, registers 168),
     kernel_sm90!(Forward, 256 x 64, cooperate false, swap true, stages 4, registers 168),
-    kernel_sm90!(Forward, 64 x 64, cooperate false, swap false, stages 8, registers 104),
+    kernel_sm90!(Forward, 64 x 64, cooperate false, swap false, stages 8, registers 112),
     kernel_sm90!(InputGradient, 256 x 128, cooperate true, swap false, stages 4, registers 168),
     kernel_sm90!(InputGradient, 128 x 256, cooperate true, swap false, stages 4, registers 168),
     kernel_sm90!(InputGradient, 128 x 128, cooperate false, swap false, stages 6, registers 168),

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `fused` | convolutions with the passes of batch normalisation behind them |
+//! | `scaled` | convolutions with the map of a batch normalisation in front of them |
 //! | `problem` | a convolution as a product of elements at addresses: the arguments of `convolution_sm80.cu` |
 //! | `sm90`, `sm90_arguments` | a convolution as boxes of tensors: launches of `convolution_*_sm90.cu`, and their arguments |
 //! | `sm90_rows` | how two of them keep rows of images |
@@ -17,6 +18,9 @@ mod fused;
 mod kernels;
 mod problem;
 mod products;
+mod scaled;
+#[cfg(test)]
+mod scaled_tests;
 mod sm90;
 mod sm90_arguments;
 mod sm90_rows;
@@ -36,6 +40,11 @@ use choice::{Chosen, choose};
 pub(super) use fused::{forward_statistics, input_gradient_mask_reduce, input_gradient_reduce};
 use problem::{Arguments, SumArguments, WALKS, Walk};
 pub use products::{Items, Products, Units};
+use scaled::Map;
+pub(super) use scaled::{
+    forward as scaled_forward, forward_statistics as scaled_forward_statistics, scales_operands,
+    weight_gradient as scaled_weight_gradient,
+};
 use sm90::Reduce;
 pub use table::{KernelTable, MeasuredOn, TableRow};
 use variants::Kernel;
@@ -57,7 +66,7 @@ pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Opt
         | Call::Conv2dBias { .. }
         | Call::Conv2dBiasResidual { .. }
         | Call::Conv2dInputGradient { .. } => Some(0),
-        _ => fused::workspace_bytes(cuda, call),
+        _ => fused::workspace_bytes(cuda, call).or_else(|| scaled::workspace_bytes(cuda, call)),
     }
 }
 
@@ -69,7 +78,7 @@ pub(super) fn forward<D: Driver>(
     _: Span,
 ) -> Result<()> {
     let kernel = choose(cuda, Pass::Forward, attributes).kernel;
-    launch_forward(cuda, memory, kernel, attributes, [x, weight, y], &Epilogue::default())
+    launch_forward(cuda, memory, kernel, attributes, [x, weight, y], &Extras::default())
 }
 
 pub(super) fn bias<D: Driver>(
@@ -79,9 +88,9 @@ pub(super) fn bias<D: Driver>(
     [x, weight, bias, y]: [Span; 4],
     _: Span,
 ) -> Result<()> {
-    let epilogue = Epilogue { bias: Some(bias), relu: attributes.relu, ..Epilogue::default() };
+    let extras = Extras { bias: Some(bias), relu: attributes.relu, ..Extras::default() };
     let kernel = choose(cuda, Pass::Forward, &attributes.conv).kernel;
-    launch_forward(cuda, memory, kernel, &attributes.conv, [x, weight, y], &epilogue)
+    launch_forward(cuda, memory, kernel, &attributes.conv, [x, weight, y], &extras)
 }
 
 pub(super) fn bias_residual<D: Driver>(
@@ -91,10 +100,10 @@ pub(super) fn bias_residual<D: Driver>(
     [x, weight, bias, residual, y]: [Span; 5],
     _: Span,
 ) -> Result<()> {
-    let epilogue =
-        Epilogue { bias: Some(bias), residual: Some(residual), relu: attributes.relu, ..Epilogue::default() };
+    let extras =
+        Extras { bias: Some(bias), residual: Some(residual), relu: attributes.relu, ..Extras::default() };
     let kernel = choose(cuda, Pass::Forward, &attributes.conv).kernel;
-    launch_forward(cuda, memory, kernel, &attributes.conv, [x, weight, y], &epilogue)
+    launch_forward(cuda, memory, kernel, &attributes.conv, [x, weight, y], &extras)
 }
 
 pub(super) fn input_gradient<D: Driver>(
@@ -115,13 +124,15 @@ pub(super) fn weight_gradient<D: Driver>(
     operands: [Span; 3],
     workspace: Span,
 ) -> Result<()> {
-    let Chosen { kernel, splits } = choose(cuda, Pass::WeightGradient, attributes);
-    launch_weight_gradient(cuda, memory, kernel, attributes, operands, workspace, splits)
+    let chosen = choose(cuda, Pass::WeightGradient, attributes);
+    launch_weight_gradient(cuda, memory, chosen, attributes, operands, None, workspace)
 }
 
-/// What happens to the sums of a forward convolution before they are rounded.
+/// What a forward convolution does besides its products: to the patches before, to the sums before they are rounded.
 #[derive(Default)]
-struct Epilogue {
+struct Extras {
+    /// What becomes of patches, by a kernel that [maps](Kernel::maps_patches) them.
+    map: Option<Map>,
     bias: Option<Span>,
     residual: Option<Span>,
     relu: bool,
@@ -135,23 +146,24 @@ fn launch_forward<D: Driver>(
     kernel: &Kernel,
     conv: &Conv2d,
     [x, weight, y]: [Span; 3],
-    epilogue: &Epilogue,
+    extras: &Extras,
 ) -> Result<()> {
     check(cuda, conv, x, weight, y, cuda.dtype)?;
+    check_map(kernel, conv, extras.map)?;
     let mut operands =
         vec![("x", x, Access::Read), ("weight", weight, Access::Read), ("y", y, Access::Write)];
-    if let Some(bias) = epilogue.bias {
+    if let Some(bias) = extras.bias {
         expect("bias", bias, conv.out_channels, DType::F32)?;
         operands.push(("bias", bias, Access::Read));
     }
-    if let Some(residual) = epilogue.residual {
+    if let Some(residual) = extras.residual {
         expect("residual", residual, y.elements, y.dtype)?;
         operands.push(("residual", residual, Access::Read));
     }
     if kernel.is_sm90() {
-        return sm90::launch_forward(cuda, memory, kernel, conv, [x, weight, y], epilogue, operands);
+        return sm90::launch_forward(cuda, memory, kernel, conv, [x, weight, y], extras, operands);
     }
-    if epilogue.moments.is_some() {
+    if extras.moments.is_some() {
         return Err(no_partials(kernel));
     }
     let address = |span| cuda.pointer(memory, span);
@@ -159,9 +171,9 @@ fn launch_forward<D: Driver>(
     arguments.image = address(x);
     arguments.matrix = address(weight);
     arguments.out = address(y);
-    arguments.bias = epilogue.bias.map_or(0, address);
-    arguments.addend = epilogue.residual.map_or(0, address);
-    arguments.relu = epilogue.relu.into();
+    arguments.bias = extras.bias.map_or(0, address);
+    arguments.addend = extras.residual.map_or(0, address);
+    arguments.relu = extras.relu.into();
     arguments.walks[0] = Walk::of_outputs(conv);
     let blocks = kernel.tiles(conv.out_pixels(), conv.out_channels);
     launch(cuda, memory, kernel, [blocks, 1], &arguments, &operands)
@@ -203,13 +215,14 @@ fn launch_input_gradient<D: Driver>(
 fn launch_weight_gradient<D: Driver>(
     cuda: &Cuda<D>,
     memory: &mut D::Memory,
-    kernel: &Kernel,
+    Chosen { kernel, splits }: Chosen,
     conv: &Conv2d,
     [x, dy, dweight]: [Span; 3],
+    map: Option<Map>,
     workspace: Span,
-    splits: usize,
 ) -> Result<()> {
     check(cuda, conv, x, dweight, dy, DType::F32)?;
+    check_map(kernel, conv, map)?;
     let bytes = parts_bytes(conv, splits);
     if workspace.bytes() < bytes {
         return Err(Error::invalid(format!(
@@ -219,9 +232,10 @@ fn launch_weight_gradient<D: Driver>(
     }
     let parts = Span { elements: bytes / 4, dtype: DType::F32, ..workspace };
     let (to, name) = if splits > 1 { (parts, "workspace") } else { (dweight, "dweight") };
-    let operands = [("x", x, Access::Read), ("dy", dy, Access::Read), (name, to, Access::Write)];
+    let operands = vec![("x", x, Access::Read), ("dy", dy, Access::Read), (name, to, Access::Write)];
     if kernel.is_sm90() {
-        sm90::launch_weight_gradient(cuda, memory, kernel, conv, [x, dy, to], splits, &operands)?;
+        let chosen = Chosen { kernel, splits };
+        sm90::launch_weight_gradient(cuda, memory, chosen, conv, [x, dy, to], map, operands)?;
     } else {
         let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
         arguments.image = cuda.pointer(memory, x);
@@ -240,6 +254,20 @@ fn no_partials(kernel: &Kernel) -> Error {
         "the convolution kernel {} leaves nothing for batch normalisation; run its passes after it",
         kernel.name
     ))
+}
+
+/// Holds a map to the channels it is of, and the kernel to what it can do.
+fn check_map(kernel: &Kernel, conv: &Conv2d, map: Option<Map>) -> Result<()> {
+    let Some(map) = map else { return Ok(()) };
+    expect("scale of the input", map.scale, conv.in_channels, DType::F32)?;
+    expect("bias of the input", map.bias, conv.in_channels, DType::F32)?;
+    if kernel.maps_patches(conv) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the convolution kernel {} applies no map to the input of {conv:?}; run scale_bias before it",
+        kernel.name
+    )))
 }
 
 /// Adds the splits of a weight gradient in their order.

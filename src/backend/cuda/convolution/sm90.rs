@@ -1,11 +1,13 @@
 //! Launches of `convolution_sm90.cu`, `convolution_rows_sm90.cu` and `convolution_stream_sm90.cu`: what their tensor maps describe, and
 //! their grid.
 
+use super::choice::Chosen;
 use super::problem::WALKS;
-use super::sm90_arguments::{Arguments, STEP, Walk, is_flat};
+use super::scaled::Map;
+use super::sm90_arguments::{Arguments, STEP, Walk};
 use super::sm90_rows::Layout;
 use super::variants::{Form, Kernel, Pass};
-use super::{Epilogue, expect};
+use super::{Extras, expect};
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::driver::tensor_map::{Piece, TensorMap, TensorMapRequest};
 use crate::backend::cuda::driver::{Driver, Geometry};
@@ -66,7 +68,7 @@ pub(super) fn launch_forward<D: Driver>(
     kernel: &Kernel,
     conv: &Conv2d,
     [x, weight, y]: [Span; 3],
-    epilogue: &Epilogue,
+    extras: &Extras,
     mut operands: Vec<Operand>,
 ) -> Result<()> {
     let address = |span| cuda.pointer(memory, span);
@@ -75,10 +77,11 @@ pub(super) fn launch_forward<D: Driver>(
     arguments.walks[0].patches = images.patches(cuda, kernel, conv, &arguments.walks[0])?;
     arguments.matrix = filters(cuda, conv, address(weight), kernel.tile[1] / kernel.cluster()[0])?;
     arguments.out = address(y);
-    arguments.bias = epilogue.bias.map_or(0, address);
-    arguments.addend = epilogue.residual.map_or(0, address);
-    arguments.relu = epilogue.relu.into();
-    if let Some(partial) = epilogue.moments {
+    arguments.bias = extras.bias.map_or(0, address);
+    arguments.addend = extras.residual.map_or(0, address);
+    arguments.relu = extras.relu.into();
+    operands.extend(map_patches(cuda, memory, &mut arguments, extras.map));
+    if let Some(partial) = extras.moments {
         expect("partial", partial, partial_elements(kernel, conv), DType::F32)?;
         arguments.partial = address(partial);
         arguments.slabs = slabs(kernel, conv) as u32;
@@ -144,18 +147,33 @@ pub(super) fn launch_input_gradient<D: Driver>(
 pub(super) fn launch_weight_gradient<D: Driver>(
     cuda: &Cuda<D>,
     memory: &mut D::Memory,
-    kernel: &Kernel,
+    Chosen { kernel, splits }: Chosen,
     conv: &Conv2d,
     [x, dy, out]: [Span; 3],
-    splits: usize,
-    operands: &[Operand],
+    map: Option<Map>,
+    mut operands: Vec<Operand>,
 ) -> Result<()> {
     let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
     let images = Images::inputs(conv, cuda.pointer(memory, x));
     arguments.walks[0].patches = images.patches(cuda, kernel, conv, &arguments.walks[0])?;
     arguments.matrix = Images::outputs(conv, cuda.pointer(memory, dy)).matrix(cuda, STEP)?;
     arguments.out = cuda.pointer(memory, out);
-    launch(cuda, memory, kernel, &arguments, operands)
+    operands.extend(map_patches(cuda, memory, &mut arguments, map));
+    launch(cuda, memory, kernel, &arguments, &operands)
+}
+
+/// Has patches mapped, and gives what is read for it.
+fn map_patches<D: Driver>(
+    cuda: &Cuda<D>,
+    memory: &D::Memory,
+    arguments: &mut Arguments,
+    map: Option<Map>,
+) -> Vec<Operand> {
+    let Some(map) = map else { return Vec::new() };
+    arguments.patch_scale = cuda.pointer(memory, map.scale);
+    arguments.patch_bias = cuda.pointer(memory, map.bias);
+    arguments.patch_relu = map.relu.into();
+    vec![("scale of the input", map.scale, Access::Read), ("bias of the input", map.bias, Access::Read)]
 }
 
 /// Pixels of a tile of forward or input gradient that one copy moves: blocks side by side share them out.
@@ -226,7 +244,7 @@ impl Images {
             Pass::InputGradient => (1, shared_pixels(kernel)),
             Pass::WeightGradient => (conv.stride, STEP),
         };
-        if is_flat(conv) { self.matrix(cuda, pixels) } else { self.taps(cuda, walk, step, pixels) }
+        if conv.is_pointwise() { self.matrix(cuda, pixels) } else { self.taps(cuda, walk, step, pixels) }
     }
 
     /// A copy moves 64 channels of one tap of the patches of `pixels` pixels of a walk, which lie `step` rows (columns) apart.

@@ -124,6 +124,10 @@ pub(super) struct Arguments {
     out_width: u32,
     pub relu: u32,
     resident: Resident,
+    pub patch_scale: u64,
+    pub patch_bias: u64,
+    pub patch_relu: u32,
+    unused: [u32; 11],
 }
 
 // Tensor maps lie at multiples of 64 bytes, and a C++ struct with such members has a multiple of 64 bytes.
@@ -177,7 +181,7 @@ impl Arguments {
     /// A product with so many columns whose patches are those of the input.
     fn over_inputs(conv: &Conv2d, kernel: &Kernel, columns: usize) -> Arguments {
         Arguments {
-            flat: is_flat(conv).into(),
+            flat: conv.is_pointwise().into(),
             pixel_step: conv.stride as u32,
             chunks: conv.in_channels.div_ceil(STEP) as u32,
             channels: conv.in_channels as u32,
@@ -200,11 +204,6 @@ impl Arguments {
             self.items += (tiles / kernel.blocks()) as u32;
         }
     }
-}
-
-/// Whether a pixel's patch is the pixel, so that all pixels together are a matrix.
-pub(super) fn is_flat(conv: &Conv2d) -> bool {
-    (conv.filter_height, conv.filter_width, conv.stride, conv.padding) == (1, 1, 1, 0)
 }
 
 #[cfg(test)]

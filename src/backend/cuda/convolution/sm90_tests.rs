@@ -4,7 +4,7 @@ use super::kernels::KERNELS;
 use super::sm90::{self, Reduce};
 use super::variants::{Form, Kernel, Pass};
 use super::variants_tests::{numbers, results};
-use super::{Epilogue, launch_forward, launch_input_gradient};
+use super::{Extras, launch_forward, launch_input_gradient};
 use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
 use crate::backend::cuda::{Cuda, Sources};
 use crate::ops::{Conv2d, Conv2dGradient};
@@ -58,8 +58,8 @@ fn a_forward_kernel_leaves_the_moments_of_what_it_stored() {
         let cuda = device(Copies::Lazy);
         let operands = [(&x[..], BF16), (&weight, BF16), (&y, BF16), (&partial, F32)];
         let [_, _, y, partial] = results(&cuda, operands, 0, |memory, [x, weight, y, partial], _| {
-            let epilogue = Epilogue { moments: Some(partial), ..Epilogue::default() };
-            launch_forward(&cuda, memory, kernel, &conv, [x, weight, y], &epilogue).unwrap();
+            let extras = Extras { moments: Some(partial), ..Extras::default() };
+            launch_forward(&cuda, memory, kernel, &conv, [x, weight, y], &extras).unwrap();
         });
         let (means, deviations) = partial.split_at(partial.len() / 2);
         let slab_rows = sm90::slab_rows(kernel);

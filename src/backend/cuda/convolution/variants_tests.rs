@@ -1,10 +1,9 @@
 //! Every compiled kernel, also those that small problems never get, against the CPU in double precision.
 
+use super::choice::Chosen;
 use super::kernels::KERNELS;
 use super::variants::{Form, Kernel, Pass};
-use super::{
-    Epilogue, launch_forward, launch_input_gradient, launch_weight_gradient, parts_bytes, sum_parts,
-};
+use super::{Extras, launch_forward, launch_input_gradient, launch_weight_gradient, parts_bytes, sum_parts};
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
 use crate::backend::cuda::{Cuda, Sources};
@@ -132,7 +131,7 @@ pub(super) fn results<D: Device, const N: usize>(
 }
 
 /// One product of a convolution, by a kernel and by the CPU.
-fn both(kernel: &Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 2] {
+fn both(kernel: &'static Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 2] {
     let cpu = Cpu::<f64>::new(1).unwrap();
     let cuda = Cuda::new(Emulator::new(options).unwrap(), kernel.dtype, Sources::default()).unwrap();
     let [n_x, n_weight, n_y] = conv.elements().unwrap();
@@ -164,10 +163,11 @@ fn both(kernel: &Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 2] {
     let operands = [(a, kernel.dtype), (b, kernel.dtype), (c, out)];
     let [_, _, got] = results(&cuda, operands, parts_bytes(conv, SPLITS), |memory, spans, workspace| {
         match kernel.pass {
-            Pass::Forward => launch_forward(&cuda, memory, kernel, conv, spans, &Epilogue::default()),
+            Pass::Forward => launch_forward(&cuda, memory, kernel, conv, spans, &Extras::default()),
             Pass::InputGradient => launch_input_gradient(&cuda, memory, kernel, &attributes, spans, None),
             Pass::WeightGradient => {
-                launch_weight_gradient(&cuda, memory, kernel, conv, spans, workspace, SPLITS)
+                let chosen = Chosen { kernel, splits: SPLITS };
+                launch_weight_gradient(&cuda, memory, chosen, conv, spans, None, workspace)
             }
         }
         .unwrap_or_else(|error| panic!("{kernel:?}: {error}"));
@@ -176,7 +176,7 @@ fn both(kernel: &Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 2] {
 }
 
 /// Holds a kernel to the CPU.
-fn check(kernel: &Kernel, conv: &Conv2d, options: Options) {
+fn check(kernel: &'static Kernel, conv: &Conv2d, options: Options) {
     assert!(kernel.fits(conv), "{kernel:?} {conv:?}");
     let [got, expected] = both(kernel, conv, options);
     let difference: f64 = got.iter().zip(&expected).map(|(a, b)| (a - b) * (a - b)).sum();

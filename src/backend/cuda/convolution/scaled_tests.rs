@@ -1,0 +1,116 @@
+//! Kernels that map patches, against the same kernels on what a pass of its own has stored: equal bit for bit.
+
+use super::choice::Chosen;
+use super::kernels::KERNELS;
+use super::scaled::Map;
+use super::sm90;
+use super::variants::{Kernel, Pass};
+use super::variants_tests::{numbers, results};
+use super::{Extras, launch_forward, launch_weight_gradient, parts_bytes};
+use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
+use crate::backend::cuda::{Cuda, Sources, batch_norm};
+use crate::ops::{Conv2d, Conv2dScaled};
+use crate::tensor::DType;
+
+const BF16: DType = DType::Bf16;
+const F32: DType = DType::F32;
+const SPLITS: usize = 2;
+
+/// (batch, height, width, in channels, out channels): the last chunk of channels and the last tile of pixels with a few, several
+/// tiles to a block, fewer channels than a chunk.
+const PROBLEMS: [[usize; 5]; 3] = [[3, 11, 9, 136, 72], [5, 8, 7, 72, 264], [1, 3, 5, 8, 8]];
+
+fn pointwise([batch, height, width, in_channels, out_channels]: [usize; 5]) -> Conv2d {
+    let (filter_height, filter_width, stride, padding) = (1, 1, 1, 0);
+    Conv2d { batch, height, width, in_channels, out_channels, filter_height, filter_width, stride, padding }
+}
+
+/// What a kernel makes of mapped patches, and the partials it leaves: mapped by itself, or by the pass.
+fn computed(
+    kernel: &'static Kernel,
+    Conv2dScaled { conv, relu }: Conv2dScaled,
+    options: Options,
+    by_itself: bool,
+) -> [Vec<f64>; 2] {
+    let cuda = Cuda::new(Emulator::new(options).unwrap(), BF16, Sources::default()).unwrap();
+    let [n_x, n_weight, n_y] = conv.elements().unwrap();
+    let forward = kernel.pass == Pass::Forward;
+    let (n_other, n_out, out) = if forward { (n_weight, n_y, BF16) } else { (n_y, n_weight, F32) };
+    let partials = if forward { sm90::partial_elements(kernel, &conv) } else { 0 };
+    let [x, scale, bias, other] = [(n_x, 1), (conv.in_channels, 2), (conv.in_channels, 3), (n_other, 4)]
+        .map(|(n, key)| numbers(n, key));
+    let [z, nothing, moments] = [n_x, n_out, partials].map(|elements| vec![f64::NAN; elements]);
+    let operands = [
+        (&x[..], BF16),
+        (&scale, F32),
+        (&bias, F32),
+        (&other, BF16),
+        (&z, BF16),
+        (&nothing, out),
+        (&moments, F32),
+    ];
+    let bytes = parts_bytes(&conv, SPLITS);
+    let [.., result, moments] =
+        results(&cuda, operands, bytes, |memory, [x, scale, bias, other, z, to, moments], workspace| {
+            let (from, map) = if by_itself {
+                (x, Some(Map { scale, bias, relu }))
+            } else {
+                let map = Conv2dScaled { conv, relu }.map();
+                batch_norm::scale_bias(&cuda, memory, &map, [x, scale, bias, z]).unwrap();
+                (z, None)
+            };
+            if forward {
+                let extras = Extras { map, moments: Some(moments), ..Extras::default() };
+                launch_forward(&cuda, memory, kernel, &conv, [from, other, to], &extras)
+            } else {
+                let (chosen, spans) = (Chosen { kernel, splits: SPLITS }, [from, other, to]);
+                launch_weight_gradient(&cuda, memory, chosen, &conv, spans, map, workspace)
+            }
+            .unwrap_or_else(|error| panic!("{kernel:?}: {error}"));
+        });
+    [result, moments]
+}
+
+#[test]
+fn patches_mapped_in_shared_memory_give_the_bits_of_those_a_pass_has_stored() {
+    let orders =
+        [(Order::Forward, Copies::Eager), (Order::Reverse, Copies::Lazy), (Order::Random(5), Copies::Lazy)];
+    let mut turn = 0;
+    for conv in PROBLEMS.map(pointwise) {
+        for kernel in KERNELS.iter().filter(|kernel| kernel.maps_patches(&conv)) {
+            let (order, copies) = orders[turn % orders.len()];
+            let (options, relu) = (Options { order, copies, threads: 1 }, turn % 2 == 0);
+            let scaled = Conv2dScaled { conv, relu };
+            let [own, stored] = [true, false].map(|by_itself| computed(kernel, scaled, options, by_itself));
+            assert!(
+                own == stored && own[0].iter().all(|y| y.is_finite()),
+                "{kernel:?} {scaled:?} {options:?}"
+            );
+            turn += 1;
+        }
+    }
+    // Forward and weight gradient, each with and without clusters.
+    assert_eq!(turn, 3 * (9 + 6));
+}
+
+#[test]
+fn a_map_is_refused_by_kernels_and_for_convolutions_that_cannot_apply_it() {
+    let cuda = Cuda::new(Emulator::new(Options::default()).unwrap(), BF16, Sources::default()).unwrap();
+    let flat = pointwise([1, 4, 4, 8, 8]);
+    let padded = Conv2d { padding: 1, ..flat };
+    let named =
+        |name: &str| KERNELS.iter().find(|kernel| kernel.name == name && kernel.dtype == BF16).unwrap();
+    for (name, conv) in [("sm90-64x64", padded), ("sm80-64x64", flat)] {
+        let [n_x, n_weight, n_y] = conv.elements().unwrap();
+        let ones = |n: usize| vec![1.0; n];
+        let (x, number, weight, y) = (ones(n_x), ones(8), ones(n_weight), ones(n_y));
+        let operands = [(&x[..], BF16), (&number, F32), (&number, F32), (&weight, BF16), (&y, BF16)];
+        results(&cuda, operands, 0, |memory, [x, scale, bias, weight, y], _| {
+            let extras = Extras { map: Some(Map { scale, bias, relu: true }), ..Extras::default() };
+            let error =
+                launch_forward(&cuda, memory, named(name), &conv, [x, weight, y], &extras).unwrap_err();
+            let text = error.to_string();
+            assert!(text.contains(name) && text.contains("run scale_bias before it"), "{text}");
+        });
+    }
+}
