@@ -263,6 +263,16 @@ pub(super) fn convolution<B>(call: &Call<B>) -> Option<(Pass, &Conv2d)> {
     }
 }
 
+/// Whether that convolution reads its input through an affine map.
+pub(super) fn reads_through_map<B>(call: &Call<B>) -> bool {
+    matches!(
+        call,
+        Call::Conv2dScaledForward { .. }
+            | Call::Conv2dScaledWeightGradient { .. }
+            | Call::Conv2dScaledBatchNormStatistics { .. }
+    )
+}
+
 fn linear_flop<B>(call: &Call<B>) -> f64 {
     match call {
         Call::LinearForward { attributes, .. }

@@ -32,7 +32,7 @@ use super::networks::NetworkName;
 use super::stage::Stage;
 use super::steps::{StepKind, StepWork};
 use super::timing::{Patience, time_call};
-use super::work::{convolution, shape, work};
+use super::work::{convolution, reads_through_map, shape, work};
 use crate::backend::cuda::driver::Driver;
 use crate::backend::cuda::driver::native::Native;
 use crate::backend::cuda::driver::recorder::{RecordedLaunch, Recorder};
@@ -381,7 +381,13 @@ impl Modeller {
         let blocks = geometry.grid.iter().map(|&extent| extent as usize).product();
         // What finishes a convolution, or adds up its parts, is a pass.
         let products = convolution(call)
-            .map(|(pass, conv)| self.cuda.products(pass, conv))
+            .map(|(pass, conv)| {
+                if reads_through_map(call) {
+                    self.cuda.products_behind_map(pass, conv)
+                } else {
+                    self.cuda.products(pass, conv)
+                }
+            })
             .filter(|products| products.entry == launch.entry);
         let predicted = match &products {
             Some(products) => predict::products(&self.card, products, resident, bytes),

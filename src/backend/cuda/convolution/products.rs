@@ -46,7 +46,7 @@ pub struct Products {
     pub units: Units,
     /// Bytes of an element of the operands.
     pub element_bytes: usize,
-    /// Bytes that copies write to shared memory, for each element of a work item's sum.
+    /// Bytes that copies write to shared memory, and a map reads and writes there, for each element of a work item's sum.
     pub copied: f64,
     /// Bytes of them that are asked of the second-level cache: fewer where one copy serves several blocks.
     pub fetched: f64,
@@ -92,6 +92,16 @@ impl<D: Driver> Cuda<D> {
             splits,
         }
     }
+
+    /// The same where an affine map is applied to the input: a kernel that does so itself rewrites its patches in shared memory.
+    pub fn products_behind_map(&self, pass: Pass, conv: &Conv2d) -> Products {
+        let products = self.products(pass, conv);
+        if !choose(self, pass, conv).kernel.maps_patches(conv) {
+            return products;
+        }
+        let patches = products.tile[usize::from(pass == Pass::WeightGradient)] * products.element_bytes;
+        Products { copied: products.copied + 2.0 * patches as f64, ..products }
+    }
 }
 
 fn items(kernel: &Kernel, conv: &Conv2d, splits: usize) -> Vec<Items> {
@@ -122,10 +132,14 @@ mod tests {
     use crate::backend::cuda::driver::recorder::Recorder;
 
     fn card() -> Cuda<Recorder> {
+        with("sm_80", (8, 0))
+    }
+
+    fn with(architecture: &str, capability: (u32, u32)) -> Cuda<Recorder> {
         let properties = Properties {
             name: "a card".into(),
-            architecture: "sm_80".into(),
-            capability: (8, 0),
+            architecture: architecture.into(),
+            capability,
             multiprocessors: 108,
             memory_bytes: 1 << 36,
             shared_bytes_per_block: 163 << 10,
@@ -167,5 +181,20 @@ mod tests {
         let sums: Vec<usize> = items.iter().map(|items| items.sum).collect();
         // Of nine taps four, two, two and one fall on the four residues of the pixels.
         assert_eq!(sums, [4 * 128, 2 * 128, 2 * 128, 128]);
+    }
+    #[test]
+    fn patches_that_a_kernel_maps_are_read_and_written_once_more() {
+        let hopper = with("sm_90a", (9, 0));
+        let pointwise =
+            Conv2d { in_channels: 256, filter_height: 1, filter_width: 1, stride: 1, padding: 0, ..CONV };
+        for (pass, side) in [(Pass::Forward, 0), (Pass::WeightGradient, 1)] {
+            let [plain, mapped] =
+                [hopper.products(pass, &pointwise), hopper.products_behind_map(pass, &pointwise)];
+            assert_eq!(mapped.copied - plain.copied, 2.0 * 2.0 * plain.tile[side] as f64);
+            assert_eq!(Products { copied: plain.copied, ..mapped }, plain);
+            // Before other kernels, and for other convolutions, a pass applies it.
+            assert_eq!(card().products_behind_map(pass, &pointwise), card().products(pass, &pointwise));
+            assert_eq!(hopper.products_behind_map(pass, &CONV), hopper.products(pass, &CONV));
+        }
     }
 }
