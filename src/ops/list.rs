@@ -48,7 +48,7 @@ macro_rules! operations {
             fn workspace_bytes(&self, call: &Call<()>) -> usize;
 
             /// Whether a convolution and its weight gradient apply an affine map where they read its input, so that its result need
-            /// not be stored. Where each would carry it out first, it is better done once for both.
+            /// not be stored, and whether that is faster. Where each would carry it out first, it is better done once for both.
             fn scales_operands(&self, _: &Conv2d) -> bool {
                 false
             }

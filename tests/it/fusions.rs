@@ -6,7 +6,7 @@ use residua::backend::cuda::driver::emulator::{Emulator, Options};
 use residua::backend::cuda::{Cuda, Sources};
 use residua::nn::{Architecture, Depth, ImageSource, Images, Model, Network, Shortcut, Stem};
 use residua::ops::{Backend, Call};
-use residua::plan::Fusions;
+use residua::plan::{Fusions, Plan, fuse};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues};
 use residua::train::{BatchTargets, Objective, Optimizer, OptimizerKind, TrainStep};
@@ -100,30 +100,29 @@ fn emulated(dtype: DType) -> Cuda<Emulator> {
 }
 
 /// Convolutions that apply a map, weight gradients that do, such convolutions with statistics, and maps that are passes.
-fn maps(dtype: DType, architecture: &Architecture, side: usize, fusions: Fusions) -> [usize; 4] {
-    let (_, step) = step(&emulated(dtype), architecture, side, fusions);
-    let calls = &step.prepared().plan().calls;
+fn maps(plan: &Plan) -> [usize; 4] {
     ["conv2d_scaled", "conv2d_scaled_weight_gradient", "conv2d_scaled_batch_norm_statistics", "scale_bias"]
-        .map(|name| calls.iter().filter(|call| call.name() == name).count())
+        .map(|name| plan.calls.iter().filter(|call| call.name() == name).count())
 }
 
 /// By hand: of a bottleneck's three convolutions the last is 1x1 and alone reads what the normalisation before it gives. The first
 /// reads a sum, or what its projection reads as well; the second is 3x3.
 #[test]
-fn maps_join_the_last_convolutions_of_bottlenecks_where_kernels_apply_them() {
-    let calls = |dtype, depth, fusions| {
-        // Of full width: narrow convolutions get other kernels.
-        let architecture = Architecture::new(depth, Some(Stem::Cifar), None, 1.0, CLASSES).unwrap();
-        maps(dtype, &architecture, 32, fusions)
+fn maps_join_the_last_convolutions_of_bottlenecks_where_the_backend_applies_them() {
+    let recorded = |depth| {
+        let backend = Cpu::<f32>::new(1).unwrap();
+        let (_, step) = step(&backend, &narrow(depth, Stem::Cifar, None), 32, Fusions::NONE);
+        step.prepared().plan().clone()
     };
-    // The stem, the first and second of a block, projections.
+    // The stem, the first of each block, projections.
     let kept = 1 + 16 + 4;
-    assert_eq!(calls(DType::Bf16, Depth::ResNet50, Fusions::NONE), [0, 0, 0, kept + 16]);
-    assert_eq!(calls(DType::Bf16, Depth::ResNet50, PROLOGUE), [16, 16, 0, kept]);
-    assert_eq!(calls(DType::Bf16, Depth::ResNet50, Fusions::ALL), [0, 16, 16, kept]);
-    // Kernels that would carry the map out before both.
-    assert_eq!(calls(DType::F32, Depth::ResNet50, Fusions::ALL), [0, 0, 0, kept + 16]);
-    assert_eq!(calls(DType::Bf16, Depth::ResNet18, Fusions::ALL)[..3], [0; 3]);
+    let [fifty, eighteen] = [Depth::ResNet50, Depth::ResNet18].map(recorded);
+    let fused = |fusions, applies: bool| maps(&fuse(fifty.clone(), &fusions, |_| applies));
+    assert_eq!(maps(&fifty), [0, 0, 0, kept + 16]);
+    assert_eq!(fused(PROLOGUE, true), [16, 16, 0, kept]);
+    assert_eq!(fused(Fusions::ALL, true), [0, 16, 16, kept]);
+    assert_eq!(fused(Fusions::ALL, false), [0, 0, 0, kept + 16]);
+    assert_eq!(maps(&fuse(eighteen, &Fusions::ALL, |_| true))[..3], [0; 3]);
 }
 
 #[test]
@@ -132,7 +131,8 @@ fn maps_applied_where_they_are_read_leave_every_bit_of_a_training_as_it_was() {
     let run =
         |prologue| trained(emulated(DType::Bf16), &architecture, side, Fusions { prologue, ..Fusions::ALL });
     // Where the narrow network has channels enough.
-    let [.., gradients, convolutions, _] = maps(DType::Bf16, &architecture, side, Fusions::ALL);
+    let (_, step) = step(&emulated(DType::Bf16), &architecture, side, Fusions::ALL);
+    let [_, gradients, convolutions, _] = maps(step.prepared().plan());
     assert!(gradients > 0 && convolutions == gradients);
     assert!(run(true) == run(false));
 }

@@ -2,12 +2,14 @@
 
 use super::choice::Chosen;
 use super::kernels::KERNELS;
-use super::scaled::Map;
+use super::scaled::{Map, scales_operands};
 use super::sm90;
 use super::variants::{Kernel, Pass};
 use super::variants_tests::{numbers, results};
 use super::{Extras, launch_forward, launch_weight_gradient, parts_bytes};
+use crate::backend::cuda::driver::Properties;
 use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
+use crate::backend::cuda::driver::recorder::Recorder;
 use crate::backend::cuda::{Cuda, Sources, batch_norm};
 use crate::ops::{Conv2d, Conv2dScaled};
 use crate::tensor::DType;
@@ -113,4 +115,30 @@ fn a_map_is_refused_by_kernels_and_for_convolutions_that_cannot_apply_it() {
             assert!(text.contains(name) && text.contains("run scale_bias before it"), "{text}");
         });
     }
+}
+
+#[test]
+fn maps_are_left_to_kernels_that_apply_them_while_few_tiles_read_the_same_patches() {
+    let card = |dtype, architecture: &str, capability| {
+        let properties = Properties {
+            name: "a card".into(),
+            architecture: architecture.into(),
+            capability,
+            multiprocessors: 132,
+            memory_bytes: 1 << 36,
+            shared_bytes_per_block: 227 << 10,
+            red_zone: 0,
+            versions: String::new(),
+        };
+        Cuda::new(Recorder::new(properties), dtype, Sources::default()).unwrap()
+    };
+    let hopper = card(BF16, "sm_90a", (9, 0));
+    // The last convolutions of a ResNet-50's blocks, for images of 64 pixels a side.
+    let last = |side, channels| pointwise([256, side, side, channels, 4 * channels]);
+    let blocks = [last(64, 64), last(32, 128), last(16, 256), last(8, 512)];
+    assert_eq!(blocks.map(|conv| scales_operands(&hopper, &conv)), [true, true, false, false]);
+    for other in [card(F32, "sm_90a", (9, 0)), card(BF16, "sm_80", (8, 0))] {
+        assert!(!scales_operands(&other, &blocks[0]));
+    }
+    assert!(!scales_operands(&hopper, &Conv2d { stride: 2, ..blocks[0] }));
 }
