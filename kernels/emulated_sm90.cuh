@@ -144,6 +144,7 @@ inline void named_barrier_sync(u32 id, u32 threads, RESIDUA_PLACE) {
     residua::Meeting meeting{id, threads};
     residua::meet(residua::AT_NAMED_BARRIER, "named_barrier_sync", nullptr, &meeting, file, line);
 }
+
 template <bool RELU>
 inline u32 bf16_pair(float first, float second) {
     const auto bits = [](float x) { return u32(from_float<bf16>(RELU && x <= 0.0f ? 0.0f : x).bits); };

@@ -69,7 +69,7 @@ template <class Arguments>
 __device__ __forceinline__ void prepare_nothing(const Arguments&) {}
 /// `Type name;` in static shared memory (at most 48 KiB a block in all). Type is one name: a struct, or an array's typedef.
 #define SHARED(Type, name) __shared__ Type name
-/// `Type& name` over the launch's dynamic shared memory, which must have room for it; once in a kernel.
+/// `Type& name` over the launch's dynamic shared memory, which must have room for it; the same memory each time, and so the same Type.
 #define SHARED_DYNAMIC(Type, name) \
     extern __shared__ __align__(1024) u8 dynamic_shared_memory[]; \
     Type& name = *reinterpret_cast<Type*>(dynamic_shared_memory)

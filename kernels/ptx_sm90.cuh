@@ -68,8 +68,9 @@ __device__ inline u32 cluster_rank() {
 __device__ inline void cluster_sync() {
     asm volatile("barrier.cluster.arrive.relaxed.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
 }
-/// One arrival at the barrier that lies in the block of that rank where `own` lies in this one. It says that this thread's reads of
-/// shared memory are over; what it wrote to memory is not shown by it, which would cost a fence of the whole device.
+/// One arrival at the barrier that lies in the block of that rank where `own` lies in this one. It says that this thread is
+/// done with a piece of shared memory: its reads are over, and what it wrote there has been read by products that have ended. What it
+/// wrote to memory is not shown by it, which would cost a fence of the whole device.
 __device__ inline void mbarrier_arrive_remote(Mbarrier& own, u32 rank) {
     asm volatile(
         "{\n"

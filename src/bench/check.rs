@@ -288,40 +288,65 @@ impl OnBackend for Checking<'_> {
     }
 }
 
+/// Random values for a call's operands, which the device's type holds exactly.
+fn inputs(call: &Call<()>, dtype: DType) -> Result<Vec<Values>> {
+    let operands = call.operands().into_iter().zip(call.contents()).zip(elements(call)?);
+    Ok(operands
+        .map(|(((operand, ..), content), elements)| values(call, (operand, content), elements, dtype))
+        .collect())
+}
+
 /// Runs a call on the device and on the reference, and compares what they write.
-pub(super) fn judge<B: Backend>(
-    backend: &B,
-    reference: &Cpu<f64>,
-    name: String,
-    call: &Call<()>,
-) -> Result<Check> {
-    let mut check = Check::new(name, backend.dtype(), limit(backend.dtype()));
-    let inputs: Vec<Values> = call
-        .operands()
-        .into_iter()
-        .zip(call.contents())
-        .zip(elements(call)?)
-        .map(|(((operand, ..), content), elements)| {
-            values(call, (operand, content), elements, backend.dtype())
-        })
-        .collect();
-    let found = match results(backend, call, &inputs) {
-        Ok(found) => found,
-        Err(error) => {
-            check.failure = Some(error.to_string());
-            return Ok(check);
+fn judge<B: Backend>(backend: &B, reference: &Cpu<f64>, name: String, call: &Call<()>) -> Result<Check> {
+    let inputs = inputs(call, backend.dtype())?;
+    match results(backend, call, &inputs) {
+        Ok(found) => {
+            let expected = expected(reference, call, inputs, &found)?;
+            Ok(compare(Check::new(name, backend.dtype(), limit(backend.dtype())), call, &found, &expected))
         }
-    };
-    let expected = expected(reference, call, inputs, &found)?;
+        Err(error) => {
+            let check = Check::new(name, backend.dtype(), limit(backend.dtype()));
+            Ok(Check { failure: Some(error.to_string()), ..check })
+        }
+    }
+}
+
+/// What a device found, beside what was expected.
+fn compare(mut check: Check, call: &Call<()>, found: &[Values], expected: &[Values]) -> Check {
     let mut worst = 0.0;
-    for (((operand, _, access), found), expected) in call.operands().into_iter().zip(&found).zip(&expected) {
+    for (((operand, _, access), found), expected) in call.operands().into_iter().zip(found).zip(expected) {
         let error = if access == Access::Read { 0.0 } else { difference(found, expected) };
         if error > worst || check.operand.is_empty() && access != Access::Read {
             (worst, check.operand) = (error.max(worst), operand);
         }
     }
     check.found(worst);
-    Ok(check)
+    check
+}
+
+/// A plain call, and what the CPU makes of it: computed once, for all kernels that can carry it out.
+pub(super) struct Reference {
+    call: Call<()>,
+    inputs: Vec<Values>,
+    expected: Vec<Values>,
+}
+
+impl Reference {
+    /// With random values that a type holds exactly.
+    pub fn new(reference: &Cpu<f64>, call: Call<()>, dtype: DType) -> Result<Reference> {
+        let inputs = inputs(&call, dtype)?;
+        let expected = results(reference, &call, &inputs)?;
+        Ok(Reference { call, inputs, expected })
+    }
+
+    /// Holds a device to it.
+    pub fn judge<B: Backend>(&self, backend: &B, name: String) -> Check {
+        let check = Check::new(name, backend.dtype(), limit(backend.dtype()));
+        match results(backend, &self.call, &self.inputs) {
+            Ok(found) => compare(check, &self.call, &found, &self.expected),
+            Err(error) => Check { failure: Some(error.to_string()), ..check },
+        }
+    }
 }
 
 /// What the reference makes of a call's operands, where the last of several parts reads what the device stored.

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::check::judge;
+use super::check::Reference;
 use super::networks::NetworkName;
 use super::table::{columns, duration, words};
 use super::timing::{Patience, Timing, time_call};
@@ -58,19 +58,21 @@ pub struct Tuned {
     pub pass: Pass,
     /// Its extents in a word.
     pub shape: String,
-    /// All that were measured; the predicted choice first, if it computes what it should.
+    /// All that were measured; the predicted choice first, unless it was left out.
     pub candidates: Vec<Candidate>,
+    /// Whether it is among them.
+    pub has_predicted: bool,
     /// Which of them goes into the table: the fastest, or the first where the difference is noise.
     pub best: usize,
 }
 
 impl Tuned {
-    fn new(pass: Pass, conv: &Conv2d, candidates: Vec<Candidate>) -> Tuned {
+    fn new(pass: Pass, conv: &Conv2d, candidates: Vec<Candidate>, has_predicted: bool) -> Tuned {
         let seconds = |index: usize| candidates[index].timing.seconds;
         let fastest = (0..candidates.len()).min_by(|&a, &b| seconds(a).total_cmp(&seconds(b))).unwrap_or(0);
         let noise = candidates[0].timing.noise.max(candidates[fastest].timing.noise);
         let best = if seconds(0) > seconds(fastest) * (1.0 + noise) { fastest } else { 0 };
-        Tuned { pass, shape: conv_shape(conv), candidates, best }
+        Tuned { pass, shape: conv_shape(conv), candidates, has_predicted, best }
     }
 
     /// How many times faster the table's choice is than the predicted one.
@@ -105,17 +107,18 @@ pub struct Tuning {
     pub tuned: Vec<Tuned>,
     /// Kernels that were left out, because they are wrong.
     pub refused: Vec<Refused>,
-    /// Convolutions that were cut for lack of time.
+    /// Convolutions that were cut: time was short, the device failed, or no kernel is right.
     pub cut: usize,
     /// Hash of the table that was written.
     pub kernel_table_hash: String,
 }
 
 impl Tuning {
-    /// The geometric mean of all gains.
+    /// The geometric mean of all gains over a predicted choice that is right.
     pub fn gain(&self) -> f64 {
-        let logarithms: f64 = self.tuned.iter().map(|tuned| tuned.gain().ln()).sum();
-        (logarithms / self.tuned.len().max(1) as f64).exp()
+        let gains: Vec<f64> =
+            self.tuned.iter().filter(|tuned| tuned.has_predicted).map(|tuned| tuned.gain().ln()).collect();
+        (gains.iter().sum::<f64>() / gains.len().max(1) as f64).exp()
     }
 
     /// For a terminal.
@@ -133,15 +136,21 @@ impl Tuning {
                 lines.push(words(&[pass.name()]));
             }
             lines.extend(of_pass.into_iter().map(|tuned| {
-                let (predicted, best) = (&tuned.candidates[0], &tuned.candidates[tuned.best]);
+                let (first, best) = (&tuned.candidates[0], &tuned.candidates[tuned.best]);
+                let predicted = if tuned.has_predicted {
+                    [name(first), duration(first.timing.seconds)]
+                } else {
+                    ["left out".to_string(), String::new()]
+                };
+                let [predicted, predicted_time] = predicted;
                 vec![
                     format!("  {}", tuned.shape),
                     tuned.candidates.len().to_string(),
-                    name(predicted),
-                    duration(predicted.timing.seconds),
-                    if tuned.best == 0 { "the same".into() } else { name(best) },
+                    predicted,
+                    predicted_time,
+                    if tuned.best == 0 && tuned.has_predicted { "the same".into() } else { name(best) },
                     duration(best.timing.seconds),
-                    format!("{:.2}", tuned.gain()),
+                    if tuned.has_predicted { format!("{:.2}", tuned.gain()) } else { String::new() },
                 ]
             }));
         }
@@ -152,7 +161,10 @@ impl Tuning {
             self.gain()
         );
         if self.cut > 0 {
-            text += &format!("{} convolutions were cut for lack of time\n", self.cut);
+            text += &format!(
+                "{} convolutions were cut, for lack of time or of a kernel that is right\n",
+                self.cut
+            );
         }
         for Refused { pass, shape, kernel, error, failure } in &self.refused {
             let why = match (failure, error) {
@@ -186,60 +198,110 @@ impl KernelWork for Tune<'_> {
         };
         let mut table = KernelTable::new(device.clone(), note);
         let convolutions = convolutions(&cuda, request)?;
-        let reference = Cpu::<f64>::new(0)?;
-        let (mut tuned, mut refused, mut cut) = (Vec::new(), Vec::<Refused>::new(), 0);
+        let mut verdicts = Verdicts::new()?;
+        let (mut tuned, mut cut) = (Vec::new(), 0);
+        let late = || request.deadline.is_some_and(|deadline| Instant::now() >= deadline);
         for &(pass, conv) in &convolutions {
-            if request.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if late() || verdicts.device_failed {
                 cut += 1;
                 continue;
             }
             progress(convolutions.len(), &format!("{} {}", pass.name(), conv_shape(&conv)));
-            let few = Conv2d { batch: conv.batch.min(CHECKED_IMAGES), ..conv };
-            let mut right: Vec<&str> = Vec::new();
-            for (kernel, splits, _) in cuda.candidates(pass, &few) {
-                let one = only(&cuda, pass, &few, kernel, splits)?;
-                cuda = cuda.with_table(one)?;
-                let check = judge(&cuda, &reference, kernel.to_string(), &call(pass, few))?;
-                cuda = cuda.without_table();
-                if check.right {
-                    right.push(kernel);
-                } else {
-                    let (shape, kernel) = (conv_shape(&few), kernel.to_string());
-                    refused.push(Refused { pass, shape, kernel, error: check.error, failure: check.failure });
-                }
-            }
+            let right;
+            (cuda, right) = verdicts.right(cuda, pass, &conv)?;
             let mut candidates = Vec::new();
+            let predicted = cuda.products(pass, &conv).kernel;
             for (kernel, splits) in candidates_of(&cuda, pass, &conv) {
-                if !right.contains(&kernel) {
+                if late() || !right.contains(&kernel) {
                     continue;
                 }
                 let one = only(&cuda, pass, &conv, kernel, splits)?;
                 cuda = cuda.with_table(one)?;
                 let timing = time_call(&cuda, &call(pass, conv), &request.patience)?;
                 candidates.push(Candidate { kernel: kernel.to_string(), splits, timing });
+                cuda = cuda.without_table();
             }
-            cuda = cuda.without_table();
-            if candidates.is_empty() {
-                return Err(Error::invalid(format!(
-                    "no kernel computes {} {} right on this device; use --device cpu, and please report this with the output of \
-                     doctor --full",
-                    pass.name(),
-                    conv_shape(&few)
-                )));
+            if late() || candidates.is_empty() {
+                // Half the candidates choose nothing.
+                cut += 1;
+                continue;
             }
-            let found = Tuned::new(pass, &conv, candidates);
+            let found = Tuned::new(pass, &conv, candidates, right.contains(&predicted));
             let best = &found.candidates[found.best];
             let microseconds = Some(1e6 * best.timing.seconds);
             table.push(row(&cuda, pass, &conv, &best.kernel, best.splits, microseconds))?;
             tuned.push(found);
+            // What was measured is not lost if the program is stopped, or the device fails.
+            verdicts.with_earlier(&table, &earlier)?.write(request.table)?;
         }
-        for row in earlier {
-            if !table.has(&row) {
-                table.push(row)?;
+        let table = verdicts.with_earlier(&table, &earlier)?;
+        table.write(request.table)?;
+        let refused = verdicts.refused;
+        Ok(Tuning { device, note: note.into(), tuned, refused, cut, kernel_table_hash: table.hash() })
+    }
+}
+
+/// Which kernels compute what the CPU does.
+struct Verdicts {
+    reference: Cpu<f64>,
+    /// Kernels that are right, for a pass of a convolution of few images.
+    known: Vec<((Pass, Conv2d), Vec<&'static str>)>,
+    refused: Vec<Refused>,
+    /// Whether a GPU has failed: whatever it is asked afterwards fails as well, and says nothing about the kernel.
+    device_failed: bool,
+}
+
+impl Verdicts {
+    fn new() -> Result<Verdicts> {
+        let reference = Cpu::new(0)?;
+        Ok(Verdicts { reference, known: Vec::new(), refused: Vec::new(), device_failed: false })
+    }
+
+    /// The kernels that compute a pass of a convolution right, on few of its images.
+    fn right<D: Driver>(
+        &mut self,
+        mut cuda: Cuda<D>,
+        pass: Pass,
+        conv: &Conv2d,
+    ) -> Result<(Cuda<D>, Vec<&'static str>)> {
+        let few = Conv2d { batch: conv.batch.min(CHECKED_IMAGES), ..*conv };
+        if let Some((_, right)) = self.known.iter().find(|(known, _)| *known == (pass, few)) {
+            return Ok((cuda, right.clone()));
+        }
+        let reference = Reference::new(&self.reference, call(pass, few), cuda.dtype())?;
+        let mut right = Vec::new();
+        for (kernel, splits, _) in cuda.candidates(pass, &few) {
+            let one = only(&cuda, pass, &few, kernel, splits)?;
+            cuda = cuda.with_table(one)?;
+            let check = reference.judge(&cuda, kernel.to_string());
+            cuda = cuda.without_table();
+            if check.right {
+                right.push(kernel);
+                continue;
+            }
+            self.device_failed = check.failure.is_some() && cuda.hardware().kind == HardwareKind::Gpu;
+            let (shape, kernel) = (conv_shape(&few), kernel.to_string());
+            self.refused.push(Refused { pass, shape, kernel, error: check.error, failure: check.failure });
+            if self.device_failed {
+                right.clear();
+                break;
             }
         }
-        table.write(request.table)?;
-        Ok(Tuning { device, note: note.into(), tuned, refused, cut, kernel_table_hash: table.hash() })
+        self.known.push(((pass, few), right.clone()));
+        Ok((cuda, right))
+    }
+
+    /// A table, and those rows of an earlier one that it does not replace and whose kernel was not found wrong.
+    fn with_earlier(&self, table: &KernelTable, earlier: &[TableRow]) -> Result<KernelTable> {
+        let mut table = table.clone();
+        for row in earlier {
+            let wrong =
+                self.refused.iter().any(|refused| (refused.pass, &refused.kernel) == (row.pass, &row.kernel));
+            if !wrong && !table.has(row) {
+                table.push(row.clone())?;
+            }
+        }
+        Ok(table)
     }
 }
 
@@ -361,7 +423,7 @@ mod tests {
         let best = |seconds: [f64; 3], noise: f64| {
             let candidates =
                 [("a", 0), ("b", 1), ("c", 2)].map(|(name, i)| candidate(name, seconds[i], noise));
-            Tuned::new(Pass::Forward, &CONV, candidates.to_vec()).best
+            Tuned::new(Pass::Forward, &CONV, candidates.to_vec(), true).best
         };
         assert_eq!(best([1.0, 0.8, 0.9], 0.01), 1);
         assert_eq!(best([1.0, 0.99, 1.1], 0.05), 0);

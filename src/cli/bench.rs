@@ -28,7 +28,8 @@ pub struct Arguments {
     /// Single operations only
     #[arg(long, help_heading = "What to measure")]
     operations: bool,
-    /// Which calls of a step are made into one: all, none, or some of prologue, statistics, residual-gradient, masks, pool-head
+    /// Which calls of a step are made into one: all, none, or some of prologue, statistics, residual-gradient, masks, pool-head (prologue:
+    /// where kernels for compute capability 9.0 gain by it)
     #[arg(long, default_value_t = Fusions::ALL, value_name = "FUSION,…", help_heading = "What to measure")]
     fuse: Fusions,
     /// Rows whose name contains this text, or matches it where it has * or ?
@@ -43,7 +44,8 @@ pub struct Arguments {
     /// Begin no row after so many seconds; rows that are cut are named in the result
     #[arg(long, value_name = "SECONDS", help_heading = "What to measure")]
     budget: Option<f64>,
-    /// Measure every kernel that can compute each convolution, and write the fastest to a file for --kernel-table
+    /// Measure every kernel that can compute each convolution, and write the fastest to a file for --kernel-table; kernels that are
+    /// wrong on this device are named and left out, and the exit code is then 1
     #[arg(long, value_name = "FILE", conflicts_with_all = ["steps", "operations", "only", "compare", "model", "kernel_table"], help_heading = "Kernels")]
     tune: Option<PathBuf>,
     /// Predict, call by call, what the steps take on a card that need not be there; on a GPU, measure beside it
@@ -127,8 +129,8 @@ fn tune(arguments: &Arguments, table: &Path, common: &Common) -> Result<()> {
     match tuning.refused.len() {
         0 => Ok(()),
         wrong => Err(Error::invalid(format!(
-            "{wrong} kernels do not compute on this device what the CPU computes, and are not in the table; without a table they \
-             may be chosen, so use {} in all that you compute, and please report this with the list above",
+            "{wrong} times a kernel did not compute on this device what the CPU computes, and is not in the table for it; without a \
+             table it may be chosen, so use {} in all that you compute, and please report this with the list above",
             table.display()
         ))),
     }

@@ -4,7 +4,8 @@
 //! convolution whose result is the next thing some pass over memory reads, and merge the pass into the convolution, whose
 //! epilogue has the numbers in registers anyway; one for a pass whose result convolutions alone read, which can do its work
 //! where they read. They may do so where no call in between sees the difference, and nobody else, the host included, asks for
-//! what is no longer written. A backend whose kernel cannot do the work of the pass carries out both, one after the other.
+//! what is no longer written. A backend whose kernel cannot do the work of the pass behind it carries out both, one after the
+//! other; whether it does that of the pass before it, it is asked first.
 
 use std::fmt;
 use std::str::FromStr;

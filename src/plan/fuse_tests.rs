@@ -42,12 +42,12 @@ impl Bench {
     }
 
     /// The map of a normalisation, with a rectifier; gives x, the scale and z.
-    fn scale_bias(&mut self) -> [BufferId; 3] {
+    fn scale_bias(&mut self) -> [BufferId; 4] {
         let [x, z] = ["x of the map", "z"].map(|name| self.activation(name));
         let [scale, bias] = ["scale", "bias"].map(|name| self.number(name));
         let attributes = ScaleBias { extent: ROWS, relu: true };
         self.plan.push(Call::ScaleBiasForward { attributes, x, scale, bias, y: z });
-        [x, scale, z]
+        [x, scale, bias, z]
     }
 
     /// A convolution of z; gives its weight and its output.
@@ -152,7 +152,7 @@ const POOL_HEAD: Fusions = Fusions { pool_head: true, ..Fusions::NONE };
 fn a_map_that_one_convolution_and_its_weight_gradient_read_is_applied_there() {
     let build = || {
         let mut bench = Bench::default();
-        let [_, _, z] = bench.scale_bias();
+        let [.., z] = bench.scale_bias();
         let [_, y] = bench.convolve(POINTWISE, z);
         bench.statistics(y);
         bench.weight_gradient(POINTWISE, z);
@@ -182,7 +182,7 @@ fn a_map_that_one_convolution_and_its_weight_gradient_read_is_applied_there() {
     // In inference, and where two maps stand side by side.
     let mut bench = Bench::default();
     let maps = [bench.scale_bias(), bench.scale_bias()];
-    for [_, _, z] in maps {
+    for [.., z] in maps {
         bench.convolve(POINTWISE, z);
     }
     assert_eq!(bench.names(PROLOGUE), ["conv2d_scaled", "conv2d_scaled"]);
@@ -192,11 +192,11 @@ fn a_map_that_one_convolution_and_its_weight_gradient_read_is_applied_there() {
 fn a_map_whose_result_somebody_else_reads_or_whose_input_changes_stays_apart() {
     let plain = ["scale_bias", "conv2d_forward", "conv2d_weight_gradient"];
     // Spoils a plan between the convolution and its weight gradient.
-    let build = |conv, spoil: &dyn Fn(&mut Bench, [BufferId; 3])| {
+    let build = |conv, spoil: &dyn Fn(&mut Bench, [BufferId; 4])| {
         let mut bench = Bench::default();
-        let [x, scale, z] = bench.scale_bias();
+        let [x, scale, bias, z] = bench.scale_bias();
         bench.convolve(conv, z);
-        spoil(&mut bench, [x, scale, z]);
+        spoil(&mut bench, [x, scale, bias, z]);
         bench.weight_gradient(conv, z);
         bench.names(PROLOGUE)
     };
@@ -205,18 +205,18 @@ fn a_map_whose_result_somebody_else_reads_or_whose_input_changes_stays_apart() {
     assert_eq!(build(CONV, &|_, _| ()), plain);
     assert_eq!(build(Conv2d { stride: 2, ..POINTWISE }, &|_, _| ()), plain);
     // The host reads z, or another call, or another convolution.
-    assert_eq!(build(POINTWISE, &|bench, [_, _, z]| bench.plan.keep(z)), plain);
-    let read = build(POINTWISE, &|bench, [_, _, z]| {
+    assert_eq!(build(POINTWISE, &|bench, [.., z]| bench.plan.keep(z)), plain);
+    let read = build(POINTWISE, &|bench, [.., z]| {
         let other = bench.activation("other");
         bench.copy(z, other);
     });
     assert_eq!(read, ["scale_bias", "conv2d_forward", "copy", "conv2d_weight_gradient"]);
-    let twice = build(POINTWISE, &|bench, [_, _, z]| {
+    let twice = build(POINTWISE, &|bench, [.., z]| {
         bench.convolve(POINTWISE, z);
     });
     assert_eq!(twice, ["scale_bias", "conv2d_forward", "conv2d_forward", "conv2d_weight_gradient"]);
     // x or the map changes before the last who would read it, or z itself.
-    for changed in 0..3 {
+    for changed in 0..4 {
         let names = build(POINTWISE, &|bench, read| {
             let other = bench.activation("other");
             bench.copy(other, read[changed]);
@@ -225,7 +225,7 @@ fn a_map_whose_result_somebody_else_reads_or_whose_input_changes_stays_apart() {
     }
     // The convolution writes where the map reads.
     let mut bench = Bench::default();
-    let [x, _, z] = bench.scale_bias();
+    let [x, .., z] = bench.scale_bias();
     let weight = bench.activation("weight");
     bench.plan.push(Call::Conv2dForward { attributes: POINTWISE, x: z, weight, y: x });
     assert_eq!(bench.names(PROLOGUE), ["scale_bias", "conv2d_forward"]);

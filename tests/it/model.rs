@@ -310,7 +310,7 @@ fn tuning_names_kernels_that_compute_something_else_and_leaves_them_out() {
     let run = program::run(&[&start[..], &toy].concat());
     assert_eq!(run.status.code(), Some(1));
     let said = String::from_utf8_lossy(&run.stderr);
-    assert!(said.contains("are not in the table") && said.contains("kernels.toml"), "{said}");
+    assert!(said.contains("is not in the table") && said.contains("kernels.toml"), "{said}");
     let tuning: Value = serde_json::from_slice(&run.stdout).unwrap();
     let refused = tuning["refused"].as_array().unwrap();
     assert!(!refused.is_empty());

@@ -1,6 +1,7 @@
 //! Which kernel a convolution gets: the one that a tuned table names, else the one that should be done first.
 //!
-//! The prediction is a rule of thumb that knows areas and nothing of clocks; a [`KernelTable`] of measured times replaces it.
+//! The prediction is a rule of thumb that knows areas, bytes and how one weighs against the other on one card; a [`KernelTable`] of
+//! measured times replaces it.
 
 use super::kernels::KERNELS;
 use super::table::KernelTable;
@@ -52,9 +53,12 @@ impl Kernel {
     /// grows with the products made of each number that a cluster asks of the cache. Products of a warpgroup are faster, and so harder
     /// to feed. A gather of single elements costs more than any shape of tile.
     fn cost(&self, conv: &Conv2d, multiprocessors: usize) -> f64 {
-        /// Products that a multiprocessor of Hopper makes while a byte comes from memory, and while it stores an element.
+        /// Products in bf16 that a multiprocessor of Hopper makes while a byte comes from memory, and while it stores an element;
+        /// those in f32 take so many times as long.
         const PER_BYTE: f64 = 57.0;
         const PER_STORE: f64 = 80.0;
+        const F32: f64 = 8.0;
+        let slower = if self.dtype == DType::F32 { F32 } else { 1.0 };
         let ([rows, columns], [height, width]) = (self.extents(conv), self.tile);
         let tiles = self.tiles(rows, columns);
         let share = match self.pass {
@@ -71,13 +75,13 @@ impl Kernel {
         let products = share * (height * width * gather * self.sum(conv)) as f64 / rate;
         let elements = |rows: Rows| rows.rows * rows.channels;
         let bytes = self.dtype.size() * (elements(conv.inputs()) + elements(conv.outputs()));
-        let memory = bytes as f64 * PER_BYTE / multiprocessors as f64;
+        let memory = bytes as f64 * PER_BYTE / slower / multiprocessors as f64;
         // Consumers that share a tile store it together, and multiply no other meanwhile.
         let stored = match self.form {
             Form::Sm90 { cooperate: true, .. } | Form::Sm90Rows { cooperate: true, .. } => share / 2.0,
             _ => 1.0_f64.min(share),
         };
-        let ends = stored * (height * width) as f64 * PER_STORE;
+        let ends = stored * (height * width) as f64 * PER_STORE / slower;
         products.max(memory) + products.min(memory) / 8.0 + ends
     }
 

@@ -182,6 +182,7 @@ mod tests {
         // Of nine taps four, two, two and one fall on the four residues of the pixels.
         assert_eq!(sums, [4 * 128, 2 * 128, 2 * 128, 128]);
     }
+
     #[test]
     fn patches_that_a_kernel_maps_are_read_and_written_once_more() {
         let hopper = with("sm_90a", (9, 0));

@@ -33,8 +33,8 @@ impl Kernel {
 
 /// Whether neither pass over a convolution's input needs the map's result in memory, and it is better not to have it there.
 ///
-/// Every tile that multiplies a patch rewrites it in shared memory, which is about seven times as fast as memory: beyond so many tiles
-/// in a row of both products that takes longer than the pass it saves.
+/// Every tile that multiplies a patch rewrites it in shared memory, which is about seven times as fast as memory: beyond about so many
+/// tiles in a row of both products that takes longer than the pass it saves. Chosen by prediction, until a GPU tells.
 pub(in super::super) fn scales_operands<D: Driver>(cuda: &Cuda<D>, conv: &Conv2d) -> bool {
     const MOST_REWRITES: usize = 8;
     let [forward, gradient] =
