@@ -1,5 +1,6 @@
 //! Puts the commit into `residua --version`.
 
+use std::path::Path;
 use std::process::Command;
 
 fn main() {
@@ -15,8 +16,12 @@ fn main() {
         None => version.to_string(),
     };
     println!("cargo::rustc-env=RESIDUA_VERSION={text}");
-    if let Some(head) = git(&["rev-parse", "--git-path", "HEAD"]) {
-        println!("cargo::rerun-if-changed={head}");
+    // HEAD changes with the branch, its log with every commit; a file that is not there would make every build run this again.
+    for name in ["HEAD", "logs/HEAD"] {
+        let path = git(&["rev-parse", "--git-path", name]).filter(|path| Path::new(path).exists());
+        if let Some(path) = path {
+            println!("cargo::rerun-if-changed={path}");
+        }
     }
     println!("cargo::rerun-if-changed=build.rs");
 }
