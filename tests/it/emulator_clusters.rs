@@ -8,6 +8,7 @@ use residua::backend::cuda::driver::tensor_map::Piece;
 
 use crate::emulator::MODES;
 use crate::emulator_sm90::{Rig, bf16, whole_numbers};
+use crate::planted::Planted;
 
 /// Rows of a, all of which every block multiplies with its own 64 columns: each block of a cluster of two copies half of a's rows, by
 /// boxes of 32, for both. Two stages, three steps of 64; y is (columns, 64 rows of a).
@@ -77,41 +78,7 @@ fn expected() -> Vec<f32> {
     (0..256 * 64).map(|i| (0..192).map(|k| b[i / 64 * 192 + k] * a[i % 64 * 192 + k]).sum()).collect()
 }
 
-/// The pipeline with the first of these texts exchanged for the second.
-#[track_caller]
-fn with(old: &str, new: &str) -> String {
-    assert_eq!(PIPELINE.matches(old).count(), 1, "`{old}` stands once in the pipeline");
-    PIPELINE.replace(old, new)
-}
-
-/// A text that is refused in every mode, with a message that holds all of `parts`.
-#[track_caller]
-fn refused(text: &str, parts: &[&str]) {
-    for mode in MODES {
-        let error = pipeline(mode, text).expect_err("the mistake is found").to_string();
-        for part in parts {
-            assert!(error.contains(part), "{mode:?}: `{part}` is missing in: {error}");
-        }
-    }
-}
-
-/// A text that is refused in at least one mode, with a message that holds all of `parts`.
-#[track_caller]
-fn refused_somewhere(text: &str, parts: &[&str]) {
-    let results = MODES.map(|mode| pipeline(mode, text).map(|_| ()).map_err(|error| error.to_string()));
-    let found = |result: &Result<(), String>| {
-        result.as_ref().is_err_and(|error| parts.iter().all(|part| error.contains(part)))
-    };
-    assert!(results.iter().any(found), "{parts:?} are missing in: {results:?}");
-}
-
-/// A text whose results are wrong in at least one mode of these copies, or that is refused there.
-#[track_caller]
-fn exposed_by(copies: Copies, text: &str) {
-    let right = expected();
-    let wrong = |mode: &(Order, Copies)| pipeline(*mode, text).map_or(true, |result| result != right);
-    assert!(MODES.iter().filter(|mode| mode.1 == copies).any(wrong), "{copies:?} shows nothing");
-}
+const RIGHT: Planted = Planted { text: PIPELINE, run: pipeline, expected };
 
 #[test]
 fn blocks_of_a_cluster_send_each_other_what_both_multiply() {
@@ -173,13 +140,13 @@ fn clusters_that_no_device_can_run_are_refused() {
 #[test]
 fn a_multicast_to_a_block_that_is_not_there_is_refused() {
     let multicast = "p.a, shared.full[i], 3, 64 * k";
-    refused(
-        &with(multicast, "p.a, shared.full[i], 7, 64 * k"),
+    RIGHT.refused(
+        &RIGHT.with(multicast, "p.a, shared.full[i], 7, 64 * k"),
         &["tensor_multicast: rank 2 in a cluster of 2"],
     );
-    refused(&with(multicast, "p.a, shared.full[i], 0, 64 * k"), &["the copy goes to no block"]);
-    refused(
-        &with("(shared.empty[i], peer)", "(shared.empty[i], 2)"),
+    RIGHT.refused(&RIGHT.with(multicast, "p.a, shared.full[i], 0, 64 * k"), &["the copy goes to no block"]);
+    RIGHT.refused(
+        &RIGHT.with("(shared.empty[i], peer)", "(shared.empty[i], 2)"),
         &["mbarrier_arrive_remote: rank 2 in a cluster of 2"],
     );
 }
@@ -187,30 +154,31 @@ fn a_multicast_to_a_block_that_is_not_there_is_refused() {
 #[test]
 fn bytes_that_a_block_does_not_expect_from_others_are_refused() {
     // Both send to themselves only, and wait for the other's half for ever.
-    refused(
-        &with("p.a, shared.full[i], 3, 64 * k", "p.a, shared.full[i], 1 << rank, 64 * k"),
+    RIGHT.refused(
+        &RIGHT.with("p.a, shared.full[i], 3, 64 * k", "p.a, shared.full[i], 1 << rank, 64 * k"),
         &["no thread can go on", "lacks 0 of 1 arrivals and 4096 bytes"],
     );
     // They expect their own half only.
-    let few = with(
+    let few = RIGHT.with(
         "mbarrier_arrive_expect(shared.full[i], 16384);",
         "mbarrier_arrive_expect(shared.full[i], 12288);",
     );
-    refused_somewhere(&few, &["its 4096 bytes come after the phase they were copied in"]);
+    RIGHT.refused_somewhere(&few, &["its 4096 bytes come after the phase they were copied in"]);
     for copies in [Copies::Lazy, Copies::Eager] {
-        exposed_by(copies, &few);
+        RIGHT.exposed_by(copies, &few);
     }
 }
 
 #[test]
 fn a_stage_that_the_other_block_still_reads_may_not_be_filled() {
     // Each waits for its own readers only.
-    let text = with("mbarrier_init(shared.empty[i], 2);", "mbarrier_init(shared.empty[i], 1);")
+    let text = RIGHT
+        .with("mbarrier_init(shared.empty[i], 2);", "mbarrier_init(shared.empty[i], 1);")
         .replace("if (threadIdx.x == 160) mbarrier_arrive_remote(shared.empty[i], peer);", "");
-    exposed_by(Copies::Eager, &text);
+    RIGHT.exposed_by(Copies::Eager, &text);
     // The peer never says that it has read.
-    refused(
-        &with("if (threadIdx.x == 160) mbarrier_arrive_remote(shared.empty[i], peer);", ""),
+    RIGHT.refused(
+        &RIGHT.with("if (threadIdx.x == 160) mbarrier_arrive_remote(shared.empty[i], peer);", ""),
         &["no thread can go on", "lacks 1 of 2 arrivals"],
     );
 }
@@ -218,27 +186,27 @@ fn a_stage_that_the_other_block_still_reads_may_not_be_filled() {
 #[test]
 fn a_barrier_of_another_block_that_is_not_there_yet_is_refused() {
     // Blocks begin when they like: only cluster_sync tells that the other has made its barriers.
-    let early = with(
+    let early = RIGHT.with(
         "    cluster_sync();\n    if (threadIdx.x == 0) {\n",
         "    block_sync();\n    if (threadIdx.x == 0) {\n",
     );
-    refused_somewhere(
+    RIGHT.refused_somewhere(
         &early,
         &["tensor_multicast: in block (", "there is no barrier here: nobody has called mbarrier_init"],
     );
-    refused(
-        &with("(shared.empty[i], peer)", "(shared.empty[2], peer)"),
+    RIGHT.refused(
+        &RIGHT.with("(shared.empty[i], peer)", "(shared.empty[2], peer)"),
         &["mbarrier_arrive_remote: in block (", "there is no barrier here: nobody has called mbarrier_init"],
     );
-    refused(
-        &with(
+    RIGHT.refused(
+        &RIGHT.with(
             "mbarrier_arrive_remote(shared.empty[i], peer)",
             "mbarrier_arrive_remote(*(Mbarrier*)p.y, peer)",
         ),
         &["mbarrier_arrive_remote", "not in the block's shared memory"],
     );
-    refused(
-        &with("mbarrier_init_fence();", "if (rank == 1) mbarrier_init_fence();"),
+    RIGHT.refused(
+        &RIGHT.with("mbarrier_init_fence();", "if (rank == 1) mbarrier_init_fence();"),
         &["made the barrier without mbarrier_init_fence"],
     );
 }
@@ -246,11 +214,11 @@ fn a_barrier_of_another_block_that_is_not_there_yet_is_refused() {
 #[test]
 fn a_block_that_ends_while_others_reach_into_it_is_refused() {
     let last = "    }\n    cluster_sync();\n}\n";
-    refused(&with(last, "    }\n}\n"), &["cluster_sync"]);
+    RIGHT.refused(&RIGHT.with(last, "    }\n}\n"), &["cluster_sync"]);
     // One that leaves while the other waits for it.
-    let leaves = with(last, "    }\n    if (rank == 0) cluster_sync();\n}\n");
-    refused(&leaves, &["block (", "has ended", "cluster_sync"]);
-    refused_somewhere(
+    let leaves = RIGHT.with(last, "    }\n    if (rank == 0) cluster_sync();\n}\n");
+    RIGHT.refused(&leaves, &["block (", "has ended", "cluster_sync"]);
+    RIGHT.refused_somewhere(
         &leaves,
         &[
             "no thread can go on: block (",
@@ -259,17 +227,17 @@ fn a_block_that_ends_while_others_reach_into_it_is_refused() {
         ],
     );
     // One that has left when the other sends to it.
-    let gone = with(
+    let gone = RIGHT.with(
         "    cluster_sync();\n    if (threadIdx.x == 0) {\n",
         "    cluster_sync();\n    if (rank == 1) return;\n    if (threadIdx.x == 0) {\n",
     );
-    refused_somewhere(
+    RIGHT.refused_somewhere(
         &gone,
         &["tensor_multicast: block (", "has ended", "must wait for them at cluster_sync"],
     );
     // Some threads of a block that do not come.
-    refused(
-        &with(last, "    }\n    if (threadIdx.x < 224) cluster_sync();\n}\n"),
+    RIGHT.refused(
+        &RIGHT.with(last, "    }\n    if (threadIdx.x < 224) cluster_sync();\n}\n"),
         &["no thread can go on", "is at cluster_sync", "thread 224 has ended and 31 more"],
     );
 }
@@ -305,7 +273,7 @@ fn after_an_error_in_a_cluster_the_next_launch_is_sound() {
     let mut rig = Rig::new(MODES[0], &bf16(&a), &bf16(&b), 256 * 64);
     let of_a = rig.map(false, &[192, 64], &[384], Piece::Tiled(&[64, 32]));
     let of_b = rig.map(true, &[192, 256], &[384], Piece::Tiled(&[64, 32]));
-    let bad = with("(shared.empty[i], peer)", "(shared.empty[i], 2)");
+    let bad = RIGHT.with("(shared.empty[i], peer)", "(shared.empty[i], 2)");
     rig.launch_on(&bad, "test", GEOMETRY, [of_a, of_b]).unwrap_err();
     assert!(rig.launch_on(PIPELINE, "test", GEOMETRY, [of_a, of_b]).unwrap() == expected());
 }

@@ -1,54 +1,23 @@
 //! Every word of compute capability 9.0 used wrongly, and caught: the pipeline of `emulator_sm90` with one mistake planted.
 
-use residua::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
+use residua::backend::cuda::driver::emulator::{Copies, Emulator, Options};
 use residua::backend::cuda::driver::tensor_map::Piece;
 
 use crate::emulator::{self, MODES, ONE_BLOCK, counting};
 use crate::emulator_sm90::{PIPELINE, Rig, bf16, expected_of_pipeline, pipeline, whole_numbers};
+use crate::planted::Planted;
 
-/// The pipeline with the first of these texts exchanged for the second.
-#[track_caller]
-fn with(old: &str, new: &str) -> String {
-    assert_eq!(PIPELINE.matches(old).count(), 1, "`{old}` stands once in the pipeline");
-    PIPELINE.replace(old, new)
-}
-
-/// A text that is refused in every mode, with a message that holds all of `parts`.
-#[track_caller]
-fn refused(text: &str, parts: &[&str]) {
-    for mode in MODES {
-        let error = pipeline(mode, text).expect_err("the mistake is found").to_string();
-        for part in parts {
-            assert!(error.contains(part), "{mode:?}: `{part}` is missing in: {error}");
-        }
-    }
-}
-
-/// A text that is refused in at least one mode, with a message that holds all of `parts`.
-#[track_caller]
-fn refused_somewhere(text: &str, parts: &[&str]) {
-    let results = MODES.map(|mode| pipeline(mode, text).map(|_| ()).map_err(|error| error.to_string()));
-    let found = |result: &Result<(), String>| {
-        result.as_ref().is_err_and(|error| parts.iter().all(|part| error.contains(part)))
-    };
-    assert!(results.iter().any(found), "{parts:?} are missing in: {results:?}");
-}
-
-/// A text whose results are wrong in at least one mode of these copies, or that is refused there.
-#[track_caller]
-fn exposed_by(copies: Copies, text: &str) {
-    let right = expected_of_pipeline();
-    let wrong =
-        |mode: &(Order, Copies)| pipeline(*mode, text).is_err() || pipeline(*mode, text).unwrap() != right;
-    assert!(MODES.iter().filter(|mode| mode.1 == copies).any(wrong), "{copies:?} shows nothing");
-}
+const RIGHT: Planted = Planted { text: PIPELINE, run: pipeline, expected: expected_of_pipeline };
 
 #[test]
 fn a_missing_wait_for_a_tensor_copy_shows() {
-    let text = with("mbarrier_wait(shared.full[i], k / 2 % 2);", "");
-    exposed_by(Copies::Lazy, &text);
-    let consumer_left = with("registers_take<232>();", "registers_take<232>(); return;");
-    refused(&consumer_left, &["no thread can go on", "mbarrier_wait", "lacks 1 of 1 arrivals and 0 bytes"]);
+    let text = RIGHT.with("mbarrier_wait(shared.full[i], k / 2 % 2);", "");
+    RIGHT.exposed_by(Copies::Lazy, &text);
+    let consumer_left = RIGHT.with("registers_take<232>();", "registers_take<232>(); return;");
+    RIGHT.refused(
+        &consumer_left,
+        &["no thread can go on", "mbarrier_wait", "lacks 1 of 1 arrivals and 0 bytes"],
+    );
     // A copy that nobody ever waits for.
     let abandoned = "struct One { u8 tile[8192]; Mbarrier full; };
 KERNEL(256, test, Arguments) {
@@ -59,7 +28,7 @@ KERNEL(256, test, Arguments) {
         tensor_copy(one.tile, p.a, one.full, 0, 0);
     }
 }";
-    refused_somewhere(
+    RIGHT.refused_somewhere(
         abandoned,
         &["the block ended while a tensor copy of thread 0 (test.cu line 7) was under way"],
     );
@@ -67,46 +36,52 @@ KERNEL(256, test, Arguments) {
 
 #[test]
 fn a_missing_wait_for_products_is_refused() {
-    let early = with("wgmma_wait<0>();\n", "");
-    refused_somewhere(&early, &["the block ended while a product of thread", "wgmma_wait<0> are missing"]);
+    let early = RIGHT.with("wgmma_wait<0>();\n", "");
+    RIGHT.refused_somewhere(
+        &early,
+        &["the block ended while a product of thread", "wgmma_wait<0> are missing"],
+    );
     for copies in [Copies::Lazy, Copies::Eager] {
-        exposed_by(copies, &early);
+        RIGHT.exposed_by(copies, &early);
     }
     // Products that were not committed are waited for by nobody.
-    refused(&with("wgmma_commit();\n", ""), &["the block ended while a product"]);
+    RIGHT.refused(&RIGHT.with("wgmma_commit();\n", ""), &["the block ended while a product"]);
 }
 
 #[test]
 fn sums_that_are_touched_before_their_wait_show() {
-    let read =
-        with("wgmma_wait<0>();\n", "float early = d[0];\nwgmma_wait<0>();\nif (k == 4) d[0] = early;\n");
+    let read = RIGHT
+        .with("wgmma_wait<0>();\n", "float early = d[0];\nwgmma_wait<0>();\nif (k == 4) d[0] = early;\n");
     for mode in MODES {
         let y = pipeline(mode, &read).unwrap();
         assert!(y[0].is_nan() && y[1] == expected_of_pipeline()[1], "{mode:?}");
     }
-    refused(
-        &with("wgmma_wait<0>();\n", "d[5] = 0.0f;\nwgmma_wait<0>();\n"),
+    RIGHT.refused(
+        &RIGHT.with("wgmma_wait<0>();\n", "d[5] = 0.0f;\nwgmma_wait<0>();\n"),
         &["wgmma_wait: its sums were written to while products were under way"],
     );
-    refused(&with("wgmma_fence();", ""), &["wgmma: there is no wgmma_fence since the last wgmma_wait"]);
+    RIGHT.refused(
+        &RIGHT.with("wgmma_fence();", ""),
+        &["wgmma: there is no wgmma_fence since the last wgmma_wait"],
+    );
 }
 
 #[test]
 fn a_wrong_parity_shows() {
     for copies in [Copies::Lazy, Copies::Eager] {
-        exposed_by(
+        RIGHT.exposed_by(
             copies,
-            &with("mbarrier_wait(shared.full[i], k / 2 % 2);", "mbarrier_wait(shared.full[i], k % 2);"),
+            &RIGHT.with("mbarrier_wait(shared.full[i], k / 2 % 2);", "mbarrier_wait(shared.full[i], k % 2);"),
         );
     }
-    refused(
-        &with("mbarrier_wait(shared.empty[i], k / 2 % 2 ^ 1);", "mbarrier_wait(shared.empty[i], 0);"),
+    RIGHT.refused(
+        &RIGHT.with("mbarrier_wait(shared.empty[i], k / 2 % 2 ^ 1);", "mbarrier_wait(shared.empty[i], 0);"),
         &[
             "no thread can go on: thread 0 is at mbarrier_wait (test.cu line 19): a phase of parity 0 lacks 1 of 1 arrivals",
         ],
     );
-    refused(
-        &with("mbarrier_wait(shared.full[i], k / 2 % 2);", "mbarrier_wait(shared.full[i], k / 2);"),
+    RIGHT.refused(
+        &RIGHT.with("mbarrier_wait(shared.full[i], k / 2 % 2);", "mbarrier_wait(shared.full[i], k / 2);"),
         &["mbarrier_wait: a phase has parity 0 or 1, not 2"],
     );
 }
@@ -117,30 +92,30 @@ fn a_stage_that_is_released_too_early_shows() {
     let text =
         PIPELINE.replace(release, "").replace("wgmma_commit();", &format!("wgmma_commit();\n{release}"));
     assert_ne!(text, PIPELINE);
-    exposed_by(Copies::Eager, &text);
+    RIGHT.exposed_by(Copies::Eager, &text);
     // Nobody waits until a stage is free.
-    exposed_by(Copies::Eager, &with("mbarrier_wait(shared.empty[i], k / 2 % 2 ^ 1);", ""));
+    RIGHT.exposed_by(Copies::Eager, &RIGHT.with("mbarrier_wait(shared.empty[i], k / 2 % 2 ^ 1);", ""));
 }
 
 #[test]
 fn bytes_that_do_not_match_what_was_announced_are_refused() {
-    refused(
-        &with(
+    RIGHT.refused(
+        &RIGHT.with(
             "mbarrier_arrive_expect(shared.full[i], 16384);",
             "mbarrier_arrive_expect(shared.full[i], 16400);",
         ),
         &["no thread can go on", "a phase of parity 0 lacks 0 of 1 arrivals and 16 bytes"],
     );
-    let few = with(
+    let few = RIGHT.with(
         "mbarrier_arrive_expect(shared.full[i], 16384);",
         "mbarrier_arrive_expect(shared.full[i], 8192);",
     );
-    refused_somewhere(&few, &["its 8192 bytes come after the phase they were copied in"]);
+    RIGHT.refused_somewhere(&few, &["its 8192 bytes come after the phase they were copied in"]);
     for copies in [Copies::Lazy, Copies::Eager] {
-        exposed_by(copies, &few);
+        RIGHT.exposed_by(copies, &few);
     }
-    refused(
-        &with(
+    RIGHT.refused(
+        &RIGHT.with(
             "mbarrier_arrive_expect(shared.full[i], 16384);",
             "mbarrier_arrive_expect(shared.full[i], 1 << 20);",
         ),
@@ -150,34 +125,38 @@ fn bytes_that_do_not_match_what_was_announced_are_refused() {
 
 #[test]
 fn a_barrier_that_was_not_made_properly_is_refused() {
-    refused(&with("mbarrier_init(shared.empty[i], 1);", ""), &["nobody has called mbarrier_init"]);
-    refused(&with("mbarrier_init_fence();", ""), &["thread 0 made the barrier without mbarrier_init_fence"]);
-    refused(
-        &with("mbarrier_init(shared.full[i], 1);", "mbarrier_init(shared.full[i], 0);"),
+    RIGHT
+        .refused(&RIGHT.with("mbarrier_init(shared.empty[i], 1);", ""), &["nobody has called mbarrier_init"]);
+    RIGHT.refused(
+        &RIGHT.with("mbarrier_init_fence();", ""),
+        &["thread 0 made the barrier without mbarrier_init_fence"],
+    );
+    RIGHT.refused(
+        &RIGHT.with("mbarrier_init(shared.full[i], 1);", "mbarrier_init(shared.full[i], 0);"),
         &["a barrier for 0 arrivals; 1 to 1048575 are allowed"],
     );
-    refused(
-        &with("mbarrier_init(shared.full[i], 1);", "mbarrier_init(shared.full[0], 1);"),
+    RIGHT.refused(
+        &RIGHT.with("mbarrier_init(shared.full[i], 1);", "mbarrier_init(shared.full[0], 1);"),
         &["mbarrier_init: there is a barrier already, made by thread 0"],
     );
-    refused(
-        &with("registers_give<40>();", "shared.full[0].state = 0; registers_give<40>();"),
+    RIGHT.refused(
+        &RIGHT.with("registers_give<40>();", "shared.full[0].state = 0; registers_give<40>();"),
         &["something was written over the barrier"],
     );
-    refused_somewhere(&with("block_sync();", ""), &["nobody has called mbarrier_init"]);
+    RIGHT.refused_somewhere(&RIGHT.with("block_sync();", ""), &["nobody has called mbarrier_init"]);
 }
 
 #[test]
 fn an_arrival_too_many_is_refused() {
-    let twice = with(
+    let twice = RIGHT.with(
         "mbarrier_arrive_expect(shared.full[i], 16384);",
         "mbarrier_arrive_expect(shared.full[i], 16384); mbarrier_arrive(shared.full[i]);",
     );
-    refused(&twice, &["mbarrier_arrive: one arrival too many: all 1 have come", "16384 bytes"]);
-    exposed_by(Copies::Eager, &with("if (threadIdx.x == 128)", "if (threadIdx.x % 128 < 2)"));
+    RIGHT.refused(&twice, &["mbarrier_arrive: one arrival too many: all 1 have come", "16384 bytes"]);
+    RIGHT.exposed_by(Copies::Eager, &RIGHT.with("if (threadIdx.x == 128)", "if (threadIdx.x % 128 < 2)"));
     // One too few: nobody goes on.
-    refused(
-        &with("mbarrier_init(shared.empty[i], 1);", "mbarrier_init(shared.empty[i], 2);"),
+    RIGHT.refused(
+        &RIGHT.with("mbarrier_init(shared.empty[i], 1);", "mbarrier_init(shared.empty[i], 2);"),
         &["no thread can go on", "lacks 1 of 2 arrivals"],
     );
 }
@@ -185,42 +164,45 @@ fn an_arrival_too_many_is_refused() {
 #[test]
 fn a_descriptor_of_another_layout_shows() {
     let a = "matrix_descriptor(shared.stage[i].a + 32 * s, 0, 1024)";
-    exposed_by(Copies::Lazy, &with(a, "matrix_descriptor(shared.stage[i].a + 32 * s, 0, 2048)"));
-    exposed_by(Copies::Lazy, &with(a, "matrix_descriptor(shared.stage[i].a, 0, 1024)"));
-    refused(
-        &with(a, "matrix_descriptor(shared.stage[i].a + 32 * s, 0, 1040)"),
+    RIGHT.exposed_by(Copies::Lazy, &RIGHT.with(a, "matrix_descriptor(shared.stage[i].a + 32 * s, 0, 2048)"));
+    RIGHT.exposed_by(Copies::Lazy, &RIGHT.with(a, "matrix_descriptor(shared.stage[i].a, 0, 1024)"));
+    RIGHT.refused(
+        &RIGHT.with(a, "matrix_descriptor(shared.stage[i].a + 32 * s, 0, 1040)"),
         &["wgmma: tile a has stride bytes 1040; a multiple of 1024"],
     );
-    refused(
-        &with(a, "matrix_descriptor(shared.stage[i].a + 32 * s, 0, 16384)"),
+    RIGHT.refused(
+        &RIGHT.with(a, "matrix_descriptor(shared.stage[i].a + 32 * s, 0, 16384)"),
         &["wgmma: tile a begins at byte 0 and ends at byte 115712 of dynamic shared memory, which has 65536"],
     );
-    refused(
-        &with(a, "matrix_descriptor(shared.stage[i].a + 128 + 32 * s, 0, 1024)"),
+    RIGHT.refused(
+        &RIGHT.with(a, "matrix_descriptor(shared.stage[i].a + 128 + 32 * s, 0, 1024)"),
         &[
             "wgmma: tile a begins at byte 128 of dynamic shared memory; swizzled tiles begin at multiples of 1024",
         ],
     );
-    refused(
-        &with(a, "matrix_descriptor(p.y, 0, 1024)"),
+    RIGHT.refused(
+        &RIGHT.with(a, "matrix_descriptor(p.y, 0, 1024)"),
         &["matrix_descriptor", "not in the block's shared memory"],
     );
-    refused(&with(a, "u64(0)"), &["the descriptor 0x0 of a is none"]);
+    RIGHT.refused(&RIGHT.with(a, "u64(0)"), &["the descriptor 0x0 of a is none"]);
 }
 
 #[test]
 fn threads_of_a_warpgroup_at_different_products_are_refused() {
-    refused(&with("k + s > 0", "k + s > threadIdx.x % 2"), &["wgmma: thread", "asks for another product"]);
-    let skip =
-        with("wgmma<64, false, false>(d,", "if (threadIdx.x != 200 || s != 3) wgmma<64, false, false>(d,");
-    refused(&skip, &["of the warpgroup is at wgmma"]);
+    RIGHT.refused(
+        &RIGHT.with("k + s > 0", "k + s > threadIdx.x % 2"),
+        &["wgmma: thread", "asks for another product"],
+    );
+    let skip = RIGHT
+        .with("wgmma<64, false, false>(d,", "if (threadIdx.x != 200 || s != 3) wgmma<64, false, false>(d,");
+    RIGHT.refused(&skip, &["of the warpgroup is at wgmma"]);
     let other = PIPELINE
         .replace("float d[32];", "float d[32], e[32];")
         .replace("false>(d,", "false>(threadIdx.x == 131 && s ? e : d,");
-    refused(&other, &["adds to other sums than thread"]);
+    RIGHT.refused(&other, &["adds to other sums than thread"]);
     // A warp that does not come to the wait.
-    refused(
-        &with("wgmma_wait<0>();\n", "if (threadIdx.x < 224) wgmma_wait<0>();\n"),
+    RIGHT.refused(
+        &RIGHT.with("wgmma_wait<0>();\n", "if (threadIdx.x < 224) wgmma_wait<0>();\n"),
         &["no thread can go on", "is at wgmma_wait"],
     );
 }
@@ -228,30 +210,36 @@ fn threads_of_a_warpgroup_at_different_products_are_refused() {
 #[test]
 fn a_named_barrier_with_wrong_threads_is_refused() {
     let barrier = "named_barrier_sync(1, 128);";
-    refused(
-        &with(barrier, "named_barrier_sync(1, 160);"),
+    RIGHT.refused(
+        &RIGHT.with(barrier, "named_barrier_sync(1, 160);"),
         &["no thread can go on", "named_barrier_sync", "128 of 160 threads have come to barrier 1"],
     );
-    refused(&with(barrier, "named_barrier_sync(1, 100);"), &["a barrier of 100 threads in a block of 256"]);
-    refused(&with(barrier, "named_barrier_sync(16, 128);"), &["named barriers have numbers 1 to 15, not 16"]);
-    refused(
-        &with(barrier, "named_barrier_sync(1, threadIdx.x < 160 ? 128 : 64);"),
+    RIGHT.refused(
+        &RIGHT.with(barrier, "named_barrier_sync(1, 100);"),
+        &["a barrier of 100 threads in a block of 256"],
+    );
+    RIGHT.refused(
+        &RIGHT.with(barrier, "named_barrier_sync(16, 128);"),
+        &["named barriers have numbers 1 to 15, not 16"],
+    );
+    RIGHT.refused(
+        &RIGHT.with(barrier, "named_barrier_sync(1, threadIdx.x < 160 ? 128 : 64);"),
         &["threads, where thread", "waits for"],
     );
-    refused(
-        &with(barrier, "if (threadIdx.x != 140) named_barrier_sync(1, 128);"),
+    RIGHT.refused(
+        &RIGHT.with(barrier, "if (threadIdx.x != 140) named_barrier_sync(1, 128);"),
         &["no thread can go on", "named_barrier_sync", "96 of 128 threads have come"],
     );
 }
 
 #[test]
 fn registers_that_a_warpgroup_does_not_have_are_refused() {
-    refused(
-        &with("registers_give<40>();", "registers_give<256>();"),
+    RIGHT.refused(
+        &RIGHT.with("registers_give<40>();", "registers_give<256>();"),
         &["at most 255 registers, and would keep 256"],
     );
-    refused(
-        &with("registers_give<40>();", "if (threadIdx.x < 96) registers_give<40>();"),
+    RIGHT.refused(
+        &RIGHT.with("registers_give<40>();", "if (threadIdx.x < 96) registers_give<40>();"),
         &["no thread can go on", "is at registers_give"],
     );
     // Together more than the multiprocessor has, for as long as nobody gives any.
@@ -274,20 +262,21 @@ fn registers_that_a_warpgroup_does_not_have_are_refused() {
 #[test]
 fn a_tensor_copy_from_or_to_the_wrong_place_is_refused() {
     let copy = "tensor_copy(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0);";
-    refused(
-        &with(copy, "tensor_copy((u8*)&shared + 65536, p.a, shared.full[i], 64 * k, 0);"),
+    RIGHT.refused(
+        &RIGHT.with(copy, "tensor_copy((u8*)&shared + 65536, p.a, shared.full[i], 64 * k, 0);"),
         &["8192 bytes are copied to address", "not in the block's shared memory"],
     );
-    refused(
-        &with(copy, "tensor_copy(shared.stage[i].a + 128, p.a, shared.full[i], 64 * k, 0);"),
+    RIGHT.refused(
+        &RIGHT.with(copy, "tensor_copy(shared.stage[i].a + 128, p.a, shared.full[i], 64 * k, 0);"),
         &["tensor_copy: the target lies 128 bytes behind a multiple of 1024"],
     );
-    refused(
-        &with(copy, "tensor_copy(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0, 0);"),
+    RIGHT.refused(
+        &RIGHT.with(copy, "tensor_copy(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0, 0);"),
         &["the map is of boxes in 2 dimensions, the copy of boxes in 3"],
     );
-    refused(
-        &with(copy, "tensor_copy_im2col(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0, 0, 0, 0, 0);"),
+    RIGHT.refused(
+        &RIGHT
+            .with(copy, "tensor_copy_im2col(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0, 0, 0, 0, 0);"),
         &["the map is of boxes in 2 dimensions, the copy of images in 4"],
     );
     // A map of more rows than the operand has.
@@ -316,7 +305,7 @@ fn a_walk_that_begins_outside_its_bounding_box_is_refused() {
     ] {
         let copy =
             format!("tensor_copy_im2col(shared.stage[i].a, p.a, shared.full[i], 0, {w}, {h}, 0, 0, 0);");
-        let text = with("tensor_copy(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0);", &copy);
+        let text = RIGHT.with("tensor_copy(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0);", &copy);
         let error = rig.launch(&text, "test", 256, [map, map]).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
@@ -326,7 +315,7 @@ fn a_walk_that_begins_outside_its_bounding_box_is_refused() {
 fn stores_that_products_read_without_a_fence_are_refused() {
     // All threads of the consumer double tile a in place, whatever the swizzle.
     let doubled = |fence: &str| {
-        with(
+        RIGHT.with(
             "wgmma_fence();",
             &format!(
                 "for (u32 at = threadIdx.x - 128; at < 4096; at += 128) {{ bf16* x = (bf16*)shared.stage[i].a + at; \
@@ -338,7 +327,7 @@ fn stores_that_products_read_without_a_fence_are_refused() {
     for mode in MODES {
         assert!(pipeline(mode, &doubled("fence_async_shared();")).unwrap() == expected, "{mode:?}");
     }
-    refused(
+    RIGHT.refused(
         &doubled(""),
         &["of dynamic shared memory, which ordinary stores wrote; fence_async_shared by those threads"],
     );

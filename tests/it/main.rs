@@ -40,6 +40,7 @@ mod ops_passes;
 mod ops_step;
 mod optimizer_step;
 mod parity;
+mod planted;
 mod program;
 mod reference;
 mod report;
