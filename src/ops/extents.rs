@@ -196,3 +196,32 @@ impl ImageBatch {
         Ok([self.images * image, 256 * self.channels, self.batch * PLACEMENT_NUMBERS, self.batch * image])
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn room_for_a_map_lies_in_front_and_too_little_scratch_memory_is_told_with_both_sizes() {
+        let conv = Conv2d {
+            batch: 1,
+            height: 3,
+            width: 5,
+            in_channels: 8,
+            out_channels: 16,
+            filter_height: 1,
+            filter_width: 1,
+            stride: 1,
+            padding: 0,
+        };
+        let scaled = Conv2dScaled { conv, relu: true };
+        let bytes = scaled.room_bytes(DType::Bf16);
+        assert!(bytes >= 3 * 5 * 8 * 2);
+        let workspace = |bytes: usize| Span { offset: 64, elements: bytes / 4, dtype: DType::F32 };
+        let [map, rest] = scaled.room(DType::Bf16, workspace(bytes + 12)).unwrap();
+        assert_eq!((map.offset, map.elements, rest.offset, rest.bytes()), (64, 120, 64 + bytes, 12));
+        let error = scaled.room(DType::Bf16, workspace(bytes - 4)).unwrap_err().to_string();
+        let sizes = [format!("needs {bytes} bytes"), format!("was given {}", bytes - 4)];
+        assert!(sizes.iter().all(|size| error.contains(size)), "{error}");
+    }
+}
