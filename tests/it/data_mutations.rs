@@ -16,6 +16,17 @@ pub(crate) enum Mutation {
     Insert(prop::sample::Index, Vec<u8>),
 }
 
+/// How many mutated files each property tries: as many as the environment variable `RESIDUA_MUTATIONS` says, for long
+/// runs, or `default`.
+pub(crate) fn cases(default: u32) -> u32 {
+    let wanted = std::env::var("RESIDUA_MUTATIONS").unwrap_or_default();
+    match wanted.parse() {
+        Ok(cases) => cases,
+        Err(_) if wanted.is_empty() => default,
+        Err(_) => panic!("RESIDUA_MUTATIONS={wanted}: expected a number of cases, such as 1000000"),
+    }
+}
+
 pub(crate) fn mutations() -> impl Strategy<Value = Vec<Mutation>> {
     let position = any::<prop::sample::Index>;
     let extreme = prop_oneof![any::<u32>(), Just(0), Just(u32::MAX), Just(i32::MAX as u32), 0..300u32];
@@ -80,7 +91,7 @@ fn survives(name: &str) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(96), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn cifar_binaries(changes in mutations()) {

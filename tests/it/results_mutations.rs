@@ -11,7 +11,7 @@ use residua::ood::table::{Entry, Evaluation, Group, IdSet, OodSet};
 use residua::recipe::Recipe;
 use residua::report;
 
-use crate::data_mutations::{mutated, mutations};
+use crate::data_mutations::{cases, mutated, mutations};
 
 const LOG: &str = r#"{"step":5,"epoch":1.0,"split":"train","scope":"epoch","loss":2.25,"accuracy":0.25,"lr":0.1,"images_per_second":100.0}
 {"step":5,"epoch":1.0,"split":"val","scope":"epoch","loss":2.5,"accuracy":0.125,"lr":0.1,"images_per_second":300.0}
@@ -69,7 +69,7 @@ fn an_undamaged_run_gives_a_page() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(64) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(cases(64)) })]
 
     #[test]
     fn a_damaged_run_never_panics(file in 0..4usize, changes in mutations()) {
