@@ -236,5 +236,5 @@ pub(super) fn image_from_planes(planes: &[u8]) -> RgbImage {
     for (position, pixel) in pixels.chunks_exact_mut(3).enumerate() {
         pixel.copy_from_slice(&[planes[position], planes[AREA + position], planes[2 * AREA + position]]);
     }
-    RgbImage { width: SIDE as u32, height: SIDE as u32, pixels }
+    RgbImage::new(SIDE as u32, SIDE as u32, pixels)
 }

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
 
-use super::{LARGEST_IMAGE, RgbImage};
+use super::{LARGEST_IMAGE, RgbImage, jpeg};
 use crate::error::{Error, Position, Result};
 
 /// Sixteen bits of four channels for the largest image, and as much again for a decoder's own buffers.
@@ -25,9 +25,11 @@ pub(super) fn decode(path: &Path, at: &Position, bytes: &[u8]) -> Result<RgbImag
     if bytes.is_empty() {
         return Err(wrong("an empty file".to_owned()));
     }
-    if bytes.starts_with(&[0xff, 0xd8]) && !jpeg_is_complete(bytes) {
-        // The decoder would fill what is missing with grey; a network would learn from it.
-        return Err(wrong(format!("a JPEG that is cut short after {} bytes", bytes.len())));
+    if jpeg::is_jpeg(bytes) {
+        return jpeg::decode(bytes).map_err(wrong);
+    }
+    if bytes.starts_with(b"II*\0") || bytes.starts_with(b"MM\0*") {
+        return Err(wrong("a TIFF, which is not read; convert it to PNG".to_owned()));
     }
     let mut limits = Limits::default();
     limits.max_alloc = Some(LARGEST_ALLOCATION);
@@ -41,26 +43,7 @@ pub(super) fn decode(path: &Path, at: &Position, bytes: &[u8]) -> Result<RgbImag
         return Err(Error::malformed(path, at.clone(), expected, format!("{width} x {height} pixels")));
     }
     let image = DynamicImage::from_decoder(decoder).map_err(|e| wrong(e.to_string()))?;
-    Ok(RgbImage { width, height, pixels: image.into_rgb8().into_raw() })
-}
-
-/// Whether the markers of a JPEG lead to its end marker. In entropy-coded data `ff` is followed by `00` or a restart
-/// marker (`d0`..`d7`); every other marker before the end (`d9`) begins a segment with a length.
-fn jpeg_is_complete(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    while at + 1 < bytes.len() {
-        match (bytes[at], bytes[at + 1]) {
-            (0xff, 0xd9) => return true,
-            (0xff, 0xff) => at += 1,
-            (0xff, 0x00 | 0x01 | 0xd0..=0xd8) => at += 2,
-            (0xff, _) => {
-                let Some(length) = bytes.get(at + 2..at + 4) else { return false };
-                at += 2 + usize::from(u16::from_be_bytes([length[0], length[1]])).max(2);
-            }
-            _ => at += 1,
-        }
-    }
-    false
+    Ok(RgbImage::new(width, height, image.into_rgb8().into_raw()))
 }
 
 #[cfg(test)]
@@ -94,12 +77,13 @@ mod tests {
                 image::Rgb([x as u8 * 20, y as u8, 90])
             }))
         };
-        for format in [ImageFormat::Jpeg, ImageFormat::Png, ImageFormat::Bmp] {
-            let bytes = encoded(image(), format);
+        let jpeg = include_bytes!("../../tests/fixtures/images/jpeg_420_progressive.jpg").to_vec();
+        let png = encoded(image(), ImageFormat::Png);
+        for (bytes, end) in [(jpeg, 0), (png, 16), (encoded(image(), ImageFormat::Bmp), 16)] {
             assert!(decoded(&bytes).is_ok());
             // The last bytes of a PNG are an end chunk without pixels.
-            for length in 0..bytes.len() - 16 {
-                assert!(decoded(&bytes[..length]).is_err(), "{format:?} cut to {length} bytes");
+            for length in 0..bytes.len() - end {
+                assert!(decoded(&bytes[..length]).is_err(), "{:?} cut to {length} bytes", &bytes[..4]);
             }
         }
     }

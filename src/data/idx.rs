@@ -152,6 +152,6 @@ impl Dataset for Idx {
         let size = self.rows * self.columns;
         let start = 16 + index * size;
         let pixels = grey_to_rgb(&self.images[start..start + size]);
-        Ok(RgbImage { width: self.columns as u32, height: self.rows as u32, pixels })
+        Ok(RgbImage::new(self.columns as u32, self.rows as u32, pixels))
     }
 }

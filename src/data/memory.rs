@@ -107,7 +107,7 @@ impl Dataset for InMemory {
     fn image(&self, index: usize) -> Result<RgbImage> {
         let size = 3 * self.width as usize * self.height as usize;
         let pixels = self.pixels[index * size..(index + 1) * size].to_vec();
-        Ok(RgbImage { width: self.width, height: self.height, pixels })
+        Ok(RgbImage::new(self.width, self.height, pixels))
     }
 }
 

@@ -6,7 +6,7 @@
 //! | `cifar` (`cifar_pickle`), `idx`, `svhn` (in a `mat` file), `image_files` (from a `table`, in a `store`) | the formats |
 //! | `mapping`, `taxonomy` | names of classes, and which of them belong together on two levels |
 //! | `memory`, `subset`, `combine` | data sets made of pixels in memory, of parts of another, of several others |
-//! | `bytes`, `decode` | bounded reading: inflation, image files to pixels |
+//! | `bytes`, `decode` (with `jpeg`) | bounded reading: inflation, image files to pixels |
 //! | `splits` | parts for training, choosing, calibrating and reporting; classes held out |
 //! | `outliers`, `shortcuts` | images of other classes to train against; what gives them away but the class |
 //! | `transform` (with `resize`, `placement`, `normalize`) | from any image to a network's input |
@@ -29,6 +29,7 @@ pub mod demo;
 mod idx;
 mod image_files;
 mod inspect;
+mod jpeg;
 mod loader;
 mod mapping;
 mod mat;
@@ -52,7 +53,8 @@ mod transform;
 
 pub use combine::{Concatenated, Relabelled};
 pub use inspect::{
-    ClassCount, Inspection, SizeCount, SuperclassCount, Unreadable, inspect, skip_unreadable, unreadable,
+    ClassCount, Inspection, SizeCount, SuperclassCount, Unreadable, inspect, skip_unreadable,
+    unreadable,
 };
 pub use loader::{Batch, Loader, LoaderOptions, Order, all_pixels};
 pub use memory::InMemory;
@@ -77,6 +79,15 @@ pub struct RgbImage {
     pub height: u32,
     /// `3 * width * height` bytes.
     pub pixels: Vec<u8>,
+    /// What the decoder said of a damaged file whose pixels it gives all the same, as Pillow does.
+    pub warning: Option<Box<str>>,
+}
+
+impl RgbImage {
+    /// An image of `3 * width * height` bytes, row by row, three interleaved channels.
+    pub fn new(width: u32, height: u32, pixels: Vec<u8>) -> RgbImage {
+        RgbImage { width, height, pixels, warning: None }
+    }
 }
 
 /// Label of a sample whose class is not known.

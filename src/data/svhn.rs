@@ -99,6 +99,6 @@ impl Dataset for Svhn {
                 pixels.extend((0..3).map(|channel| planes[channel * area + position]));
             }
         }
-        Ok(RgbImage { width: self.columns as u32, height: self.rows as u32, pixels })
+        Ok(RgbImage::new(self.columns as u32, self.rows as u32, pixels))
     }
 }

@@ -184,7 +184,7 @@ fn pad_28_to_32(image: &RgbImage) -> RgbImage {
         let start = 3 * (32 * (y + 2) + 2);
         pixels[start..start + row.len()].copy_from_slice(row);
     }
-    RgbImage { width: 32, height: 32, pixels }
+    RgbImage::new(32, 32, pixels)
 }
 
 #[cfg(test)]
@@ -198,12 +198,12 @@ mod tests {
 
     fn picture(width: u32, height: u32) -> RgbImage {
         let pixels = (0..3 * width * height).map(|i| (i * 7 % 251 + 1) as u8).collect();
-        RgbImage { width, height, pixels }
+        RgbImage::new(width, height, pixels)
     }
 
     /// What a device makes of an image, as a plain loop.
     fn placed(image: &RgbImage, placement: &Placement) -> RgbImage {
-        let mut out = RgbImage { pixels: Vec::new(), ..*image };
+        let mut out = RgbImage { pixels: Vec::new(), warning: None, ..*image };
         for y in 0..i64::from(image.height) {
             for x in 0..i64::from(image.width) {
                 let (from_x, from_y) = placement.source(x, y);
@@ -271,7 +271,7 @@ mod tests {
     #[test]
     fn a_mirror_image_that_turns_is_turned_from_its_mirror_image() {
         let image = picture(9, 9);
-        let mut mirrored = RgbImage { pixels: Vec::new(), ..image };
+        let mut mirrored = RgbImage { pixels: Vec::new(), warning: None, ..image };
         for row in image.pixels.chunks_exact(27) {
             row.chunks_exact(3).rev().for_each(|pixel| mirrored.pixels.extend_from_slice(pixel));
         }

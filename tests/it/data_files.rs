@@ -13,7 +13,7 @@ pub fn pixels(start: usize, count: usize) -> Vec<u8> {
 
 /// Image `index` of a row-major array of 32 x 32 RGB images.
 pub fn cifar_sized_image(index: usize) -> RgbImage {
-    RgbImage { width: 32, height: 32, pixels: pixels(index * 3072, 3072) }
+    RgbImage::new(32, 32, pixels(index * 3072, 3072))
 }
 
 /// A CIFAR record of [`cifar_sized_image`]: labels, then planes.

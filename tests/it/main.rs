@@ -6,6 +6,7 @@ mod collapse;
 mod compile_gate;
 mod data_bad_input;
 mod data_files;
+mod data_images;
 mod data_mutations;
 mod data_readers;
 mod data_two_levels;
