@@ -19,8 +19,8 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum What {
-    /// Print counts, classes (with `?labels=both` superclasses too), image sizes, colours, checksum, duplicates and
-    /// unreadable images
+    /// Print counts, classes (with `?labels=both` superclasses too), image sizes, colours, checksum, duplicates, and images
+    /// that are unreadable or damaged
     Inspect(Sets),
     /// The same, and fail if an image cannot be read or a checksum differs
     Verify {
@@ -130,7 +130,7 @@ fn judge(output: &Output, expect: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Unreadable images that are listed by name; the rest are counted.
+/// Unreadable or damaged images that are listed by name; the rest are counted.
 const LISTED: usize = 20;
 
 fn human(output: &Output) -> String {
@@ -183,13 +183,27 @@ fn describe(text: &mut String, data: &str, found: &Inspection) -> std::fmt::Resu
         found.contradicting_duplicates
     )?;
     writeln!(text, "  unreadable  {}", found.unreadable.len())?;
-    for sample in found.unreadable.iter().take(LISTED) {
-        writeln!(text, "              {}", printable(&sample.error))?;
-    }
-    if found.unreadable.len() > LISTED {
-        writeln!(text, "              and {} more (--json lists all)", found.unreadable.len() - LISTED)?;
+    list(text, found.unreadable.iter().map(|sample| sample.error.clone()))?;
+    if !found.damaged.is_empty() {
+        let count = found.damaged.len();
+        writeln!(
+            text,
+            "  damaged     {count}; they are decoded, as Pillow decodes them, but parts are made up"
+        )?;
+        list(text, found.damaged.iter().map(|sample| format!("{}: {}", sample.name, sample.warning)))?;
     }
     writeln!(text, "  checksum    {}", found.checksum)
+}
+
+/// The first lines of a list, and how many more there are.
+fn list(text: &mut String, mut lines: impl ExactSizeIterator<Item = String>) -> std::fmt::Result {
+    for line in lines.by_ref().take(LISTED) {
+        writeln!(text, "              {}", printable(&line))?;
+    }
+    match lines.len() {
+        0 => Ok(()),
+        more => writeln!(text, "              and {more} more (--json lists all)"),
+    }
 }
 
 fn unlabelled(found: &Inspection) -> String {

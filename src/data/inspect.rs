@@ -20,6 +20,17 @@ pub struct Unreadable {
     pub error: String,
 }
 
+/// A sample whose image is damaged and was decoded all the same, as Pillow does: parts of it are made up.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Damaged {
+    /// Which sample.
+    pub index: usize,
+    /// Its file or record.
+    pub name: String,
+    /// What the decoder said first.
+    pub warning: String,
+}
+
 /// Reads every image and lists those that cannot be read, in order.
 pub fn unreadable(dataset: &dyn Dataset) -> Vec<Unreadable> {
     (0..dataset.len())
@@ -83,6 +94,8 @@ pub struct Inspection {
     pub contradicting_duplicates: usize,
     /// What cannot be read.
     pub unreadable: Vec<Unreadable>,
+    /// What is damaged and was decoded all the same.
+    pub damaged: Vec<Damaged>,
     /// Digest of each image, for comparing sets.
     #[serde(skip)]
     digests: Vec<Option<Digest>>,
@@ -127,6 +140,7 @@ struct Seen {
     digest: Digest,
     sums: [u64; 3],
     squares: [u64; 3],
+    warning: Option<Box<str>>,
 }
 
 /// Samples read in parallel before their findings are added up, in order: what bounds the memory.
@@ -136,6 +150,7 @@ const AT_A_TIME: usize = 1024;
 pub fn inspect(dataset: &dyn Dataset, progress: &mut dyn FnMut(usize)) -> Inspection {
     let mut counts = vec![0u64; dataset.class_names().len()];
     let (mut unlabelled, mut unreadable, mut digests) = (0, Vec::new(), Vec::with_capacity(dataset.len()));
+    let mut damaged = Vec::new();
     let mut sizes: BTreeMap<(u32, u32), u64> = BTreeMap::new();
     let mut checksum = blake3::Hasher::new();
     // Sums of integers are exact, so no order of adding changes them.
@@ -157,6 +172,11 @@ pub fn inspect(dataset: &dyn Dataset, progress: &mut dyn FnMut(usize)) -> Inspec
                         squares[channel] += u128::from(seen.squares[channel]);
                     }
                     pixels += u128::from(seen.size.0) * u128::from(seen.size.1);
+                    damaged.extend(seen.warning.map(|warning| Damaged {
+                        index,
+                        name: dataset.sample_name(index),
+                        warning: warning.into(),
+                    }));
                     (Some(seen.digest), seen.size)
                 }
                 Err(error) => {
@@ -191,6 +211,7 @@ pub fn inspect(dataset: &dyn Dataset, progress: &mut dyn FnMut(usize)) -> Inspec
         duplicates,
         contradicting_duplicates,
         unreadable,
+        damaged,
         digests,
     }
 }
@@ -235,7 +256,7 @@ fn examine(dataset: &dyn Dataset, index: usize) -> Result<Seen> {
         }
     }
     let size = (image.width, image.height);
-    Ok(Seen { size, digest: *digest(&image).as_bytes(), sums, squares })
+    Ok(Seen { size, digest: *digest(&image).as_bytes(), sums, squares, warning: image.warning })
 }
 
 /// BLAKE3 of an image: of its width (32 bits, little-endian) and RGB bytes.

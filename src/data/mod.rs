@@ -53,7 +53,7 @@ mod transform;
 
 pub use combine::{Concatenated, Relabelled};
 pub use inspect::{
-    ClassCount, Inspection, SizeCount, SuperclassCount, Unreadable, inspect, skip_unreadable,
+    ClassCount, Damaged, Inspection, SizeCount, SuperclassCount, Unreadable, inspect, skip_unreadable,
     unreadable,
 };
 pub use loader::{Batch, Loader, LoaderOptions, Order, all_pixels};

@@ -55,6 +55,29 @@ fn inspect_counts_superclasses_and_subclasses() {
 }
 
 #[test]
+fn images_cut_short_with_an_end_marker_behind_are_counted_and_named() {
+    let root = tempfile::tempdir().unwrap();
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/images/jpeg_420_baseline.jpg");
+    let whole = std::fs::read(fixture).unwrap();
+    put(root.path(), "1.jpg", &whole);
+    put(root.path(), "2.jpg", [&whole[..whole.len() - 300], &[0xff, 0xd9]].concat());
+    let name = format!("images:{}", root.path().display());
+    for verb in ["inspect", "verify"] {
+        data(&[verb, &name])
+            .success()
+            .stdout(contains("unreadable  0"))
+            .stdout(contains(
+                "damaged     1; they are decoded, as Pillow decodes them, but parts are made up",
+            ))
+            .stdout(contains("2.jpg: Corrupt JPEG data: premature end of data segment"));
+    }
+    let found = json(&["inspect", &name, "--json"]);
+    assert_eq!(found["sets"][0]["damaged"][0]["index"], 1);
+    put(root.path(), "2.jpg", &whole[..whole.len() - 300]);
+    data(&["verify", &name]).code(1).stderr(contains("a JPEG that is cut short after"));
+}
+
+#[test]
 fn verify_fails_on_unreadable_images_and_inspect_lists_them() {
     let root = tempfile::tempdir().unwrap();
     put(root.path(), "1.png", png(3, 2, [1; 3]));
