@@ -13,8 +13,9 @@
 //! | what runs | [`plan`] |
 //! | operations | [`ops`] |
 //! | hardware | [`backend`] |
-//! | common ground | [`error`], [`files`], [`linalg`], [`pickle`], [`rng`], [`tensor`] |
+//! | common ground | [`archive`], [`error`], [`files`], [`linalg`], [`pickle`], [`rng`], [`tensor`] |
 
+pub mod archive;
 pub mod autograd;
 pub mod backend;
 pub mod bench;

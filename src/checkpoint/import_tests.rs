@@ -255,7 +255,7 @@ fn a_name_twice_in_an_archive_is_refused() {
     {
         bytes[at + name.len() - 1] = b'0';
     }
-    assert!(message(&bytes).contains("a name twice"), "{}", message(&bytes));
+    assert!(message(&bytes).contains("`a/data/0` twice"), "{}", message(&bytes));
 }
 
 /// The classic bomb: many entries of the central directory, all of them for the same compressed bytes.

@@ -7,9 +7,7 @@ use std::path::Path;
 use crate::error::{Error, Position, Result};
 use crate::files::Mapped;
 
-/// Deflate cannot make more than this many bytes out of one (a run of 258 takes two bits), so a larger declared
-/// size is a lie, found before anything is allocated.
-pub(super) const LARGEST_RATIO: u64 = 1032;
+pub(super) use crate::archive::LARGEST_RATIO;
 
 /// How much is inflated between two looks at the bound.
 const CHUNK: usize = 1 << 16;

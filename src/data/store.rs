@@ -4,15 +4,14 @@ use std::cmp::Ordering;
 use std::fs;
 use std::io::Cursor;
 use std::path::{Component, Path, PathBuf};
-use std::sync::Arc;
 
 use zip::ZipArchive;
 
 use super::RgbImage;
-use super::bytes::{expect_end, inflate_exactly};
 use super::decode::decode;
+use crate::archive::{self, SharedMap};
 use crate::error::{Error, Position, Result};
-use crate::files::{self, Mapped};
+use crate::files;
 
 /// An image file larger than this is not read: 64 megapixels of uncompressed 16-bit RGBA, and headers.
 const LARGEST_FILE: u64 = (64 << 20) * 8 + (1 << 20);
@@ -44,16 +43,6 @@ pub(super) enum ImageStore {
     },
 }
 
-/// A mapped file that clones share.
-#[derive(Debug, Clone)]
-pub(super) struct SharedMap(Arc<Mapped>);
-
-impl AsRef<[u8]> for SharedMap {
-    fn as_ref(&self) -> &[u8] {
-        &self.0
-    }
-}
-
 impl ImageStore {
     /// A folder whose files the user (not a file of names) chose.
     pub(super) fn folder(root: &Path) -> ImageStore {
@@ -71,10 +60,8 @@ impl ImageStore {
     }
 
     pub(super) fn zip(path: &Path) -> Result<ImageStore> {
-        let map = SharedMap(Arc::new(files::map(path)?));
-        let archive = ZipArchive::new(Cursor::new(map)).map_err(|e| {
-            Error::malformed(path, Position::File, "a folder, or a zip archive", e.to_string())
-        })?;
+        let map = SharedMap::open(path)?;
+        let archive = archive::open(path, map, "a folder, or a zip archive")?;
         let prefix = common_folder(&archive);
         Ok(ImageStore::Zip { path: path.to_path_buf(), archive, prefix })
     }
@@ -181,19 +168,17 @@ fn read_member(
     archive: &mut ZipArchive<Cursor<SharedMap>>,
     index: usize,
 ) -> Result<Vec<u8>> {
-    let wrong =
-        |found: String| Error::malformed(path, at.clone(), "a readable member of a zip archive", found);
-    let mut member = archive.by_index(index).map_err(|e| wrong(e.to_string()))?;
-    if member.size() > LARGEST_FILE {
-        return Err(wrong(format!("one of {} bytes, more than any image that is read", member.size())));
+    let size = archive::member(path, at, archive, index)?.size;
+    if size > LARGEST_FILE {
+        let found = format!("one of {size} bytes");
+        return Err(Error::malformed(
+            path,
+            at.clone(),
+            format!("an image of at most {LARGEST_FILE} bytes"),
+            found,
+        ));
     }
-    let (compressed, size) = (member.compressed_size(), member.size());
-    let mut bytes = Vec::new();
-    inflate_exactly(path, &mut member, compressed, size, &mut bytes)
-        // The archive compares its checksum where a member ends.
-        .and_then(|()| expect_end(path, &mut member, size))
-        .map_err(|e| wrong(e.to_string()))?;
-    Ok(bytes)
+    archive::read_member(path, at, archive, index)
 }
 
 /// `folder/` if every member lies in it.

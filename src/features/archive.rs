@@ -11,14 +11,12 @@ use std::sync::Arc;
 
 use flate2::{Crc, read::DeflateDecoder};
 use memmap2::Mmap;
-use zip::{CompressionMethod, ZipArchive};
+use zip::ZipArchive;
 
 use super::npy::{Bytes, NpyArray};
+use crate::archive::{self, Member, SharedMap};
 use crate::error::{Error, Position, Result};
-use crate::files::{self, Mapped};
 
-/// Deflate cannot expand more than this (zlib's technical notes), so a larger claim is a lie.
-const HIGHEST_EXPANSION: u64 = 1032;
 /// Members up to this size are inflated into memory, larger ones into a temporary file.
 const LARGEST_IN_MEMORY: u64 = 64 << 20;
 const CHUNK: usize = 1 << 20;
@@ -26,60 +24,30 @@ const CHUNK: usize = 1 << 20;
 /// An open `.npz` archive.
 pub struct Npz {
     path: PathBuf,
-    file: Arc<Mapped>,
-    members: BTreeMap<String, Member>,
-}
-
-/// Where a member lies and what its directory entry says.
-struct Member {
-    start: u64,
-    compressed: u64,
-    size: u64,
-    crc: u32,
-    deflated: bool,
+    file: SharedMap,
+    archive: ZipArchive<Cursor<SharedMap>>,
+    /// Number in the archive of each array, by name.
+    members: BTreeMap<String, usize>,
 }
 
 impl Npz {
     /// Maps the archive and reads its directory.
     ///
     /// # Errors
-    /// The file cannot be read or is not a zip archive of stored or deflated members.
+    /// The file cannot be read or is no zip archive, or two members are arrays of one name.
     pub fn open(path: &Path) -> Result<Npz> {
-        let file = Arc::new(files::map(path)?);
-        let mut archive = ZipArchive::new(Cursor::new(&file[..]))
-            .map_err(|e| Error::malformed(path, Position::File, "a zip archive (.npz)", e.to_string()))?;
+        let file = SharedMap::open(path)?;
+        let archive = archive::open(path, file.clone(), "a zip archive (.npz)")?;
         let mut members = BTreeMap::new();
-        for index in 0..archive.len() {
-            let number = || Position::Member(format!("member {index}"));
-            let entry = archive
-                .by_index_raw(index)
-                .map_err(|e| Error::malformed(path, number(), "a readable member", e.to_string()))?;
-            let name = String::from_utf8_lossy(entry.name_raw()).into_owned();
-            let at = || Position::Member(name.clone());
-            let deflated = match entry.compression() {
-                CompressionMethod::Stored => false,
-                CompressionMethod::Deflated => true,
-                other => {
-                    return Err(Error::malformed(path, at(), "stored or deflated data", other.to_string()));
-                }
-            };
-            if entry.encrypted() {
-                return Err(Error::malformed(path, at(), "data without a password", "an encrypted member"));
+        for (index, name) in archive.file_names_raw().enumerate() {
+            let name = String::from_utf8_lossy(name);
+            let name = name.strip_suffix(".npy").unwrap_or(&name);
+            if members.insert(name.to_string(), index).is_some() {
+                let found = format!("`{name}` and `{name}.npy`");
+                return Err(Error::malformed(path, Position::File, "one array of each name", found));
             }
-            let start =
-                entry.data_start().ok_or_else(|| Error::malformed(path, at(), "a local header", "none"))?;
-            let member = Member {
-                start,
-                compressed: entry.compressed_size(),
-                size: entry.size(),
-                crc: entry.crc32(),
-                deflated,
-            };
-            drop(entry);
-            members.insert(name.strip_suffix(".npy").unwrap_or(&name).to_string(), member);
         }
-        drop(archive);
-        Ok(Npz { path: path.to_path_buf(), file, members })
+        Ok(Npz { path: path.to_path_buf(), file, archive, members })
     }
 
     /// Names of the arrays, sorted.
@@ -90,9 +58,11 @@ impl Npz {
     /// The array of this name, or `None`.
     ///
     /// # Errors
-    /// Its bytes are damaged or are not an `.npy` array.
+    /// Its bytes are damaged, packed in a way other than stored and deflated, or are not an `.npy` array.
     pub fn array(&self, name: &str) -> Result<Option<NpyArray>> {
-        let Some(member) = self.members.get(name) else { return Ok(None) };
+        let Some(&index) = self.members.get(name) else { return Ok(None) };
+        let at = Position::Member(name.to_string());
+        let member = &archive::member(&self.path, &at, &mut self.archive.clone(), index)?;
         let stored = self.stored_bytes(name, member)?;
         let array = if member.deflated {
             NpyArray::parse(self.inflate(name, member, stored)?, 0, &self.path, Some(name))?
@@ -101,7 +71,7 @@ impl Npz {
             crc.update(stored);
             self.check_crc(name, member, &crc)?;
             let (start, length) = (member.start as usize, stored.len());
-            let window: Bytes = Arc::new(Window { file: Arc::clone(&self.file), start, length });
+            let window: Bytes = Arc::new(Window { file: self.file.clone(), start, length });
             NpyArray::parse(window, 0, &self.path, Some(name))?
         };
         Ok(Some(array))
@@ -112,25 +82,13 @@ impl Npz {
             Err(Error::malformed(&self.path, Position::Member(name.to_string()), expected, found))
         };
         let end = member.start.checked_add(member.compressed);
-        let Some(end) = end.filter(|&end| end <= self.file.len() as u64) else {
+        let Some(end) = end.filter(|&end| end <= self.file.as_ref().len() as u64) else {
             return fail(
                 &format!("{} bytes of data at byte {}", member.compressed, member.start),
-                format!("a file of {} bytes", self.file.len()),
+                format!("a file of {} bytes", self.file.as_ref().len()),
             );
         };
-        if !member.deflated && member.size != member.compressed {
-            return fail(
-                "one size for a stored member",
-                format!("{} and {}", member.size, member.compressed),
-            );
-        }
-        if member.size > member.compressed.saturating_mul(HIGHEST_EXPANSION) {
-            return fail(
-                &format!("at most {HIGHEST_EXPANSION} times its {} compressed bytes", member.compressed),
-                format!("a declared size of {} bytes", member.size),
-            );
-        }
-        Ok(&self.file[member.start as usize..end as usize])
+        Ok(&self.file.as_ref()[member.start as usize..end as usize])
     }
 
     /// Inflates a member in chunks; stops as soon as it turns out longer than declared.
@@ -165,13 +123,13 @@ impl Npz {
     }
 
     fn check_crc(&self, name: &str, member: &Member, crc: &Crc) -> Result<()> {
-        if crc.sum() == member.crc {
+        if crc.sum() == member.checksum {
             return Ok(());
         }
         Err(Error::malformed(
             &self.path,
             Position::Member(name.to_string()),
-            format!("checksum {:08x} (is the file damaged?)", member.crc),
+            format!("checksum {:08x} (is the file damaged?)", member.checksum),
             format!("{:08x}", crc.sum()),
         ))
     }
@@ -179,7 +137,7 @@ impl Npz {
 
 /// A part of a mapped file.
 struct Window {
-    file: Arc<Mapped>,
+    file: SharedMap,
     start: usize,
     length: usize,
 }
@@ -188,7 +146,7 @@ impl Deref for Window {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        &self.file[self.start..self.start + self.length]
+        &self.file.as_ref()[self.start..self.start + self.length]
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers, from the ground up; modules of one layer may use each other.
 const LAYERS: [&[&str]; 10] = [
-    &["error", "files", "rng", "tensor", "linalg", "pickle"],
+    &["archive", "error", "files", "rng", "tensor", "linalg", "pickle"],
     &["ops"],
     &["backend"],
     &["plan"],

@@ -2,17 +2,15 @@
 
 use std::borrow::Cow;
 use std::collections::HashMap;
-use std::io::{Cursor, Read};
+use std::io::Cursor;
 use std::path::Path;
 
 use zip::ZipArchive;
 
 use super::{Contents, Storages, TORCH_GLOBALS, Wanted, contents, refuse_big_endian};
+use crate::archive;
 use crate::error::{Error, Position, Result};
 use crate::pickle::{self, NUMPY_GLOBALS};
-
-/// Deflate cannot expand by more than this, so a declared size beyond it is a lie.
-const MOST_EXPANSION: u64 = 1_032;
 
 /// Reads the tensors of a zip archive that `torch.save` wrote.
 pub(super) fn read(path: &Path, bytes: &[u8], wanted: Wanted) -> Result<Contents> {
@@ -40,12 +38,7 @@ struct Archive<'a> {
 impl<'a> Archive<'a> {
     /// Opens the archive and finds the folder the pickle lies in, with a slash behind it.
     fn open(path: &'a Path, bytes: &'a [u8]) -> Result<(Self, String)> {
-        let zip = ZipArchive::new(Cursor::new(bytes)).map_err(|error| {
-            Error::malformed(path, Position::File, "a zip archive", format!("one that is damaged ({error})"))
-        })?;
-        if zip.has_duplicate_names() {
-            return Err(Error::malformed(path, Position::File, "each member named once", "a name twice"));
-        }
+        let zip = archive::open(path, bytes, "a zip archive that torch.save wrote")?;
         let folders: Vec<String> = zip
             .file_names()
             .filter_map(|name| name.ok()?.strip_suffix("data.pkl").map(str::to_string))
@@ -71,37 +64,15 @@ impl<'a> Archive<'a> {
 
     /// Inflates a member; memory grows with what is really there.
     fn optional_member(&mut self, name: &str) -> Result<Option<Vec<u8>>> {
-        if self.zip.index_for_name(name).is_none() {
-            return Ok(None);
-        }
-        let path = self.path;
-        let wrong = |expected: String, found: String| {
-            Error::malformed(path, Position::Member(name.to_string()), expected, found)
+        let Some(index) = self.zip.index_for_name(name) else { return Ok(None) };
+        let at = Position::Member(name.to_string());
+        let packed = archive::member(self.path, &at, &mut self.zip, index)?.compressed;
+        let Some(budget) = self.budget.checked_sub(packed) else {
+            let expected = format!("at most {} more compressed bytes, which the file has", self.budget);
+            return Err(Error::malformed(self.path, at, expected, packed.to_string()));
         };
-        let file =
-            self.zip.by_name(name).map_err(|error| wrong("a readable member".into(), error.to_string()))?;
-        let (packed, declared) = (file.compressed_size(), file.size());
-        if packed > self.budget {
-            return Err(wrong(
-                format!("at most {} more compressed bytes, which the file has", self.budget),
-                format!("{packed}"),
-            ));
-        }
-        if declared > packed.saturating_mul(MOST_EXPANSION) {
-            return Err(wrong(
-                format!("at most {MOST_EXPANSION} times its {packed} compressed bytes"),
-                format!("{declared} declared"),
-            ));
-        }
-        self.budget -= packed;
-        let mut out = Vec::new();
-        file.take(declared.saturating_add(1))
-            .read_to_end(&mut out)
-            .map_err(|error| wrong(format!("{declared} intact bytes"), error.to_string()))?;
-        if out.len() as u64 != declared {
-            return Err(wrong(format!("{declared} bytes as declared"), format!("{} or more", out.len())));
-        }
-        Ok(Some(out))
+        self.budget = budget;
+        archive::read_member(self.path, &at, &mut self.zip, index).map(Some)
     }
 }
 
