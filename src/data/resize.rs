@@ -10,8 +10,14 @@ use crate::error::{Error, Result};
 /// Bits behind the point of a weight: 8 bits of a sample and 2 of headroom are left of 32.
 const PRECISION: u32 = 32 - 8 - 2;
 
-/// Bytes of a row that the vertical pass sums up at a time, in registers.
-const LANES: usize = 32;
+/// Half a unit, so that cutting a sum off rounds it.
+const HALF: i32 = 1 << (PRECISION - 1);
+
+/// Rows that are resized together.
+const ROWS: usize = 16;
+
+/// Bytes that are summed up at a time, in registers: a pixel of each of these rows.
+const LANES: usize = 3 * ROWS;
 
 /// An image resized to `width` x `height` pixels, bit for bit Pillow's (version 13) `resize((width, height), BILINEAR)`:
 /// a triangle filter whose support grows with the scale when shrinking.
@@ -59,23 +65,31 @@ fn columns_come_first(image: &RgbImage, width: u32, height: u32) -> bool {
 }
 
 /// Every row, of `from` pixels, made `to` pixels long.
+///
+/// Sixteen rows at a time are laid out pixel by pixel (the first pixel of all sixteen, then the second of all): there a position
+/// of the result is a sum of runs of bytes, as it is for columns.
 #[inline(always)]
 fn resize_rows(pixels: &[u8], from: u32, to: u32) -> Vec<u8> {
     let filter = Filter::new(from, to);
-    let row_len = 3 * from as usize;
-    let mut out = Vec::with_capacity(pixels.len() / row_len * 3 * to as usize);
-    // One byte more than a row, so that every pixel can be read as four bytes.
-    let mut row = vec![0; row_len + 1];
-    for source in pixels.chunks_exact(row_len) {
-        row[..row_len].copy_from_slice(source);
-        for (first, weights) in filter.windows() {
-            let mut sum = [1 << (PRECISION - 1); 4];
-            for (pixel, &weight) in row[3 * first..].windows(4).step_by(3).zip(weights) {
-                for channel in 0..4 {
-                    sum[channel] += i32::from(pixel[channel]) * weight;
-                }
+    let (source_len, target_len) = (3 * from as usize, 3 * to as usize);
+    let mut out = vec![0; pixels.len() / source_len * target_len];
+    let mut together = vec![0; LANES * from as usize];
+    let blocks = pixels.chunks(ROWS * source_len).zip(out.chunks_mut(ROWS * target_len));
+    for (sources, targets) in blocks {
+        // Rows that the last block lacks keep the values of the block before; nobody reads their sums.
+        for (row, source) in sources.chunks_exact(source_len).enumerate() {
+            for (place, pixel) in
+                together.as_chunks_mut::<LANES>().0.iter_mut().zip(source.as_chunks::<3>().0)
+            {
+                place[3 * row..3 * row + 3].copy_from_slice(pixel);
             }
-            out.extend_from_slice(&[byte(sum[0]), byte(sum[1]), byte(sum[2])]);
+        }
+        for (position, (first, weights)) in filter.windows().enumerate() {
+            let mut result = [0; LANES];
+            weigh(&together[first * LANES..], LANES, weights, &mut result);
+            for (target, pixel) in targets.chunks_exact_mut(target_len).zip(result.as_chunks::<3>().0) {
+                target[3 * position..3 * position + 3].copy_from_slice(pixel);
+            }
         }
     }
     out
@@ -87,28 +101,35 @@ fn resize_columns(rows: &[u8], row_len: usize, from: u32, to: u32) -> Vec<u8> {
     let filter = Filter::new(from, to);
     let mut out = vec![0; row_len * to as usize];
     for (target, (first, weights)) in out.chunks_exact_mut(row_len).zip(filter.windows()) {
-        let window = &rows[first * row_len..];
-        let (blocks, rest) = target.as_chunks_mut::<LANES>();
-        for (index, block) in blocks.iter_mut().enumerate() {
-            let mut sum = [1 << (PRECISION - 1); LANES];
-            for (row, &weight) in window.chunks_exact(row_len).zip(weights) {
-                let samples: &[u8; LANES] = row[index * LANES..].first_chunk().expect("a block of the row");
-                for lane in 0..LANES {
-                    sum[lane] += i32::from(samples[lane]) * weight;
-                }
-            }
-            for lane in 0..LANES {
-                block[lane] = byte(sum[lane]);
-            }
-        }
-        let start = row_len - rest.len();
-        for (lane, target) in rest.iter_mut().enumerate() {
-            let samples = window.chunks_exact(row_len).map(|row| i32::from(row[start + lane]));
-            *target =
-                byte(samples.zip(weights).fold(1 << (PRECISION - 1), |sum, (s, &weight)| sum + s * weight));
-        }
+        weigh(&rows[first * row_len..], row_len, weights, target);
     }
     out
+}
+
+/// The weighted sum of the first rows of `window`, `row_len` bytes each, as many as there are weights.
+#[inline(always)]
+fn weigh(window: &[u8], row_len: usize, weights: &[i32], target: &mut [u8]) {
+    if let Some(last) = row_len.checked_sub(LANES) {
+        // The last block may overlap the one before: the same sums twice.
+        for start in (0..last).step_by(LANES).chain([last]) {
+            let mut sums = [HALF; LANES];
+            for (row, &weight) in window.chunks_exact(row_len).zip(weights) {
+                let samples: &[u8; LANES] = row[start..].first_chunk().expect("a block of the row");
+                for lane in 0..LANES {
+                    sums[lane] += i32::from(samples[lane]) * weight;
+                }
+            }
+            let block: &mut [u8; LANES] = target[start..].first_chunk_mut().expect("a block of the row");
+            for lane in 0..LANES {
+                block[lane] = byte(sums[lane]);
+            }
+        }
+        return;
+    }
+    for (lane, target) in target.iter_mut().enumerate() {
+        let samples = window.chunks_exact(row_len).map(|row| i32::from(row[lane]));
+        *target = byte(samples.zip(weights).fold(HALF, |sum, (sample, &weight)| sum + sample * weight));
+    }
 }
 
 /// A sum of weighted samples, half a unit included, as a byte.
