@@ -10,22 +10,28 @@ use super::cpu::Cpu;
 use super::cuda::driver::emulator::{self, Emulator};
 use super::cuda::driver::native::Native;
 use super::cuda::driver::{Driver, Launches};
-use super::cuda::{Cuda, KernelTable, Sources};
+use super::cuda::{Cuda, EditedSources, KernelTable, Sources, TakenSources};
 use crate::error::{Error, Result};
 use crate::ops::{Backend, RowOps};
 use crate::tensor::DType;
+use crate::values::named;
 
-/// Element type of activations and parameters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Precision {
-    /// Single precision.
-    #[default]
-    F32,
-    /// Activations and their gradients in bf16, everything summed up in f32; on GPUs.
-    Bf16,
-    /// Double precision, on the CPU only: the oracle.
-    F64,
+named! {
+    /// Element type of activations and parameters.
+    pub enum Precision: "precision" {
+        /// Single precision.
+        F32 = "f32",
+        /// Activations and their gradients in bf16, everything summed up in f32; on GPUs.
+        Bf16 = "bf16",
+        /// Double precision, on the CPU only: the oracle.
+        F64 = "f64",
+    }
+}
+
+impl Default for Precision {
+    fn default() -> Precision {
+        Precision::F32
+    }
 }
 
 /// A device by name.
@@ -96,8 +102,8 @@ pub struct Choice {
     pub precision: Precision,
     /// CPU threads; 0 means one per core.
     pub threads: usize,
-    /// A folder of edited kernel sources; those inside the binary otherwise.
-    pub kernels: Option<PathBuf>,
+    /// The kernels' sources: those inside the binary, or a folder of edited ones.
+    pub kernels: Sources,
     /// A table of measured kernels for convolutions; predicted ones otherwise.
     pub kernel_table: Option<PathBuf>,
     /// How a GPU's kernels follow each other.
@@ -172,10 +178,10 @@ impl Choice {
     /// The device cannot be had, or the work failed.
     pub fn run_rows<W: RowWork>(&self, work: W) -> Result<W::Output> {
         match self.device {
-            Device::Cpu => work.on_cpu(),
+            Device::Cpu => self.rows_on_cpu(work),
             Device::Auto => match self.gpu_if_present() {
                 Some(gpu) => work.on_device(self.kernels_on(gpu)?),
-                None => work.on_cpu(),
+                None => self.rows_on_cpu(work),
             },
             Device::Cuda(number) => work.on_device(self.kernels_on(self.gpu(number)?)?),
             Device::Emulator => work.on_device(self.kernels_on(self.emulator()?)?),
@@ -214,6 +220,11 @@ impl Choice {
         }
     }
 
+    /// The folder that kernels are taken from, for results to name it.
+    pub fn kernels_taken(&self) -> Option<TakenSources> {
+        self.kernels.edited().map(EditedSources::taken)
+    }
+
     /// The type of activations.
     pub fn dtype(&self) -> DType {
         match self.precision {
@@ -223,7 +234,26 @@ impl Choice {
         }
     }
 
+    /// Refuses sources of kernels where the CPU computes.
+    fn check_no_kernels(&self) -> Result<()> {
+        let Some(edited) = self.kernels.edited() else { return Ok(()) };
+        let hint =
+            if self.device == Device::Auto { " (no GPU was found; `residua doctor` says why)" } else { "" };
+        Err(Error::usage(format!(
+            "--kernels {} with --device {}: the CPU computes, which runs no kernels{hint}; leave it out, or add --device cuda, or \
+             emulator to run them without a GPU",
+            edited.taken().folder.display(),
+            self.device
+        )))
+    }
+
+    fn rows_on_cpu<W: RowWork>(&self, work: W) -> Result<W::Output> {
+        self.check_no_kernels()?;
+        work.on_cpu()
+    }
+
     fn on_cpu<W: Work>(&self, work: W) -> Result<W::Output> {
+        self.check_no_kernels()?;
         if let Some(table) = &self.kernel_table {
             return Err(Error::usage(format!(
                 "--kernel-table {} with the CPU: the table chooses among a GPU's kernels; leave it out, or compute on the \
@@ -254,7 +284,7 @@ impl Choice {
     /// The kernels in the chosen precision and from the chosen sources.
     fn kernels_on<D: Driver>(&self, driver: D) -> Result<Cuda<D>> {
         let dtype = if self.precision == Precision::Bf16 { DType::Bf16 } else { DType::F32 };
-        let cuda = Cuda::new(driver, dtype, Sources::new(self.kernels.clone()))?;
+        let cuda = Cuda::new(driver, dtype, self.kernels.clone())?;
         match &self.kernel_table {
             Some(table) => cuda.with_table(KernelTable::read(table)?),
             None => Ok(cuda),

@@ -92,7 +92,7 @@ mod tests {
 
     fn results(rows: &[(&str, f64)]) -> Results {
         let hardware = Hardware { kind: HardwareKind::Gpu, name: "card".into(), versions: "1".into() };
-        let mut results = Results::new(&hardware, None);
+        let mut results = Results::new(&hardware, None, None);
         for &(name, seconds) in rows {
             let mut row = Row::new(name.to_string(), Kind::Operation, DType::F32);
             let timing =

@@ -177,7 +177,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         assert!(merge(folder.path()).unwrap_err().to_string().contains("ours"));
         let hardware = Hardware { kind: HardwareKind::Gpu, name: "card".into(), versions: "1".into() };
-        let mut results = Results::new(&hardware, None);
+        let mut results = Results::new(&hardware, None, None);
         let mut row = Row::new("train.x.b1.bf16".into(), Kind::Step, DType::Bf16);
         row.images_per_second = Some(300.0);
         row.first_step_seconds = Some(0.5);

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::roofline::Rates;
 use super::timing::Timing;
+use crate::backend::cuda::TakenSources;
 use crate::error::{Error, Position, Result};
 use crate::files;
 use crate::ops::Hardware;
@@ -141,6 +142,9 @@ pub struct Results {
     pub date: String,
     /// The rates that the floors are made of.
     pub rates: Option<Rates>,
+    /// The folder that kernels were taken from, where it is not the binary.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<TakenSources>,
     /// Measurements.
     pub rows: Vec<Row>,
     /// Rows that the time did not suffice for.
@@ -151,7 +155,7 @@ pub struct Results {
 
 impl Results {
     /// Nothing yet, on this device.
-    pub(super) fn new(hardware: &Hardware, rates: Option<Rates>) -> Results {
+    pub(super) fn new(hardware: &Hardware, rates: Option<Rates>, kernels: Option<TakenSources>) -> Results {
         Results {
             card: hardware.name.clone(),
             device: format!("{:?}", hardware.kind).to_lowercase(),
@@ -160,6 +164,7 @@ impl Results {
             commit: env!("RESIDUA_VERSION").split(['(', ')']).nth(1).unwrap_or_default().to_string(),
             date: now(),
             rates,
+            kernels,
             rows: Vec::new(),
             cut: Vec::new(),
             summary: BTreeMap::new(),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use super::Common;
 use crate::backend::cuda::driver::Launches;
@@ -11,9 +11,13 @@ use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head};
 use crate::files;
 use crate::ood::table::Group;
-use crate::ood::{Dimension, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, RunOptions};
+use crate::ood::{
+    Dimension, FEW_REPLICATES, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, PERCENT,
+    RunOptions,
+};
 use crate::ops::RowOps;
 use crate::report::plots;
+use crate::values::{Reals, Wholes, named};
 
 /// Flags of `ood`.
 #[derive(Debug, Clone, Args)]
@@ -37,7 +41,7 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Temperature of msp, energy and react
-    #[arg(long, default_value_t = 1.0, value_name = "T")]
+    #[arg(long, value_parser = Reals::POSITIVE, default_value_t = 1.0, value_name = "T")]
     temperature: f64,
     /// Principal directions ViM removes: a number, a share of the variance (0.9), or the paper's rule
     #[arg(long, default_value = "paper", value_name = "N|SHARE|paper")]
@@ -46,31 +50,31 @@ pub struct Arguments {
     #[arg(long, default_value = "rule", value_name = "N|SHARE|rule")]
     neco_dim: String,
     /// Which neighbour knn measures the distance to
-    #[arg(long, default_value_t = 50, value_name = "K")]
+    #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 50, value_name = "K")]
     knn_k: usize,
     /// Training samples knn compares with at most
-    #[arg(long, default_value_t = 50_000, value_name = "N")]
+    #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 50_000, value_name = "N")]
     knn_bank: usize,
     /// Percentile of the training features at which react clips
-    #[arg(long, default_value_t = 90.0, value_name = "PERCENT")]
+    #[arg(long, value_parser = PERCENT, default_value_t = 90.0, value_name = "PERCENT")]
     react_percentile: f64,
     /// Exponent of gen
-    #[arg(long, default_value_t = 0.1, value_name = "GAMMA")]
+    #[arg(long, value_parser = Reals::POSITIVE, default_value_t = 0.1, value_name = "GAMMA")]
     gen_gamma: f64,
     /// Largest probabilities gen looks at
-    #[arg(long, default_value_t = 100, value_name = "M")]
+    #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 100, value_name = "M")]
     gen_m: usize,
     /// Which way the scores in the files point: larger is in-distribution, or larger is novel
-    #[arg(long, value_enum, default_value_t = Points::Confidence)]
+    #[arg(long, default_value_t = Points::Confidence)]
     orientation: Points,
     /// Replicates for 95 % bootstrap intervals; 0 for none
-    #[arg(long, default_value_t = 0, value_name = "N")]
+    #[arg(long, value_parser = Wholes::<u32>::ANY, default_value_t = 0, value_name = "N")]
     bootstrap: u32,
     /// Compare as many ID as OOD samples: a random subset of the larger side
     #[arg(long)]
     balance: bool,
     /// Seed of random subsets and resamples
-    #[arg(long, default_value_t = 0, value_name = "S")]
+    #[arg(long, value_parser = Wholes::<u64>::ANY, default_value_t = 0, value_name = "S")]
     seed: u64,
     /// Where passes over all samples run: auto (a GPU if there is one), cpu, cuda, cuda:N, or emulator (slow)
     #[arg(long, default_value = "auto", value_name = "DEVICE", help_heading = "Compute")]
@@ -79,19 +83,24 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR", help_heading = "Compute")]
     kernels: Option<PathBuf>,
     /// How kernels follow each other on a GPU: overlapped (compute capability 9.0 and later) or serial; results are the same
-    #[arg(long, value_enum, default_value_t, value_name = "HOW", help_heading = "Compute")]
+    #[arg(long, default_value_t, value_name = "HOW", help_heading = "Compute")]
     launches: Launches,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Points {
-    Confidence,
-    Novelty,
+named! {
+    /// Which way scores point.
+    enum Points: "orientation" {
+        /// Larger is in-distribution.
+        Confidence = "confidence",
+        /// Larger is novel.
+        Novelty = "novelty",
+    }
 }
 
 /// Runs the verb.
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let options = options(arguments)?;
+    files::check_output_folder(&arguments.out)?;
     let named: Vec<(Option<Group>, &str, PathBuf)> =
         arguments.ood.iter().map(|text| parse_ood(text)).collect::<Result<_>>()?;
     let head = Head::open(&arguments.head)?;
@@ -103,8 +112,8 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             Ok(OodInput { name: name.to_string(), group, set: FeatureSet::open(&path)? })
         })
         .collect::<Result<Vec<_>>>()?;
-    let kernels = arguments.kernels.as_ref();
-    let choice = super::compute::choice(arguments.device, arguments.launches, kernels, common);
+    let kernels = arguments.kernels.as_deref();
+    let choice = super::compute::choice_for_rows(arguments.device, arguments.launches, kernels, common)?;
     let evaluation =
         Evaluate { sets: (&train, &id, &ood), head: &head, options: &options, out: &arguments.out };
     let outcome = choice.run_rows(evaluation)?;
@@ -112,9 +121,9 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     if common.json {
         let text =
             serde_json::to_string_pretty(&outcome.evaluation).map_err(|e| Error::invalid(e.to_string()))?;
-        super::print(&(text + "\n"));
+        super::print(&(text + "\n"))?;
     } else {
-        super::print(&outcome.evaluation.summary());
+        super::print(&outcome.evaluation.summary())?;
     }
     Ok(())
 }
@@ -178,7 +187,7 @@ fn options(arguments: &Arguments) -> Result<RunOptions> {
     };
     scores.check()?;
     if arguments.bootstrap == 1 {
-        return Err(Error::usage("an interval needs at least 2 bootstrap replicates"));
+        return Err(Error::usage(format!("--bootstrap: {FEW_REPLICATES}")));
     }
     let orientation = match arguments.orientation {
         Points::Confidence => Orientation::Confidence,

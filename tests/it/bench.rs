@@ -136,6 +136,57 @@ fn doctor_finds_a_wrong_kernel() {
 }
 
 #[test]
+fn a_folder_of_kernels_that_nothing_would_read_is_refused_and_what_was_taken_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let right = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/pointwise.cu");
+    let model = ["bench", "--model", "--device", "cpu", "--card", "A100", "--arch", TOY, "--batch-size", "2"];
+    let with = |more: &[&str]| {
+        let run = program::run(&[&model[..], more].concat());
+        (run.status.code(), text(&run.stdout), text(&run.stderr))
+    };
+    let (code, _, told) = with(&["--kernels", path]);
+    assert!(code == Some(2) && told.contains("holds no kernel source"), "{told}");
+    let (code, _, told) = with(&["--kernels", "no/such/folder"]);
+    assert!(code == Some(1) && told.contains("no/such/folder"), "{told}");
+
+    std::fs::copy(&right, folder.path().join("pointwize.cu")).unwrap();
+    for on in [&["--kernels", path][..], &[]] {
+        let mut command = program::residua(["doctor", "--full", "--device", "emulator", "--only", "add.*"]);
+        let run = match on {
+            [] => command.env("RESIDUA_KERNELS", path),
+            flag => command.args(flag),
+        };
+        let run = run.output().unwrap();
+        let told = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(2), "{told}");
+        assert!(told.contains("pointwize.cu") && told.contains("did you mean `pointwise.cu`?"), "{told}");
+    }
+    std::fs::remove_file(folder.path().join("pointwize.cu")).unwrap();
+
+    // A model of steps knows no arithmetic, and says so.
+    let edited = std::fs::read_to_string(&right).unwrap().replace("return a + b;", "return a - b;");
+    std::fs::write(folder.path().join("pointwise.cu"), edited).unwrap();
+    std::fs::copy(right.with_file_name("loss.cu"), folder.path().join("loss.cu")).unwrap();
+    let (code, shown, told) = with(&["--kernels", path]);
+    assert_eq!(code, Some(0), "{told}");
+    let taken = "2 files, of which differ from the binary's: pointwise.cu";
+    assert!(told.contains(taken) && shown.contains(taken), "{told}{shown}");
+    assert!(shown.contains("(the model sees"), "{shown}");
+    let (_, shown, told) = with(&["--kernels", path, "--quiet", "--json"]);
+    let model: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(model["kernels"]["changed"], serde_json::json!(["pointwise.cu"]), "{shown}");
+    assert!(
+        model["kernels_note"].as_str().unwrap().starts_with("the model sees") && told.is_empty(),
+        "{told}"
+    );
+
+    // The CPU runs no kernels.
+    let (code, _) = program::said(&["bench", "--device", "cpu", "--only", "x", "--kernels", path]);
+    assert_eq!(code, Some(2));
+}
+
+#[test]
 fn passes_over_rows_are_checked_and_measured_with_their_floors_work() {
     let emulator = |verb: &[&str]| {
         let run = program::run(&[verb, &["--device", "emulator", "--only", "row_*", "--quiet"]].concat());

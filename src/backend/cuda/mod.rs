@@ -8,7 +8,7 @@
 //! | `rows` | the [`crate::ops::RowOps`] implementation: launches of `kernels/rows_*.cu` |
 //! | `call` | what the launchers share: checked operands, grids, variants by type |
 //! | `module` | what is compiled: variants of kernel files, and the limits the compile gate holds them to |
-//! | `source` | the kernels' text, embedded or from a folder |
+//! | `source`, `edited` | the kernels' text, embedded or from a folder |
 //! | `host` | values between the host's types and the device's |
 //! | [`driver`] | the device itself: a GPU, or its emulator |
 
@@ -20,6 +20,7 @@ mod cosine;
 mod device;
 mod divergence;
 pub mod driver;
+mod edited;
 mod energy;
 mod groups;
 mod host;
@@ -38,6 +39,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use convolution::{Items, KernelTable, MeasuredOn, Pass, Products, TableRow, Units};
+pub use edited::{EditedSources, TakenSources};
 pub use module::{Entry, Module, modules};
 pub use source::{EMBEDDED, Source, Sources, Variant};
 

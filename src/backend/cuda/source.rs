@@ -2,10 +2,12 @@
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
-use std::path::PathBuf;
+use std::path::Path;
+use std::sync::Arc;
 
+use super::edited::EditedSources;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::values::did_you_mean;
 
 /// Lists files of `kernels/` with their text.
 macro_rules! embedded {
@@ -61,8 +63,20 @@ embedded![
     "rows_moments.cu",
 ];
 
-/// No source file is larger than this.
-const MOST_BYTES: u64 = 1 << 20;
+/// The text inside the binary of a file of that name.
+pub(super) fn embedded(file: &str) -> Option<&'static str> {
+    EMBEDDED.iter().find(|(name, _)| *name == file).map(|&(_, text)| text)
+}
+
+/// The names of all files inside the binary.
+pub(super) fn known() -> Vec<&'static str> {
+    EMBEDDED.iter().map(|&(name, _)| name).collect()
+}
+
+/// The file that a line includes in quotes.
+pub(super) fn included(line: &str) -> Option<&str> {
+    line.trim().strip_prefix("#include \"").and_then(|rest| rest.strip_suffix('"'))
+}
 
 /// A kernel file specialised by constants: what is compiled at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -92,16 +106,24 @@ impl Source {
     }
 }
 
-/// Where kernel sources come from.
+/// Where kernel sources come from: the binary, and a folder of edited ones where a user names one.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
-    folder: Option<PathBuf>,
+    edited: Option<Arc<EditedSources>>,
 }
 
 impl Sources {
-    /// Files of `folder` where it has them, those inside the binary otherwise.
-    pub fn new(folder: Option<PathBuf>) -> Sources {
-        Sources { folder }
+    /// The files of `folder` where it has them, those inside the binary otherwise.
+    ///
+    /// # Errors
+    /// As [`EditedSources::read`].
+    pub fn of_folder(folder: &Path) -> Result<Sources> {
+        Ok(Sources { edited: Some(Arc::new(EditedSources::read(folder)?)) })
+    }
+
+    /// The folder of edited sources, if there is one.
+    pub fn edited(&self) -> Option<&EditedSources> {
+        self.edited.as_deref()
     }
 
     /// The complete text of a variant.
@@ -127,9 +149,9 @@ impl Sources {
         let (shown, content) = self.read(file)?;
         let _ = writeln!(text, "#line 1 \"{shown}\"");
         for (index, line) in content.lines().enumerate() {
-            match line.trim().strip_prefix("#include \"").and_then(|rest| rest.strip_suffix('"')) {
-                Some(included) => {
-                    self.include(included, text, seen)?;
+            match included(line) {
+                Some(name) => {
+                    self.include(name, text, seen)?;
                     let _ = writeln!(text, "#line {} \"{shown}\"", index + 2);
                 }
                 None => {
@@ -142,21 +164,20 @@ impl Sources {
     }
 
     /// A file's name for messages, and its text.
-    fn read(&self, file: &str) -> Result<(String, Cow<'static, str>)> {
-        if let Some(folder) = &self.folder {
-            let path = folder.join(file);
-            if path.is_file() {
-                return Ok((path.display().to_string(), files::read_text(&path, MOST_BYTES)?.into()));
-            }
+    fn read(&self, file: &str) -> Result<(String, Cow<'_, str>)> {
+        if let Some(edited) = &self.edited
+            && let Some(text) = edited.files.get(file)
+        {
+            return Ok((edited.folder.join(file).display().to_string(), text.as_str().into()));
         }
-        EMBEDDED
-            .iter()
-            .find(|(name, _)| *name == file)
-            .map(|&(name, text)| (format!("kernels/{name}"), text.into()))
-            .ok_or_else(|| {
-                let known: Vec<&str> = EMBEDDED.iter().map(|&(name, _)| name).collect();
-                Error::invalid(format!("no kernel file is called `{file}`; there are {}", known.join(", ")))
-            })
+        embedded(file).map(|text| (format!("kernels/{file}"), text.into())).ok_or_else(|| {
+            let names = known();
+            Error::invalid(format!(
+                "no kernel file is called `{file}`{}; there are {}",
+                did_you_mean(file, names.iter().copied()),
+                names.join(", ")
+            ))
+        })
     }
 }
 
@@ -169,15 +190,17 @@ mod tests {
         let variant = Variant { file: "optimizer.cu", constants: &[("BF16", 0)] };
         assert!(Sources::default().assemble(&variant).unwrap().awaits_earlier_kernels());
         let folder = tempfile::tempdir().unwrap();
+        let awaits = || {
+            Sources::of_folder(folder.path()).unwrap().assemble(&variant).unwrap().awaits_earlier_kernels()
+        };
         let words = EMBEDDED.iter().find(|(name, _)| *name == "ptx.cuh").unwrap().1;
         let older: Vec<&str> = words.lines().filter(|line| !line.contains("griddepcontrol")).collect();
         std::fs::write(folder.path().join("ptx.cuh"), older.join("\n")).unwrap();
-        let sources = Sources::new(Some(folder.path().to_path_buf()));
-        assert!(!sources.assemble(&variant).unwrap().awaits_earlier_kernels());
+        assert!(!awaits());
         // A kernel that was not begun as all others are.
         let plain = "#include \"ptx.cuh\"\nextern \"C\" __global__ void plain(const int p) {}\n";
         std::fs::write(folder.path().join("ptx.cuh"), words).unwrap();
         std::fs::write(folder.path().join("optimizer.cu"), plain).unwrap();
-        assert!(!sources.assemble(&variant).unwrap().awaits_earlier_kernels());
+        assert!(!awaits());
     }
 }

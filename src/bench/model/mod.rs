@@ -36,7 +36,7 @@ use super::work::{convolution, reads_through_map, shape, work};
 use crate::backend::cuda::driver::Driver;
 use crate::backend::cuda::driver::native::Native;
 use crate::backend::cuda::driver::recorder::{RecordedLaunch, Recorder};
-use crate::backend::cuda::{Cuda, KernelTable, Sources};
+use crate::backend::cuda::{Cuda, KernelTable, TakenSources};
 use crate::backend::{Choice, Device, Precision, Work as OnBackend};
 use crate::error::{Error, Result};
 use crate::files;
@@ -170,6 +170,12 @@ pub struct Model {
     pub card: Card,
     /// Where registers and shared memory come from.
     pub resources: String,
+    /// The folder that kernels were taken from, where it is not the binary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<TakenSources>,
+    /// What the predictions see of those kernels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernels_note: Option<&'static str>,
     /// Hash of the table of measured kernels, where one chooses.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernel_table_hash: Option<String>,
@@ -206,7 +212,7 @@ pub fn model(choice: &Choice, request: &ModelRequest) -> Result<Model> {
     }
     .with_launches(choice.launches);
     let recorder = Recorder::new(card.properties());
-    let mut cuda = Cuda::new(recorder, dtype, Sources::new(choice.kernels.clone()))?;
+    let mut cuda = Cuda::new(recorder, dtype, choice.kernels.clone())?;
     if let Some(table) = &choice.kernel_table {
         cuda = cuda.with_table(KernelTable::read(table)?)?;
     }
@@ -235,6 +241,8 @@ pub fn model(choice: &Choice, request: &ModelRequest) -> Result<Model> {
         program: format!("residua {}", env!("RESIDUA_VERSION")),
         note: "predicted, not measured",
         resources: modeller.library.source(),
+        kernels_note: choice.kernels.edited().map(|_| modeller.library.sees()),
+        kernels: choice.kernels_taken(),
         kernel_table_hash: modeller.cuda.kernel_table_hash(),
         card: modeller.card,
         steps,

@@ -58,6 +58,20 @@ impl Library {
         }
     }
 
+    /// What of an edited kernel source the predictions see.
+    pub(super) fn sees(&self) -> &'static str {
+        match &self.from {
+            From::MachineCode(..) => {
+                "the model sees their registers and static shared memory, and with them the blocks of a convolution that are resident; \
+                 not their arithmetic, nor what they read and write: bytes and operations are those of the calls"
+            }
+            From::Limits => {
+                "the model sees nothing of an edit: without NVRTC registers are limits by name, and bytes and operations are those of \
+                 the calls; `residua doctor` says how to get NVRTC"
+            }
+        }
+    }
+
     /// What a kernel uses.
     ///
     /// # Errors

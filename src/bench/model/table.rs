@@ -40,6 +40,9 @@ impl Model {
             1e6 * card.epilogue_seconds
         );
         let _ = writeln!(text, "registers and shared memory: {}", self.resources);
+        if let (Some(kernels), Some(note)) = (&self.kernels, self.kernels_note) {
+            let _ = writeln!(text, "{}\n        ({note})", kernels.in_words());
+        }
         if let Some(hash) = &self.kernel_table_hash {
             let _ = writeln!(text, "kernels chosen by the table of hash {hash}");
         }
