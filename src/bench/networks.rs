@@ -9,6 +9,7 @@ use crate::ops::{Backend, Call, HardwareKind};
 use crate::plan::Fusions;
 use crate::tensor::{DType, Span};
 use crate::train::{Objective, Optimizer, OptimizerKind, TrainStep};
+use crate::values::Named;
 
 /// Classes of every network that is measured.
 const CLASSES: usize = 100;
@@ -43,12 +44,11 @@ impl FromStr for NetworkName {
                  for another width"
             ))
         };
-        let parse_value = |name: &str| <Depth as clap::ValueEnum>::from_str(name, false).ok();
         let mut parts = text.splitn(3, '.');
         let (arch, stem) = parts.next().and_then(|part| part.split_once('-')).ok_or_else(wrong)?;
         let name = NetworkName {
-            arch: parse_value(arch).ok_or_else(wrong)?,
-            stem: <Stem as clap::ValueEnum>::from_str(stem, false).map_err(|_| wrong())?,
+            arch: Depth::find(arch).ok_or_else(wrong)?,
+            stem: Stem::find(stem).ok_or_else(wrong)?,
             side: parts.next().and_then(|side| side.parse().ok()).ok_or_else(wrong)?,
             width: match parts.next() {
                 None => 1.0,

@@ -1,6 +1,5 @@
 //! What a weights file holds, at a glance: statistics of each tensor, and which network the tensors make.
 
-use clap::ValueEnum;
 use serde::Serialize;
 
 use super::{HostTensor, StateDict};
@@ -58,13 +57,13 @@ pub fn guess_architecture(state: &StateDict) -> Result<Architecture> {
     let heads = names.into_iter().map(|name| guess_head(state, name)).collect::<Result<Vec<_>>>()?;
     let blocks = blocks_per_stage(state);
     let bottleneck = state.contains_key("layer1.0.conv3.weight");
-    let arch = Depth::value_variants()
+    let arch = Depth::ALL
         .iter()
         .find(|depth| depth.blocks() == blocks && depth.bottleneck() == bottleneck)
         .ok_or_else(|| {
-            let kind = if bottleneck { "bottleneck" } else { "basic" };
-            unknown(format!("its stages have {blocks:?} {kind} blocks"))
-        })?;
+        let kind = if bottleneck { "bottleneck" } else { "basic" };
+        unknown(format!("its stages have {blocks:?} {kind} blocks"))
+    })?;
     let projected = state.keys().any(|name| name.contains(".downsample."));
     let shortcut = if arch.three_stages() && !projected { Shortcut::A } else { Shortcut::B };
     let guess = Architecture { arch: *arch, stem, shortcut, base_channels, in_channels, heads };
@@ -120,11 +119,11 @@ mod tests {
 
     #[test]
     fn every_network_is_recognised_by_its_tensors() {
-        for depth in Depth::value_variants() {
+        for depth in Depth::ALL {
             for stem in [Stem::Cifar, Stem::Imagenet] {
                 for shortcut in [Shortcut::A, Shortcut::B] {
                     // Combinations that do not exist are refused here.
-                    let Ok(one) = Architecture::new(*depth, Some(stem), Some(shortcut), 0.25, 7) else {
+                    let Ok(one) = Architecture::new(depth, Some(stem), Some(shortcut), 0.25, 7) else {
                         continue;
                     };
                     assert_eq!(guess_architecture(&tensors_of(&one)).unwrap(), one);

@@ -6,25 +6,28 @@
 
 use std::collections::BTreeMap;
 
-use clap::ValueEnum;
-use serde::{Deserialize, Serialize};
-
 use super::geometry::{Rows, products};
 use super::nearest::NearestMean;
 use super::row::CollapseRow;
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, Moments, block_rows, check_same_checkpoint};
 use crate::linalg::{self, PseudoInverseFactor, View};
+use crate::values::named;
 
-/// What the global mean μ_G is the mean of; the two differ where classes have different numbers of samples.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum GlobalMean {
-    /// All samples.
-    #[default]
-    Samples,
-    /// The class means, each counted once.
-    ClassMeans,
+named! {
+    /// What the global mean μ_G is the mean of; the two differ where classes have different numbers of samples.
+    pub enum GlobalMean: "global mean" {
+        /// All samples.
+        Samples = "samples",
+        /// The class means, each counted once.
+        ClassMeans = "class-means",
+    }
+}
+
+impl Default for GlobalMean {
+    fn default() -> GlobalMean {
+        GlobalMean::Samples
+    }
 }
 
 /// How to measure.

@@ -1,14 +1,13 @@
 //! What happens to an image between the data set and the network: size, augmentation, normalisation.
 
 use std::borrow::Cow;
-use std::fmt;
-use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Normalize, Placement, RgbImage, resize};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::rng::{Purpose, Stream};
+use crate::values::named;
 
 /// Zero pixels around the image that a random crop is taken from, on each side (torchvision's usage for CIFAR).
 const CROP_PADDING: u32 = 4;
@@ -48,42 +47,22 @@ pub enum Small {
     Resize,
 }
 
-/// Random changes of training images; zero means black, before normalisation, as in torchvision.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Augment {
-    /// None.
-    #[default]
-    None,
-    /// A crop of the image with 4 pixels of zeros around it, then a horizontal flip of every second one.
-    CropFlip,
-    /// A horizontal flip of every second image, then a rotation by up to 10 degrees either way, nearest neighbour,
-    /// zeros outside.
-    ResizeFlipRotate,
-}
-
-impl FromStr for Augment {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Augment> {
-        [Augment::None, Augment::CropFlip, Augment::ResizeFlipRotate]
-            .into_iter()
-            .find(|augment| augment.to_string() == text)
-            .ok_or_else(|| {
-                Error::usage(format!(
-                    "`{text}` is no augmentation; there are none, crop-flip, resize-flip-rotate"
-                ))
-            })
+named! {
+    /// Random changes of training images; zero means black, before normalisation, as in torchvision.
+    pub enum Augment: "augmentation" {
+        /// None.
+        None = "none",
+        /// A crop of the image with 4 pixels of zeros around it, then a horizontal flip of every second one.
+        CropFlip = "crop-flip",
+        /// A horizontal flip of every second image, then a rotation by up to 10 degrees either way, nearest neighbour,
+        /// zeros outside.
+        ResizeFlipRotate = "resize-flip-rotate",
     }
 }
 
-impl fmt::Display for Augment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Augment::None => "none",
-            Augment::CropFlip => "crop-flip",
-            Augment::ResizeFlipRotate => "resize-flip-rotate",
-        })
+impl Default for Augment {
+    fn default() -> Augment {
+        Augment::None
     }
 }
 

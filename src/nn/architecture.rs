@@ -6,42 +6,42 @@ use serde::{Deserialize, Serialize};
 
 use super::head::{HeadKind, HeadSpec, ONLY_HEAD, SUBCLASS_HEAD, SUPERCLASS_HEAD};
 use crate::error::{Error, Result};
+use crate::values::named;
 
-/// How images enter the network.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Stem {
-    /// 3x3 convolution, stride 1, no pooling: for images around 32 pixels.
-    Cifar,
-    /// 7x7 convolution, stride 2, then 3x3 max pooling, stride 2.
-    Imagenet,
+named! {
+    /// How images enter the network.
+    pub enum Stem: "stem" {
+        /// 3x3 convolution, stride 1, no pooling: for images around 32 pixels.
+        Cifar = "cifar",
+        /// 7x7 convolution, stride 2, then 3x3 max pooling, stride 2.
+        Imagenet = "imagenet",
+    }
 }
 
-/// What carries a block's input past it where shapes change, in He et al.'s CIFAR networks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Shortcut {
-    /// Every second pixel, new channels zero; no parameters.
-    A,
-    /// 1x1 convolution and batch normalisation.
-    B,
+named! {
+    /// What carries a block's input past it where shapes change, in He et al.'s CIFAR networks.
+    pub enum Shortcut: "shortcut" {
+        /// Every second pixel, new channels zero; no parameters.
+        A = "a",
+        /// 1x1 convolution and batch normalisation.
+        B = "b",
+    }
 }
 
-/// Depth, by the names everybody uses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-#[value(rename_all = "lower")]
-#[allow(missing_docs)]
-pub enum Depth {
-    ResNet18,
-    ResNet34,
-    ResNet50,
-    ResNet101,
-    ResNet20,
-    ResNet32,
-    ResNet44,
-    ResNet56,
-    ResNet110,
+named! {
+    /// Depth, by the names everybody uses.
+    #[allow(missing_docs)]
+    pub enum Depth: "architecture" {
+        ResNet18 = "resnet18",
+        ResNet34 = "resnet34",
+        ResNet50 = "resnet50",
+        ResNet101 = "resnet101",
+        ResNet20 = "resnet20",
+        ResNet32 = "resnet32",
+        ResNet44 = "resnet44",
+        ResNet56 = "resnet56",
+        ResNet110 = "resnet110",
+    }
 }
 
 impl Depth {
@@ -80,22 +80,6 @@ impl Depth {
     /// Whether this is one of He et al.'s three-stage networks for CIFAR.
     pub fn three_stages(self) -> bool {
         self.blocks().len() == 3
-    }
-}
-
-impl fmt::Display for Depth {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Depth::ResNet18 => "resnet18",
-            Depth::ResNet34 => "resnet34",
-            Depth::ResNet50 => "resnet50",
-            Depth::ResNet101 => "resnet101",
-            Depth::ResNet20 => "resnet20",
-            Depth::ResNet32 => "resnet32",
-            Depth::ResNet44 => "resnet44",
-            Depth::ResNet56 => "resnet56",
-            Depth::ResNet110 => "resnet110",
-        })
     }
 }
 

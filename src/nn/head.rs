@@ -8,34 +8,29 @@
 //!
 //! With two heads `super_head` and `sub_head` stand for `fc`.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
 use super::parameters::{Entry, Kind};
 use crate::autograd::{Tape, Var};
 use crate::tensor::Shape;
+use crate::values::named;
 
-/// A kind of classifier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum HeadKind {
-    /// One fully connected layer.
-    #[default]
-    Linear,
-    /// A learned positive multiple of the cosines between features and one vector per class.
-    Cosine,
-    /// Scaled cosines, a rectifier, a fully connected layer: negative cosines are lost, logits are unbounded.
-    CosineReluLinear,
+named! {
+    /// A kind of classifier.
+    #[derive(Hash)]
+    pub enum HeadKind: "head" {
+        /// One fully connected layer.
+        Linear = "linear",
+        /// A learned positive multiple of the cosines between features and one vector per class.
+        Cosine = "cosine",
+        /// Scaled cosines, a rectifier, a fully connected layer: negative cosines are lost, logits are unbounded.
+        CosineReluLinear = "cosine-relu-linear",
+    }
 }
 
-impl fmt::Display for HeadKind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            HeadKind::Linear => "linear",
-            HeadKind::Cosine => "cosine",
-            HeadKind::CosineReluLinear => "cosine-relu-linear",
-        })
+impl Default for HeadKind {
+    fn default() -> HeadKind {
+        HeadKind::Linear
     }
 }
 

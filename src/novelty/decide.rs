@@ -1,53 +1,33 @@
 //! From flags to answers, on one level or on two that have to agree.
 
-use std::fmt;
-use std::str::FromStr;
-
-use serde::{Deserialize, Serialize};
-
 use super::file::LevelEntry;
 use super::samples::Scored;
 use super::score::{first_largest, read_logits};
 use crate::data::Level;
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, block_rows};
+use crate::values::named;
 
-/// How the answers of two levels are brought together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Hierarchy {
-    /// Each level answers for itself; a subclass may be of another superclass than the one given, or be given where
-    /// the superclass is novel.
-    #[default]
-    Independent,
-    /// The superclass is decided first. If it is novel, so is the subclass; else the subclass is the most probable one
-    /// of that superclass, and novel if its own level flags the sample or the superclass has no subclass the head
-    /// knows.
-    Mask,
-    /// The pair of a superclass and one of its subclasses with the largest product of probabilities (softmax over all
-    /// logits at each level's temperature). Then each level's own flag makes its answer novel, and a novel superclass
-    /// makes the subclass novel.
-    Joint,
-}
-
-impl fmt::Display for Hierarchy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Hierarchy::Independent => "independent",
-            Hierarchy::Mask => "mask",
-            Hierarchy::Joint => "joint",
-        })
+named! {
+    /// How the answers of two levels are brought together.
+    pub enum Hierarchy: "hierarchy" {
+        /// Each level answers for itself; a subclass may be of another superclass than the one given, or be given where
+        /// the superclass is novel.
+        Independent = "independent",
+        /// The superclass is decided first. If it is novel, so is the subclass; else the subclass is the most probable one
+        /// of that superclass, and novel if its own level flags the sample or the superclass has no subclass the head
+        /// knows.
+        Mask = "mask",
+        /// The pair of a superclass and one of its subclasses with the largest product of probabilities (softmax over all
+        /// logits at each level's temperature). Then each level's own flag makes its answer novel, and a novel superclass
+        /// makes the subclass novel.
+        Joint = "joint",
     }
 }
 
-impl FromStr for Hierarchy {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Hierarchy> {
-        let all = [Hierarchy::Independent, Hierarchy::Mask, Hierarchy::Joint];
-        all.into_iter().find(|hierarchy| hierarchy.to_string() == text).ok_or_else(|| {
-            Error::usage(format!("no hierarchy is named `{text}`; there are independent, mask and joint"))
-        })
+impl Default for Hierarchy {
+    fn default() -> Hierarchy {
+        Hierarchy::Independent
     }
 }
 

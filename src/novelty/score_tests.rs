@@ -63,7 +63,7 @@ fn a_temperature_divides_the_logits() {
     }
     let (head, meaning) = identity(3, None);
     let error = Scorer::new(Score::Ood(Method::Msp), 0.0, head, meaning, None).unwrap_err();
-    assert!(error.to_string().contains("a temperature is positive"), "{error}");
+    assert!(error.to_string().contains("--temperature: expected a number above 0"), "{error}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::values::{Reals, Wholes, did_you_mean, same_name};
 
 /// An OOD score. Every one is a confidence: larger means more in-distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -126,9 +127,13 @@ impl FromStr for Method {
     type Err = Error;
 
     fn from_str(name: &str) -> Result<Method> {
-        Method::ALL.into_iter().find(|method| method.name() == name).ok_or_else(|| {
+        Method::ALL.into_iter().find(|method| same_name(method.name(), name)).ok_or_else(|| {
             let known: Vec<&str> = Method::ALL.iter().map(|method| method.name()).collect();
-            Error::usage(format!("no score is named `{name}`; there are {} and `all`", known.join(", ")))
+            Error::usage(format!(
+                "no score is named `{name}`{}; there are {} and `all`",
+                did_you_mean(name, known.iter().copied()),
+                known.join(", ")
+            ))
         })
     }
 }
@@ -171,17 +176,21 @@ impl FromStr for Dimension {
             return if count > 0 {
                 Ok(Dimension::Count(count))
             } else {
-                Err(Error::usage("a subspace of dimension 0 is empty; ask for 1 or more"))
+                Err(Error::usage("`0` is no dimension: a subspace has at least 1; write a number such as 64"))
             };
         }
         match text.parse::<f64>() {
             Ok(share) if share > 0.0 && share < 1.0 => Ok(Dimension::Variance(share)),
             _ => Err(Error::usage(format!(
-                "`{text}` is no dimension; write a number such as 64, a share of the variance such as 0.9, or `paper`"
+                "`{text}` is no dimension; write a number such as 64, a share of the variance above 0 and below 1 such as 0.9, \
+                 or the rule of the score, `paper` or `rule`"
             ))),
         }
     }
 }
+
+/// Percentiles.
+pub const PERCENT: Reals = Reals::between(0.0, 100.0);
 
 /// What is fitted, and with which constants. The defaults are those of the papers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -227,29 +236,36 @@ impl Default for Options {
 }
 
 impl Options {
+    /// The key of a constant that makes no sense, with what was expected.
+    pub fn wrong(&self) -> Option<(&'static str, String)> {
+        if self.methods.is_empty() {
+            return Some(("methods", "no score asked for; name some, or `all`".into()));
+        }
+        let wholes = [("knn_k", self.knn_k), ("knn_bank", self.knn_bank), ("gen_m", self.gen_m)];
+        let reals = [
+            ("temperature", self.temperature, Reals::POSITIVE),
+            ("gen_gamma", self.gen_gamma, Reals::POSITIVE),
+            ("react_percentile", self.react_percentile, PERCENT),
+        ];
+        let of_wholes = wholes.into_iter().filter_map(|(key, value)| {
+            let range = Wholes::<usize>::POSITIVE.check(value as u64).err()?;
+            Some((key, format!("{range}, found {value}")))
+        });
+        let of_reals = reals.into_iter().filter_map(|(key, value, range)| {
+            Some((key, format!("{}, found {value}", range.check(value).err()?)))
+        });
+        of_wholes.chain(of_reals).next()
+    }
+
     /// Checks that every constant makes sense.
     ///
     /// # Errors
     /// No score, a temperature or γ that is not positive, k or M of zero, a percentile outside 0..100.
     pub fn check(&self) -> Result<()> {
-        let positive = |value: f64| value > 0.0 && value.is_finite();
-        if self.methods.is_empty() {
-            return Err(Error::usage("no score asked for; name some, or `all`"));
+        match self.wrong() {
+            None => Ok(()),
+            Some((key, what)) => Err(Error::usage(format!("--{}: {what}", key.replace('_', "-")))),
         }
-        if !positive(self.temperature) {
-            return Err(Error::usage(format!("a temperature is positive, not {}", self.temperature)));
-        }
-        if !positive(self.gen_gamma) {
-            return Err(Error::usage(format!("GEN's γ is positive, not {}", self.gen_gamma)));
-        }
-        if self.knn_k == 0 || self.gen_m == 0 || self.knn_bank == 0 {
-            return Err(Error::usage("knn's k and bank and GEN's M are at least 1"));
-        }
-        if !(0.0..=100.0).contains(&self.react_percentile) {
-            let found = self.react_percentile;
-            return Err(Error::usage(format!("ReAct's percentile lies between 0 and 100, not at {found}")));
-        }
-        Ok(())
     }
 
     /// Whether any of these scores is wanted.

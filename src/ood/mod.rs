@@ -21,5 +21,5 @@ pub use compute::{Compute, OnCpu};
 pub use detectors::{Detectors, Scores};
 pub use device::OnDevice;
 pub use logit_scores::logit_score;
-pub use method::{Dimension, Method, Options};
-pub use run::{OodInput, Orientation, Outcome, RunOptions, run, run_on};
+pub use method::{Dimension, Method, Options, PERCENT};
+pub use run::{FEW_REPLICATES, OodInput, Orientation, Outcome, RunOptions, run, run_on};

@@ -13,6 +13,9 @@ use super::table::{Entry, Evaluation, Group, IdSet, OodSet};
 use crate::error::{Error, Result};
 use crate::features::{Element, FeatureSet, Head, NpyArray, check_same_checkpoint, write_npz};
 
+/// Why one bootstrap replicate is none.
+pub const FEW_REPLICATES: &str = "expected 0, for no interval, or at least 2 replicates, found 1";
+
 /// One OOD set to evaluate.
 #[derive(Debug, Clone)]
 pub struct OodInput {

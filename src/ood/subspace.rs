@@ -132,10 +132,16 @@ fn vim_dimension(asked: Dimension, eigen: &SymmetricEigen) -> Result<usize> {
         Dimension::Count(count) => count,
         Dimension::Variance(share) => Dimension::explaining(eigen.values.iter().rev().copied(), share),
     };
+    if size < 2 {
+        return Err(Error::invalid(
+            "ViM needs features of at least 2 dimensions, to have a residual outside one; leave vim, vim_centered and residual \
+             out of --methods",
+        ));
+    }
     if dimension >= size {
         return Err(Error::invalid(format!(
             "--vim-dim {dimension} leaves no residual of {size} features; choose 1 to {}",
-            size.saturating_sub(1)
+            size - 1
         )));
     }
     Ok(dimension)

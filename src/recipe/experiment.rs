@@ -4,13 +4,13 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::training;
+use super::reading::{WrongKey, read};
 use crate::backend::Precision;
 use crate::collapse::GlobalMean;
 use crate::data::{DataSpec, Subset};
 use crate::error::{Error, Result};
 use crate::ood::table::Group;
-use crate::ood::{Dimension, Method, OodInput, Options, RunOptions};
+use crate::ood::{Dimension, FEW_REPLICATES, Method, OodInput, Options, RunOptions};
 use crate::train::TrainOptions;
 
 /// A whole experiment.
@@ -136,9 +136,7 @@ impl Recipe {
     /// # Errors
     /// An unknown key or a wrong value, with file and line.
     pub fn read(path: &Path) -> Result<Recipe> {
-        let recipe: Recipe = training::read(path)?;
-        recipe.check()?;
-        Ok(recipe)
+        read(path, Recipe::check)
     }
 
     /// The recipe as TOML, every default written out.
@@ -150,25 +148,29 @@ impl Recipe {
     ///
     /// # Errors
     /// Names the key.
-    pub fn check(&self) -> Result<()> {
-        self.train.check()?;
-        self.run_options()?;
+    pub fn check(&self) -> Result<(), WrongKey> {
+        self.train.check().map_err(WrongKey::of_training)?;
+        self.checked_run_options()?;
         if self.evaluate.batch_size == 0 {
-            return Err(Error::usage("[evaluate] batch_size must be at least 1"));
+            return Err(WrongKey::new(
+                "evaluate",
+                "batch_size",
+                "expected a whole number of at least 1, found 0",
+            ));
         }
         for (index, ood) in self.ood.iter().enumerate() {
-            OodInput::check_name(&ood.name)?;
+            let wrong = |what: String| Err(WrongKey::new("", "ood", what));
+            if let Err(error) = OodInput::check_name(&ood.name) {
+                return wrong(error.to_string());
+            }
             if ["train", "calibrate"].contains(&ood.name.as_str()) {
-                return Err(Error::usage(format!(
+                return wrong(format!(
                     "`{}` is the name of a part of the training data; give the OOD set another name",
                     ood.name
-                )));
+                ));
             }
             if self.ood[..index].iter().any(|other| other.name == ood.name) {
-                return Err(Error::usage(format!(
-                    "two OOD sets are named `{}`; rename one of them",
-                    ood.name
-                )));
+                return wrong(format!("two OOD sets are named `{}`; rename one of them", ood.name));
             }
         }
         Ok(())
@@ -179,18 +181,29 @@ impl Recipe {
     /// # Errors
     /// An unknown score, a dimension that is none.
     pub fn run_options(&self) -> Result<RunOptions> {
+        self.checked_run_options().map_err(WrongKey::error)
+    }
+
+    fn checked_run_options(&self) -> Result<RunOptions, WrongKey> {
+        let of_key = |key: &'static str| move |error: Error| WrongKey::new("scores", key, error.to_string());
+        let options = &self.scores;
         let scores = Options {
-            methods: Method::parse_list(&self.scores.methods)?,
-            temperature: self.scores.temperature,
-            vim_dim: self.scores.vim_dim.parse::<Dimension>()?,
-            neco_dim: self.scores.neco_dim.parse::<Dimension>()?,
-            knn_k: self.scores.knn_k,
-            react_percentile: self.scores.react_percentile,
+            methods: Method::parse_list(&options.methods).map_err(of_key("methods"))?,
+            temperature: options.temperature,
+            vim_dim: options.vim_dim.parse::<Dimension>().map_err(of_key("vim_dim"))?,
+            neco_dim: options.neco_dim.parse::<Dimension>().map_err(of_key("neco_dim"))?,
+            knn_k: options.knn_k,
+            react_percentile: options.react_percentile,
             seed: self.seed,
             ..Options::default()
         };
-        scores.check()?;
-        Ok(RunOptions { scores, bootstrap: self.scores.bootstrap, ..RunOptions::default() })
+        if let Some((key, what)) = scores.wrong() {
+            return Err(WrongKey::new("scores", key, what));
+        }
+        if options.bootstrap == 1 {
+            return Err(WrongKey::new("scores", "bootstrap", FEW_REPLICATES));
+        }
+        Ok(RunOptions { scores, bootstrap: options.bootstrap, ..RunOptions::default() })
     }
 
     /// The same experiment on the first `limit` samples of every data set that is not a subset already.

@@ -1,76 +1,70 @@
 //! What a user may choose about data order, classes, heads and losses, by name.
 
-use serde::{Deserialize, Serialize};
-
 use crate::ops::{Direction, Side};
+use crate::values::named;
 
-/// Order of the samples in an epoch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Shuffle {
-    /// A new random order in every epoch.
-    Epoch,
-    /// The order of the data set.
-    None,
+named! {
+    /// Order of the samples in an epoch.
+    pub enum Shuffle: "order of samples" {
+        /// A new random order in every epoch.
+        Epoch = "epoch",
+        /// The order of the data set.
+        None = "none",
+    }
 }
 
-/// Which samples an epoch has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Sampler {
-    /// Every sample once, in the order of `--shuffle`.
-    Shuffle,
-    /// As many samples as the data has, each drawn from a class that is drawn first: every class has the same chance.
-    Balanced,
+named! {
+    /// Which samples an epoch has.
+    pub enum Sampler: "sampler" {
+        /// Every sample once, in the order of `--shuffle`.
+        Shuffle = "shuffle",
+        /// As many samples as the data has, each drawn from a class that is drawn first: every class has the same chance.
+        Balanced = "balanced",
+    }
 }
 
-/// How much of the network is trained.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum FineTune {
-    /// All of it.
-    Full,
-    /// The heads; the backbone keeps its weights, and its batch normalisation its running statistics.
-    Frozen,
+named! {
+    /// How much of the network is trained.
+    pub enum FineTune: "way of fine-tuning" {
+        /// All of it.
+        Full = "full",
+        /// The heads; the backbone keeps its weights, and its batch normalisation its running statistics.
+        Frozen = "frozen",
+    }
 }
 
-/// Weights of classes in the cross-entropy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum ClassWeights {
-    /// All the same.
-    None,
-    /// Inversely proportional to the number of samples: n / (classes * n of the class).
-    Balanced,
+named! {
+    /// Weights of classes in the cross-entropy.
+    pub enum ClassWeights: "weighting of classes" {
+        /// All the same.
+        None = "none",
+        /// Inversely proportional to the number of samples: n / (classes * n of the class).
+        Balanced = "balanced",
+    }
 }
 
-/// What samples of the class `novel` teach.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "kebab-case")]
-pub enum OutlierLoss {
-    /// `novel` is a class like any other.
-    ExtraClass,
-    /// Every class is equally likely (Hendrycks et al. 2019, outlier exposure).
-    Uniform,
-    /// A high energy, by squared hinges (Liu et al. 2020).
-    Energy,
+named! {
+    /// What samples of the class `novel` teach.
+    pub enum OutlierLoss: "loss of outliers" {
+        /// `novel` is a class like any other.
+        ExtraClass = "extra-class",
+        /// Every class is equally likely (Hendrycks et al. 2019, outlier exposure).
+        Uniform = "uniform",
+        /// A high energy, by squared hinges (Liu et al. 2020).
+        Energy = "energy",
+    }
 }
 
-/// Between which distributions over superclasses the divergence is taken.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-pub enum KlDirection {
-    /// KL(superclass head, subclass head summed up).
-    #[serde(rename = "super_agg")]
-    #[value(name = "super_agg")]
-    SuperclassToSum,
-    /// KL(subclass head summed up, superclass head).
-    #[serde(rename = "agg_super")]
-    #[value(name = "agg_super")]
-    SumToSuperclass,
-    /// Jensen-Shannon divergence.
-    #[serde(rename = "js")]
-    #[value(name = "js")]
-    JensenShannon,
+named! {
+    /// Between which distributions over superclasses the divergence is taken.
+    pub enum KlDirection: "divergence" {
+        /// KL(superclass head, subclass head summed up).
+        SuperclassToSum = "super_agg",
+        /// KL(subclass head summed up, superclass head).
+        SumToSuperclass = "agg_super",
+        /// Jensen-Shannon divergence.
+        JensenShannon = "js",
+    }
 }
 
 impl KlDirection {
@@ -84,21 +78,16 @@ impl KlDirection {
     }
 }
 
-/// Which head learns nothing from the divergence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-pub enum KlDetach {
-    /// Both learn.
-    #[serde(rename = "none")]
-    #[value(name = "none")]
-    None,
-    /// The superclass head is taken as given.
-    #[serde(rename = "super")]
-    #[value(name = "super")]
-    Superclass,
-    /// The subclass head is taken as given.
-    #[serde(rename = "sub")]
-    #[value(name = "sub")]
-    Subclass,
+named! {
+    /// Which head learns nothing from the divergence.
+    pub enum KlDetach: "head to detach" {
+        /// Both learn.
+        None = "none",
+        /// The superclass head is taken as given.
+        Superclass = "super",
+        /// The subclass head is taken as given.
+        Subclass = "sub",
+    }
 }
 
 impl KlDetach {

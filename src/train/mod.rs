@@ -22,7 +22,7 @@ pub use materials::Materials;
 pub use metrics_log::{Metrics, MetricsLog, Scope, read_metrics};
 pub use objective::{BatchTargets, Consistency, Coupling, Exposure, Objective, Term, TermWeights};
 pub use optimizer::{HYPER_NUMBERS, Optimizer, OptimizerKind, Rates};
-pub use options::TrainOptions;
+pub use options::{TrainOptions, WrongOption};
 pub use run_folder::{RECIPE_FILE, RunFolder};
 pub use sampler::balanced;
 pub use schedule::{Schedule, ScheduleKind};

@@ -1,23 +1,22 @@
 //! Optimizers, with PyTorch's formulas and defaults.
 
-use serde::{Deserialize, Serialize};
-
 use crate::autograd::Tape;
 use crate::nn::{Group, Parameters};
 use crate::ops::{Adam, Call, Segment, Segments, Sgd};
 use crate::plan::BufferId;
 use crate::tensor::Span;
+use crate::values::named;
 
-/// Which rule changes the parameters.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum OptimizerKind {
-    /// Stochastic gradient descent with momentum.
-    Sgd,
-    /// Adam with L2 penalty (PyTorch's `Adam`).
-    Adam,
-    /// Adam with decoupled weight decay (PyTorch's `AdamW`).
-    AdamW,
+named! {
+    /// Which rule changes the parameters.
+    pub enum OptimizerKind: "optimizer" {
+        /// Stochastic gradient descent with momentum.
+        Sgd = "sgd",
+        /// Adam with L2 penalty (PyTorch's `Adam`).
+        Adam = "adam",
+        /// Adam with decoupled weight decay (PyTorch's `AdamW`).
+        AdamW = "adamw",
+    }
 }
 
 /// An optimizer with its constants; the learning rate changes and comes separately.

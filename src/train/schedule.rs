@@ -5,21 +5,20 @@
 //! `div_factor` 25, `final_div_factor` 1e4; momentum is left alone). Warm-up rises linearly, step by step, from nearly
 //! zero; the schedule proper begins behind it.
 
-use serde::{Deserialize, Serialize};
+use crate::values::named;
 
-/// The shape of the learning rate's curve.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-#[value(rename_all = "lower")]
-pub enum ScheduleKind {
-    /// Always the same.
-    Constant,
-    /// Half a cosine down to zero.
-    Cosine,
-    /// Up for 30 % of the steps, then down to nearly zero.
-    OneCycle,
-    /// Multiplied by `lr_decay` at each milestone.
-    MultiStep,
+named! {
+    /// The shape of the learning rate's curve.
+    pub enum ScheduleKind: "schedule" {
+        /// Always the same.
+        Constant = "constant",
+        /// Half a cosine down to zero.
+        Cosine = "cosine",
+        /// Up for 30 % of the steps, then down to nearly zero.
+        OneCycle = "onecycle",
+        /// Multiplied by `lr_decay` at each milestone.
+        MultiStep = "multistep",
+    }
 }
 
 /// A learning rate for every step.

@@ -327,7 +327,10 @@ fn keys_that_contradict_each_other_are_refused_before_anything_runs() {
         (plain().replace("labels=both", "labels=subclass"), "must have two levels of classes"),
         (at_top("superclass_teaches = true", text("two_heads", "", "", "")), "[train] kl_weight"),
         (text("two_models", "", "teacher = \"elsewhere\"", ""), "set superclass_teaches = true"),
-        (text("two_models", "", "", "[predict]\nbatch_size = 0"), "[predict] batch_size must be at least 1"),
+        (
+            text("two_models", "", "", "[predict]\nbatch_size = 0"),
+            "[predict] batch_size: expected a whole number of at least 1",
+        ),
     ] {
         let (code, text) = run(folder.path(), &recipe(words), &out);
         assert!(code == Some(2) && text.contains(told), "{told}: {code:?} {text}");

@@ -128,7 +128,7 @@ fn settings(dashboard: &mut Dashboard, recipe: &NoveltyRecipe, file: &ThresholdF
     dashboard.setting("approach", "one network with two heads, or a network for each level", approach);
     dashboard.setting("backbone", "feature extractor", recipe.train.arch.to_string());
     dashboard.setting("fine_tune", "what of the backbone is trained", json!(recipe.train.fine_tune));
-    dashboard.setting("augment", "augmentation while training", recipe.train.augment.clone());
+    dashboard.setting("augment", "augmentation while training", recipe.train.augment.to_string());
     let outliers = recipe.outliers.as_ref().map_or(0, |outliers| outliers.count.number());
     dashboard.setting("outliers", "images of other things shown as novel", outliers);
     dashboard.setting("hold_out", "subclasses held out to choose thresholds", json!(recipe.splits.hold_out));

@@ -59,7 +59,7 @@ pub(super) fn train(
         let place = folder.join("models").join(lesson.name).join(part);
         let run = RunFolder::lock(&place)?;
         let mut transform = Transform::new(recipe.data.size, recipe.normalize(&options)?);
-        transform.augment = options.augment.parse()?;
+        transform.augment = options.augment;
         transform.degrade = sets.degrade;
         if !machine.is_trained(&options, &run)? {
             let validation = lesson.select.map(|select| Validation { data: sets.part(select), split: "val" });

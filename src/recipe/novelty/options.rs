@@ -7,14 +7,15 @@ use serde::{Deserialize, Serialize};
 use crate::backend::Precision;
 use crate::data::outliers::OutlierOptions;
 use crate::data::splits::SplitOptions;
-use crate::data::{DataSpec, Level, Normalize};
+use crate::data::{DataSpec, LARGEST_SIDE, Level, Normalize};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::novelty::{Hierarchy, Rule, Score};
 use crate::ood::Method;
 use crate::recipe::experiment::shorten;
-use crate::recipe::training::{self, LONGEST_RECIPE};
+use crate::recipe::reading::{LONGEST_RECIPE, WrongKey, in_words, read};
 use crate::train::TrainOptions;
+use crate::values::{Reals, Wholes, named};
 
 /// A whole experiment with superclasses, subclasses and classes nobody has seen.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -61,14 +62,14 @@ pub struct NoveltyRecipe {
     pub predict: PredictOptions,
 }
 
-/// How many networks know the two levels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Approach {
-    /// A shared backbone with a head for each level.
-    TwoHeads,
-    /// A network for each level.
-    TwoModels,
+named! {
+    /// How many networks know the two levels.
+    pub enum Approach: "approach" {
+        /// A shared backbone with a head for each level.
+        TwoHeads = "two_heads",
+        /// A network for each level.
+        TwoModels = "two_models",
+    }
 }
 
 /// The images of an experiment.
@@ -171,9 +172,7 @@ impl NoveltyRecipe {
     /// # Errors
     /// An unknown key or a wrong value, with file and line.
     pub fn read(path: &Path) -> Result<NoveltyRecipe> {
-        let recipe: NoveltyRecipe = training::read(path)?;
-        recipe.check()?;
-        Ok(recipe)
+        read(path, NoveltyRecipe::check)
     }
 
     /// The recipe as TOML, every default written out.
@@ -194,6 +193,11 @@ impl NoveltyRecipe {
     /// # Errors
     /// An unknown key or a wrong value among what is different for it.
     pub fn options(&self, level: Level) -> Result<TrainOptions> {
+        self.checked_options(level).map_err(WrongKey::error)
+    }
+
+    /// The same, with an error that says where the value stands: in the table of the level, or in that of both.
+    fn checked_options(&self, level: Level) -> Result<TrainOptions, WrongKey> {
         let (name, different) = match level {
             Level::Both => return Ok(TrainOptions { data: self.data.train.clone(), ..self.train.clone() }),
             Level::Coarse => ("superclass", &self.superclass),
@@ -202,7 +206,11 @@ impl NoveltyRecipe {
         let mut table = toml::Table::try_from(&self.train).expect("options are plain values");
         table.extend(different.clone());
         table.insert("data".into(), self.data.train.clone().into());
-        table.try_into().map_err(|e: toml::de::Error| Error::usage(format!("[{name}] {}", e.message())))
+        table.try_into().map_err(|e: toml::de::Error| {
+            // The parser of a table has no places; the key it speaks of is one of those that are different.
+            let key = different.keys().find(|key| !is_read(key, &different[key.as_str()]));
+            WrongKey::new(name, key.map_or("", String::as_str), in_words(e.message()))
+        })
     }
 
     /// How images are normalised: `auto` is ImageNet's, the numbers of pretrained weights.
@@ -217,16 +225,20 @@ impl NoveltyRecipe {
     ///
     /// # Errors
     /// Names the key.
-    pub fn check(&self) -> Result<()> {
-        let spec: DataSpec = self.data.train.parse()?;
+    pub fn check(&self) -> Result<(), WrongKey> {
+        let wrong = |table: &str, key: &str, what: String| Err(WrongKey::new(table, key, what));
+        let of_data = |key: &'static str| move |error: Error| WrongKey::new("data", key, error.to_string());
+        let spec: DataSpec = self.data.train.parse().map_err(of_data("train"))?;
         if spec.source.level() != Some(Level::Both) {
-            return Err(Error::usage(format!(
-                "[data] train = \"{}\" must have two levels of classes: csv:FILE,images=DIR|ZIP?labels=both",
-                self.data.train
-            )));
+            let hint = "it must have two levels of classes: csv:FILE,images=DIR|ZIP?labels=both";
+            return wrong("data", "train", format!("{hint}, found {}", self.data.train));
         }
         if let Some(test) = &self.data.test {
-            test.parse::<DataSpec>()?;
+            test.parse::<DataSpec>().map_err(of_data("test"))?;
+        }
+        let size = Wholes::<u32>::between(1, u64::from(LARGEST_SIDE));
+        if let Err(range) = size.check(u64::from(self.data.size)) {
+            return wrong("data", "size", format!("{range}, found {}", self.data.size));
         }
         for (key, given) in [
             ("data", !self.train.data.is_empty()),
@@ -234,40 +246,47 @@ impl NoveltyRecipe {
             ("holdout", self.train.holdout != 0.0),
         ] {
             if given {
-                return Err(Error::usage(format!(
-                    "[train] {key} has no meaning here: [data] names the images, and [splits] says which of them validate"
-                )));
+                let why = "it has no meaning here: [data] names the images, and [splits] says which of them validate";
+                return wrong("train", key, why.into());
             }
         }
-        if self.approach == Approach::TwoHeads && !(self.superclass.is_empty() && self.subclass.is_empty()) {
-            return Err(Error::usage(
-                "[superclass] and [subclass] say what is different for two networks; with approach = \"two_heads\" there is one",
-            ));
+        let is_one = self.approach == Approach::TwoHeads;
+        for (table, different) in [("superclass", &self.superclass), ("subclass", &self.subclass)] {
+            if is_one && let Some(key) = different.keys().next() {
+                let why = "the table says what is different for one network of two; with approach = \"two_heads\" there is one";
+                return wrong(table, key, why.into());
+            }
         }
-        if self.superclass_teaches && self.approach == Approach::TwoHeads {
-            return Err(Error::usage(
-                "superclass_teaches = true is for two models; two heads agree by [train] kl_weight",
-            ));
+        if self.superclass_teaches && is_one {
+            return wrong(
+                "",
+                "superclass_teaches",
+                "it is for two models; two heads agree by [train] kl_weight".into(),
+            );
         }
         if self.train.teacher.is_some() {
-            return Err(Error::usage(
-                "[train] teacher names a checkpoint of another run, which has seen images of this one; set superclass_teaches = true",
-            ));
+            let why = "it names a checkpoint of another run, which has seen images of this one; set superclass_teaches = true";
+            return wrong("train", "teacher", why.into());
         }
         for &level in self.networks() {
-            self.options(level)?.check()?;
+            self.checked_options(level)?.check().map_err(|error| {
+                let table = match level {
+                    Level::Coarse if self.superclass.contains_key(error.key) => "superclass",
+                    Level::Fine if self.subclass.contains_key(error.key) => "subclass",
+                    _ => "train",
+                };
+                WrongKey::new(table, error.key, error.what)
+            })?;
         }
         if self.predict.batch_size == 0 {
-            return Err(Error::usage("[predict] batch_size must be at least 1"));
+            return wrong("predict", "batch_size", "expected a whole number of at least 1, found 0".into());
         }
         for (name, level) in
             [("superclass", &self.calibrate.superclass), ("subclass", &self.calibrate.subclass)]
         {
-            if !(level.temperature > 0.0 && level.temperature.is_finite()) {
-                return Err(Error::usage(format!(
-                    "[calibrate.{name}] temperature {}: the value must be above 0",
-                    level.temperature
-                )));
+            if let Err(range) = Reals::POSITIVE.check(level.temperature) {
+                let table = format!("calibrate.{name}");
+                return wrong(&table, "temperature", format!("{range}, found {}", level.temperature));
             }
         }
         Ok(())
@@ -282,4 +301,10 @@ impl NoveltyRecipe {
         self.data.test.as_mut().map_or(Ok(()), |test| shorten(test, limit))?;
         Ok(self)
     }
+}
+
+/// Whether a value is one of a key of the training options.
+fn is_read(key: &str, value: &toml::Value) -> bool {
+    let alone = toml::Table::from_iter([(key.to_string(), value.clone())]);
+    alone.try_into::<TrainOptions>().is_ok()
 }

@@ -1,0 +1,10 @@
+//! What a user writes: names from a list, numbers in a range, and the name that was probably meant.
+
+mod names;
+mod nearest;
+mod numbers;
+
+pub(crate) use names::named;
+pub use names::{NameParser, Named, same_name};
+pub use nearest::{did_you_mean, nearest};
+pub use numbers::{Reals, Wholes};
