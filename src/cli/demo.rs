@@ -4,21 +4,23 @@ use std::path::PathBuf;
 
 use super::compute::Compute;
 use super::experiment::{Shown, json, summary};
+use super::output::tell;
 use super::{Common, stop};
 use crate::error::{Error, Result};
-use crate::recipe::{DemoSize, Pipeline, demo};
+use crate::recipe::{DemoSize, Pipeline, Recipe, Sets, demo, is_demo};
 use crate::train::RunFolder;
+use crate::values::Wholes;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// Run folder; an earlier demo there is replaced
+    /// Run folder; an earlier demo there is replaced. `residua run DIR/recipe.toml` runs the same experiment
     #[arg(long, default_value = "runs/demo", value_name = "DIR")]
     out: PathBuf,
     /// A toy size: a few hundred images, two epochs
     #[arg(long)]
     tiny: bool,
     /// Seed of everything random
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_parser = Wholes::<u64>::ANY, default_value_t = 0)]
     seed: u64,
     #[command(flatten)]
     compute: Compute,
@@ -26,47 +28,51 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let size = if arguments.tiny { DemoSize::Tiny } else { DemoSize::Full };
-    let (mut recipe, sets) = demo(size, arguments.seed)?;
-    recipe.precision = arguments.compute.precision;
+    let recipe = Recipe { precision: arguments.compute.precision, ..demo(size, arguments.seed) };
+    let choice = arguments.compute.choice(common)?;
+    let sets = Sets::open(&recipe, None)?;
     let folder = RunFolder::lock(&arguments.out)?;
     if folder.recipe().exists() {
         clear(&folder)?;
     }
     if !common.quiet {
-        eprintln!(
+        tell(&format!(
             "{} on {} images of {} classes; then scores on {} OOD sets, collapse, report",
             sets.materials.architecture,
             sets.materials.data.len(),
             sets.materials.architecture.heads[0].classes,
             sets.ood.len()
-        );
+        ));
     }
-    let choice = arguments.compute.choice(common);
     let pipeline = Pipeline { recipe: &recipe, sets: &sets, choice, folder: &folder, stop: stop::listen() };
     let outcome = pipeline.run(&mut Shown::new(common.quiet))?;
-    super::print(&if common.json { format!("{}\n", json(&outcome)) } else { summary(&outcome) });
-    Ok(())
+    super::print(&if common.json { format!("{}\n", json(&outcome)) } else { summary(&outcome) })
 }
 
 /// Removes what an earlier demo left; a folder that holds another run is refused.
 fn clear(folder: &RunFolder) -> Result<()> {
-    let there = crate::files::read_text(&folder.recipe(), 1 << 20)?;
-    if !there.contains("data = \"demo:") {
+    let is_ours = Recipe::read(&folder.recipe()).is_ok_and(|there| is_demo(&there));
+    if !is_ours {
         return Err(Error::usage(format!(
             "{} holds a run that is not a demo; choose another --out",
             folder.path().display()
         )));
     }
-    for name in
-        ["checkpoints", "features", "ood", "collapse", "plots", "metrics.jsonl", "report.html", "recipe.toml"]
-    {
-        let path = folder.path().join(name);
-        let removed =
-            if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
-        match removed {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &path, e)),
-            _ => {}
+    let failed = |e| Error::io("read the folder", folder.path(), e);
+    for entry in std::fs::read_dir(folder.path()).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let is_result = RESULTS.contains(&name.as_str())
+            || ["events.", "thresholds."].iter().any(|start| name.starts_with(start));
+        if is_result {
+            let removed =
+                if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.map_err(|e| Error::io("remove", &path, e))?;
         }
     }
     Ok(())
 }
+
+/// What a demo leaves, besides its events and thresholds, whose names are longer.
+const RESULTS: [&str; 8] =
+    ["checkpoints", "features", "ood", "collapse", "plots", "metrics.jsonl", "report.html", "recipe.toml"];

@@ -7,10 +7,10 @@ use super::cifar::{Cifar, Kind, binary_folder};
 use super::cifar_pickle;
 use super::idx::Idx;
 use super::image_files::{ImageFiles, SingleImage};
-use super::spec::{DataSpec, Source};
+use super::spec::{DataSpec, DemoSet, Source};
 use super::subset::{Resized, Selected, subset_indices};
 use super::svhn::Svhn;
-use super::{Dataset, SharedDataset, Split};
+use super::{Dataset, SharedDataset, Split, demo};
 use crate::error::{Error, Position, Result};
 
 /// Opens the data a user named. `default_split` counts where the name has parts and says nothing (`cifar10:`,
@@ -49,6 +49,12 @@ fn open_source(source: &Source, split: Option<Split>, default_split: Split) -> R
         Source::Images { path } => match SingleImage::recognise(path) {
             Some(image) => Arc::new(image) as Arc<dyn Dataset>,
             None => Arc::new(ImageFiles::unlabelled(path)?),
+        },
+        Source::Demo { set } => match (set, part) {
+            (DemoSet::FashionMnist, Split::Train) => demo::train()?,
+            (DemoSet::FashionMnist, Split::Test) => demo::test()?,
+            (DemoSet::Unseen, _) => demo::near()?,
+            (DemoSet::Digits, _) => demo::far()?,
         },
     })
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Split;
 use crate::error::{Error, Result};
+use crate::values::{did_you_mean, named};
 
 /// The largest side `size=N` may ask for: 8192 squared is 64 megapixels, the largest image that is read.
 pub const LARGEST_SIDE: u32 = 8192;
@@ -42,6 +43,24 @@ pub enum Level {
     /// Both: labels are the fine ones, and the data set has a [`super::Taxonomy`].
     #[serde(rename = "both")]
     Both,
+}
+
+/// The scheme of images inside the binary, which need no path.
+const DEMO: &str = "demo";
+
+/// Every scheme.
+const SCHEMES: [&str; 9] = ["cifar10", "cifar100", "svhn", "idx", "folder", "csv", "list", "images", DEMO];
+
+named! {
+    /// Images inside the binary.
+    pub enum DemoSet: "set of images inside the binary" {
+        /// Eight classes of Fashion-MNIST, with a training and a test split.
+        FashionMnist = "fashion-mnist",
+        /// Fashion-MNIST's other two classes, shirts and sneakers, without labels.
+        Unseen = "unseen",
+        /// Handwritten digits, without labels.
+        Digits = "digits",
+    }
 }
 
 /// Where samples come from: one variant per scheme.
@@ -97,6 +116,11 @@ pub enum Source {
         /// A folder, a zip, or one image.
         path: PathBuf,
     },
+    /// `demo:NAME`: images inside the binary.
+    Demo {
+        /// Which of them.
+        set: DemoSet,
+    },
 }
 
 /// Which samples of a source are taken.
@@ -144,6 +168,7 @@ impl Source {
             Source::Csv { .. } => "csv",
             Source::List { .. } => "list",
             Source::Images { .. } => "images",
+            Source::Demo { .. } => "demo",
         }
     }
 
@@ -157,12 +182,36 @@ impl Source {
             Source::Csv { table, images, .. } => vec![table, images],
             Source::List { list, root } => vec![list, root],
             Source::Images { path } => vec![path],
+            Source::Demo { .. } => Vec::new(),
+        }
+    }
+
+    /// The files and folders it names.
+    pub fn paths(&self) -> Vec<&Path> {
+        match self {
+            Source::Cifar10 { folder } | Source::Cifar100 { folder, .. } | Source::Folder { folder } => {
+                vec![folder]
+            }
+            Source::Svhn { file } => vec![file],
+            Source::Idx { images, labels } => {
+                std::iter::once(images).chain(labels).map(PathBuf::as_path).collect()
+            }
+            Source::Csv { table, images, .. } => vec![table, images],
+            Source::List { list, root } => vec![list, root],
+            Source::Images { path } => vec![path],
+            Source::Demo { .. } => Vec::new(),
         }
     }
 
     /// Whether `split=` means something: the parts of the other sources are files of their own.
     pub(super) fn has_splits(&self) -> bool {
-        matches!(self, Source::Cifar10 { .. } | Source::Cifar100 { .. } | Source::Folder { .. })
+        matches!(
+            self,
+            Source::Cifar10 { .. }
+                | Source::Cifar100 { .. }
+                | Source::Folder { .. }
+                | Source::Demo { set: DemoSet::FashionMnist }
+        )
     }
 
     /// Which level of classes its labels are, for sources that have two.
@@ -191,6 +240,10 @@ impl Source {
                 "`{text}` does not say what kind of data it is: write for instance cifar10:{text} or images:{text}"
             ))
         })?;
+        if scheme == DEMO {
+            let set = if rest.is_empty() { DemoSet::FashionMnist } else { rest.parse()? };
+            return Ok(Source::Demo { set });
+        }
         if rest.is_empty() {
             return Err(Error::usage(format!("`{text}` names no file: a path follows `{scheme}:`")));
         }
@@ -219,7 +272,9 @@ impl Source {
             "images" => Source::Images { path: rest.into() },
             other => {
                 return Err(Error::usage(format!(
-                    "`{other}:` is no kind of data; there are cifar10, cifar100, svhn, idx, folder, csv, list, images"
+                    "`{other}:` is no kind of data{}; there are {}",
+                    did_you_mean(other, SCHEMES),
+                    SCHEMES.join(", ")
                 )));
             }
         })
@@ -286,7 +341,7 @@ impl FromStr for DataSpec {
 fn parse_split(text: &str, source: &Source, value: &str) -> Result<Split> {
     if !source.has_splits() {
         return Err(Error::usage(format!(
-            "`{text}`: {}: names one file, so split= has no meaning; name the file of the part you want",
+            "`{text}`: {}: names one set of images, so split= has no meaning; name the part you want by itself",
             source.scheme()
         )));
     }
@@ -339,6 +394,7 @@ impl fmt::Display for DataSpec {
                 write_path(f, folder, &mut holds_mark)?;
             }
             Source::Svhn { file: path } | Source::Images { path } => write_path(f, path, &mut holds_mark)?,
+            Source::Demo { set } => write!(f, "{set}")?,
             Source::Idx { images, labels } => {
                 write_path(f, images, &mut holds_mark)?;
                 if let Some(labels) = labels {
@@ -408,6 +464,9 @@ mod tests {
             "list:l.txt,root=images/",
             "images:what?.png?",
             "images:a,b.png",
+            "demo:fashion-mnist?split=test,limit=5",
+            "demo:unseen",
+            "demo:digits?sample=5,seed=0",
         ] {
             let spec: DataSpec = text.parse().unwrap();
             assert_eq!(spec.to_string(), text);
@@ -418,6 +477,7 @@ mod tests {
         }
         let spec: DataSpec = "cifar100:d?size=64,labels=fine,sample=5".parse().unwrap();
         assert_eq!(spec.to_string(), "cifar100:d?sample=5,seed=0,size=64");
+        assert_eq!("demo:".parse::<DataSpec>().unwrap().to_string(), "demo:fashion-mnist");
     }
 
     #[test]
@@ -425,12 +485,15 @@ mod tests {
         for (text, hint) in [
             ("cifar", "what kind of data"),
             ("cifar:x", "there are cifar10"),
+            ("cifar11:x", "did you mean `cifar10`?"),
+            ("demo:shoes", "there are fashion-mnist, unseen, digits"),
+            ("demo:digits?split=test", "split= has no meaning"),
             ("cifar10:", "names no file"),
             ("cifar10:x?splt=test", "unknown option"),
             ("cifar10:x?split=val", "train or test"),
             ("cifar10:x?labels=coarse", "labels= goes with"),
             ("cifar100:x?labels=some", "fine, coarse or both"),
-            ("svhn:x?split=test", "names one file"),
+            ("svhn:x?split=test", "split= has no meaning"),
             ("csv:x", "images=DIR|ZIP"),
             ("list:x,root=", "root=DIR"),
             ("idx:a,", "idx:IMAGES"),

@@ -198,7 +198,7 @@ pub(super) fn parse_label(path: &Path, at: Position, text: &str) -> Result<i64> 
         _ => Err(Error::malformed(
             path,
             at,
-            format!("a class index 0..{} or -1 for unknown", MOST_CLASSES - 1),
+            format!("a class index from 0 to {}, or -1 for unknown", MOST_CLASSES - 1),
             format!("`{text}`"),
         )),
     }

@@ -1,13 +1,10 @@
-//! The demo: a whole experiment on the images inside the binary.
+//! The demo: a whole experiment on the images inside the binary, as a recipe that `residua run` takes as well.
 
-use crate::data::{Augment, Normalize, SharedDataset, Transform, demo as images};
-use crate::error::Result;
+use super::experiment::{CollapseOptions, EvaluateOptions, OodData, Recipe, ScoreOptions};
+use crate::backend::Precision;
 use crate::nn::Depth;
 use crate::ood::table::Group;
-use crate::train::{Materials, ScheduleKind, TrainOptions};
-
-use super::experiment::{CollapseOptions, EvaluateOptions, Recipe, ScoreOptions};
-use super::sets::{NamedSet, Sets};
+use crate::train::{ScheduleKind, TrainOptions};
 
 /// How much of the demo runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,13 +15,19 @@ pub enum DemoSize {
     Tiny,
 }
 
-/// The demo's recipe and data.
-///
-/// # Errors
-/// The binary's images are damaged.
-pub fn demo(size: DemoSize, seed: u64) -> Result<(Recipe, Sets)> {
+/// What the demo's recipe is called.
+const NAME: &str = "Demo: eight classes of Fashion-MNIST";
+
+/// The demo's recipe.
+pub fn demo(size: DemoSize, seed: u64) -> Recipe {
+    // A subset of every set, the same whatever the seed.
+    let data = |name: &str, few: usize| match (size, name.contains('?')) {
+        (DemoSize::Full, _) => format!("demo:{name}"),
+        (DemoSize::Tiny, false) => format!("demo:{name}?sample={few}"),
+        (DemoSize::Tiny, true) => format!("demo:{name},sample={few}"),
+    };
     let train = TrainOptions {
-        data: "demo:fashion-mnist".into(),
+        data: data("fashion-mnist", 160),
         holdout: 0.05,
         arch: Depth::ResNet20,
         width: 0.5,
@@ -37,57 +40,29 @@ pub fn demo(size: DemoSize, seed: u64) -> Result<(Recipe, Sets)> {
         normalize: "0.286/0.353".into(),
         ..TrainOptions::default()
     };
-    let recipe = Recipe {
-        name: "Demo: eight classes of Fashion-MNIST".into(),
+    let ood = |name: &str, data: String, group| OodData {
+        name: name.into(),
+        data,
+        group: Some(group),
+        optional: false,
+        match_id_size: true,
+    };
+    Recipe {
+        name: NAME.into(),
         seed,
-        precision: crate::backend::Precision::F32,
-        evaluate: EvaluateOptions { id: "demo:fashion-mnist?split=test".into(), batch_size: 250 },
+        precision: Precision::F32,
+        evaluate: EvaluateOptions { id: data("fashion-mnist?split=test", 96), batch_size: 250 },
         scores: ScoreOptions { bootstrap: 200, ..ScoreOptions::default() },
         collapse: CollapseOptions::default(),
-        ood: Vec::new(),
-        train,
-    };
-    let cut = |data: SharedDataset, most: usize| -> SharedDataset {
-        match size {
-            DemoSize::Full => data,
-            DemoSize::Tiny => {
-                let step = data.len().div_ceil(most).max(1);
-                let indices = (0..data.len() as u32).step_by(step).collect();
-                std::sync::Arc::new(crate::data::Selected::new(data, indices))
-            }
-        }
-    };
-    let normalize: Normalize = recipe.train.normalize.parse()?;
-    let mut transform = Transform::new(images::SIDE, normalize);
-    transform.augment = Augment::CropFlip;
-    let training = cut(images::train()?, 160);
-    let materials = Materials::assemble(&recipe.train, training, None, transform, None, seed)?;
-    let named = |name: &str, group, description: &str, data| NamedSet {
-        name: name.into(),
-        group,
-        description: description.into(),
-        data,
-    };
-    let sets = Sets {
-        train: named(
-            "train",
-            None,
-            "Fashion-MNIST, training images of eight classes",
-            materials.data.clone(),
-        ),
-        calibrate: NamedSet::held_back(&materials),
-        id: named("id", None, "Fashion-MNIST, test images of the same classes", cut(images::test()?, 96)),
         ood: vec![
-            named(
-                "held_out",
-                Some(Group::Near),
-                "Fashion-MNIST, the two classes never seen",
-                cut(images::near()?, 64),
-            ),
-            named("digits", Some(Group::Far), "UCI handwritten digits", cut(images::far()?, 64)),
+            ood("held_out", data("unseen", 64), Group::Near),
+            ood("digits", data("digits", 64), Group::Far),
         ],
-        materials,
-        notes: Vec::new(),
-    };
-    Ok((recipe, sets))
+        train,
+    }
+}
+
+/// Whether a recipe is the demo's, of whichever size and seed.
+pub fn is_demo(recipe: &Recipe) -> bool {
+    recipe.name == NAME && recipe.train.data.starts_with("demo:")
 }

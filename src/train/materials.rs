@@ -8,7 +8,7 @@ use super::objective::{Coupling, Exposure, Objective, class_weights};
 use super::targets::Targets;
 use super::teacher::Teacher;
 use super::trainer::{Job, Validation};
-use super::{FineTune, OutlierLoss, RunFolder, TrainOptions};
+use super::{FineTune, OutlierLoss, RunFolder, TrainOptions, WrongOption};
 use crate::checkpoint::{self, HeadClasses, StateDict, Trained, network};
 use crate::data::{self, DataSpec, Level, Normalize, Selected, SharedDataset, Source, Split, Transform};
 use crate::error::{Error, Result};
@@ -51,7 +51,7 @@ impl Materials {
     /// Data or weights that cannot be opened, data without classes, classes that differ, losses that the data or the network
     /// has no use for.
     pub fn open(options: &TrainOptions, root: Option<&Path>, seed: u64) -> Result<Materials> {
-        options.check()?;
+        options.check().map_err(WrongOption::error)?;
         let spec = parse(&options.data, root)?;
         let mut skipped = Vec::new();
         let mut open = |spec: &DataSpec, split| -> Result<SharedDataset> {
@@ -305,12 +305,15 @@ fn parse(text: &str, root: Option<&Path>) -> Result<DataSpec> {
 fn transform(options: &TrainOptions, source: Option<&Source>, data: &SharedDataset) -> Result<Transform> {
     let first = data.image(0)?;
     let size = match (first.width, first.height) {
+        // The demo is to be quick: its network sees the images as they are.
+        (MNIST_SIDE, MNIST_SIDE) if matches!(source, Some(Source::Demo { .. })) => MNIST_SIDE,
         (MNIST_SIDE, MNIST_SIDE) => PADDED_SIDE,
         (width, height) if width == height => width,
         (width, height) => {
             return Err(Error::usage(format!(
-                "the images of {} are {width} x {height} (the first one); a network wants squares: add ?size=64",
-                options.data
+                "the images of {} are {width} x {height} (the first one); a network wants squares: add {}size=64",
+                options.data,
+                if options.data.contains('?') { "," } else { "?" }
             )));
         }
     };
@@ -321,7 +324,7 @@ fn transform(options: &TrainOptions, source: Option<&Source>, data: &SharedDatas
         (text, _) => text.parse()?,
     };
     let mut transform = Transform::new(size, normalize);
-    transform.augment = options.augment.parse()?;
+    transform.augment = options.augment;
     Ok(transform)
 }
 
@@ -335,8 +338,9 @@ fn hold_out(data: SharedDataset, share: f64, seed: u64) -> Result<(SharedDataset
     let count = (data.len() as f64 * share).round() as usize;
     if count == 0 || count >= data.len() {
         return Err(Error::usage(format!(
-            "--holdout {share} of {} samples leaves one side empty",
-            data.len()
+            "--holdout {share} of {} samples is {count}, which leaves one side empty; give a share of at least {}, or more data",
+            data.len(),
+            1.0 / data.len().max(2) as f64
         )));
     }
     const HOLDOUT: u64 = 1;

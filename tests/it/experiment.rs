@@ -43,6 +43,92 @@ fn the_demo_leaves_a_whole_run_folder() {
     assert!((0.0..=1.0).contains(&auroc));
 }
 
+#[test]
+fn the_demos_recipe_runs_again_and_every_verb_opens_its_data() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let ok = |arguments: &[&str]| {
+        let (code, text) = said(arguments);
+        assert_eq!(code, Some(0), "{arguments:?}: {text}");
+        text
+    };
+    let (demo, recipe) = (path("demo"), path("demo/recipe.toml"));
+    ok(&["demo", "--tiny", "--quiet", "--out", &demo]);
+    let model =
+        |run: &str| fs::read(Path::new(&path(run)).join("checkpoints/last/model.safetensors")).unwrap();
+    let before = modified(&Path::new(&demo).join("checkpoints/last/model.safetensors"));
+    ok(&["run", &recipe, "--quiet", "--out", &demo]);
+    let after = modified(&Path::new(&demo).join("checkpoints/last/model.safetensors"));
+    assert_eq!(before, after, "a finished stage was repeated");
+    ok(&["run", &recipe, "--quiet", "--out", &path("again")]);
+    assert!(model("demo") == model("again"), "the recipe gives another network than the demo");
+
+    let text = ok(&["data", "inspect", "demo:", "demo:unseen", "demo:digits", "--quiet"]);
+    for part in ["demo:fashion-mnist\n  samples     6000", "ankle boot 750", "samples     1797"] {
+        assert!(text.contains(part), "{text}");
+    }
+    let text = ok(&["data", "inspect", "demo:fashion-mnist?split=test", "--quiet"]);
+    assert!(text.contains("samples     2000"), "{text}");
+    let few = "demo:?split=test,limit=40";
+    ok(&["extract", "--checkpoint", &demo, "--data", few, "--quiet", "--out", &path("cache")]);
+    ok(&[
+        "collapse",
+        "--checkpoints",
+        &demo,
+        "--data",
+        few,
+        "--ood",
+        "digits=demo:digits?limit=20",
+        "--quiet",
+        "--out",
+        &path("nc"),
+    ]);
+    let thresholds = path("thresholds.toml");
+    ok(&[
+        "calibrate",
+        "--checkpoint",
+        &demo,
+        "--seen",
+        few,
+        "--novel",
+        "demo:unseen?limit=30",
+        "--quiet",
+        "--out",
+        &thresholds,
+    ]);
+    ok(&[
+        "predict",
+        "--checkpoint",
+        &demo,
+        "--thresholds",
+        &thresholds,
+        "--data",
+        "demo:digits?limit=5",
+        "--quiet",
+        "--out",
+        &path("p.csv"),
+    ]);
+    ok(&[
+        "train",
+        "--data",
+        "demo:?limit=40",
+        "--max-steps",
+        "1",
+        "--arch",
+        "resnet20",
+        "--width",
+        "0.25",
+        "--quiet",
+        "--out",
+        &path("own"),
+    ]);
+
+    // A user's own training on these images is not taken for an earlier demo.
+    let (code, text) = said(&["demo", "--tiny", "--quiet", "--out", &path("own")]);
+    assert!(code == Some(2) && text.contains("not a demo"), "{text}");
+    assert!(Path::new(&path("own/checkpoints")).is_dir());
+}
+
 const RECIPE: &str = r#"
 name = "a small experiment"
 [train]
