@@ -2,61 +2,24 @@
 
 use std::cmp::Ordering;
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
-/// Writes a file all at once or not at all: a temporary file in the same folder, filled by `write`, synced, renamed.
-///
-/// Missing parent folders are created. On any error the old file, if there was one, is untouched.
-pub fn write_atomically(
-    path: &Path,
-    write: impl FnOnce(&mut BufWriter<&File>) -> std::io::Result<()>,
-) -> Result<()> {
-    let folder = parent(path);
-    create_folder(folder)?;
-    let temporary = tempfile::Builder::new()
-        .prefix(".residua-")
-        .suffix(".tmp")
-        .tempfile_in(folder)
-        .map_err(|e| Error::io("create a temporary file in", folder, e))?;
-    let mut buffered = BufWriter::new(temporary.as_file());
-    write(&mut buffered).and_then(|()| buffered.flush()).map_err(|e| Error::io("write", path, e))?;
-    drop(buffered);
-    set_ordinary_permissions(temporary.as_file()).map_err(|e| Error::io("set permissions of", path, e))?;
-    temporary.as_file().sync_all().map_err(|e| Error::io("sync", path, e))?;
-    temporary.persist(path).map_err(|e| Error::io("rename into place", path, e.error))?;
-    Ok(())
-}
+mod temporary;
+mod write;
+
+pub use temporary::{TemporaryFolder, remove_temporaries, temporary_folder_beside};
+pub use write::{
+    STANDARD_OUTPUT, check_output_file, check_output_folder, is_replaceable, is_standard_output, print,
+    resolve, write_atomically,
+};
 
 /// The folder a path lies in.
 pub fn parent(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
-/// A temporary folder beside `path`, to be filled and then renamed to it; missing parents are created.
-pub fn temporary_folder_beside(path: &Path) -> Result<tempfile::TempDir> {
-    let parent = parent(path);
-    create_folder(parent)?;
-    tempfile::Builder::new()
-        .prefix(".residua-")
-        .suffix(".tmp")
-        .tempdir_in(parent)
-        .map_err(|e| Error::io("create a temporary folder in", parent, e))
-}
-
-/// Temporary files are private (0600); a result should be readable like any other file the user makes (0644).
-fn set_ordinary_permissions(file: &File) -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt;
-        file.set_permissions(fs::Permissions::from_mode(0o644))?;
-    }
-    let _ = file;
-    Ok(())
 }
 
 /// Creates a folder and its parents; no error if it is there already.
@@ -146,20 +109,6 @@ mod tests {
         let mut names = ["e_10", "e_9", "e_010b", "d_100", "e_9b"];
         names.sort_by(|a, b| compare_naturally(a, b));
         assert_eq!(names, ["d_100", "e_9", "e_9b", "e_10", "e_010b"]);
-    }
-
-    #[test]
-    fn a_failed_write_leaves_the_old_file_and_no_temporary() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("result.json");
-        write_atomically(&path, |w| w.write_all(b"old")).unwrap();
-        let failed = write_atomically(&path, |w| {
-            w.write_all(b"half")?;
-            Err(std::io::Error::other("disk full"))
-        });
-        assert!(failed.unwrap_err().to_string().contains("disk full"));
-        assert_eq!(fs::read(&path).unwrap(), b"old");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Residua trains ResNets with its own kernels and says what the trained network does not know.
 //!
-//! The layers, from the top down; a module uses only modules below it (`tests/architecture.rs` holds it so):
+//! The layers, from the top down; a module uses only modules below it (`tests/it/architecture.rs` holds it so):
 //!
 //! | layer | modules |
 //! |---|---|
@@ -13,7 +13,7 @@
 //! | what runs | [`plan`] |
 //! | operations | [`ops`] |
 //! | hardware | [`backend`] |
-//! | common ground | [`archive`], [`error`], [`files`], [`linalg`], [`pickle`], [`rng`], [`tensor`] |
+//! | common ground | [`archive`], [`error`], [`files`], [`linalg`], [`pickle`], [`rng`], [`tensor`], [`threads`], [`values`] |
 
 pub mod archive;
 pub mod autograd;
@@ -37,6 +37,8 @@ pub mod recipe;
 pub mod report;
 pub mod rng;
 pub mod tensor;
+pub mod threads;
 pub mod train;
+pub mod values;
 
 pub use error::{Error, Result};

@@ -1,8 +1,6 @@
 //! What `doctor --full` checks: every operation of a device against the same call on the CPU in f64, and whole training steps of a
 //! GPU against themselves without overlapped launches.
 
-use std::time::Instant;
-
 use serde::Serialize;
 
 use super::edge_cases::edge_cases;
@@ -15,10 +13,11 @@ use super::row_stage::worst_result;
 use super::stage::Stage;
 use super::steps::StepKind;
 use super::suite::Filter;
-use super::timing::{Patience, Timing, time_call};
+use super::timing::{Patience, Timing, Until, time_call};
 use super::values::{Values, values};
 use super::work::{elements, shape, work};
 use crate::backend::cpu::Cpu;
+use crate::backend::cuda::TakenSources;
 use crate::backend::{Choice, Device, RowWork, Work as OnBackend};
 use crate::error::{Error, Result};
 use crate::ops::{Access, Backend, Call, HardwareKind, RowOps};
@@ -40,13 +39,7 @@ pub struct CheckOptions {
     /// How long to time each; none: not at all.
     pub patience: Option<Patience>,
     /// Checks that would begin later than this are cut, and named.
-    pub deadline: Option<Instant>,
-}
-
-impl CheckOptions {
-    fn late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
-    }
+    pub until: Until,
 }
 
 /// One operation at one shape, checked.
@@ -112,6 +105,9 @@ pub struct Checks {
     pub program: String,
     /// When, in UTC.
     pub date: String,
+    /// The folder that kernels were taken from, where it is not the binary.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kernels: Option<TakenSources>,
     /// One by one.
     pub checks: Vec<Check>,
     /// What the time did not suffice for.
@@ -156,9 +152,10 @@ pub fn check(choice: &Choice, options: &CheckOptions, observer: &mut dyn CheckOb
     let trainings = trainings(choice, options);
     let others = rows.len() + trainings.len();
     let mut checks = choice.run(Checking { reference, options, others, observer })?;
+    checks.kernels = choice.kernels_taken();
     choice.run_rows(CheckingRows { options, rows, checks: &mut checks, observer })?;
     for (name, network) in trainings {
-        if options.late() {
+        if options.until.is_over() {
             checks.cut.push(name);
             continue;
         }
@@ -206,7 +203,7 @@ impl RowWork for CheckingRows<'_> {
     fn on_device<B: RowOps>(self, device: B) -> Result<()> {
         for pass in self.rows {
             let name = pass.name();
-            if self.options.late() {
+            if self.options.until.is_over() {
                 self.checks.cut.push(name);
                 continue;
             }
@@ -267,12 +264,13 @@ impl OnBackend for Checking<'_> {
             driver: hardware.versions,
             program: env!("RESIDUA_VERSION").to_string(),
             date: super::results::now(),
+            kernels: None,
             checks: Vec::new(),
             cut: Vec::new(),
         };
         observer.begin(calls.len() + others);
         for (name, call) in calls {
-            if options.late() {
+            if options.until.is_over() {
                 checks.cut.push(name);
                 continue;
             }

@@ -45,7 +45,7 @@ pub use results::{Kind, Results, Row, Summary};
 pub use roofline::{Floors, Rates};
 pub use steps::StepKind;
 pub use suite::{Filter, Observer, Suite, bench};
-pub use timing::{Patience, Timing};
+pub use timing::{Patience, Timing, Until};
 pub use work::{Work, elements, shape, work};
 
 use crate::tensor::DType;

@@ -8,7 +8,7 @@ use super::roofline::Rates;
 use super::row_passes::{RowPass, measured};
 use super::row_stage::time_passes;
 use super::steps::{StepKind, StepWork};
-use super::timing::{Patience, time_call};
+use super::timing::{Patience, Until, time_call};
 use super::work::{shape, work};
 use crate::backend::{Choice, RowWork, Work as OnBackend};
 use crate::error::{Error, Result};
@@ -72,7 +72,7 @@ pub struct Suite {
     /// How long to measure each.
     pub patience: Patience,
     /// Rows that would begin later than this are cut, and named.
-    pub deadline: Option<Instant>,
+    pub until: Until,
 }
 
 /// Who watches the measurements.
@@ -98,10 +98,10 @@ pub fn bench(choice: &Choice, suite: &Suite, observer: &mut dyn Observer) -> Res
             "no row is called like that; without --only all of them are measured and printed by name",
         ));
     }
-    let mut results = Results::new(&hardware, rates.clone());
+    let mut results = Results::new(&hardware, rates.clone(), choice.kernels_taken());
     observer.begin(&hardware, calls.len() + steps.len() + rows.len());
     for (kind, network, batch, name) in steps {
-        if suite.late() {
+        if suite.until.is_over() {
             results.cut.push(name);
             continue;
         }
@@ -146,10 +146,6 @@ impl Suite {
             if kind == HardwareKind::Emulator { [70, 33, 5] } else { [1_000_000, 512, 100] };
         let passes = measured(rows, columns, classes).into_iter();
         passes.filter(|(name, _)| self.filter.wants(name)).collect()
-    }
-
-    fn late(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 }
 
@@ -235,7 +231,7 @@ impl OnBackend for Operations<'_> {
 
     fn run<B: Backend>(self, backend: B) -> Result<()> {
         for (name, call) in self.calls {
-            if self.suite.late() {
+            if self.suite.until.is_over() {
                 self.results.cut.push(name);
                 continue;
             }
@@ -268,7 +264,7 @@ impl RowWork for RowOperations<'_> {
 
     fn on_device<B: RowOps>(self, device: B) -> Result<()> {
         for (name, passes) in self.rows {
-            if self.suite.late() {
+            if self.suite.until.is_over() {
                 self.results.cut.push(name);
                 continue;
             }

@@ -1,5 +1,6 @@
 //! Durations: warmed up, many times, their median, and the same once more to tell a difference from noise.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,23 @@ pub struct Patience {
     pub least: usize,
     /// Samples in each of the two series, at the most.
     pub most: usize,
+}
+
+/// When nothing new begins.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Until {
+    /// This moment.
+    pub deadline: Option<Instant>,
+    /// Set from outside (Ctrl-C).
+    pub stop: Option<&'static AtomicBool>,
+}
+
+impl Until {
+    /// Whether it is too late to begin something.
+    pub fn is_over(&self) -> bool {
+        self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+            || self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+    }
 }
 
 /// A duration, measured.

@@ -1,20 +1,20 @@
 //! Tuning: every kernel that can compute a convolution, and computes it right, is measured, and the fastest goes into a table.
 
 use std::path::Path;
-use std::time::Instant;
 
 use serde::Serialize;
 
 use super::check::Reference;
 use super::networks::NetworkName;
 use super::table::{columns, duration, words};
-use super::timing::{Patience, Timing, time_call};
+use super::timing::{Patience, Timing, Until, time_call};
 use super::work::{conv_shape, convolution};
 use crate::backend::KernelWork;
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::driver::Driver;
 use crate::backend::cuda::{Cuda, KernelTable, MeasuredOn, Pass, TableRow};
 use crate::error::{Error, Result, printable};
+use crate::files;
 use crate::ops::{Call, Conv2d, Conv2dGradient, Device, HardwareKind};
 use crate::plan::Fusions;
 
@@ -34,7 +34,7 @@ pub struct TuneRequest<'a> {
     /// How long to measure each candidate.
     pub patience: Patience,
     /// No further convolution is begun after this.
-    pub deadline: Option<Instant>,
+    pub until: Until,
     /// The table. One that is there, of the same device, keeps the rows that are not measured again.
     pub table: &'a Path,
 }
@@ -200,7 +200,7 @@ impl KernelWork for Tune<'_> {
         let convolutions = convolutions(&cuda, request)?;
         let mut verdicts = Verdicts::new()?;
         let (mut tuned, mut cut) = (Vec::new(), 0);
-        let late = || request.deadline.is_some_and(|deadline| Instant::now() >= deadline);
+        let late = || request.until.is_over();
         for &(pass, conv) in &convolutions {
             if late() || verdicts.device_failed {
                 cut += 1;
@@ -232,7 +232,9 @@ impl KernelWork for Tune<'_> {
             table.push(row(&cuda, pass, &conv, &best.kernel, best.splits, microseconds))?;
             tuned.push(found);
             // What was measured is not lost if the program is stopped, or the device fails.
-            verdicts.with_earlier(&table, &earlier)?.write(request.table)?;
+            if files::is_replaceable(request.table) {
+                verdicts.with_earlier(&table, &earlier)?.write(request.table)?;
+            }
         }
         let table = verdicts.with_earlier(&table, &earlier)?;
         table.write(request.table)?;
@@ -307,7 +309,7 @@ impl Verdicts {
 
 /// The rows of a table that is there already, which must be of this device.
 fn earlier(path: &Path, device: &MeasuredOn) -> Result<Vec<TableRow>> {
-    if !path.exists() {
+    if !files::is_replaceable(path) || !path.exists() {
         return Ok(Vec::new());
     }
     let table = KernelTable::read(path)?;

@@ -92,8 +92,9 @@ pub fn save(folder: &Path, checkpoint: &Checkpoint) -> Result<Meta> {
             "the metric `{name}` is {value}; a checkpoint of a diverged network is not kept"
         )));
     }
+    let folder = &files::check_output_folder(folder)?;
     let parent = files::parent(folder);
-    let temporary = files::temporary_folder_beside(folder)?;
+    let mut temporary = files::temporary_folder_beside(folder)?;
     let inside = temporary.path().join("new");
     write_safetensors(&inside.join(MODEL_FILE), &checkpoint.model, &BTreeMap::new())?;
     write_safetensors(&inside.join(STATE_FILE), &checkpoint.state, &BTreeMap::new())?;
@@ -106,6 +107,7 @@ pub fn save(folder: &Path, checkpoint: &Checkpoint) -> Result<Meta> {
         .map_err(|e| Error::invalid(format!("cannot describe the checkpoint as JSON: {e}")))?;
     files::write_atomically(&inside.join(META_FILE), |writer| writeln!(writer, "{json}"))?;
     sync_folder(&inside)?;
+    temporary.spare();
     replace_folder(&inside, folder, &temporary.path().join("old"))?;
     sync_folder(parent)?;
     Ok(meta)

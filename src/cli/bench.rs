@@ -3,15 +3,23 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::Common;
 use super::compute::Compute;
+use super::output::print_beside;
 use super::progress::Progress;
+use super::{Common, stop};
 use crate::bench::model::{Card, ModelRequest, model};
 use crate::bench::tune::{Tune, TuneRequest};
-use crate::bench::{Comparison, Filter, NetworkName, Observer, Patience, Results, Row, Suite, bench, merge};
+use crate::bench::{
+    Comparison, Filter, NetworkName, Observer, Patience, Results, Row, Suite, Until, bench, merge,
+};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::ops::Hardware;
 use crate::plan::Fusions;
+use crate::values::{Reals, Wholes};
+
+/// For how long a row may be measured.
+const SECONDS: Reals = Reals::between(0.0, 3600.0);
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -20,7 +28,7 @@ pub struct Arguments {
     #[arg(long = "arch", value_name = "NETWORK,…", value_delimiter = ',', help_heading = "What to measure")]
     networks: Vec<NetworkName>,
     /// Images in a batch; operations are measured at the first [default: 128; 4 on the emulator]
-    #[arg(long = "batch-size", value_name = "N,…", value_delimiter = ',', help_heading = "What to measure")]
+    #[arg(value_parser = Wholes::<usize>::POSITIVE, long = "batch-size", value_name = "N,…", value_delimiter = ',', help_heading = "What to measure")]
     batches: Vec<usize>,
     /// Whole steps only
     #[arg(long, conflicts_with = "operations", help_heading = "What to measure")]
@@ -36,13 +44,13 @@ pub struct Arguments {
     #[arg(long, value_name = "PATTERN", help_heading = "What to measure")]
     only: Option<String>,
     /// Seconds to measure each row for, warm-up apart
-    #[arg(long, default_value_t = 0.5, value_name = "SECONDS", help_heading = "What to measure")]
+    #[arg(long, value_parser = SECONDS, default_value_t = 0.5, value_name = "SECONDS", help_heading = "What to measure")]
     seconds: f64,
     /// Measurements per row and series, at the least
-    #[arg(long, default_value_t = 3, value_name = "N", help_heading = "What to measure")]
+    #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 3, value_name = "N", help_heading = "What to measure")]
     repeats: usize,
     /// Begin no row after so many seconds; rows that are cut are named in the result
-    #[arg(long, value_name = "SECONDS", help_heading = "What to measure")]
+    #[arg(long, value_parser = Reals::NOT_NEGATIVE, value_name = "SECONDS", help_heading = "What to measure")]
     budget: Option<f64>,
     /// Measure every kernel that can compute each convolution, and write the fastest to a file for --kernel-table; kernels that are
     /// wrong on this device are named and left out, and the exit code is then 1
@@ -56,7 +64,7 @@ pub struct Arguments {
     card: Option<String>,
     #[command(flatten)]
     compute: Compute,
-    /// Write the result as JSON
+    /// Write the result as JSON; - is standard output
     #[arg(long, value_name = "FILE", help_heading = "Output")]
     out: Option<PathBuf>,
     /// Compare with an earlier result, row by row
@@ -68,13 +76,15 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    for out in [&arguments.out, &arguments.tune].into_iter().flatten() {
+        files::check_output_file(out, &[])?;
+    }
     if let Some(folder) = &arguments.merge {
         let merged = merge(folder)?;
         if let Some(out) = &arguments.out {
             merged.write(out)?;
         }
-        print(common, &merged, || merged.table());
-        return Ok(());
+        return print(common, arguments.out.as_deref(), &merged, || merged.table());
     }
     if let Some(table) = &arguments.tune {
         return tune(arguments, table, common);
@@ -86,17 +96,25 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let before = arguments.compare.as_deref().map(Results::read).transpose()?;
     let suite = suite(arguments)?;
     let mut watcher = Watcher { quiet: common.quiet, progress: None };
-    let results = bench(&arguments.compute.choice(common), &suite, &mut watcher)?;
+    let out = arguments.out.as_deref();
+    let results = bench(&arguments.compute.choice(common)?, &suite, &mut watcher)?;
     watcher.finish();
-    if let Some(out) = &arguments.out {
+    if let Some(out) = out {
         results.write(out)?;
     }
     match before.map(|before| Comparison::new(&before, &results, |row| suite.wants(row))) {
-        None => print(common, &results, || results.table()),
+        None => print(common, out, &results, || results.table())?,
         Some(comparison) => {
             let both = serde_json::json!({ "results": results, "comparison": comparison });
-            print(common, &both, || format!("{}\n{}", results.table(), comparison.table()));
+            print(common, out, &both, || format!("{}\n{}", results.table(), comparison.table()))?;
         }
+    }
+    if stop::is_asked() && !results.cut.is_empty() {
+        let kept = out.map_or_else(|| "stand above".to_string(), |out| format!("are in {}", out.display()));
+        let (done, cut) = (results.rows.len(), results.cut.len());
+        return Err(Error::Interrupted(format!(
+            "the {done} rows that were measured {kept}; {cut} were not begun"
+        )));
     }
     if results.rows.iter().all(|row| row.timing.is_none()) && !results.rows.is_empty() {
         return Err(Error::invalid("no row could be measured; the reasons stand above"));
@@ -106,8 +124,8 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
 
 /// Measures kernels against each other.
 fn tune(arguments: &Arguments, table: &Path, common: &Common) -> Result<()> {
-    let Suite { networks, batches, patience, deadline, .. } = suite(arguments)?;
-    let request = TuneRequest { networks, batches, patience, deadline, table };
+    let Suite { networks, batches, patience, until, .. } = suite(arguments)?;
+    let request = TuneRequest { networks, batches, patience, until, table };
     let mut shown: Option<Progress> = None;
     let mut progress = |convolutions: usize, name: &str| {
         let begun = shown.is_some();
@@ -120,13 +138,19 @@ fn tune(arguments: &Arguments, table: &Path, common: &Common) -> Result<()> {
         shown.message(name.to_string());
     };
     let tuning =
-        arguments.compute.choice(common).run_kernels(Tune { request: &request, progress: &mut progress });
+        arguments.compute.choice(common)?.run_kernels(Tune { request: &request, progress: &mut progress });
     if let Some(shown) = shown {
         shown.finish();
     }
     let tuning = tuning?;
-    print(common, &tuning, || format!("{}written to {}\n", tuning.table(), table.display()));
+    print(common, Some(table), &tuning, || format!("{}written to {}\n", tuning.table(), table.display()))?;
     match tuning.refused.len() {
+        0 if stop::is_asked() => Err(Error::Interrupted(format!(
+            "{} has the {} convolutions that were tuned; {} were not; another run adds to the file",
+            table.display(),
+            tuning.tuned.len(),
+            tuning.cut
+        ))),
         0 => Ok(()),
         wrong => Err(Error::invalid(format!(
             "{wrong} times a kernel did not compute on this device what the CPU computes, and is not in the table for it; without a \
@@ -146,22 +170,15 @@ fn predict(arguments: &Arguments, common: &Common) -> Result<()> {
         card: arguments.card.as_deref().map(Card::named).transpose()?,
         patience: suite.patience,
     };
-    let model = model(&arguments.compute.choice(common), &request)?;
+    let model = model(&arguments.compute.choice_with_kernels(common)?, &request)?;
     if let Some(out) = &arguments.out {
         model.write(out)?;
     }
-    print(common, &model, || model.table());
-    Ok(())
+    print(common, arguments.out.as_deref(), &model, || model.table())
 }
 
 /// What the flags ask for.
 fn suite(arguments: &Arguments) -> Result<Suite> {
-    if !(arguments.seconds >= 0.0 && arguments.seconds <= 3600.0) {
-        return Err(Error::usage(format!("--seconds {}: choose between 0 and 3600", arguments.seconds)));
-    }
-    if arguments.repeats == 0 || arguments.batches.contains(&0) {
-        return Err(Error::usage("--repeats and --batch-size must be at least 1"));
-    }
     Ok(Suite {
         networks: arguments.networks.clone(),
         batches: arguments.batches.clone(),
@@ -170,26 +187,38 @@ fn suite(arguments: &Arguments) -> Result<Suite> {
         steps: !arguments.operations,
         filter: Filter::new(arguments.only.as_deref())?,
         patience: Patience { seconds: arguments.seconds, least: arguments.repeats, most: 1000 },
-        deadline: deadline(arguments.budget)?,
+        until: until(arguments.budget)?,
     })
 }
 
-/// The moment after which nothing new begins.
-pub fn deadline(budget: Option<f64>) -> Result<Option<Instant>> {
-    let Some(seconds) = budget else { return Ok(None) };
-    match Duration::try_from_secs_f64(seconds).ok().and_then(|budget| Instant::now().checked_add(budget)) {
-        Some(deadline) => Ok(Some(deadline)),
-        None => Err(Error::usage(format!("--budget {seconds}: it is a number of seconds from now"))),
+/// When nothing new begins: so many seconds from now, or at a signal.
+pub fn until(budget: Option<f64>) -> Result<Until> {
+    let mut until = Until { deadline: None, stop: Some(stop::listen()) };
+    if let Some(seconds) = budget {
+        let budget = Duration::try_from_secs_f64(seconds).ok();
+        until.deadline = budget.and_then(|budget| Instant::now().checked_add(budget));
+        if until.deadline.is_none() {
+            return Err(Error::usage(format!("--budget {seconds}: it is a number of seconds from now")));
+        }
     }
+    Ok(until)
 }
 
-/// Prints a result as JSON or as a table.
-pub fn print(common: &Common, value: &impl serde::Serialize, table: impl FnOnce() -> String) {
+/// Prints a result as JSON or as a table, beside the file `out` it may have gone to.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn print(
+    common: &Common,
+    out: Option<&Path>,
+    value: &impl serde::Serialize,
+    table: impl FnOnce() -> String,
+) -> Result<()> {
     if common.json {
         let text = serde_json::to_string_pretty(value).expect("results are plain numbers and text");
-        super::print(&format!("{text}\n"));
+        print_beside(out, &format!("{text}\n"))
     } else {
-        super::print(&table());
+        print_beside(out, &table())
     }
 }
 

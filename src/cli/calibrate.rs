@@ -16,6 +16,7 @@ use crate::novelty::{
 };
 use crate::ood::{Method, OnCpu};
 use crate::report::plots::{ScoreAxis, threshold_histogram};
+use crate::values::Wholes;
 
 /// Replicates behind the intervals of AUROC.
 const REPLICATES: u32 = 1000;
@@ -58,10 +59,10 @@ pub struct Arguments {
     #[arg(long, value_name = "thresholds.toml")]
     out: PathBuf,
     /// Seed of the bootstrap
-    #[arg(long, default_value_t = 0, value_name = "S")]
+    #[arg(long, value_parser = Wholes::<u64>::ANY, default_value_t = 0, value_name = "S")]
     seed: u64,
     /// Images per step
-    #[arg(long, default_value_t = 250)]
+    #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 250)]
     batch_size: usize,
     #[command(flatten)]
     compute: Compute,
@@ -132,6 +133,13 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let scores: PerLevel<Score> = PerLevel::parse("score", &arguments.score)?;
     let rules: PerLevel<Rule> = PerLevel::parse("rule", &arguments.rule)?;
     let temperatures: PerLevel<Temperature> = PerLevel::parse("temperature", &arguments.temperature)?;
+    files::check_output_file(&arguments.out, &[])?;
+    if !files::is_replaceable(&arguments.out) {
+        return Err(Error::usage(format!(
+            "--out {}: calibration scores, figures and the dashboard go beside the threshold file; name a file",
+            arguments.out.display()
+        )));
+    }
     // What chose a threshold cannot say how good it is.
     for (flag, report, chosen) in [
         ("seen", &arguments.report_seen, Some(&arguments.seen)),
@@ -197,9 +205,9 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     }
     if common.json {
         let text = serde_json::json!({ "out": arguments.out, "dashboard": dashboard.json()["rows"] });
-        print(&format!("{text}\n"));
+        print(&format!("{text}\n"))?;
     } else {
-        print(&summary(arguments, &calibrated, &file, &dashboard));
+        print(&summary(arguments, &calibrated, &file, &dashboard))?;
     }
     Ok(())
 }

@@ -47,7 +47,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME=DATA|CACHE")]
     ood: Vec<String>,
     /// What the global mean is the mean of
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value_t)]
     global_mean: GlobalMean,
     /// Note a checkpoint that cannot be measured, and go on
     #[arg(long)]
@@ -71,13 +71,14 @@ impl Task<'_> {
     /// Says how far a series is.
     pub fn progress(&self, done: usize, count: usize) {
         if !self.common.quiet && count > 1 {
-            eprintln!("measured {done} of {count} checkpoints");
+            super::output::tell(&format!("measured {done} of {count} checkpoints"));
         }
     }
 }
 
 /// Measures, writes, prints.
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
+    files::check_output_folder(&arguments.out)?;
     let task = Task {
         options: Options { global_mean: arguments.global_mean },
         test: arguments.test.as_deref(),
@@ -94,9 +95,9 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     write_figures(&series, &arguments.out)?;
     if common.json {
         let text = serde_json::to_string_pretty(&series.report).map_err(|e| Error::invalid(e.to_string()))?;
-        print(&(text + "\n"));
+        print(&(text + "\n"))?;
     } else {
-        print(&series.report.summary());
+        print(&series.report.summary())?;
     }
     Ok(())
 }

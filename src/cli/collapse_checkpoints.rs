@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::collapse::Task;
 use super::compute::Compute;
-use super::extract::{Extraction, transform};
+use super::extract::{Extraction, SIDE, transform};
 use super::progress::Progress;
 use crate::checkpoint::{self, CheckpointRef, Trained};
 use crate::collapse::{CachePaths, Checkpoint, CollapseSeries, Subject, over_checkpoints};
@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::features::Request;
 use crate::files;
 use crate::report::plots::{self, TrainingPoint};
+use crate::values::Wholes;
 
 /// Arguments that run the network; without them `collapse` works from caches.
 #[derive(Debug, Args)]
@@ -33,10 +34,10 @@ pub struct NetworkArguments {
     #[arg(long, value_name = "PRESET|MEAN/STD", help_heading = "From checkpoints")]
     normalize: Option<Normalize>,
     /// Side of the images the network gets, for weights files that do not say
-    #[arg(long, value_name = "PIXELS", default_value_t = 32, help_heading = "From checkpoints")]
+    #[arg(long, value_parser = SIDE, value_name = "PIXELS", default_value_t = 32, help_heading = "From checkpoints")]
     size: u32,
     /// Images per step
-    #[arg(long, default_value_t = 250, help_heading = "From checkpoints")]
+    #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 250, help_heading = "From checkpoints")]
     batch_size: usize,
     #[command(flatten)]
     compute: Compute,
@@ -57,30 +58,28 @@ pub(super) fn measure(arguments: &NetworkArguments, task: &Task) -> Result<Colla
     let sets = open_sets(arguments, task)?;
     // Features go to disk and are mapped, so that a large data set needs no memory; beside the results, because a
     // temporary folder of the system may be small.
-    let beside = task.out.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let temporary = match &arguments.keep_features {
         Some(_) => None,
-        None => {
-            files::create_folder(beside)?;
-            let folder = tempfile::Builder::new().prefix(".residua-").suffix(".features").tempdir_in(beside);
-            Some(folder.map_err(|e| Error::io("create a temporary folder in", beside, e))?)
-        }
+        None => Some(files::temporary_folder_beside(task.out)?),
     };
     if arguments.keep_features.is_some() {
         refuse_equal_names(&checkpoints)?;
     }
     let count = checkpoints.len();
-    let extract = |checkpoint: &Checkpoint| match (&arguments.keep_features, &temporary) {
-        (Some(kept), _) => extract(arguments, task, &sets, checkpoint, &kept.join(checkpoint.name())),
-        (None, temporary) => {
-            let root = temporary.as_ref().map_or(beside, |folder| folder.path());
-            let folder = root.join("features");
-            // The caches of the checkpoint before have been measured.
-            if folder.exists() {
-                std::fs::remove_dir_all(&folder).map_err(|e| Error::io("remove", &folder, e))?;
+    let extract = |checkpoint: &Checkpoint| {
+        let folder = match (&arguments.keep_features, &temporary) {
+            (Some(kept), _) => kept.join(checkpoint.name()),
+            (None, Some(temporary)) => {
+                let folder = temporary.path().join("features");
+                // The caches of the checkpoint before have been measured.
+                if folder.exists() {
+                    std::fs::remove_dir_all(&folder).map_err(|e| Error::io("remove", &folder, e))?;
+                }
+                folder
             }
-            extract(arguments, task, &sets, checkpoint, &folder)
-        }
+            (None, None) => unreachable!("features are kept, or go to a temporary folder"),
+        };
+        extract(arguments, task, &sets, checkpoint, &folder)
     };
     over_checkpoints(checkpoints, &task.options, task.skip_failures, extract, |done| {
         task.progress(done, count)
@@ -109,7 +108,7 @@ fn extract(
     }
     if !requests.is_empty() {
         let samples = requests.iter().map(|request| request.data.len() as u64).sum();
-        arguments.compute.choice(task.common).run(Extraction {
+        arguments.compute.choice(task.common)?.run(Extraction {
             trained: &trained,
             transform: &transform,
             batch: arguments.batch_size,

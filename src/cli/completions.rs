@@ -1,6 +1,5 @@
 //! `residua completions SHELL`.
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::error::Result;
@@ -13,7 +12,6 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments) -> Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut super::Cli::command(), "residua", &mut script);
-    super::print(&String::from_utf8_lossy(&script));
-    Ok(())
+    clap_complete::generate(arguments.shell, &mut super::command(), "residua", &mut script);
+    super::print(&String::from_utf8_lossy(&script))
 }

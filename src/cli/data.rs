@@ -34,7 +34,8 @@ enum What {
 
 #[derive(Debug, Args)]
 struct Sets {
-    /// Data sets, for instance cifar10:DIR?split=test; of several, images they share are counted too
+    /// Data sets, for instance cifar10:DIR?split=test, or demo:fashion-mnist, demo:unseen, demo:digits inside the binary; of
+    /// several, images they share are counted too
     #[arg(required = true, value_name = "DATA")]
     data: Vec<String>,
 }
@@ -78,9 +79,9 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let output = Output { shared: shared_images(&entries), sets: entries };
     if common.json {
         let text = serde_json::to_string_pretty(&output).map_err(|e| Error::invalid(e.to_string()))?;
-        print(&format!("{text}\n"));
+        print(&format!("{text}\n"))?;
     } else {
-        print(&human(&output));
+        print(&human(&output))?;
     }
     if verify { judge(&output, expect.as_deref()) } else { Ok(()) }
 }

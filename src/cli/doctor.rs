@@ -64,21 +64,21 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
         let precision_given = matches.value_source("precision") == Some(ValueSource::CommandLine);
         return doctor_full::run(&arguments.full, &arguments.compute, precision_given, common);
     }
-    let report = look();
+    let report = look(common);
     if common.json {
         let text = serde_json::to_string_pretty(&report).map_err(|e| Error::invalid(e.to_string()))?;
-        print(&format!("{text}\n"));
+        print(&format!("{text}\n"))?;
     } else {
-        print(&human(&report, usize::from(console::Term::stdout().size().1)));
+        print(&human(&report, usize::from(console::Term::stdout().size().1)))?;
     }
     Ok(())
 }
 
-fn look() -> Report {
+fn look(common: &Common) -> Report {
     let survey = Survey::new();
     let cache = Cache::of_user();
     let emulator = Emulator::new(Options { threads: 1, ..Options::default() });
-    let mut parts = vec![Part { part: "CPU", state: State::Ready, text: cpu() }, driver(&survey)];
+    let mut parts = vec![Part { part: "CPU", state: State::Ready, text: cpu(common) }, driver(&survey)];
     let mut devices = vec!["cpu".to_string()];
     for (ordinal, gpu) in survey.gpus.iter().enumerate() {
         let gpu = self::gpu(ordinal, gpu);
@@ -107,10 +107,11 @@ fn part<T>(name: &'static str, found: &Result<T>, describe: impl FnOnce(&T) -> S
     }
 }
 
-fn cpu() -> String {
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+fn cpu(common: &Common) -> String {
+    let threads = common.threads;
     let plural = if threads == 1 { "" } else { "s" };
-    format!("{threads} thread{plural}, {}", wide_instructions())
+    let why = common.threads_by.map_or_else(String::new, |reason| format!(" ({reason})"));
+    format!("{threads} thread{plural}{why}, {}", wide_instructions())
 }
 
 /// The widest instructions that our operations use here.

@@ -1,12 +1,14 @@
 //! `residua doctor --full`: every operation of the device against the CPU in f64.
 
 use super::Common;
-use super::bench::{deadline, print};
+use super::bench::{print, until};
 use super::compute::Compute;
 use super::progress::Progress;
+use super::stop;
 use crate::backend::{Choice, Precision};
 use crate::bench::{Check, CheckObserver, CheckOptions, Checks, Filter, NetworkName, Patience, check};
 use crate::error::{Error, Result};
+use crate::values::{Reals, Wholes};
 
 /// What `--full` checks.
 #[derive(Debug, clap::Args)]
@@ -24,13 +26,13 @@ pub struct Full {
     )]
     networks: Vec<NetworkName>,
     /// Images in a batch [default: 32; 2 on the emulator]
-    #[arg(long = "batch-size", value_name = "N", requires = "full", help_heading = "Full check")]
+    #[arg(value_parser = Wholes::<usize>::POSITIVE, long = "batch-size", value_name = "N", requires = "full", help_heading = "Full check")]
     batch: Option<usize>,
     /// Operations whose name contains this text, or matches it where it has * or ?
     #[arg(long, value_name = "PATTERN", requires = "full", help_heading = "Full check")]
     only: Option<String>,
     /// Begin no check after so many seconds; those that are cut are named in the result
-    #[arg(long, value_name = "SECONDS", requires = "full", help_heading = "Full check")]
+    #[arg(long, value_parser = Reals::NOT_NEGATIVE, value_name = "SECONDS", requires = "full", help_heading = "Full check")]
     budget: Option<f64>,
 }
 
@@ -39,17 +41,14 @@ const SECONDS: f64 = 0.05;
 
 /// Checks every precision of the device, or the one that is asked for.
 pub fn run(full: &Full, compute: &Compute, precision_given: bool, common: &Common) -> Result<()> {
-    if full.batch == Some(0) {
-        return Err(Error::usage("--batch-size must be at least 1"));
-    }
     let options = CheckOptions {
         networks: full.networks.clone(),
         batch: full.batch,
         filter: Filter::new(full.only.as_deref())?,
         patience: Some(Patience { seconds: SECONDS, least: 2, most: 1000 }),
-        deadline: deadline(full.budget)?,
+        until: until(full.budget)?,
     };
-    let chosen = compute.choice(common);
+    let chosen = compute.choice(common)?;
     let precisions = match (precision_given, chosen.has_kernels()) {
         (true, _) => vec![chosen.precision],
         (false, true) => vec![Precision::F32, Precision::Bf16],
@@ -61,8 +60,12 @@ pub fn run(full: &Full, compute: &Compute, precision_given: bool, common: &Commo
         let mut watcher = Watcher { quiet: common.quiet, progress: None };
         all.push(check(&choice, &options, &mut watcher)?);
     }
-    print(common, &all, || all.iter().map(Checks::table).collect::<Vec<_>>().join("\n"));
+    print(common, None, &all, || all.iter().map(Checks::table).collect::<Vec<_>>().join("\n"))?;
     match all.iter().map(Checks::wrong).sum::<usize>() {
+        0 if stop::is_asked() => {
+            let cut: usize = all.iter().map(|checks| checks.cut.len()).sum();
+            Err(Error::Interrupted(format!("{cut} checks were not begun; those above are done")))
+        }
         0 => Ok(()),
         wrong => Err(Error::invalid(format!(
             "{wrong} operations are wrong on this device, so nothing it computes can be trusted; use --device cpu, and \

@@ -5,6 +5,7 @@ use crate::recipe::novelty::NoveltyOutcome;
 use crate::recipe::{Outcome, Watcher};
 use crate::train::Observer;
 
+use super::output::tell;
 use super::progress::{Progress, TrainProgress};
 
 /// Shows the stages of an experiment on standard error.
@@ -30,7 +31,7 @@ impl Watcher for Shown {
         if units > 0 {
             self.progress = Some(Progress::new(name, units, "images", self.quiet));
         } else if !self.quiet {
-            eprintln!("{} {name}", console::style("▸").cyan());
+            tell(&format!("{} {name}", console::style("▸").for_stderr().cyan()));
         }
     }
 
@@ -45,7 +46,7 @@ impl Watcher for Shown {
 
     fn note(&mut self, text: &str) {
         if !self.quiet {
-            eprintln!("{} {text}", console::style("note:").yellow());
+            tell(&format!("{} {text}", console::style("note:").for_stderr().yellow()));
         }
     }
 

@@ -12,13 +12,17 @@ use crate::data::{self, DataSpec, Normalize, Split, Transform};
 use crate::error::{Error, Result};
 use crate::features::{Evaluation, Request, extract_all, of_head};
 use crate::ops::Backend;
+use crate::values::Wholes;
+
+/// Sides of images that a network may get.
+pub const SIDE: Wholes<u32> = Wholes::between(1, data::LARGEST_SIDE as u64);
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// A checkpoint folder, a run folder, or a weights file (.safetensors, .pth, .th)
     #[arg(long, value_name = "CHECKPOINT")]
     checkpoint: PathBuf,
-    /// Data, such as cifar10:DIR?split=test; `split` is `train` unless given
+    /// Data, such as cifar10:DIR?split=test or demo:digits; `split` is `train` unless given
     #[arg(long, value_name = "DATA")]
     data: DataSpec,
     /// Folder for features.npy, logits.npy, labels.npy, meta.json; head.npz goes beside it. With two heads each has its own
@@ -29,13 +33,13 @@ pub struct Arguments {
     #[arg(long, value_name = "PRESET|MEAN/STD")]
     normalize: Option<Normalize>,
     /// Side of the images the network gets, for weights files that do not say
-    #[arg(long, value_name = "PIXELS", default_value_t = 32)]
+    #[arg(long, value_parser = SIDE, value_name = "PIXELS", default_value_t = 32)]
     size: u32,
     /// Leave out images that cannot be read, and say how many; otherwise they are an error
     #[arg(long)]
     skip_unreadable: bool,
     /// Images per step
-    #[arg(long, default_value_t = 250)]
+    #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 250)]
     batch_size: usize,
     #[command(flatten)]
     compute: Compute,
@@ -65,7 +69,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     if arguments.skip_unreadable {
         let (readable, unreadable) = data::skip_unreadable(data)?;
         for image in &unreadable {
-            eprintln!("left out: {}", image.error);
+            super::output::tell(&format!("left out: {}", image.error));
         }
         data = readable;
     }
@@ -80,7 +84,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         head: &head,
         progress: Progress::new("extracting", samples as u64, "images", common.quiet),
     };
-    let evaluations = arguments.compute.choice(common).run(work)?.remove(0);
+    let evaluations = arguments.compute.choice(common)?.run(work)?.remove(0);
     let heads = &trained.architecture.heads;
     let done = heads.iter().enumerate().zip(&evaluations).map(|((index, spec), evaluation)| Done {
         name: &spec.name,
@@ -93,8 +97,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         format!("{}\n", as_json(&done, samples, &trained))
     } else {
         as_text(&done, samples, &trained)
-    });
-    Ok(())
+    })
 }
 
 /// What was extracted of a head.

@@ -143,9 +143,6 @@ pub fn extract_heads<'a>(
     compute: &Compute,
     common: &Common,
 ) -> Result<Vec<HeadSets<'a>>> {
-    if batch == 0 {
-        return Err(Error::usage("--batch-size is at least 1"));
-    }
     let mut heads = Vec::new();
     for (number, trained) in networks.iter().enumerate() {
         let own = folder.join(number.to_string());
@@ -167,7 +164,7 @@ pub fn extract_heads<'a>(
             head: &own.join("head.npz"),
             progress: Progress::new("extracting", samples as u64, "images", common.quiet),
         };
-        compute.choice(common).run(work)?;
+        compute.choice(common)?.run(work)?;
         let kinds = &trained.architecture.heads;
         for (index, classes) in trained.heads.iter().enumerate() {
             let open = |request: &Request| FeatureSet::open(&of_head(kinds, index, &request.folder));

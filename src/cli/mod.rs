@@ -1,11 +1,12 @@
 //! The command line: one file per verb; each parses, calls the library, prints. No arithmetic here.
 
-use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::values::Wholes;
+use crate::{files, threads};
 
 mod bench;
 mod calibrate;
@@ -21,6 +22,7 @@ mod experiment;
 mod extract;
 mod levels;
 mod ood;
+mod output;
 mod predict;
 mod progress;
 mod report;
@@ -42,9 +44,12 @@ pub struct Cli {
 /// Flags that every verb understands.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// Number of CPU threads; 0 uses every core
-    #[arg(long, global = true, default_value_t = 0, value_name = "N", help_heading = "Common options")]
+    /// Number of CPU threads, at most 16 for each core; 0 takes as many as the machine, the scheduler and the container allow
+    #[arg(long, value_parser = Wholes::<usize>::ANY, global = true, default_value_t = 0, value_name = "N", help_heading = "Common options")]
     pub threads: usize,
+    /// Who decided the number of threads.
+    #[arg(skip)]
+    pub threads_by: Option<threads::Reason>,
     /// Print results and errors only, no progress
     #[arg(long, global = true, help_heading = "Common options")]
     pub quiet: bool,
@@ -85,32 +90,61 @@ enum Verb {
     Completions(completions::Arguments),
 }
 
+/// The command line as it is parsed: `-1` behind a flag is its value, so that the flag says which numbers it takes.
+pub fn command() -> clap::Command {
+    fn with_negative_numbers(command: clap::Command) -> clap::Command {
+        let command = command.mut_args(|arg| {
+            let takes = arg.get_action().takes_values() && !arg.is_positional();
+            if takes { arg.allow_negative_numbers(true) } else { arg }
+        });
+        let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_string()).collect();
+        verbs.into_iter().fold(command, |command, verb| command.mut_subcommand(verb, with_negative_numbers))
+    }
+    with_negative_numbers(Cli::command())
+}
+
 /// Runs the command line and returns the process exit code: 0 done, 1 failed, 2 wrong use.
 pub fn main() -> ExitCode {
     let parsed =
-        Cli::command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
+        command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
     let (cli, matches) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
-            let _ = error.print();
-            return ExitCode::from(if error.use_stderr() { 2 } else { 0 });
+            let printed = error.print();
+            if error.use_stderr() {
+                return ExitCode::from(2);
+            }
+            return code(match printed {
+                Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+                    Err(Error::io("write", "standard output", e))
+                }
+                _ => Ok(()),
+            });
         }
     };
-    match run(cli, &matches) {
+    code(stop::watch().and_then(|()| run(cli, &matches)))
+}
+
+fn code(done: Result<()>) -> ExitCode {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error}");
+            output::tell(&format!("error: {error}"));
             ExitCode::from(error.exit_code())
         }
     }
 }
 
-fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
+fn run(mut cli: Cli, matches: &ArgMatches) -> Result<()> {
+    let decided = threads::threads(cli.common.threads)?;
+    (cli.common.threads, cli.common.threads_by) = (decided.count, Some(decided.reason));
     let common = &cli.common;
-    if common.threads > 0 {
-        // Only the first call in a process has an effect, and this is it.
-        let _ = rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global();
-    }
+    rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global().map_err(|error| {
+        Error::invalid(format!(
+            "cannot start {} threads: {error}; ask for fewer by --threads",
+            common.threads
+        ))
+    })?;
     let (_, own) = matches.subcommand().expect("clap demands a verb");
     match cli.verb {
         Verb::Demo(arguments) => demo::run(&arguments, common),
@@ -130,8 +164,10 @@ fn run(cli: Cli, matches: &ArgMatches) -> Result<()> {
     }
 }
 
-/// Writes lines to standard output; a closed pipe (`| head`) is not an error.
-pub fn print(text: &str) {
-    let mut out = std::io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+/// Writes a result to standard output; see [`files::print`].
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn print(text: &str) -> Result<()> {
+    files::print(text)
 }

@@ -2,15 +2,17 @@
 
 use std::path::PathBuf;
 
+use super::Common;
 use super::compute::Compute;
 use super::levels::{NamedData, extract_heads, open_networks};
-use super::{Common, print};
+use super::output::print_beside;
 use crate::data::{DataSpec, Split};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head};
 use crate::files;
 use crate::novelty::{Columns, Judgement, LevelCaches, ThresholdFile, judge, predictions_csv};
 use crate::ood::OnCpu;
+use crate::values::{Reals, Wholes};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -23,7 +25,8 @@ pub struct Arguments {
     /// Images, such as images:DIR, images:FILE.zip, images:FILE.png or list:FILE,root=DIR
     #[arg(long, value_name = "DATA")]
     data: DataSpec,
-    /// CSV of the predictions: image, superclass_index, subclass_index (class_index where classes have one level)
+    /// CSV of the predictions: image, superclass_index, subclass_index (class_index where classes have one level); - is standard
+    /// output
     #[arg(long, value_name = "FILE.csv")]
     out: PathBuf,
     /// Add each level's class name, score, and whether it flags the image
@@ -34,19 +37,16 @@ pub struct Arguments {
     p_values: bool,
     /// Flag by the Benjamini-Hochberg procedure over all images, with this share of false flags in expectation, instead
     /// of by thresholds
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_parser = Reals::INNER_SHARE, value_name = "SHARE")]
     fdr: Option<f64>,
     /// Images per step
-    #[arg(long, default_value_t = 250)]
+    #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 250)]
     batch_size: usize,
     #[command(flatten)]
     compute: Compute,
 }
 
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
-    if let Some(rate) = arguments.fdr.filter(|rate| !(*rate > 0.0 && *rate < 1.0)) {
-        return Err(Error::usage(format!("--fdr {rate}: a share of false flags lies between 0 and 1")));
-    }
     let file = ThresholdFile::read(&arguments.thresholds)?;
     let networks = open_networks(&arguments.checkpoint)?;
     for trained in &networks {
@@ -62,6 +62,8 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             entry.checkpoint
         )));
     }
+    let inputs = std::iter::once(arguments.thresholds.as_path()).chain(arguments.data.source.paths());
+    files::check_output_file(&arguments.out, &inputs.collect::<Vec<_>>())?;
     let data = NamedData::open(&arguments.data, Split::Test)?;
     let folder = files::temporary_folder_beside(&arguments.out)?;
     let heads =
@@ -85,11 +87,10 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let columns = Columns { scores: arguments.with_scores, p_values: arguments.p_values };
     let csv = predictions_csv(&file, data.data.as_ref(), &judgement, columns)?;
     files::write_atomically(&arguments.out, |out| std::io::Write::write_all(out, csv.as_bytes()))?;
-    report(arguments, &file, &judgement, common);
-    Ok(())
+    report(arguments, &file, &judgement, common)
 }
 
-fn report(arguments: &Arguments, file: &ThresholdFile, judgement: &Judgement, common: &Common) {
+fn report(arguments: &Arguments, file: &ThresholdFile, judgement: &Judgement, common: &Common) -> Result<()> {
     let images = judgement.answers.first().map_or(0, Vec::len);
     let novel: Vec<usize> = judgement
         .answers
@@ -106,8 +107,7 @@ fn report(arguments: &Arguments, file: &ThresholdFile, judgement: &Judgement, co
         let text = serde_json::json!({
             "out": arguments.out, "images": images, "hierarchy": file.hierarchy, "novel": levels,
         });
-        print(&format!("{text}\n"));
-        return;
+        return print_beside(Some(&arguments.out), &format!("{text}\n"));
     }
     let mut text = format!("{images} images: {}\n", arguments.out.display());
     for (entry, novel) in file.levels.iter().zip(&novel) {
@@ -120,5 +120,5 @@ fn report(arguments: &Arguments, file: &ThresholdFile, judgement: &Judgement, co
         };
         text += &format!("{:<10}  {novel} novel ({rule})\n", entry.name());
     }
-    print(&text);
+    print_beside(Some(&arguments.out), &text)
 }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::output::tell;
 use crate::train::{Metrics, Observer};
 
 /// How often a plain line is printed where there is no terminal.
@@ -56,7 +57,7 @@ impl Progress {
             let (done, total) = (self.bar.position(), self.bar.length().unwrap_or(0));
             let seconds = self.started.elapsed().as_secs_f64();
             let left = seconds / done.max(1) as f64 * total.saturating_sub(done) as f64;
-            eprintln!("{}: {done}/{total} {}, {left:.0} s left", self.label, self.unit);
+            tell(&format!("{}: {done}/{total} {}, {left:.0} s left", self.label, self.unit));
         }
     }
 
@@ -72,7 +73,7 @@ impl Progress {
 
     /// A line above the bar, or a plain line.
     pub fn line(&self, text: &str) {
-        if self.plain { eprintln!("{text}") } else { self.bar.println(text) }
+        if self.plain { tell(text) } else { self.bar.println(text) }
     }
 
     /// Takes the bar away.

@@ -8,8 +8,9 @@ use super::{Common, stop};
 use crate::error::Result;
 use crate::ood::table::Evaluation;
 use crate::recipe::novelty::{NoveltyPipeline, NoveltyRecipe, NoveltySets, over_seeds};
-use crate::recipe::{Pipeline, Recipe, Sets};
+use crate::recipe::{Pipeline, Recipe, Sets, WrongKey};
 use crate::train::{RunFolder, TrainOptions};
+use crate::values::{Reals, Wholes};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -19,22 +20,22 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     data_root: Option<PathBuf>,
     /// Seeds; several give a run folder each and mean ± std in metrics.csv
-    #[arg(long, value_delimiter = ',', value_name = "S,S,…")]
+    #[arg(long, value_parser = Wholes::<u64>::ANY, value_delimiter = ',', value_name = "S,S,…")]
     seeds: Vec<u64>,
     /// Run folder; by default runs/ and the recipe's name
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Passes over the training data, instead of the recipe's
-    #[arg(long)]
+    #[arg(long, value_parser = Wholes::<u64>::POSITIVE)]
     epochs: Option<u64>,
     /// Factor on the number of channels, instead of the recipe's
-    #[arg(long)]
+    #[arg(long, value_parser = Reals::POSITIVE)]
     width: Option<f64>,
     /// Checkpoint every so many epochs, instead of the recipe's
-    #[arg(long, value_name = "EPOCHS")]
+    #[arg(long, value_parser = Wholes::<u64>::ANY, value_name = "EPOCHS")]
     checkpoint_every: Option<u64>,
     /// Use the first N samples of every in-distribution set
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_parser = Wholes::<usize>::POSITIVE, value_name = "N")]
     limit: Option<usize>,
     #[command(flatten)]
     compute: Compute,
@@ -79,7 +80,7 @@ fn ood(arguments: &Arguments, common: &Common) -> Result<()> {
     if let Some(limit) = arguments.limit {
         recipe = recipe.limited(limit)?;
     }
-    recipe.check()?;
+    recipe.check().map_err(WrongKey::error)?;
     let mut evaluations = Vec::new();
     let runs = arguments.runs(recipe.seed);
     let several = runs.len() > 1;
@@ -91,7 +92,7 @@ fn ood(arguments: &Arguments, common: &Common) -> Result<()> {
         let table = arguments.out().join("metrics.csv");
         Evaluation::write_csv(&evaluations, &table)?;
         if !common.json {
-            super::print(&format!("mean ± std over {} seeds: {}\n", evaluations.len(), table.display()));
+            super::print(&format!("mean ± std over {} seeds: {}\n", evaluations.len(), table.display()))?;
         }
     }
     Ok(())
@@ -103,14 +104,14 @@ fn novelty(arguments: &Arguments, common: &Common) -> Result<()> {
     if let Some(limit) = arguments.limit {
         recipe = recipe.limited(limit)?;
     }
-    recipe.check()?;
+    recipe.check().map_err(WrongKey::error)?;
     let root = arguments.data_root.as_deref();
     let mut dashboards = Vec::new();
     for (seed, out) in arguments.runs(recipe.seed) {
         let recipe = NoveltyRecipe { seed, ..recipe.clone() };
         let sets = NoveltySets::open(&recipe, root)?;
         let folder = RunFolder::lock(&out)?;
-        let mut choice = arguments.compute.choice(common);
+        let mut choice = arguments.compute.choice(common)?;
         choice.precision = recipe.precision;
         let stop = stop::listen();
         let pipeline = NoveltyPipeline { recipe: &recipe, sets: &sets, root, choice, folder: &folder, stop };
@@ -119,14 +120,14 @@ fn novelty(arguments: &Arguments, common: &Common) -> Result<()> {
             format!("{}\n", novelty_json(&outcome))
         } else {
             novelty_summary(&outcome)
-        });
+        })?;
         dashboards.push(outcome.dashboard);
     }
     if dashboards.len() > 1 {
         let table = arguments.out().join("dashboard.csv");
         over_seeds(&dashboards, &table)?;
         if !common.json {
-            super::print(&format!("mean ± std over {} seeds: {}\n", dashboards.len(), table.display()));
+            super::print(&format!("mean ± std over {} seeds: {}\n", dashboards.len(), table.display()))?;
         }
     }
     Ok(())
@@ -135,10 +136,10 @@ fn novelty(arguments: &Arguments, common: &Common) -> Result<()> {
 fn one(recipe: &Recipe, arguments: &Arguments, common: &Common, out: PathBuf) -> Result<Option<Evaluation>> {
     let sets = Sets::open(recipe, arguments.data_root.as_deref())?;
     let folder = RunFolder::lock(&out)?;
-    let mut choice = arguments.compute.choice(common);
+    let mut choice = arguments.compute.choice(common)?;
     choice.precision = recipe.precision;
     let pipeline = Pipeline { recipe, sets: &sets, choice, folder: &folder, stop: stop::listen() };
     let outcome = pipeline.run(&mut Shown::new(common.quiet))?;
-    super::print(&if common.json { format!("{}\n", json(&outcome)) } else { summary(&outcome) });
+    super::print(&if common.json { format!("{}\n", json(&outcome)) } else { summary(&outcome) })?;
     Ok(outcome.evaluation)
 }

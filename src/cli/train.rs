@@ -7,6 +7,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 
 use super::compute::Compute;
+use super::output::tell;
 use super::progress::TrainProgress;
 use super::{Common, stop};
 use crate::backend::Work;
@@ -15,6 +16,7 @@ use crate::files;
 use crate::ops::Backend;
 use crate::recipe::TrainRecipe;
 use crate::train::{Materials, RECIPE_FILE, RunFolder, Summary, TrainOptions, train};
+use crate::values::Wholes;
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -23,7 +25,7 @@ pub struct Arguments {
     #[command(flatten)]
     compute: Compute,
     /// Seed of initial weights, order and augmentation
-    #[arg(long, default_value_t = 0, help_heading = "Compute")]
+    #[arg(long, value_parser = Wholes::<u64>::ANY, default_value_t = 0, help_heading = "Compute")]
     seed: u64,
     /// Run folder for metrics and checkpoints
     #[arg(long, default_value = "runs/train", value_name = "DIR", help_heading = "Output")]
@@ -89,11 +91,11 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
     })?;
     if !common.quiet {
         for note in &materials.notes {
-            eprintln!("note: {note}");
+            tell(&format!("note: {note}"));
         }
-        eprintln!("{} on {} images", materials.architecture, materials.data.len());
+        tell(&format!("{} on {} images", materials.architecture, materials.data.len()));
     }
-    let mut choice = arguments.compute.choice(common);
+    let mut choice = arguments.compute.choice(common)?;
     choice.precision = recipe.precision;
     let work = TrainWork {
         recipe: &recipe,
@@ -104,7 +106,7 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
         quiet: common.quiet,
     };
     let summary = choice.run(work)?;
-    report(&summary, arguments, common);
+    report(&summary, arguments, common)?;
     if !summary.finished && recipe.train.max_steps.is_none() {
         return Err(Error::Interrupted(format!(
             "{} keeps everything up to step {}; `residua train --resume --out {0}` goes on",
@@ -135,14 +137,13 @@ impl Work for TrainWork<'_> {
     }
 }
 
-fn report(summary: &Summary, arguments: &Arguments, common: &Common) {
+fn report(summary: &Summary, arguments: &Arguments, common: &Common) -> Result<()> {
     if common.json {
         let text = serde_json::json!({
             "out": arguments.out, "steps": summary.steps, "epochs": summary.epochs, "finished": summary.finished,
             "seconds": summary.seconds, "train": summary.train, "validation": summary.validation,
         });
-        super::print(&format!("{text}\n"));
-        return;
+        return super::print(&format!("{text}\n"));
     }
     let mut text =
         format!("{} steps, {} epochs in {:.1} s\n", summary.steps, summary.epochs, summary.seconds);
@@ -158,5 +159,5 @@ fn report(summary: &Summary, arguments: &Arguments, common: &Common) {
         }
     }
     text += &format!("checkpoints in {}\n", arguments.out.join("checkpoints").display());
-    super::print(&text);
+    super::print(&text)
 }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
+use super::output::print_beside;
 use super::{Common, print};
 use crate::checkpoint::{self, Imported, StateDict, network};
 use crate::error::{Error, Result, printable};
+use crate::files;
 use crate::nn::{Architecture, Network};
 use crate::tensor::DType;
 
@@ -79,6 +81,7 @@ fn convert(file: &Path, out: &Path, common: &Common) -> Result<()> {
     if !matches!(kind.as_str(), "safetensors" | "pth" | "pt") {
         return Err(Error::usage(format!("{} must end in .safetensors or .pth", out.display())));
     }
+    files::check_output_file(out, &[file])?;
     let imported = checkpoint::read_weights(file)?;
     let state: StateDict =
         imported.state.iter().map(|(name, tensor)| (name.clone(), tensor.narrowed())).collect();
@@ -95,9 +98,9 @@ fn convert(file: &Path, out: &Path, common: &Common) -> Result<()> {
     if common.json {
         let architecture = architecture.ok();
         let value = json!({"out": out, "tensors": state.len(), "architecture": architecture});
-        print(&format!("{value}\n"));
+        print_beside(Some(out), &format!("{value}\n"))?;
     } else if !common.quiet {
-        print(&format!("{}: {} tensors, {network}\n", out.display(), state.len()));
+        print_beside(Some(out), &format!("{}: {} tensors, {network}\n", out.display(), state.len()))?;
     }
     Ok(())
 }
@@ -117,8 +120,7 @@ fn metadata(imported: &Imported, architecture: Option<&Architecture>) -> BTreeMa
 fn inspect(file: &Path, common: &Common) -> Result<()> {
     let imported = checkpoint::read_weights(file)?;
     let architecture = recognise(&imported);
-    print(&if common.json { as_json(&imported, architecture)? } else { as_table(&imported, architecture) });
-    Ok(())
+    print(&if common.json { as_json(&imported, architecture)? } else { as_table(&imported, architecture) })
 }
 
 fn as_json(imported: &Imported, architecture: Result<Architecture>) -> Result<String> {

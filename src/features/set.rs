@@ -228,7 +228,7 @@ impl FeatureSet {
                 Error::malformed(
                     &self.path,
                     Position::Row(row as u64),
-                    format!("a label in 0..{classes}, one per row of the head"),
+                    format!("a label from 0 to {}, one per row of the head", classes.saturating_sub(1)),
                     format!("label {label}"),
                 )
             })?;
@@ -240,7 +240,7 @@ impl FeatureSet {
             Some(class) => Err(Error::malformed(
                 &self.path,
                 Position::File,
-                format!("training samples of every class 0..{classes}"),
+                format!("training samples of each of the {classes} classes"),
                 format!("none of class {class}"),
             )),
         }

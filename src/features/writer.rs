@@ -5,13 +5,12 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use npyz::{NpyWriter, WriteOptions, WriterBuilder};
-use tempfile::TempDir;
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
 use super::npy::{Element, NpyArray};
 use super::set::CacheMeta;
 use crate::error::{Error, Result};
-use crate::files;
+use crate::files::{self, TemporaryFolder};
 
 type NpyFile<T> = NpyWriter<T, BufWriter<File>>;
 
@@ -21,7 +20,7 @@ type NpyFile<T> = NpyWriter<T, BufWriter<File>>;
 /// place. Dropped before that, it leaves nothing behind and an older cache untouched.
 pub struct CacheWriter {
     folder: PathBuf,
-    temporary: TempDir,
+    temporary: TemporaryFolder,
     features: NpyFile<f32>,
     logits: NpyFile<f32>,
     labels: NpyFile<i64>,
@@ -37,6 +36,8 @@ impl CacheWriter {
     /// # Errors
     /// The folder's parent cannot be created or written.
     pub fn create(folder: &Path, dimension: usize, classes: usize, meta: CacheMeta) -> Result<CacheWriter> {
+        let folder = &files::check_output_folder(folder)?;
+        check_is_cache(folder)?;
         let temporary = files::temporary_folder_beside(folder)?;
         let matrix = |name: &str, columns: usize| -> Result<NpyFile<f32>> {
             let path = temporary.path().join(name);
@@ -95,9 +96,32 @@ impl CacheWriter {
     }
 }
 
+/// Everything that a cache may hold.
+const CACHE_FILES: [&str; 5] = ["features.npy", "logits.npy", "labels.npy", "meta.json", "head.npz"];
+
+/// Refuses a folder that is there and holds more than a cache: a new cache replaces the folder as a whole.
+fn check_is_cache(folder: &Path) -> Result<()> {
+    let entries = match fs::read_dir(folder) {
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(|e| Error::io("read the folder", folder, e))?,
+    };
+    for entry in entries {
+        let name = entry.map_err(|e| Error::io("read the folder", folder, e))?.file_name();
+        if !CACHE_FILES.iter().any(|known| name == *known) {
+            return Err(Error::usage(format!(
+                "{} holds `{}`, which is no part of a feature cache, and a new cache replaces the whole folder; name another \
+                 folder",
+                folder.display(),
+                name.to_string_lossy()
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// Renames a finished temporary folder to `target`; an older folder of that name is moved aside first, and moved
 /// back should the second rename fail.
-fn replace_folder(temporary: TempDir, target: &Path) -> Result<()> {
+fn replace_folder(mut temporary: TemporaryFolder, target: &Path) -> Result<()> {
     set_ordinary_permissions(temporary.path()).map_err(|e| Error::io("set permissions of", target, e))?;
     let rename = |e| Error::io("rename into place", target, e);
     if !target.exists() {
@@ -109,6 +133,7 @@ fn replace_folder(temporary: TempDir, target: &Path) -> Result<()> {
     let aside =
         tempfile::Builder::new().prefix(".residua-").suffix(".old").tempdir_in(parent).map_err(rename)?;
     let old = aside.path().join("old");
+    temporary.spare();
     fs::rename(target, &old).map_err(rename)?;
     if let Err(e) = fs::rename(temporary.path(), target) {
         let _ = fs::rename(&old, target);

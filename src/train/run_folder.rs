@@ -20,8 +20,9 @@ impl RunFolder {
     /// Takes hold of a folder, creating it if need be.
     ///
     /// # Errors
-    /// Another process holds it.
+    /// Another process holds it, or something that is no folder is there.
     pub fn lock(path: &Path) -> Result<RunFolder> {
+        files::check_output_folder(path)?;
         files::create_folder(path)?;
         let lock_path = path.join(".lock");
         let lock = OpenOptions::new()

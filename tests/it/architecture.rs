@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 /// The layers, from the ground up; modules of one layer may use each other.
 const LAYERS: [&[&str]; 10] = [
-    &["archive", "error", "files", "rng", "tensor", "linalg", "pickle"],
+    &["archive", "error", "files", "rng", "tensor", "linalg", "pickle", "threads", "values"],
     &["ops"],
     &["backend"],
     &["plan"],
@@ -65,6 +65,53 @@ fn arrows_point_down_only() {
         }
     }
     assert!(checked > 300, "only {checked} uses found; is this test still reading the sources?");
+}
+
+/// The sources of the program, as paths from `src/` with their text; what tests use is no part of it.
+fn program() -> Vec<(PathBuf, String)> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let text = |file: PathBuf| {
+        let text = fs::read_to_string(&file).unwrap();
+        let own = text.split("#[cfg(test)]\nmod tests {").next().unwrap().to_string();
+        (file.strip_prefix(&root).unwrap().to_path_buf(), own)
+    };
+    files.into_iter().map(text).collect()
+}
+
+#[test]
+fn nothing_is_printed_by_a_macro_that_panics_when_its_stream_is_closed() {
+    for (file, text) in program() {
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap();
+            let macros = ["println!", "print!", "eprintln!", "eprint!", "dbg!"];
+            // `print!` is the end of `eprint!`, and of nothing else.
+            let found = macros.iter().find(|name| code.contains(*name));
+            assert!(
+                found.is_none(),
+                "{}:{}: use cli::output, not {}",
+                file.display(),
+                number + 1,
+                found.unwrap()
+            );
+        }
+    }
+}
+
+#[test]
+fn every_name_a_user_may_choose_comes_from_one_list() {
+    let mut lists = 0;
+    for (file, text) in program() {
+        lists += text.matches("named! {").count();
+        let is_the_list_itself = file.starts_with("values");
+        assert!(
+            is_the_list_itself || !text.contains("ValueEnum") && !text.contains("value_enum"),
+            "{}: names for the command line are declared by `named!`, which recipes and messages share",
+            file.display()
+        );
+    }
+    assert!(lists >= 17, "only {lists} lists found; is this test still reading the sources?");
 }
 
 #[test]

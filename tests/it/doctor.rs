@@ -54,6 +54,28 @@ fn a_library_that_is_not_what_its_name_says_is_told_of_by_its_path() {
 }
 
 #[test]
+fn the_number_of_threads_is_told_with_who_decided_it() {
+    let told = |flags: &[&str], variables: &[(&str, &str)]| {
+        let mut command = residua(["doctor", "--json"]);
+        command.args(flags).env_remove("RAYON_NUM_THREADS").env_remove("SLURM_CPUS_PER_TASK");
+        let run = command.envs(variables.iter().copied()).output().unwrap();
+        (run.status.code(), String::from_utf8(run.stdout).unwrap() + &String::from_utf8(run.stderr).unwrap())
+    };
+    let (_, text) = told(&[], &[("SLURM_CPUS_PER_TASK", "1"), ("RAYON_NUM_THREADS", "")]);
+    assert!(text.contains("1 thread (SLURM_CPUS_PER_TASK says so)") || text.contains("1 thread ("), "{text}");
+    let (_, text) = told(&[], &[("RAYON_NUM_THREADS", "3")]);
+    assert!(text.contains("3 threads (RAYON_NUM_THREADS says so)"), "{text}");
+    let (_, text) = told(&["--threads", "2"], &[("RAYON_NUM_THREADS", "3")]);
+    assert!(text.contains("2 threads (--threads says so)"), "{text}");
+    for (flags, variables) in
+        [(&["--threads", "1000000"][..], &[][..]), (&[], &[("RAYON_NUM_THREADS", "1000000")])]
+    {
+        let (code, text) = told(flags, variables);
+        assert!(code == Some(2) && text.contains("at most 16 threads for each"), "{text}");
+    }
+}
+
+#[test]
 fn the_kernel_cache_is_named_and_made_private() {
     let folder = tempfile::tempdir().unwrap();
     let report = doctor(folder.path(), &[]);

@@ -24,7 +24,8 @@ fn write_images(path: &Path, count: u64) {
     fs::write(path, bytes).unwrap();
 }
 
-fn data() -> tempfile::TempDir {
+/// A small CIFAR-10 of random images.
+pub fn images() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for batch in 1..=5 {
         write_images(&folder.path().join(format!("data_batch_{batch}.bin")), 10 + batch);
@@ -64,7 +65,7 @@ fn bytes(run: &Path, file: &str) -> Vec<u8> {
 
 #[test]
 fn four_epochs_straight_equal_two_then_a_resume_byte_for_byte() {
-    let data = data();
+    let data = images();
     let runs = tempfile::tempdir().unwrap();
     let (straight, parted) = (runs.path().join("straight"), runs.path().join("parted"));
     succeed(train(data.path(), &straight, &[]));
@@ -93,7 +94,7 @@ fn log(run: &Path) -> Vec<String> {
 
 #[test]
 fn a_resume_on_kernels_equals_the_straight_training_byte_for_byte() {
-    let data = data();
+    let data = images();
     let runs = tempfile::tempdir().unwrap();
     let (straight, parted) = (runs.path().join("straight"), runs.path().join("parted"));
     // 65 images in batches of 3 are 21 full steps, more than the device is ahead of the host, and a short one.
@@ -121,7 +122,7 @@ fn a_resume_on_kernels_equals_the_straight_training_byte_for_byte() {
 
 #[test]
 fn the_same_seed_gives_the_same_bytes_with_one_and_with_two_threads() {
-    let data = data();
+    let data = images();
     let runs = tempfile::tempdir().unwrap();
     let run = |name: &str, more: &[&str]| {
         let out = runs.path().join(name);
@@ -135,7 +136,7 @@ fn the_same_seed_gives_the_same_bytes_with_one_and_with_two_threads() {
 
 #[test]
 fn a_folder_that_holds_a_training_is_not_overwritten() {
-    let data = data();
+    let data = images();
     let runs = tempfile::tempdir().unwrap();
     succeed(train(data.path(), runs.path(), &["--max-steps", "1"]));
     let again = train(data.path(), runs.path(), &["--max-steps", "1"]);
@@ -145,7 +146,7 @@ fn a_folder_that_holds_a_training_is_not_overwritten() {
 
 #[test]
 fn a_diverging_loss_stops_with_a_message_and_keeps_the_last_checkpoint() {
-    let data = data();
+    let data = images();
     let runs = tempfile::tempdir().unwrap();
     let out = train(data.path(), runs.path(), &["--lr", "1e30", "--schedule", "constant"]);
     assert_eq!(out.status.code(), Some(1));
@@ -157,7 +158,7 @@ fn a_diverging_loss_stops_with_a_message_and_keeps_the_last_checkpoint() {
 
 #[test]
 fn flags_that_a_resume_cannot_change_are_refused_by_name() {
-    let data = data();
+    let data = images();
     let runs = tempfile::tempdir().unwrap();
     succeed(train(data.path(), runs.path(), &["--max-steps", "1"]));
     let out = runs.path().display().to_string();
@@ -179,7 +180,7 @@ fn write_table(path: &Path, kernel: &str) -> String {
 
 #[test]
 fn a_resume_under_another_table_of_kernels_is_refused_with_what_to_do() {
-    let data = data();
+    let data = images();
     let runs = tempfile::tempdir().unwrap();
     let first = write_table(&runs.path().join("first.toml"), "sm80-128x64");
     let second = write_table(&runs.path().join("second.toml"), "sm80-64x64");
@@ -214,7 +215,7 @@ fn a_resume_under_another_table_of_kernels_is_refused_with_what_to_do() {
 
 #[test]
 fn a_checkpoint_of_another_architecture_is_refused_with_both_named() {
-    let data = data();
+    let data = images();
     let runs = tempfile::tempdir().unwrap();
     let first = runs.path().join("first");
     succeed(train(data.path(), &first, &["--max-steps", "1"]));

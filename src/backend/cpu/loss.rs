@@ -52,8 +52,8 @@ fn softmax_cross_entropy<T: Element>(
         labels.iter().enumerate().find(|(_, label)| usize::try_from(**label).map_or(true, |l| l >= classes))
     {
         return Err(Error::invalid(format!(
-            "sample {sample} of the batch has label {label}, but the network has classes 0..{classes}; \
-             check that data and head belong together"
+            "sample {sample} of the batch has label {label}, but the network has {classes} classes, counted from \
+             0; check that data and head belong together"
         )));
     }
     let outputs =

@@ -54,11 +54,12 @@ pub struct Cpu<T> {
 }
 
 impl<T: Element> Cpu<T> {
-    /// A backend with its own pool of `threads` threads; 0 means one per core.
+    /// A backend with its own pool of `threads` threads; 0 means as many as [`crate::threads`] finds.
     ///
     /// # Errors
     /// The system refused the threads.
     pub fn new(threads: usize) -> Result<Cpu<T>> {
+        let threads = if threads == 0 { crate::threads::available() } else { threads };
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|index| format!("cpu-{index}"))

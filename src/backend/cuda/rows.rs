@@ -152,7 +152,7 @@ impl<D: Driver> Cuda<D> {
         let Points { count, k, .. } = *points;
         if k == 0 || k > count {
             return Err(Error::invalid(format!(
-                "neighbour number {k} of {count} points is wanted; choose k from 1 to {count}"
+                "neighbour number {k} of {count} points is wanted; k counts from 1 and ends at the number of points"
             )));
         }
         double("nearest", nearest, Write, rows)?;

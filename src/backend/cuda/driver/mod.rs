@@ -10,11 +10,10 @@ pub mod native;
 pub mod recorder;
 pub mod tensor_map;
 
-use serde::Serialize;
-
 use crate::error::Result;
 use crate::ops::Access;
 use crate::tensor::Span;
+use crate::values::named;
 
 use super::source::Source;
 use tensor_map::{TensorMap, TensorMapRequest};
@@ -48,15 +47,20 @@ impl Properties {
     }
 }
 
-/// How the kernels of a stream follow each other. What they compute is the same.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Launches {
-    /// A kernel's blocks are placed while the last ones of the kernel before it still run, on devices that can do so.
-    #[default]
-    Overlapped,
-    /// A kernel begins once the one before it has ended.
-    Serial,
+named! {
+    /// How the kernels of a stream follow each other. What they compute is the same.
+    pub enum Launches: "way of launching" {
+        /// A kernel's blocks are placed while the last ones of the kernel before it still run, on devices that can do so.
+        Overlapped = "overlapped",
+        /// A kernel begins once the one before it has ended.
+        Serial = "serial",
+    }
+}
+
+impl Default for Launches {
+    fn default() -> Launches {
+        Launches::Overlapped
+    }
 }
 
 /// A grid of blocks and what each may use.

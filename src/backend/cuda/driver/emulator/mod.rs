@@ -135,7 +135,7 @@ impl Emulator {
 
     fn made_of(options: Options, compiler: Compiler, cache: Cache) -> Result<Emulator> {
         let threads = match options.threads {
-            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            0 => crate::threads::available(),
             threads => threads,
         };
         let pool = (threads > 1)
