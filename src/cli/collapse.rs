@@ -11,6 +11,7 @@ use crate::collapse::{
     checkpoint_of_folder, expand_globs, named_set, over_checkpoints,
 };
 use crate::error::{Error, Result};
+use crate::features::ForeignLogits;
 use crate::files;
 use crate::report::plots;
 
@@ -37,9 +38,12 @@ pub struct Arguments {
         help_heading = "From caches"
     )]
     train: Option<PathBuf>,
-    /// The classifier: an .npz with W (C, D) and b (C)
-    #[arg(long, value_name = "FILE", default_value = "head.npz", help_heading = "From caches")]
-    head: PathBuf,
+    /// The classifier: an .npz with W (C, D) and b (C); by default the one inside the caches
+    #[arg(long, value_name = "FILE", conflicts_with = "checkpoints", help_heading = "From caches")]
+    head: Option<PathBuf>,
+    /// Go on, with a warning, where the logits of a cache are not W f + b of the classifier
+    #[arg(long, conflicts_with = "checkpoints", help_heading = "From caches")]
+    allow_foreign_logits: bool,
     /// ID test set (data with --checkpoints, else a cache), for NC4 and accuracy there
     #[arg(long, value_name = "DATA|CACHE")]
     test: Option<String>,
@@ -80,7 +84,14 @@ impl Task<'_> {
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     files::check_output_folder(&arguments.out)?;
     let task = Task {
-        options: Options { global_mean: arguments.global_mean },
+        options: Options {
+            global_mean: arguments.global_mean,
+            foreign_logits: if arguments.allow_foreign_logits {
+                ForeignLogits::Allow
+            } else {
+                ForeignLogits::Refuse
+            },
+        },
         test: arguments.test.as_deref(),
         ood: arguments.ood.iter().map(|text| named_set(text)).collect::<Result<_>>()?,
         skip_failures: arguments.skip_failures,

@@ -101,11 +101,8 @@ fn extract(
         description: set.description.clone(),
         folder: folder.join(&set.cache),
     };
-    let head = folder.join("head.npz");
     let mut requests: Vec<Request> = sets.iter().map(request).collect();
-    if head.exists() {
-        requests.retain(|request| !request.is_done(&trained, &transform));
-    }
+    requests.retain(|request| !request.is_done(&trained, &transform));
     if !requests.is_empty() {
         let samples = requests.iter().map(|request| request.data.len() as u64).sum();
         arguments.compute.choice(task.common)?.run(Extraction {
@@ -113,14 +110,13 @@ fn extract(
             transform: &transform,
             batch: arguments.batch_size,
             requests: &requests,
-            head: &head,
             progress: Progress::new(&checkpoint.name(), samples, "images", task.common.quiet),
         })?;
     }
     let caches = CachePaths {
         train: "train".into(),
         test: task.test.map(|_| "test".into()),
-        head: "head.npz".into(),
+        head: None,
         ood: task.ood.iter().map(|(name, _)| (name.clone(), name.into())).collect(),
     };
     caches.open(folder)

@@ -10,7 +10,7 @@ use crate::backend::Work;
 use crate::checkpoint::Trained;
 use crate::data::{self, DataSpec, Normalize, Split, Transform};
 use crate::error::{Error, Result};
-use crate::features::{Evaluation, Request, extract_all, of_head};
+use crate::features::{Evaluation, HEAD_FILE, Request, extract_all, of_head};
 use crate::ops::Backend;
 use crate::values::Wholes;
 
@@ -25,8 +25,8 @@ pub struct Arguments {
     /// Data, such as cifar10:DIR?split=test or demo:digits; `split` is `train` unless given
     #[arg(long, value_name = "DATA")]
     data: DataSpec,
-    /// Folder for features.npy, logits.npy, labels.npy, meta.json; head.npz goes beside it. With two heads each has its own
-    /// in superclass/ and subclass/ beside it
+    /// Folder for features.npy, logits.npy, labels.npy, meta.json and head.npz (the last layer: W and b). With two heads each
+    /// has its own in superclass/ and subclass/ beside it
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Normalisation, for weights files that do not say: cifar10, cifar100, imagenet, notebook, or R,G,B/R,G,B
@@ -73,7 +73,6 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         }
         data = readable;
     }
-    let head = arguments.out.parent().unwrap_or(&arguments.out).join("head.npz");
     let samples = data.len();
     let request = Request { data, description: arguments.data.to_string(), folder: arguments.out.clone() };
     let work = Extraction {
@@ -81,7 +80,6 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         transform: &transform,
         batch: arguments.batch_size,
         requests: std::slice::from_ref(&request),
-        head: &head,
         progress: Progress::new("extracting", samples as u64, "images", common.quiet),
     };
     let evaluations = arguments.compute.choice(common)?.run(work)?.remove(0);
@@ -89,7 +87,6 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let done = heads.iter().enumerate().zip(&evaluations).map(|((index, spec), evaluation)| Done {
         name: &spec.name,
         out: of_head(heads, index, &arguments.out),
-        head: of_head(heads, index, &head),
         evaluation,
     });
     let done: Vec<Done<'_>> = done.collect();
@@ -104,15 +101,14 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
 struct Done<'a> {
     name: &'a str,
     out: PathBuf,
-    head: PathBuf,
     evaluation: &'a Evaluation,
 }
 
 /// One object; of a network with two heads it has one for each under `heads`.
 fn as_json(done: &[Done<'_>], samples: usize, trained: &Trained) -> serde_json::Value {
-    let of = |Done { name, out, head, evaluation }: &Done<'_>| {
+    let of = |Done { name, out, evaluation }: &Done<'_>| {
         serde_json::json!({
-            "name": name, "out": out, "head": head, "samples": samples, "labelled": evaluation.samples,
+            "name": name, "out": out, "head": out.join(HEAD_FILE), "samples": samples, "labelled": evaluation.samples,
             "accuracy": evaluation.accuracy(), "loss": evaluation.loss(), "architecture": trained.architecture,
         })
     };
@@ -141,7 +137,6 @@ pub struct Extraction<'a> {
     pub transform: &'a Transform,
     pub batch: usize,
     pub requests: &'a [Request],
-    pub head: &'a std::path::Path,
     pub progress: Progress,
 }
 
@@ -158,15 +153,8 @@ impl Work for Extraction<'_> {
             }
             Ok(())
         };
-        let done = extract_all(
-            backend,
-            self.trained,
-            self.transform,
-            self.batch,
-            self.requests,
-            self.head,
-            &mut observe,
-        );
+        let done =
+            extract_all(backend, self.trained, self.transform, self.batch, self.requests, &mut observe);
         self.progress.finish();
         done
     }

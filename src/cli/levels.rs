@@ -10,7 +10,7 @@ use super::progress::Progress;
 use crate::checkpoint::{HeadClasses, Trained};
 use crate::data::{self, DataSpec, SharedDataset, Split};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, Request, of_head};
+use crate::features::{FeatureSet, Head, Request, choose_head, of_head};
 use crate::novelty::level_name;
 
 /// An option that may differ between levels: `VALUE` for all of them, `superclass=VALUE` for one.
@@ -161,19 +161,15 @@ pub fn extract_heads<'a>(
             transform: trained.transform.as_ref().expect("checked when the network was opened"),
             batch,
             requests: &requests,
-            head: &own.join("head.npz"),
             progress: Progress::new("extracting", samples as u64, "images", common.quiet),
         };
         compute.choice(common)?.run(work)?;
         let kinds = &trained.architecture.heads;
         for (index, classes) in trained.heads.iter().enumerate() {
             let open = |request: &Request| FeatureSet::open(&of_head(kinds, index, &request.folder));
-            heads.push(HeadSets {
-                trained,
-                classes,
-                head: Head::open(&of_head(kinds, index, &own.join("head.npz")))?,
-                sets: requests.iter().map(open).collect::<Result<_>>()?,
-            });
+            let sets = requests.iter().map(open).collect::<Result<Vec<_>>>()?;
+            let head = choose_head(None, &sets.iter().collect::<Vec<_>>())?.head;
+            heads.push(HeadSets { trained, classes, head, sets });
         }
     }
     Ok(heads)

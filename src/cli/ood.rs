@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::Common;
+use super::output::tell;
 use crate::backend::cuda::driver::Launches;
 use crate::backend::{Device, RowWork};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head};
+use crate::features::{ChosenHead, FeatureSet, ForeignLogits, Head, choose_head};
 use crate::files;
 use crate::ood::table::Group;
 use crate::ood::{
@@ -22,18 +23,23 @@ use crate::values::{Reals, Wholes, named};
 /// Flags of `ood`.
 #[derive(Debug, Clone, Args)]
 pub struct Arguments {
-    /// Features of the ID training set: a cache folder or an .npz with features, logits, labels
+    /// Features of the ID training set: a cache folder or an .npz with features, logits, labels. Scores of logits alone (msp,
+    /// mls, energy, gen) do without; knn and react without its labels
     #[arg(long, value_name = "CACHE")]
-    train: PathBuf,
+    train: Option<PathBuf>,
     /// Features of the ID test set
     #[arg(long, value_name = "CACHE")]
     id: PathBuf,
     /// Features of an OOD set; `near:` or `far:` puts it into a group. May be repeated
     #[arg(long, value_name = "[near:|far:]NAME=CACHE", required = true)]
     ood: Vec<String>,
-    /// The last layer: an .npz with W (classes, features) and b (classes)
+    /// The last layer: an .npz with W (classes, features) and b (classes); by default the one inside the caches
     #[arg(long, value_name = "FILE")]
-    head: PathBuf,
+    head: Option<PathBuf>,
+    /// Go on, with a warning, where the logits of a cache are not W f + b of the head: softmax probabilities, the head of
+    /// another network. Otherwise that is an error
+    #[arg(long)]
+    allow_foreign_logits: bool,
     /// Scores, separated by commas, or `all`
     #[arg(long, default_value = "all", value_name = "LIST")]
     methods: String,
@@ -103,8 +109,10 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     files::check_output_folder(&arguments.out)?;
     let named: Vec<(Option<Group>, &str, PathBuf)> =
         arguments.ood.iter().map(|text| parse_ood(text)).collect::<Result<_>>()?;
-    let head = Head::open(&arguments.head)?;
-    let train = FeatureSet::open(&arguments.train)?;
+    if arguments.train.is_none() {
+        options.scores.check_untrained()?;
+    }
+    let train = arguments.train.as_deref().map(FeatureSet::open).transpose()?;
     let id = FeatureSet::open(&arguments.id)?;
     let ood = named
         .into_iter()
@@ -112,10 +120,16 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             Ok(OodInput { name: name.to_string(), group, set: FeatureSet::open(&path)? })
         })
         .collect::<Result<Vec<_>>>()?;
+    let sets: Vec<&FeatureSet> =
+        train.iter().chain([&id]).chain(ood.iter().map(|input: &OodInput| &input.set)).collect();
+    let ChosenHead { head, notes, .. } = choose_head(arguments.head.as_deref(), &sets)?;
+    if !common.quiet {
+        notes.iter().for_each(|note| tell(&format!("note: {note}")));
+    }
     let kernels = arguments.kernels.as_deref();
     let choice = super::compute::choice_for_rows(arguments.device, arguments.launches, kernels, common)?;
     let evaluation =
-        Evaluate { sets: (&train, &id, &ood), head: &head, options: &options, out: &arguments.out };
+        Evaluate { sets: (train.as_ref(), &id, &ood), head: &head, options: &options, out: &arguments.out };
     let outcome = choice.run_rows(evaluation)?;
     write_figures(&outcome, &arguments.out.join("plots"))?;
     if common.json {
@@ -131,7 +145,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
 /// The evaluation, wherever it runs.
 struct Evaluate<'a> {
     /// Training, ID test and OOD.
-    sets: (&'a FeatureSet, &'a FeatureSet, &'a [OodInput]),
+    sets: (Option<&'a FeatureSet>, &'a FeatureSet, &'a [OodInput]),
     head: &'a Head,
     options: &'a RunOptions,
     out: &'a Path,
@@ -193,7 +207,10 @@ fn options(arguments: &Arguments) -> Result<RunOptions> {
         Points::Confidence => Orientation::Confidence,
         Points::Novelty => Orientation::Novelty,
     };
-    Ok(RunOptions { scores, orientation, bootstrap: arguments.bootstrap, balance: arguments.balance })
+    let foreign_logits =
+        if arguments.allow_foreign_logits { ForeignLogits::Allow } else { ForeignLogits::Refuse };
+    let (bootstrap, balance) = (arguments.bootstrap, arguments.balance);
+    Ok(RunOptions { scores, orientation, bootstrap, balance, foreign_logits })
 }
 
 /// `[near:|far:]NAME=CACHE`; a cache's path may hold further `=` and `:`.

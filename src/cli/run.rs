@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::compute::Compute;
 use super::experiment::{Shown, json, novelty_json, novelty_summary, summary};
 use super::{Common, stop};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ood::table::Evaluation;
 use crate::recipe::novelty::{NoveltyPipeline, NoveltyRecipe, NoveltySets, over_seeds};
 use crate::recipe::{Pipeline, Recipe, Sets, WrongKey};
@@ -19,7 +19,7 @@ pub struct Arguments {
     /// Folder that relative paths of data start from
     #[arg(long, value_name = "DIR")]
     data_root: Option<PathBuf>,
-    /// Seeds; several give a run folder each and mean ± std in metrics.csv
+    /// Seeds; several give a run folder each, and mean ± standard deviation of the sample (n - 1) in metrics.csv and report.html
     #[arg(long, value_parser = Wholes::<u64>::ANY, value_delimiter = ',', value_name = "S,S,…")]
     seeds: Vec<u64>,
     /// Run folder; by default runs/ and the recipe's name
@@ -57,12 +57,23 @@ impl Arguments {
     }
 
     /// Seeds and their run folders: one, or a folder for each of several.
-    fn runs(&self, seed: u64) -> Vec<(u64, PathBuf)> {
-        match self.seeds.as_slice() {
+    fn runs(&self, seed: u64) -> Result<Vec<(u64, PathBuf)>> {
+        for (index, seed) in self.seeds.iter().enumerate() {
+            if i64::try_from(*seed).is_err() {
+                let found = format!("--seeds {seed}: a seed in a recipe is at most 2^63 - 1, {}", i64::MAX);
+                return Err(Error::usage(found));
+            }
+            if self.seeds[..index].contains(seed) {
+                return Err(Error::usage(format!(
+                    "--seeds has {seed} twice; the same seed gives the same run, and a deviation of nothing: give each once"
+                )));
+            }
+        }
+        Ok(match self.seeds.as_slice() {
             [] => vec![(seed, self.out())],
             [only] => vec![(*only, self.out())],
             several => several.iter().map(|&seed| (seed, self.out().join(format!("seed_{seed}")))).collect(),
-        }
+        })
     }
 }
 
@@ -82,7 +93,7 @@ fn ood(arguments: &Arguments, common: &Common) -> Result<()> {
     }
     recipe.check().map_err(WrongKey::error)?;
     let mut evaluations = Vec::new();
-    let runs = arguments.runs(recipe.seed);
+    let runs = arguments.runs(recipe.seed)?;
     let several = runs.len() > 1;
     for (seed, out) in runs {
         let recipe = Recipe { seed, ..recipe.clone() };
@@ -92,7 +103,11 @@ fn ood(arguments: &Arguments, common: &Common) -> Result<()> {
         let table = arguments.out().join("metrics.csv");
         Evaluation::write_csv(&evaluations, &table)?;
         if !common.json {
-            super::print(&format!("mean ± std over {} seeds: {}\n", evaluations.len(), table.display()))?;
+            super::print(&format!(
+                "mean ± standard deviation of the sample (n - 1) over {} seeds: {}\n",
+                evaluations.len(),
+                table.display()
+            ))?;
         }
     }
     Ok(())
@@ -107,7 +122,7 @@ fn novelty(arguments: &Arguments, common: &Common) -> Result<()> {
     recipe.check().map_err(WrongKey::error)?;
     let root = arguments.data_root.as_deref();
     let mut dashboards = Vec::new();
-    for (seed, out) in arguments.runs(recipe.seed) {
+    for (seed, out) in arguments.runs(recipe.seed)? {
         let recipe = NoveltyRecipe { seed, ..recipe.clone() };
         let sets = NoveltySets::open(&recipe, root)?;
         let folder = RunFolder::lock(&out)?;
@@ -127,7 +142,11 @@ fn novelty(arguments: &Arguments, common: &Common) -> Result<()> {
         let table = arguments.out().join("dashboard.csv");
         over_seeds(&dashboards, &table)?;
         if !common.json {
-            super::print(&format!("mean ± std over {} seeds: {}\n", dashboards.len(), table.display()))?;
+            super::print(&format!(
+                "mean ± standard deviation of the sample (n - 1) over {} seeds: {}\n",
+                dashboards.len(),
+                table.display()
+            ))?;
         }
     }
     Ok(())

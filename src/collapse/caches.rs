@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::measure::Subject;
 use super::series::Checkpoint;
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head};
+use crate::features::{ChosenHead, FeatureSet, choose_head};
 
 /// Where the caches of a checkpoint lie; relative to the checkpoint's folder where there is one.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,8 +14,8 @@ pub struct CachePaths {
     pub train: PathBuf,
     /// An ID test set.
     pub test: Option<PathBuf>,
-    /// The classifier, an `.npz` with `W` and `b`.
-    pub head: PathBuf,
+    /// The classifier, an `.npz` with `W` and `b`; `None` where the caches hold it.
+    pub head: Option<PathBuf>,
     /// Named OOD sets.
     pub ood: Vec<(String, PathBuf)>,
 }
@@ -24,16 +24,17 @@ impl CachePaths {
     /// Opens the caches; `folder` is what relative paths start from.
     ///
     /// # Errors
-    /// As [`FeatureSet::open`] and [`Head::open`].
+    /// As [`FeatureSet::open`] and [`choose_head`].
     pub fn open(&self, folder: &Path) -> Result<Subject> {
         let open = |path: &PathBuf| FeatureSet::open(&folder.join(path));
+        let (train, test) = (open(&self.train)?, self.test.as_ref().map(open).transpose()?);
         let ood = self.ood.iter().map(|(name, path)| Ok((name.clone(), open(path)?)));
-        Ok(Subject {
-            train: open(&self.train)?,
-            test: self.test.as_ref().map(open).transpose()?,
-            head: Head::open(&folder.join(&self.head))?,
-            ood: ood.collect::<Result<_>>()?,
-        })
+        let ood = ood.collect::<Result<Vec<_>>>()?;
+        let sets: Vec<&FeatureSet> =
+            std::iter::once(&train).chain(&test).chain(ood.iter().map(|(_, set)| set)).collect();
+        let given = self.head.as_ref().map(|head| folder.join(head));
+        let ChosenHead { head, notes, .. } = choose_head(given.as_deref(), &sets)?;
+        Ok(Subject { train, test, head, ood, notes })
     }
 }
 

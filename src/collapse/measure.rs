@@ -10,7 +10,9 @@ use super::geometry::{Rows, products};
 use super::nearest::NearestMean;
 use super::row::CollapseRow;
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, Moments, block_rows, check_same_checkpoint};
+use crate::features::{
+    Extent, FeatureSet, ForeignLogits, Head, Moments, block_rows, check_logits, check_same_checkpoint,
+};
 use crate::linalg::{self, PseudoInverseFactor, View};
 use crate::values::named;
 
@@ -35,6 +37,8 @@ impl Default for GlobalMean {
 pub struct Options {
     /// Which global mean the class means are centred by.
     pub global_mean: GlobalMean,
+    /// What happens where a cache's logits are not the classifier's.
+    pub foreign_logits: ForeignLogits,
 }
 
 /// The caches of one checkpoint.
@@ -48,6 +52,8 @@ pub struct Subject {
     pub head: Head,
     /// Named OOD sets, for NC5; features of the same checkpoint.
     pub ood: Vec<(String, FeatureSet)>,
+    /// What the user should know of where these come from.
+    pub notes: Vec<String>,
 }
 
 /// The metrics of one checkpoint and the cosines behind NC2.
@@ -57,16 +63,19 @@ pub struct Measurement {
     pub row: CollapseRow,
     /// Cosines between centred class means, row-major, C x C.
     pub cosines: Vec<f64>,
+    /// What the user should know of the caches.
+    pub warnings: Vec<String>,
 }
 
 /// Measures NC1..NC5 of one checkpoint.
 ///
 /// # Errors
-/// One class only, a class without samples, labels or shapes that do not fit the head, caches of different
+/// One class only, a class without samples, labels, logits or shapes that do not fit the head, caches of different
 /// checkpoints, an empty set, two OOD sets of one name, or features that are the same for every class.
 pub fn measure(subject: &Subject, options: &Options) -> Result<Measurement> {
     check(subject)?;
-    let Subject { train, test, head, ood } = subject;
+    let warnings = check_meaning(subject, options)?;
+    let Subject { train, test, head, ood, .. } = subject;
     let (classes, dimension) = (head.classes(), head.dimension());
     let moments = Moments::of(train, classes)?;
     let origin = match options.global_mean {
@@ -128,7 +137,7 @@ pub fn measure(subject: &Subject, options: &Options) -> Result<Measurement> {
         nc5_by_ood,
         nc5_uncentered_by_ood,
     };
-    Ok(Measurement { row, cosines })
+    Ok(Measurement { row, cosines, warnings })
 }
 
 /// NC1: variability within classes, compared with the distances between their means.
@@ -184,7 +193,7 @@ impl Variability {
 }
 
 fn check(subject: &Subject) -> Result<()> {
-    let Subject { train, test, head, ood } = subject;
+    let Subject { train, test, head, ood, .. } = subject;
     if head.classes() < 2 {
         return Err(Error::invalid(format!(
             "neural collapse compares classes; the head has {} class, two or more are needed",
@@ -215,6 +224,24 @@ fn check(subject: &Subject) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Checks that logits are the head's, on some rows of every set before all rows of any, and that labels count as it does.
+fn check_meaning(subject: &Subject, options: &Options) -> Result<Vec<String>> {
+    let Subject { train, test, head, ood, notes } = subject;
+    let sets = || std::iter::once(train).chain(test).chain(ood.iter().map(|(_, set)| set));
+    let mut warnings = notes.clone();
+    for extent in [Extent::Sample, Extent::All] {
+        for set in sets() {
+            let warning = check_logits(set, head, extent, options.foreign_logits)?;
+            warnings.extend(warning.filter(|_| extent == Extent::All));
+        }
+    }
+    train.check_labels(head.classes())?;
+    if let Some(test) = test {
+        warnings.extend(test.check_numbering(head)?);
+    }
+    Ok(warnings)
 }
 
 fn constant_features(train: &FeatureSet) -> Error {

@@ -43,6 +43,7 @@ impl Clusters {
             test: Some(set("test", features, self.dimension, Some(labels))),
             head: Head::new(weight, bias, self.dimension).unwrap(),
             ood: vec![("other".into(), set("ood", ood, self.dimension, None))],
+            notes: Vec::new(),
         }
     }
 
@@ -222,6 +223,7 @@ fn a_simplex_of_points_is_fully_collapsed() {
         head: Head::new(weight, vec![0.0; 4], 4).unwrap(),
         // The OOD mean lies straight above the global mean: orthogonal to the simplex.
         ood: vec![("above".into(), set("ood", vec![9.0; 8], 4, None))],
+        notes: Vec::new(),
     };
     let row = measure(&subject, &Options::default()).unwrap().row;
     let zero =
@@ -250,8 +252,10 @@ fn nc1_does_not_explode_when_features_sit_far_from_the_origin() {
 fn the_two_global_means_agree_only_for_balanced_classes() {
     let balanced = Clusters { dimension: 5, counts: vec![8; 3], noise: 0.4, offset: 0.0 }.subject(1);
     let skewed = Clusters { dimension: 5, counts: vec![20, 2, 5], noise: 0.4, offset: 0.0 }.subject(1);
-    let nc2 =
-        |subject: &Subject, global_mean| measure(subject, &Options { global_mean }).unwrap().row.nc2_equinorm;
+    let nc2 = |subject: &Subject, global_mean| {
+        let options = Options { global_mean, ..Options::default() };
+        measure(subject, &options).unwrap().row.nc2_equinorm
+    };
     let difference = |s: &Subject| nc2(s, GlobalMean::Samples) - nc2(s, GlobalMean::ClassMeans);
     assert!(difference(&balanced).abs() < 1e-12);
     assert!(difference(&skewed).abs() > 1e-3);

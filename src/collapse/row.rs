@@ -114,9 +114,22 @@ pub struct CollapseReport {
     /// Checkpoints left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
+    /// What a reader should know of the caches, in sentences.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
 }
 
 impl CollapseReport {
+    /// Keeps what a reader should know of the caches of a checkpoint, once each.
+    pub fn note(&mut self, checkpoint: &str, warnings: Vec<String>) {
+        for warning in warnings {
+            let warning = format!("{checkpoint}: {warning}");
+            if !self.warnings.contains(&warning) {
+                self.warnings.push(warning);
+            }
+        }
+    }
+
     /// Writes `collapse.json`.
     ///
     /// # Errors
@@ -200,6 +213,9 @@ impl CollapseReport {
         for skipped in &self.skipped {
             let _ =
                 writeln!(text, "skipped {}: {}", printable(&skipped.checkpoint), printable(&skipped.reason));
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(text, "warning: {}", printable(warning));
         }
         text
     }
@@ -297,6 +313,7 @@ pub(super) mod tests {
             checkpoints: vec![row(10, 1.5), later],
             global_mean: GlobalMean::ClassMeans,
             skipped,
+            warnings: vec!["epoch_0010: half precision".into()],
         }
     }
 

@@ -88,6 +88,7 @@ pub fn over_checkpoints(
             Ok(mut measurement) => {
                 measurement.row.checkpoint = checkpoint.name();
                 measurement.row.epoch = checkpoint.epoch;
+                series.report.note(&checkpoint.name(), measurement.warnings);
                 series.report.checkpoints.push(measurement.row);
                 series.cosines = measurement.cosines;
             }
@@ -165,6 +166,7 @@ mod tests {
             test: None,
             head: Head::new(vec![cos, sin, -cos, -sin], vec![0.0; 2], 2).unwrap(),
             ood: vec![("far".into(), set(vec![0.0, 1.0 + slope], None))],
+            notes: Vec::new(),
         }
     }
 

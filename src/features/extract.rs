@@ -7,7 +7,6 @@ use crate::autograd::SHORTEST_VECTOR;
 use crate::checkpoint::Trained;
 use crate::data::{SharedDataset, Transform};
 use crate::error::{Error, Result};
-use crate::files;
 use crate::nn::{HeadKind, HeadSpec, HeadValues, Model, Network, SUBCLASS_HEAD, SUPERCLASS_HEAD};
 use crate::ops::Backend;
 
@@ -32,12 +31,14 @@ impl Request {
         }
     }
 
-    /// Whether the caches of all heads are there, and exactly these.
+    /// Whether the caches of all heads are there, exactly these, each with its head inside: earlier versions wrote one beside
+    /// them, which the next network's took the place of.
     pub fn is_done(&self, trained: &Trained, transform: &Transform) -> bool {
         let meta = self.meta(trained, transform);
         let heads = &trained.architecture.heads;
         (0..heads.len()).all(|head| {
-            FeatureSet::open(&of_head(heads, head, &self.folder)).is_ok_and(|set| *set.meta() == meta)
+            let open = FeatureSet::open(&of_head(heads, head, &self.folder));
+            open.is_ok_and(|set| *set.meta() == meta && set.own_head_path().is_some())
         })
     }
 }
@@ -54,7 +55,7 @@ fn logit_of(trained: &Trained, data: &SharedDataset, head: usize, label: i64) ->
 }
 
 /// Where a head's part of something goes that a network with one head has at `path`: there, or with two heads at
-/// `superclass/NAME` and `subclass/NAME` beside it. Serves for caches and for `head.npz`.
+/// `superclass/NAME` and `subclass/NAME` beside it.
 pub fn of_head(heads: &[HeadSpec], head: usize, path: &Path) -> PathBuf {
     let level = match heads[head].name.as_str() {
         SUPERCLASS_HEAD => "superclass",
@@ -65,8 +66,8 @@ pub fn of_head(heads: &[HeadSpec], head: usize, path: &Path) -> PathBuf {
     parent.join(level).join(path.file_name().unwrap_or_default())
 }
 
-/// One pass of a trained network over each data set: caches for each head, and its last linear map as `head`
-/// ([`of_head`]). How well each head did on each data set, where labels are known.
+/// One pass of a trained network over each data set: caches for each head ([`of_head`]), with its last linear map inside. How
+/// well each head did on each data set, where labels are known.
 ///
 /// # Errors
 /// A sample cannot be read, a feature is not finite, the disk is full; and what `progress`, which is told the number of
@@ -77,7 +78,6 @@ pub fn extract_all<B: Backend>(
     transform: &Transform,
     batch: usize,
     requests: &[Request],
-    head_path: &Path,
     progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Vec<Evaluation>>> {
     let network = Network::new(&trained.architecture, backend.dtype(), None);
@@ -86,12 +86,6 @@ pub fn extract_all<B: Backend>(
     let passes: Vec<Pass> = requests.iter().map(plan).collect();
     let bytes = passes.iter().map(Pass::bytes).max().unwrap_or(0);
     let mut model = trained.load(network, backend, bytes)?;
-    let heads = &trained.architecture.heads;
-    for index in 0..heads.len() {
-        let path = of_head(heads, index, head_path);
-        files::create_folder(files::parent(&path))?;
-        head(&model, index)?.write(&path)?;
-    }
     let passes = requests.iter().zip(&passes);
     passes.map(|(request, pass)| extract(&mut model, pass, trained, transform, request, progress)).collect()
 }
@@ -113,6 +107,9 @@ fn extract<B: Backend>(
         CacheWriter::create(&folder, dimension, head.classes, request.meta(trained, transform))
     };
     let mut writers = heads.iter().enumerate().map(create).collect::<Result<Vec<_>>>()?;
+    for (index, writer) in writers.iter().enumerate() {
+        writer.write_head(&head(model, index)?)?;
+    }
     let mut evaluations = vec![Evaluation::default(); heads.len()];
     let mut done = 0;
     pass.run(model, &request.data, transform, |batch| {

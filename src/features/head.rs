@@ -3,11 +3,12 @@
 use std::path::Path;
 
 use super::archive::Npz;
+use super::foreign;
 use super::matrix::Matrix;
 use super::npy::{Element, NpyArray};
 use super::writer::write_npz;
 use crate::error::{Error, Position, Result};
-use crate::linalg::{View, add_matmul};
+use crate::linalg::{View, add_matmul, squared_norm};
 
 /// Weight (C, D) and bias (C,) of the classifier, widened to f64.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +43,7 @@ impl Head {
         let weight = match archive.array("W")? {
             Some(weight) => weight,
             None => archive.array("weight")?.ok_or_else(|| {
-                let found = format!("{:?}", archive.names());
+                let found = foreign::members(&archive.names());
                 Error::malformed(path, Position::File, "an array `W` of shape (classes, features)", found)
             })?,
         };
@@ -95,6 +96,19 @@ impl Head {
     /// Number of features, D.
     pub fn dimension(&self) -> usize {
         self.dimension
+    }
+
+    /// How far another head is from this one: the length of the difference of weights and biases relative to the longer of
+    /// both; infinite where shapes differ.
+    pub fn difference(&self, other: &Head) -> f64 {
+        if (self.classes(), self.dimension) != (other.classes(), other.dimension) {
+            return f64::INFINITY;
+        }
+        let all = |head: &Head| -> Vec<f64> { head.weight.iter().chain(&head.bias).copied().collect() };
+        let (own, other) = (all(self), all(other));
+        let difference: f64 = own.iter().zip(&other).map(|(a, b)| (a - b) * (a - b)).sum();
+        let longer = squared_norm(&own).max(squared_norm(&other));
+        if longer > 0.0 { (difference / longer).sqrt() } else { 0.0 }
     }
 
     /// The weight, row-major, C x D.

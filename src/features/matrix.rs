@@ -37,7 +37,8 @@ impl Matrix {
             return Err(Error::malformed(path, at(), "at least one column", format!("shape ({rows}, 0)")));
         }
         if matches!(array.element, Element::Signed(_) | Element::Unsigned(_)) {
-            return Err(Error::malformed(path, at(), "floating-point numbers", "integers"));
+            let found = format!("integers (save `{name}.astype('float32')`)");
+            return Err(Error::malformed(path, at(), "floating-point numbers", found));
         }
         let matrix = Matrix { array, rows, columns };
         matrix.check(path, name)?;
@@ -68,6 +69,11 @@ impl Matrix {
         assert!(columns > 0 && values.len().is_multiple_of(columns), "whole rows of {columns} columns");
         let shape = vec![values.len() / columns, columns];
         Matrix::new(NpyArray::from_vec(values, Element::F64, shape), &PathBuf::from("memory"), name)
+    }
+
+    /// How elements are stored.
+    pub fn element(&self) -> Element {
+        self.array.element
     }
 
     /// Number of rows (samples).

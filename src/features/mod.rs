@@ -1,13 +1,19 @@
 //! Feature caches: one pass of a checkpoint over a data set, kept as plain `.npy` files.
 //!
-//! A cache is a folder of `features.npy` (N, D), `logits.npy` (N, C), `labels.npy` (N,) and `meta.json`; an `.npz`
-//! with arrays of the same names serves as well, whoever wrote it. A network with two heads has a cache for each, in
+//! A cache is a folder of `features.npy` (N, D), `logits.npy` (N, C), `labels.npy` (N,), `meta.json` and `head.npz`, the last
+//! layer `W` (C, D) and `b` (C,) that makes these logits of these features; an `.npz` with arrays of the same names serves as
+//! well, whoever wrote it. Where logits and head do not belong together, [`check_logits`] says so. A network with two heads has a cache for each, in
 //! `superclass/` and `subclass/`, so that whatever works on a cache works on either head. Files are mapped, never loaded whole, and every
 //! score, sweep, plot and collapse metric works from them without the network.
 
+mod agreement;
 mod archive;
+mod cause;
+mod choose;
 mod extract;
+mod foreign;
 mod head;
+mod labels;
 mod matrix;
 mod moments;
 mod npy;
@@ -15,14 +21,16 @@ mod pass;
 mod set;
 mod writer;
 
+pub use agreement::{Agreement, Extent, ForeignLogits, SAMPLED_ROWS, check_logits, predictions};
 pub use archive::Npz;
+pub use choose::{ChosenHead, choose_head};
 pub use extract::{Request, extract_all, head, of_head};
 pub use head::Head;
 pub use matrix::Matrix;
 pub use moments::Moments;
 pub use npy::{Element, NpyArray};
 pub use pass::{Evaluation, Pass, PassBatch, batches_in_flight};
-pub use set::{CacheMeta, FeatureSet, check_same_checkpoint};
+pub use set::{CacheMeta, FeatureSet, HEAD_FILE, check_same_checkpoint};
 pub use writer::{CacheWriter, write_npz};
 
 /// Rows of a block whose f64 copy has about two million elements: large enough for fast products, small enough

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use npyz::{DType, Endianness, NpyHeader, Order, TypeChar};
 
+use super::foreign;
 use crate::error::{Error, Position, Result};
 
 /// Bytes that hold an array: a mapped file, an inflated archive member, a vector.
@@ -90,13 +91,8 @@ impl NpyArray {
             check_header(whole).map_err(|(offset, expected, found)| fail(offset, expected, found))?;
         let header = NpyHeader::from_reader(&whole[..header_end])
             .map_err(|e| fail(8, "a header that describes one array", e.to_string()))?;
-        let (element, big_endian) = element_type(&header.dtype()).ok_or_else(|| {
-            fail(
-                10,
-                "an array of f16, f32, f64 or integers (save it with numpy as `array.astype('float32')`)",
-                format!("elements of type {}", header.dtype().descr()),
-            )
-        })?;
+        let (element, big_endian) = element_type(&header.dtype())
+            .ok_or_else(|| fail(10, "an array of f16, f32, f64 or integers", unreadable(&header.dtype())))?;
         let shape: Vec<usize> =
             header.shape().iter().map(|&extent| usize::try_from(extent).unwrap_or(usize::MAX)).collect();
         let needed = shape.iter().try_fold(element.size(), |size, &extent| size.checked_mul(extent));
@@ -166,12 +162,7 @@ impl<T: bytemuck::NoUninit> Deref for Owned<T> {
 /// numbers fits (it multiplies extents unchecked). Returns where the elements begin.
 fn check_header(bytes: &[u8]) -> Result<usize, (usize, &'static str, String)> {
     if bytes.len() < 12 || &bytes[..6] != b"\x93NUMPY" {
-        let first = &bytes[..bytes.len().min(6)];
-        return Err((
-            0,
-            "the magic \\x93NUMPY of an .npy array",
-            format!("{} bytes: {first:02x?}", bytes.len()),
-        ));
+        return Err((0, "the magic \\x93NUMPY of an .npy array", foreign::beginning(bytes)));
     }
     let (text_start, length) = match bytes[6] {
         1 => (10, usize::from(u16::from_le_bytes([bytes[8], bytes[9]]))),
@@ -209,6 +200,26 @@ fn check_header(bytes: &[u8]) -> Result<usize, (usize, &'static str, String)> {
         return Err((text_start, "a shape that memory could hold", format!("about {product:e} elements")));
     }
     Ok(text_start + length)
+}
+
+/// What elements are that cannot be read, and how to save them instead.
+fn unreadable(dtype: &DType) -> String {
+    let descr = dtype.descr();
+    let DType::Plain(text) = dtype else {
+        return format!("records with fields, {descr} (save each field as an array of its own)");
+    };
+    let advice = match text.type_char() {
+        TypeChar::Object => {
+            "Python objects, pickled, which are never executed; save numbers: \
+             `numpy.array(list(array), dtype='float32')`"
+        }
+        TypeChar::Bool => "booleans; save `array.astype('int64')`",
+        TypeChar::Complex => "complex numbers; save real ones",
+        TypeChar::ByteStr | TypeChar::UnicodeStr => "texts; save numbers: the index of each name",
+        TypeChar::Float => "long doubles; save `array.astype('float64')`",
+        _ => "not numbers; save `array.astype('float32')`",
+    };
+    format!("elements of type {descr} ({advice})")
 }
 
 fn element_type(dtype: &DType) -> Option<(Element, bool)> {

@@ -1,4 +1,5 @@
-//! One pass of a network over a data set: features, logits and labels, opened from a folder, `.npz` or `.npy`.
+//! One pass of a network over a data set: features, logits and labels, opened from a folder, `.npz` or `.npy`, and the head
+//! that the cache may hold itself.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -6,6 +7,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::archive::Npz;
+use super::foreign;
+use super::head::Head;
 use super::matrix::Matrix;
 use super::npy::{Element, NpyArray};
 use crate::error::{Error, Position, Result};
@@ -40,10 +43,15 @@ pub struct FeatureSet {
     logits: Option<Matrix>,
     labels: Option<Vec<i64>>,
     meta: CacheMeta,
+    /// The file that holds `W` and `b`, if the cache holds them.
+    own_head: Option<PathBuf>,
 }
 
+/// The head's file inside a cache folder.
+pub const HEAD_FILE: &str = "head.npz";
+
 impl FeatureSet {
-    /// Opens a cache: a folder, an `.npz` with `features`, `logits`, `labels`, or an `.npy` of features alone.
+    /// Opens a cache: a folder, an `.npz` with `features`, `logits`, `labels` (and `W`, `b`), or an `.npy` of features alone.
     /// What a file is, its first bytes decide, not its name.
     ///
     /// # Errors
@@ -68,12 +76,11 @@ impl FeatureSet {
                 CacheMeta::default(),
             );
         }
-        let first = &file[..file.len().min(6)];
         Err(Error::malformed(
             path,
             Position::Byte(0),
             "a feature cache: a folder with features.npy, an .npz or an .npy file",
-            format!("{} bytes that begin {first:02x?}", file.len()),
+            foreign::beginning(&file),
         ))
     }
 
@@ -100,7 +107,9 @@ impl FeatureSet {
         } else {
             CacheMeta::default()
         };
-        FeatureSet::assemble(path, array("features")?, array("logits")?, array("labels")?, meta)
+        let head = path.join(HEAD_FILE);
+        let set = FeatureSet::assemble(path, array("features")?, array("logits")?, array("labels")?, meta)?;
+        Ok(FeatureSet { own_head: head.is_file().then_some(head), ..set })
     }
 
     fn open_npz(path: &Path) -> Result<FeatureSet> {
@@ -109,10 +118,13 @@ impl FeatureSet {
             |name: &str| Ok::<_, Error>(archive.array(name)?.map(|array| (array, path.to_path_buf())));
         let features = array("features")?;
         if features.is_none() {
-            let found = format!("{:?}", archive.names());
+            let found = foreign::members(&archive.names());
             return Err(Error::malformed(path, Position::File, "an array named `features`", found));
         }
-        FeatureSet::assemble(path, features, array("logits")?, array("labels")?, CacheMeta::default())
+        let own_head = archive.names().contains(&"W").then(|| path.to_path_buf());
+        let meta = CacheMeta::default();
+        let set = FeatureSet::assemble(path, features, array("logits")?, array("labels")?, meta)?;
+        Ok(FeatureSet { own_head, ..set })
     }
 
     fn assemble(
@@ -128,7 +140,7 @@ impl FeatureSet {
         let features = Matrix::new(array, &file, "features")?;
         let logits = logits.map(|(array, file)| Matrix::new(array, &file, "logits")).transpose()?;
         let labels = labels.map(|(array, file)| read_labels(&array, &file)).transpose()?;
-        let set = FeatureSet { path: path.to_path_buf(), features, logits, labels, meta };
+        let set = FeatureSet { path: path.to_path_buf(), features, logits, labels, meta, own_head: None };
         set.check_rows()?;
         Ok(set)
     }
@@ -143,8 +155,8 @@ impl FeatureSet {
         logits: Option<Matrix>,
         labels: Option<Vec<i64>>,
     ) -> Result<FeatureSet> {
-        let set =
-            FeatureSet { path: PathBuf::from(name), features, logits, labels, meta: CacheMeta::default() };
+        let (path, meta) = (PathBuf::from(name), CacheMeta::default());
+        let set = FeatureSet { path, features, logits, labels, meta, own_head: None };
         set.check_rows()?;
         Ok(set)
     }
@@ -208,42 +220,22 @@ impl FeatureSet {
         self.labels.as_deref()
     }
 
-    /// Labels for fitting: every one known and in 0..`classes`, every class present.
+    /// The head that the cache holds itself: `head.npz` in its folder, or `W` and `b` in its archive.
     ///
     /// # Errors
-    /// No labels, a label out of range (named by row), or a class without a sample (named).
-    pub fn training_labels(&self, classes: usize) -> Result<Vec<u32>> {
-        let labels = self.labels.as_ref().ok_or_else(|| {
-            Error::malformed(
-                &self.path,
-                Position::File,
-                "labels (fitting needs the class of every training sample)",
-                "features without labels",
-            )
-        })?;
-        let mut counts = vec![0u64; classes];
-        let mut known = Vec::with_capacity(labels.len());
-        for (row, &label) in labels.iter().enumerate() {
-            let class = usize::try_from(label).ok().filter(|&class| class < classes).ok_or_else(|| {
-                Error::malformed(
-                    &self.path,
-                    Position::Row(row as u64),
-                    format!("a label from 0 to {}, one per row of the head", classes.saturating_sub(1)),
-                    format!("label {label}"),
-                )
-            })?;
-            counts[class] += 1;
-            known.push(class as u32);
-        }
-        match counts.iter().position(|&count| count == 0) {
-            None => Ok(known),
-            Some(class) => Err(Error::malformed(
-                &self.path,
-                Position::File,
-                format!("training samples of each of the {classes} classes"),
-                format!("none of class {class}"),
-            )),
-        }
+    /// It is damaged.
+    pub fn own_head(&self) -> Result<Option<Head>> {
+        self.own_head.as_deref().map(Head::open).transpose()
+    }
+
+    /// The file that holds [`FeatureSet::own_head`], if there is one.
+    pub fn own_head_path(&self) -> Option<&Path> {
+        self.own_head.as_deref()
+    }
+
+    /// Whether features or logits are stored in half precision, with three decimal digits.
+    pub fn holds_half_precision(&self) -> bool {
+        std::iter::once(&self.features).chain(&self.logits).any(|matrix| matrix.element() == Element::F16)
     }
 
     /// What the cache's `meta.json` says (empty for other sources).
@@ -301,11 +293,18 @@ fn read_labels(array: &NpyArray, path: &Path) -> Result<Vec<i64>> {
     let at = || Position::Member("labels".into());
     let count: usize = array.shape.iter().product();
     if array.shape.iter().filter(|&&extent| extent != 1).count() > 1 {
-        let found = format!("shape {:?}", array.shape);
+        let found = match array.shape.as_slice() {
+            [_, columns] => format!(
+                "shape {:?}: a row of {columns} numbers each (of one-hot labels or probabilities save `labels.argmax(1)`)",
+                array.shape
+            ),
+            shape => format!("shape {shape:?}"),
+        };
         return Err(Error::malformed(path, at(), "one label per sample", found));
     }
     if !matches!(array.element, Element::Signed(_) | Element::Unsigned(_)) {
-        return Err(Error::malformed(path, at(), "integers", "floating-point numbers"));
+        let found = "floating-point numbers (save `labels.astype('int64')`)";
+        return Err(Error::malformed(path, at(), "integers", found));
     }
     (0..count)
         .map(|row| {

@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use npyz::{NpyWriter, WriteOptions, WriterBuilder};
 use zip::{CompressionMethod, ZipWriter, write::SimpleFileOptions};
 
+use super::head::Head;
 use super::npy::{Element, NpyArray};
-use super::set::CacheMeta;
+use super::set::{CacheMeta, HEAD_FILE};
 use crate::error::{Error, Result};
 use crate::files::{self, TemporaryFolder};
 
@@ -55,6 +56,18 @@ impl CacheWriter {
             .map_err(|e| Error::io("create", &labels_path, e))?;
         let folder = folder.to_path_buf();
         Ok(CacheWriter { folder, temporary, features, logits, labels, dimension, classes, rows: 0, meta })
+    }
+
+    /// Puts the head that makes logits of these features into the cache.
+    ///
+    /// # Errors
+    /// The disk is full.
+    ///
+    /// # Panics
+    /// If the head has another number of features or classes.
+    pub fn write_head(&self, head: &Head) -> Result<()> {
+        assert_eq!((head.dimension(), head.classes()), (self.dimension, self.classes), "head of a cache");
+        head.write(&self.temporary.path().join(HEAD_FILE))
     }
 
     /// Appends a batch: features N x D and logits N x C row-major, and N labels (-1 unknown).

@@ -91,22 +91,7 @@ impl Detectors {
         if train.is_empty() {
             return Err(Error::malformed(train.path(), Position::File, "training samples", "none"));
         }
-        let mut fit = Detectors {
-            head: head.clone(),
-            description: Description {
-                options: options.clone(),
-                checkpoint: train.meta().checkpoint.clone(),
-                ..Description::default()
-            },
-            gaussians: None,
-            vim: None,
-            vim_centered: None,
-            neco: BTreeMap::new(),
-            neighbours: None,
-            react: None,
-            she: None,
-            nci: None,
-        };
+        let mut fit = Detectors::unfitted(head, options, train.meta().checkpoint.clone());
         fit.fit_moments(compute, train)?;
         if options.wants(&[Method::Knn]) {
             let (neighbours, notes) = Neighbours::fit(train, options);
@@ -123,12 +108,36 @@ impl Detectors {
         Ok(fit)
     }
 
+    /// Scores of logits alone, which no training set is needed for; `checkpoint` is that of the head, where known.
+    ///
+    /// # Errors
+    /// A score that is fitted.
+    pub fn of_logits(head: &Head, options: &Options, checkpoint: Option<String>) -> Result<Detectors> {
+        options.check()?;
+        options.check_untrained()?;
+        Ok(Detectors::unfitted(head, options, checkpoint))
+    }
+
+    fn unfitted(head: &Head, options: &Options, checkpoint: Option<String>) -> Detectors {
+        Detectors {
+            head: head.clone(),
+            description: Description { options: options.clone(), checkpoint, ..Description::default() },
+            gaussians: None,
+            vim: None,
+            vim_centered: None,
+            neco: BTreeMap::new(),
+            neighbours: None,
+            react: None,
+            she: None,
+            nci: None,
+        }
+    }
+
     /// The scores that need class statistics, from one pass over the training features.
     fn fit_moments(&mut self, compute: &dyn Compute, train: &FeatureSet) -> Result<()> {
         let options = self.description.options.clone();
         let head = self.head.clone();
-        let unlabelled = [Method::Msp, Method::Mls, Method::Energy, Method::Gen, Method::Knn, Method::React];
-        if options.methods.iter().all(|method| unlabelled.contains(method)) {
+        if !options.needs_labels() {
             return Ok(());
         }
         Moments::check_dimension(head.dimension())?;

@@ -98,6 +98,11 @@ impl Method {
         matches!(self, Method::Msp | Method::Mls | Method::Energy | Method::Gen)
     }
 
+    /// Whether its fit needs the class of every training sample.
+    pub fn needs_labels(self) -> bool {
+        !self.needs_no_fit() && !matches!(self, Method::Knn | Method::React)
+    }
+
     /// A comma-separated list of names, or `all`; repetitions count once.
     ///
     /// # Errors
@@ -152,6 +157,24 @@ pub enum Dimension {
 }
 
 impl Dimension {
+    /// Checks that ViM's principal directions leave a residual of `size` features.
+    ///
+    /// # Errors
+    /// They do not; the message says how many would.
+    pub(super) fn check_residual(self, size: usize) -> Result<()> {
+        const LEAVE_OUT: &str = "leave vim, vim_centered and residual out of the scores";
+        match self {
+            _ if size < 2 => Err(Error::usage(format!(
+                "ViM needs at least 2 features to leave a residual, here is 1; {LEAVE_OUT}"
+            ))),
+            Dimension::Count(count) if count >= size => Err(Error::usage(format!(
+                "vim-dim {count} leaves no residual of {size} features; choose {}, or {LEAVE_OUT}",
+                if size == 2 { "1".to_string() } else { format!("1 to {}", size - 1) }
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     /// The smallest number of leading values of `descending` whose sum reaches the share `share` of the total.
     pub(super) fn explaining(descending: impl Iterator<Item = f64> + Clone, share: f64) -> usize {
         let total: f64 = descending.clone().map(|value| value.max(0.0)).sum();
@@ -266,6 +289,62 @@ impl Options {
             None => Ok(()),
             Some((key, what)) => Err(Error::usage(format!("--{}: {what}", key.replace('_', "-")))),
         }
+    }
+
+    /// Whether any wanted score is fitted on training features.
+    pub fn needs_training(&self) -> bool {
+        !self.methods.iter().all(|method| method.needs_no_fit())
+    }
+
+    /// Checks that no wanted score needs a training set.
+    ///
+    /// # Errors
+    /// One does; the message names it.
+    pub fn check_untrained(&self) -> Result<()> {
+        match self.methods.iter().find(|method| !method.needs_no_fit()) {
+            None => Ok(()),
+            Some(method) => Err(Error::usage(format!(
+                "{method} is fitted on training features; give their cache with --train, or ask for scores of logits alone \
+                 (--methods msp,mls,energy,gen)"
+            ))),
+        }
+    }
+
+    /// Whether any wanted score is fitted on labelled training features.
+    pub fn needs_labels(&self) -> bool {
+        self.methods.iter().any(|method| method.needs_labels())
+    }
+
+    /// Checks the constants against a network of `dimension` features and a training set of so many samples, where known:
+    /// everything that would otherwise be found out after a training. What will be done otherwise than asked, in sentences.
+    ///
+    /// # Errors
+    /// A subspace for ViM that leaves no residual.
+    pub fn check_for(&self, dimension: usize, samples: Option<usize>) -> Result<Vec<String>> {
+        let residual = [Method::Vim, Method::VimCentered, Method::Residual];
+        if self.wants(&residual) {
+            self.vim_dim.check_residual(dimension)?;
+        }
+        let mut notes = Vec::new();
+        let neco = [Method::Neco, Method::NecoFormula, Method::NecoOfficial];
+        let highest = samples.map_or(dimension, |samples| dimension.min(samples.saturating_sub(1))).max(1);
+        if let Dimension::Count(count) = self.neco_dim
+            && self.wants(&neco)
+            && count > highest
+        {
+            notes.push(format!(
+                "neco-dim {count}: {dimension} features{} span {highest} dimensions at most; {highest} will be used",
+                samples.map_or(String::new(), |samples| format!(" of {samples} training samples"))
+            ));
+        }
+        let held = samples.map_or(self.knn_bank, |samples| samples.min(self.knn_bank));
+        if self.wants(&[Method::Knn]) && self.knn_k > held {
+            notes.push(format!(
+                "knn-k {}: knn compares with {held} training samples; the farthest of them, k = {held}, will count",
+                self.knn_k
+            ));
+        }
+        Ok(notes)
     }
 
     /// Whether any of these scores is wanted.

@@ -7,11 +7,13 @@ use super::detectors::{Detectors, Scores};
 use super::method::Options;
 use super::metrics::{Curves, oscr};
 use super::neighbours::random_subset;
-use super::rows::fold_blocks;
 use super::sanity;
 use super::table::{Entry, Evaluation, Group, IdSet, OodSet};
 use crate::error::{Error, Result};
-use crate::features::{Element, FeatureSet, Head, NpyArray, check_same_checkpoint, write_npz};
+use crate::features::{
+    Element, Extent, FeatureSet, ForeignLogits, Head, NpyArray, check_logits, check_same_checkpoint,
+    predictions, write_npz,
+};
 
 /// Why one bootstrap replicate is none.
 pub const FEW_REPLICATES: &str = "expected 0, for no interval, or at least 2 replicates, found 1";
@@ -67,6 +69,8 @@ pub struct RunOptions {
     pub bootstrap: u32,
     /// Whether metrics compare as many ID as OOD samples: a random subset of the larger side.
     pub balance: bool,
+    /// What happens where a cache's logits are not the head's.
+    pub foreign_logits: ForeignLogits,
 }
 
 /// What an evaluation gives.
@@ -82,12 +86,13 @@ pub struct Outcome {
     pub ood: Vec<(String, Scores)>,
 }
 
-/// Fits, scores, measures; writes `fit.safetensors`, `scores/*.npz`, `metrics.json` and `metrics.csv` into `out`.
+/// Fits, scores, measures; writes `fit.safetensors`, `scores/*.npz`, `metrics.json` and `metrics.csv` into `out`. Scores of
+/// logits alone need no training set.
 ///
 /// # Errors
 /// Inputs that do not fit together or come from different checkpoints, a fit that is impossible, a full disk.
 pub fn run(
-    train: &FeatureSet,
+    train: Option<&FeatureSet>,
     id: &FeatureSet,
     ood: &[OodInput],
     head: &Head,
@@ -103,23 +108,27 @@ pub fn run(
 /// As [`run`], or the device failed.
 pub fn run_on(
     compute: &dyn Compute,
-    (train, id, ood): (&FeatureSet, &FeatureSet, &[OodInput]),
+    (train, id, ood): (Option<&FeatureSet>, &FeatureSet, &[OodInput]),
     head: &Head,
     options: &RunOptions,
     out: &Path,
 ) -> Result<Outcome> {
-    check_inputs(train, id, ood, head)?;
-    let detectors = Detectors::fit_on(compute, train, head, &options.scores)?;
+    let mut warnings = check_inputs((train, id, ood), head, options)?;
+    let detectors = match train {
+        Some(train) => Detectors::fit_on(compute, train, head, &options.scores)?,
+        None => Detectors::of_logits(head, &options.scores, id.meta().checkpoint.clone())?,
+    };
     detectors.save(&out.join("fit.safetensors"))?;
     let id_scores = detectors.score_on(compute, id)?;
     write_scores(&out.join("scores/id.npz"), &id_scores, options.orientation)?;
-    let correct = correctly_classified(id, head);
+    let correct = correctly_classified(id, head, &mut warnings)?;
     let accuracy = correct
         .as_ref()
         .map(|flags| flags.iter().filter(|&&correct| correct).count() as f64 / flags.len().max(1) as f64);
     let mut evaluation = Evaluation::new(IdSet { samples: id.len() as u64, accuracy });
     evaluation.fits = detectors.fits().clone();
     evaluation.sanity = sanity::check(compute, &detectors, train, &id_scores)?;
+    evaluation.sanity.warnings.splice(0..0, warnings);
     let mut ood_scores = Vec::new();
     for input in ood {
         let scores = detectors.score_on(compute, &input.set)?;
@@ -140,7 +149,12 @@ pub fn run_on(
     Ok(Outcome { detectors, evaluation, id: id_scores, ood: ood_scores })
 }
 
-fn check_inputs(train: &FeatureSet, id: &FeatureSet, ood: &[OodInput], head: &Head) -> Result<()> {
+/// Checks everything that can be checked before the first fit; what the user should know.
+fn check_inputs(
+    (train, id, ood): (Option<&FeatureSet>, &FeatureSet, &[OodInput]),
+    head: &Head,
+    options: &RunOptions,
+) -> Result<Vec<String>> {
     if ood.is_empty() {
         return Err(Error::usage("no OOD set; name at least one (--ood svhn=FILE)"));
     }
@@ -150,37 +164,59 @@ fn check_inputs(train: &FeatureSet, id: &FeatureSet, ood: &[OodInput], head: &He
             return Err(Error::usage(format!("two OOD sets are named `{}`; rename one of them", input.name)));
         }
     }
-    let mut sets = vec![train, id];
-    sets.extend(ood.iter().map(|input| &input.set));
+    if train.is_none() {
+        options.scores.check_untrained()?;
+    }
+    let sets: Vec<&FeatureSet> =
+        train.into_iter().chain([id]).chain(ood.iter().map(|input| &input.set)).collect();
     check_same_checkpoint(&sets)?;
-    for set in sets {
+    for set in &sets {
         set.check_shape(head.dimension(), head.classes())?;
         if set.is_empty() {
             return Err(Error::invalid(format!("{} holds no samples", set.path().display())));
         }
     }
-    Ok(())
+    options.scores.check_for(head.dimension(), train.map(FeatureSet::len))?;
+    if let Some(train) = train
+        && options.scores.needs_labels()
+    {
+        train.training_labels(head.classes())?;
+    }
+    id.check_labels(head.classes())?;
+    // Some rows of every set before all rows of any: what is wrong is wrong in most of them.
+    for set in &sets {
+        check_logits(set, head, Extent::Sample, options.foreign_logits)?;
+    }
+    let mut warnings = Vec::new();
+    for set in sets {
+        // Of a training set that nothing is fitted on, only some rows are read.
+        let fitted = options.scores.needs_training();
+        let is_train = train.is_some_and(|train| std::ptr::eq(train, set));
+        let extent = if is_train && !fitted { Extent::Sample } else { Extent::All };
+        warnings.extend(check_logits(set, head, extent, options.foreign_logits)?);
+    }
+    warnings.extend(id.check_numbering(head)?);
+    Ok(warnings)
 }
 
-/// Whether each sample's class is predicted; `None` unless every label is known.
-fn correctly_classified(set: &FeatureSet, head: &Head) -> Option<Vec<bool>> {
-    let labels = set.labels()?;
-    if labels.iter().any(|&label| usize::try_from(label).map_or(true, |label| label >= head.classes())) {
-        return None;
+/// Whether each sample's class is predicted; `None`, with a word of warning, unless every label is known.
+fn correctly_classified(
+    set: &FeatureSet,
+    head: &Head,
+    warnings: &mut Vec<String>,
+) -> Result<Option<Vec<bool>>> {
+    let Some(labels) = set.labels() else { return Ok(None) };
+    let unknown = labels.iter().filter(|&&label| label < 0).count();
+    if unknown > 0 {
+        warnings.push(format!(
+            "{}: {unknown} of {} labels are unknown (-1), so accuracy and OSCR are left out",
+            set.path().display(),
+            labels.len()
+        ));
+        return Ok(None);
     }
-    Some(fold_blocks(
-        set,
-        head,
-        Vec::with_capacity(labels.len()),
-        |rows, range| {
-            let pairs = rows.predicted().zip(&labels[range]);
-            pairs.map(|(predicted, &label)| predicted as i64 == label).collect::<Vec<bool>>()
-        },
-        |mut all, part| {
-            all.extend(part);
-            all
-        },
-    ))
+    let predicted = predictions(set, head);
+    Ok(Some(predicted.iter().zip(labels).map(|(&predicted, &label)| i64::from(predicted) == label).collect()))
 }
 
 /// The samples of both sides that metrics compare; `None` is all of them.

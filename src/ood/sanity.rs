@@ -25,21 +25,28 @@ const SUSPICIOUS_DEVIATIONS: f64 = 5.0;
 pub(super) fn check(
     compute: &dyn Compute,
     detectors: &Detectors,
-    train: &FeatureSet,
+    train: Option<&FeatureSet>,
     id_scores: &Scores,
 ) -> Result<Sanity> {
-    let sample = random_subset(train.len(), TRAINING_SAMPLES, detectors.seed());
-    let train_scores = detectors.score_samples(compute, train, &sample)?;
+    let train_scores = match train {
+        None => None,
+        Some(train) => {
+            let sample = random_subset(train.len(), TRAINING_SAMPLES, detectors.seed());
+            Some(detectors.score_samples(compute, train, &sample)?)
+        }
+    };
     let mut sanity = Sanity { warnings: detectors.warnings().to_vec(), ..Sanity::default() };
     for (method, id) in id_scores {
-        let leak = OodMetrics::evaluate(&train_scores[method], id)?.auroc;
-        if leak > SUSPICIOUS_AUROC {
-            sanity.warnings.push(format!(
-                "{method} tells ID training from ID test samples (AUROC {leak:.3}): it has memorised the training set, \
-                 or the two were not extracted alike"
-            ));
+        if let Some(train_scores) = &train_scores {
+            let leak = OodMetrics::evaluate(&train_scores[method], id)?.auroc;
+            if leak > SUSPICIOUS_AUROC {
+                sanity.warnings.push(format!(
+                    "{method} tells ID training from ID test samples (AUROC {leak:.3}): it has memorised the training set, \
+                     or the two were not extracted alike"
+                ));
+            }
+            sanity.train_versus_test_auroc.insert(method.clone(), leak);
         }
-        sanity.train_versus_test_auroc.insert(method.clone(), leak);
         if let Some((null, deviation)) = half_versus_half(id, detectors.seed())? {
             if (null - 0.5).abs() > SUSPICIOUS_DEVIATIONS * deviation {
                 sanity.warnings.push(format!(

@@ -75,9 +75,10 @@ impl Vim {
             compute.residual_sums(train, head, &residual.projector())?;
         // Rounding leaves residuals of about 1e-8 of the features where the exact residual is zero.
         if residuals <= 1e-7 * norms {
+            let smaller = if removed > 1 { "choose a smaller vim-dim, or " } else { "" };
             return Err(Error::invalid(format!(
                 "the training features have no residual outside {removed} principal directions, so ViM's scale would \
-                 be infinite; choose a smaller --vim-dim or leave vim, vim_centered and residual out of --methods"
+                 be infinite; {smaller}leave vim, vim_centered and residual out of the scores"
             )));
         }
         let alpha = logits / residuals;
@@ -125,6 +126,7 @@ impl Vim {
 /// Number of principal directions ViM removes.
 fn vim_dimension(asked: Dimension, eigen: &SymmetricEigen) -> Result<usize> {
     let size = eigen.values.len();
+    asked.check_residual(size)?;
     let dimension = match asked {
         Dimension::Rule if size >= 2048 => 1000,
         Dimension::Rule if size >= 768 => 512,
@@ -132,15 +134,10 @@ fn vim_dimension(asked: Dimension, eigen: &SymmetricEigen) -> Result<usize> {
         Dimension::Count(count) => count,
         Dimension::Variance(share) => Dimension::explaining(eigen.values.iter().rev().copied(), share),
     };
-    if size < 2 {
-        return Err(Error::invalid(
-            "ViM needs features of at least 2 dimensions, to have a residual outside one; leave vim, vim_centered and residual \
-             out of --methods",
-        ));
-    }
     if dimension >= size {
         return Err(Error::invalid(format!(
-            "--vim-dim {dimension} leaves no residual of {size} features; choose 1 to {}",
+            "vim-dim asks for a share of the variance that only all {size} directions explain, so nothing is left for the residual; \
+             choose a smaller share, or a number from 1 to {}",
             size - 1
         )));
     }

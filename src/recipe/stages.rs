@@ -17,13 +17,17 @@ use crate::backend::Choice;
 use crate::checkpoint::{self, CheckpointRef, Trained};
 use crate::collapse::{self, CollapseReport, CollapseRow, CollapseSeries, Subject};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, Request};
+use crate::features::{FeatureSet, Request, choose_head};
 use crate::files;
 use crate::novelty::ThresholdFile;
 use crate::ood::table::Evaluation;
 use crate::ood::{OodInput, run as run_ood};
 use crate::report;
 use crate::train::{RunFolder, Summary};
+
+/// Where the head of scores comes from, for their stamp: scores made with a head beside the caches, which another network's may
+/// have taken the place of, are made again.
+const HEAD: &str = "inside the caches";
 
 /// What an experiment leaves.
 #[derive(Debug)]
@@ -60,8 +64,9 @@ impl Pipeline<'_> {
     /// # Errors
     /// Another recipe ran in this folder; a stage failed; the user stopped it.
     pub fn run(&self, watcher: &mut dyn Watcher) -> Result<Outcome> {
+        let notes = self.check_scores()?;
         claim_folder(self.folder, &self.recipe.to_toml(), |path| Ok(Recipe::read(path)? == *self.recipe))?;
-        for note in &self.sets.notes {
+        for note in self.sets.notes.iter().chain(&notes) {
             watcher.note(note);
         }
         let training = self.train(watcher)?;
@@ -75,6 +80,18 @@ impl Pipeline<'_> {
         watcher.stage("report", 0);
         let report = report::build(self.folder.path())?;
         Ok(Outcome { training, evaluation, thresholds, collapse, report })
+    }
+
+    /// Checks the scores' constants against the network and its training data, before hours of training: what will be done
+    /// otherwise than asked.
+    fn check_scores(&self) -> Result<Vec<String>> {
+        if self.sets.ood.is_empty() {
+            return Ok(Vec::new());
+        }
+        let architecture = &self.sets.materials.architecture;
+        let pooled = architecture.feature_dimension();
+        let dimension = architecture.heads.first().map_or(pooled, |head| head.feature_dimension(pooled));
+        self.recipe.run_options()?.scores.check_for(dimension, Some(self.sets.train.data.len()))
     }
 
     fn machine(&self) -> Machine<'_> {
@@ -106,9 +123,8 @@ impl Pipeline<'_> {
             .chain(&self.sets.ood)
             .map(request)
             .collect();
-        let head = folder.join("head.npz");
         let batch = self.recipe.evaluate.batch_size;
-        self.machine().extract(trained, transform, batch, requests, &head, watcher)
+        self.machine().extract(trained, transform, batch, requests, watcher)
     }
 
     fn score(
@@ -124,7 +140,7 @@ impl Pipeline<'_> {
         let sets: Vec<&str> = self.sets.ood.iter().map(|set| set.description.as_str()).collect();
         let stamp = json!({
             "checkpoint": trained.hash, "scores": self.recipe.scores, "seed": self.recipe.seed,
-            "id": self.sets.id.description, "ood": sets,
+            "id": self.sets.id.description, "ood": sets, "head": HEAD,
         });
         let metrics = out.join("metrics.json");
         if is_stamped(&out, &stamp) {
@@ -137,14 +153,10 @@ impl Pipeline<'_> {
             .ood
             .iter()
             .map(|set| Ok(OodInput { name: set.name.clone(), group: set.group, set: open(set)? }));
-        let outcome = run_ood(
-            &open(&self.sets.train)?,
-            &open(&self.sets.id)?,
-            &ood.collect::<Result<Vec<_>>>()?,
-            &Head::open(&features.join("head.npz"))?,
-            &self.recipe.run_options()?,
-            &out,
-        )?;
+        let (train, id) = (open(&self.sets.train)?, open(&self.sets.id)?);
+        let head = choose_head(None, &[&train, &id])?.head;
+        let ood = ood.collect::<Result<Vec<_>>>()?;
+        let outcome = run_ood(Some(&train), &id, &ood, &head, &self.recipe.run_options()?, &out)?;
         write_stamp(&out, &stamp)?;
         Ok(Some(outcome.evaluation))
     }
@@ -201,15 +213,17 @@ impl Pipeline<'_> {
         self.extract(&trained, &features, name == last, watcher)?;
         let open = |set: &NamedSet| FeatureSet::open(&features.join(&set.name));
         let ood = self.sets.ood.iter().map(|set| Ok((set.name.clone(), open(set)?)));
-        let subject = Subject {
-            train: open(&self.sets.train)?,
-            test: if name == last { Some(open(&self.sets.id)?) } else { None },
-            head: Head::open(&features.join("head.npz"))?,
-            ood: ood.collect::<Result<Vec<_>>>()?,
+        let train = open(&self.sets.train)?;
+        let head = choose_head(None, &[&train])?.head;
+        let test = if name == last { Some(open(&self.sets.id)?) } else { None };
+        let subject = Subject { train, test, head, ood: ood.collect::<Result<Vec<_>>>()?, notes: Vec::new() };
+        let options = collapse::Options {
+            global_mean: self.recipe.collapse.global_mean,
+            ..collapse::Options::default()
         };
-        let options = collapse::Options { global_mean: self.recipe.collapse.global_mean };
         let measurement = collapse::measure(&subject, &options)
             .map_err(|error| Error::invalid(format!("checkpoint {}: {error}", checkpoint.path.display())))?;
+        measurement.warnings.iter().for_each(|warning| watcher.note(warning));
         let mut row = measurement.row;
         row.checkpoint = name.clone();
         row.epoch = checkpoint.epoch;

@@ -68,19 +68,18 @@ impl Machine<'_> {
         Ok(Some(summary))
     }
 
-    /// Makes the caches that are not there, and the heads beside them.
+    /// Makes the caches that are not there.
     pub(super) fn extract(
         &self,
         trained: &Trained,
         transform: &Transform,
         batch: usize,
         requests: Vec<Request>,
-        head: &Path,
         watcher: &mut dyn Watcher,
     ) -> Result<()> {
         let missing: Vec<Request> =
             requests.into_iter().filter(|request| !request.is_done(trained, transform)).collect();
-        if missing.is_empty() && head.exists() {
+        if missing.is_empty() {
             return Ok(());
         }
         let samples: usize = missing.iter().map(|request| request.data.len()).sum();
@@ -94,14 +93,7 @@ impl Machine<'_> {
         if choice.precision == Precision::Bf16 {
             choice.precision = Precision::F32;
         }
-        choice.run(Extraction {
-            trained,
-            transform,
-            batch,
-            requests: &missing,
-            head,
-            progress: &mut progress,
-        })
+        choice.run(Extraction { trained, transform, batch, requests: &missing, progress: &mut progress })
     }
 
     /// The error of a stage that was stopped from outside.
@@ -171,7 +163,6 @@ struct Extraction<'a> {
     transform: &'a Transform,
     batch: usize,
     requests: &'a [Request],
-    head: &'a Path,
     progress: &'a mut dyn FnMut(usize) -> Result<()>,
 }
 
@@ -179,8 +170,8 @@ impl Work for Extraction<'_> {
     type Output = ();
 
     fn run<B: Backend>(self, backend: B) -> Result<()> {
-        let Extraction { trained, transform, batch, requests, head, progress } = self;
-        extract_all(backend, trained, transform, batch, requests, head, progress)?;
+        let Extraction { trained, transform, batch, requests, progress } = self;
+        extract_all(backend, trained, transform, batch, requests, progress)?;
         Ok(())
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use super::sets::{NamedSet, Sets};
 use crate::checkpoint::Trained;
 use crate::error::Result;
-use crate::features::{FeatureSet, Head};
+use crate::features::{FeatureSet, choose_head};
 use crate::novelty::{
     HeadCaches, Hierarchy, Judgement, KnownSet, LevelCaches, LevelChoice, Rule, Score, ThresholdFile, Truth,
     calibrate_head, judge, truths,
@@ -28,13 +28,13 @@ pub(super) fn choose(
     temperature: f64,
 ) -> Result<Option<ThresholdFile>> {
     let (Some(calibrate), [classes]) = (&sets.calibrate, trained.heads.as_slice()) else { return Ok(None) };
-    let head = Head::open(&features.join("head.npz"))?;
     let known = |set: &NamedSet| -> Result<KnownSet> {
         let cache = FeatureSet::open(&features.join(&set.name))?;
         let truths = truths(&*set.data, classes);
         Ok(KnownSet { truths: truths.unwrap_or_else(|| vec![Truth::Unseen; cache.len()]), set: cache })
     };
     let seen = known(calibrate)?;
+    let head = choose_head(None, &[&seen.set])?.head;
     let caches = HeadCaches {
         trained,
         data: &*sets.train.data,

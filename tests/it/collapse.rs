@@ -16,6 +16,7 @@ fn subject(case: &Case) -> Subject {
         test: Some(case.set(&case.id)),
         head: case.head(),
         ood: vec![("ood".into(), case.set(&case.ood))],
+        notes: Vec::new(),
     }
 }
 
@@ -135,7 +136,7 @@ fn a_head_of_another_network_is_refused() {
 }
 
 /// Grey images of 8 x 8 pixels, class 0 dark and class 1 bright at the top, with some texture.
-fn write_images(folder: &Path, name: &str, count: u32, tilt: u32) {
+pub fn write_images(folder: &Path, name: &str, count: u32, tilt: u32) {
     let pixel = |image: u32, y: u32, x: u32| -> u8 {
         let bright = if (y < 4) == (image % 2 == 1) { 170 } else { 60 };
         (bright + (image * 31 + y * 7 + x * (11 + tilt)) % 50) as u8

@@ -28,7 +28,7 @@ fn the_demo_leaves_a_whole_run_folder() {
         "collapse/collapse.json",
         "thresholds.toml",
         "collapse/collapse.csv",
-        "features/epoch_0002/head.npz",
+        "features/epoch_0002/train/head.npz",
         "features/epoch_0002/train/features.npy",
         "report.html",
     ] {
@@ -247,4 +247,46 @@ fn several_seeds_give_a_folder_each_and_one_table_with_deviations() {
     assert!(table.starts_with("method,dataset,FPR@95,AUROC,AUPR_IN,AUPR_OUT,ACC"), "{table}");
     assert!(table.contains('±'), "{table}");
     assert!(root.join("run/seed_1/report.html").is_file());
+    assert!(text.contains("standard deviation of the sample (n - 1) over 2 seeds"), "{text}");
+    // Of two numbers the deviation of the sample is their distance over the root of two.
+    let auroc = |seed: &str| {
+        let path = root.join("run").join(seed).join("ood/metrics.json");
+        let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+        100.0 * json["ood"]["noise"]["mahalanobis"]["auroc"].as_f64().unwrap()
+    };
+    let (a, b) = (auroc("seed_0"), auroc("seed_1"));
+    let expected = format!("{:.2} ± {:.2}", (a + b) / 2.0, (a - b).abs() / 2f64.sqrt());
+    let row = table.lines().find(|line| line.starts_with("mahalanobis,noise")).unwrap();
+    assert_eq!(row.split(',').nth(3), Some(expected.as_str()), "{row}");
+}
+
+#[test]
+fn what_cannot_be_scored_is_refused_before_anything_is_trained() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write_idx(root, "train", 40, false);
+    write_idx(root, "noise", 40, true);
+    let scores = "methods = \"vim,neco,knn\"\nvim_dim = \"VIM\"\nneco_dim = \"99\"\nknn_k = 70";
+    let run = |vim: &str, more: &[&str]| {
+        let recipe = RECIPE.replace("methods = \"msp,mahalanobis\"", &scores.replace("VIM", vim));
+        fs::write(root.join("small.toml"), recipe.replace("epochs = 2", "epochs = 1")).unwrap();
+        let [recipe, data, out] = ["small.toml", "", "run"].map(|name| root.join(name).display().to_string());
+        said(&[&["run", recipe.as_str(), "--data-root", &data, "--out", &out], more].concat())
+    };
+    // A ResNet-20 of a quarter of the width has 16 features.
+    let (code, text) = run("16", &[]);
+    assert!(
+        code == Some(2) && text.contains("vim-dim 16 leaves no residual of 16 features; choose 1 to 15"),
+        "{text}"
+    );
+    for (seeds, found) in [("0,1,0", "--seeds has 0 twice"), ("9223372036854775808", "at most 2^63 - 1")] {
+        let (code, text) = run("8", &["--seeds", seeds]);
+        assert!(code == Some(2) && text.contains(found), "{seeds}: {text}");
+    }
+    assert!(!root.join("run/checkpoints").exists() && !root.join("run/recipe.toml").exists());
+    let (code, text) = run("8", &[]);
+    assert_eq!(code, Some(0), "{text}");
+    let place = |words: &str| text.find(words).unwrap_or_else(|| panic!("no {words} in {text}"));
+    assert!(place("neco-dim 99: 16 features of 40 training samples") < place("▸ training"), "{text}");
+    assert!(place("knn-k 70: knn compares with 40 training samples") < place("▸ training"), "{text}");
 }

@@ -2,6 +2,7 @@
 
 mod architecture;
 mod bench;
+mod caches;
 mod collapse;
 mod compile_gate;
 mod data_bad_input;

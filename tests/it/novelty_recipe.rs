@@ -125,7 +125,7 @@ fn two_models_go_from_zip_files_to_predictions_and_are_not_trained_twice() {
         "models/fold_1/superclass/checkpoints/best/model.safetensors",
         "models/fold_1/subclass/metrics.jsonl",
         "models/final/subclass/checkpoints/last/meta.json",
-        "features/fold_1/subclass/head.npz",
+        "features/fold_1/subclass/calibrate/head.npz",
         "features/fold_1/subclass/novel_report/features.npy",
         "features/final/superclass/test/logits.npy",
         "novelty/calibration.npz",

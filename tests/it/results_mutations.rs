@@ -36,6 +36,7 @@ fn write_collapse(path: &Path) {
         test: None,
         head: Head::new(vec![1.0, 0.0, -1.0, 0.0], vec![0.0; 2], 2).unwrap(),
         ood: vec![("far".into(), set(vec![0.0, 2.0], None))],
+        notes: Vec::new(),
     };
     let mut row = measure(&subject, &Options::default()).unwrap().row;
     row.checkpoint = "epoch_0002".into();

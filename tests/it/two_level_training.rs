@@ -131,8 +131,8 @@ fn each_head_has_a_cache_whose_logits_are_its_features_through_its_last_map() {
         ]));
         for (level, indices) in [("superclass", &[0, 4, 6][..]), ("subclass", &[2, 3, 5, 8, 11])] {
             let folder = run.join("features/last").join(level);
-            let head = Head::open(&folder.join("head.npz")).unwrap();
             let set = FeatureSet::open(&folder.join("test")).unwrap();
+            let head = set.own_head().unwrap().expect("a head inside the cache");
             assert_eq!(head.classes(), indices.len());
             let (mut features, mut logits, mut expected) = (Vec::new(), Vec::new(), Vec::new());
             set.features().read_f64(0..20, &mut features);

@@ -1,11 +1,11 @@
 //! `metrics.csv` in OpenOOD's conventions, so that results drop into existing tables.
 //!
 //! Percent with two decimals; FPR@95 with OOD as positive, AUPR by the trapezoid rule; after the data sets of a group
-//! a row with the group's mean; over several training seeds every cell is mean ± population standard deviation.
+//! a row with the group's mean; over several training seeds every cell is mean ± standard deviation of the sample (n - 1).
 
 use std::path::Path;
 
-use super::{Entry, Evaluation, Group};
+use super::{Entry, Evaluation, Group, sample_deviation};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -95,14 +95,13 @@ fn row(evaluation: &Evaluation, index: usize, datasets: &[String], method: &str)
     Ok(sum.map(|sum| sum / datasets.len() as f64))
 }
 
-/// Fractions of several seeds as a cell in percent.
+/// Fractions of several seeds as a cell in percent; of one seed there is no deviation.
 fn cell(values: &[f64]) -> String {
     let mean = values.iter().sum::<f64>() / values.len() as f64;
     if values.len() == 1 {
         return format!("{:.2}", 100.0 * mean);
     }
-    let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / values.len() as f64;
-    format!("{:.2} ± {:.2}", 100.0 * mean, 100.0 * variance.sqrt())
+    format!("{:.2} ± {:.2}", 100.0 * mean, 100.0 * sample_deviation(values).unwrap_or(0.0))
 }
 
 #[cfg(test)]
@@ -126,10 +125,10 @@ mod tests {
     }
 
     #[test]
-    fn several_seeds_give_mean_and_population_deviation() {
+    fn several_seeds_give_mean_and_the_standard_deviation_of_the_sample() {
         let text = Evaluation::csv(&[evaluation(0.0), evaluation(0.02), evaluation(0.04)]).unwrap();
-        // numpy.std([80, 82, 84]) = 1.633
-        assert!(text.contains("msp,cifar10,42.00 ± 1.63,82.00 ± 1.63,"), "{text}");
+        // numpy.std([80, 82, 84], ddof=1) = 2; dividing by n it would be 1.63.
+        assert!(text.contains("msp,cifar10,42.00 ± 2.00,82.00 ± 2.00,"), "{text}");
         assert!(text.contains(",77.25 ± 0.00\n"), "{text}");
     }
 

@@ -13,6 +13,14 @@ use crate::files;
 mod csv;
 mod terminal;
 
+/// The standard deviation of a sample, dividing by n - 1; `None` of fewer than two values, which have none.
+pub fn sample_deviation(values: &[f64]) -> Option<f64> {
+    let count = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / count;
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    (values.len() > 1).then(|| (squares / (count - 1.0)).sqrt())
+}
+
 /// Largest `metrics.json` that is read back: far more than a thousand data sets with twenty scores each need.
 const LARGEST_JSON: u64 = 64 << 20;
 

@@ -7,7 +7,7 @@ use super::sets::NoveltySets;
 use crate::checkpoint::{HeadClasses, StateDict, Trained};
 use crate::data::{Level, SharedDataset, Transform};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, Request, of_head};
+use crate::features::{FeatureSet, Head, Request, choose_head, of_head};
 use crate::novelty::level_name;
 use crate::recipe::steps::{Machine, Watcher};
 use crate::train::{Materials, RunFolder, Validation};
@@ -110,9 +110,8 @@ impl Network {
             description: (*description).to_string(),
             folder: self.features.join(name),
         });
-        let head = self.features.join("head.npz");
         let trained = Trained::open(&self.trained.path)?;
-        machine.extract(&trained, &self.transform, batch, requests.collect(), &head, watcher)
+        machine.extract(&trained, &self.transform, batch, requests.collect(), watcher)
     }
 }
 
@@ -135,9 +134,9 @@ impl HeadOf<'_> {
         FeatureSet::open(&self.path(part))
     }
 
-    /// The head's last linear map.
-    pub(super) fn head(&self) -> Result<Head> {
-        Head::open(&self.path("head.npz"))
+    /// The head's last linear map, as the cache of a part holds it.
+    pub(super) fn head(&self, part: &str) -> Result<Head> {
+        Ok(choose_head(None, &[&self.set(part)?])?.head)
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -5,6 +5,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::novelty::Dashboard;
+use crate::ood::table::sample_deviation;
 
 /// Writes mean and standard deviation (of the sample, n - 1) of every number over several dashboards, a row each.
 ///
@@ -23,11 +24,13 @@ pub fn over_seeds(dashboards: &[Dashboard], path: &Path) -> Result<()> {
             .iter()
             .filter_map(|dashboard| dashboard.rows.iter().find(same)?.value.as_f64())
             .collect();
-        let count = values.len() as f64;
-        let mean = values.iter().sum::<f64>() / count;
-        let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
-        let deviation = if values.len() > 1 { (squares / (count - 1.0)).sqrt() } else { 0.0 };
-        let numbers = [mean.to_string(), deviation.to_string(), values.len().to_string()];
+        if values.is_empty() {
+            continue;
+        }
+        let mean = values.iter().sum::<f64>() / values.len() as f64;
+        // A number that only one seed has deviates from nothing.
+        let deviation = sample_deviation(&values).map_or_else(String::new, |deviation| deviation.to_string());
+        let numbers = [mean.to_string(), deviation, values.len().to_string()];
         let texts = [&row.split, &row.head, &row.metric, &row.meaning];
         table.write_record(texts.into_iter().chain(&numbers)).map_err(failed)?;
     }

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use super::findings::{Findings, ReportPart};
-use super::networks::{HeadOf, Lesson, Network, head_of, train};
+use super::networks::{Lesson, Network, head_of, train};
 use super::options::NoveltyRecipe;
 use super::sets::NoveltySets;
 use crate::backend::Choice;
@@ -213,19 +213,22 @@ impl NoveltyPipeline<'_> {
         for network in &networks {
             network.extract(&parts, self.recipe.predict.batch_size, &machine, watcher)?;
         }
+        let part = parts.first().map_or("calibrate", |(part, ..)| part);
         let scorers =
-            LEVELS.iter().map(|&level| self.scorer(&networks, level)).collect::<Result<Vec<_>>>()?;
+            LEVELS.iter().map(|&level| self.scorer(&networks, level, part)).collect::<Result<Vec<_>>>()?;
         let mut judges = Judges { fold, networks, scorers, calibration: Vec::new() };
         judges.calibration =
             (0..LEVELS.len()).map(|place| self.calibration(&judges, place)).collect::<Result<Vec<_>>>()?;
         Ok(judges)
     }
 
-    fn scorer(&self, networks: &[Network], level: Level) -> Result<Scorer> {
+    /// The scorer of a level; the cache of `part` holds its head.
+    fn scorer(&self, networks: &[Network], level: Level, part: &str) -> Result<Scorer> {
         let head = head_of(networks, level)?;
         let options = self.recipe.calibrate.level(level);
         let training = if options.score.needs_fit() { Some(head.set("train")?) } else { None };
-        Scorer::new(options.score, options.temperature, head.head()?, head.classes.clone(), training.as_ref())
+        let last_layer = head.head(part)?;
+        Scorer::new(options.score, options.temperature, last_layer, head.classes.clone(), training.as_ref())
     }
 
     /// Seen samples are those of classes the head knows. Novel ones are outliers for superclasses, and for subclasses the
@@ -281,7 +284,7 @@ impl NoveltyPipeline<'_> {
     fn judge(&self, judges: &Judges<'_>, file: &ThresholdFile, part: &str) -> Result<Judgement> {
         let heads =
             LEVELS.iter().map(|&level| head_of(&judges.networks, level)).collect::<Result<Vec<_>>>()?;
-        let last_layers = heads.iter().map(HeadOf::head).collect::<Result<Vec<_>>>()?;
+        let last_layers = heads.iter().map(|head| head.head(part)).collect::<Result<Vec<_>>>()?;
         let sets = heads.iter().map(|head| head.set(part)).collect::<Result<Vec<_>>>()?;
         let sets: Vec<&FeatureSet> = sets.iter().collect();
         judge(&OnCpu, file, &LevelCaches { heads: &last_layers, sets: &sets }, None)
