@@ -97,6 +97,29 @@ impl ElementType {
     }
 }
 
+impl ElementType {
+    /// The negatives of decoded elements, as arithmetic of this width gives them: unsigned ones and the least signed
+    /// one wrap around. `None` for booleans, which have none.
+    pub(super) fn negated(self, values: Values) -> Option<Values> {
+        let wrapped = |value: i64| match self {
+            ElementType::I8 => i64::from((value as i8).wrapping_neg()),
+            ElementType::I16 => i64::from((value as i16).wrapping_neg()),
+            ElementType::I32 => i64::from((value as i32).wrapping_neg()),
+            ElementType::U8 => i64::from((value as u8).wrapping_neg()),
+            ElementType::U16 => i64::from((value as u16).wrapping_neg()),
+            ElementType::U32 => i64::from((value as u32).wrapping_neg()),
+            _ => value.wrapping_neg(),
+        };
+        Some(match values {
+            Values::F32(values) => Values::F32(values.into_iter().map(|value| -value).collect()),
+            Values::F64(values) => Values::F64(values.into_iter().map(|value| -value).collect()),
+            // What a large unsigned number wraps to may be beyond i64.
+            Values::I64(_) if matches!(self, ElementType::Bool | ElementType::U64) => return None,
+            Values::I64(values) => Values::I64(values.into_iter().map(wrapped).collect()),
+        })
+    }
+}
+
 impl fmt::Display for ElementType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -139,5 +162,16 @@ mod tests {
         assert_eq!(ElementType::U16.decode(&[0xff, 0xff]), Ok(Values::I64(vec![65_535])));
         assert_eq!(ElementType::Bool.decode(&[0, 2]), Ok(Values::I64(vec![0, 1])));
         assert!(ElementType::U64.decode(&[0xff; 8]).is_err());
+    }
+
+    #[test]
+    fn negatives_wrap_at_the_width_of_the_element() {
+        assert_eq!(ElementType::U8.negated(Values::I64(vec![0, 1, 255])), Some(Values::I64(vec![0, 255, 1])));
+        assert_eq!(ElementType::I8.negated(Values::I64(vec![-128, 5])), Some(Values::I64(vec![-128, -5])));
+        assert_eq!(
+            ElementType::F16.negated(Values::F32(vec![1.5, -2.0])),
+            Some(Values::F32(vec![-1.5, 2.0]))
+        );
+        assert_eq!(ElementType::Bool.negated(Values::I64(vec![1])), None);
     }
 }

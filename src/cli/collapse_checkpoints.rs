@@ -33,6 +33,9 @@ pub struct NetworkArguments {
     /// Normalisation, for weights files that do not say
     #[arg(long, value_name = "PRESET|MEAN/STD", help_heading = "From checkpoints")]
     normalize: Option<Normalize>,
+    /// Which network of weights files that hold several: its key, such as state_dict_ema, or the prefix of its names
+    #[arg(long, value_name = "KEY", requires = "checkpoints", help_heading = "From checkpoints")]
+    weights_key: Option<String>,
     /// Side of the images the network gets, for weights files that do not say
     #[arg(long, value_parser = SIDE, value_name = "PIXELS", default_value_t = 32, help_heading = "From checkpoints")]
     size: u32,
@@ -53,6 +56,11 @@ struct Named {
 /// Measures every checkpoint on its own features.
 pub(super) fn measure(arguments: &NetworkArguments, task: &Task) -> Result<CollapseSeries> {
     let found = checkpoint::list(&arguments.checkpoints)?;
+    if let Some(key) = arguments.weights_key.as_deref().filter(|_| found.iter().all(|one| one.ours)) {
+        return Err(Error::usage(format!(
+            "--weights-key {key} chooses in weights files, and all checkpoints given are folders, which hold one network each"
+        )));
+    }
     write_training_curves(&found, task.out)?;
     let checkpoints: Vec<Checkpoint> = found.into_iter().map(Checkpoint::from).collect();
     let sets = open_sets(arguments, task)?;
@@ -94,7 +102,10 @@ fn extract(
     checkpoint: &Checkpoint,
     folder: &Path,
 ) -> Result<Subject> {
-    let trained = Trained::open(&checkpoint.path)?;
+    // Folders of ours may stand among the files; they hold one network each.
+    let key = arguments.weights_key.as_deref().filter(|_| !checkpoint.path.is_dir());
+    let trained = Trained::open_by_key(&checkpoint.path, key)?;
+    super::say(trained.note.as_deref(), task.common);
     let transform = transform(&trained, arguments.normalize, arguments.size)?;
     let request = |set: &Named| Request {
         data: set.data.clone(),

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::compute::Compute;
 use super::progress::Progress;
+use super::weights::WeightsKey;
 use super::{Common, stop};
 use crate::backend::Work;
 use crate::checkpoint::Trained;
@@ -22,6 +23,8 @@ pub struct Arguments {
     /// A checkpoint folder, a run folder, or a weights file (.safetensors, .pth, .th)
     #[arg(long, value_name = "CHECKPOINT")]
     checkpoint: PathBuf,
+    #[command(flatten)]
+    key: WeightsKey,
     /// Data, such as cifar10:DIR?split=test or demo:digits; `split` is `train` unless given
     #[arg(long, value_name = "DATA")]
     data: DataSpec,
@@ -63,7 +66,8 @@ pub fn transform(trained: &Trained, normalize: Option<Normalize>, size: u32) -> 
 }
 
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
-    let trained = Trained::open(&arguments.checkpoint)?;
+    let trained = Trained::open_by_key(&arguments.checkpoint, arguments.key.get())?;
+    super::say(trained.note.as_deref(), common);
     let transform = transform(&trained, arguments.normalize, arguments.size)?;
     let mut data = data::open(&arguments.data, Split::Train)?;
     if arguments.skip_unreadable {

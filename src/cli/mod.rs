@@ -164,6 +164,13 @@ fn run(mut cli: Cli, matches: &ArgMatches) -> Result<()> {
     }
 }
 
+/// Says on standard error what a user should know about a result, unless nothing but results is wanted.
+pub fn say(note: Option<&str>, common: &Common) {
+    if let Some(note) = note.filter(|_| !common.quiet) {
+        output::tell(&format!("note: {}", crate::error::printable(note)));
+    }
+}
+
 /// Writes a result to standard output; see [`files::print`].
 ///
 /// # Errors

@@ -14,6 +14,9 @@ use crate::files;
 use crate::nn::{Architecture, Network};
 use crate::tensor::DType;
 
+/// The most ignored entries a table lists; JSON has them all.
+const MOST_IGNORED: usize = 40;
+
 /// Arguments of `residua weights`.
 #[derive(Debug, Args)]
 pub struct Arguments {
@@ -27,6 +30,8 @@ enum Action {
     Inspect {
         /// A .safetensors, .pth or .th file, a checkpoint folder or a run folder
         file: PathBuf,
+        #[command(flatten)]
+        key: WeightsKey,
     },
     /// Bring a PyTorch file to safetensors: f32, torchvision's names; nothing in it is executed
     Import {
@@ -34,6 +39,8 @@ enum Action {
         file: PathBuf,
         /// The .safetensors file to write
         out: PathBuf,
+        #[command(flatten)]
+        key: WeightsKey,
     },
     /// Write weights for other programs, as .pth (for torch.load) or .safetensors
     Export {
@@ -41,7 +48,24 @@ enum Action {
         file: PathBuf,
         /// The file to write; its extension chooses the format
         out: PathBuf,
+        #[command(flatten)]
+        key: WeightsKey,
     },
+}
+
+/// The flag of every verb that reads weights files of other programs.
+#[derive(Debug, Args)]
+pub struct WeightsKey {
+    /// Which network of a weights file that holds several: its key, such as state_dict_ema, or the prefix of its names
+    #[arg(long, value_name = "KEY")]
+    pub weights_key: Option<String>,
+}
+
+impl WeightsKey {
+    /// The key, if one is given.
+    pub fn get(&self) -> Option<&str> {
+        self.weights_key.as_deref()
+    }
 }
 
 /// Runs `residua weights`.
@@ -50,17 +74,17 @@ enum Action {
 /// An unreadable file, or an output of an unknown kind.
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     match &arguments.action {
-        Action::Inspect { file } => inspect(file, common),
-        Action::Import { file, out } => {
+        Action::Inspect { file, key } => inspect(file, key.get(), common),
+        Action::Import { file, out, key } => {
             if extension(out) != "safetensors" {
                 return Err(Error::usage(format!(
                     "weights import writes .safetensors, not {}; for .pth use weights export",
                     out.display()
                 )));
             }
-            convert(file, out, common)
+            convert(file, out, key.get(), common)
         }
-        Action::Export { file, out } => convert(file, out, common),
+        Action::Export { file, out, key } => convert(file, out, key.get(), common),
     }
 }
 
@@ -70,19 +94,22 @@ fn extension(path: &Path) -> String {
 
 /// The network the tensors make, and whether each of them fits.
 fn recognise(imported: &Imported) -> Result<Architecture> {
+    if let Some((name, what)) = imported.unreadable.iter().next() {
+        return Err(Error::invalid(format!("`{name}` cannot be read: {what}")));
+    }
     let architecture = checkpoint::guess_architecture(&imported.state)?;
     let network = Network::new(&architecture, DType::F32, None);
     network::check(&network, &imported.state, &imported.path)?;
     Ok(architecture)
 }
 
-fn convert(file: &Path, out: &Path, common: &Common) -> Result<()> {
+fn convert(file: &Path, out: &Path, key: Option<&str>, common: &Common) -> Result<()> {
     let kind = extension(out);
     if !matches!(kind.as_str(), "safetensors" | "pth" | "pt") {
         return Err(Error::usage(format!("{} must end in .safetensors or .pth", out.display())));
     }
     files::check_output_file(out, &[file])?;
-    let imported = checkpoint::read_weights(file)?;
+    let imported = checkpoint::read_weights(file, key)?;
     let state: StateDict =
         imported.state.iter().map(|(name, tensor)| (name.clone(), tensor.narrowed())).collect();
     let architecture = recognise(&imported);
@@ -97,10 +124,21 @@ fn convert(file: &Path, out: &Path, common: &Common) -> Result<()> {
     };
     if common.json {
         let architecture = architecture.ok();
-        let value = json!({"out": out, "tensors": state.len(), "architecture": architecture});
+        let value = json!({
+            "out": out, "tensors": state.len(), "architecture": architecture,
+            "selection": imported.selection, "ignored": imported.ignored,
+        });
         print_beside(Some(out), &format!("{value}\n"))?;
     } else if !common.quiet {
         print_beside(Some(out), &format!("{}: {} tensors, {network}\n", out.display(), state.len()))?;
+        super::say(imported.note().as_deref(), common);
+        if !imported.ignored.is_empty() {
+            let count = imported.ignored.len();
+            print_beside(
+                Some(out),
+                &format!("{count} other entries of {} are left behind; weights inspect lists them\n", file.display()),
+            )?;
+        }
     }
     Ok(())
 }
@@ -117,8 +155,8 @@ fn metadata(imported: &Imported, architecture: Option<&Architecture>) -> BTreeMa
     metadata
 }
 
-fn inspect(file: &Path, common: &Common) -> Result<()> {
-    let imported = checkpoint::read_weights(file)?;
+fn inspect(file: &Path, key: Option<&str>, common: &Common) -> Result<()> {
+    let imported = checkpoint::look(file, key)?;
     let architecture = recognise(&imported);
     print(&if common.json { as_json(&imported, architecture)? } else { as_table(&imported, architecture) })
 }
@@ -141,6 +179,9 @@ fn as_json(imported: &Imported, architecture: Result<Architecture>) -> Result<St
         "blake3": checkpoint::hash(&imported.path)?,
         "architecture": architecture.as_ref().ok(),
         "problem": architecture.as_ref().err().map(ToString::to_string),
+        "selection": imported.selection,
+        "unreadable": imported.unreadable,
+        "ignored": imported.ignored,
         "training": imported.training,
         "tensors": tensors,
     });
@@ -176,6 +217,12 @@ fn as_table(imported: &Imported, architecture: Result<Architecture>) -> String {
         Ok(architecture) => format!("architecture: {architecture}; every tensor fits\n"),
         Err(error) => format!("architecture: unknown. {error}\n"),
     };
+    if let Some(note) = imported.selection.note() {
+        out += &format!("{}\n", printable(&note));
+    }
+    for (name, what) in &imported.unreadable {
+        out += &format!("cannot be read: {}: {}\n", printable(name), printable(what));
+    }
     for (name, number) in &imported.training.numbers {
         out += &format!("{}: {number}\n", printable(name));
     }
@@ -186,6 +233,12 @@ fn as_table(imported: &Imported, architecture: Result<Architecture>) -> String {
         if let (Some(first), Some(last)) = (series.first(), series.last()) {
             out += &format!("{}: {} values, from {first} to {last}\n", printable(name), series.len());
         }
+    }
+    for entry in imported.ignored.iter().take(MOST_IGNORED) {
+        out += &format!("ignored: {}: {}\n", printable(&entry.name), printable(&entry.what));
+    }
+    if imported.ignored.len() > MOST_IGNORED {
+        out += &format!("ignored: {} more entries\n", imported.ignored.len() - MOST_IGNORED);
     }
     out
 }

@@ -9,7 +9,7 @@ use super::taxonomy::{ONE_SUPERCLASS, Parents};
 use super::{InMemory, Split};
 use crate::error::{Error, Position, Result};
 use crate::files;
-use crate::pickle::{self, ElementKind, NUMPY_GLOBALS, Node};
+use crate::pickle::{self, ElementKind, Node};
 
 fn batch_files(kind: Kind, split: Split) -> Vec<String> {
     match (kind, split) {
@@ -36,7 +36,7 @@ pub(super) fn open(folder: &Path, kind: Kind, split: Split) -> Result<InMemory> 
     let files: Vec<PathBuf> = batch_files(kind, split).into_iter().map(|file| folder.join(file)).collect();
     for path in &files {
         let bytes = files::map(path)?;
-        let pickle = pickle::read(&bytes, &[NUMPY_GLOBALS]).map_err(|problem| problem.in_file(path, 0))?;
+        let pickle = pickle::read(&bytes).map_err(|problem| problem.in_file(path, 0))?;
         let count = read_images(path, pickle.root(), &mut pixels)?;
         labels.extend(read_labels(path, pickle.root(), kind, count)?);
         if kind == Kind::Hundred(Level::Both) {
@@ -115,7 +115,7 @@ fn read_names(folder: &Path, kind: Kind) -> Result<Vec<String>> {
         return Ok(kind.built_in_names());
     }
     let bytes = files::map(&path)?;
-    let pickle = pickle::read(&bytes, &[NUMPY_GLOBALS]).map_err(|problem| problem.in_file(&path, 0))?;
+    let pickle = pickle::read(&bytes).map_err(|problem| problem.in_file(&path, 0))?;
     let list = entry(&path, pickle.root(), key)?;
     let names: Option<Vec<String>> =
         list.elements().and_then(|names| names.map(|name| name.text().map(str::to_owned)).collect());

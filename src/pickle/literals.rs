@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use super::machine::{Machine, Step};
 use super::{Object, Value};
 
-impl<'a> Machine<'a, '_> {
+impl Machine<'_> {
     /// A line that holds a decimal number.
     pub(super) fn decimal<T: std::str::FromStr>(&mut self) -> Step<T> {
         let line = self.line()?;
@@ -51,12 +51,12 @@ impl<'a> Machine<'a, '_> {
                 if text.contains('\\') {
                     return self.fail("text without escapes", "a raw-unicode-escape sequence");
                 }
-                Object::Text(Cow::Borrowed(text))
+                Object::Text(text)
             }
             b'X' | 0x8c | 0x8d => {
                 let bytes =
                     self.counted(if opcode == b'X' { 4 } else { 1 + 7 * usize::from(opcode == 0x8d) })?;
-                Object::Text(Cow::Borrowed(self.utf8(bytes)?))
+                Object::Text(self.utf8(bytes)?)
             }
             b'U' | b'C' => Object::Bytes(Cow::Borrowed(self.counted(1)?)),
             b'T' | b'B' => Object::Bytes(Cow::Borrowed(self.counted(4)?)),

@@ -11,7 +11,7 @@ use super::{CallRecord, Global, MOST_OPCODES, MOST_OPEN_MARKS, Object, Pickle, P
 pub(super) type Step<T> = Result<T, Problem>;
 
 /// The state of one reading.
-pub(super) struct Machine<'a, 'rules> {
+pub(super) struct Machine<'a> {
     pub(super) source: &'a [u8],
     /// Where the next byte is read.
     pub(super) at: usize,
@@ -24,11 +24,10 @@ pub(super) struct Machine<'a, 'rules> {
     objects: Vec<Object<'a>>,
     /// Bytes that re-encoded text may still take; a text referred to many times must not multiply.
     pub(super) encode_budget: usize,
-    allowed: &'rules [&'rules [Global]],
 }
 
-impl<'a, 'rules> Machine<'a, 'rules> {
-    pub(super) fn new(source: &'a [u8], allowed: &'rules [&'rules [Global]]) -> Self {
+impl<'a> Machine<'a> {
+    pub(super) fn new(source: &'a [u8]) -> Self {
         Machine {
             source,
             at: 0,
@@ -38,7 +37,6 @@ impl<'a, 'rules> Machine<'a, 'rules> {
             memo: HashMap::new(),
             objects: Vec::new(),
             encode_budget: source.len(),
-            allowed,
         }
     }
 
@@ -92,6 +90,9 @@ impl<'a, 'rules> Machine<'a, 'rules> {
             b'R' | 0x81 => self.call(),
             0x92 => self.call_with_keywords(),
             b'b' => self.build(),
+            b'i' => self.instance_by_lines(),
+            b'o' => self.instance_from_stack(),
+            0x82..=0x84 => self.extension(opcode),
             _ => self.fail("a pickle instruction this reader allows", describe_opcode(opcode)),
         }
     }
@@ -265,6 +266,7 @@ impl<'a, 'rules> Machine<'a, 'rules> {
         match self.top_object()? {
             Object::List(list) | Object::Set(list) => list.extend(values),
             Object::Call(call) => call.elements.extend(values),
+            Object::Opaque => {}
             _ => return self.fail("a list to append to", "another object"),
         }
         Ok(())
@@ -281,6 +283,7 @@ impl<'a, 'rules> Machine<'a, 'rules> {
         match self.top_object()? {
             Object::Dict(entries) => entries.extend(pairs),
             Object::Call(call) => call.entries.extend(pairs),
+            Object::Opaque => {}
             _ => return self.fail("a dictionary to put entries into", "another object"),
         }
         Ok(())
@@ -305,24 +308,34 @@ impl<'a, 'rules> Machine<'a, 'rules> {
     }
 
     fn global_by_lines(&mut self) -> Step<()> {
+        let global = self.named_by_lines()?;
+        self.push_object(Object::Global(global))
+    }
+
+    /// A module and a name, each on a line.
+    fn named_by_lines(&mut self) -> Step<Global<'a>> {
         let module = self.line()?;
         let name = self.line()?;
-        let (module, name) = (self.utf8(module)?, self.utf8(name)?);
-        let global = self.allow(module, name)?;
-        self.push_object(Object::Global(global))
+        Ok(Global::new(self.utf8(module)?, self.utf8(name)?))
     }
 
     fn global_from_stack(&mut self) -> Step<()> {
         let name = self.pop()?;
         let module = self.pop()?;
         let global = match (self.text_of(module), self.text_of(name)) {
-            (Some(module), Some(name)) => self.allow(module, name)?,
+            (Some(module), Some(name)) => Global::new(module, name),
             _ => return self.fail("two texts that name a function or class", "other values"),
         };
         self.push_object(Object::Global(global))
     }
 
-    pub(super) fn text_of(&self, value: Value) -> Option<&str> {
+    /// EXT1, EXT2, EXT4: a class by its number in a registry of the program that wrote the pickle.
+    fn extension(&mut self, opcode: u8) -> Step<()> {
+        self.take(1 << (opcode - 0x82))?;
+        self.push_object(Object::Opaque)
+    }
+
+    pub(super) fn text_of(&self, value: Value) -> Option<&'a str> {
         match value {
             Value::Object(index) => match self.objects.get(index as usize)? {
                 Object::Text(text) => Some(text),
@@ -332,32 +345,18 @@ impl<'a, 'rules> Machine<'a, 'rules> {
         }
     }
 
-    fn allow(&self, module: &str, name: &str) -> Step<Global> {
-        let mut listed = self.allowed.iter().flat_map(|group| group.iter());
-        match listed.find(|global| global.module == module && global.name == name) {
-            Some(global) => Ok(*global),
-            None => self.fail(
-                "only functions and classes this format needs (nothing from a pickle is ever executed)",
-                format!("the name {module}.{name}; save plain tensors, for a model its state_dict()"),
-            ),
-        }
-    }
-
     fn persistent_line(&mut self) -> Step<()> {
         let line = self.line()?;
         let text = self.utf8(line)?;
-        self.push_object(Object::Text(Cow::Borrowed(text)))?;
+        self.push_object(Object::Text(text))?;
         let identity = self.pop()?;
         self.push_object(Object::Persistent(identity))
     }
 
-    fn global_of(&self, value: Value) -> Step<Global> {
+    fn object_of(&self, value: Value) -> Option<&Object<'a>> {
         match value {
-            Value::Object(index) => match self.objects.get(index as usize) {
-                Some(Object::Global(global)) => Ok(*global),
-                _ => self.fail("a function or class to call", "another object"),
-            },
-            _ => self.fail("a function or class to call", "a number"),
+            Value::Object(index) => self.objects.get(index as usize),
+            _ => None,
         }
     }
 
@@ -365,18 +364,23 @@ impl<'a, 'rules> Machine<'a, 'rules> {
     fn call(&mut self) -> Step<()> {
         let arguments = self.pop()?;
         let callable = self.pop()?;
-        let callable = self.global_of(callable)?;
-        let given = match arguments {
-            Value::Object(index) => match self.objects.get(index as usize) {
-                Some(Object::Tuple(given)) => given.as_slice(),
-                _ => return self.fail("a tuple of arguments", "another object"),
-            },
-            _ => return self.fail("a tuple of arguments", "a number"),
+        let Some(Object::Tuple(given)) = self.object_of(arguments) else {
+            return self.fail("a tuple of arguments", "something else");
         };
-        if callable == Global::new("_codecs", "encode") {
-            let bytes = self.encode_latin1(given.first().copied())?;
-            return self.push_object(Object::Bytes(Cow::Owned(bytes)));
+        let first = given.first().copied();
+        match self.object_of(callable) {
+            Some(&Object::Global(callable)) if callable == Global::new("_codecs", "encode") => {
+                let bytes = self.encode_latin1(first)?;
+                self.push_object(Object::Bytes(Cow::Owned(bytes)))
+            }
+            Some(&Object::Global(callable)) => self.push_call(callable, arguments),
+            // A method of an object, a class that another call makes.
+            Some(_) => self.push_object(Object::Opaque),
+            None => self.fail("a function or class to call", "a number"),
         }
+    }
+
+    fn push_call(&mut self, callable: Global<'a>, arguments: Value) -> Step<()> {
         self.push_object(Object::Call(Box::new(CallRecord {
             callable,
             arguments,
@@ -386,15 +390,43 @@ impl<'a, 'rules> Machine<'a, 'rules> {
         })))
     }
 
-    /// NEWOBJ_EX: a class, its arguments and its keyword arguments, of which none are allowed.
+    /// NEWOBJ_EX: a class, its arguments and its keyword arguments; no class that a reader knows takes any.
     fn call_with_keywords(&mut self) -> Step<()> {
         let keywords = self.pop()?;
-        match keywords {
-            Value::Object(index) if matches!(&self.objects[index as usize], Object::Dict(d) if d.is_empty()) =>
-                {}
-            _ => return self.fail("a class called without keyword arguments", "keyword arguments"),
+        match self.object_of(keywords) {
+            Some(Object::Dict(given)) if given.is_empty() => self.call(),
+            _ => {
+                self.pop()?;
+                self.pop()?;
+                self.push_object(Object::Opaque)
+            }
         }
-        self.call()
+    }
+
+    /// INST: an instance of a class that two lines name, its arguments down to the mark.
+    fn instance_by_lines(&mut self) -> Step<()> {
+        let class = self.named_by_lines()?;
+        let arguments = self.pop_mark()?;
+        self.push_instance(class, arguments)
+    }
+
+    /// OBJ: a class and its arguments, down to the mark.
+    fn instance_from_stack(&mut self) -> Step<()> {
+        let mut values = self.pop_mark()?;
+        if values.is_empty() {
+            return self.fail("a class behind the mark", "nothing");
+        }
+        let arguments = values.split_off(1);
+        match self.object_of(values[0]) {
+            Some(&Object::Global(class)) => self.push_instance(class, arguments),
+            _ => self.push_object(Object::Opaque),
+        }
+    }
+
+    fn push_instance(&mut self, class: Global<'a>, arguments: Vec<Value>) -> Step<()> {
+        self.push_object(Object::Tuple(arguments))?;
+        let arguments = self.pop()?;
+        self.push_call(class, arguments)
     }
 
     /// BUILD: the state of an object; a dictionary's attributes hold nothing this program wants.
@@ -402,7 +434,7 @@ impl<'a, 'rules> Machine<'a, 'rules> {
         let state = self.pop()?;
         match self.top_object()? {
             Object::Call(call) => call.state = Some(state),
-            Object::Dict(_) | Object::List(_) => {}
+            Object::Dict(_) | Object::List(_) | Object::Set(_) | Object::Opaque => {}
             _ => return self.fail("an object that has a state", "another"),
         }
         Ok(())
@@ -411,8 +443,6 @@ impl<'a, 'rules> Machine<'a, 'rules> {
 
 fn describe_opcode(opcode: u8) -> String {
     match opcode {
-        b'i' | b'o' => "an old-style class instance".into(),
-        0x82..=0x84 => "an extension code".into(),
         0x97 | 0x98 => "an out-of-band buffer".into(),
         other => format!("byte {other:#04x}"),
     }

@@ -1,20 +1,22 @@
 //! Python pickles as plain data: what [`read`] returns, and how to look into it.
 //!
-//! A pickle is a program that builds objects by calling functions. Here nothing is ever called: a call stays a
-//! [`Call`], a description of the function's name and its arguments, and even that only for names on a list the
-//! reader of a particular format hands in. The objects live in one flat table and refer to each other by number,
-//! so shared, cyclic and very deep structures cost neither copies nor stack.
+//! A pickle is a program that builds objects by calling functions. Here nothing is ever called or imported: a call
+//! stays a [`Call`], a description of the function's name and its arguments, whichever function it is. A reader of a
+//! particular format gives meaning to the few names it knows; objects of all other classes are inert, and an error
+//! only where a reader needs one. The objects live in one flat table and refer to each other by number, so shared,
+//! cyclic and very deep structures cost neither copies nor stack.
 
 mod literals;
 mod machine;
 mod numpy;
 
 use std::borrow::Cow;
+use std::fmt;
 use std::path::Path;
 
 use crate::error::{Error, Position};
 
-pub use numpy::{Array, ElementKind, NUMPY_GLOBALS};
+pub use numpy::{Array, ElementKind};
 
 /// The most instructions one pickle may hold. A training checkpoint has tens of thousands; CIFAR-100's training
 /// set, with a file name per image, a quarter of a million.
@@ -24,17 +26,23 @@ pub const MOST_OPEN_MARKS: usize = 1_000;
 
 /// A Python function or class, by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Global {
+pub struct Global<'p> {
     /// The module, as the pickle spells it.
-    pub module: &'static str,
+    pub module: &'p str,
     /// The name inside the module.
-    pub name: &'static str,
+    pub name: &'p str,
 }
 
-impl Global {
+impl<'p> Global<'p> {
     /// The function or class `name` of `module`.
-    pub const fn new(module: &'static str, name: &'static str) -> Global {
+    pub const fn new(module: &'p str, name: &'p str) -> Global<'p> {
         Global { module, name }
+    }
+}
+
+impl fmt::Display for Global<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.module, self.name)
     }
 }
 
@@ -65,13 +73,10 @@ impl Problem {
 
 /// Reads one pickle (protocols 0 to 5) from the start of `bytes` and executes nothing.
 ///
-/// `allowed` lists, group by group, the functions and classes the pickle may name; each use of one becomes a
-/// [`Call`].
-///
 /// # Errors
-/// A truncated or inconsistent pickle, a name that is not in `allowed`, or more than [`MOST_OPCODES`] instructions.
-pub fn read<'a>(bytes: &'a [u8], allowed: &[&[Global]]) -> Result<Pickle<'a>, Problem> {
-    machine::Machine::new(bytes, allowed).run()
+/// A truncated or inconsistent pickle, or more than [`MOST_OPCODES`] instructions.
+pub fn read(bytes: &[u8]) -> Result<Pickle<'_>, Problem> {
+    machine::Machine::new(bytes).run()
 }
 
 /// One value: small ones as they are, the others by their number in the table of objects.
@@ -87,7 +92,7 @@ enum Value {
 /// What the table of objects holds.
 #[derive(Debug)]
 enum Object<'a> {
-    Text(Cow<'a, str>),
+    Text(&'a str),
     Bytes(Cow<'a, [u8]>),
     /// An integer of more than 64 bits: little-endian two's complement.
     LongInteger(&'a [u8]),
@@ -95,16 +100,19 @@ enum Object<'a> {
     List(Vec<Value>),
     Set(Vec<Value>),
     Dict(Vec<(Value, Value)>),
-    Global(Global),
-    Call(Box<CallRecord>),
+    Global(Global<'a>),
+    Call(Box<CallRecord<'a>>),
+    /// What only running the pickle could make: the result of calling something else than a named function, of a call
+    /// with keyword arguments, or of a registered extension.
+    Opaque,
     /// A reference to something stored outside the pickle (PyTorch: a storage).
     Persistent(Value),
 }
 
 /// A call that was not made, and what the pickle then put into its result.
 #[derive(Debug)]
-struct CallRecord {
-    callable: Global,
+struct CallRecord<'a> {
+    callable: Global<'a>,
     arguments: Value,
     state: Option<Value>,
     elements: Vec<Value>,
@@ -146,8 +154,8 @@ pub struct Node<'p> {
     value: Value,
 }
 
-impl std::fmt::Debug for Node<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Node<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.describe())
     }
 }
@@ -156,7 +164,7 @@ impl std::fmt::Debug for Node<'_> {
 #[derive(Debug, Clone, Copy)]
 pub struct Call<'p> {
     /// The function or class.
-    pub callable: Global,
+    pub callable: Global<'p>,
     /// A tuple: the arguments.
     pub arguments: Node<'p>,
     /// What Python would hand to the result's `__setstate__`.
@@ -301,6 +309,14 @@ impl<'p> Node<'p> {
         }
     }
 
+    /// The number in the table of objects, by which two references to the same object are known; `None` for small values.
+    pub fn identity(self) -> Option<u32> {
+        match self.value {
+            Value::Object(index) => Some(index),
+            _ => None,
+        }
+    }
+
     /// A call that was not made.
     pub fn call(self) -> Option<Call<'p>> {
         match self.object()? {
@@ -314,7 +330,7 @@ impl<'p> Node<'p> {
     }
 
     /// A function or class.
-    pub fn global(self) -> Option<Global> {
+    pub fn global(self) -> Option<Global<'p>> {
         match self.object()? {
             Object::Global(global) => Some(*global),
             _ => None,
@@ -355,15 +371,16 @@ impl<'p> Node<'p> {
             Some(Object::List(values)) => format!("a list of {} elements", values.len()),
             Some(Object::Set(values)) => format!("a set of {} elements", values.len()),
             Some(Object::Dict(entries)) => format!("a dictionary of {} entries", entries.len()),
-            Some(Object::Global(global)) => format!("the name {}.{}", global.module, global.name),
-            Some(Object::Call(call)) => format!("a {}.{}", call.callable.module, call.callable.name),
+            Some(Object::Global(global)) => format!("the name {global}"),
+            Some(Object::Call(call)) => format!("an object that {} makes", call.callable),
+            Some(Object::Opaque) => "an object that only running the pickle could make".into(),
             Some(Object::Persistent(_)) => "a reference out of the pickle".into(),
         }
     }
 }
 
 /// Whether objects of a class are dictionaries.
-fn is_dictionary(class: Global) -> bool {
+fn is_dictionary(class: Global<'_>) -> bool {
     class.module == "collections" && matches!(class.name, "OrderedDict" | "defaultdict" | "Counter")
 }
 

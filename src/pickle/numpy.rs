@@ -1,20 +1,6 @@
 //! NumPy arrays and scalars as their pickles describe them.
 
-use super::{Call, Global, Node};
-
-/// The names that pickles of NumPy arrays and scalars use, before and after NumPy 2 moved them; among them
-/// `_codecs.encode`, by which protocol 2 writes bytes.
-pub const NUMPY_GLOBALS: &[Global] = &[
-    Global::new("numpy", "ndarray"),
-    Global::new("numpy", "dtype"),
-    Global::new("numpy.core.multiarray", "_reconstruct"),
-    Global::new("numpy._core.multiarray", "_reconstruct"),
-    Global::new("numpy.core.multiarray", "scalar"),
-    Global::new("numpy._core.multiarray", "scalar"),
-    Global::new("numpy.core.numeric", "_frombuffer"),
-    Global::new("numpy._core.numeric", "_frombuffer"),
-    Global::new("_codecs", "encode"),
-];
+use super::{Call, Node};
 
 /// What kind of number an array holds; NumPy's letter for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

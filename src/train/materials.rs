@@ -34,7 +34,7 @@ pub struct Materials {
     /// A trained model that the subclass head should agree with.
     pub teacher: Option<Teacher>,
     /// Weights to start from, and where they come from.
-    pub initial: Option<(StateDict, PathBuf)>,
+    pub initial: Option<Initial>,
     /// Things the user should know.
     pub notes: Vec<String>,
 }
@@ -100,9 +100,15 @@ impl Materials {
     ///
     /// # Errors
     /// The file is missing or no file of weights.
-    pub fn initial(options: &TrainOptions, root: Option<&Path>) -> Result<Option<(StateDict, PathBuf)>> {
+    pub fn initial(options: &TrainOptions, root: Option<&Path>) -> Result<Option<Initial>> {
         let Some(path) = options.init.as_deref().map(|path| under(root, path)) else { return Ok(None) };
-        Ok(Some((weights(&path)?, path)))
+        if path.is_dir() && options.weights_key.is_none() {
+            let state = checkpoint::load(&path)?.model;
+            return Ok(Some(Initial { state, path, note: None }));
+        }
+        let imported = checkpoint::read_weights(&path, options.weights_key.as_deref())?;
+        let note = imported.note();
+        Ok(Some(Initial { state: imported.state, path, note }))
     }
 
     /// The same from data with one level of classes that is open already.
@@ -114,7 +120,7 @@ impl Materials {
         data: SharedDataset,
         validation: Option<Validation>,
         transform: Transform,
-        initial: Option<(StateDict, PathBuf)>,
+        initial: Option<Initial>,
         seed: u64,
     ) -> Result<Materials> {
         let given = Given { data, validation, transform, initial, teacher: None };
@@ -133,7 +139,7 @@ impl Materials {
         validation: Option<Validation>,
         levels: Level,
         transform: Transform,
-        initial: Option<(StateDict, PathBuf)>,
+        initial: Option<Initial>,
         teacher: Option<Trained>,
         seed: u64,
     ) -> Result<Materials> {
@@ -163,7 +169,8 @@ impl Materials {
             [head, ..] => options.architecture(head.classes.len())?,
             [] => unreachable!("a network has a head"),
         };
-        if let Some((state, path)) = &initial {
+        if let Some(Initial { state, path, note }) = &initial {
+            notes.extend(note.clone());
             let network = Network::new(&architecture, DType::F32, None);
             notes.extend(network::check_start(&network, state, path)?);
         } else if options.fine_tune == FineTune::Frozen {
@@ -209,7 +216,7 @@ impl Materials {
             targets: &self.targets,
             objective: &self.objective,
             teacher: self.teacher.as_ref(),
-            initial: self.initial.as_ref().map(|(state, path)| (state, path.as_path())),
+            initial: self.initial.as_ref().map(|initial| (&initial.state, initial.path.as_path())),
             folder,
             resume,
             stop,
@@ -217,12 +224,23 @@ impl Materials {
     }
 }
 
+/// Weights that a training starts from.
+#[derive(Debug, Clone)]
+pub struct Initial {
+    /// The tensors.
+    pub state: StateDict,
+    /// Their file or folder.
+    pub path: PathBuf,
+    /// What was taken of a file that holds more than one network, for people.
+    pub note: Option<String>,
+}
+
 /// What is open already.
 struct Given {
     data: SharedDataset,
     validation: Option<Validation>,
     transform: Transform,
-    initial: Option<(StateDict, PathBuf)>,
+    initial: Option<Initial>,
     teacher: Option<Trained>,
 }
 
@@ -326,11 +344,6 @@ fn transform(options: &TrainOptions, source: Option<&Source>, data: &SharedDatas
     let mut transform = Transform::new(size, normalize);
     transform.augment = options.augment;
     Ok(transform)
-}
-
-/// Reads weights from a weights file or a checkpoint.
-fn weights(path: &Path) -> Result<StateDict> {
-    if path.is_dir() { Ok(checkpoint::load(path)?.model) } else { Ok(checkpoint::read_weights(path)?.state) }
 }
 
 /// Keeps a random share of the training data for validation.

@@ -95,6 +95,10 @@ pub struct TrainOptions {
     #[arg(long, value_name = "FILE", help_heading = "Network")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub init: Option<PathBuf>,
+    /// Which network of the --init file, where it holds several: the key it lies under, such as state_dict_ema
+    #[arg(long, value_name = "KEY", requires = "init", help_heading = "Network")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weights_key: Option<String>,
     /// What is trained: full, or frozen (the heads only; the backbone runs in eval mode and keeps its running statistics)
     #[arg(long, default_value_t = FineTune::Full, value_name = "full|frozen", hide_possible_values = true,
           help_heading = "Network")]

@@ -54,3 +54,4 @@ mod synthetic;
 mod training;
 mod two_level_training;
 mod weights;
+mod weights_mutations;

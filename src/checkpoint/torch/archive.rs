@@ -7,13 +7,13 @@ use std::path::Path;
 
 use zip::ZipArchive;
 
-use super::{Contents, Storages, TORCH_GLOBALS, Wanted, contents, refuse_big_endian};
+use super::{Contents, Storages, Wanted, contents, refuse_big_endian};
 use crate::archive;
 use crate::error::{Error, Position, Result};
-use crate::pickle::{self, NUMPY_GLOBALS};
+use crate::pickle;
 
 /// Reads the tensors of a zip archive that `torch.save` wrote.
-pub(super) fn read(path: &Path, bytes: &[u8], wanted: Wanted) -> Result<Contents> {
+pub(super) fn read(path: &Path, bytes: &[u8], wanted: Wanted<'_>) -> Result<Contents> {
     let (mut archive, folder) = Archive::open(path, bytes)?;
     let member = format!("{folder}data.pkl");
     let data = archive.member(&member)?;
@@ -21,8 +21,7 @@ pub(super) fn read(path: &Path, bytes: &[u8], wanted: Wanted) -> Result<Contents
     if archive.optional_member(&byte_order)?.is_some_and(|order| order != b"little") {
         return Err(refuse_big_endian(path, Position::Member(byte_order)));
     }
-    let pickle =
-        pickle::read(&data, &[TORCH_GLOBALS, NUMPY_GLOBALS]).map_err(|p| p.in_member(path, &member))?;
+    let pickle = pickle::read(&data).map_err(|p| p.in_member(path, &member))?;
     let mut storages = ArchiveStorages { archive, folder, loaded: HashMap::new() };
     contents(path, &pickle, &mut storages, wanted)
 }

@@ -6,9 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::Path;
 
-use super::{Contents, Storages, TORCH_GLOBALS, Wanted, contents, refuse_big_endian, tensors};
+use super::{Contents, Storages, Wanted, contents, refuse_big_endian, tensors};
 use crate::error::{Error, Position, Result};
-use crate::pickle::{self, Global, NUMPY_GLOBALS, Pickle};
+use crate::pickle::{self, Pickle};
 
 /// `0x1950a86a20f9469cfc6c`, little-endian: the first pickle of every such file.
 const MAGIC: [u8; 10] = [0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
@@ -17,13 +17,13 @@ const PROTOCOL_VERSION: i64 = 1001;
 
 /// Whether bytes begin with the pickle of the magic number.
 pub(in crate::checkpoint) fn is_legacy(bytes: &[u8]) -> bool {
-    pickle::read(bytes, &[]).is_ok_and(|first| first.root().long_integer() == Some(&MAGIC))
+    pickle::read(bytes).is_ok_and(|first| first.root().long_integer() == Some(&MAGIC))
 }
 
 /// Reads the tensors of such a file.
-pub(super) fn read(path: &Path, bytes: &[u8], wanted: Wanted) -> Result<Contents> {
+pub(super) fn read(path: &Path, bytes: &[u8], wanted: Wanted<'_>) -> Result<Contents> {
     let mut at = 0;
-    let magic = next(path, bytes, &mut at, &[])?;
+    let magic = next(path, bytes, &mut at)?;
     if magic.root().long_integer() != Some(&MAGIC) {
         return Err(Error::malformed(
             path,
@@ -33,7 +33,7 @@ pub(super) fn read(path: &Path, bytes: &[u8], wanted: Wanted) -> Result<Contents
         ));
     }
     let start = at;
-    let version = next(path, bytes, &mut at, &[])?;
+    let version = next(path, bytes, &mut at)?;
     if version.root().integer() != Some(PROTOCOL_VERSION) {
         let expected = format!("protocol version {PROTOCOL_VERSION}");
         return Err(Error::malformed(
@@ -44,22 +44,22 @@ pub(super) fn read(path: &Path, bytes: &[u8], wanted: Wanted) -> Result<Contents
         ));
     }
     let start = at;
-    let machine = next(path, bytes, &mut at, &[])?;
+    let machine = next(path, bytes, &mut at)?;
     if machine.root().get("little_endian").and_then(|little| little.boolean()) == Some(false) {
         return Err(refuse_big_endian(path, Position::Byte(start as u64)));
     }
     let object_at = at;
-    let object = next(path, bytes, &mut at, &[TORCH_GLOBALS, NUMPY_GLOBALS])?;
+    let object = next(path, bytes, &mut at)?;
     let mut storages = LegacyStorages { path, bytes, object_at, ranges: HashMap::new() };
     let sizes = tensors::storage_sizes(path, &object, &mut storages)?;
-    let keys = next(path, bytes, &mut at, &[])?;
+    let keys = next(path, bytes, &mut at)?;
     storages.locate(&keys, &sizes, at)?;
     contents(path, &object, &mut storages, wanted)
 }
 
 /// The pickle that starts at `at`, which moves behind it.
-fn next<'a>(path: &Path, bytes: &'a [u8], at: &mut usize, allowed: &[&[Global]]) -> Result<Pickle<'a>> {
-    let pickle = pickle::read(&bytes[*at..], allowed).map_err(|problem| problem.in_file(path, *at))?;
+fn next<'a>(path: &Path, bytes: &'a [u8], at: &mut usize) -> Result<Pickle<'a>> {
+    let pickle = pickle::read(&bytes[*at..]).map_err(|problem| problem.in_file(path, *at))?;
     *at += pickle.length();
     Ok(pickle)
 }

@@ -1,26 +1,14 @@
-//! From the pickle of a PyTorch file to tensors: which dictionary holds the parameters, what each view covers.
+//! From the pickle of a PyTorch file to tensors: what each view covers, and which cannot be read.
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::Path;
 
-use super::super::import::TrainingRecord;
 use super::super::{ElementType, HostTensor};
-use super::view::{StorageReference, View, dtype_element, storage_element};
-use super::{Storages, Wanted};
+use super::Storages;
+use super::view::{StorageKind, StorageReference, View, dtype_element, storage_kind};
 use crate::error::{Error, Result};
 use crate::pickle::{Global, Node, Pickle};
 
-/// What a PyTorch file holds, under the names in the file.
-pub(in crate::checkpoint) struct Contents {
-    pub(in crate::checkpoint) tensors: Vec<(String, ElementType, HostTensor)>,
-    pub(in crate::checkpoint) training: TrainingRecord,
-}
-
-/// Keys under which training scripts put the parameters, the most telling first.
-const STATE_KEYS: [&str; 7] =
-    ["model_state_dict", "state_dict", "model_state", "model", "net", "network", "module"];
-/// How many such keys may lie one inside the other.
-const DEEPEST_STATE: usize = 4;
 /// How many wrappers (a parameter around a tensor) are looked through.
 const DEEPEST_WRAPPER: usize = 4;
 /// The most bytes a storage's key may have; PyTorch writes small numbers, or addresses.
@@ -29,19 +17,31 @@ const LONGEST_KEY: usize = 256;
 const MOST_DIMENSIONS: usize = 64;
 /// Tied parameters share storages, so tensors may hold more bytes than the file; so many times as much at most.
 const MOST_SHARING: usize = 4;
+/// Views that repeat elements (`expand`) may hold more than their storage; so many bytes more at most, over the file.
+const MOST_REPEATED: usize = 64 << 20;
+
+/// What a pickle says where a tensor is meant.
+pub(super) enum Described<'p> {
+    /// A view of numbers this program reads.
+    View(View<'p>),
+    /// A tensor it does not read: what is special about it, for people.
+    Foreign(String),
+}
 
 /// Reads tensors of one file.
 pub(super) struct Reader<'p, 's> {
-    path: &'p Path,
-    root: Node<'p>,
+    pub(super) path: &'p Path,
+    pub(super) root: Node<'p>,
     storages: &'s mut dyn Storages,
     /// Keys of storages that were read.
     loaded: HashSet<&'p str>,
     /// Bytes of tensors that may still be made from them.
     budget: usize,
+    /// Bytes that views may still repeat.
+    repeated: usize,
     /// Numbers and characters the training record may still take: what a pickle says once costs a byte at least, and
     /// what it refers to over and over must not multiply.
-    record_budget: usize,
+    pub(super) record_budget: usize,
 }
 
 impl<'p, 's> Reader<'p, 's> {
@@ -52,127 +52,21 @@ impl<'p, 's> Reader<'p, 's> {
             storages,
             loaded: HashSet::new(),
             budget: 0,
+            repeated: MOST_REPEATED,
             record_budget: pickle.length(),
         }
     }
 
-    pub(super) fn contents(mut self, wanted: Wanted) -> Result<Contents> {
-        let state = match wanted {
-            Wanted::Everything => self.state_dictionary()?,
-            Wanted::TrainingRecord => Vec::new(),
-        };
-        let mut tensors: Vec<(String, ElementType, HostTensor)> = Vec::new();
-        let mut names = HashSet::new();
-        for (key, value) in state {
-            if !is_tensor(value) {
-                continue;
-            }
-            let name = key.text().ok_or_else(|| self.wrong("a text as the name of a tensor", key))?;
-            if !names.insert(name) {
-                return Err(self.malformed("each tensor named once", format!("the name `{name}` twice")));
-            }
-            let (element, tensor) = self.tensor(value, name)?;
-            tensors.push((name.to_string(), element, tensor));
-        }
-        let training = self.training_record()?;
-        Ok(Contents { tensors, training })
-    }
-
-    fn malformed(&self, expected: impl Into<String>, found: impl Into<String>) -> Error {
+    pub(super) fn malformed(&self, expected: impl Into<String>, found: impl Into<String>) -> Error {
         Error::malformed(self.path, self.storages.position(), expected, found)
     }
 
-    fn wrong(&self, expected: &str, found: Node<'_>) -> Error {
+    pub(super) fn wrong(&self, expected: &str, found: Node<'_>) -> Error {
         self.malformed(expected, found.describe())
     }
 
-    /// The dictionary of parameters: the root itself, or under one of the customary keys.
-    fn state_dictionary(&self) -> Result<Vec<(Node<'p>, Node<'p>)>> {
-        let mut here = self.root;
-        for _ in 0..DEEPEST_STATE {
-            if let Some(inner) =
-                STATE_KEYS.iter().find_map(|key| here.get(key).filter(|n| n.entries().is_some()))
-            {
-                here = inner;
-                continue;
-            }
-            let entries = here.entries().ok_or_else(|| self.wrong("a dictionary of tensors", here))?;
-            if entries.iter().any(|(_, value)| is_tensor(*value)) {
-                return Ok(entries);
-            }
-            break;
-        }
-        let keys: Vec<_> =
-            here.entries().unwrap_or_default().iter().take(12).map(|(key, _)| key.describe()).collect();
-        let keys = if keys.is_empty() { "none".to_string() } else { keys.join(", ") };
-        Err(self.malformed(
-            format!("tensors, or a dictionary of tensors under one of {}", STATE_KEYS.join(", ")),
-            format!("{} with the keys {keys}", here.describe()),
-        ))
-    }
-
-    /// Losses, accuracies and the epoch, from the entries beside the parameters.
-    fn training_record(&mut self) -> Result<TrainingRecord> {
-        let mut record = TrainingRecord::default();
-        // Where the root is the dictionary of parameters itself, its tensors are no record of anything.
-        let bare = !STATE_KEYS.iter().any(|key| self.root.get(key).is_some());
-        for (key, value) in self.root.entries().unwrap_or_default() {
-            let Some(key) = key.text().filter(|_| !(bare && is_tensor(value))) else { continue };
-            if let Some(text) = value.text() {
-                self.spend(text.len())?;
-                record.texts.insert(key.to_string(), text.to_string());
-            } else if let Some(number) = self.number(value)? {
-                record.numbers.insert(key.to_string(), number);
-            } else if let Some(elements) = value.elements() {
-                self.spend(elements.len())?;
-                let series: Option<Vec<f64>> = elements.map(|e| self.number(e)).collect::<Result<_>>()?;
-                if let Some(series) = series {
-                    record.series.insert(key.to_string(), series);
-                }
-            } else {
-                let array = value.array().map_err(|found| self.malformed("a NumPy array", found))?;
-                if let Some(array) = array.filter(|array| array.shape.len() == 1) {
-                    self.spend(array.element_count())?;
-                    let series =
-                        (0..array.element_count()).filter_map(|index| array.float_at(index)).collect();
-                    record.series.insert(key.to_string(), series);
-                }
-            }
-        }
-        Ok(record)
-    }
-
-    /// Takes from the budget of the training record.
-    fn spend(&mut self, amount: usize) -> Result<()> {
-        match self.record_budget.checked_sub(amount) {
-            Some(rest) => self.record_budget = rest,
-            None => {
-                let found = "lists or texts that are referred to over and over";
-                return Err(self.malformed("a training record no longer than the pickle", found));
-            }
-        }
-        Ok(())
-    }
-
-    /// A number: Python's, NumPy's, or a tensor of no dimensions.
-    fn number(&mut self, node: Node<'p>) -> Result<Option<f64>> {
-        if let Some(number) = node.float() {
-            return Ok(Some(number));
-        }
-        if !is_tensor(node) {
-            return Ok(None);
-        }
-        let view = self.view(node)?;
-        if !view.shape.is_empty() {
-            return Ok(None);
-        }
-        let (_, tensor) = self.tensor(node, "a training record")?;
-        Ok(tensor.to_f64().first().copied())
-    }
-
-    /// Makes the tensor a node describes.
-    fn tensor(&mut self, node: Node<'p>, name: &str) -> Result<(ElementType, HostTensor)> {
-        let view = self.view(node)?;
+    /// Makes the tensor that a view describes.
+    pub(super) fn tensor(&mut self, view: View<'p>, name: &str) -> Result<(ElementType, HostTensor)> {
         let size = view.element.size();
         let misfit = |reader: &Self, found: String| {
             reader.malformed(format!("a tensor `{name}` that lies inside its storage"), found)
@@ -199,68 +93,122 @@ impl<'p, 's> Reader<'p, 's> {
         if self.loaded.insert(view.storage.key) {
             self.budget = self.budget.saturating_add(storage.len().saturating_mul(MOST_SHARING));
         }
-        let Some(budget) = self.budget.checked_sub(count * size) else {
+        let repeated = count.saturating_sub(available / size) * size;
+        let Some(budget) = self.budget.checked_sub(count * size - repeated) else {
             drop(storage);
             return Err(self.malformed(
                 format!("tensors of at most {MOST_SHARING} times the bytes stored"),
                 "more: storages are referred to over and over",
             ));
         };
-        self.budget = budget;
+        let Some(left) = self.repeated.checked_sub(repeated) else {
+            drop(storage);
+            return Err(self.malformed(
+                format!("views that repeat at most {MOST_REPEATED} bytes, all of them together"),
+                format!(
+                    "`{name}` of {count} elements, in a storage of {}; save it with clone()",
+                    available / size
+                ),
+            ));
+        };
+        (self.budget, self.repeated) = (budget, left);
         let gathered = view.gather(&storage[start..start + available], count);
         drop(storage);
         let values = view
             .element
             .decode(&gathered)
             .map_err(|found| self.malformed(format!("64-bit signed integers in `{name}`"), found))?;
+        let values = if view.negative {
+            let found = format!("{} elements with PyTorch's negative flag", view.element);
+            let expected = format!("numbers that have negatives in `{name}`");
+            view.element.negated(values).ok_or_else(|| self.malformed(expected, found))?
+        } else {
+            values
+        };
         Ok((view.element, HostTensor { shape: view.shape, values }))
     }
 
     /// What a call to one of PyTorch's rebuilding functions describes.
-    fn view(&self, node: Node<'p>) -> Result<View<'p>> {
+    pub(super) fn described(&self, node: Node<'p>) -> Result<Described<'p>> {
         let mut node = node;
         for _ in 0..DEEPEST_WRAPPER {
             let call = node.call().ok_or_else(|| self.wrong("a tensor", node))?;
             let argument = |index: usize| {
                 call.argument(index).ok_or_else(|| self.wrong("a tensor with all its parts", call.arguments))
             };
+            if call.state.is_some_and(|state| !state.is_none()) {
+                return Ok(Described::Foreign(format!(
+                    "an object that {} makes, with a state",
+                    call.callable
+                )));
+            }
             match (call.callable.module, call.callable.name) {
                 ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => {
                     node = argument(0)?
                 }
                 ("torch._tensor", "_rebuild_from_type_v2") => {
                     // (function, class, its arguments, attributes): the tensor is function(*arguments).
-                    let function = argument(0)?.global();
-                    if function.is_none_or(|function| !function.name.starts_with("_rebuild_tensor")) {
-                        return Err(self.wrong("a plain tensor", node));
-                    }
-                    return self.view_of(function, argument(2)?);
+                    let function = argument(0)?;
+                    let function = function.global().ok_or_else(|| self.wrong("a function", function))?;
+                    return self.described_by(function, argument(2)?);
                 }
-                ("torch._utils", _) => return self.view_of(Some(call.callable), call.arguments),
-                _ => return Err(self.wrong("a tensor", node)),
+                _ => return self.described_by(call.callable, call.arguments),
             }
         }
         Err(self.malformed("a tensor", format!("more than {DEEPEST_WRAPPER} wrappers around one")))
     }
 
-    /// The view that `_rebuild_tensor…(storage, offset, size, stride, requires_grad, hooks[, dtype])` makes.
-    fn view_of(&self, function: Option<Global>, arguments: Node<'p>) -> Result<View<'p>> {
+    /// The view that `_rebuild_tensor…(storage, offset, size, stride[, requires_grad, hooks[, dtype][, flags]])` makes.
+    fn described_by(&self, function: Global<'p>, arguments: Node<'p>) -> Result<Described<'p>> {
+        let foreign = |what: String| Ok(Described::Foreign(what));
+        let (dtype_at, flags_at) = match (function.module, function.name) {
+            ("torch._utils", "_rebuild_tensor") => (None, None),
+            ("torch._utils", "_rebuild_tensor_v2") => (None, Some(6)),
+            ("torch._utils", "_rebuild_tensor_v3") => (Some(6), Some(7)),
+            _ => return foreign(describe_function(function)),
+        };
         let argument = |index: usize| {
             arguments.element(index).ok_or_else(|| self.wrong("a tensor with all its parts", arguments))
         };
         let identity = argument(0)?;
         let identity = identity.persistent().ok_or_else(|| self.wrong("a storage", identity))?;
         let storage = self.storage_reference(identity)?;
-        let explicit = match function {
-            Some(Global { name: "_rebuild_tensor_v3", .. }) => {
-                let dtype = argument(6)?;
-                Some(dtype.global().and_then(dtype_element).ok_or_else(|| self.wrong("a dtype", dtype))?)
+        let stated = match dtype_at {
+            None => None,
+            Some(index) => {
+                let dtype = argument(index)?.global().ok_or_else(|| self.wrong("a dtype", arguments))?;
+                let Some(element) = dtype_element(dtype) else {
+                    return foreign(format!("elements of type {dtype}"));
+                };
+                Some(element)
             }
-            _ => None,
         };
-        let element = explicit
-            .or(storage.element)
-            .ok_or_else(|| self.malformed("a tensor whose element type is stated", "an untyped storage"))?;
+        let element = match (stated, storage.kind) {
+            (Some(element), StorageKind::Untyped) => element,
+            (stated, StorageKind::Numbers(element)) => stated.unwrap_or(element),
+            (None, StorageKind::Untyped) => {
+                return foreign("a storage without a type of its elements".into());
+            }
+            (_, StorageKind::Foreign(class, _) | StorageKind::Unknown(class)) => {
+                return foreign(format!("elements of a {class}"));
+            }
+        };
+        let flags = flags_at.and_then(|index| arguments.element(index)).filter(|flags| !flags.is_none());
+        let mut negative = false;
+        for (flag, set) in flags
+            .map(|flags| flags.entries().ok_or_else(|| self.wrong("flags", flags)))
+            .transpose()?
+            .unwrap_or_default()
+        {
+            match (flag.text(), set.boolean()) {
+                (_, Some(false)) => {}
+                (Some("neg"), Some(true)) => negative = true,
+                (Some("conj"), Some(true)) => {
+                    return foreign("PyTorch's conjugate flag; save it with resolve_conj()".into());
+                }
+                _ => return foreign(format!("a flag that this program does not know: {}", flag.describe())),
+            }
+        }
         let offset = argument(1)?;
         let offset = self.natural(offset, "an offset of zero or more")?;
         let shape = self.naturals(argument(2)?, "extents of zero or more")?;
@@ -271,7 +219,7 @@ impl<'p, 's> Reader<'p, 's> {
                 format!("{} strides for {} extents", strides.len(), shape.len()),
             ));
         }
-        Ok(View { storage, element, offset, shape, strides })
+        Ok(Described::View(View { storage, element, offset, shape, strides, negative }))
     }
 
     fn natural(&self, node: Node<'p>, expected: &str) -> Result<usize> {
@@ -301,15 +249,13 @@ impl<'p, 's> Reader<'p, 's> {
             return Err(self.wrong("a storage reference", identity));
         }
         let class = part(1)?.global().ok_or_else(|| self.wrong("a storage class", identity))?;
-        let element = storage_element(class).ok_or_else(|| {
-            self.malformed("a storage of numbers", format!("a {}.{}", class.module, class.name))
-        })?;
+        let kind = storage_kind(class);
         let key = part(2)?;
         let key = key
             .text()
             .filter(|text| text.len() <= LONGEST_KEY)
             .ok_or_else(|| self.wrong("a short text as the key of a storage", key))?;
-        let size = element.map_or(1, ElementType::size);
+        let size = kind.size().unwrap_or(1);
         let bytes = |node: Node<'p>, expected: &str| {
             let count = self.natural(node, expected)?;
             count.checked_mul(size).ok_or_else(|| self.wrong(expected, node))
@@ -325,15 +271,32 @@ impl<'p, 's> Reader<'p, 's> {
                 _ => return Err(self.wrong("a view of three parts", view)),
             },
         };
-        Ok(StorageReference { key, element, length, view })
+        Ok(StorageReference { key, kind, length, view })
     }
 }
 
-fn is_tensor(node: Node<'_>) -> bool {
+/// Whether a call is one of those that make tensors.
+pub(super) fn is_tensor(node: Node<'_>) -> bool {
     node.call().is_some_and(|call| {
         matches!(call.callable.module, "torch._utils" | "torch._tensor")
             && call.callable.name.starts_with("_rebuild")
     })
+}
+
+/// A tensor that is no plain one, by the function that makes it.
+fn describe_function(function: Global<'_>) -> String {
+    let kind = match function.name {
+        "_rebuild_qtensor" => "a quantized tensor; save its dequantize()",
+        "_rebuild_sparse_tensor" | "_rebuild_sparse_csr_tensor" => "a sparse tensor; save its to_dense()",
+        "_rebuild_nested_tensor" => "a nested tensor",
+        "_rebuild_meta_tensor_no_storage" => "a tensor on the device `meta`, which holds no numbers",
+        "_rebuild_wrapper_subclass" => "a tensor of a class of its own",
+        "_rebuild_device_tensor_from_numpy"
+        | "_rebuild_device_tensor_from_cpu_tensor"
+        | "_rebuild_xla_tensor" => "a tensor of another device; save its cpu()",
+        _ => "a tensor that is no plain one",
+    };
+    format!("{kind} ({function})")
 }
 
 /// Storages of the pickle, each once: key, bytes of an element, bytes of the whole.
@@ -345,8 +308,15 @@ pub(super) fn storage_sizes(
     let reader = Reader::new(path, pickle, storages);
     let mut sizes = BTreeMap::new();
     for identity in pickle.persistent_identities() {
+        // A class of the model, with its source, where a whole model was saved.
+        if identity.element(0).and_then(Node::text) == Some("module") {
+            continue;
+        }
         let storage = reader.storage_reference(identity)?;
-        let size = storage.element.map_or(1, ElementType::size);
+        let Some(size) = storage.kind.size() else {
+            let found = format!("{:?}", identity.element(1).unwrap_or(identity));
+            return Err(reader.malformed("a storage whose elements have a known size", found));
+        };
         let facts = (size, storage.length);
         if sizes.insert(storage.key.to_string(), facts).is_some_and(|other| other != facts) {
             let found = format!("two for storage `{}`", storage.key);

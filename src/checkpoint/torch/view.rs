@@ -6,12 +6,36 @@ use crate::pickle::Global;
 /// A reference to a run of elements: `('storage', type, key, device, elements[, view])`.
 pub(super) struct StorageReference<'p> {
     pub(super) key: &'p str,
-    /// `None` for an untyped storage, whose elements are bytes.
-    pub(super) element: Option<ElementType>,
-    /// Bytes of the whole storage.
+    pub(super) kind: StorageKind<'p>,
+    /// Bytes of the whole storage; of an unknown kind its elements.
     pub(super) length: usize,
     /// Bytes before the part that is meant (legacy files only), and the bytes of that part.
     pub(super) view: Option<(usize, usize)>,
+}
+
+/// The elements of a storage, by its class.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum StorageKind<'p> {
+    /// Numbers this program reads.
+    Numbers(ElementType),
+    /// Bytes; the tensor says what they mean.
+    Untyped,
+    /// Elements of so many bytes that no tensor of this program has: complex or quantized numbers.
+    Foreign(Global<'p>, usize),
+    /// A class of another name.
+    Unknown(Global<'p>),
+}
+
+impl StorageKind<'_> {
+    /// Bytes of an element, if they are known.
+    pub(super) fn size(self) -> Option<usize> {
+        match self {
+            StorageKind::Numbers(element) => Some(element.size()),
+            StorageKind::Untyped => Some(1),
+            StorageKind::Foreign(_, size) => Some(size),
+            StorageKind::Unknown(_) => None,
+        }
+    }
 }
 
 /// A tensor as the pickle describes it.
@@ -21,13 +45,17 @@ pub(super) struct View<'p> {
     pub(super) offset: usize,
     pub(super) shape: Vec<usize>,
     pub(super) strides: Vec<usize>,
+    /// Whether the elements are the negatives of those stored (`torch._neg_view`, the imaginary part of a conjugate).
+    pub(super) negative: bool,
 }
 
 impl View<'_> {
-    /// The number of elements, if every one of them lies among the `available` ones of the storage. A view that
-    /// repeats elements (stride 0) is none, so a tensor is never larger than its storage.
+    /// The number of elements, if every one of them lies among the `available` ones of the storage. It may be larger
+    /// than `available`: views repeat elements by strides of 0 (`expand`) or by overlapping (`unfold`).
     pub(super) fn element_count(&self, available: usize) -> Option<usize> {
-        let count = self.shape.iter().try_fold(1usize, |count, extent| count.checked_mul(*extent));
+        // Extents beside a zero multiply too, wherever somebody computes with the shape.
+        let most = self.shape.iter().try_fold(1usize, |count, extent| count.checked_mul(*extent.max(&1)));
+        let most = most.filter(|&most| most <= isize::MAX as usize / 8)?;
         if self.shape.contains(&0) {
             return Some(0);
         }
@@ -35,7 +63,7 @@ impl View<'_> {
         for (extent, stride) in self.shape.iter().zip(&self.strides) {
             last = last.checked_add((extent - 1).checked_mul(*stride)?)?;
         }
-        count.filter(|&count| count <= available && last < available)
+        (last < available).then_some(most)
     }
 
     /// The bytes of the elements in row-major order.
@@ -71,9 +99,12 @@ impl View<'_> {
     }
 }
 
-/// The elements of a storage class: `Some(None)` for an untyped one, `None` for what is no storage.
-pub(super) fn storage_element(class: Global) -> Option<Option<ElementType>> {
-    Some(Some(match class.name {
+/// The elements of a storage class; PyTorch of today writes the CPU's, whichever device they were on.
+pub(super) fn storage_kind(class: Global<'_>) -> StorageKind<'_> {
+    if !matches!(class.module, "torch" | "torch.cuda" | "torch.storage") {
+        return StorageKind::Unknown(class);
+    }
+    StorageKind::Numbers(match class.name {
         "BoolStorage" => ElementType::Bool,
         "CharStorage" => ElementType::I8,
         "ShortStorage" => ElementType::I16,
@@ -84,12 +115,22 @@ pub(super) fn storage_element(class: Global) -> Option<Option<ElementType>> {
         "BFloat16Storage" => ElementType::Bf16,
         "FloatStorage" => ElementType::F32,
         "DoubleStorage" => ElementType::F64,
-        "UntypedStorage" => return Some(None),
-        _ => return None,
-    }))
+        "UntypedStorage" => return StorageKind::Untyped,
+        "ComplexFloatStorage" => return StorageKind::Foreign(class, 8),
+        "ComplexDoubleStorage" => return StorageKind::Foreign(class, 16),
+        "QInt8Storage" | "QUInt8Storage" | "QUInt4x2Storage" | "QUInt2x4Storage" => {
+            return StorageKind::Foreign(class, 1);
+        }
+        "QInt32Storage" => return StorageKind::Foreign(class, 4),
+        _ => return StorageKind::Unknown(class),
+    })
 }
 
-pub(super) fn dtype_element(dtype: Global) -> Option<ElementType> {
+/// The elements of a `torch.dtype` that this program reads.
+pub(super) fn dtype_element(dtype: Global<'_>) -> Option<ElementType> {
+    if dtype.module != "torch" {
+        return None;
+    }
     Some(match dtype.name {
         "bool" => ElementType::Bool,
         "int8" => ElementType::I8,

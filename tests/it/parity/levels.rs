@@ -74,6 +74,7 @@ fn teacher(golden: &Golden) -> Trained {
         taxonomy: None,
         epoch: None,
         hash: "of the teacher".into(),
+        note: None,
     }
 }
 

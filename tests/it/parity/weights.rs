@@ -10,7 +10,7 @@ fn a_pth_and_a_safetensors_file_of_one_network_hold_the_same() {
         let golden = Golden::load(&format!("trajectories/resnet{depth}_init"));
         for kind in ["pth", "safetensors"] {
             let file = path(&format!("trajectories/resnet{depth}_init.{kind}"));
-            let state = read_weights(&file).expect("a file from PyTorch").state;
+            let state = read_weights(&file, None).expect("a file from PyTorch").state;
             assert_eq!(state.len(), golden.with_prefix("").count(), "tensors in {}", file.display());
             for (name, tensor) in &state {
                 let expected = golden.get(name);
