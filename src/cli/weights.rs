@@ -136,7 +136,10 @@ fn convert(file: &Path, out: &Path, key: Option<&str>, common: &Common) -> Resul
             let count = imported.ignored.len();
             print_beside(
                 Some(out),
-                &format!("{count} other entries of {} are left behind; weights inspect lists them\n", file.display()),
+                &format!(
+                    "{count} other entries of {} are left behind; weights inspect lists them\n",
+                    file.display()
+                ),
             )?;
         }
     }

@@ -7,7 +7,7 @@ use std::process::Output;
 
 use residua::checkpoint;
 use residua::data::Level;
-use residua::features::{FeatureSet, Head};
+use residua::features::FeatureSet;
 use residua::rng::{Purpose, Stream};
 
 use crate::program;

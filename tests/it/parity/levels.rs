@@ -11,8 +11,8 @@ use residua::checkpoint::{self, Checkpoint, HeadClasses, HostTensor, StateDict, 
 use residua::data::{InMemory, Level, SharedDataset, Taxonomy, Transform};
 use residua::nn::{Architecture, Depth, HeadKind};
 use residua::train::{
-    ClassWeights, FineTune, KlDetach, KlDirection, Materials, Metrics, Observer, OptimizerKind, OutlierLoss,
-    RunFolder, ScheduleKind, Shuffle, TrainOptions, read_metrics, train,
+    ClassWeights, FineTune, Initial, KlDetach, KlDirection, Materials, Metrics, Observer, OptimizerKind,
+    OutlierLoss, RunFolder, ScheduleKind, Shuffle, TrainOptions, read_metrics, train,
 };
 
 use crate::golden::{Array, Golden, assert_close};
@@ -101,7 +101,8 @@ struct Trainee {
 
 fn run(name: &str, levels: Level, options: &TrainOptions) -> Trainee {
     let golden = Golden::load(&format!("levels/{name}"));
-    let initial = Some((state(&golden, "initial."), PathBuf::from("initial")));
+    let initial =
+        Some(Initial { state: state(&golden, "initial."), path: PathBuf::from("initial"), note: None });
     let teacher = golden.find("teacher.conv1.weight").map(|_| teacher(&golden));
     let materials = Materials::levels(options, data(), None, levels, transform(), initial, teacher, 0);
     let materials = materials.unwrap_or_else(|error| panic!("{name}: {error}"));
