@@ -13,7 +13,7 @@ use crate::features::{ChosenHead, FeatureSet, ForeignLogits, Head, choose_head};
 use crate::files;
 use crate::ood::table::Group;
 use crate::ood::{
-    Dimension, FEW_REPLICATES, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, PERCENT,
+    Dimension, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, PERCENT,
     RunOptions,
 };
 use crate::ops::RowOps;
@@ -199,10 +199,6 @@ fn options(arguments: &Arguments) -> Result<RunOptions> {
         gen_m: arguments.gen_m,
         seed: arguments.seed,
     };
-    scores.check()?;
-    if arguments.bootstrap == 1 {
-        return Err(Error::usage(format!("--bootstrap: {FEW_REPLICATES}")));
-    }
     let orientation = match arguments.orientation {
         Points::Confidence => Orientation::Confidence,
         Points::Novelty => Orientation::Novelty,
@@ -210,7 +206,9 @@ fn options(arguments: &Arguments) -> Result<RunOptions> {
     let foreign_logits =
         if arguments.allow_foreign_logits { ForeignLogits::Allow } else { ForeignLogits::Refuse };
     let (bootstrap, balance) = (arguments.bootstrap, arguments.balance);
-    Ok(RunOptions { scores, orientation, bootstrap, balance, foreign_logits })
+    let options = RunOptions { scores, orientation, bootstrap, balance, foreign_logits };
+    options.check()?;
+    Ok(options)
 }
 
 /// `[near:|far:]NAME=CACHE`; a cache's path may hold further `=` and `:`.

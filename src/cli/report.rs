@@ -8,7 +8,8 @@ use crate::report::{self, Options};
 
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The folder of a run: recipe.toml, metrics.jsonl, ood/, collapse/, whatever is there
+    /// The folder of a run: recipe.toml, metrics.jsonl, ood/, collapse/, whatever is there; the folder of several seeds; or what
+    /// `ood --out` or `collapse --out` wrote
     run: PathBuf,
     /// Write every figure as PNG too
     #[arg(long)]

@@ -1,14 +1,16 @@
 //! `residua run RECIPE`: a whole experiment, resumable.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::compute::Compute;
 use super::experiment::{Shown, json, novelty_json, novelty_summary, summary};
 use super::{Common, stop};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::ood::table::Evaluation;
 use crate::recipe::novelty::{NoveltyPipeline, NoveltyRecipe, NoveltySets, over_seeds};
 use crate::recipe::{Pipeline, Recipe, Sets, WrongKey};
+use crate::report;
 use crate::train::{RunFolder, TrainOptions};
 use crate::values::{Reals, Wholes};
 
@@ -59,10 +61,6 @@ impl Arguments {
     /// Seeds and their run folders: one, or a folder for each of several.
     fn runs(&self, seed: u64) -> Result<Vec<(u64, PathBuf)>> {
         for (index, seed) in self.seeds.iter().enumerate() {
-            if i64::try_from(*seed).is_err() {
-                let found = format!("--seeds {seed}: a seed in a recipe is at most 2^63 - 1, {}", i64::MAX);
-                return Err(Error::usage(found));
-            }
             if self.seeds[..index].contains(seed) {
                 return Err(Error::usage(format!(
                     "--seeds has {seed} twice; the same seed gives the same run, and a deviation of nothing: give each once"
@@ -102,13 +100,7 @@ fn ood(arguments: &Arguments, common: &Common) -> Result<()> {
     if several && !evaluations.is_empty() {
         let table = arguments.out().join("metrics.csv");
         Evaluation::write_csv(&evaluations, &table)?;
-        if !common.json {
-            super::print(&format!(
-                "mean ± standard deviation of the sample (n - 1) over {} seeds: {}\n",
-                evaluations.len(),
-                table.display()
-            ))?;
-        }
+        over_seeds_done(evaluations.len(), &table, common)?;
     }
     Ok(())
 }
@@ -141,13 +133,20 @@ fn novelty(arguments: &Arguments, common: &Common) -> Result<()> {
     if dashboards.len() > 1 {
         let table = arguments.out().join("dashboard.csv");
         over_seeds(&dashboards, &table)?;
-        if !common.json {
-            super::print(&format!(
-                "mean ± standard deviation of the sample (n - 1) over {} seeds: {}\n",
-                dashboards.len(),
-                table.display()
-            ))?;
-        }
+        over_seeds_done(dashboards.len(), &table, common)?;
+    }
+    Ok(())
+}
+
+/// Writes the page over all seeds beside their table, and says where both are.
+fn over_seeds_done(count: usize, table: &Path, common: &Common) -> Result<()> {
+    let page = report::build_over_seeds(files::parent(table))?;
+    if !common.json {
+        super::print(&format!(
+            "mean ± standard deviation of the sample (n - 1) over {count} seeds: {}\nreport over all seeds: {}\n",
+            table.display(),
+            page.display()
+        ))?;
     }
     Ok(())
 }

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{CacheMeta, CacheWriter, Evaluation, FeatureSet, Head, Pass};
+use super::{
+    CacheMeta, CacheWriter, Evaluation, Extent, FeatureSet, ForeignLogits, Head, Pass, check_logits,
+};
 use crate::autograd::SHORTEST_VECTOR;
 use crate::checkpoint::Trained;
 use crate::data::{SharedDataset, Transform};
@@ -40,6 +42,25 @@ impl Request {
             let open = FeatureSet::open(&of_head(heads, head, &self.folder));
             open.is_ok_and(|set| *set.meta() == meta && set.own_head_path().is_some())
         })
+    }
+}
+
+impl Request {
+    /// Checks that the caches that are there hold the logits of the heads that they hold; what the user should know.
+    ///
+    /// # Errors
+    /// They do not: somebody else's files have come between.
+    pub fn check(&self, trained: &Trained) -> Result<Vec<String>> {
+        let heads = &trained.architecture.heads;
+        let mut warnings = Vec::new();
+        for index in 0..heads.len() {
+            let set = FeatureSet::open(&of_head(heads, index, &self.folder))?;
+            if let Some(head) = set.own_head()? {
+                set.check_shape(head.dimension(), head.classes())?;
+                warnings.extend(check_logits(&set, &head, Extent::Sample, ForeignLogits::Refuse)?);
+            }
+        }
+        Ok(warnings)
     }
 }
 

@@ -73,6 +73,20 @@ pub struct RunOptions {
     pub foreign_logits: ForeignLogits,
 }
 
+impl RunOptions {
+    /// Checks that every constant makes sense.
+    ///
+    /// # Errors
+    /// As [`Options::check`]; and a single bootstrap replicate.
+    pub fn check(&self) -> Result<()> {
+        self.scores.check()?;
+        if self.bootstrap == 1 {
+            return Err(Error::usage(format!("--bootstrap: {FEW_REPLICATES} (1000 is customary)")));
+        }
+        Ok(())
+    }
+}
+
 /// What an evaluation gives.
 #[derive(Debug, Clone)]
 pub struct Outcome {

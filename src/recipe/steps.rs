@@ -77,8 +77,11 @@ impl Machine<'_> {
         requests: Vec<Request>,
         watcher: &mut dyn Watcher,
     ) -> Result<()> {
-        let missing: Vec<Request> =
-            requests.into_iter().filter(|request| !request.is_done(trained, transform)).collect();
+        let (done, missing): (Vec<Request>, Vec<Request>) =
+            requests.into_iter().partition(|request| request.is_done(trained, transform));
+        for request in &done {
+            request.check(trained)?.iter().for_each(|warning| watcher.note(warning));
+        }
         if missing.is_empty() {
             return Ok(());
         }

@@ -6,6 +6,7 @@
 //! | `events` | TensorBoard's event files |
 //! | `run` | what a run folder holds, read with bounds |
 //! | `summary` | the key figures, in words |
+//! | `seeds` | the same over several seeds of one experiment |
 //! | `novelty` | the section on two levels of classes |
 //! | `sections` | the parts of the page: tables and figures |
 //! | `page.html`, `page.css`, `page.js` | the template; text from files is escaped by the template engine |
@@ -24,6 +25,7 @@ mod novelty;
 pub mod plots;
 mod run;
 mod sections;
+mod seeds;
 mod summary;
 
 use plots::{Figure, theme};
@@ -39,8 +41,9 @@ pub struct Options {
     pub png: bool,
 }
 
-/// Writes `report.html` and `plots/*.svg` into a run folder, from whatever parts of a run it holds. Returns the path
-/// of the page, which is one file that needs no network.
+/// Writes `report.html` and `plots/*.svg` into a run folder, from whatever parts of a run it holds; a folder that `ood`,
+/// `collapse` or `calibrate` wrote is one of these parts. A folder of several seeds gets a page over all of them, and each seed
+/// its own. Returns the path of the page, which is one file that needs no network.
 ///
 /// # Errors
 /// The folder holds nothing to report, a file in it is damaged (the message names it), or a result cannot be written;
@@ -54,6 +57,13 @@ pub fn build(run: &Path) -> Result<PathBuf> {
 /// # Errors
 /// As [`build`].
 pub fn build_with(folder: &Path, options: Options) -> Result<PathBuf> {
+    let seeds = seeds::folders(folder)?;
+    if !seeds.is_empty() {
+        for (_, seed) in &seeds {
+            build_with(seed, options)?;
+        }
+        return build_over_seeds(folder);
+    }
     let run = Run::read(folder)?;
     let mut plots = Plots { folder: folder.join("plots"), options, names: BTreeSet::new() };
     let ood = sections::ood(&run, &mut plots)?;
@@ -66,17 +76,49 @@ pub fn build_with(folder: &Path, options: Options) -> Result<PathBuf> {
         facts => summary::facts(&run),
         cards => summary::cards(&run),
         sentences => summary::sentences(&run),
-        warnings => ood.warnings,
+        warnings => warnings(&run, ood.warnings),
         novelty => novelty,
         ood => ood.section,
         training => training,
         collapse => collapse,
         recipe => run.recipe.as_ref().map(|recipe| shown_lines(&recipe.text)),
+    };
+    write_page(folder, page)
+}
+
+/// Writes the page over the seeds in a folder, whose own pages are there already.
+///
+/// # Errors
+/// There is no seed's folder, or a file of one is damaged.
+pub fn build_over_seeds(folder: &Path) -> Result<PathBuf> {
+    let seeds = seeds::folders(folder)?;
+    if seeds.is_empty() {
+        return Err(Error::invalid(format!(
+            "{} holds no folders seed_0, seed_1, … of runs; give the folder that `residua run --seeds` wrote",
+            folder.display()
+        )));
+    }
+    let overview = seeds::overview(&seeds)?;
+    let page = context! {
+        name => shown(&overview.name.unwrap_or_else(|| run_name(folder))),
+        version => env!("CARGO_PKG_VERSION"),
+        facts => overview.facts,
+        cards => overview.cards,
+        sentences => overview.sentences,
+        warnings => overview.warnings.iter().map(|warning| whole(warning)).collect::<Vec<String>>(),
+        seeds => overview.section,
+    };
+    write_page(folder, page)
+}
+
+/// Renders the page with what every page has.
+fn write_page(folder: &Path, page: Value) -> Result<PathBuf> {
+    let shared = context! {
         style => Value::from_safe_string(include_str!("page.css").to_string()),
         dark_figures => Value::from_safe_string(theme::dark_rules("svg.figure ")),
         script => Value::from_safe_string(include_str!("page.js").to_string()),
     };
-    let html = render(page)?;
+    let html = render(context! { ..page, ..shared })?;
     let path = folder.join("report.html");
     files::write_atomically(&path, |out| out.write_all(html.as_bytes()))?;
     Ok(path)
@@ -132,10 +174,15 @@ fn embedded(figure: &Figure) -> Value {
     Value::from_safe_string(figure.inline())
 }
 
+/// What a reader should know first: of the scores, and of the caches that collapse was measured on.
+fn warnings(run: &Run, mut warnings: Vec<String>) -> Vec<String> {
+    warnings.extend(run.collapse.warnings.iter().map(|warning| whole(warning)));
+    warnings
+}
+
 /// The recipe's name, or the folder's.
 fn title(run: &Run, folder: &Path) -> String {
-    let named = run.recipe.as_ref().and_then(|recipe| recipe.table.get("name")?.as_str());
-    named.filter(|name| !name.is_empty()).map_or_else(|| run_name(folder), str::to_string)
+    run.name().unwrap_or_else(|| run_name(folder))
 }
 
 fn run_name(folder: &Path) -> String {
@@ -143,10 +190,15 @@ fn run_name(folder: &Path) -> String {
     name(folder).or_else(|| name(&folder.canonicalize().ok()?)).unwrap_or_else(|| "run".to_string())
 }
 
-/// One line from a file, for the page: no control or direction-changing characters, at most 120 long.
+/// One line from a file, for the page, however long: no control or direction-changing characters.
+fn whole(text: &str) -> String {
+    printable(text).replace('\n', " ")
+}
+
+/// A name from a file, for the page: one line, at most 120 long.
 fn shown(text: &str) -> String {
     const LONGEST: usize = 120;
-    let text = printable(text).replace('\n', " ");
+    let text = whole(text);
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,

@@ -8,7 +8,7 @@ use minijinja::{Value, context};
 use super::plots::{ScoreAxis, TrainingPoint, accuracy_curves, loss_curves, threshold_histogram};
 use super::run::{Run, read_log};
 use super::summary::number;
-use super::{Plots, percent, shown};
+use super::{Plots, percent, shown, whole};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::novelty::{
@@ -38,6 +38,11 @@ impl Novelty {
             records: if records.exists() { CalibrationRecord::read(&records)? } else { Vec::new() },
             networks: networks(&folder.join("models"))?,
         }))
+    }
+
+    /// The rows of the dashboard.
+    pub(super) fn rows(&self) -> &[Row] {
+        &self.dashboard.rows
     }
 
     /// The number of one row of the dashboard.
@@ -191,16 +196,16 @@ fn level(record: &CalibrationRecord, own: Option<f64>, plots: &mut Plots) -> Res
 
 fn table_row(row: &Row) -> Value {
     let text = match (row.value.as_str(), row.value.as_f64()) {
-        (Some(text), _) => shown(text),
+        (Some(text), _) => whole(text),
         (None, Some(value)) if row.split != "config" => format!("{:.2}", 100.0 * value),
         (None, Some(value)) => number(value),
-        (None, None) => shown(&row.value.to_string()),
+        (None, None) => whole(&row.value.to_string()),
     };
     context! {
         split => shown(&row.split),
         head => shown(&row.head),
         metric => shown(&row.metric.replace('_', " ")),
-        meaning => shown(&row.meaning),
+        meaning => whole(&row.meaning),
         text => text,
         value => row.value.as_f64(),
         bounds => row.low.zip(row.high).map(|(low, high)| format!("{:.2}–{:.2}", 100.0 * low, 100.0 * high)),

@@ -23,7 +23,8 @@ const LONGEST_NAME: usize = 200;
 
 /// The parts of a run folder that a report shows.
 pub(super) struct Run {
-    pub(super) folder: PathBuf,
+    /// Where the evaluation and its scores lie.
+    pub(super) ood: PathBuf,
     pub(super) recipe: Option<Recipe>,
     pub(super) training: Vec<TrainingPoint>,
     pub(super) evaluation: Option<Evaluation>,
@@ -85,6 +86,8 @@ pub(super) struct CollapseFile {
     pub(super) checkpoints: Vec<CheckpointRow>,
     #[serde(default)]
     pub(super) skipped: Vec<SkippedCheckpoint>,
+    #[serde(default)]
+    pub(super) warnings: Vec<String>,
 }
 
 /// A checkpoint that could not be measured.
@@ -119,13 +122,23 @@ impl Run {
                 folder.display()
             )));
         }
+        // What `ood --out` and `collapse --out` wrote is a part of a run, or all there is of one.
+        let part = |name: &str, file: &str| {
+            let inside = folder.join(name);
+            if !inside.join(file).exists() && folder.join(file).exists() {
+                folder.to_path_buf()
+            } else {
+                inside
+            }
+        };
+        let (ood, collapse) = (part("ood", "metrics.json"), part("collapse", "collapse.json"));
         let run = Run {
-            folder: folder.to_path_buf(),
+            ood: ood.clone(),
             recipe: optional(&folder.join("recipe.toml"), read_recipe)?,
             training: optional(&folder.join("metrics.jsonl"), read_log)?.unwrap_or_default(),
-            evaluation: optional(&folder.join("ood/metrics.json"), Evaluation::read_json)?,
-            collapse: optional(&folder.join("collapse/collapse.json"), read_collapse)?.unwrap_or_default(),
-            cosines: optional(&folder.join("collapse/cosines.npy"), read_cosines)?,
+            evaluation: optional(&ood.join("metrics.json"), Evaluation::read_json)?,
+            collapse: optional(&collapse.join("collapse.json"), read_collapse)?.unwrap_or_default(),
+            cosines: optional(&collapse.join("cosines.npy"), read_cosines)?,
             novelty: Novelty::read(folder)?,
             thresholds: optional(&folder.join("thresholds.toml"), ThresholdFile::read)?,
         };
@@ -135,12 +148,18 @@ impl Run {
             && run.novelty.is_none();
         if empty && run.recipe.is_none() && run.cosines.is_none() {
             return Err(Error::invalid(format!(
-                "{} holds nothing to report: neither recipe.toml, metrics.jsonl, ood/metrics.json nor \
-                 collapse/collapse.json; is it the folder of a run?",
+                "{} holds nothing to report: neither recipe.toml, metrics.jsonl, ood/metrics.json, collapse/collapse.json nor \
+                 folders seed_0, seed_1, … of runs; is it the folder of a run?",
                 folder.display()
             )));
         }
         Ok(run)
+    }
+
+    /// The recipe's name, if it has one.
+    pub(super) fn name(&self) -> Option<String> {
+        let named = self.recipe.as_ref()?.table.get("name")?.as_str()?;
+        (!named.is_empty()).then(|| named.to_string())
     }
 
     /// The scores of the ID set (`id`) or an OOD set; `None` if the run kept none.
@@ -154,13 +173,13 @@ impl Run {
             && !dataset.contains(['/', '\\', '\0', ':']);
         if !plain {
             return Err(Error::malformed(
-                self.folder.join("ood/metrics.json"),
+                self.ood.join("metrics.json"),
                 Position::Member("ood".to_string()),
                 "data-set names that can be file names",
                 format!("`{dataset}`"),
             ));
         }
-        optional(&self.folder.join("ood/scores").join(format!("{dataset}.npz")), |path| {
+        optional(&self.ood.join("scores").join(format!("{dataset}.npz")), |path| {
             Ok(Scores { archive: Npz::open(path)?, path: path.to_path_buf() })
         })
     }

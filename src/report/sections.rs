@@ -8,7 +8,7 @@ use super::plots::{
 };
 use super::run::{Run, Scores};
 use super::summary::{best_of_each, number};
-use super::{Plots, embedded, percent, shown};
+use super::{Plots, embedded, percent, shown, whole};
 use crate::error::{Error, Result};
 use crate::ood::table::{Entry, Evaluation, OodSet};
 
@@ -24,7 +24,7 @@ pub(super) struct Ood {
 /// Table, figures and warnings of the OOD evaluation.
 pub(super) fn ood(run: &Run, plots: &mut Plots) -> Result<Ood> {
     let Some(evaluation) = &run.evaluation else { return Ok(Ood { section: None, warnings: Vec::new() }) };
-    let mut warnings: Vec<String> = evaluation.sanity.warnings.iter().map(|warning| shown(warning)).collect();
+    let mut warnings: Vec<String> = evaluation.sanity.warnings.iter().map(|warning| whole(warning)).collect();
     let id = run.scores("id")?;
     let mut sets = Vec::new();
     for (set, best, _) in best_of_each(evaluation) {
@@ -218,7 +218,7 @@ pub(super) fn collapse(run: &Run, plots: &mut Plots) -> Result<Option<Value>> {
         .collapse
         .skipped
         .iter()
-        .map(|skipped| format!("{}: {}", shown(&skipped.checkpoint), shown(&skipped.reason)))
+        .map(|skipped| format!("{}: {}", shown(&skipped.checkpoint), whole(&skipped.reason)))
         .collect();
     Ok(Some(context! { figures => figures, geometry => geometry, rows => rows, skipped => skipped }))
 }

@@ -4,7 +4,7 @@ use minijinja::{Value, context};
 
 use super::novelty::Novelty;
 use super::run::Run;
-use super::{percent, shown};
+use super::{percent, shown, whole};
 use crate::ood::table::{Entry, Evaluation, Group, OodSet};
 
 /// Keys of the recipe's `[train]` table (or of its top level) that say what was run.
@@ -37,7 +37,7 @@ pub(super) fn facts(run: &Run) -> Vec<Value> {
         .iter()
         .filter_map(|(key, name)| {
             let value = find(key).and_then(text)?;
-            Some(context! { name => *name, value => shown(&value) })
+            Some(context! { name => *name, value => whole(&value) })
         })
         .collect()
 }
@@ -134,7 +134,7 @@ fn collapse_sentence(run: &Run) -> Option<String> {
 }
 
 /// Accuracy and what it was measured on: the evaluation's ID set, or the last evaluation during training.
-fn accuracy(run: &Run) -> Option<(f64, &'static str)> {
+pub(super) fn accuracy(run: &Run) -> Option<(f64, &'static str)> {
     if let Some(accuracy) = run.evaluation.as_ref().and_then(|evaluation| evaluation.id.accuracy) {
         return Some((accuracy, "ID test"));
     }

@@ -258,6 +258,32 @@ fn several_seeds_give_a_folder_each_and_one_table_with_deviations() {
     let expected = format!("{:.2} ± {:.2}", (a + b) / 2.0, (a - b).abs() / 2f64.sqrt());
     let row = table.lines().find(|line| line.starts_with("mahalanobis,noise")).unwrap();
     assert_eq!(row.split(',').nth(3), Some(expected.as_str()), "{row}");
+    // The page over both has the same numbers, says which deviation it is, and leads to each.
+    let page = fs::read_to_string(root.join("run/report.html")).unwrap();
+    for part in
+        [&expected, "of the sample (n − 1)", "href=\"seed_0/report.html\"", "href=\"seed_1/report.html\""]
+    {
+        assert!(page.contains(part), "the page lacks {part}");
+    }
+    // `report` makes all of them again, the seeds' own pages too.
+    for page in ["run/report.html", "run/seed_1/report.html"] {
+        fs::remove_file(root.join(page)).unwrap();
+    }
+    assert_eq!(said(&["report", &out]).0, Some(0));
+    assert_eq!(fs::read_to_string(root.join("run/report.html")).unwrap(), page);
+    assert!(root.join("run/seed_1/report.html").is_file());
+    // What an earlier version left, its head beside the caches, is made again and not mixed.
+    let train = root.join("run/seed_0/features/epoch_0001/train");
+    fs::rename(train.join("head.npz"), train.parent().unwrap().join("head.npz")).unwrap();
+    let stamp = root.join("run/seed_0/ood/stamp.json");
+    let old = fs::read_to_string(&stamp).unwrap().replace("\"head\":\"inside the caches\",", "");
+    assert_ne!(old, fs::read_to_string(&stamp).unwrap());
+    fs::write(&stamp, old).unwrap();
+    let again = ["run", &recipe, "--data-root", &root_text, "--out", &out, "--seeds", "0,1"];
+    let (code, text) = said(&again);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(train.join("head.npz").is_file() && text.contains("▸ scores"), "{text}");
+    assert_eq!(fs::read_to_string(root.join("run/metrics.csv")).unwrap(), table);
 }
 
 #[test]
@@ -279,10 +305,13 @@ fn what_cannot_be_scored_is_refused_before_anything_is_trained() {
         code == Some(2) && text.contains("vim-dim 16 leaves no residual of 16 features; choose 1 to 15"),
         "{text}"
     );
-    for (seeds, found) in [("0,1,0", "--seeds has 0 twice"), ("9223372036854775808", "at most 2^63 - 1")] {
-        let (code, text) = run("8", &["--seeds", seeds]);
-        assert!(code == Some(2) && text.contains(found), "{seeds}: {text}");
-    }
+    let (code, text) = run("8", &["--seeds", "0,1,0"]);
+    assert!(code == Some(2) && text.contains("--seeds has 0 twice"), "{text}");
+    let path = root.join("once.toml");
+    fs::write(&path, RECIPE.replace("bootstrap = 0", "bootstrap = 1")).unwrap();
+    let (code, text) =
+        said(&["run", &path.display().to_string(), "--data-root", &root.display().to_string()]);
+    assert!(code == Some(2) && text.contains("one bootstrap replicate makes no interval"), "{text}");
     assert!(!root.join("run/checkpoints").exists() && !root.join("run/recipe.toml").exists());
     let (code, text) = run("8", &[]);
     assert_eq!(code, Some(0), "{text}");

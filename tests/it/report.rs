@@ -405,3 +405,32 @@ fn check_in_browser(result: &serde_json::Value, width: u32, dark: bool) {
     };
     assert_eq!((result["stroke"].as_str(), result["paper"].as_str()), (Some(stroke), Some(paper)), "{at}");
 }
+
+#[test]
+fn what_ood_and_collapse_wrote_alone_becomes_a_page() {
+    let root = tempfile::tempdir().unwrap();
+    let run = run_folder(root.path(), "near");
+    for (part, section, other) in
+        [("ood", "id=\"ood\"", "id=\"collapse\""), ("collapse", "id=\"collapse\"", "id=\"ood\"")]
+    {
+        let html = fs::read_to_string(report::build(&run.join(part)).unwrap()).unwrap();
+        assert!(html.contains(section) && !html.contains(other), "{part}");
+    }
+    let html = fs::read_to_string(run.join("ood/report.html")).unwrap();
+    assert!(html.contains("side by side"), "the scores beside it are drawn");
+}
+
+#[test]
+fn warnings_and_facts_are_shown_whole_however_long() {
+    let root = tempfile::tempdir().unwrap();
+    let run = run_folder(root.path(), "near");
+    let warning = format!("near: {} and this is what to do about it", "a long story, ".repeat(30));
+    let data = format!("csv:{}train.csv?labels=both", "a/long/path/".repeat(20));
+    let mut evaluation = Evaluation::read_json(&run.join("ood/metrics.json")).unwrap();
+    evaluation.sanity.warnings.push(warning.clone());
+    evaluation.write_json(&run.join("ood/metrics.json")).unwrap();
+    write(run.join("recipe.toml"), format!("[train]\ndata = \"{data}\"\n"));
+    let html = fs::read_to_string(report::build(&run).unwrap()).unwrap();
+    assert!(html.contains(&warning), "the warning is cut");
+    assert!(html.contains(&format!("<dd>{}</dd>", data.replace('/', "&#x2f;"))), "the data's name is cut");
+}
