@@ -13,8 +13,7 @@ use crate::features::{ChosenHead, FeatureSet, ForeignLogits, Head, choose_head};
 use crate::files;
 use crate::ood::table::Group;
 use crate::ood::{
-    Dimension, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, PERCENT,
-    RunOptions,
+    Dimension, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, PERCENT, RunOptions,
 };
 use crate::ops::RowOps;
 use crate::report::plots;

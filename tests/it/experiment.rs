@@ -311,7 +311,7 @@ fn what_cannot_be_scored_is_refused_before_anything_is_trained() {
     fs::write(&path, RECIPE.replace("bootstrap = 0", "bootstrap = 1")).unwrap();
     let (code, text) =
         said(&["run", &path.display().to_string(), "--data-root", &root.display().to_string()]);
-    assert!(code == Some(2) && text.contains("one bootstrap replicate makes no interval"), "{text}");
+    assert!(code == Some(2) && text.contains("at least 2 replicates, found 1"), "{text}");
     assert!(!root.join("run/checkpoints").exists() && !root.join("run/recipe.toml").exists());
     let (code, text) = run("8", &[]);
     assert_eq!(code, Some(0), "{text}");
