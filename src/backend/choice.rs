@@ -242,7 +242,7 @@ impl Choice {
         Err(Error::usage(format!(
             "--kernels {} with --device {}: the CPU computes, which runs no kernels{hint}; leave it out, or add --device cuda, or \
              emulator to run them without a GPU",
-            edited.taken().folder.display(),
+            edited.taken().folder,
             self.device
         )))
     }

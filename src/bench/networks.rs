@@ -44,7 +44,7 @@ impl FromStr for NetworkName {
                  for another width"
             ))
         };
-        let mut parts = text.splitn(3, '.');
+        let mut parts = text.trim().splitn(3, '.');
         let (arch, stem) = parts.next().and_then(|part| part.split_once('-')).ok_or_else(wrong)?;
         let name = NetworkName {
             arch: Depth::find(arch).ok_or_else(wrong)?,

@@ -24,7 +24,7 @@ const SECONDS: Reals = Reals::between(0.0, 3600.0);
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Networks whose steps and operations are measured: ARCH-STEM.SIDE, or ARCH-STEM.SIDE.wWIDTH [default:
-    /// resnet18-cifar.32,resnet50-cifar.64,resnet50-imagenet.64; toys on the emulator; and passes over rows of features]
+    /// resnet18-cifar.32, resnet50-cifar.64, resnet50-imagenet.64; toys on the emulator; and passes over rows of features]
     #[arg(long = "arch", value_name = "NETWORK,…", value_delimiter = ',', help_heading = "What to measure")]
     networks: Vec<NetworkName>,
     /// Images in a batch; operations are measured at the first [default: 128; 4 on the emulator]
@@ -216,9 +216,9 @@ pub fn print(
 ) -> Result<()> {
     if common.json {
         let text = serde_json::to_string_pretty(value).expect("results are plain numbers and text");
-        print_beside(out, &format!("{text}\n"))
+        print_beside(common, out, &format!("{text}\n"))
     } else {
-        print_beside(out, &table())
+        print_beside(common, out, &table())
     }
 }
 

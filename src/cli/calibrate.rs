@@ -204,7 +204,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         write_figures(head, &beside.join("plots"))?;
     }
     if common.json {
-        let text = serde_json::json!({ "out": arguments.out, "dashboard": dashboard.json()["rows"] });
+        let text = serde_json::json!({ "out": super::output::in_json(&arguments.out), "dashboard": dashboard.json()["rows"] });
         print(&format!("{text}\n"))?;
     } else {
         print(&summary(arguments, &calibrated, &file, &dashboard))?;

@@ -18,10 +18,14 @@ use crate::report::plots;
 /// Arguments of `collapse`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
-    residua collapse --checkpoints run --data cifar100:DIR --ood svhn=svhn:FILE.mat --out run/collapse\n  \
-    residua collapse --checkpoints 'resnet_*_epoch.pth' --data cifar100:DIR --normalize notebook --out collapse\n  \
-    residua collapse --train train.npz --head head.npz --ood svhn=svhn.npz --out collapse\n  \
-    residua collapse --features 'run/features/epoch_*' --train train --ood svhn=svhn --out run/collapse")]
+    residua collapse --checkpoints run --data cifar100:DIR \\\n      \
+        --ood svhn=svhn:FILE.mat --out run/collapse\n  \
+    residua collapse --checkpoints 'resnet_*_epoch.pth' --data cifar100:DIR \\\n      \
+        --normalize notebook --out collapse\n  \
+    residua collapse --train train.npz --head head.npz --ood svhn=svhn.npz \\\n      \
+        --out collapse\n  \
+    residua collapse --features 'run/features/epoch_*' --train train \\\n      \
+        --ood svhn=svhn --out run/collapse")]
 pub struct Arguments {
     #[command(flatten)]
     network: NetworkArguments,

@@ -5,7 +5,7 @@ use crate::recipe::novelty::NoveltyOutcome;
 use crate::recipe::{Outcome, Watcher};
 use crate::train::Observer;
 
-use super::output::tell;
+use super::output::{in_json, tell};
 use super::progress::{Progress, TrainProgress};
 
 /// Shows the stages of an experiment on standard error.
@@ -83,7 +83,7 @@ pub fn json(outcome: &Outcome) -> serde_json::Value {
             "expected": entry.expected().0, "measured_on": entry.expected().1,
         })).collect::<Vec<_>>()),
         "collapse": outcome.collapse.as_ref().map(|c| serde_json::json!(c)),
-        "report": outcome.report,
+        "report": in_json(&outcome.report),
     })
 }
 
@@ -100,7 +100,7 @@ pub fn novelty_summary(outcome: &NoveltyOutcome) -> String {
 /// The same as JSON.
 pub fn novelty_json(outcome: &NoveltyOutcome) -> serde_json::Value {
     serde_json::json!({
-        "dashboard": outcome.dashboard.json(), "thresholds": outcome.thresholds, "predictions": outcome.predictions,
-        "report": outcome.report,
+        "dashboard": outcome.dashboard.json(), "thresholds": in_json(&outcome.thresholds),
+        "predictions": outcome.predictions.as_deref().map(in_json), "report": in_json(&outcome.report),
     })
 }

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use super::compute::Compute;
+use super::output::in_json;
 use super::progress::Progress;
 use super::weights::WeightsKey;
 use super::{Common, stop};
@@ -112,7 +113,8 @@ struct Done<'a> {
 fn as_json(done: &[Done<'_>], samples: usize, trained: &Trained) -> serde_json::Value {
     let of = |Done { name, out, evaluation }: &Done<'_>| {
         serde_json::json!({
-            "name": name, "out": out, "head": out.join(HEAD_FILE), "samples": samples, "labelled": evaluation.samples,
+            "name": name, "out": in_json(out), "head": in_json(&out.join(HEAD_FILE)), "samples": samples,
+            "labelled": evaluation.samples,
             "accuracy": evaluation.accuracy(), "loss": evaluation.loss(), "architecture": trained.architecture,
         })
     };

@@ -6,6 +6,7 @@
 use std::io::Write;
 use std::path::Path;
 
+use super::Common;
 use crate::error::Result;
 use crate::files;
 
@@ -14,15 +15,48 @@ pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
+/// A path as JSON has it; JSON is Unicode, and names of files need not be.
+pub fn in_json(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A path as a word for a shell.
+pub fn in_shell(path: &Path) -> String {
+    let text = path.display().to_string();
+    let is_plain = |c: char| c.is_alphanumeric() || "._/+:,=@%-".contains(c);
+    let is_word = !text.is_empty() && !text.starts_with('-') && text.chars().all(is_plain);
+    if is_word { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
+}
+
 /// Writes what a verb has to say about a result in `out`: on standard output, or on standard error where the result itself is
-/// on standard output.
+/// on standard output (with `--quiet` nowhere).
 ///
 /// # Errors
 /// Standard output cannot be written.
-pub fn print_beside(out: Option<&Path>, text: &str) -> Result<()> {
+pub fn print_beside(common: &Common, out: Option<&Path>, text: &str) -> Result<()> {
     if out.is_some_and(files::is_standard_output) {
-        tell(text.trim_end_matches('\n'));
+        if !common.quiet {
+            tell(text.trim_end_matches('\n'));
+        }
         return Ok(());
     }
     files::print(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_in_advice_can_be_pasted_into_a_shell() {
+        for (path, word) in [
+            ("runs/first", "runs/first"),
+            ("my runs/first", "'my runs/first'"),
+            ("it's", r"'it'\''s'"),
+            ("-x", "'-x'"),
+            ("$HOME;", "'$HOME;'"),
+        ] {
+            assert_eq!(in_shell(Path::new(path)), word);
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::Common;
 use super::compute::Compute;
 use super::levels::{NamedData, extract_heads, open_networks};
-use super::output::print_beside;
+use super::output::{in_json, print_beside};
 use crate::data::{DataSpec, Split};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head};
@@ -105,9 +105,9 @@ fn report(arguments: &Arguments, file: &ThresholdFile, judgement: &Judgement, co
             .map(|(entry, novel)| (entry.name().into(), (*novel).into()))
             .collect();
         let text = serde_json::json!({
-            "out": arguments.out, "images": images, "hierarchy": file.hierarchy, "novel": levels,
+            "out": in_json(&arguments.out), "images": images, "hierarchy": file.hierarchy, "novel": levels,
         });
-        return print_beside(Some(&arguments.out), &format!("{text}\n"));
+        return print_beside(common, Some(&arguments.out), &format!("{text}\n"));
     }
     let mut text = format!("{images} images: {}\n", arguments.out.display());
     for (entry, novel) in file.levels.iter().zip(&novel) {
@@ -120,5 +120,5 @@ fn report(arguments: &Arguments, file: &ThresholdFile, judgement: &Judgement, co
         };
         text += &format!("{:<10}  {novel} novel ({rule})\n", entry.name());
     }
-    print_beside(Some(&arguments.out), &text)
+    print_beside(common, Some(&arguments.out), &text)
 }

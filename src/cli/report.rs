@@ -19,7 +19,7 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let page = report::build_with(&arguments.run, Options { png: arguments.png })?;
     if common.json {
-        super::print(&format!("{}\n", serde_json::json!({ "report": page })))?;
+        super::print(&format!("{}\n", serde_json::json!({ "report": super::output::in_json(&page) })))?;
     } else {
         super::print(&format!("{}\n", page.display()))?;
     }

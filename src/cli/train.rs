@@ -7,7 +7,7 @@ use clap::ArgMatches;
 use clap::parser::ValueSource;
 
 use super::compute::Compute;
-use super::output::tell;
+use super::output::{in_json, in_shell, tell};
 use super::progress::TrainProgress;
 use super::{Common, stop};
 use crate::backend::Work;
@@ -109,9 +109,10 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
     report(&summary, arguments, common)?;
     if !summary.finished && recipe.train.max_steps.is_none() {
         return Err(Error::Interrupted(format!(
-            "{} keeps everything up to step {}; `residua train --resume --out {0}` goes on",
+            "{} keeps everything up to step {}; `residua train --resume --out {}` goes on",
             arguments.out.display(),
-            summary.steps
+            summary.steps,
+            in_shell(&arguments.out)
         )));
     }
     Ok(())
@@ -140,7 +141,7 @@ impl Work for TrainWork<'_> {
 fn report(summary: &Summary, arguments: &Arguments, common: &Common) -> Result<()> {
     if common.json {
         let text = serde_json::json!({
-            "out": arguments.out, "steps": summary.steps, "epochs": summary.epochs, "finished": summary.finished,
+            "out": in_json(&arguments.out), "steps": summary.steps, "epochs": summary.epochs, "finished": summary.finished,
             "seconds": summary.seconds, "train": summary.train, "validation": summary.validation,
         });
         return super::print(&format!("{text}\n"));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::output::print_beside;
+use super::output::{in_json, print_beside};
 use super::{Common, print};
 use crate::checkpoint::{self, Imported, StateDict, network};
 use crate::error::{Error, Result, printable};
@@ -125,16 +125,17 @@ fn convert(file: &Path, out: &Path, key: Option<&str>, common: &Common) -> Resul
     if common.json {
         let architecture = architecture.ok();
         let value = json!({
-            "out": out, "tensors": state.len(), "architecture": architecture,
+            "out": in_json(out), "tensors": state.len(), "architecture": architecture,
             "selection": imported.selection, "ignored": imported.ignored,
         });
-        print_beside(Some(out), &format!("{value}\n"))?;
+        print_beside(common, Some(out), &format!("{value}\n"))?;
     } else if !common.quiet {
-        print_beside(Some(out), &format!("{}: {} tensors, {network}\n", out.display(), state.len()))?;
+        print_beside(common, Some(out), &format!("{}: {} tensors, {network}\n", out.display(), state.len()))?;
         super::say(imported.note().as_deref(), common);
         if !imported.ignored.is_empty() {
             let count = imported.ignored.len();
             print_beside(
+                common,
                 Some(out),
                 &format!(
                     "{count} other entries of {} are left behind; weights inspect lists them\n",
@@ -177,7 +178,7 @@ fn as_json(imported: &Imported, architecture: Result<Architecture>) -> Result<St
         })
         .collect();
     let value = json!({
-        "file": imported.path,
+        "file": in_json(&imported.path),
         "format": imported.format.name(),
         "blake3": checkpoint::hash(&imported.path)?,
         "architecture": architecture.as_ref().ok(),

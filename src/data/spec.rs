@@ -486,7 +486,7 @@ mod tests {
             ("cifar", "what kind of data"),
             ("cifar:x", "there are cifar10"),
             ("cifar11:x", "did you mean `cifar10`?"),
-            ("demo:shoes", "there are fashion-mnist, unseen, digits"),
+            ("demo:shoes", "there are fashion-mnist, unseen and digits"),
             ("demo:digits?split=test", "split= has no meaning"),
             ("cifar10:", "names no file"),
             ("cifar10:x?splt=test", "unknown option"),

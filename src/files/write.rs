@@ -74,15 +74,10 @@ pub fn is_replaceable(path: &Path) -> bool {
 /// Refuses a path that no file can be written to, before the work whose result it is for.
 ///
 /// # Errors
-/// A folder is there, or one of the files that the result is made from.
+/// A folder is there, or one of the files that the result is made from; or nothing can be created in its folder.
 pub fn check_output_file(path: &Path, inputs: &[&Path]) -> Result<()> {
     let Target::Place(place) = target(path)? else { return Ok(()) };
-    if place.is_dir() {
-        return Err(Error::usage(format!(
-            "{} is a folder, and the result is a file; name the file",
-            path.display()
-        )));
-    }
+    refuse_folder(path, &place)?;
     let real = |path: &Path| fs::canonicalize(path).ok();
     if let Some(input) =
         inputs.iter().find(|input| real(&place).is_some_and(|place| real(input) == Some(place)))
@@ -93,13 +88,26 @@ pub fn check_output_file(path: &Path, inputs: &[&Path]) -> Result<()> {
             input.display()
         )));
     }
-    Ok(())
+    check_writable(parent(&place))
 }
 
-/// The folder that results go into, links followed.
+fn refuse_folder(path: &Path, place: &Path) -> Result<()> {
+    if !place.is_dir() {
+        return Ok(());
+    }
+    Err(Error::usage(format!("{} is a folder, and the result is a file; name the file", path.display())))
+}
+
+/// Refuses a folder in which nothing can be created; of one that is not there yet, the nearest that is.
+fn check_writable(folder: &Path) -> Result<()> {
+    let there = folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+    tempfile::tempfile_in(there).map(drop).map_err(|e| Error::io("create a file in", there, e))
+}
+
+/// The folder that results go into, links followed; before the work whose results they are.
 ///
 /// # Errors
-/// The path is standard output, a file, a device or a pipe.
+/// The path is standard output, a file, a device or a pipe; or nothing can be created there.
 pub fn check_output_folder(path: &Path) -> Result<PathBuf> {
     let refused = |what: &str| {
         Err(Error::usage(format!("{} is {what}, and the result is a folder; name a folder", path.display())))
@@ -108,7 +116,10 @@ pub fn check_output_folder(path: &Path) -> Result<PathBuf> {
         Target::StandardOutput => refused("standard output"),
         Target::Through(_) => refused("a device or a pipe"),
         Target::Place(place) if place.is_file() => refused("a file"),
-        Target::Place(place) => Ok(place),
+        Target::Place(place) => {
+            check_writable(&place)?;
+            Ok(place)
+        }
     }
 }
 
@@ -145,7 +156,7 @@ fn replace(
     place: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<()> {
-    check_output_file(place, &[])?;
+    refuse_folder(path, place)?;
     let folder = parent(place);
     create_folder(folder)?;
     let temporary =

@@ -74,6 +74,7 @@ impl Pipeline<'_> {
         let name = checkpoint_name(&trained.path)?;
         let features = self.folder.path().join("features").join(&name);
         self.extract(&trained, &features, true, watcher)?;
+        self.machine().goes_on("scoring")?;
         let evaluation = self.score(&trained, &features, watcher)?;
         let thresholds = self.thresholds(&trained, &features)?;
         let collapse = if self.recipe.collapse.enabled { Some(self.collapse(&name, watcher)?) } else { None };
@@ -178,6 +179,7 @@ impl Pipeline<'_> {
         let mut series = CollapseSeries::default();
         series.report.global_mean = self.recipe.collapse.global_mean;
         for (index, checkpoint) in found.iter().enumerate() {
+            self.machine().goes_on("collapse")?;
             watcher.note_collapse(index, found.len());
             let (row, cosines) = self.collapse_row(checkpoint, last, &out, watcher)?;
             series.report.checkpoints.push(row);

@@ -89,7 +89,7 @@ impl Machine<'_> {
         watcher.stage("extraction", samples as u64);
         let mut progress = |samples: usize| {
             watcher.advance(samples as u64);
-            if self.stop.load(Ordering::Relaxed) { Err(self.interrupted("extraction")) } else { Ok(()) }
+            self.goes_on("extraction")
         };
         // Features and what is measured on them are f32 however the network was trained.
         let mut choice = self.choice.clone();
@@ -97,6 +97,11 @@ impl Machine<'_> {
             choice.precision = Precision::F32;
         }
         choice.run(Extraction { trained, transform, batch, requests: &missing, progress: &mut progress })
+    }
+
+    /// Ends the experiment before a stage that does not look at the signal itself.
+    pub(super) fn goes_on(&self, stage: &str) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) { Err(self.interrupted(stage)) } else { Ok(()) }
     }
 
     /// The error of a stage that was stopped from outside.

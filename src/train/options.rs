@@ -272,6 +272,14 @@ impl TrainOptions {
         if self.data.is_empty() {
             return wrong("data", "it says what to train on, for instance cifar10:DIR".into());
         }
+        for (key, path) in [("init", &self.init), ("teacher", &self.teacher)] {
+            if path.as_ref().is_some_and(|path| path.to_str().is_none()) {
+                return wrong(
+                    key,
+                    "the path is no UTF-8, and recipe.toml, which keeps it, is; rename the file".into(),
+                );
+            }
+        }
         for (key, value, range) in [
             ("epochs", Some(self.epochs), Wholes::<u64>::POSITIVE),
             ("batch_size", Some(self.batch_size as u64), Wholes::POSITIVE),

@@ -39,9 +39,17 @@ pub trait Named: Copy + Eq + fmt::Debug + Send + Sync + 'static {
                 "no {} is called `{text}`{}; there are {}",
                 Self::WHAT,
                 did_you_mean(text, names.iter().copied()),
-                names.join(", ")
+                listed(&names)
             ))
         })
+    }
+}
+
+/// `a, b and c`.
+fn listed(names: &[&str]) -> String {
+    match names {
+        [all @ .., last] if !all.is_empty() => format!("{} and {last}", all.join(", ")),
+        names => names.concat(),
     }
 }
 
@@ -197,7 +205,7 @@ mod tests {
         assert_eq!(error.exit_code(), 2);
         assert_eq!(
             error.to_string(),
-            "no fruit is called `aple` (did you mean `apple`?); there are apple, pine-apple"
+            "no fruit is called `aple` (did you mean `apple`?); there are apple and pine-apple"
         );
         let values: Vec<_> = NameParser::<Fruit>::new().possible_values().unwrap().collect();
         assert_eq!(values[1].get_help().unwrap().to_string(), "Not an apple");

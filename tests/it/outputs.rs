@@ -59,6 +59,8 @@ fn a_minus_is_standard_output_with_nothing_else_on_it() {
         assert!(run.status.success());
         assert_eq!(run.stdout, fs::read(&plain).unwrap());
         assert!(!run.stderr.is_empty(), "the table goes to standard error");
+        let quiet = merge.command(Path::new(name)).arg("--quiet").output().unwrap();
+        assert!(quiet.stderr.is_empty() && quiet.stdout == run.stdout);
     }
 }
 
@@ -112,6 +114,41 @@ fn training(data: &Path, out: &Path, more: &[&str]) -> Vec<String> {
     arguments.extend(["--batch-size", "16", "--lr", "0.05", "--device", "cpu"]);
     arguments.extend(more);
     arguments.into_iter().map(str::to_string).collect()
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_path_of_any_bytes_is_written_to_and_told_as_json() {
+    use std::os::unix::ffi::OsStrExt;
+    let (data, runs) = (images(), tempfile::tempdir().unwrap());
+    for name in [&b"with space\nand line"[..], b"no UTF-8 \xff\xfe", b"-dash"] {
+        let out = runs.path().join(std::ffi::OsStr::from_bytes(name));
+        let mut arguments = training(data.path(), Path::new("X"), &["--max-steps", "1", "--quiet", "--json"]);
+        arguments.retain(|argument| argument != "--out" && argument != "X");
+        let run = |more: &[&std::ffi::OsStr]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_residua"));
+            command.args(&arguments).args(more).current_dir(runs.path()).output().unwrap()
+        };
+        let mut flag = std::ffi::OsString::from("--out=");
+        flag.push(if name.starts_with(b"-") { std::ffi::OsStr::from_bytes(name) } else { out.as_os_str() });
+        let trained = run(&[&flag]);
+        assert!(trained.status.success(), "{}", String::from_utf8_lossy(&trained.stderr));
+        serde_json::from_slice::<serde_json::Value>(&trained.stdout).unwrap();
+        assert!(out.join("checkpoints/last/model.safetensors").is_file());
+        let mut init = std::ffi::OsString::from("--init=");
+        init.push(out.join("checkpoints/last"));
+        let started = run(&["--out=second".as_ref(), &init]);
+        let said = String::from_utf8_lossy(&started.stderr).into_owned();
+        if std::str::from_utf8(name).is_ok() {
+            assert!(started.status.success(), "{said}");
+            fs::remove_dir_all(runs.path().join("second")).unwrap();
+        } else {
+            assert!(
+                started.status.code() == Some(2) && said.contains("--init: the path is no UTF-8"),
+                "{said}"
+            );
+        }
+    }
 }
 
 #[cfg(target_os = "linux")]

@@ -26,7 +26,7 @@ pub struct EditedSources {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct TakenSources {
     /// The folder.
-    pub folder: PathBuf,
+    pub folder: String,
     /// Its files that were taken, in the place of those inside the binary.
     pub taken: Vec<String>,
     /// Those of them whose text is not the binary's.
@@ -105,7 +105,7 @@ impl EditedSources {
     pub fn taken(&self) -> TakenSources {
         let changed = self.files.iter().filter(|(name, text)| embedded(name) != Some(text.as_str()));
         TakenSources {
-            folder: self.folder.clone(),
+            folder: self.folder.display().to_string(),
             taken: self.files.keys().cloned().collect(),
             changed: changed.map(|(name, _)| name.clone()).collect(),
         }
@@ -121,7 +121,7 @@ impl TakenSources {
             names => format!("of which differ from the binary's: {}", names.join(", ")),
         };
         let files = if count == 1 { "file" } else { "files" };
-        printable(&format!("kernel sources from {}: {count} {files}, {changed}", self.folder.display()))
+        printable(&format!("kernel sources from {}: {count} {files}, {changed}", self.folder))
     }
 }
 

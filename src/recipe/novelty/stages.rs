@@ -99,6 +99,7 @@ impl NoveltyPipeline<'_> {
             let lesson = Lesson { name: &name, train: fold.train.clone(), select: Some(&fold.select) };
             folds.push(self.judges(&lesson, fold, watcher)?);
         }
+        self.machine().goes_on("calibration")?;
         watcher.stage("calibration", 0);
         let pooled = (0..LEVELS.len())
             .map(|place| LevelScores::pooled(folds.iter().map(|judges| judges.calibration[place].clone())))
@@ -119,6 +120,7 @@ impl NoveltyPipeline<'_> {
         let file = self.folder.path().join("thresholds.toml");
         thresholds.write(&file)?;
         let predictions = self.predict(&handed, &thresholds, watcher)?;
+        self.machine().goes_on("figures")?;
         watcher.stage("figures", 0);
         let findings =
             Findings { pooled: &pooled, chosen: &chosen, of_folds: &of_folds, of_handed: &of_handed };
