@@ -8,9 +8,11 @@ use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 
+mod content;
 mod temporary;
 mod write;
 
+pub use content::{describe_content, known_content};
 pub use temporary::{TemporaryFolder, remove_temporaries, temporary_folder_beside};
 pub use write::{
     STANDARD_OUTPUT, check_output_file, check_output_folder, is_replaceable, is_standard_output, print,

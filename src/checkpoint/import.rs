@@ -233,22 +233,15 @@ fn recognise(path: &Path, bytes: &[u8]) -> Result<Format> {
     if bytes.get(8) == Some(&b'{') {
         return Ok(Format::Safetensors);
     }
-    let found = if bytes.is_empty() {
-        "an empty file".to_string()
-    } else if bytes.starts_with(b"version https://git-lfs") {
-        "a Git LFS pointer; fetch the file itself with `git lfs pull`".to_string()
-    } else if bytes.starts_with(b"<") {
-        "a web page; the download went wrong".to_string()
-    } else if bytes.starts_with(b"\x89HDF") {
+    let found = if bytes.starts_with(b"\x89HDF") {
         "an HDF5 file; save the weights as safetensors".to_string()
     } else if bytes.get(257..262) == Some(b"ustar") {
         "a tar archive (PyTorch 0.1); load and save it again with a newer PyTorch".to_string()
-    } else if bytes[0] == 0x80 {
+    } else if bytes.first() == Some(&0x80) {
         "a pickle without PyTorch's magic number, or a damaged one; save a state_dict() with torch.save"
             .to_string()
     } else {
-        let head: Vec<String> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        format!("the bytes {}", head.join(" "))
+        files::describe_content(bytes)
     };
     Err(Error::malformed(path, Position::Byte(0), WANTED, found))
 }

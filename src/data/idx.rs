@@ -105,8 +105,10 @@ fn declared_size(path: &Path, bytes: &[u8], magic: u32, header: usize) -> Result
     match big_endian_u32(bytes, 0) {
         Some(found) if found == magic => {}
         found => {
-            let found =
-                found.map_or_else(|| format!("{} bytes in all", bytes.len()), |m| format!("{m:#010x}"));
+            let found = match found {
+                Some(_) => files::describe_content(bytes),
+                None => format!("{} bytes in all", bytes.len()),
+            };
             let expected = format!("the magic number {magic:#010x} of an idx file of {kind}");
             return Err(Error::malformed(path, Position::Byte(0), expected, found));
         }

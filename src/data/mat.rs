@@ -53,8 +53,11 @@ impl MatFile {
         match map.get(124..HEADER) {
             Some([0, 1, b'I', b'M']) => Ok(MatFile { path: path.to_path_buf(), map }),
             Some([1, 0, b'M', b'I']) => Err(wrong("a big-endian one; save it again on a machine of today")),
-            Some(_) => Err(wrong("something else")),
-            None => Err(wrong(&format!("{} bytes", map.len()))),
+            Some(_) => Err(wrong(&files::describe_content(&map))),
+            None => match files::known_content(&map) {
+                Some(content) => Err(wrong(content)),
+                None => Err(wrong(&format!("{} bytes", map.len()))),
+            },
         }
     }
 
@@ -189,6 +192,24 @@ fn part(array: &[u8], at: usize) -> Option<(u32, Range<usize>)> {
 /// The next multiple of eight: elements of an array begin there.
 fn padded(end: usize) -> usize {
     end.next_multiple_of(8)
+}
+
+/// What a person calls an element type.
+pub(super) fn type_name(element: u32) -> String {
+    let name = match element {
+        1 => "int8",
+        UINT8 => "uint8",
+        3 => "int16",
+        4 => "uint16",
+        5 => "int32",
+        6 => "uint32",
+        7 => "single",
+        9 => "double",
+        12 => "int64",
+        13 => "uint64",
+        other => return format!("elements of type code {other}, which are no numbers"),
+    };
+    format!("{name} elements")
 }
 
 /// Numbers of any stored type as f64; `None` for a type that is no number.

@@ -41,16 +41,15 @@ impl Svhn {
                 member("X"),
                 "bytes (uint8) of extents 32 x 32 x 3 x N",
                 format!(
-                    "extents {:?} of element type {}, {} bytes",
+                    "extents {:?} of {}, {} bytes",
                     images.extents,
-                    images.element,
+                    mat::type_name(images.element),
                     file.numbers(&images).len()
                 ),
             ));
         }
-        let numbers = mat::as_f64(labels.element, file.numbers(&labels)).ok_or_else(|| {
-            Error::malformed(path, member("y"), "numbers", format!("element type {}", labels.element))
-        })?;
+        let numbers = mat::as_f64(labels.element, file.numbers(&labels))
+            .ok_or_else(|| Error::malformed(path, member("y"), "numbers", mat::type_name(labels.element)))?;
         if numbers.len() != count {
             let found = format!("{}", numbers.len());
             return Err(Error::malformed(
@@ -71,7 +70,12 @@ impl Svhn {
 fn digit(path: &Path, row: usize, label: f64) -> Result<u8> {
     if label.fract() != 0.0 || !(0.0..=10.0).contains(&label) {
         let at = Position::Member(format!("y({})", row + 1));
-        return Err(Error::malformed(path, at, "a label 1..10 (10 is the digit 0)", format!("{label}")));
+        return Err(Error::malformed(
+            path,
+            at,
+            "a label from 1 to 10 (10 is the digit 0)",
+            format!("{label}"),
+        ));
     }
     Ok(label as u8 % 10)
 }

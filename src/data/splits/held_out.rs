@@ -84,13 +84,25 @@ pub(super) fn choose(classes: &Classes, options: &SplitOptions) -> Result<Vec<Ve
         (HoldOut::Classes(given), _) => vec![check_list(classes, given)?],
     };
     for (number, held_out) in held_out.iter().enumerate() {
-        let left = classes.known() - held_out.len();
-        if held_out.is_empty() || left < 2 {
+        let (known, left) = (classes.known(), classes.known() - held_out.len());
+        if known < 3 {
             return Err(Error::invalid(format!(
-                "fold {number} holds {} of {} classes out and trains on {left}: expected at least one and two; ask \
-                 for fewer",
-                held_out.len(),
-                classes.known()
+                "one class held out and two to train on are three at least, but there are {known}; add classes, or write \
+                 hold_out = \"none\" without folds"
+            )));
+        }
+        if held_out.is_empty() {
+            return Err(Error::invalid(format!(
+                "folds = {}: there are only {known} classes, and each fold holds at least one out; ask for {known} folds at most",
+                options.folds
+            )));
+        }
+        if left < 2 {
+            let count = held_out.len();
+            return Err(Error::invalid(format!(
+                "fold {} holds {count} of {known} classes out, which leaves {left} to train on; a network needs at least two \
+                 classes: hold fewer out (with folds, ask for more of them), or add classes",
+                number + 1
             )));
         }
     }
@@ -126,13 +138,16 @@ fn take_fraction(classes: &Classes, fraction: f64, seed: u64) -> Result<Vec<usiz
     }
     let count = ((fraction * classes.known() as f64).round() as usize).max(1);
     let spare: Vec<usize> = classes.groups.iter().map(|group| group.len() - 1).collect();
-    let all = spare.iter().sum();
+    // Two classes at least are left to train on.
+    let all = spare.iter().sum::<usize>().min(classes.known().saturating_sub(2));
     if count > all {
+        let (known, groups) = (classes.known(), classes.groups.len());
+        let advice = match all {
+            0 => "none can be held out: write hold_out = \"none\", or add subclasses".to_owned(),
+            all => format!("at most {all} can be held out: write hold_out = {}", all as f64 / known as f64),
+        };
         return Err(Error::invalid(format!(
-            "hold_out = {fraction} is {count} of {} classes, but each of {} superclasses must keep one; at most {all} \
-             can be held out",
-            classes.known(),
-            classes.groups.len()
+            "hold_out = {fraction} is {count} of {known} classes, but each of {groups} superclasses must keep one, and two classes be left; {advice}"
         )));
     }
     Ok(take(&classes.groups, &spare, count, seed, &[Choice::Fraction as u64]))
