@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::progress::Progress;
 use super::{Common, print};
-use crate::data::{DataSpec, Inspection, Split, inspect, open};
+use crate::data::{DataSpec, Inspection, Split, inspect, open_with_unreadable};
 use crate::error::{Error, Result, printable};
 
 /// Arguments of `data`.
@@ -88,7 +88,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
 
 fn look_at(name: &str, common: &Common) -> Result<Entry> {
     let spec: DataSpec = name.parse()?;
-    let dataset = open(&spec, Split::Train)?;
+    let dataset = open_with_unreadable(&spec, Split::Train)?;
     let mut progress = Progress::new("reading", dataset.len() as u64, "images", common.quiet);
     let mut before = 0;
     let inspection = inspect(&*dataset, &mut |done| {
@@ -155,12 +155,17 @@ fn human(output: &Output) -> String {
 fn describe(text: &mut String, data: &str, found: &Inspection) -> std::fmt::Result {
     writeln!(text, "{}", printable(data))?;
     writeln!(text, "  samples     {}{}", found.samples, unlabelled(found))?;
+    for note in &found.notes {
+        writeln!(text, "  note        {}", printable(note))?;
+    }
     if !found.classes.is_empty() {
         let counts = found.classes.iter().map(|class| class.count);
         let (least, most) = (counts.clone().min().unwrap_or(0), counts.max().unwrap_or(0));
         let names: Vec<String> =
             found.classes.iter().map(|class| format!("{} {}", class.name, class.count)).collect();
-        writeln!(text, "  classes     {}, with {least} to {most} samples", found.classes.len())?;
+        let samples =
+            if least == most { format!("{most} samples each") } else { format!("{least} to {most} samples") };
+        writeln!(text, "  classes     {}, with {samples}", found.classes.len())?;
         writeln!(text, "              {}", printable(&names.join(", ")))?;
     }
     if !found.superclasses.is_empty() {

@@ -14,6 +14,27 @@ pub(super) const SIDE: usize = 32;
 /// Bytes of an image.
 pub(super) const IMAGE: usize = 3 * SIDE * SIDE;
 
+/// CIFAR-10's classes, by label.
+const TEN: &str = "\
+    airplane automobile bird cat deer dog frog horse ship truck";
+
+/// CIFAR-100's superclasses, by coarse label.
+const COARSE: &str = "\
+    aquatic_mammals fish flowers food_containers fruit_and_vegetables household_electrical_devices \
+    household_furniture insects large_carnivores large_man-made_outdoor_things large_natural_outdoor_scenes \
+    large_omnivores_and_herbivores medium_mammals non-insect_invertebrates people reptiles small_mammals \
+    trees vehicles_1 vehicles_2";
+
+/// CIFAR-100's classes, by fine label.
+const FINE: &str = "\
+    apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel \
+    can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur \
+    dolphin elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion \
+    lizard lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree \
+    pear pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea \
+    seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank \
+    telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm";
+
 /// What differs between the two sets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
@@ -54,12 +75,48 @@ impl Kind {
     }
 
     fn files(self, split: Split) -> Vec<String> {
+        self.batches(split).into_iter().map(|batch| format!("{batch}.bin")).collect()
+    }
+
+    /// The files of a split without their ending: in the python version they have none.
+    pub(super) fn batches(self, split: Split) -> Vec<String> {
         match (self, split) {
-            (Kind::Ten, Split::Train) => (1..=5).map(|i| format!("data_batch_{i}.bin")).collect(),
-            (Kind::Ten, Split::Test) => vec!["test_batch.bin".to_owned()],
-            (Kind::Hundred(_), Split::Train) => vec!["train.bin".to_owned()],
-            (Kind::Hundred(_), Split::Test) => vec!["test.bin".to_owned()],
+            (Kind::Ten, Split::Train) => (1..=5).map(|i| format!("data_batch_{i}")).collect(),
+            (Kind::Ten, Split::Test) => vec!["test_batch".to_owned()],
+            (Kind::Hundred(_), split) => vec![split.to_string()],
         }
+    }
+
+    /// What a user should know of a split of which these `files` are there, with so many records: that some are missing.
+    pub(super) fn note(
+        self,
+        split: Split,
+        place: &Path,
+        files: &[PathBuf],
+        records: usize,
+    ) -> Option<String> {
+        let all = match split {
+            Split::Train => 50_000,
+            Split::Test => 10_000,
+        };
+        let missing = self.batches(split).len() - files.len();
+        if missing == 0 && records >= all {
+            return None;
+        }
+        let batches = match missing {
+            0 => String::new(),
+            _ => {
+                let names =
+                    files.iter().filter_map(|file| file.file_name()).map(|name| name.to_string_lossy());
+                let names = names.collect::<Vec<_>>().join(", ");
+                format!("{} of {} batches ({names}), ", files.len(), files.len() + missing)
+            }
+        };
+        Some(format!(
+            "{}: {batches}{records} of the {all} {split} records of {}",
+            place.display(),
+            self.name()
+        ))
     }
 
     fn subfolder(self) -> &'static str {
@@ -77,14 +134,14 @@ impl Kind {
         }
     }
 
-    /// The names the file of names would hold; numbers for the 100 where the file is missing.
+    /// The names the file of names holds.
     pub(super) fn built_in_names(self) -> Vec<String> {
-        const TEN: [&str; 10] =
-            ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"];
-        match self {
-            Kind::Ten => TEN.map(str::to_owned).to_vec(),
-            Kind::Hundred(_) => (0..self.classes()).map(|class| class.to_string()).collect(),
-        }
+        let names = match self {
+            Kind::Ten => TEN,
+            Kind::Hundred(Level::Coarse) => COARSE,
+            Kind::Hundred(Level::Fine | Level::Both) => FINE,
+        };
+        names.split_whitespace().map(str::to_owned).collect()
     }
 }
 
@@ -97,44 +154,58 @@ pub(super) struct Cifar {
     starts: Vec<usize>,
     class_names: Vec<String>,
     taxonomy: Option<Taxonomy>,
+    note: Option<String>,
 }
 
-/// The folder that holds the binary files of a split: `folder` itself or the customary folder in it.
-pub(super) fn binary_folder(folder: &Path, kind: Kind, split: Split) -> Option<PathBuf> {
-    let first = kind.files(split).swap_remove(0);
-    [folder.to_path_buf(), folder.join(kind.subfolder())]
-        .into_iter()
-        .find(|place| place.join(&first).is_file())
+/// The folder that holds the binary files of a split, `folder` itself or the customary folder in it, and those files.
+pub(super) fn binary_files(folder: &Path, kind: Kind, split: Split) -> Option<(PathBuf, Vec<PathBuf>)> {
+    present_files(folder, kind.subfolder(), &kind.files(split))
+}
+
+/// Those of `names` that are in `folder` or else in its subfolder `customary`; not all of them need be there.
+pub(super) fn present_files(
+    folder: &Path,
+    customary: &str,
+    names: &[String],
+) -> Option<(PathBuf, Vec<PathBuf>)> {
+    let present = |place: PathBuf| {
+        let files: Vec<PathBuf> =
+            names.iter().map(|name| place.join(name)).filter(|file| file.is_file()).collect();
+        (!files.is_empty()).then_some((place, files))
+    };
+    present(folder.to_path_buf()).or_else(|| present(folder.join(customary)))
 }
 
 impl Cifar {
-    /// Opens the batches of a split in the folder that holds them.
-    pub(super) fn open(folder: &Path, kind: Kind, split: Split) -> Result<Cifar> {
+    /// Opens the batches of a split, which lie in `folder`.
+    pub(super) fn open(folder: &Path, batches: &[PathBuf], kind: Kind, split: Split) -> Result<Cifar> {
         let record = kind.label_bytes() + IMAGE;
         let class_names = read_names(folder, kind)?;
-        let mut set = Cifar { kind, batches: Vec::new(), starts: vec![0], class_names, taxonomy: None };
-        for file in kind.files(split) {
-            let path = folder.join(file);
-            let bytes = files::map(&path)?;
+        let (batch_maps, note) = (Vec::new(), None);
+        let mut set = Cifar { kind, batches: batch_maps, starts: vec![0], class_names, taxonomy: None, note };
+        for path in batches {
+            let bytes = files::map(path)?;
             if bytes.is_empty() || bytes.len() % record != 0 {
+                let found = match files::known_content(&bytes) {
+                    _ if bytes.is_empty() => "an empty file".to_owned(),
+                    Some(content) => content.to_owned(),
+                    None => format!("{} bytes in all", bytes.len()),
+                };
                 return Err(Error::malformed(
-                    &path,
+                    path,
                     Position::Byte((bytes.len() - bytes.len() % record) as u64),
                     format!("whole records of {record} bytes of {}", kind.name()),
-                    if bytes.is_empty() {
-                        "an empty file".into()
-                    } else {
-                        format!("{} bytes in all", bytes.len())
-                    },
+                    found,
                 ));
             }
-            check_labels(&path, &bytes, kind)?;
+            check_labels(path, &bytes, kind)?;
             set.starts.push(set.starts[set.starts.len() - 1] + bytes.len() / record);
             set.batches.push(bytes);
         }
         if kind == Kind::Hundred(Level::Both) {
             set.taxonomy = Some(set.read_taxonomy(folder, split)?);
         }
+        set.note = kind.note(split, folder, batches, set.len());
         Ok(set)
     }
 
@@ -226,6 +297,10 @@ impl Dataset for Cifar {
 
     fn image(&self, index: usize) -> Result<RgbImage> {
         Ok(image_from_planes(&self.record(index)[self.kind.label_bytes()..]))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.note.iter().cloned().collect()
     }
 }
 

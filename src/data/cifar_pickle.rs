@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::cifar::{IMAGE, Kind, SIDE, image_from_planes};
+use super::cifar::{IMAGE, Kind, SIDE, image_from_planes, present_files};
 use super::spec::Level;
 use super::taxonomy::{ONE_SUPERCLASS, Parents};
 use super::{InMemory, Split};
@@ -11,31 +11,24 @@ use crate::error::{Error, Position, Result};
 use crate::files;
 use crate::pickle::{self, ElementKind, Node};
 
-fn batch_files(kind: Kind, split: Split) -> Vec<String> {
-    match (kind, split) {
-        (Kind::Ten, Split::Train) => (1..=5).map(|i| format!("data_batch_{i}")).collect(),
-        (Kind::Ten, Split::Test) => vec!["test_batch".to_owned()],
-        (Kind::Hundred(_), split) => vec![split.to_string()],
-    }
-}
-
-/// The folder that holds the pickles of a split: `folder` itself or the customary folder in it.
-pub(super) fn folder(folder: &Path, kind: Kind, split: Split) -> Option<PathBuf> {
+/// The folder that holds the pickles of a split, `folder` itself or the customary folder in it, and those files.
+pub(super) fn pickled_files(folder: &Path, kind: Kind, split: Split) -> Option<(PathBuf, Vec<PathBuf>)> {
     let customary = match kind {
         Kind::Ten => "cifar-10-batches-py",
         Kind::Hundred(_) => "cifar-100-python",
     };
-    let first = batch_files(kind, split).swap_remove(0);
-    [folder.to_path_buf(), folder.join(customary)].into_iter().find(|place| place.join(&first).is_file())
+    present_files(folder, customary, &kind.batches(split))
 }
 
-/// Reads the batches of a split into memory.
-pub(super) fn open(folder: &Path, kind: Kind, split: Split) -> Result<InMemory> {
+/// Reads the batches of a split, which lie in `folder`, into memory.
+pub(super) fn open(folder: &Path, files: &[PathBuf], kind: Kind, split: Split) -> Result<InMemory> {
     let class_names = read_names(folder, kind)?;
     let (mut pixels, mut labels, mut superclasses) = (Vec::new(), Vec::new(), Vec::new());
-    let files: Vec<PathBuf> = batch_files(kind, split).into_iter().map(|file| folder.join(file)).collect();
-    for path in &files {
+    for path in files {
         let bytes = files::map(path)?;
+        if let Some(content) = files::known_content(&bytes) {
+            return Err(Error::malformed(path, Position::Byte(0), "a pickled dictionary", content));
+        }
         let pickle = pickle::read(&bytes).map_err(|problem| problem.in_file(path, 0))?;
         let count = read_images(path, pickle.root(), &mut pixels)?;
         labels.extend(read_labels(path, pickle.root(), kind, count)?);
@@ -43,7 +36,9 @@ pub(super) fn open(folder: &Path, kind: Kind, split: Split) -> Result<InMemory> 
             superclasses.extend(read_labels(path, pickle.root(), Kind::Hundred(Level::Coarse), count)?);
         }
     }
+    let note = kind.note(split, folder, files, labels.len());
     let set = InMemory::new(SIDE as u32, SIDE as u32, pixels, labels.clone(), class_names.clone())?;
+    let set = set.with_notes(note.into_iter().collect());
     if superclasses.is_empty() {
         return Ok(set);
     }

@@ -74,6 +74,15 @@ impl Dataset for Concatenated {
         let (part, index) = self.at(index);
         part.sample_name(index)
     }
+
+    fn undecoded_kind(&self, index: usize) -> Option<&'static str> {
+        let (part, index) = self.at(index);
+        part.undecoded_kind(index)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.parts.iter().flat_map(|part| part.notes()).collect()
+    }
 }
 
 /// The images of a data set under other labels.
@@ -142,6 +151,14 @@ impl Dataset for Relabelled {
 
     fn sample_name(&self, index: usize) -> String {
         self.whole.sample_name(index)
+    }
+
+    fn undecoded_kind(&self, index: usize) -> Option<&'static str> {
+        self.whole.undecoded_kind(index)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.whole.notes()
     }
 }
 

@@ -3,8 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::names::{is_image_name, is_leftover, undecoded_kind, utf8_name};
 use super::spec::Level;
-use super::store::{ImageStore, check_name, decode_file, is_image_name, numeric_order};
+use super::store::{ImageStore, decode_file, numeric_order};
 use super::table::{self, Row, Table};
 use super::{Dataset, RgbImage, Taxonomy, UNKNOWN_LABEL};
 use crate::error::{Error, Position, Result};
@@ -26,10 +27,10 @@ impl ImageFiles {
         for entry in fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))? {
             let entry = entry.map_err(|e| Error::io("list", folder, e))?;
             if fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()) {
-                classes.push(entry.file_name().to_string_lossy().into_owned());
+                classes.push(utf8_name(folder, entry.file_name())?);
             }
         }
-        classes.retain(|name| !name.starts_with('.'));
+        classes.retain(|name| !is_leftover(name));
         classes.sort_unstable();
         if classes.is_empty() {
             let found = "no folder in it; for images without classes write images:DIR";
@@ -69,7 +70,9 @@ impl ImageFiles {
                 0 => String::new(),
                 count => format!(", nor are the images of {count} more rows"),
             };
-            let found = format!("`{}`, which is not there{others}; add them or take the rows out", row.name);
+            let unlike = store.note().map_or_else(String::new, |note| format!(" ({note})"));
+            let found =
+                format!("`{}`, which is not there{others}; add them or take the rows out{unlike}", row.name);
             let expected = format!("an image in {}", store.place().display());
             return Err(Error::malformed(path, Position::Line(*line), expected, found));
         }
@@ -96,18 +99,12 @@ impl ImageFiles {
         class_names: Vec<String>,
         taxonomy: Option<Taxonomy>,
     ) -> Result<ImageFiles> {
-        if rows.is_empty() || u32::try_from(rows.len()).is_err() {
-            return Err(Error::malformed(
-                path,
-                Position::File,
-                "1 to 2^32 - 1 images",
-                format!("{}", rows.len()),
-            ));
+        if rows.is_empty() {
+            return Err(Error::malformed(path, Position::File, "at least one image", "none"));
         }
-        if !matches!(store, ImageStore::Folder { fence: None, .. }) {
-            for (index, row) in rows.iter().enumerate() {
-                check_name(path, Position::Row(index as u64), &row.name)?;
-            }
+        if u32::try_from(rows.len()).is_err() {
+            let found = format!("{}; divide them", rows.len());
+            return Err(Error::malformed(path, Position::File, "at most 2^32 - 1 images", found));
         }
         Ok(ImageFiles { store, rows, class_names, taxonomy })
     }
@@ -137,6 +134,14 @@ impl Dataset for ImageFiles {
     fn sample_name(&self, index: usize) -> String {
         self.rows[index].name.clone()
     }
+
+    fn undecoded_kind(&self, index: usize) -> Option<&'static str> {
+        undecoded_kind(&self.rows[index].name)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.store.note().into_iter().collect()
+    }
 }
 
 /// A single image file as a data set of one.
@@ -148,7 +153,7 @@ pub(super) struct SingleImage {
 impl SingleImage {
     /// The file, if its name is an image's; what else `images:` may name is a folder or zip.
     pub(super) fn recognise(path: &Path) -> Option<SingleImage> {
-        let is_image = path.is_file() && path.to_str().is_some_and(is_image_name);
+        let is_image = path.is_file() && is_image_name(&path.to_string_lossy());
         is_image.then(|| SingleImage { path: path.to_path_buf() })
     }
 }
@@ -172,5 +177,9 @@ impl Dataset for SingleImage {
 
     fn sample_name(&self, _index: usize) -> String {
         self.path.file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned())
+    }
+
+    fn undecoded_kind(&self, _index: usize) -> Option<&'static str> {
+        undecoded_kind(&self.path.to_string_lossy())
     }
 }

@@ -96,6 +96,9 @@ pub struct Inspection {
     pub unreadable: Vec<Unreadable>,
     /// What is damaged and was decoded all the same.
     pub damaged: Vec<Damaged>,
+    /// What a user should know of what was found and what was not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// Digest of each image, for comparing sets.
     #[serde(skip)]
     digests: Vec<Option<Digest>>,
@@ -212,6 +215,7 @@ pub fn inspect(dataset: &dyn Dataset, progress: &mut dyn FnMut(usize)) -> Inspec
         contradicting_duplicates,
         unreadable,
         damaged,
+        notes: dataset.notes(),
         digests,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::spec::Level;
-use super::table::{damaged, open, parse_label, required_column};
+use super::table::{damaged, parse_label, read_text, required_column};
 use super::taxonomy::is_novel;
 use crate::error::{Error, Position, Result};
 
@@ -29,7 +29,8 @@ impl Mapping {
         if !path.is_file() {
             return Ok(None);
         }
-        let mut reader = csv::Reader::from_reader(open(&path)?);
+        let text = read_text(&path)?;
+        let mut reader = csv::Reader::from_reader(text.as_bytes());
         let header = reader.headers().map_err(|e| damaged(&path, &e))?.clone();
         let (index, class) =
             (required_column(&path, &header, "index")?, required_column(&path, &header, "class")?);

@@ -12,6 +12,7 @@ pub struct InMemory {
     labels: Vec<i64>,
     class_names: Vec<String>,
     taxonomy: Option<Taxonomy>,
+    notes: Vec<String>,
 }
 
 impl InMemory {
@@ -45,7 +46,7 @@ impl InMemory {
                 class_names.len()
             )));
         }
-        Ok(InMemory { width, height, pixels, labels, class_names, taxonomy: None })
+        Ok(InMemory { width, height, pixels, labels, class_names, taxonomy: None, notes: Vec::new() })
     }
 
     /// The same images with two levels of classes; their labels are those of the subclasses.
@@ -61,6 +62,11 @@ impl InMemory {
             )));
         }
         Ok(InMemory { class_names: taxonomy.subclasses.clone(), taxonomy: Some(taxonomy), ..self })
+    }
+
+    /// The same with something a user should know of it.
+    pub(super) fn with_notes(self, notes: Vec<String>) -> InMemory {
+        InMemory { notes, ..self }
     }
 
     /// The same from images with one grey byte a pixel: each is copied to the three channels.
@@ -108,6 +114,10 @@ impl Dataset for InMemory {
         let size = 3 * self.width as usize * self.height as usize;
         let pixels = self.pixels[index * size..(index + 1) * size].to_vec();
         Ok(RgbImage::new(self.width, self.height, pixels))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
     }
 }
 

@@ -5,6 +5,7 @@
 //! | `spec`, `open` | the names (`cifar100:DIR?labels=coarse`), and from a name to a data set |
 //! | `cifar` (`cifar_pickle`), `idx`, `svhn` (in a `mat` file), `image_files` (from a `table`, in a `store`) | the formats |
 //! | `mapping`, `taxonomy` | names of classes, and which of them belong together on two levels |
+//! | `names` | file names: which are images, which are no content at all, which stay inside their folder |
 //! | `memory`, `subset`, `combine` | data sets made of pixels in memory, of parts of another, of several others |
 //! | `bytes`, `decode` (with `jpeg`) | bounded reading: inflation, image files to pixels |
 //! | `splits` | parts for training, choosing, calibrating and reporting; classes held out |
@@ -34,6 +35,7 @@ mod loader;
 mod mapping;
 mod mat;
 mod memory;
+mod names;
 mod normalize;
 mod open;
 pub mod outliers;
@@ -59,7 +61,7 @@ pub use inspect::{
 pub use loader::{Batch, Loader, LoaderOptions, Order, all_pixels};
 pub use memory::InMemory;
 pub use normalize::Normalize;
-pub use open::open;
+pub use open::{open, open_with_unreadable};
 pub use placement::Placement;
 pub use resize::resize;
 pub use spec::{DataSpec, DemoSet, LARGEST_SIDE, Level, Source, Subset};
@@ -136,6 +138,14 @@ pub trait Dataset: Send + Sync + std::fmt::Debug {
     /// What a person would call the sample: a file name, or the record number.
     fn sample_name(&self, index: usize) -> String {
         index.to_string()
+    }
+    /// The kind of the sample's image, where its name says that it is one of those which are not decoded (`TIFF`).
+    fn undecoded_kind(&self, _index: usize) -> Option<&'static str> {
+        None
+    }
+    /// What a user should know of what was found and what was not, a sentence each.
+    fn notes(&self) -> Vec<String> {
+        Vec::new()
     }
 }
 

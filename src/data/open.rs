@@ -1,9 +1,10 @@
 //! From the name of a data set to the data set.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::cifar::{Cifar, Kind, binary_folder};
+use super::cifar::{Cifar, Kind, binary_files};
 use super::cifar_pickle;
 use super::idx::Idx;
 use super::image_files::{ImageFiles, SingleImage};
@@ -12,13 +13,42 @@ use super::subset::{Resized, Selected, subset_indices};
 use super::svhn::Svhn;
 use super::{Dataset, SharedDataset, Split, demo};
 use crate::error::{Error, Position, Result};
+use crate::files;
 
 /// Opens the data a user named. `default_split` counts where the name has parts and says nothing (`cifar10:`,
 /// `cifar100:`); a `folder:` is taken whole unless `split=` names a subfolder, every other source is one file.
 ///
 /// # Errors
-/// A file is missing or not what its format promises; the message names it, the position, what was expected.
+/// A file is missing or not what its format promises; the message names it, the position, what was expected. Images of
+/// kinds that are not decoded are among those taken.
 pub fn open(spec: &DataSpec, default_split: Split) -> Result<SharedDataset> {
+    let data = open_with_unreadable(spec, default_split)?;
+    let mut kinds: BTreeMap<&str, usize> = BTreeMap::new();
+    let mut first = None;
+    for index in 0..data.len() {
+        if let Some(kind) = data.undecoded_kind(index) {
+            *kinds.entry(kind).or_default() += 1;
+            first.get_or_insert(index);
+        }
+    }
+    let Some(first) = first else { return Ok(data) };
+    let counts: Vec<String> = kinds.iter().map(|(kind, count)| format!("{count} {kind}")).collect();
+    Err(Error::invalid(format!(
+        "{spec}: {} of {} images are of kinds that are not decoded ({}), the first is `{}`; convert them to PNG or JPEG, \
+         take them out, or leave them out with --skip-unreadable (train, extract, predict)",
+        kinds.values().sum::<usize>(),
+        data.len(),
+        counts.join(", "),
+        data.sample_name(first)
+    )))
+}
+
+/// The same, with images of kinds that are not decoded: reading one of them is an error. For callers that list what cannot
+/// be read, or leave it out.
+///
+/// # Errors
+/// As [`open`], but for these.
+pub fn open_with_unreadable(spec: &DataSpec, default_split: Split) -> Result<SharedDataset> {
     let whole = open_source(&spec.source, spec.split, default_split)?;
     let taken = match subset_indices(spec.subset, whole.len()) {
         None => whole,
@@ -60,11 +90,16 @@ fn open_source(source: &Source, split: Option<Split>, default_split: Split) -> R
 }
 
 fn open_cifar(folder: &Path, kind: Kind, split: Split) -> Result<SharedDataset> {
-    if let Some(place) = binary_folder(folder, kind, split) {
-        return Ok(Arc::new(Cifar::open(&place, kind, split)?));
+    if let Some((place, files)) = binary_files(folder, kind, split) {
+        return Ok(Arc::new(Cifar::open(&place, &files, kind, split)?));
     }
-    if let Some(place) = cifar_pickle::folder(folder, kind, split) {
-        return Ok(Arc::new(cifar_pickle::open(&place, kind, split)?));
+    if let Some((place, files)) = cifar_pickle::pickled_files(folder, kind, split) {
+        return Ok(Arc::new(cifar_pickle::open(&place, &files, kind, split)?));
+    }
+    if folder.is_file() {
+        let found = files::describe_content(&files::map(folder)?);
+        let expected = format!("the folder with the files of {}", kind.name());
+        return Err(Error::malformed(folder, Position::File, expected, found));
     }
     if !folder.is_dir() {
         let missing = std::io::Error::from(std::io::ErrorKind::NotFound);

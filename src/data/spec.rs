@@ -15,7 +15,7 @@ pub const LARGEST_SIDE: u32 = 8192;
 
 /// What a user names as data: a source, and what to take from it.
 ///
-/// Written `SCHEME:PATH[,…][?option=value,…]`; [`fmt::Display`] prints the canonical form, which parses back to the
+/// Written `SCHEME:PATH[,…][?option=value,…]` (`&` divides options as well); [`fmt::Display`] prints the canonical form, which parses back to the
 /// same value. Paths may not be empty, and a path that holds `?` must be followed by options (or a closing `?`).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -297,7 +297,7 @@ impl FromStr for DataSpec {
         let mut spec = DataSpec::of(Source::parse(source)?);
         let mut seed = None;
         let mut given: Vec<&str> = Vec::new();
-        for option in options.split(',').filter(|option| !option.is_empty()) {
+        for option in options.split([',', '&']).filter(|option| !option.is_empty()) {
             let (key, value) = option.split_once('=').ok_or_else(|| {
                 Error::usage(format!(
                     "`{text}`: `{option}` after `?` is no option; options look like limit=1000"
@@ -382,7 +382,9 @@ fn set_level(text: &str, source: &mut Source, value: &str) -> Result<()> {
 }
 
 fn number<T: FromStr>(text: &str, option: &str, value: &str) -> Result<T> {
-    value.parse().map_err(|_| Error::usage(format!("`{text}`: `{option}` needs a whole number")))
+    let is_whole = !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit());
+    let problem = if is_whole { "is too large a number" } else { "needs a whole number" };
+    value.parse().map_err(|_| Error::usage(format!("`{text}`: `{option}` {problem}")))
 }
 
 impl fmt::Display for DataSpec {
@@ -478,6 +480,7 @@ mod tests {
         let spec: DataSpec = "cifar100:d?size=64,labels=fine,sample=5".parse().unwrap();
         assert_eq!(spec.to_string(), "cifar100:d?sample=5,seed=0,size=64");
         assert_eq!("demo:".parse::<DataSpec>().unwrap().to_string(), "demo:fashion-mnist");
+        assert_eq!("cifar100:d?size=64&labels=fine&sample=5".parse::<DataSpec>().unwrap(), spec);
     }
 
     #[test]
@@ -498,7 +501,8 @@ mod tests {
             ("list:x,root=", "root=DIR"),
             ("idx:a,", "idx:IMAGES"),
             ("cifar10:x?limit=-1", "whole number"),
-            ("cifar10:x?limit=1,limit=2", "twice"),
+            ("cifar10:x?size=99999999999", "too large a number"),
+            ("cifar10:x?limit=1&limit=2", "twice"),
             ("cifar10:x?limit=1,sample=2", "one of them"),
             ("cifar10:x?seed=2", "goes with sample="),
             ("cifar10:x?size=0", "1 to 8192"),

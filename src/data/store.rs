@@ -1,14 +1,17 @@
 //! Where image files lie: a folder or a zip, read by name, with names kept inside it.
 
 use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Cursor;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use zip::ZipArchive;
 
 use super::RgbImage;
 use super::decode::decode;
+use super::names::{inside, is_image_name, is_leftover, undecoded_kind, utf8_name, with_slashes};
 use crate::archive::{self, SharedMap};
 use crate::error::{Error, Position, Result};
 use crate::files;
@@ -19,8 +22,8 @@ const LARGEST_FILE: u64 = (64 << 20) * 8 + (1 << 20);
 /// Folders below the folder named, at most: more means links that go round.
 const DEEPEST: usize = 32;
 
-/// File name endings taken as images when a folder or zip is listed.
-const ENDINGS: [&str; 10] = ["jpg", "jpeg", "png", "webp", "bmp", "gif", "ppm", "pgm", "pbm", "pnm"];
+/// The kinds of image that are decoded, for messages.
+const DECODED: &str = "JPEG, PNG, WebP, BMP, GIF or PNM";
 
 /// A place with image files.
 #[derive(Debug)]
@@ -38,8 +41,12 @@ pub(super) enum ImageStore {
         path: PathBuf,
         /// Cheap to clone: it shares its directory and the map.
         archive: ZipArchive<Cursor<SharedMap>>,
-        /// `images/` if all members lie in one folder of that name, so that names may leave it out.
+        /// The place of each image among the members, by name with `/` between its parts.
+        members: Arc<BTreeMap<String, usize>>,
+        /// `images/` if all of them lie in one folder of that name, so that names may leave it out.
         prefix: String,
+        /// How many member names are not in UTF-8, and the first, read as the format says.
+        foreign_names: (usize, String),
     },
 }
 
@@ -62,11 +69,19 @@ impl ImageStore {
     pub(super) fn zip(path: &Path) -> Result<ImageStore> {
         let map = SharedMap::open(path)?;
         let archive = archive::open(path, map, "a folder, or a zip archive")?;
-        let prefix = common_folder(&archive);
-        Ok(ImageStore::Zip { path: path.to_path_buf(), archive, prefix })
+        let (members, foreign_names) = image_members(path, &archive)?;
+        let prefix = common_folder(members.keys());
+        Ok(ImageStore::Zip {
+            path: path.to_path_buf(),
+            archive,
+            members: Arc::new(members),
+            prefix,
+            foreign_names,
+        })
     }
 
-    /// The image files, by name relative to the folder (in no order) or zip (in its order).
+    /// The image files, by name relative to the folder or zip, in no order. Those of kinds that are not decoded are among
+    /// them, leftovers of programs are not.
     pub(super) fn image_names(&self) -> Result<Vec<String>> {
         match self {
             ImageStore::Folder { root, .. } => {
@@ -74,25 +89,24 @@ impl ImageStore {
                 walk(root, "", 0, &mut names)?;
                 Ok(names)
             }
-            ImageStore::Zip { path, archive, .. } => {
-                let mut names = Vec::new();
-                for name in archive.file_names() {
-                    let name = name.map_err(|e| {
-                        Error::malformed(
-                            path,
-                            Position::File,
-                            "a zip archive with readable names",
-                            e.to_string(),
-                        )
-                    })?;
-                    // `__MACOSX/._x.jpg` holds attributes, not an image.
-                    if is_image_name(&name) && !name.starts_with("__MACOSX/") {
-                        check_name(path, Position::File, &name)?;
-                        names.push(name.into_owned());
-                    }
+            ImageStore::Zip { path, members, .. } => {
+                for name in members.keys() {
+                    inside(path, Position::File, name)?;
                 }
-                Ok(names)
+                Ok(members.keys().cloned().collect())
             }
+        }
+    }
+
+    /// What a user should know of the names in it.
+    pub(super) fn note(&self) -> Option<String> {
+        match self {
+            ImageStore::Zip { path, foreign_names: (count @ 1.., first), .. } => Some(format!(
+                "{}: {count} member names are not in UTF-8 and are read as code page 437, as the zip format says; the first \
+                 is `{first}`",
+                path.display()
+            )),
+            _ => None,
         }
     }
 
@@ -102,7 +116,7 @@ impl ImageStore {
             ImageStore::Folder { root, .. } => {
                 fs::metadata(root.join(name)).is_ok_and(|metadata| !metadata.is_dir())
             }
-            ImageStore::Zip { archive, prefix, .. } => member_index(archive, prefix, name).is_some(),
+            ImageStore::Zip { members, prefix, .. } => member_index(members, prefix, name).is_some(),
         }
     }
 
@@ -116,6 +130,16 @@ impl ImageStore {
 
     /// Reads and decodes the image `name`.
     pub(super) fn image(&self, name: &str) -> Result<RgbImage> {
+        if let Some(kind) = undecoded_kind(name) {
+            let found = format!("one of kind {kind}; convert it to PNG or JPEG");
+            let at = Position::Member(name.to_owned());
+            return Err(Error::malformed(
+                self.place(),
+                at,
+                format!("an image that is decoded ({DECODED})"),
+                found,
+            ));
+        }
         match self {
             ImageStore::Folder { root, fence } => {
                 let path = root.join(name);
@@ -124,10 +148,10 @@ impl ImageStore {
                 }
                 decode_file(&path)
             }
-            ImageStore::Zip { path, archive, prefix } => {
+            ImageStore::Zip { path, archive, members, prefix, .. } => {
                 let member = Position::Member(name.to_owned());
                 let mut archive = archive.clone();
-                let index = member_index(&archive, prefix, name).ok_or_else(|| {
+                let index = member_index(members, prefix, name).ok_or_else(|| {
                     Error::malformed(path, member.clone(), "a member of that name", "none in the archive")
                 })?;
                 let bytes = read_member(path, &member, &mut archive, index)?;
@@ -157,9 +181,9 @@ pub(super) fn decode_file(path: &Path) -> Result<RgbImage> {
     decode(path, &Position::File, &bytes)
 }
 
-/// The member of a name, which may leave out the folder that all members lie in.
-fn member_index(archive: &ZipArchive<Cursor<SharedMap>>, prefix: &str, name: &str) -> Option<usize> {
-    archive.index_for_name(name).or_else(|| archive.index_for_name(&format!("{prefix}{name}")))
+/// The image member of a name, which may leave out the folder that all of them lie in.
+fn member_index(members: &BTreeMap<String, usize>, prefix: &str, name: &str) -> Option<usize> {
+    members.get(name).or_else(|| members.get(&format!("{prefix}{name}"))).copied()
 }
 
 fn read_member(
@@ -181,16 +205,43 @@ fn read_member(
     archive::read_member(path, at, archive, index)
 }
 
-/// `folder/` if every member lies in it.
-fn common_folder(archive: &ZipArchive<Cursor<SharedMap>>) -> String {
-    let mut common: Option<String> = None;
-    for name in
-        archive.file_names().flatten().filter(|name| is_image_name(name) && !name.starts_with("__MACOSX/"))
-    {
+/// The images of an archive by name, and how many names are not in UTF-8 with the first of them. Old programs for
+/// Windows divide names by backslashes.
+fn image_members(
+    path: &Path,
+    archive: &ZipArchive<Cursor<SharedMap>>,
+) -> Result<(BTreeMap<String, usize>, (usize, String))> {
+    let (mut members, mut foreign) = (BTreeMap::new(), (0, String::new()));
+    for (index, (name, raw)) in archive.file_names().zip(archive.file_names_raw()).enumerate() {
+        let name = name.map_err(|e| {
+            Error::malformed(path, Position::File, "a zip archive with readable names", e.to_string())
+        })?;
+        let divided = with_slashes(&name);
+        if !is_image_name(&divided) || is_leftover(&divided) {
+            continue;
+        }
+        if std::str::from_utf8(raw).is_err() {
+            if foreign.0 == 0 {
+                foreign.1 = name.to_string();
+            }
+            foreign.0 += 1;
+        }
+        if members.insert(divided, index).is_some() {
+            let at = Position::Member(name.into_owned());
+            return Err(Error::malformed(path, at, "each name once", "two members of that name"));
+        }
+    }
+    Ok((members, foreign))
+}
+
+/// `folder/` if every name lies in it.
+fn common_folder<'a>(names: impl Iterator<Item = &'a String>) -> String {
+    let mut common: Option<&str> = None;
+    for name in names {
         let folder = name.split_once('/').map_or("", |(folder, _)| folder);
-        match &common {
+        match common {
             Some(known) if known == folder => {}
-            None if !folder.is_empty() => common = Some(folder.to_owned()),
+            None if !folder.is_empty() => common = Some(folder),
             _ => return String::new(),
         }
     }
@@ -211,10 +262,8 @@ fn walk(root: &Path, below: &str, depth: usize, names: &mut Vec<String>) -> Resu
     }
     for entry in fs::read_dir(&folder).map_err(|e| Error::io("list", &folder, e))? {
         let entry = entry.map_err(|e| Error::io("list", &folder, e))?;
-        let name = entry.file_name().into_string().map_err(|name| {
-            Error::malformed(&folder, Position::File, "file names in UTF-8", name.to_string_lossy())
-        })?;
-        if name.starts_with('.') {
+        let name = utf8_name(&folder, entry.file_name())?;
+        if is_leftover(&name) {
             continue;
         }
         let name = if below.is_empty() { name } else { format!("{below}/{name}") };
@@ -227,29 +276,6 @@ fn walk(root: &Path, below: &str, depth: usize, names: &mut Vec<String>) -> Resu
         }
     }
     Ok(())
-}
-
-/// Whether a file name ends as an image's does.
-pub(super) fn is_image_name(name: &str) -> bool {
-    let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
-    ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known))
-}
-
-/// A name from a file must lead down into its folder: not absolute, without `..`, drive or NUL.
-pub(super) fn check_name(file: &Path, at: Position, name: &str) -> Result<()> {
-    let plain = !name.is_empty()
-        && !name.contains(['\0', '\\'])
-        && Path::new(name).components().all(|part| matches!(part, Component::Normal(_) | Component::CurDir))
-        && Path::new(name).file_name().is_some();
-    if plain {
-        return Ok(());
-    }
-    Err(Error::malformed(
-        file,
-        at,
-        "a file name inside the folder of images (no `..`, not absolute)",
-        format!("`{name}`"),
-    ))
 }
 
 /// A link must not lead out of the folder.
@@ -303,15 +329,5 @@ mod tests {
         let mut names = vec!["10.jpg", "2.jpg", "b1", "a/12.png", "a/3.png", "1.jpg", "01.jpg"];
         names.sort_by(|a, b| numeric_order(a, b));
         assert_eq!(names, ["01.jpg", "1.jpg", "2.jpg", "10.jpg", "a/3.png", "a/12.png", "b1"]);
-    }
-
-    #[test]
-    fn names_that_lead_out_of_the_folder_are_refused() {
-        for name in ["../a.png", "/etc/passwd", "a/../../b", "..", "", ".", "a\0b", "..\\a", "./.."] {
-            assert!(check_name(Path::new("t.csv"), Position::Row(3), name).is_err(), "{name:?}");
-        }
-        for name in ["a.png", "a/b.png", "./a.png", "..a/b..png"] {
-            assert!(check_name(Path::new("t.csv"), Position::Row(3), name).is_ok(), "{name:?}");
-        }
     }
 }

@@ -66,6 +66,14 @@ impl Dataset for Selected {
     fn sample_name(&self, index: usize) -> String {
         self.whole.sample_name(self.at(index))
     }
+
+    fn undecoded_kind(&self, index: usize) -> Option<&'static str> {
+        self.whole.undecoded_kind(self.at(index))
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.whole.notes()
+    }
 }
 
 /// A data set whose images are all resized to `size` x `size` as they are read.
@@ -102,6 +110,14 @@ impl Dataset for Resized {
 
     fn sample_name(&self, index: usize) -> String {
         self.whole.sample_name(index)
+    }
+
+    fn undecoded_kind(&self, index: usize) -> Option<&'static str> {
+        self.whole.undecoded_kind(index)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.whole.notes()
     }
 }
 

@@ -5,6 +5,7 @@ use std::io::Read;
 use std::path::Path;
 
 use super::mapping::Mapping;
+use super::names::inside;
 use super::spec::Level;
 use super::taxonomy::{ONE_SUPERCLASS, Parents};
 use super::{Taxonomy, UNKNOWN_LABEL};
@@ -16,6 +17,9 @@ const LARGEST: u64 = 1 << 30;
 
 /// A label in a table is below this: a class has a name in memory and a row in the last layer.
 const MOST_CLASSES: i64 = 1 << 16;
+
+/// Of a line that is not UTF-8, a message quotes so many bytes.
+const LONGEST_QUOTE: usize = 80;
 
 /// An image file and its label, or [`UNKNOWN_LABEL`].
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +43,8 @@ pub(super) struct Table {
 /// `superclass_index`. Without `subclass_index`, or where a label is empty or -1, the class is unknown. Both levels
 /// need both columns. Names of classes come from mapping files beside the table; without, they are numbers.
 pub(super) fn read_csv(path: &Path, level: Level) -> Result<Table> {
-    let mut reader = csv::Reader::from_reader(open(path)?);
+    let text = read_text(path)?;
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers().map_err(|e| damaged(path, &e))?.clone();
     let image = required_column(path, &header, "image")?;
     let subclasses = match level {
@@ -58,9 +63,8 @@ pub(super) fn read_csv(path: &Path, level: Level) -> Result<Table> {
         let record = record.map_err(|e| damaged(path, &e))?;
         let line = record.position().map_or(0, csv::Position::line);
         let name = record.get(image).unwrap_or("").trim();
-        super::store::check_name(path, Position::Line(line), name)?;
-        let name = name.trim_start_matches("./");
-        if let Some(first) = named.insert(name.to_owned(), line) {
+        let name = inside(path, Position::Line(line), name)?;
+        if let Some(first) = named.insert(name.clone(), line) {
             let found = format!("`{name}` again, after line {first}; take one of the rows out");
             return Err(Error::malformed(path, Position::Line(line), "each image once", found));
         }
@@ -68,11 +72,11 @@ pub(super) fn read_csv(path: &Path, level: Level) -> Result<Table> {
         if let Some(superclasses) = &superclasses {
             superclass_labels.push(superclasses.label(path, line, &record)?);
         }
-        table.rows.push(Row { name: name.to_owned(), label });
+        table.rows.push(Row { name, label });
         table.lines.push(line);
     }
     match superclasses {
-        None => table.class_names = subclasses.names_of_those_in(table.rows.iter().map(|row| row.label)),
+        None => table.class_names = subclasses.names(table.rows.iter().map(|row| row.label)),
         Some(superclasses) => {
             let taxonomy = read_taxonomy(path, &table, &superclass_labels, &superclasses, &subclasses)?;
             table.class_names = taxonomy.subclasses.clone();
@@ -110,16 +114,7 @@ impl LabelColumn {
         Ok(label)
     }
 
-    /// The names of 0 to the largest label: a mapping may name further classes, of which there is no image.
-    fn names_of_those_in(&self, labels: impl Iterator<Item = i64>) -> Vec<String> {
-        let numbered = numbered_classes(labels);
-        match &self.mapping {
-            Some(mapping) => mapping.names[..numbered.len()].to_vec(),
-            None => numbered,
-        }
-    }
-
-    /// The names of all classes.
+    /// The names of all classes: those of the mapping, whether there are images of them or not, or else numbers.
     fn names(&self, labels: impl Iterator<Item = i64>) -> Vec<String> {
         self.mapping.as_ref().map_or_else(|| numbered_classes(labels), |mapping| mapping.names.clone())
     }
@@ -154,7 +149,7 @@ fn read_taxonomy(
 /// The lines `PATH LABEL` of one of OpenOOD's lists (`benchmark_imglist/…/*.txt`); the label -1 means unknown, and
 /// so does a dictionary of further annotations. The label is what follows the last blank.
 pub(super) fn read_list(path: &Path) -> Result<Table> {
-    let text = files::read_text(path, LARGEST)?;
+    let text = read_text(path)?;
     let (mut rows, mut lines) = (Vec::new(), Vec::new());
     for (index, line) in text.lines().enumerate() {
         let at = Position::Line(index as u64 + 1);
@@ -169,27 +164,64 @@ pub(super) fn read_list(path: &Path) -> Result<Table> {
             })?,
         };
         let label = parse_label(path, at.clone(), label)?;
-        super::store::check_name(path, at, name.trim())?;
-        rows.push(Row { name: name.trim().to_owned(), label });
+        rows.push(Row { name: inside(path, at, name.trim())?, label });
         lines.push(index as u64 + 1);
     }
     let class_names = numbered_classes(rows.iter().map(|row| row.label));
     Ok(Table { rows, lines, class_names, taxonomy: None })
 }
 
-pub(super) fn open(path: &Path) -> Result<impl Read + use<>> {
+/// The text of a table or list: UTF-8, with a byte order mark or without.
+///
+/// # Errors
+/// Too long, or in another encoding; the message has the line.
+pub(super) fn read_text(path: &Path) -> Result<String> {
     let file = files::open(path)?;
     let size = file.metadata().map_err(|e| Error::io("read the size of", path, e))?.len();
+    let too_long =
+        |size: String| Error::malformed(path, Position::File, format!("at most {LARGEST} bytes"), size);
     if size > LARGEST {
-        return Err(Error::malformed(
-            path,
-            Position::File,
-            format!("at most {LARGEST} bytes"),
-            format!("{size}"),
-        ));
+        return Err(too_long(size.to_string()));
     }
     // A device or pipe has no size; the bound holds for it all the same.
-    Ok(file.take(LARGEST))
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(|e| Error::io("read", path, e))?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(too_long("more".to_owned()));
+    }
+    decode_text(path, bytes)
+}
+
+fn decode_text(path: &Path, mut bytes: Vec<u8>) -> Result<String> {
+    const EXPECTED: &str = "text in UTF-8";
+    /// Which bytes of two ASCII characters are zero in UTF-16, of either byte order.
+    const LITTLE: [bool; 4] = [false, true, false, true];
+    const BIG: [bool; 4] = [true, false, true, false];
+    let is_utf16 = bytes.starts_with(&[0xff, 0xfe])
+        || bytes.starts_with(&[0xfe, 0xff])
+        || bytes.first_chunk::<4>().is_some_and(|head| matches!(head.map(|byte| byte == 0), LITTLE | BIG));
+    if is_utf16 {
+        return Err(Error::malformed(path, Position::Line(1), EXPECTED, "UTF-16; save it as UTF-8"));
+    }
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        bytes.drain(..3);
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let (valid, bytes) = (error.utf8_error().valid_up_to(), error.as_bytes());
+        let line = 1 + bytes[..valid].iter().filter(|&&byte| byte == b'\n').count();
+        let start = bytes[..valid].iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        let end =
+            bytes[valid..].iter().position(|&byte| byte == b'\n').map_or(bytes.len(), |end| valid + end);
+        let found = match files::known_content(bytes) {
+            Some(content) => content.to_owned(),
+            None => format!(
+                "the byte {:02x} in `{}`; save it as UTF-8",
+                bytes[valid],
+                String::from_utf8_lossy(&bytes[start..end.min(start + LONGEST_QUOTE)])
+            ),
+        };
+        Error::malformed(path, Position::Line(line as u64), EXPECTED, found)
+    })
 }
 
 pub(super) fn parse_label(path: &Path, at: Position, text: &str) -> Result<i64> {
@@ -206,12 +238,7 @@ pub(super) fn parse_label(path: &Path, at: Position, text: &str) -> Result<i64> 
 
 pub(super) fn damaged(path: &Path, error: &csv::Error) -> Error {
     let at = error.position().map_or(Position::File, |position| Position::Line(position.line()));
-    Error::malformed(
-        path,
-        at,
-        "a CSV file in UTF-8 with as many fields in each row as titles",
-        error.to_string(),
-    )
+    Error::malformed(path, at, "a CSV file with as many fields in each row as titles", error.to_string())
 }
 
 /// Numbers as names, for 0 to the largest label.
@@ -221,7 +248,7 @@ fn numbered_classes(labels: impl Iterator<Item = i64>) -> Vec<String> {
 }
 
 fn column(header: &csv::StringRecord, name: &str) -> Option<usize> {
-    header.iter().position(|title| title.trim().trim_start_matches('\u{feff}') == name)
+    header.iter().position(|title| title.trim() == name)
 }
 
 /// The column of a name, or an error that says which there are.

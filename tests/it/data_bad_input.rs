@@ -31,9 +31,8 @@ fn cifar_files_that_are_cut_empty_missing_or_of_another_set_are_refused() {
     put(root.path(), "test_batch.bin", cifar_record(&[1], 0));
     put(root.path(), "batches.meta.txt", "one\ntwo\n");
     refused(&name, &["batches.meta.txt", "10 class names", "2 lines"]);
-    put(root.path(), "data_batch_1.bin", cifar_record(&[1], 0));
     std::fs::remove_file(root.path().join("batches.meta.txt")).unwrap();
-    refused(&format!("{name}?split=train"), &["data_batch_2.bin", "cannot"]);
+    refused(&format!("{name}?split=train"), &["train files of CIFAR-10", "none of them"]);
 }
 
 #[test]
@@ -67,7 +66,7 @@ fn idx_files_that_are_cut_mixed_up_or_bombs_are_refused() {
     put(root.path(), "empty", []);
     refused(&name("empty"), &["empty", "magic number 0x00000803", "0 bytes"]);
     put(root.path(), "labels", idx(0x801, &[3], &[0, 1, 2]));
-    refused(&name("labels"), &["byte 0", "0x00000803", "0x00000801"]);
+    refused(&name("labels"), &["byte 0", "0x00000803", "an idx file of labels"]);
     put(root.path(), "short", idx(0x803, &[3, 4, 5], &pixels(0, 59)));
     refused(&name("short"), &["byte 75", "76 bytes, as the header says", "75 bytes"]);
     put(root.path(), "long", idx(0x803, &[3, 4, 5], &pixels(0, 61)));
@@ -120,7 +119,7 @@ fn mat_files_that_are_cut_of_another_version_or_of_other_shapes_are_refused() {
     };
     with(b"", &["t.mat", "version 5", "0 bytes"]);
     with(b"\x89HDF\r\n\x1a\n", &["7.3 (HDF5)", "-v7"]);
-    with(&[0; 128], &["version 5", "something else"]);
+    with(&[0; 128], &["version 5", "the bytes 00 00"]);
     with(&plain[..128], &["an array `X`", "none of that name"]);
     with(&plain[..132], &["byte 128", "the end of the file"]);
     with(&plain[..4000], &["byte 128", "bytes left"]);
@@ -149,7 +148,7 @@ fn mat_files_that_are_cut_of_another_version_or_of_other_shapes_are_refused() {
     let labels = plain.windows(4).rposition(|window| window == [10, 1, 9, 10]).unwrap();
     let mut wrong = plain;
     wrong[labels + 2] = 11;
-    with(&wrong, &["`y(3)`", "1..10", "11"]);
+    with(&wrong, &["`y(3)`", "from 1 to 10", "11"]);
 }
 
 #[test]
@@ -198,10 +197,10 @@ fn tables_and_lists_name_the_line_that_is_wrong() {
     };
     refused(&table(""), &["t.csv line 1", "a column `image`"]);
     refused(&table("file,label\na,1\n"), &["a column `image`", "file, label"]);
-    refused(&table("image,subclass_index\n"), &["t.csv", "1 to 2^32 - 1 images", "found 0"]);
+    refused(&table("image,subclass_index\n"), &["t.csv", "at least one image", "found none"]);
     refused(&table("image,subclass_index\na.png,1\nb.png\n"), &["line 3", "as many fields"]);
     refused(&table("image,subclass_index\na.png,x\n"), &["line 2", "a class index", "`x`"]);
-    refused(&table("image,subclass_index\na.png,99999999999\n"), &["line 2", "0..65535"]);
+    refused(&table("image,subclass_index\na.png,99999999999\n"), &["line 2", "from 0 to 65535"]);
     refused(&table("image,subclass_index\n,1\n"), &["line 2", "a file name"]);
     refused(&format!("{}?labels=superclass", table("image\na.png\n")), &["`superclass_index`"]);
     refused("csv:/nowhere.csv,images=/tmp", &["/nowhere.csv"]);

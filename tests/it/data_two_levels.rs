@@ -173,5 +173,5 @@ fn mapping_files_with_gaps_doubles_or_no_names_are_refused() {
     refused(&with("index,class\n"), &["subclass_mapping.csv line 2", "no row"]);
     refused(&with(""), &["subclass_mapping.csv line 1", "a column `index`"]);
     refused(&with("index,class\n0,a\n1\n"), &["subclass_mapping.csv line 3", "as many fields"]);
-    refused(&with("index,class\n99999999999,a\n"), &["subclass_mapping.csv line 2", "0..65535"]);
+    refused(&with("index,class\n99999999999,a\n"), &["subclass_mapping.csv line 2", "from 0 to 65535"]);
 }

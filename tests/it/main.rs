@@ -7,6 +7,7 @@ mod collapse;
 mod compile_gate;
 mod data_bad_input;
 mod data_files;
+mod data_from_others;
 mod data_images;
 mod data_mutations;
 mod data_readers;

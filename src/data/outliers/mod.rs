@@ -163,6 +163,12 @@ pub fn build(options: &OutlierOptions, root: Option<&Path>, seen: &dyn Dataset) 
     let source = open(&spec, Split::Train)?;
     let classes = allowed_classes(options, &*source)?;
     let candidates = candidates(&*source, &classes);
+    if candidates.is_empty() {
+        return Err(Error::invalid(format!(
+            "{count} outliers are asked for, but {} has no image of the allowed classes; allow others",
+            options.data
+        )));
+    }
     if count > candidates.len() {
         return Err(Error::invalid(format!(
             "{count} outliers are asked for, but {} has {} images of the allowed classes; ask for fewer, or allow more",
@@ -306,5 +312,9 @@ impl Dataset for Drawn {
 
     fn sample_name(&self, index: usize) -> String {
         self.names[index].clone()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.source.notes()
     }
 }
