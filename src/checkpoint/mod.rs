@@ -5,6 +5,7 @@ mod element;
 mod folder;
 mod heads;
 mod import;
+mod labels;
 mod list;
 mod names;
 pub mod network;
@@ -23,6 +24,7 @@ pub use folder::{
 };
 pub use heads::HeadClasses;
 pub use import::{Format, Ignored, Imported, TrainingRecord, look, read_training_record, read_weights};
+pub use labels::{HeadLabels, LabelsBy};
 pub use list::{CheckpointRef, list};
 pub use safetensors_file::write_safetensors;
 pub use selection::Selection;

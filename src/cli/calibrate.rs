@@ -114,7 +114,7 @@ impl Sets {
     /// ones where they are given as novel, and an error where they are given as seen.
     fn known(&self, head: &HeadSets<'_>, index: usize, novel: bool) -> Result<KnownSet> {
         let NamedData { spec, data } = &self.all[index];
-        let truths = match truths(data.as_ref(), head.classes) {
+        let truths = match truths(data.as_ref(), head.classes, head.trained.taxonomy.as_ref()) {
             Some(truths) => truths,
             None if novel => vec![Truth::Unseen; data.len()],
             None => {

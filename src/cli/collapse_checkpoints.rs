@@ -9,7 +9,7 @@ use super::collapse::Task;
 use super::compute::Compute;
 use super::extract::{Extraction, SIDE, transform};
 use super::progress::Progress;
-use crate::checkpoint::{self, CheckpointRef, Trained};
+use crate::checkpoint::{self, CheckpointRef, HeadLabels, LabelsBy, Trained};
 use crate::collapse::{CachePaths, Checkpoint, CollapseSeries, Subject, over_checkpoints};
 use crate::data::{self, DataSpec, Normalize, SharedDataset, Split};
 use crate::error::{Error, Result};
@@ -39,6 +39,10 @@ pub struct NetworkArguments {
     /// Side of the images the network gets, for weights files that do not say
     #[arg(long, value_parser = SIDE, value_name = "PIXELS", default_value_t = 32, help_heading = "From checkpoints")]
     size: u32,
+    /// How labels are understood: by the names of classes, or as the numbers of the network's classes whatever they are
+    /// called (for weights and lists that name none)
+    #[arg(long, value_enum, default_value_t, help_heading = "From checkpoints")]
+    labels: LabelsBy,
     /// Images per step
     #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 250, help_heading = "From checkpoints")]
     batch_size: usize,
@@ -111,7 +115,11 @@ fn extract(
         data: set.data.clone(),
         description: set.description.clone(),
         folder: folder.join(&set.cache),
+        labels: arguments.labels,
     };
+    for set in sets {
+        check_labels(&trained, set, arguments.labels)?;
+    }
     let mut requests: Vec<Request> = sets.iter().map(request).collect();
     requests.retain(|request| !request.is_done(&trained, &transform));
     if !requests.is_empty() {
@@ -131,6 +139,21 @@ fn extract(
         ood: task.ood.iter().map(|(name, _)| (name.clone(), name.into())).collect(),
     };
     caches.open(folder)
+}
+
+/// Checks that the samples of ID sets are of the network's classes, and says how their labels are understood.
+fn check_labels(trained: &Trained, set: &Named, by: LabelsBy) -> Result<()> {
+    // OOD sets have classes of their own.
+    if !["train", "test"].contains(&set.cache.as_str()) {
+        return Ok(());
+    }
+    for head in 0..trained.architecture.heads.len() {
+        HeadLabels::new(trained, head, &*set.data, by).require_known(&set.description)?;
+    }
+    for note in HeadLabels::notes(trained, &*set.data, by, &set.description) {
+        eprintln!("note: {note}");
+    }
+    Ok(())
 }
 
 fn open_sets(arguments: &NetworkArguments, task: &Task) -> Result<Vec<Named>> {

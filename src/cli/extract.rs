@@ -9,8 +9,8 @@ use super::progress::Progress;
 use super::weights::WeightsKey;
 use super::{Common, stop};
 use crate::backend::Work;
-use crate::checkpoint::Trained;
-use crate::data::{self, DataSpec, Normalize, Split, Transform};
+use crate::checkpoint::{HeadLabels, LabelsBy, Trained};
+use crate::data::{self, DataSpec, Normalize, SharedDataset, Split, Transform};
 use crate::error::{Error, Result};
 use crate::features::{Evaluation, HEAD_FILE, Request, extract_all, of_head};
 use crate::ops::Backend;
@@ -39,6 +39,10 @@ pub struct Arguments {
     /// Side of the images the network gets, for weights files that do not say
     #[arg(long, value_parser = SIDE, value_name = "PIXELS", default_value_t = 32)]
     size: u32,
+    /// How labels are understood: by the names of classes, or as the numbers of the network's classes whatever they are
+    /// called (for weights and lists that name none)
+    #[arg(long, value_enum, default_value_t)]
+    labels: LabelsBy,
     /// Leave out images that cannot be read, and say how many; otherwise they are an error
     #[arg(long)]
     skip_unreadable: bool,
@@ -66,20 +70,32 @@ pub fn transform(trained: &Trained, normalize: Option<Normalize>, size: u32) -> 
     }
 }
 
+/// Opens data; with `skip`, leaves out images that cannot be read and says which.
+pub fn open_readable(spec: &DataSpec, split: Split, skip: bool) -> Result<SharedDataset> {
+    if !skip {
+        return data::open(spec, split);
+    }
+    let (readable, unreadable) = data::skip_unreadable(data::open_with_unreadable(spec, split)?)?;
+    for image in &unreadable {
+        super::output::tell(&format!("left out: {}", image.error));
+    }
+    Ok(readable)
+}
+
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let trained = Trained::open_by_key(&arguments.checkpoint, arguments.key.get())?;
     super::say(trained.note.as_deref(), common);
     let transform = transform(&trained, arguments.normalize, arguments.size)?;
-    let mut data = data::open(&arguments.data, Split::Train)?;
-    if arguments.skip_unreadable {
-        let (readable, unreadable) = data::skip_unreadable(data)?;
-        for image in &unreadable {
-            super::output::tell(&format!("left out: {}", image.error));
-        }
-        data = readable;
+    let data = open_readable(&arguments.data, Split::Train, arguments.skip_unreadable)?;
+    let what = arguments.data.to_string();
+    let mut notes = data.notes();
+    notes.extend(HeadLabels::notes(&trained, &*data, arguments.labels, &what));
+    for note in &notes {
+        super::say(Some(note), common);
     }
     let samples = data.len();
-    let request = Request { data, description: arguments.data.to_string(), folder: arguments.out.clone() };
+    let (folder, labels) = (arguments.out.clone(), arguments.labels);
+    let request = Request { data, description: what, folder, labels };
     let work = Extraction {
         trained: &trained,
         transform: &transform,
@@ -96,7 +112,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     });
     let done: Vec<Done<'_>> = done.collect();
     super::print(&if common.json {
-        format!("{}\n", as_json(&done, samples, &trained))
+        format!("{}\n", as_json(&done, samples, &trained, &notes))
     } else {
         as_text(&done, samples, &trained)
     })
@@ -110,12 +126,13 @@ struct Done<'a> {
 }
 
 /// One object; of a network with two heads it has one for each under `heads`.
-fn as_json(done: &[Done<'_>], samples: usize, trained: &Trained) -> serde_json::Value {
+fn as_json(done: &[Done<'_>], samples: usize, trained: &Trained, notes: &[String]) -> serde_json::Value {
     let of = |Done { name, out, evaluation }: &Done<'_>| {
         serde_json::json!({
             "name": name, "out": in_json(out), "head": in_json(&out.join(HEAD_FILE)), "samples": samples,
             "labelled": evaluation.samples,
             "accuracy": evaluation.accuracy(), "loss": evaluation.loss(), "architecture": trained.architecture,
+            "notes": notes,
         })
     };
     match done {

@@ -7,7 +7,7 @@ use super::Common;
 use super::compute::Compute;
 use super::extract::Extraction;
 use super::progress::Progress;
-use crate::checkpoint::{HeadClasses, Trained};
+use crate::checkpoint::{HeadClasses, LabelsBy, Trained};
 use crate::data::{self, DataSpec, SharedDataset, Split};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, Request, choose_head, of_head};
@@ -153,6 +153,7 @@ pub fn extract_heads<'a>(
                 data: set.data.clone(),
                 description: set.spec.to_string(),
                 folder: own.join(index.to_string()),
+                labels: LabelsBy::Names,
             })
             .collect();
         let samples: usize = sets.iter().map(|set| set.data.len()).sum();

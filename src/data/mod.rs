@@ -5,6 +5,7 @@
 //! | `spec`, `open` | the names (`cifar100:DIR?labels=coarse`), and from a name to a data set |
 //! | `cifar` (`cifar_pickle`), `idx`, `svhn` (in a `mat` file), `image_files` (from a `table`, in a `store`) | the formats |
 //! | `mapping`, `taxonomy` | names of classes, and which of them belong together on two levels |
+//! | `class_names` | which classes of two sets, or of a set and a network, are the same |
 //! | `names` | file names: which are images, which are no content at all, which stay inside their folder |
 //! | `memory`, `subset`, `combine` | data sets made of pixels in memory, of parts of another, of several others |
 //! | `bytes`, `decode` (with `jpeg`) | bounded reading: inflation, image files to pixels |
@@ -24,6 +25,7 @@ use crate::error::Result;
 mod bytes;
 mod cifar;
 mod cifar_pickle;
+mod class_names;
 mod combine;
 mod decode;
 mod demo;
@@ -53,6 +55,9 @@ mod table;
 mod taxonomy;
 mod transform;
 
+pub use class_names::{
+    Basis, ClassMatch, KnownClasses, are_numbers, in_numbering_of, listed, samples_of_classes,
+};
 pub use combine::{Concatenated, Relabelled};
 pub use inspect::{
     ClassCount, Damaged, Inspection, SizeCount, SuperclassCount, Unreadable, inspect, skip_unreadable,

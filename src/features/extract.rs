@@ -6,7 +6,7 @@ use super::{
     CacheMeta, CacheWriter, Evaluation, Extent, FeatureSet, ForeignLogits, Head, Pass, check_logits,
 };
 use crate::autograd::SHORTEST_VECTOR;
-use crate::checkpoint::Trained;
+use crate::checkpoint::{HeadLabels, LabelsBy, Trained};
 use crate::data::{SharedDataset, Transform};
 use crate::error::{Error, Result};
 use crate::nn::{HeadKind, HeadSpec, HeadValues, Model, Network, SUBCLASS_HEAD, SUPERCLASS_HEAD};
@@ -21,15 +21,29 @@ pub struct Request {
     pub description: String,
     /// The cache's folder; with two heads see [`of_head`].
     pub folder: PathBuf,
+    /// How its labels are understood.
+    pub labels: LabelsBy,
 }
 
 impl Request {
     fn meta(&self, trained: &Trained, transform: &Transform) -> CacheMeta {
         CacheMeta {
-            data: Some(self.description.clone()),
+            data: Some(self.description.clone() + self.labels_in_words(trained)),
             transform: Some(serde_json::to_string(transform).expect("a transform is plain values")),
             checkpoint: Some(trained.hash.clone()),
             rows: Some(self.data.len() as u64),
+        }
+    }
+
+    /// What is added to the description where labels are not those of the data set's own numbers, so that a cache with other
+    /// ones is not taken for this.
+    fn labels_in_words(&self, trained: &Trained) -> &'static str {
+        let heads = 0..trained.architecture.heads.len();
+        let mut labels = heads.map(|head| HeadLabels::new(trained, head, &*self.data, self.labels));
+        match self.labels {
+            LabelsBy::Numbers => " (labels as numbers)",
+            LabelsBy::Names if labels.any(|labels| labels.are_renumbered()) => " (labels by name)",
+            LabelsBy::Names => "",
         }
     }
 
@@ -62,17 +76,6 @@ impl Request {
         }
         Ok(warnings)
     }
-}
-
-/// The logit of the right answer to a sample, -1 where the head has none, from the data set's label.
-///
-/// Labels of a network with two heads are subclasses, whether or not the data set knows their superclasses.
-fn logit_of(trained: &Trained, data: &SharedDataset, head: usize, label: i64) -> i64 {
-    let taxonomy = match trained.heads.len() {
-        0 | 1 => data.taxonomy(),
-        _ => data.taxonomy().or(trained.taxonomy.as_ref()),
-    };
-    trained.heads.get(head).map_or(label, |classes| classes.logit(taxonomy, label))
 }
 
 /// Where a head's part of something goes that a network with one head has at `path`: there, or with two heads at
@@ -131,13 +134,14 @@ fn extract<B: Backend>(
     for (index, writer) in writers.iter().enumerate() {
         writer.write_head(&head(model, index)?)?;
     }
+    let labels: Vec<HeadLabels> =
+        (0..heads.len()).map(|head| HeadLabels::new(trained, head, &*request.data, request.labels)).collect();
     let mut evaluations = vec![Evaluation::default(); heads.len()];
     let mut done = 0;
     pass.run(model, &request.data, transform, |batch| {
         for (index, values) in batch.heads.iter().enumerate() {
             check_finite(values, batch.labels.len(), done, &request.data)?;
-            let logit = |&label| logit_of(trained, &request.data, index, label);
-            let labels: Vec<i64> = batch.labels.iter().map(logit).collect();
+            let labels: Vec<i64> = batch.labels.iter().map(|&label| labels[index].logit(label)).collect();
             writers[index].append(&values.features, &values.logits, &labels)?;
             evaluations[index].add(&values.logits, &labels);
         }

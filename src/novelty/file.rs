@@ -95,7 +95,12 @@ impl LevelEntry {
         let taxonomy = trained.taxonomy.as_ref().or(data.taxonomy());
         let own = classes.novel.map(|logit| classes.indices[logit]);
         let names = taxonomy.map_or_else(|| data.class_names(), |taxonomy| taxonomy.names(level));
-        let named = names.iter().position(|name| is_novel(name)).map(|index| index as i64);
+        // Another set may number the same classes otherwise: then its number of the class says nothing.
+        let agrees = classes.indices.iter().zip(&classes.classes).all(|(&index, class)| {
+            usize::try_from(index).ok().and_then(|index| names.get(index)) == Some(class)
+        });
+        let named = names.iter().position(|name| is_novel(name)).filter(|_| agrees);
+        let named = named.map(|index| index as i64);
         let parents = match (classes.level, taxonomy) {
             (Some(Level::Fine), Some(taxonomy)) => {
                 classes.indices.iter().map(|index| taxonomy.label(Level::Coarse, *index)).collect()

@@ -2,7 +2,7 @@
 
 use super::samples::{LevelScores, Scored};
 use super::score::Score;
-use crate::checkpoint::HeadClasses;
+use crate::checkpoint::{HeadClasses, HeadLabels, LabelsBy};
 use crate::data::{Dataset, Level, NOVEL, Taxonomy, UNKNOWN_LABEL};
 
 /// Where a sample belongs, for one head.
@@ -30,38 +30,35 @@ impl Truth {
     }
 }
 
-/// What a data set says of its samples, for one head; `None` where its labels are of other classes than the head's, so
-/// that equal numbers mean nothing. Samples without labels are [`Truth::Unknown`].
-pub fn truths(data: &dyn Dataset, head: &HeadClasses) -> Option<Vec<Truth>> {
-    let taxonomy = data.taxonomy();
+/// What a data set says of its samples, for one head of a network whose training data had `taxonomy`; `None` where its
+/// labels are of other classes than the head's, so that equal numbers mean nothing. Classes are known by their names
+/// ([`HeadLabels`]); samples without labels are [`Truth::Unknown`].
+pub fn truths(data: &dyn Dataset, head: &HeadClasses, taxonomy: Option<&Taxonomy>) -> Option<Vec<Truth>> {
+    let own = data.taxonomy();
     let level = head.level.unwrap_or_default();
-    let names = taxonomy.map_or_else(|| data.class_names(), |taxonomy| taxonomy.names(level));
+    let names = own.map_or_else(|| data.class_names(), |own| own.names(level));
     if names.is_empty() {
         return Some(vec![Truth::Unknown; data.len()]);
     }
-    let name = |index: i64| usize::try_from(index).ok().and_then(|index| names.get(index));
-    if head.indices.iter().zip(&head.classes).any(|(index, class)| name(*index) != Some(class)) {
+    let labels = HeadLabels::of(head, taxonomy, data, LabelsBy::Names);
+    if labels.are_others() {
         return None;
     }
-    let known: std::collections::BTreeSet<i64> = head
-        .indices
-        .iter()
-        .enumerate()
-        .filter(|(logit, _)| Some(*logit) != head.novel)
-        .map(|(_, index)| *index)
-        .collect();
     let truth = |label: i64| {
-        let own = taxonomy.map_or(label, |taxonomy| taxonomy.label(level, label));
+        let class = own.map_or(label, |own| own.label(level, label));
+        let name = usize::try_from(class).ok().and_then(|class| names.get(class));
+        let logit = usize::try_from(labels.logit(label)).ok();
         if label == UNKNOWN_LABEL {
             Truth::Unknown
-        } else if name(own).is_some_and(|name| is_novel(name)) || is_novel_subclass(taxonomy, label) {
+        } else if name.is_some_and(|name| is_novel(name)) || is_novel_subclass(own, label) {
             Truth::Outlier
-        } else if own == UNKNOWN_LABEL {
+        } else if class == UNKNOWN_LABEL {
             Truth::Unknown
-        } else if known.contains(&own) {
-            Truth::Class(own)
         } else {
-            Truth::Unseen
+            match logit.filter(|logit| Some(*logit) != head.novel) {
+                Some(logit) => Truth::Class(head.indices[logit]),
+                None => Truth::Unseen,
+            }
         }
     };
     Some((0..data.len()).map(|index| truth(data.label(index))).collect())
@@ -175,16 +172,16 @@ mod tests {
     fn a_held_out_subclass_is_unseen_below_and_known_above() {
         let (data, coarse, fine) = zoo(&[0, 1, 2, 3, UNKNOWN_LABEL]);
         let expected = [Truth::Class(0), Truth::Unseen, Truth::Class(2), Truth::Outlier, Truth::Unknown];
-        assert_eq!(truths(&data, &fine).unwrap(), expected);
+        assert_eq!(truths(&data, &fine, None).unwrap(), expected);
         let expected = [Truth::Class(0), Truth::Class(0), Truth::Class(1), Truth::Outlier, Truth::Unknown];
-        assert_eq!(truths(&data, &coarse).unwrap(), expected);
+        assert_eq!(truths(&data, &coarse, None).unwrap(), expected);
     }
 
     #[test]
     fn seen_samples_do_not_include_the_class_named_novel() {
         // Notebook A, trap A6: 500 outliers among the 1,034 "seen" samples moved every percentile.
         let (data, _, fine) = zoo(&[0, 3, 3, 2, 1]);
-        let truth = truths(&data, &fine).unwrap();
+        let truth = truths(&data, &fine, None).unwrap();
         let samples: Vec<Scored> =
             (0..5).map(|i| Scored { score: f64::from(i), predicted: Some(0) }).collect();
         let score = Score::Ood(Method::Msp);
@@ -204,8 +201,8 @@ mod tests {
     fn labels_of_other_classes_say_nothing() {
         let digits = Labels { labels: vec![0, 1], names: names(&["zero", "one", "two"]), taxonomy: None };
         let head = HeadClasses::single(names(&["robin", "owl"]));
-        assert_eq!(truths(&digits, &head), None);
+        assert_eq!(truths(&digits, &head, None), None);
         let images = Labels { labels: vec![UNKNOWN_LABEL; 2], names: Vec::new(), taxonomy: None };
-        assert_eq!(truths(&images, &head).unwrap(), [Truth::Unknown; 2]);
+        assert_eq!(truths(&images, &head, None).unwrap(), [Truth::Unknown; 2]);
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::experiment::{OodData, Recipe};
 use crate::data::{self, DataSpec, Selected, SharedDataset, Split};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::ood::table::Group;
 use crate::rng::{Purpose, Stream};
 use crate::train::Materials;
@@ -71,21 +71,20 @@ impl Sets {
             data: materials.data.clone(),
         };
         let id = open(&recipe.evaluate.id, root)?;
-        if id.class_names() != materials.data.class_names() {
-            return Err(Error::invalid(format!(
-                "[evaluate] id = \"{}\" has other classes than the training data ({} and {})",
-                recipe.evaluate.id,
-                id.class_names().len(),
-                materials.data.class_names().len()
-            )));
-        }
+        notes.extend(id.notes());
+        let what = format!("[evaluate] id = \"{}\"", recipe.evaluate.id);
+        let (id, note) = data::in_numbering_of(&materials.data, id, &what)?;
+        notes.extend(note);
         let size = id.len();
         let id =
             NamedSet { name: "id".into(), group: None, description: recipe.evaluate.id.clone(), data: id };
         let mut ood = Vec::new();
         for wanted in &recipe.ood {
             match open_ood(wanted, root, size, recipe.seed) {
-                Ok(set) => ood.push(set),
+                Ok(set) => {
+                    notes.extend(set.data.notes());
+                    ood.push(set);
+                }
                 Err(error) if wanted.optional => {
                     notes.push(format!("the optional OOD set `{}` is left out: {error}", wanted.name));
                 }

@@ -14,7 +14,7 @@ use super::sets::{NamedSet, Sets};
 use super::steps::{Machine, Watcher, checkpoint_name, claim_folder, is_stamped, write_stamp};
 use super::thresholds;
 use crate::backend::Choice;
-use crate::checkpoint::{self, CheckpointRef, Trained};
+use crate::checkpoint::{self, CheckpointRef, LabelsBy, Trained};
 use crate::collapse::{self, CollapseReport, CollapseRow, CollapseSeries, Subject};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Request, choose_head};
@@ -117,6 +117,7 @@ impl Pipeline<'_> {
             data: set.data.clone(),
             description: set.description.clone(),
             folder: folder.join(&set.name),
+            labels: LabelsBy::Names,
         };
         let requests: Vec<Request> = std::iter::once(&self.sets.train)
             .chain(with_id.then_some(&self.sets.id))

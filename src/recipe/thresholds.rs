@@ -30,7 +30,7 @@ pub(super) fn choose(
     let (Some(calibrate), [classes]) = (&sets.calibrate, trained.heads.as_slice()) else { return Ok(None) };
     let known = |set: &NamedSet| -> Result<KnownSet> {
         let cache = FeatureSet::open(&features.join(&set.name))?;
-        let truths = truths(&*set.data, classes);
+        let truths = truths(&*set.data, classes, trained.taxonomy.as_ref());
         Ok(KnownSet { truths: truths.unwrap_or_else(|| vec![Truth::Unseen; cache.len()]), set: cache })
     };
     let seen = known(calibrate)?;

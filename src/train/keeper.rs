@@ -13,6 +13,7 @@ use serde_json::json;
 use super::tally::{Measured, Tally};
 use super::trainer::Job;
 use crate::checkpoint::{self, Checkpoint, HeadClasses, Meta, network};
+use crate::data::are_numbers;
 use crate::error::{Error, Result};
 use crate::nn::{Architecture, Model};
 use crate::ops::Backend;
@@ -80,12 +81,14 @@ impl<'a> Keeper<'a> {
         if heads.is_empty() {
             heads.push(HeadClasses::single(saved.meta.classes.clone()));
         }
+        let (then_name, now_name) = differing_class(&heads, &self.job.targets.heads);
         let same = [
             ("training samples", extra.samples.to_string(), self.job.data.len().to_string()),
             ("precision", extra.precision.clone(), precision),
             ("seed", saved.meta.seed.to_string(), self.job.seed.to_string()),
             ("architecture", described(&saved.meta.architecture), self.job.architecture.to_string()),
             ("classes", indices(&heads), indices(&self.job.targets.heads)),
+            ("class name", then_name, now_name),
             ("teacher", extra.teacher.unwrap_or_default(), self.teacher().unwrap_or_default()),
             ("transform", saved.meta.transform.to_string(), json!(self.job.transform).to_string()),
             ("optimizer", saved.meta.optimizer.to_string(), self.optimizer().to_string()),
@@ -254,6 +257,17 @@ fn precision_name<B: Backend>(model: &Model<B>) -> String {
 fn described(architecture: &serde_json::Value) -> String {
     let read = serde_json::from_value::<Architecture>(architecture.clone());
     read.map_or_else(|_| architecture.to_string(), |architecture| architecture.to_string())
+}
+
+/// The first class of equally numbered ones that is called otherwise now, then and now; nothing where all are called alike,
+/// or had only numbers for names then.
+fn differing_class(then: &[HeadClasses], now: &[HeadClasses]) -> (String, String) {
+    let classes = |heads: &[HeadClasses]| -> Vec<String> {
+        heads.iter().flat_map(|head| head.classes.iter().cloned()).collect()
+    };
+    let named = then.iter().all(|head| !are_numbers(&head.classes, &head.indices));
+    let pairs = classes(then).into_iter().zip(classes(now));
+    pairs.filter(|_| named).find(|(then, now)| then != now).unwrap_or_default()
 }
 
 /// The classes of heads, by their numbers in the files.

@@ -55,11 +55,10 @@ impl Materials {
         let spec = parse(&options.data, root)?;
         let mut skipped = Vec::new();
         let mut open = |spec: &DataSpec, split| -> Result<SharedDataset> {
-            let all = data::open(spec, split)?;
             if !options.skip_unreadable {
-                return Ok(all);
+                return data::open(spec, split);
             }
-            let (readable, unreadable) = data::skip_unreadable(all)?;
+            let (readable, unreadable) = data::skip_unreadable(data::open_with_unreadable(spec, split)?)?;
             if let Some(first) = unreadable.first() {
                 skipped.push(format!(
                     "{} unreadable images of {spec} are left out, the first: {}",
@@ -148,11 +147,14 @@ impl Materials {
     }
 
     fn put_together(options: &TrainOptions, given: Given, classes: Classes, seed: u64) -> Result<Materials> {
-        let Given { data, validation, transform, initial, teacher } = given;
-        if let Some(validation) = &validation {
-            check_same_classes(&data, &validation.data)?;
+        let Given { data, mut validation, transform, initial, teacher } = given;
+        let mut notes = data.notes();
+        if let Some(Validation { data: held, .. }) = &mut validation {
+            notes.extend(held.notes());
+            let (renumbered, note) = data::in_numbering_of(&data, held.clone(), "the validation data")?;
+            *held = renumbered;
+            notes.extend(note);
         }
-        let mut notes = Vec::new();
         if validation.as_ref().is_some_and(|v| v.split == "test") {
             notes.push(
                 "validating on test data: `best` is chosen by it, so its accuracy flatters; --holdout 0.1 avoids that"
@@ -363,42 +365,4 @@ fn hold_out(data: SharedDataset, share: f64, seed: u64) -> Result<(SharedDataset
     kept.sort_unstable();
     let held = Validation { data: Arc::new(Selected::new(data.clone(), order)), split: "val" };
     Ok((Arc::new(Selected::new(data, kept)), Some(held)))
-}
-
-/// What a class is called must be the same in both data sets, on every level.
-fn check_same_classes(train: &SharedDataset, validation: &SharedDataset) -> Result<()> {
-    let superclasses = |data: &SharedDataset| data.taxonomy().map(|taxonomy| taxonomy.superclasses.clone());
-    match (superclasses(train), superclasses(validation)) {
-        (Some(train), Some(validation)) => check_same_names("superclass", &train, &validation)?,
-        (None, None) => {}
-        (Some(_), None) => {
-            return Err(Error::invalid(
-                "the training data has superclasses and subclasses, the validation data does not; both need labels=both",
-            ));
-        }
-        (None, Some(_)) => {
-            return Err(Error::invalid(
-                "the validation data has superclasses and subclasses, the training data does not; both need labels=both",
-            ));
-        }
-    }
-    check_same_names("class", train.class_names(), validation.class_names())
-}
-
-fn check_same_names(what: &str, train: &[String], validation: &[String]) -> Result<()> {
-    if train == validation {
-        return Ok(());
-    }
-    let differing = train.iter().zip(validation).position(|(a, b)| a != b);
-    Err(Error::invalid(match differing {
-        Some(index) => format!(
-            "{what} {index} is `{}` in the training data and `{}` in the validation data; both need the same classes",
-            train[index], validation[index]
-        ),
-        None => format!(
-            "the training data has {} {what}es, the validation data {}; both need the same",
-            train.len(),
-            validation.len()
-        ),
-    }))
 }

@@ -3,6 +3,7 @@
 mod architecture;
 mod bench;
 mod caches;
+mod class_names;
 mod collapse;
 mod compile_gate;
 mod data_bad_input;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::options::NoveltyRecipe;
 use super::sets::NoveltySets;
-use crate::checkpoint::{HeadClasses, StateDict, Trained};
+use crate::checkpoint::{HeadClasses, LabelsBy, StateDict, Trained};
 use crate::data::{Level, SharedDataset, Transform};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, Request, choose_head, of_head};
@@ -109,6 +109,7 @@ impl Network {
             data: data.clone(),
             description: (*description).to_string(),
             folder: self.features.join(name),
+            labels: LabelsBy::Names,
         });
         let trained = Trained::open(&self.trained.path)?;
         machine.extract(&trained, &self.transform, batch, requests.collect(), watcher)

@@ -57,8 +57,10 @@ impl NoveltySets {
             Some(options) => outliers::build(options, root, &*seen)?,
         };
         let degrade = outliers.as_ref().and_then(|outliers| outliers.degrade);
-        let mut notes = Vec::new();
+        let mut notes = seen.notes();
+        notes.extend(test.iter().flat_map(|(data, _)| data.notes()));
         if let Some(outliers) = &outliers {
+            notes.extend(outliers.dataset.notes());
             let mut transform = Transform::new(recipe.data.size, recipe.normalize(&recipe.train)?);
             transform.degrade = degrade;
             let compared = shortcuts::compare(&*seen, &*outliers.dataset, &transform, recipe.seed)?;

@@ -261,8 +261,8 @@ impl NoveltyPipeline<'_> {
             return Ok((Vec::new(), Vec::new()));
         }
         let head = head_of(&judges.networks, LEVELS[place])?;
-        let truths =
-            truths(&*self.sets.part(indices), head.classes).expect("the head was trained on this data");
+        let truths = truths(&*self.sets.part(indices), head.classes, Some(&self.sets.taxonomy))
+            .expect("the head was trained on this data");
         Ok((truths, judges.scorers[place].samples(&head.set(part)?)?))
     }
 
@@ -307,9 +307,8 @@ impl NoveltyPipeline<'_> {
                     (Level::Coarse, NOVEL_REPORT) => &mut into.known_superclass,
                     _ => &mut into.levels[place],
                 };
-                verdicts
-                    .truths
-                    .extend(truths(&*data, head.classes).expect("the head was trained on this data"));
+                let known = truths(&*data, head.classes, Some(&self.sets.taxonomy));
+                verdicts.truths.extend(known.expect("the head was trained on this data"));
                 verdicts.samples.extend_from_slice(&judgement.samples[place]);
                 verdicts.answers.extend_from_slice(&judgement.answers[place]);
             }
