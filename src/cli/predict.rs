@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use super::Common;
 use super::compute::Compute;
+use super::extract::open_readable;
 use super::levels::{NamedData, extract_heads, open_networks};
 use super::output::{in_json, print_beside};
 use crate::data::{DataSpec, Split};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head};
 use crate::files;
-use crate::novelty::{Columns, Judgement, LevelCaches, ThresholdFile, judge, predictions_csv};
+use crate::novelty::{Columns, ImageNames, Judgement, LevelCaches, ThresholdFile, judge, predictions_csv};
 use crate::ood::OnCpu;
 use crate::values::{Reals, Wholes};
 
@@ -25,10 +26,17 @@ pub struct Arguments {
     /// Images, such as images:DIR, images:FILE.zip, images:FILE.png or list:FILE,root=DIR
     #[arg(long, value_name = "DATA")]
     data: DataSpec,
-    /// CSV of the predictions: image, superclass_index, subclass_index (class_index where classes have one level); - is standard
-    /// output
+    /// CSV of the predictions: image (its path below the folder or in the zip), superclass_index, subclass_index (class_index
+    /// where classes have one level); - is standard output
     #[arg(long, value_name = "FILE.csv")]
     out: PathBuf,
+    /// How `image` names an image: by its path below the folder or in the zip, or by its bare file name, as some
+    /// competitions want it
+    #[arg(long, value_enum, default_value_t)]
+    names: ImageNames,
+    /// Leave out images that cannot be read, and say how many; otherwise they are an error
+    #[arg(long)]
+    skip_unreadable: bool,
     /// Add each level's class name, score, and whether it flags the image
     #[arg(long)]
     with_scores: bool,
@@ -64,7 +72,13 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     }
     let inputs = std::iter::once(arguments.thresholds.as_path()).chain(arguments.data.source.paths());
     files::check_output_file(&arguments.out, &inputs.collect::<Vec<_>>())?;
-    let data = NamedData::open(&arguments.data, Split::Test)?;
+    let data = NamedData {
+        spec: arguments.data.clone(),
+        data: open_readable(&arguments.data, Split::Test, arguments.skip_unreadable)?,
+    };
+    for note in data.data.notes() {
+        super::say(Some(&note), common);
+    }
     let folder = files::temporary_folder_beside(&arguments.out)?;
     let heads =
         extract_heads(&networks, &[&data], folder.path(), arguments.batch_size, &arguments.compute, common)?;
@@ -84,7 +98,8 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         sets.push(&own.sets[0]);
     }
     let judgement = judge(&OnCpu, &file, &LevelCaches { heads: &maps, sets: &sets }, arguments.fdr)?;
-    let columns = Columns { scores: arguments.with_scores, p_values: arguments.p_values };
+    let Arguments { with_scores: scores, p_values, names, .. } = *arguments;
+    let columns = Columns { scores, p_values, names };
     let csv = predictions_csv(&file, data.data.as_ref(), &judgement, columns)?;
     files::write_atomically(&arguments.out, |out| std::io::Write::write_all(out, csv.as_bytes()))?;
     report(arguments, &file, &judgement, common)

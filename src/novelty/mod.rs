@@ -44,7 +44,7 @@ pub use decide::{Answer, Hierarchy, LevelInput, decide};
 pub use evaluate::{Judged, LevelMetrics, NotebookMetrics, Separation, evaluate};
 pub use file::{LevelEntry, Rates, ThresholdFile};
 pub use p_values::{benjamini_hochberg, p_values};
-pub use predictions::{Columns, predictions_csv};
+pub use predictions::{Columns, ImageNames, predictions_csv};
 pub use proportion::Proportion;
 pub use record::CalibrationRecord;
 pub use rule::{Costs, Rule};

@@ -1,5 +1,7 @@
 //! Predictions as a table: what a competition takes, and with more columns what a person wants to know.
 
+use std::collections::HashMap;
+
 use super::calibrate::Judgement;
 use super::file::ThresholdFile;
 use crate::data::{Dataset, NOVEL};
@@ -13,15 +15,30 @@ pub struct Columns {
     pub scores: bool,
     /// For each level `LEVEL_p_value`.
     pub p_values: bool,
+    /// How images are called.
+    pub names: ImageNames,
 }
 
-/// A row a sample, in the order of the data set (numeric order of file names for a folder or zip). Columns: `image` (the
-/// file's name without its folder), `LEVEL_index` for each level (`superclass_index`, `subclass_index`, or `class_index`
+/// How predictions call an image.
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "snake_case")]
+pub enum ImageNames {
+    /// By its path below the folder, in the archive, or as a table or list has it.
+    #[default]
+    Path,
+    /// By its file name alone, as some competitions want it; no two may then be the same.
+    Bare,
+}
+
+/// A row a sample, in the order of the data set (numeric order of file names for a folder or zip). Columns: `image`
+/// ([`ImageNames`]), `LEVEL_index` for each level (`superclass_index`, `subclass_index`, or `class_index`
 /// where classes have one level; novel samples have the index of the class named `novel`, or -1 where there is none), then
 /// the others.
 ///
 /// # Errors
-/// Not as many samples as the data set has.
+/// Not as many samples as the data set has; two images of one bare name.
 pub fn predictions_csv(
     file: &ThresholdFile,
     data: &dyn Dataset,
@@ -45,8 +62,8 @@ pub fn predictions_csv(
         }
     }
     table.write_record(&titles).map_err(|e| failed(e.to_string()))?;
-    for row in 0..data.len() {
-        let mut record = vec![base_name(&data.sample_name(row)).to_string()];
+    for (row, name) in image_names(data, columns.names)?.into_iter().enumerate() {
+        let mut record = vec![name];
         for (entry, answers) in file.levels.iter().zip(&judgement.answers) {
             record.push(answers[row].known().unwrap_or(entry.novel_index).to_string());
         }
@@ -71,6 +88,27 @@ pub fn predictions_csv(
     }
     let bytes = table.into_inner().map_err(|e| failed(e.to_string()))?;
     String::from_utf8(bytes).map_err(|e| failed(e.to_string()))
+}
+
+/// What each image is called.
+fn image_names(data: &dyn Dataset, names: ImageNames) -> Result<Vec<String>> {
+    let paths = (0..data.len()).map(|row| data.sample_name(row));
+    if names == ImageNames::Path {
+        return Ok(paths.collect());
+    }
+    let mut rows: HashMap<String, usize> = HashMap::new();
+    let bare = |(row, path): (usize, String)| {
+        let name = base_name(&path).to_owned();
+        match rows.insert(name.clone(), row) {
+            None => Ok(name),
+            Some(first) => Err(Error::invalid(format!(
+                "two images are called `{name}` without their folders, `{}` and `{path}`; write paths (--names path, in a \
+                 recipe [predict] names = \"path\")",
+                data.sample_name(first)
+            ))),
+        }
+    };
+    paths.enumerate().map(bare).collect()
 }
 
 /// A file's name without its folders.

@@ -113,7 +113,7 @@ fn two_models_go_from_zip_files_to_predictions_and_are_not_trained_twice() {
         "two_models",
         "hold_out = [1, 5]",
         "class_weights = \"balanced\"",
-        "[subclass]\nhead = \"cosine\"\n[calibrate]\nhierarchy = \"mask\"\n[calibrate.subclass]\nrule = \"youden\"",
+        "[subclass]\nhead = \"cosine\"\n[predict]\nnames = \"bare\"\n[calibrate]\nhierarchy = \"mask\"\n[calibrate.subclass]\nrule = \"youden\"",
     );
     let out = folder.path().join("run");
     let (code, text) = run(folder.path(), &recipe, &out);
@@ -141,6 +141,12 @@ fn two_models_go_from_zip_files_to_predictions_and_are_not_trained_twice() {
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     for words in ["superclass threshold", "The networks that predict", "birds &amp; dogs", "novel caught"] {
         assert!(page.contains(words), "the page lacks {words}");
+    }
+    // Rows of different samples that bear one name are told apart by their split.
+    for words in
+        ["<th scope=\"col\">Split</th>", "<td>report</td>", "<td>pseudo_novel</td>", "<td>final</td>"]
+    {
+        assert!(page.contains(words), "the dashboard lacks {words}");
     }
     // Size alone tells stones from animals, and the run says so.
     assert!(text.contains("native size"), "{text}");

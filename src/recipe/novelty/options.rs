@@ -10,7 +10,7 @@ use crate::data::splits::SplitOptions;
 use crate::data::{DataSpec, LARGEST_SIDE, Level, Normalize};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::novelty::{Hierarchy, Rule, Score};
+use crate::novelty::{Hierarchy, ImageNames, Rule, Score};
 use crate::ood::Method;
 use crate::recipe::experiment::shorten;
 use crate::recipe::reading::{LONGEST_RECIPE, WrongKey, in_words, read};
@@ -147,13 +147,15 @@ impl Default for RefitOptions {
 pub struct PredictOptions {
     /// Whether names, scores and flags stand beside the indices.
     pub with_scores: bool,
+    /// How images are called.
+    pub names: ImageNames,
     /// Images per step.
     pub batch_size: usize,
 }
 
 impl Default for PredictOptions {
     fn default() -> PredictOptions {
-        PredictOptions { with_scores: false, batch_size: 250 }
+        PredictOptions { with_scores: false, names: ImageNames::Path, batch_size: 250 }
     }
 }
 

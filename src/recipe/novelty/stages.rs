@@ -177,7 +177,8 @@ impl NoveltyPipeline<'_> {
             network.extract(&parts, self.recipe.predict.batch_size, &self.machine(), watcher)?;
         }
         let judgement = self.judge(handed, file, TEST)?;
-        let columns = Columns { scores: self.recipe.predict.with_scores, p_values: false };
+        let options = &self.recipe.predict;
+        let columns = Columns { scores: options.with_scores, p_values: false, names: options.names };
         let text = predictions_csv(file, &**data, &judgement, columns)?;
         let path = self.folder.path().join("predictions.csv");
         files::write_atomically(&path, |out| std::io::Write::write_all(out, text.as_bytes()))?;
