@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use super::compute::Compute;
 use super::levels::{HeadSets, NamedData, PerLevel, extract_heads, open_networks};
 use super::{Common, print};
-use crate::data::{DataSpec, Split};
+use crate::checkpoint::{HeadLabels, LabelsBy, Trained};
+use crate::data::{DataSpec, Level, Split};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head};
 use crate::files;
@@ -32,6 +33,10 @@ pub struct Arguments {
     /// Images of other classes, best of classes that were held out from training
     #[arg(long, value_name = "DATA")]
     novel: Option<DataSpec>,
+    /// Images of no superclass at all (outliers), for the superclass head instead of --novel: an unknown dog is novel as a
+    /// subclass, but a dog
+    #[arg(long, value_name = "DATA")]
+    novel_superclass: Option<DataSpec>,
     /// Images the network was trained on, for scores that are fitted (all but msp, mls, energy, gen)
     #[arg(long, value_name = "DATA")]
     fit: Option<DataSpec>,
@@ -55,6 +60,9 @@ pub struct Arguments {
     /// Images of still other classes, for the same
     #[arg(long, value_name = "DATA")]
     report_novel: Option<DataSpec>,
+    /// Still other images of no superclass at all, for the same
+    #[arg(long, value_name = "DATA")]
+    report_novel_superclass: Option<DataSpec>,
     /// Threshold file; calibration scores, figures and dashboard go beside it
     #[arg(long, value_name = "thresholds.toml")]
     out: PathBuf,
@@ -66,6 +74,14 @@ pub struct Arguments {
     batch_size: usize,
     #[command(flatten)]
     compute: Compute,
+}
+
+impl Arguments {
+    /// Whether there are samples to report on that choose nothing.
+    fn has_report(&self) -> bool {
+        let Arguments { report_seen, report_novel, report_novel_superclass, .. } = self;
+        [report_seen, report_novel, report_novel_superclass].into_iter().any(Option::is_some)
+    }
 }
 
 /// A temperature on the command line.
@@ -86,10 +102,29 @@ impl std::str::FromStr for Temperature {
 /// The data sets, in the order in which they are extracted.
 struct Sets {
     all: Vec<NamedData>,
-    novel: Option<usize>,
+    novel: Novel,
     fit: Option<usize>,
     report_seen: Option<usize>,
-    report_novel: Option<usize>,
+    report_novel: Novel,
+}
+
+/// Places of novel samples among the data sets: those of every head, and those that only the superclass head has instead.
+#[derive(Clone, Copy)]
+struct Novel {
+    every: Option<usize>,
+    superclass: Option<usize>,
+}
+
+impl Novel {
+    /// The novel samples of a head.
+    fn of(self, head: &HeadSets<'_>) -> Option<usize> {
+        let own = self.superclass.filter(|_| head.classes.level == Some(Level::Coarse));
+        own.or(self.every)
+    }
+
+    fn all(self) -> impl Iterator<Item = usize> {
+        [self.every, self.superclass].into_iter().flatten()
+    }
 }
 
 /// Place of the seen samples among the data sets.
@@ -103,11 +138,40 @@ impl Sets {
             all.push(NamedData::open(spec, split)?);
             Ok(Some(all.len() - 1))
         };
-        let novel = add(&arguments.novel, Split::Test)?;
+        let mut both = |every: &Option<DataSpec>, superclass: &Option<DataSpec>| -> Result<Novel> {
+            Ok(Novel { every: add(every, Split::Test)?, superclass: add(superclass, Split::Test)? })
+        };
+        let novel = both(&arguments.novel, &arguments.novel_superclass)?;
+        let report_novel = both(&arguments.report_novel, &arguments.report_novel_superclass)?;
         let fit = add(&arguments.fit, Split::Train)?;
         let report_seen = add(&arguments.report_seen, Split::Test)?;
-        let report_novel = add(&arguments.report_novel, Split::Test)?;
         Ok(Sets { all, novel, fit, report_seen, report_novel })
+    }
+
+    /// Checks that samples given as seen are of the networks' classes, and says how labels are understood.
+    fn check_labels(&self, networks: &[Trained]) -> Result<()> {
+        let novel: Vec<usize> = self.novel.all().chain(self.report_novel.all()).collect();
+        for (index, NamedData { spec, data }) in self.all.iter().enumerate() {
+            let mut notes = data.notes();
+            for trained in networks {
+                for head in 0..trained.heads.len() {
+                    let labels = HeadLabels::new(trained, head, data.as_ref(), LabelsBy::Names);
+                    if novel.contains(&index) {
+                        notes.extend(labels.note(&spec.to_string()).filter(|_| labels.are_by_number()));
+                        continue;
+                    }
+                    if labels.are_others() {
+                        labels.require_known(&format!("`{spec}`"))?;
+                    }
+                    notes.extend(labels.note(&spec.to_string()));
+                }
+            }
+            notes.dedup();
+            for note in notes {
+                eprintln!("note: {note}");
+            }
+        }
+        Ok(())
     }
 
     /// A head's cache of a data set with what is known of its samples. Samples of data with other classes are unseen
@@ -119,8 +183,7 @@ impl Sets {
             None if novel => vec![Truth::Unseen; data.len()],
             None => {
                 return Err(Error::invalid(format!(
-                    "the labels of `{spec}` are of other classes than those of {}; give samples of the same classes, \
-                     with the same labels= option",
+                    "the labels of `{spec}` are of other classes than those of {}",
                     head.trained.path.display()
                 )));
             }
@@ -144,6 +207,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     for (flag, report, chosen) in [
         ("seen", &arguments.report_seen, Some(&arguments.seen)),
         ("novel", &arguments.report_novel, arguments.novel.as_ref()),
+        ("novel-superclass", &arguments.report_novel_superclass, arguments.novel_superclass.as_ref()),
     ] {
         if report.is_some() && report.as_ref() == chosen {
             return Err(Error::usage(format!(
@@ -160,7 +224,19 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     scores.check("score", &levels)?;
     rules.check("rule", &levels)?;
     temperatures.check("temperature", &levels)?;
+    for (flag, given) in [
+        ("--novel-superclass", &arguments.novel_superclass),
+        ("--report-novel-superclass", &arguments.report_novel_superclass),
+    ] {
+        if given.is_some() && !levels.contains(&"superclass") {
+            return Err(Error::usage(format!(
+                "{flag} is for a superclass head; there is only {}: give such images as --novel",
+                levels.join(" and ")
+            )));
+        }
+    }
     let sets = Sets::open(arguments)?;
+    sets.check_labels(&networks)?;
     let folder = files::temporary_folder_beside(&arguments.out)?;
     let all: Vec<&NamedData> = sets.all.iter().collect();
     let heads =
@@ -174,7 +250,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             temperature: temperatures.of(level, Temperature(1.0)).0,
         };
         let seen = sets.known(head, SEEN, false)?;
-        let novel = sets.novel.map(|index| sets.known(head, index, true)).transpose()?;
+        let novel = sets.novel.of(head).map(|index| sets.known(head, index, true)).transpose()?;
         let caches = HeadCaches {
             trained: head.trained,
             classes: head.classes,
@@ -186,13 +262,27 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         };
         calibrated.push(calibrate_head(&OnCpu, &caches, &choice)?);
     }
-    if let Some(novel) = &arguments.novel
-        && calibrated.iter().all(|head| head.gathered.scores.novel.is_empty())
-    {
-        return Err(Error::usage(format!(
-            "--novel {novel} holds no novel sample: every one is of a class that the network knows; give classes that were \
-             held out from training, or other data"
-        )));
+    for (flag, given, place) in [
+        ("--novel", &arguments.novel, sets.novel.every),
+        ("--novel-superclass", &arguments.novel_superclass, sets.novel.superclass),
+    ] {
+        let mut served =
+            heads.iter().zip(&calibrated).filter(|(head, _)| sets.novel.of(head) == place).peekable();
+        if let Some(given) = given
+            && served.peek().is_none()
+        {
+            return Err(Error::usage(format!(
+                "{flag} {given} serves no head: there is only the superclass head, which takes --novel-superclass; leave it out"
+            )));
+        }
+        if let Some(given) = given
+            && served.all(|(_, calibrated)| calibrated.gathered.scores.novel.is_empty())
+        {
+            return Err(Error::usage(format!(
+                "{flag} {given} holds no novel sample: every one is of a class that the network knows; give classes that were \
+                 held out from training, or other data"
+            )));
+        }
     }
     let entries = calibrated.iter().map(|head| head.entry.clone()).collect();
     let mut file = ThresholdFile::new(arguments.hierarchy, entries)?;
@@ -219,10 +309,10 @@ fn measure(
     heads: &[HeadSets<'_>],
     file: &mut ThresholdFile,
 ) -> Result<Dashboard> {
-    let has_report = sets.report_seen.is_some() || sets.report_novel.is_some();
-    let (split, groups) = match has_report {
-        true => ("report", [sets.report_seen, sets.report_novel]),
-        false => ("calibration", [Some(SEEN), sets.novel]),
+    let has_report = arguments.has_report();
+    let (split, seen, novel) = match has_report {
+        true => ("report", sets.report_seen, sets.report_novel),
+        false => ("calibration", Some(SEEN), sets.novel),
     };
     let own: Vec<&HeadSets<'_>> = file
         .levels
@@ -237,8 +327,8 @@ fn measure(
     let maps: Vec<Head> = own.iter().map(|head| head.head.clone()).collect();
     let mut judged: Option<Judgement> = None;
     let mut known: Vec<Vec<Truth>> = vec![Vec::new(); own.len()];
-    for (is_novel, index) in [false, true].into_iter().zip(groups) {
-        let Some(index) = index else { continue };
+    let groups = seen.into_iter().map(|index| (false, index)).chain(novel.all().map(|index| (true, index)));
+    for (is_novel, index) in groups {
         let caches: Vec<&FeatureSet> = own.iter().map(|head| &head.sets[index]).collect();
         let part = judge(&OnCpu, file, &LevelCaches { heads: &maps, sets: &caches }, None)?;
         judged = Some(match judged {
@@ -247,9 +337,13 @@ fn measure(
         });
         for (known, head) in known.iter_mut().zip(&own) {
             let truths = sets.known(head, index, is_novel)?.truths;
-            known.extend(
-                truths.into_iter().map(|truth| if is_novel { truth.given_as_novel() } else { truth }),
-            );
+            // Novel samples that are meant for another head are no test of this one.
+            let is_own = !is_novel || novel.of(head) == Some(index);
+            known.extend(truths.into_iter().map(|truth| match is_novel {
+                true if is_own => truth.given_as_novel(),
+                true => Truth::Unknown,
+                false => truth,
+            }));
         }
     }
     let judged = judged.expect("the seen samples at least are judged");
@@ -344,7 +438,7 @@ fn summary(
         text.push('\n');
     }
     text += &dashboard.table();
-    if arguments.report_seen.is_none() && arguments.report_novel.is_none() {
+    if !arguments.has_report() {
         text += "\nwarning: rates and metrics are of the samples that chose the thresholds, which flatters them; give others \
                  with --report-seen and --report-novel\n";
     }

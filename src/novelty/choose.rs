@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::rule::{Costs, Rule};
-use super::samples::{LevelScores, Scored, flagging_order};
+use super::samples::{LevelScores, Scored, flagging_order, level_name};
 use super::summary::{Summary, quantile, sorted};
 use crate::error::{Error, Result};
 
@@ -21,8 +21,9 @@ pub(super) struct Chosen {
 pub(super) fn choose(rule: Rule, samples: &LevelScores) -> Result<Chosen> {
     if rule.needs_novel() && samples.novel.is_empty() {
         return Err(Error::usage(format!(
-            "the rule `{rule}` weighs seen against novel samples and there are no novel ones; give some, or choose a rule \
-             that needs none, such as conformal:0.05"
+            "the rule `{rule}` weighs seen against novel samples and there are none that are novel to the {} head; give some \
+             (--novel, for superclasses --novel-superclass), or choose a rule that needs none, such as conformal:0.05",
+            level_name(samples.level)
         )));
     }
     let counts = Counts::of(samples);

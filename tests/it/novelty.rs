@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use predicates::prelude::*;
 use predicates::str::contains;
 use residua::checkpoint::{self, HeadClasses};
 use residua::data::{Level, Taxonomy};
@@ -211,6 +212,132 @@ fn thresholds_are_calibrated_reported_and_used() {
     one_network_without_levels(&bench);
     two_heads_that_were_trained_on_outliers(&bench);
     what_does_not_fit_is_refused(&bench);
+    images_of_one_name_in_two_folders_stay_apart(&bench);
+    each_head_has_its_own_novel_samples(&bench);
+    a_table_of_superclasses_needs_no_row_of_novel(&bench);
+}
+
+fn images_of_one_name_in_two_folders_stay_apart(bench: &Bench) {
+    for (folder, class) in [("left", 0), ("right", 1)] {
+        let folder = bench.path("twice").join(folder);
+        fs::create_dir_all(&folder).unwrap();
+        write_png(&folder.join("0.png"), class, 77);
+    }
+    let data = bench.images("twice");
+    let table = bench.predict("none.toml", &data, &[]);
+    assert_eq!([&table[1][0], &table[2][0]], ["left/0.png", "right/0.png"]);
+    let (coarse, fine) = (bench.text("super"), bench.text("sub"));
+    let (thresholds, out) = (bench.text("none.toml"), bench.text("twice.csv"));
+    quietly(&["predict", "--checkpoint", &fine, "--checkpoint", &coarse, "--thresholds", &thresholds])
+        .code(2)
+        .stderr(contains("--data"));
+    residua(["predict", "--checkpoint", &fine, "--checkpoint", &coarse, "--thresholds", &thresholds])
+        .args(["--data", &data, "--out", &out, "--names", "bare", "--device", "cpu", "--quiet"])
+        .assert()
+        .code(1)
+        .stderr(contains("two images are called `0.png`").and(contains("`left/0.png` and `right/0.png`")));
+    // An image that cannot be read has no row where it may be left out.
+    fs::write(bench.path("twice/left/1.tif"), b"II*\0").unwrap();
+    residua(["predict", "--checkpoint", &fine, "--checkpoint", &coarse, "--thresholds", &thresholds])
+        .args(["--data", &data, "--out", &out, "--device", "cpu", "--quiet"])
+        .assert()
+        .code(1)
+        .stderr(contains("1 of 3 images are of kinds that are not decoded (1 TIFF)"));
+    assert_eq!(bench.predict("none.toml", &data, &["--skip-unreadable"]), table);
+}
+
+fn each_head_has_its_own_novel_samples(bench: &Bench) {
+    // Subclasses with odd numbers were held out; their superclasses are known. Class 10 is of no superclass.
+    bench.write_table("held", &[0, 1, 2], 12);
+    let rows = |more: &str| {
+        let held: String = (0..12).map(|i| format!("{i}.png,{},{}\n", i % 3, 2 * (i % 3) + 1)).collect();
+        fs::write(
+            bench.path("held/table.csv"),
+            format!("image,superclass_index,subclass_index\n{held}{more}"),
+        )
+        .unwrap();
+    };
+    rows("");
+    let (held, other) = (bench.table("held"), bench.images("other"));
+    let counts = |out: &str| {
+        let file = ThresholdFile::read(&bench.path(out)).unwrap();
+        file.levels.iter().map(|entry| entry.threshold.novel).collect::<Vec<u64>>()
+    };
+    bench
+        .calibrate("own.toml", &["--novel", &held, "--rule", "youden"])
+        .code(2)
+        .stderr(contains("none that are novel to the superclass head").and(contains("--novel-superclass")));
+    bench
+        .calibrate("own.toml", &["--novel", &held, "--novel-superclass", &other, "--rule", "youden"])
+        .success()
+        .stdout(contains("superclass: msp").and(contains("by youden")));
+    assert_eq!(counts("own.toml"), [11, 12]);
+    // A report of both: each head's figures are of its own novel samples.
+    let report = bench.table("report");
+    let novel = bench.images("novel");
+    bench
+        .calibrate(
+            "own.toml",
+            &[
+                "--novel",
+                &held,
+                "--novel-superclass",
+                &other,
+                "--rule",
+                "youden",
+                "--report-seen",
+                &report,
+                "--report-novel-superclass",
+                &novel,
+            ],
+        )
+        .success();
+    let file = ThresholdFile::read(&bench.path("own.toml")).unwrap();
+    let caught: Vec<Option<u64>> =
+        file.levels.iter().map(|entry| entry.reported.unwrap().caught_novel.map(|rate| rate.of)).collect();
+    assert_eq!(caught, [Some(20), None]);
+    // One table does it as well.
+    for number in 12..17 {
+        write_png(&bench.path(&format!("held/images/{number}.png")), 4, number);
+    }
+    rows(&(12..17).map(|i| format!("{i}.png,10,20\n")).collect::<String>());
+    bench.calibrate("own.toml", &["--novel", &held, "--rule", "youden"]).success();
+    assert_eq!(counts("own.toml"), [5, 17]);
+    let (run, seen, out) =
+        (bench.text("run1"), format!("cifar10:{}", bench.text("cifar")), bench.text("x.toml"));
+    quietly(&[
+        "calibrate",
+        "--checkpoint",
+        &run,
+        "--seen",
+        &seen,
+        "--novel-superclass",
+        &other,
+        "--out",
+        &out,
+    ])
+    .code(2)
+    .stderr(contains("is for a superclass head; there is only class"));
+}
+
+fn a_table_of_superclasses_needs_no_row_of_novel(bench: &Bench) {
+    let only = |name: &str| bench.table(name).replace("labels=both", "labels=superclass");
+    let (data, seen, run) = (only("train"), only("seen"), bench.text("coarse"));
+    let mut arguments =
+        vec!["train", "--data", &data, "--out", &run, "--arch", "resnet20", "--width", "0.25"];
+    arguments.extend(["--epochs", "4", "--batch-size", "10", "--lr", "0.05", "--normalize", "cifar10"]);
+    quietly(&arguments).success();
+    let (other, out) = (bench.images("other"), bench.text("coarse.toml"));
+    let novel = ["--novel", &other, "--rule", "youden", "--out", &out];
+    quietly(&["calibrate", "--checkpoint", &run, "--seen", &seen]).code(2);
+    residua(["calibrate", "--checkpoint", &run, "--seen", &seen, "--device", "cpu", "--quiet"])
+        .args(novel)
+        .assert()
+        .success();
+    let file = ThresholdFile::read(&bench.path("coarse.toml")).unwrap();
+    let [level] = file.levels.as_slice() else { panic!("one level") };
+    assert_eq!((level.name(), level.threshold.seen, level.threshold.novel), ("superclass", 60, 11));
+    assert_eq!((level.novel_index, level.classes.indices.clone()), (10, vec![0, 1, 2, 10]));
 }
 
 fn calibration_prints_and_writes_everything(bench: &Bench) {
@@ -289,7 +416,11 @@ fn predictions_come_in_numeric_order_with_the_files_own_indices(bench: &Bench) {
         std::io::Write::write_all(&mut archive, &bytes).unwrap();
     }
     archive.finish().unwrap();
-    assert_eq!(bench.predict("none.toml", &bench.images("images.zip"), &[]), none);
+    let zip = bench.images("images.zip");
+    assert_eq!(bench.predict("none.toml", &zip, &["--names", "bare"]), none);
+    let names: Vec<String> =
+        bench.predict("none.toml", &zip, &[])[1..].iter().map(|row| row[0].clone()).collect();
+    assert_eq!(names, (0..30).map(|number| format!("deep/{number}.png")).collect::<Vec<_>>());
     assert_eq!(bench.predict("none.toml", &bench.table("report"), &[]), none);
     assert_eq!(bench.predict("none.toml", &bench.images("report/images/7.png"), &[])[1], none[8]);
 }
@@ -358,7 +489,13 @@ fn a_fitted_score_keeps_its_fit_beside_the_thresholds(bench: &Bench) {
         .calibrate("fitted/t.toml", &["--score", "subclass=knn"])
         .code(2)
         .stderr(contains("the score `knn` is fitted on training samples; name them (--fit DATA)"));
-    let fit = format!("cifar10:{}", bench.text("cifar"));
+    // What a score is fitted on is of the network's own classes.
+    let other = format!("cifar10:{}", bench.text("cifar"));
+    bench
+        .calibrate("fitted/t.toml", &["--score", "subclass=knn", "--fit", &other])
+        .code(1)
+        .stderr(contains("`airplane`").and(contains("of other classes")));
+    let fit = bench.table("report");
     bench.calibrate("fitted/t.toml", &["--score", "subclass=knn", "--fit", &fit]).success();
     let scored = |data: &str| bench.predict("fitted/t.toml", data, &["--with-scores"]);
     assert!(scored(&bench.images("novel"))[1][7].parse::<f64>().unwrap() <= 0.0, "minus a squared distance");
