@@ -7,15 +7,22 @@ use crate::data::{
 };
 use crate::error::{Error, Result};
 use crate::nn::SUPERCLASS_HEAD;
+use crate::values::named;
 
-/// How labels of a data set are understood.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum LabelsBy {
-    /// By the names of classes.
-    #[default]
-    Names,
-    /// As the numbers of the network's classes, whatever they are called.
-    Numbers,
+named! {
+    /// How labels of a data set are understood.
+    pub enum LabelsBy: "way to understand labels" {
+        /// By the names of classes.
+        Names = "names",
+        /// As the numbers of the network's classes, whatever they are called.
+        Numbers = "numbers",
+    }
+}
+
+impl Default for LabelsBy {
+    fn default() -> LabelsBy {
+        LabelsBy::Names
+    }
 }
 
 /// The logit of each label of a data set, for one head.

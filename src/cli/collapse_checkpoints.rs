@@ -5,6 +5,7 @@ use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
 
+use super::Common;
 use super::collapse::Task;
 use super::compute::Compute;
 use super::extract::{Extraction, SIDE, transform};
@@ -41,7 +42,7 @@ pub struct NetworkArguments {
     size: u32,
     /// How labels are understood: by the names of classes, or as the numbers of the network's classes whatever they are
     /// called (for weights and lists that name none)
-    #[arg(long, value_enum, default_value_t, help_heading = "From checkpoints")]
+    #[arg(long, default_value_t, help_heading = "From checkpoints")]
     labels: LabelsBy,
     /// Images per step
     #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 250, help_heading = "From checkpoints")]
@@ -118,7 +119,7 @@ fn extract(
         labels: arguments.labels,
     };
     for set in sets {
-        check_labels(&trained, set, arguments.labels)?;
+        check_labels(&trained, set, arguments.labels, task.common)?;
     }
     let mut requests: Vec<Request> = sets.iter().map(request).collect();
     requests.retain(|request| !request.is_done(&trained, &transform));
@@ -142,7 +143,7 @@ fn extract(
 }
 
 /// Checks that the samples of ID sets are of the network's classes, and says how their labels are understood.
-fn check_labels(trained: &Trained, set: &Named, by: LabelsBy) -> Result<()> {
+fn check_labels(trained: &Trained, set: &Named, by: LabelsBy, common: &Common) -> Result<()> {
     // OOD sets have classes of their own.
     if !["train", "test"].contains(&set.cache.as_str()) {
         return Ok(());
@@ -151,7 +152,7 @@ fn check_labels(trained: &Trained, set: &Named, by: LabelsBy) -> Result<()> {
         HeadLabels::new(trained, head, &*set.data, by).require_known(&set.description)?;
     }
     for note in HeadLabels::notes(trained, &*set.data, by, &set.description) {
-        eprintln!("note: {note}");
+        super::say(Some(&note), common);
     }
     Ok(())
 }

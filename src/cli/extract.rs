@@ -41,7 +41,7 @@ pub struct Arguments {
     size: u32,
     /// How labels are understood: by the names of classes, or as the numbers of the network's classes whatever they are
     /// called (for weights and lists that name none)
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value_t)]
     labels: LabelsBy,
     /// Leave out images that cannot be read, and say how many; otherwise they are an error
     #[arg(long)]

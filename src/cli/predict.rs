@@ -32,7 +32,7 @@ pub struct Arguments {
     out: PathBuf,
     /// How `image` names an image: by its path below the folder or in the zip, or by its bare file name, as some
     /// competitions want it
-    #[arg(long, value_enum, default_value_t)]
+    #[arg(long, default_value_t)]
     names: ImageNames,
     /// Leave out images that cannot be read, and say how many; otherwise they are an error
     #[arg(long)]

@@ -6,6 +6,7 @@ use super::calibrate::Judgement;
 use super::file::ThresholdFile;
 use crate::data::{Dataset, NOVEL};
 use crate::error::{Error, Result};
+use crate::values::named;
 
 /// Which columns there are beside the answers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -19,17 +20,20 @@ pub struct Columns {
     pub names: ImageNames,
 }
 
-/// How predictions call an image.
-#[derive(
-    Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize, clap::ValueEnum,
-)]
-#[serde(rename_all = "snake_case")]
-pub enum ImageNames {
-    /// By its path below the folder, in the archive, or as a table or list has it.
-    #[default]
-    Path,
-    /// By its file name alone, as some competitions want it; no two may then be the same.
-    Bare,
+named! {
+    /// How predictions call an image.
+    pub enum ImageNames: "way to name images" {
+        /// By its path below the folder, in the archive, or as a table or list has it.
+        Path = "path",
+        /// By its file name alone, as some competitions want it; no two may then be the same.
+        Bare = "bare",
+    }
+}
+
+impl Default for ImageNames {
+    fn default() -> ImageNames {
+        ImageNames::Path
+    }
 }
 
 /// A row a sample, in the order of the data set (numeric order of file names for a folder or zip). Columns: `image`

@@ -21,13 +21,13 @@ fn image([red, green, blue]: [u8; 3], number: u64) -> RgbImage {
     let noise = (0..8 * 8 * 3u64).map(|i| stream.below(i, 60) as u8);
     let pixels =
         noise.zip([red, green, blue].into_iter().cycle()).map(|(noise, colour)| colour + noise).collect();
-    RgbImage { width: 8, height: 8, pixels }
+    RgbImage::new(8, 8, pixels)
 }
 
 fn write(folder: &Path, class: &str, colour: [u8; 3], from: u64, count: u64) {
     fs::create_dir_all(folder.join(class)).unwrap();
     for number in from..from + count {
-        let RgbImage { width, height, pixels } = image(colour, number);
+        let RgbImage { width, height, pixels, .. } = image(colour, number);
         let path = folder.join(class).join(format!("{number}.png"));
         image::RgbImage::from_raw(width, height, pixels).unwrap().save(path).unwrap();
     }

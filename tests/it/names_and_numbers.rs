@@ -3,10 +3,11 @@
 
 use residua::backend::Precision;
 use residua::backend::cuda::driver::Launches;
+use residua::checkpoint::LabelsBy;
 use residua::collapse::GlobalMean;
 use residua::data::Augment;
 use residua::nn::{Depth, HeadKind, Shortcut, Stem};
-use residua::novelty::Hierarchy;
+use residua::novelty::{Hierarchy, ImageNames};
 use residua::ood::Method;
 use residua::recipe::novelty::Approach;
 use residua::train::{
@@ -55,6 +56,8 @@ fn every_name_has_one_spelling_on_the_command_line_in_recipes_and_in_print() {
     check::<KlDirection>();
     check::<KlDetach>();
     check::<Augment>();
+    check::<ImageNames>();
+    check::<LabelsBy>();
     check::<Stem>();
     check::<Shortcut>();
     check::<Depth>();
