@@ -37,7 +37,7 @@ enum Action {
     Import {
         /// What torch.save wrote (.pth, .pt, .th; zip or legacy), or a .safetensors file
         file: PathBuf,
-        /// The .safetensors file to write
+        /// The .safetensors file to write; - is standard output
         out: PathBuf,
         #[command(flatten)]
         key: WeightsKey,
@@ -46,7 +46,7 @@ enum Action {
     Export {
         /// A checkpoint folder, a run folder, or a weights file
         file: PathBuf,
-        /// The file to write; its extension chooses the format
+        /// The file to write; its extension chooses the format; - is standard output, as safetensors
         out: PathBuf,
         #[command(flatten)]
         key: WeightsKey,
@@ -88,7 +88,11 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     }
 }
 
+/// The format a file's name asks for; on standard output it is safetensors.
 fn extension(path: &Path) -> String {
+    if files::is_standard_output(path) {
+        return "safetensors".into();
+    }
     path.extension().unwrap_or_default().to_string_lossy().to_lowercase()
 }
 

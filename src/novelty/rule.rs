@@ -6,6 +6,26 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::values::did_you_mean;
+
+/// Every rule by name, for slips of the pen.
+const NAMES: [&str; 15] = [
+    "conformal",
+    "per-class",
+    "quantile",
+    "p10",
+    "p5",
+    "mean-std",
+    "zscore",
+    "midpoint",
+    "youden",
+    "min-error",
+    "intersection",
+    "target-fpr",
+    "target-tpr",
+    "cost",
+    "tau",
+];
 
 /// What errors cost, and how often novel samples will come.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -213,9 +233,10 @@ impl FromStr for Rule {
                 ];
                 let found = plain.into_iter().find(|rule| rule.to_string() == name).ok_or_else(|| {
                     Error::usage(format!(
-                        "no rule is named `{name}`; there are conformal:A, per-class:A, quantile:A, p10, p5, mean-std, \
+                        "no rule is named `{name}`{}; there are conformal:A, per-class:A, quantile:A, p10, p5, mean-std, \
                          zscore:Z, midpoint, youden, min-error, intersection, target-fpr:R, target-tpr:R, \
-                         cost:MISS,ALARM,PREVALENCE and tau:V"
+                         cost:MISS,ALARM,PREVALENCE and tau:V",
+                        did_you_mean(name, NAMES)
                     ))
                 })?;
                 if let Some(constants) = constants {
@@ -247,6 +268,15 @@ impl From<Rule> for String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slip_is_measured_against_every_rule() {
+        let defaults = Rule::DEFAULTS.map(|rule| rule.to_string());
+        let names = defaults.iter().map(|rule| rule.split(':').next().unwrap()).chain(["tau"]);
+        assert_eq!(names.collect::<Vec<_>>(), NAMES);
+        let error = "youdan".parse::<Rule>().unwrap_err().to_string();
+        assert!(error.contains("did you mean `youden`?"), "{error}");
+    }
 
     #[test]
     fn every_rule_is_read_as_it_is_written() {

@@ -16,6 +16,7 @@ use crate::checkpoint::HeadClasses;
 use crate::error::{Error, Position, Result};
 use crate::features::{FeatureSet, Head, Matrix, block_rows};
 use crate::ood::{Compute, Detectors, Method, OnCpu, Options, logit_score};
+use crate::values::did_you_mean;
 
 /// A score that can be thresholded; larger = more in-distribution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,7 +85,8 @@ impl FromStr for Score {
             _ => name.parse::<Method>().map(Score::Ood).map_err(|_| {
                 let known: Vec<&str> = Method::ALL.iter().map(|method| method.name()).collect();
                 Error::usage(format!(
-                    "no score is named `{name}`; there are {}, novel-probability and notebook-msp",
+                    "no score is named `{name}`{}; there are {}, novel-probability and notebook-msp",
+                    did_you_mean(name, known.iter().copied().chain(["novel-probability", "notebook-msp"])),
                     known.join(", ")
                 ))
             }),

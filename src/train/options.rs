@@ -8,7 +8,7 @@ use super::{
     ClassWeights, FineTune, KlDetach, KlDirection, Optimizer, OptimizerKind, OutlierLoss, Sampler,
     ScheduleKind, Shuffle,
 };
-use crate::data::Augment;
+use crate::data::{Augment, Normalize};
 use crate::error::{Error, Result};
 use crate::nn::{
     Architecture, Depth, HeadKind, HeadSpec, ONLY_HEAD, SUBCLASS_HEAD, SUPERCLASS_HEAD, Shortcut, Stem,
@@ -271,6 +271,11 @@ impl TrainOptions {
         let wrong = |key: &'static str, what: String| Err(WrongOption { key, what });
         if self.data.is_empty() {
             return wrong("data", "it says what to train on, for instance cifar10:DIR".into());
+        }
+        if self.normalize != "auto"
+            && let Err(error) = self.normalize.parse::<Normalize>()
+        {
+            return wrong("normalize", format!("{error}; `auto` follows the data"));
         }
         for (key, path) in [("init", &self.init), ("teacher", &self.teacher)] {
             if path.as_ref().is_some_and(|path| path.to_str().is_none()) {

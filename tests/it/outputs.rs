@@ -64,6 +64,21 @@ fn a_minus_is_standard_output_with_nothing_else_on_it() {
     }
 }
 
+#[test]
+fn weights_go_to_standard_output_as_safetensors() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/trajectories/resnet18_init.pth");
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("w.safetensors");
+    let export = |out: &Path| {
+        let run =
+            program::run(&["weights", "export", file.to_str().unwrap(), out.to_str().unwrap(), "--quiet"]);
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        run.stdout
+    };
+    export(&out);
+    assert!(export(Path::new("-")) == fs::read(&out).unwrap());
+}
+
 #[cfg(unix)]
 #[test]
 fn a_device_is_written_through_and_stays_a_device() {
