@@ -109,10 +109,10 @@ fn wrong_use_exits_with_two_and_says_what_to_write() {
         (vec!["--ood", "x.npz"], "NAME=CACHE"),
         (vec!["--ood", "../a=x.npz"], "cannot name"),
         (vec!["--ood", "a=x.npz", "--methods", "msp,mdm"], "mdm"),
-        (vec!["--ood", "a=x.npz", "--vim-dim", "0"], "1 or more"),
+        (vec!["--ood", "a=x.npz", "--vim-dim", "0"], "at least 1"),
         (vec!["--ood", "a=x.npz", "--vim-dim", "1.5"], "0.9"),
-        (vec!["--ood", "a=x.npz", "--react-percentile", "101"], "between 0 and 100"),
-        (vec!["--ood", "a=x.npz", "--temperature", "0"], "positive"),
+        (vec!["--ood", "a=x.npz", "--react-percentile", "101"], "from 0 to 100"),
+        (vec!["--ood", "a=x.npz", "--temperature", "0"], "above 0"),
     ] {
         let mut arguments = inputs(&folder);
         arguments.extend(flags.iter().map(|flag| flag.replace("x.npz", &ood.display().to_string())));

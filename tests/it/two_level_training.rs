@@ -181,7 +181,7 @@ fn flags_that_the_data_or_the_network_has_no_use_for_are_refused() {
         ("both", &["--fine-tune", "frozen"], 2, "--init"),
         ("both", &["--outlier-loss", "energy"], 1, "class named `novel`"),
         ("both", &["--energy-margins=-5,-23"], 2, "the smaller first"),
-        ("both", &["--kl-temperature", "0"], 2, "--kl-temperature 0"),
+        ("both", &["--kl-temperature", "0"], 2, "from 0.001 to 1000"),
         ("both", &["--teacher", &fine], 2, "over the superclasses of the training data"),
         ("fine", &["--teacher", &fine], 2, "labels=both"),
     ] {
