@@ -149,7 +149,7 @@ impl Sets {
     }
 
     /// Checks that samples given as seen are of the networks' classes, and says how labels are understood.
-    fn check_labels(&self, networks: &[Trained], common: &Common) -> Result<()> {
+    fn check_labels(&self, networks: &[Trained]) -> Result<()> {
         let novel: Vec<usize> = self.novel.all().chain(self.report_novel.all()).collect();
         for (index, NamedData { spec, data }) in self.all.iter().enumerate() {
             let mut notes = data.notes();
@@ -168,7 +168,7 @@ impl Sets {
             }
             notes.dedup();
             for note in notes {
-                super::say(Some(&note), common);
+                super::warn(&note);
             }
         }
         Ok(())
@@ -236,7 +236,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         }
     }
     let sets = Sets::open(arguments)?;
-    sets.check_labels(&networks, common)?;
+    sets.check_labels(&networks)?;
     let folder = files::temporary_folder_beside(&arguments.out)?;
     let all: Vec<&NamedData> = sets.all.iter().collect();
     let heads =

@@ -5,7 +5,6 @@ use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
 
-use super::Common;
 use super::collapse::Task;
 use super::compute::Compute;
 use super::extract::{Extraction, SIDE, transform};
@@ -119,7 +118,7 @@ fn extract(
         labels: arguments.labels,
     };
     for set in sets {
-        check_labels(&trained, set, arguments.labels, task.common)?;
+        check_labels(&trained, set, arguments.labels)?;
     }
     let mut requests: Vec<Request> = sets.iter().map(request).collect();
     requests.retain(|request| !request.is_done(&trained, &transform));
@@ -143,7 +142,7 @@ fn extract(
 }
 
 /// Checks that the samples of ID sets are of the network's classes, and says how their labels are understood.
-fn check_labels(trained: &Trained, set: &Named, by: LabelsBy, common: &Common) -> Result<()> {
+fn check_labels(trained: &Trained, set: &Named, by: LabelsBy) -> Result<()> {
     // OOD sets have classes of their own.
     if !["train", "test"].contains(&set.cache.as_str()) {
         return Ok(());
@@ -152,7 +151,7 @@ fn check_labels(trained: &Trained, set: &Named, by: LabelsBy, common: &Common) -
         HeadLabels::new(trained, head, &*set.data, by).require_known(&set.description)?;
     }
     for note in HeadLabels::notes(trained, &*set.data, by, &set.description) {
-        super::say(Some(&note), common);
+        super::warn(&note);
     }
     Ok(())
 }

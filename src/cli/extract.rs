@@ -77,7 +77,7 @@ pub fn open_readable(spec: &DataSpec, split: Split, skip: bool) -> Result<Shared
     }
     let (readable, unreadable) = data::skip_unreadable(data::open_with_unreadable(spec, split)?)?;
     for image in &unreadable {
-        super::output::tell(&format!("left out: {}", image.error));
+        super::output::tell(&format!("left out: {}", crate::error::printable(&image.error)));
     }
     Ok(readable)
 }
@@ -91,7 +91,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let mut notes = data.notes();
     notes.extend(HeadLabels::notes(&trained, &*data, arguments.labels, &what));
     for note in &notes {
-        super::say(Some(note), common);
+        super::warn(note);
     }
     let samples = data.len();
     let (folder, labels) = (arguments.out.clone(), arguments.labels);

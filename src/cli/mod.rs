@@ -164,10 +164,15 @@ fn run(mut cli: Cli, matches: &ArgMatches) -> Result<()> {
     }
 }
 
+/// Says on standard error what decides what a result means, however little is wanted.
+pub fn warn(note: &str) {
+    output::tell(&format!("note: {}", crate::error::printable(note)));
+}
+
 /// Says on standard error what a user should know about a result, unless nothing but results is wanted.
 pub fn say(note: Option<&str>, common: &Common) {
     if let Some(note) = note.filter(|_| !common.quiet) {
-        output::tell(&format!("note: {}", crate::error::printable(note)));
+        warn(note);
     }
 }
 

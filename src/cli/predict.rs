@@ -77,7 +77,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         data: open_readable(&arguments.data, Split::Test, arguments.skip_unreadable)?,
     };
     for note in data.data.notes() {
-        super::say(Some(&note), common);
+        super::warn(&note);
     }
     let folder = files::temporary_folder_beside(&arguments.out)?;
     let heads =
