@@ -99,7 +99,7 @@ fn a_file_of_another_kind_is_named_for_what_it_is() {
     assert!(message(b"version https://git-lfs.github.com/spec/v1\n").contains("git lfs pull"));
     assert!(message(b"<!DOCTYPE html>").contains("web page"));
     assert!(message(b"\x80\x02}.").contains("magic number"));
-    assert!(message(b"GIF89a-and-more").contains("47 49 46 38"));
+    assert!(message(b"GIF89a-and-more").contains("GIF"));
 }
 
 #[test]

@@ -124,7 +124,7 @@ fn a_table_that_was_tampered_with_is_told_what_is_wrong() {
         ("score = \"msp\"", "score = \"softmax\"", "no score is named `softmax`"),
         ("score = \"msp\"", "score = \"vim\"", "a fit where the score is fitted"),
         ("rule = \"per-class:0.07\"", "rule = \"median\"", "no rule is named `median`"),
-        ("hierarchy = \"joint\"", "hierarchy = \"tree\"", "unknown variant `tree`"),
+        ("hierarchy = \"joint\"", "hierarchy = \"tree\"", "no hierarchy is called `tree`"),
         ("indices = [0, 2, 3]", "indices = [0, 2]", "3 classes, 2 indices"),
         ("indices = [0, 2, 3]", "indices = [0, 2, 2]", "a different index from 0 on"),
         ("indices = [0, 2, 3]", "indices = [-5, 2, 3]", "a different index from 0 on"),

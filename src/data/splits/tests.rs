@@ -211,7 +211,7 @@ fn parts_that_would_be_empty_and_wrong_lists_are_refused() {
     );
     assert!(message(&set, &with(HoldOut::Classes(vec![1, 1]))).contains("class 1 twice"));
     assert!(message(&set, &with(HoldOut::Classes(vec![4]))).contains("class 4 `novel`, the outliers"));
-    assert!(message(&set, &with(HoldOut::Classes(vec![0, 1, 2]))).contains("trains on 1"));
+    assert!(message(&set, &with(HoldOut::Classes(vec![0, 1, 2]))).contains("which leaves 1 to train on"));
     assert!(message(&set, &with(HoldOut::Classes(vec![]))).contains("holds 0 of 4"));
     assert!(message(&set, &with(HoldOut::Classes(vec![3]))).contains("only class 3 `sub3` is held out"));
     assert!(message(&set, &with(HoldOut::Fraction(0.9))).contains("at most 2"));

@@ -109,6 +109,12 @@ impl Cache {
             return Ok(Cached { path, compiled, fresh: false });
         }
         let compiled = compile()?;
+        for place in [&path, &log_path] {
+            // Results follow links; an entry does not: what a link points to is not the cache's.
+            if fs::symlink_metadata(place).is_ok_and(|metadata| !metadata.is_file()) {
+                fs::remove_file(place).map_err(|e| Error::io("remove", place, e))?;
+            }
+        }
         files::write_atomically(&path, |file| file.write_all(&compiled.code))?;
         files::write_atomically(&log_path, |file| {
             write!(file, "{}\n{}", seal(&compiled.code, &compiled.log), compiled.log)
