@@ -33,7 +33,7 @@ pub(super) struct Listing {
 impl Listing {
     /// Whether the outermost dictionary leads to it over the customary keys alone.
     fn is_customary(&self) -> bool {
-        !self.key.is_empty() && self.key.split('.').all(|part| STATE_KEYS.contains(&part))
+        is_customary(&self.key)
     }
 
     /// Prefixes (with the dot at the end) behind which names of a ResNet begin.
@@ -56,6 +56,10 @@ impl Listing {
     }
 }
 
+fn is_customary(key: &str) -> bool {
+    !key.is_empty() && key.split('.').all(|part| STATE_KEYS.contains(&part))
+}
+
 /// What was taken from a weights file, and what else it holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Selection {
@@ -75,7 +79,10 @@ impl Selection {
     /// What was taken, for people; `None` where the file leaves nothing to say.
     pub fn note(&self) -> Option<String> {
         let mut parts = Vec::new();
-        if !self.key.is_empty() && (self.by_key || !self.others.is_empty() || !self.prefix.is_empty()) {
+        let usual = is_customary(&self.key);
+        if !self.key.is_empty()
+            && !(usual && !self.by_key && self.others.is_empty() && self.prefix.is_empty())
+        {
             parts.push(format!("weights taken from `{}`", self.key));
         }
         if !self.prefix.is_empty() {
@@ -238,7 +245,7 @@ fn labels(candidates: &[Candidate]) -> Vec<String> {
 
 /// Without a key: the networks under a customary key, else all; of several the only one whose tensors are all there.
 fn usual(listings: &[Listing], networks: &[Candidate]) -> Result<Candidate, Refusal> {
-    let customary = listings.iter().position(Listing::is_customary);
+    let customary = customary(listings);
     let within: Vec<&Candidate> =
         networks.iter().filter(|candidate| Some(candidate.listing) == customary).collect();
     let root = listings.iter().position(|listing| listing.key.is_empty());
@@ -261,6 +268,29 @@ fn usual(listings: &[Listing], networks: &[Candidate]) -> Result<Candidate, Refu
         None if listings.is_empty() => Err(Refusal::Nothing),
         None => Err(Refusal::Several(listings.iter().map(|listing| listing.key.clone()).collect())),
     }
+}
+
+/// The dictionary that the customary keys lead to, the most telling one at each level, as far down as they go.
+fn customary(listings: &[Listing]) -> Option<usize> {
+    let known: Vec<&str> = listings
+        .iter()
+        .filter(|listing| listing.is_customary())
+        .map(|listing| listing.key.as_str())
+        .collect();
+    let mut path = String::new();
+    loop {
+        let below = |key: &&str| {
+            let inner = if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
+            known.iter().any(|known| {
+                known
+                    .strip_prefix(inner.as_str())
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+            })
+        };
+        let Some(key) = STATE_KEYS.iter().find(|key| below(key)) else { break };
+        path = if path.is_empty() { key.to_string() } else { format!("{path}.{key}") };
+    }
+    listings.iter().position(|listing| !path.is_empty() && listing.key == path)
 }
 
 fn whole(listings: &[Listing], listing: usize) -> Candidate {

@@ -97,6 +97,7 @@ fn the_customary_key_is_taken_and_the_average_beside_it_is_named() {
         assert!(!choose(&listings, Some("state_dict")).unwrap().by_key, "the usual choice keeps its hash");
         let alone = chosen(&listings[1..]);
         assert_eq!(alone.key, average);
+        assert_eq!(alone.note(), Some(format!("weights taken from `{average}`")));
     }
 }
 
@@ -145,6 +146,12 @@ fn tensors_of_no_known_network_are_taken_from_the_only_place_they_can_be_in() {
     assert_eq!(place(&[listing("", &[other()]), listing("stats", &[other()])]), Ok(0));
     assert_eq!(place(&[listing("", &[other()]), listing("model", &[other()])]), Ok(1));
     assert_eq!(place(&[listing("weights", &[other()])]), Ok(0));
+    let nested = [
+        listing("model", &[one("scales")]),
+        listing("net", &[other()]),
+        listing("model.state_dict", &[other()]),
+    ];
+    assert_eq!(place(&nested), Ok(2), "customary keys are followed as far as they go");
     assert!(matches!(place(&[listing("a", &[other()]), listing("b", &[other()])]), Err(Refusal::Several(_))));
     assert_eq!(place(&[]), Err(Refusal::Nothing));
 }

@@ -201,7 +201,7 @@ fn training_and_extraction_take_the_network_that_a_key_names() {
         command.assert().success().stderr(contains("note: ").and(contains("state_dict_ema")));
         let meta: serde_json::Value =
             serde_json::from_str(&fs::read_to_string(out.join("meta.json")).unwrap()).unwrap();
-        hashes.push(meta["checkpoint_hash"].clone());
+        hashes.push(meta["checkpoint"].clone());
     }
     assert!(hashes[0].is_string() && hashes[0] != hashes[1], "{hashes:?}");
     let mut command = run("train");
