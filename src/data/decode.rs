@@ -3,10 +3,11 @@
 use std::io::Cursor;
 use std::path::Path;
 
-use image::{DynamicImage, ImageDecoder, ImageReader, Limits};
+use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader, Limits};
 
 use super::{LARGEST_IMAGE, RgbImage, jpeg};
 use crate::error::{Error, Position, Result};
+use crate::files::describe_content;
 
 /// Sixteen bits of four channels for the largest image, and as much again for a decoder's own buffers.
 const LARGEST_ALLOCATION: u64 = 2 * 8 * LARGEST_IMAGE;
@@ -22,19 +23,17 @@ pub(super) fn decode(path: &Path, at: &Position, bytes: &[u8]) -> Result<RgbImag
     let wrong = |found: String| {
         Error::malformed(path, at.clone(), "an image (JPEG, PNG, WebP, BMP, GIF or PNM) that decodes", found)
     };
-    if bytes.is_empty() {
-        return Err(wrong("an empty file".to_owned()));
-    }
     if jpeg::is_jpeg(bytes) {
         return jpeg::decode(bytes).map_err(wrong);
-    }
-    if bytes.starts_with(b"II*\0") || bytes.starts_with(b"MM\0*") {
-        return Err(wrong("a TIFF, which is not read; convert it to PNG".to_owned()));
     }
     let mut limits = Limits::default();
     limits.max_alloc = Some(LARGEST_ALLOCATION);
     let mut reader =
         ImageReader::new(Cursor::new(bytes)).with_guessed_format().map_err(|e| wrong(e.to_string()))?;
+    let decoded = [ImageFormat::Png, ImageFormat::WebP, ImageFormat::Bmp, ImageFormat::Gif, ImageFormat::Pnm];
+    if !reader.format().is_some_and(|format| decoded.contains(&format)) {
+        return Err(wrong(describe_content(bytes)));
+    }
     reader.limits(limits);
     let decoder = reader.into_decoder().map_err(|e| wrong(e.to_string()))?;
     let (width, height) = decoder.dimensions();
@@ -48,7 +47,7 @@ pub(super) fn decode(path: &Path, at: &Position, bytes: &[u8]) -> Result<RgbImag
 
 #[cfg(test)]
 mod tests {
-    use image::{GrayImage, ImageFormat, RgbaImage};
+    use image::{GrayImage, RgbaImage};
 
     use super::*;
 
@@ -85,6 +84,20 @@ mod tests {
             for length in 0..bytes.len() - end {
                 assert!(decoded(&bytes[..length]).is_err(), "{:?} cut to {length} bytes", &bytes[..4]);
             }
+        }
+    }
+
+    #[test]
+    fn what_is_no_image_is_called_by_its_kind() {
+        for (bytes, name) in [
+            (&b""[..], "an empty file"),
+            (b"\x1f\x8b\x08\0\0\0\0\0", "gzip"),
+            (b"<!DOCTYPE html><html>", "web page"),
+            (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+            (b"II*\0\x08\0\0\0", "a TIFF image; convert it to PNG"),
+        ] {
+            let error = decoded(bytes).unwrap_err().to_string();
+            assert!(error.contains(name), "{name}: {error}");
         }
     }
 
