@@ -365,8 +365,7 @@ mod signals {
                 .spawn()
                 .unwrap();
             let mut lines = BufReader::new(child.stderr.take().unwrap());
-            while !scratch.read_dir().unwrap().any(|entry| entry.unwrap().path().join("0/head.npz").exists())
-            {
+            while !scratch.read_dir().unwrap().any(|entry| entry.unwrap().path().join("0").is_dir()) {
                 assert!(child.try_wait().unwrap().is_none(), "predict ended before its first step");
             }
             send(&child, signal);
