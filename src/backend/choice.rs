@@ -26,12 +26,7 @@ named! {
         /// Double precision, on the CPU only: the oracle.
         F64 = "f64",
     }
-}
-
-impl Default for Precision {
-    fn default() -> Precision {
-        Precision::F32
-    }
+    default F32
 }
 
 /// A device by name.

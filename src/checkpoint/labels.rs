@@ -17,12 +17,7 @@ named! {
         /// As the numbers of the network's classes, whatever they are called.
         Numbers = "numbers",
     }
-}
-
-impl Default for LabelsBy {
-    fn default() -> LabelsBy {
-        LabelsBy::Names
-    }
+    default Names
 }
 
 /// The logit of each label of a data set, for one head.

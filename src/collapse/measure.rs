@@ -24,12 +24,7 @@ named! {
         /// The class means, each counted once.
         ClassMeans = "class-means",
     }
-}
-
-impl Default for GlobalMean {
-    fn default() -> GlobalMean {
-        GlobalMean::Samples
-    }
+    default Samples
 }
 
 /// How to measure.

@@ -58,12 +58,7 @@ named! {
         /// zeros outside.
         ResizeFlipRotate = "resize-flip-rotate",
     }
-}
-
-impl Default for Augment {
-    fn default() -> Augment {
-        Augment::None
-    }
+    default None
 }
 
 /// The random choices for one image. Each has its own index in the image's stream, so that none depends on which

@@ -26,12 +26,7 @@ named! {
         /// Scaled cosines, a rectifier, a fully connected layer: negative cosines are lost, logits are unbounded.
         CosineReluLinear = "cosine-relu-linear",
     }
-}
-
-impl Default for HeadKind {
-    fn default() -> HeadKind {
-        HeadKind::Linear
-    }
+    default Linear
 }
 
 /// Name of the only head.

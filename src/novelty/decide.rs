@@ -23,12 +23,7 @@ named! {
         /// makes the subclass novel.
         Joint = "joint",
     }
-}
-
-impl Default for Hierarchy {
-    fn default() -> Hierarchy {
-        Hierarchy::Independent
-    }
+    default Independent
 }
 
 /// What one level knows of the samples.

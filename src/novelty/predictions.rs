@@ -28,12 +28,7 @@ named! {
         /// By its file name alone, as some competitions want it; no two may then be the same.
         Bare = "bare",
     }
-}
-
-impl Default for ImageNames {
-    fn default() -> ImageNames {
-        ImageNames::Path
-    }
+    default Path
 }
 
 /// A row a sample, in the order of the data set (numeric order of file names for a folder or zip). Columns: `image`

@@ -124,17 +124,24 @@ impl<T: Named> TypedValueParser for NameParser<T> {
 ///         /// Adam with decoupled weight decay.
 ///         AdamW = "adamw",
 ///     }
+///     default AdamW
 /// }
 /// ```
 macro_rules! named {
     ($(#[$meta:meta])* $visibility:vis enum $enum:ident: $what:literal {
         $($(#[doc = $doc:literal])* $variant:ident = $name:literal),* $(,)?
-    }) => {
+    } $(default $default:ident)?) => {
         $(#[$meta])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
         $visibility enum $enum {
             $($(#[doc = $doc])* $variant,)*
         }
+
+        $(impl Default for $enum {
+            fn default() -> $enum {
+                $enum::$default
+            }
+        })?
 
         impl $crate::values::Named for $enum {
             const WHAT: &'static str = $what;

@@ -55,12 +55,7 @@ named! {
         /// A kernel begins once the one before it has ended.
         Serial = "serial",
     }
-}
-
-impl Default for Launches {
-    fn default() -> Launches {
-        Launches::Overlapped
-    }
+    default Overlapped
 }
 
 /// A grid of blocks and what each may use.
