@@ -281,7 +281,7 @@ mod signals {
                 "{said:?}"
             );
             assert!(out.join("checkpoints/last/model.safetensors").is_file(), "{signal}");
-            assert_eq!(temporaries(&out), [PathBuf::new(); 0]);
+            assert!(temporaries(&out).is_empty(), "{:?}", temporaries(&out));
         }
     }
 
@@ -376,7 +376,7 @@ mod signals {
                 send(&child, signal);
                 assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
             }
-            assert_eq!(temporaries(&scratch), [PathBuf::new(); 0]);
+            assert!(temporaries(&scratch).is_empty(), "{:?}", temporaries(&scratch));
         }
     }
 
