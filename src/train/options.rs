@@ -285,6 +285,12 @@ impl TrainOptions {
                 );
             }
         }
+        if let (Some(key), None) = (&self.weights_key, &self.init) {
+            return wrong(
+                "weights_key",
+                format!("{key} chooses in a weights file; say which file with init"),
+            );
+        }
         for (key, value, range) in [
             ("epochs", Some(self.epochs), Wholes::<u64>::POSITIVE),
             ("batch_size", Some(self.batch_size as u64), Wholes::POSITIVE),
@@ -383,6 +389,7 @@ mod tests {
             (TrainOptions { energy_margins: vec![-5.0], ..valid() }, "two numbers"),
             (TrainOptions { sampler: Sampler::Balanced, shuffle: Shuffle::None, ..valid() }, "shuffle none"),
             (TrainOptions { kl_weight: f64::NAN, ..valid() }, "--kl-weight"),
+            (TrainOptions { weights_key: Some("ema".into()), ..valid() }, "say which file with init"),
         ] {
             let error = options.check().unwrap_err().error().to_string();
             assert!(error.contains(part), "{error}");
