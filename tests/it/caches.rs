@@ -94,7 +94,7 @@ fn what_cannot_be_read_is_refused_by_name_with_what_to_save_instead() {
         ("refused_sparse.npz", "a sparse matrix of SciPy; save its dense form"),
         ("refused_torch.pt", "a file of torch.save; save `numpy.savez(file, features=features.numpy()"),
         ("refused_pickle.pkl", "a Python pickle, which is never executed"),
-        ("refused_gzip.npz.gz", "a gzip file; unpack it first"),
+        ("refused_gzip.npz.gz", "gzip; decompress it with gunzip"),
     ] {
         let message = FeatureSet::open(&fixture(name)).unwrap_err().to_string();
         assert!(message.contains(found) && message.contains(name), "{name}: {message}");

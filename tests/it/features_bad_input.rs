@@ -48,7 +48,7 @@ fn message(bytes: &[u8]) -> String {
 fn damaged_arrays_are_named_with_what_was_expected() {
     let good = matrix(3, 2);
     for (bytes, expected) in [
-        (Vec::new(), "0 bytes"),
+        (Vec::new(), "an empty file"),
         (b"PNG is not an array".to_vec(), "a feature cache"),
         (good[..8].to_vec(), "the magic"),
         (good[..40].to_vec(), "the whole header"),
