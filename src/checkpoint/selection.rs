@@ -79,10 +79,8 @@ impl Selection {
     /// What was taken, for people; `None` where the file leaves nothing to say.
     pub fn note(&self) -> Option<String> {
         let mut parts = Vec::new();
-        let usual = is_customary(&self.key);
-        if !self.key.is_empty()
-            && !(usual && !self.by_key && self.others.is_empty() && self.prefix.is_empty())
-        {
+        let chosen_aloud = self.by_key || !self.others.is_empty() || !self.prefix.is_empty();
+        if !self.key.is_empty() && (chosen_aloud || !is_customary(&self.key)) {
             parts.push(format!("weights taken from `{}`", self.key));
         }
         if !self.prefix.is_empty() {
@@ -156,7 +154,7 @@ impl Chosen {
         &self,
         listings: &[Listing],
         tensors: impl Iterator<Item = (&'n str, T)>,
-    ) -> (Vec<(String, T)>, Vec<(&'n str, T)>) {
+    ) -> Split<'n, T> {
         let Some(prefix) = &self.prefix else {
             return (tensors.map(|(name, tensor)| (name.to_string(), tensor)).collect(), Vec::new());
         };
@@ -372,16 +370,15 @@ fn by_key(listings: &[Listing], networks: &[Candidate], key: &str) -> Result<Can
     }
 }
 
+/// Tensors that are taken, under their names without the prefix, and the others.
+type Split<'n, T> = (Vec<(String, T)>, Vec<(&'n str, T)>);
+
 /// First parts of the names of heads, as other programs write them.
 const HEADS: [&str; 5] = ["fc", "linear", "head", "super_head", "sub_head"];
 
 /// Splits tensors into those of the network with this prefix, without it, and the others. A head may lie beside the
 /// module that a prefix names (`backbone.conv1.weight`, `head.weight`): the nearest one belongs to the network.
-fn split<'n, T>(
-    tensors: impl Iterator<Item = (&'n str, T)>,
-    prefix: &str,
-    others: &[&str],
-) -> (Vec<(String, T)>, Vec<(&'n str, T)>) {
+fn split<'n, T>(tensors: impl Iterator<Item = (&'n str, T)>, prefix: &str, others: &[&str]) -> Split<'n, T> {
     let foreign = |name: &str| {
         others
             .iter()

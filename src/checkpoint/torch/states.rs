@@ -50,11 +50,11 @@ pub(super) fn contents(mut reader: Reader<'_, '_>, wanted: Wanted<'_>) -> Result
     }
     let averaged = rest.iter().find(|(name, _)| name.rsplit('.').next() == Some("n_averaged"));
     let mut selection = chosen.selection(&listings);
-    if let Some((_, node)) = averaged {
-        if let Described::View(view) = reader.described(**node)? {
-            let (_, tensor) = reader.tensor(view, "n_averaged")?;
-            selection.averaged = tensor.to_f64().first().map(|count| *count as u64);
-        }
+    if let Some((_, node)) = averaged
+        && let Described::View(view) = reader.described(**node)?
+    {
+        let (_, tensor) = reader.tensor(view, "n_averaged")?;
+        selection.averaged = tensor.to_f64().first().map(|count| *count as u64);
     }
     let (training, used) = reader.training_record()?;
     contents.ignored = ignored(&reader, &state.listing.key, &used);
