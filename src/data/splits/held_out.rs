@@ -156,6 +156,9 @@ fn take_fraction(classes: &Classes, fraction: f64, seed: u64) -> Result<Vec<usiz
 fn check_list(classes: &Classes, given: &[usize]) -> Result<Vec<usize>> {
     let mut sorted = given.to_vec();
     sorted.sort_unstable();
+    if sorted.is_empty() {
+        return Err(Error::usage("hold_out = [] names no class; list some, or write hold_out = \"none\""));
+    }
     if let Some(twice) = sorted.windows(2).find(|pair| pair[0] == pair[1]) {
         return Err(Error::usage(format!("hold_out names class {} twice", twice[0])));
     }

@@ -212,14 +212,14 @@ fn parts_that_would_be_empty_and_wrong_lists_are_refused() {
     assert!(message(&set, &with(HoldOut::Classes(vec![1, 1]))).contains("class 1 twice"));
     assert!(message(&set, &with(HoldOut::Classes(vec![4]))).contains("class 4 `novel`, the outliers"));
     assert!(message(&set, &with(HoldOut::Classes(vec![0, 1, 2]))).contains("which leaves 1 to train on"));
-    assert!(message(&set, &with(HoldOut::Classes(vec![]))).contains("holds 0 of 4"));
+    assert!(message(&set, &with(HoldOut::Classes(vec![]))).contains("hold_out = [] names no class"));
     assert!(message(&set, &with(HoldOut::Classes(vec![3]))).contains("only class 3 `sub3` is held out"));
     assert!(message(&set, &with(HoldOut::Fraction(0.9))).contains("at most 2"));
     assert!(message(&set, &with(HoldOut::Fraction(1.5))).contains("between 0 and 1"));
     let folds = SplitOptions { folds: 2, ..with(HoldOut::Fraction(0.5)) };
     assert!(message(&set, &folds).contains("leave hold_out away"));
     let folds = SplitOptions { folds: 9_000_000_000, ..with(HoldOut::None) };
-    assert!(message(&set, &folds).contains("holds 0 of 4"));
+    assert!(message(&set, &folds).contains("there are only 4 classes"));
     let no_calibration = SplitOptions { calibrate: 0.0, ..with(HoldOut::Fraction(0.5)) };
     assert!(message(&set, &no_calibration).contains("calibrate = 0"));
     let unlabelled = InMemory::from_grey(1, 1, &[1, 2], vec![0, -1], vec!["a".into()]).unwrap();
