@@ -9,7 +9,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use super::nearest::{did_you_mean, nearest};
 use crate::error::{Error, Result};
 
-/// A choice by name; declared by [`named!`](crate::values::named).
+/// A choice by name; declared by the macro `named!` of this module.
 pub trait Named: Copy + Eq + fmt::Debug + Send + Sync + 'static {
     /// What the names are names of: "optimizer".
     const WHAT: &'static str;
