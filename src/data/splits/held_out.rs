@@ -80,7 +80,7 @@ pub(super) fn choose(classes: &Classes, options: &SplitOptions) -> Result<Vec<Ve
                 options.folds
             )));
         }
-        (HoldOut::Fraction(fraction), _) => vec![take_fraction(classes, *fraction, options.seed)?],
+        (HoldOut::Fraction(fraction), _) => vec![take_fraction(classes, *fraction, options)?],
         (HoldOut::Classes(given), _) => vec![check_list(classes, given)?],
     };
     for (number, held_out) in held_out.iter().enumerate() {
@@ -130,7 +130,7 @@ fn deal(classes: &Classes, folds: usize, seed: u64) -> Vec<Vec<usize>> {
     held_out
 }
 
-fn take_fraction(classes: &Classes, fraction: f64, seed: u64) -> Result<Vec<usize>> {
+fn take_fraction(classes: &Classes, fraction: f64, options: &SplitOptions) -> Result<Vec<usize>> {
     if !(fraction > 0.0 && fraction < 1.0) {
         return Err(Error::usage(format!(
             "hold_out = {fraction}: a fraction of the classes lies between 0 and 1; write \"none\" for none"
@@ -144,13 +144,18 @@ fn take_fraction(classes: &Classes, fraction: f64, seed: u64) -> Result<Vec<usiz
         let (known, groups) = (classes.known(), classes.groups.len());
         let advice = match all {
             0 => "none can be held out: write hold_out = \"none\", or add subclasses".to_owned(),
+            // One class cannot serve both the choice and the figures (`divide`).
+            1 if options.report > 0.0 => format!(
+                "at most 1 can be held out: write hold_out = {} and report = 0, or add subclasses",
+                1.0 / known as f64
+            ),
             all => format!("at most {all} can be held out: write hold_out = {}", all as f64 / known as f64),
         };
         return Err(Error::invalid(format!(
             "hold_out = {fraction} is {count} of {known} classes, but each of {groups} superclasses must keep one, and two classes be left; {advice}"
         )));
     }
-    Ok(take(&classes.groups, &spare, count, seed, &[Choice::Fraction as u64]))
+    Ok(take(&classes.groups, &spare, count, options.seed, &[Choice::Fraction as u64]))
 }
 
 fn check_list(classes: &Classes, given: &[usize]) -> Result<Vec<usize>> {

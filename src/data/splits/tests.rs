@@ -194,6 +194,21 @@ fn a_class_with_one_image_is_named_with_it_unless_it_is_held_out() {
 }
 
 #[test]
+fn the_share_that_a_refusal_advises_is_accepted() {
+    for (counts, superclasses) in [(&[9, 9, 9, 9, 0][..], 2), (&[9, 9, 9, 0], 2), (&[9, 9, 9, 9, 9, 9, 0], 3)]
+    {
+        let set = set(counts, superclasses);
+        let options = SplitOptions { hold_out: HoldOut::Fraction(0.9), ..SplitOptions::default() };
+        let text = message(&set, &options);
+        let advice = text.split("write hold_out = ").nth(1).unwrap_or_else(|| panic!("{text}"));
+        let share: f64 = advice.split([' ', ',']).next().unwrap().parse().unwrap();
+        let report = if advice.contains("report = 0") { 0.0 } else { options.report };
+        let advised = SplitOptions { hold_out: HoldOut::Fraction(share), report, ..options };
+        splits(&set, &advised).unwrap_or_else(|error| panic!("{text}\n{error}"));
+    }
+}
+
+#[test]
 fn parts_that_would_be_empty_and_wrong_lists_are_refused() {
     let set = set(&[5, 5, 5, 5, 0], 2);
     let with = |hold_out| SplitOptions { hold_out, ..SplitOptions::default() };
