@@ -1,5 +1,6 @@
 //! Tests of caches, archives, heads and moments.
 
+use std::fs;
 use std::io::Write;
 use std::path::Path;
 
@@ -286,4 +287,25 @@ fn caches_of_two_checkpoints_do_not_mix() {
     let (a, b, c) = (cache("a", "one"), cache("b", "one"), cache("c", "two"));
     assert!(check_same_checkpoint(&[&a, &b]).is_ok());
     assert!(check_same_checkpoint(&[&a, &c]).unwrap_err().to_string().contains("different checkpoints"));
+}
+
+#[test]
+fn a_folder_that_holds_anything_else_is_not_replaced_by_a_cache() {
+    let root = tempfile::tempdir().unwrap();
+    let write = |folder: &Path| -> crate::error::Result<()> {
+        let mut writer = CacheWriter::create(folder, 1, 2, CacheMeta::default())?;
+        writer.append(&[1.0], &[0.5, 0.25], &[1])?;
+        writer.finish()
+    };
+    let run = root.path().join("run");
+    fs::create_dir(&run).unwrap();
+    fs::write(run.join("metrics.jsonl"), "kept").unwrap();
+    let error = write(&run).unwrap_err().to_string();
+    assert!(error.contains("holds `metrics.jsonl`, which is no part of a feature cache"), "{error}");
+    assert_eq!(fs::read(run.join("metrics.jsonl")).unwrap(), b"kept");
+    assert_eq!(fs::read_dir(root.path()).unwrap().count(), 1, "no temporary folder is left");
+    // An older cache is what a new one replaces.
+    let cache = root.path().join("cache");
+    write(&cache).unwrap();
+    write(&cache).unwrap();
 }
