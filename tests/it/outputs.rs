@@ -384,7 +384,7 @@ mod signals {
     fn a_signal_that_was_ignored_from_the_start_stays_ignored() {
         let (data, runs) = (images(), tempfile::tempdir().unwrap());
         let (mut child, lines) =
-            begun(data.path(), &runs.path().join("run"), &["env", "--ignore-signal=HUP"]);
+            begun(data.path(), &runs.path().join("run"), &["env", "--default-signal", "--ignore-signal=HUP"]);
         send(&child, "HUP");
         send(&child, "TERM");
         let status = child.wait().unwrap();
