@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Decodes mutated JPEG files with src/data/jpeg.rs, its C code compiled with the address and undefined-behaviour sanitizers.
 #
-#     scripts/sanitize_jpeg.sh [MUTATIONS] [SEED]      (100,000 and 1 unless given; about 25,000 a second on two cores)
+#     scripts/sanitize_jpeg.sh [MUTATIONS] [SEED]      (100,000 and 1 unless given)
 #
 # The program is a crate of its own in target/sanitize-jpeg, which includes the decoder's source as it is. Needs gcc and its
 # sanitizers. Any finding ends the run with the sanitizer's report.

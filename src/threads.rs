@@ -50,7 +50,7 @@ pub struct Threads {
     pub reason: Reason,
 }
 
-/// What the machine allows.
+/// Limits of the machine on threads.
 #[derive(Debug, Clone, Copy)]
 struct Machine {
     /// Cores that are switched on.

@@ -8,7 +8,7 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
-/// What `make_archives.py` puts into `text.txt`.
+/// Contents of `text.txt` in the archives of `make_archives.py`.
 fn text() -> Vec<u8> {
     b"residua\n".repeat(100)
 }

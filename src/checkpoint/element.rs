@@ -113,7 +113,7 @@ impl ElementType {
         Some(match values {
             Values::F32(values) => Values::F32(values.into_iter().map(|value| -value).collect()),
             Values::F64(values) => Values::F64(values.into_iter().map(|value| -value).collect()),
-            // What a large unsigned number wraps to may be beyond i64.
+            // A large unsigned number may wrap to one beyond i64.
             Values::I64(_) if matches!(self, ElementType::Bool | ElementType::U64) => return None,
             Values::I64(values) => Values::I64(values.into_iter().map(wrapped).collect()),
         })

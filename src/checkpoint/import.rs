@@ -82,11 +82,11 @@ impl TrainingRecord {
 pub struct Ignored {
     /// The keys that lead to it, joined by dots.
     pub name: String,
-    /// What it is, for people.
+    /// Its kind, for people.
     pub what: String,
 }
 
-/// What a reader of one format finds.
+/// Contents of a file, as the reader of its format finds them.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
     /// The tensors that were taken, under the names in the file without the prefix.
@@ -107,7 +107,7 @@ pub struct Imported {
     pub unreadable: BTreeMap<String, String>,
     /// Which of the file's tensors these are.
     pub selection: Selection,
-    /// What else the file holds, not counting the training record.
+    /// Everything else in the file but the training record.
     pub ignored: Vec<Ignored>,
     /// How the file stored each of them.
     pub stored_types: BTreeMap<String, ElementType>,
@@ -120,7 +120,7 @@ pub struct Imported {
 }
 
 impl Imported {
-    /// What was taken of the file, for people; `None` where it holds nothing else.
+    /// The choice that was made, for people; `None` where the file holds nothing else.
     pub fn note(&self) -> Option<String> {
         self.selection.note().map(|note| format!("{}: {note}", self.path.display()))
     }

@@ -1,4 +1,4 @@
-//! What the labels of a data set mean for a head of a trained network: which logit is the right answer.
+//! Meaning of a data set's labels for a head of a trained network: which logit is the right answer.
 
 use super::{HeadClasses, Trained};
 use crate::data::{
@@ -39,7 +39,7 @@ pub struct HeadLabels {
 }
 
 impl HeadLabels {
-    /// What the labels of `data` mean for head `head` of a network.
+    /// Meaning of the labels of `data` for head `head` of a network.
     pub fn new(trained: &Trained, head: usize, data: &dyn Dataset, by: LabelsBy) -> HeadLabels {
         match trained.heads.get(head) {
             Some(classes) => HeadLabels::of(classes, trained.taxonomy.as_ref(), data, by),
@@ -55,7 +55,7 @@ impl HeadLabels {
         }
     }
 
-    /// What a user should know of how the labels of `what` are understood by the heads of a network.
+    /// Notes for a user on how the heads of a network understand the labels of `what`.
     pub fn notes(trained: &Trained, data: &dyn Dataset, by: LabelsBy, what: &str) -> Vec<String> {
         let heads = 0..trained.architecture.heads.len();
         let mut notes: Vec<String> =
@@ -167,7 +167,7 @@ impl HeadLabels {
         matches!(self.basis, Basis::Numbers(_))
     }
 
-    /// What a user should know of how the labels of `what` were understood.
+    /// Note for a user on how the labels of `what` were understood.
     pub fn note(&self, what: &str) -> Option<String> {
         let [own, networks] = &self.examples;
         let (foreign, samples) = (&self.foreign.0, self.foreign.1);

@@ -60,7 +60,7 @@ fn is_customary(key: &str) -> bool {
     !key.is_empty() && key.split('.').all(|part| STATE_KEYS.contains(&part))
 }
 
-/// What was taken from a weights file, and what else it holds.
+/// The network taken from a weights file, and the others that it holds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize)]
 pub struct Selection {
     /// Keys that lead to the dictionary of tensors, joined by dots; empty for the outermost.
@@ -76,7 +76,7 @@ pub struct Selection {
 }
 
 impl Selection {
-    /// What was taken, for people; `None` where the file leaves nothing to say.
+    /// The choice that was made, for people; `None` where the file leaves none.
     pub fn note(&self) -> Option<String> {
         let mut parts = Vec::new();
         let chosen_aloud = self.by_key || !self.others.is_empty() || !self.prefix.is_empty();

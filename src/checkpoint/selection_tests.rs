@@ -54,7 +54,7 @@ fn any_prefix_is_found_where_one_network_lies_behind_it() {
     ] {
         let found = chosen(&[listing("", &[resnet(prefix)])]);
         assert_eq!((found.key.as_str(), found.prefix.as_str()), ("", prefix));
-        // What is said names the prefix; a plain file leaves nothing to say.
+        // The note names the prefix; a plain file has none.
         assert_eq!(
             found.note().is_some_and(|note| note.contains(&format!("without `{prefix}`"))),
             !prefix.is_empty()

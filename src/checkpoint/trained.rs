@@ -31,7 +31,7 @@ pub struct Trained {
     pub epoch: Option<u64>,
     /// BLAKE3 hash of the parameters' file, and of the choice where a key chose among several networks in it.
     pub hash: String,
-    /// What was taken of a weights file that holds more than a network, for people.
+    /// The choice among the networks of a weights file, for people.
     pub note: Option<String>,
 }
 

@@ -1,4 +1,4 @@
-//! What the program says: results on standard output, everything else on standard error.
+//! Output of the program: results on standard output, everything else on standard error.
 //!
 //! Nothing here panics: standard error may be closed or its disk full, and the work goes on. A result that standard output
 //! does not take is an error ([`crate::files::print`]).

@@ -30,7 +30,7 @@ pub fn is_asked() -> bool {
     STOP.load(Ordering::SeqCst)
 }
 
-/// What happens at a signal.
+/// Reaction to signals.
 #[derive(Default)]
 struct Handler {
     first: Option<Instant>,
@@ -64,7 +64,7 @@ pub fn watch() -> Result<()> {
         (SIGINT, "Ctrl-C"),
         (SIGTERM, "SIGTERM"),
         (SIGHUP, "SIGHUP"),
-        // What batch systems are often told to send before the time is up.
+        // Batch systems are often told to send it before the time is up.
         (SIGUSR1, "SIGUSR1"),
     ];
     let heeded: Vec<_> = named.into_iter().filter(|(number, _)| !is_ignored(*number)).collect();

@@ -32,7 +32,7 @@ named! {
 pub struct Options {
     /// Which global mean the class means are centred by.
     pub global_mean: GlobalMean,
-    /// What happens where a cache's logits are not the classifier's.
+    /// Whether logits that are not the classifier's are an error.
     pub foreign_logits: ForeignLogits,
 }
 
@@ -47,7 +47,7 @@ pub struct Subject {
     pub head: Head,
     /// Named OOD sets, for NC5; features of the same checkpoint.
     pub ood: Vec<(String, FeatureSet)>,
-    /// What the user should know of where these come from.
+    /// Notes for a user on where these come from.
     pub notes: Vec<String>,
 }
 
@@ -58,7 +58,7 @@ pub struct Measurement {
     pub row: CollapseRow,
     /// Cosines between centred class means, row-major, C x C.
     pub cosines: Vec<f64>,
-    /// What the user should know of the caches.
+    /// Notes for a user on the caches.
     pub warnings: Vec<String>,
 }
 

@@ -114,7 +114,7 @@ pub struct CollapseReport {
     /// Checkpoints left out.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub skipped: Vec<Skipped>,
-    /// What a reader should know of the caches, in sentences.
+    /// Notes for a reader on the caches, in sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }

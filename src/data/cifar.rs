@@ -87,7 +87,7 @@ impl Kind {
         }
     }
 
-    /// What a user should know of a split of which these `files` are there, with so many records: that some are missing.
+    /// Note for a user that some files of a split are missing: these `files` are there, with this number of records.
     pub(super) fn note(
         self,
         split: Split,

@@ -25,7 +25,7 @@ pub struct KnownClasses<'a> {
     pub numbered: usize,
 }
 
-/// What decided which classes are the same.
+/// Basis on which classes are taken for the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Basis {
     /// Their names.
@@ -41,7 +41,7 @@ pub enum Basis {
 pub struct ClassMatch {
     /// By the data set's own number of a class: its place among the known ones.
     pub places: Vec<Option<usize>>,
-    /// What decided.
+    /// The basis of the decision.
     pub basis: Basis,
 }
 

@@ -27,7 +27,7 @@ pub struct Damaged {
     pub index: usize,
     /// Its file or record.
     pub name: String,
-    /// What the decoder said first.
+    /// First warning of the decoder.
     pub warning: String,
 }
 
@@ -94,9 +94,9 @@ pub struct Inspection {
     pub contradicting_duplicates: usize,
     /// What cannot be read.
     pub unreadable: Vec<Unreadable>,
-    /// What is damaged and was decoded all the same.
+    /// Damaged images that were decoded all the same.
     pub damaged: Vec<Damaged>,
-    /// What a user should know of what was found and what was not.
+    /// Notes for a user on files that were found and missed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// Digest of each image, for comparing sets.

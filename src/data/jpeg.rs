@@ -74,7 +74,7 @@ pub(super) fn is_jpeg(bytes: &[u8]) -> bool {
 /// `convert("RGB")`.
 ///
 /// # Errors
-/// What was found instead of an image that can be decoded.
+/// The text says what was found instead of an image that can be decoded.
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, String> {
     let frame = Frame::find(bytes)?;
     let decompressor = Decompressor::new()?;
@@ -109,7 +109,7 @@ fn rgb_of_cmyk(inks: &[u8]) -> Vec<u8> {
     pixels
 }
 
-/// What the markers of a JPEG say before anything is decoded.
+/// Frame header of a JPEG, read before anything is decoded.
 #[derive(Debug, PartialEq, Eq)]
 struct Frame {
     width: u32,
@@ -255,7 +255,7 @@ impl Decompressor {
         Err(message)
     }
 
-    /// What the library last said.
+    /// Last message of the library.
     fn message(&self) -> String {
         // SAFETY: the interface answers with a string of its own, ended by zero, that lives until the next call.
         let text = unsafe { CStr::from_ptr(tjGetErrorStr2(self.0.as_ptr())) };

@@ -194,7 +194,7 @@ fn padded(end: usize) -> usize {
     end.next_multiple_of(8)
 }
 
-/// What a person calls an element type.
+/// Name of an element type, for people.
 pub(super) fn type_name(element: u32) -> String {
     let name = match element {
         1 => "int8",

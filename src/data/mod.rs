@@ -86,7 +86,7 @@ pub struct RgbImage {
     pub height: u32,
     /// `3 * width * height` bytes.
     pub pixels: Vec<u8>,
-    /// What the decoder said of a damaged file whose pixels it gives all the same, as Pillow does.
+    /// Warning of the decoder about a damaged file whose pixels it gives all the same, as Pillow does.
     pub warning: Option<Box<str>>,
 }
 
@@ -148,7 +148,7 @@ pub trait Dataset: Send + Sync + std::fmt::Debug {
     fn undecoded_kind(&self, _index: usize) -> Option<&'static str> {
         None
     }
-    /// What a user should know of what was found and what was not, a sentence each.
+    /// Notes for a user on files that were found and missed, a sentence each.
     fn notes(&self) -> Vec<String> {
         Vec::new()
     }

@@ -98,7 +98,7 @@ impl ImageStore {
         }
     }
 
-    /// What a user should know of the names in it.
+    /// Notes for a user on the names in it.
     pub(super) fn note(&self) -> Option<String> {
         match self {
             ImageStore::Zip { path, foreign_names: (count @ 1.., first), .. } => Some(format!(

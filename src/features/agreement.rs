@@ -26,7 +26,7 @@ const WORTH_A_WARNING: f64 = 1e-3;
 const FOREIGN: f64 = 5e-2;
 /// Share of rows that may decide otherwise.
 const FOREIGN_DECISIONS: f64 = 0.05;
-/// What rounding explains of a logit: relative to the spread of its row, and to the largest absolute value in it.
+/// Deviation of a logit that rounding explains: relative to the spread of its row, and to the largest absolute value in it.
 const ROUNDING: (f64, f64) = (1e-3, 1e-6);
 
 /// Which rows of a cache are compared.
@@ -38,7 +38,7 @@ pub enum Extent {
     All,
 }
 
-/// What happens where a cache's logits are not the head's.
+/// Whether logits that are not the head's are an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ForeignLogits {
     /// It is an error.

@@ -18,7 +18,7 @@ pub struct ChosenHead {
     pub head: Head,
     /// Its file.
     pub path: PathBuf,
-    /// What the user should know about the choice.
+    /// Notes for a user on the choice.
     pub notes: Vec<String>,
 }
 

@@ -35,7 +35,7 @@ impl Request {
         }
     }
 
-    /// What is added to the description where labels are not those of the data set's own numbers, so that a cache with other
+    /// Addition to the description where labels are not those of the data set's own numbers, so that a cache with other
     /// ones is not taken for this.
     fn labels_in_words(&self, trained: &Trained) -> &'static str {
         let heads = 0..trained.architecture.heads.len();

@@ -9,13 +9,13 @@ const WITH_ARRAYS: [(&[u8], &str); 3] = [
     (b"MATLAB", "a MATLAB file; save its arrays with `numpy.savez`"),
 ];
 
-/// What a file with these first bytes seems to be.
+/// Kind of a file with these first bytes, for people.
 pub(super) fn beginning(bytes: &[u8]) -> String {
     let found = WITH_ARRAYS.iter().find(|(first, _)| bytes.starts_with(first));
     found.map_or_else(|| describe_content(bytes), |(_, what)| (*what).to_string())
 }
 
-/// What an archive with members of these names, none of them `features`, seems to be.
+/// Kind of an archive with members of these names, none of them `features`, for people.
 pub(super) fn members(names: &[&str]) -> String {
     const MOST: usize = 12;
     if names.iter().any(|name| name.ends_with("data.pkl")) {

@@ -126,7 +126,7 @@ fn range(classes: usize) -> String {
 /// Labels that agree with predictions better when these are shifted.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Shift {
-    /// What is added to the predictions.
+    /// Number added to the predictions.
     offset: i64,
     /// Share of labels that agree with them then.
     shifted: f64,

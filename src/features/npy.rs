@@ -202,7 +202,7 @@ fn check_header(bytes: &[u8]) -> Result<usize, (usize, &'static str, String)> {
     Ok(text_start + length)
 }
 
-/// What elements are that cannot be read, and how to save them instead.
+/// Kind of elements that cannot be read, and how to save them instead.
 fn unreadable(dtype: &DType) -> String {
     let descr = dtype.descr();
     let DType::Plain(text) = dtype else {

@@ -1,10 +1,10 @@
-//! What a file is, by its first bytes, in the words of a message: said where another kind of file was expected.
+//! Kind of a file by its first bytes, in the words of a message: said where another kind was expected.
 
 /// A kind of content that is known by bytes at a place, and what to do about it.
 struct Magic {
     at: usize,
     bytes: &'static [u8],
-    /// What it is, and where something helps, what to do.
+    /// Name of the kind, and where something helps, what to do.
     name: &'static str,
 }
 
@@ -55,7 +55,7 @@ const MAGICS: [Magic; 39] = [
     magic(0, b"\0\0\x08\x01", "an idx file of labels (the MNIST family)"),
 ];
 
-/// What a file with these first bytes is, if they are those of a well-known kind, and what to do about it.
+/// Kind of a file with these first bytes, if it is a well-known one, and what to do about it.
 pub fn known_content(bytes: &[u8]) -> Option<&'static str> {
     let fits = |magic: &&Magic| bytes.get(magic.at..).is_some_and(|rest| rest.starts_with(magic.bytes));
     if let Some(magic) = MAGICS.iter().find(fits) {
@@ -73,7 +73,7 @@ pub fn known_content(bytes: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// What a file with these first bytes is, for the end of `expected …, found`.
+/// Kind of a file with these first bytes, or the bytes, for the end of `expected …, found`.
 pub fn describe_content(bytes: &[u8]) -> String {
     const SHOWN: usize = 8;
     const QUOTED: usize = 24;

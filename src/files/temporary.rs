@@ -8,7 +8,7 @@ use super::write::{Target, target};
 use super::{create_folder, parent};
 use crate::error::{Error, Result};
 
-/// What a process that is ended by a signal still has to remove.
+/// Temporary files and folders that a process ended by a signal still has to remove.
 static PENDING: Mutex<Vec<PathBuf>> = Mutex::new(Vec::new());
 
 /// A path on the list of what a signal removes, for as long as this lives.

@@ -30,7 +30,7 @@ pub fn is_standard_output(path: &Path) -> bool {
     STANDARD_OUTPUTS.iter().any(|name| path.as_os_str() == *name)
 }
 
-/// What a path names.
+/// Kind of place that a path names.
 pub(super) fn target(path: &Path) -> Result<Target> {
     if is_standard_output(path) {
         return Ok(Target::StandardOutput);

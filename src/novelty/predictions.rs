@@ -89,7 +89,7 @@ pub fn predictions_csv(
     String::from_utf8(bytes).map_err(|e| failed(e.to_string()))
 }
 
-/// What each image is called.
+/// Name of each image.
 fn image_names(data: &dyn Dataset, names: ImageNames) -> Result<Vec<String>> {
     let paths = (0..data.len()).map(|row| data.sample_name(row));
     if names == ImageNames::Path {

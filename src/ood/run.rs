@@ -69,7 +69,7 @@ pub struct RunOptions {
     pub bootstrap: u32,
     /// Whether metrics compare as many ID as OOD samples: a random subset of the larger side.
     pub balance: bool,
-    /// What happens where a cache's logits are not the head's.
+    /// Whether logits that are not the head's are an error.
     pub foreign_logits: ForeignLogits,
 }
 

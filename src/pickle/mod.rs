@@ -102,7 +102,7 @@ enum Object<'a> {
     Dict(Vec<(Value, Value)>),
     Global(Global<'a>),
     Call(Box<CallRecord<'a>>),
-    /// What only running the pickle could make: the result of calling something else than a named function, of a call
+    /// An object that only running the pickle could make: the result of calling something else than a named function, of a call
     /// with keyword arguments, or of a registered extension.
     Opaque,
     /// A reference to something stored outside the pickle (PyTorch: a storage).

@@ -15,7 +15,7 @@ pub enum DemoSize {
     Tiny,
 }
 
-/// What the demo's recipe is called.
+/// Name of the demo's recipe.
 const NAME: &str = "Demo: eight classes of Fashion-MNIST";
 
 /// The demo's recipe.

@@ -17,7 +17,7 @@ pub struct WrongKey {
     pub table: String,
     /// The key.
     pub key: String,
-    /// What was expected, and what was found.
+    /// The expectation, and the value found.
     pub what: String,
 }
 
@@ -47,7 +47,7 @@ impl WrongKey {
 /// Reads a recipe of any kind and checks it.
 ///
 /// # Errors
-/// What is no TOML, an unknown key, a value of the wrong kind or that makes no sense; with file and line.
+/// Text that is no TOML, an unknown key, a value of the wrong kind or that makes no sense; with file and line.
 pub(super) fn read<T: serde::de::DeserializeOwned>(
     path: &Path,
     check: impl FnOnce(&T) -> Result<(), WrongKey>,
@@ -73,7 +73,7 @@ fn line_at(text: &str, byte: usize) -> u64 {
     1 + text.as_bytes()[..byte.min(text.len())].iter().filter(|&&byte| byte == b'\n').count() as u64
 }
 
-/// What a parser says, for people: of an unknown key the nearest one instead of all.
+/// Message of the parser, for people: of an unknown key the nearest one instead of all.
 pub(super) fn in_words(message: &str) -> String {
     let Some((given, rest)) = message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'))
     else {

@@ -174,7 +174,7 @@ fn embedded(figure: &Figure) -> Value {
     Value::from_safe_string(figure.inline())
 }
 
-/// What a reader should know first: of the scores, and of the caches that collapse was measured on.
+/// Notes that a reader should see first: on the scores, and on the caches that collapse was measured on.
 fn warnings(run: &Run, mut warnings: Vec<String>) -> Vec<String> {
     warnings.extend(run.collapse.warnings.iter().map(|warning| whole(warning)));
     warnings

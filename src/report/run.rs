@@ -122,7 +122,7 @@ impl Run {
                 folder.display()
             )));
         }
-        // What `ood --out` and `collapse --out` wrote is a part of a run, or all there is of one.
+        // Output of `ood --out` and `collapse --out` is a part of a run, or all there is of one.
         let part = |name: &str, file: &str| {
             let inside = folder.join(name);
             if !inside.join(file).exists() && folder.join(file).exists() {

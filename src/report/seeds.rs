@@ -13,7 +13,7 @@ use crate::novelty::Row;
 use crate::ood::metrics::OodMetrics;
 use crate::ood::table::{Group, OodSet, sample_deviation};
 
-/// What `run --seeds` calls the folder of a seed, before its number.
+/// Name of a seed's folder under `run --seeds`, before its number.
 const PREFIX: &str = "seed_";
 /// Seeds that anybody trains.
 const MOST_SEEDS: usize = 1000;
@@ -78,7 +78,7 @@ impl Spread {
     }
 }
 
-/// What the template is given about seeds.
+/// Values of the template for the page over seeds.
 pub(super) struct Overview {
     pub name: Option<String>,
     pub facts: Vec<Value>,

@@ -233,7 +233,7 @@ pub struct Initial {
     pub state: StateDict,
     /// Their file or folder.
     pub path: PathBuf,
-    /// What was taken of a file that holds more than one network, for people.
+    /// The choice among the networks of a file, for people.
     pub note: Option<String>,
 }
 

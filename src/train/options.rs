@@ -17,7 +17,7 @@ use crate::values::{Reals, Wholes};
 
 /// Share of the data that may be held out.
 const HOLDOUT: Reals = Reals::between(0.0, 0.9);
-/// What logits may be divided by.
+/// Range of a temperature that logits are divided by.
 const KL_TEMPERATURE: Reals = Reals::between(1e-3, 1e3);
 
 /// An option that makes no sense. A recipe's reader adds the line, the command line says it of the flag.
@@ -25,7 +25,7 @@ const KL_TEMPERATURE: Reals = Reals::between(1e-3, 1e3);
 pub struct WrongOption {
     /// Its key in a recipe; as a flag it has hyphens.
     pub key: &'static str,
-    /// What was expected, and what was found.
+    /// The expectation, and the value found.
     pub what: String,
 }
 

@@ -1,4 +1,4 @@
-//! What a user writes: names from a list, numbers in a range, and the name that was probably meant.
+//! Values that a user writes: names from a list, numbers in a range, and the name that was probably meant.
 
 mod names;
 mod nearest;

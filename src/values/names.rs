@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 
 /// A choice by name; declared by the macro `named!` of this module.
 pub trait Named: Copy + Eq + fmt::Debug + Send + Sync + 'static {
-    /// What the names are names of: "optimizer".
+    /// The kind of thing that the names name: "optimizer".
     const WHAT: &'static str;
     /// Every choice, its name, and what it is.
     const NAMES: &'static [(Self, &'static str, &'static [&'static str])];

@@ -104,7 +104,7 @@ fn what_cannot_be_read_is_refused_by_name_with_what_to_save_instead() {
 fn refusal(set: &str, head_name: &str) -> String {
     let (set, head) = (open(set), head(head_name));
     let message = check_logits(&set, &head, Extent::Sample, ForeignLogits::Refuse).unwrap_err().to_string();
-    // What is allowed is said all the same.
+    // Allowed foreign logits are said all the same.
     let allowed = check_logits(&set, &head, Extent::All, ForeignLogits::Allow).unwrap().unwrap();
     assert!(allowed.contains("the stored logits count"), "{allowed}");
     message
@@ -307,7 +307,7 @@ fn scores_of_logits_alone_need_no_training_set_and_no_labels() {
         folder.path(),
     );
     assert_eq!(code, Some(0), "neighbours and clipped features need no classes: {text}");
-    // What is fitted says what is missing.
+    // A score that is fitted says what is missing.
     let (code, text) = ood(None, "without_labels", Some("head"), &[], folder.path());
     assert!(code == Some(2) && text.contains("mahalanobis is fitted on training features"), "{text}");
     let (code, text) =
@@ -374,7 +374,7 @@ fn the_head_inside_a_cache_serves_and_one_that_is_given_is_compared_with_it() {
     let (train, id) =
         (cache(root, "train", "read_C_little_f4", "a"), cache(root, "id", "read_C_little_f8", "a"));
     std::fs::copy(fixture("head.npz"), train.join("head.npz")).unwrap();
-    // What lies beside is another network's, as it was left by earlier versions.
+    // The head beside it is another network's, as it was left by earlier versions.
     std::fs::copy(fixture("head_other.npz"), root.join("head.npz")).unwrap();
     let sets = [FeatureSet::open(&train).unwrap(), FeatureSet::open(&id).unwrap()];
     let both: Vec<&FeatureSet> = sets.iter().collect();

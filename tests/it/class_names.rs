@@ -70,7 +70,7 @@ impl Bench {
         format!("folder:{}", self.text(name))
     }
 
-    /// What `extract` prints as JSON, what it says, and the labels that it keeps.
+    /// The JSON that `extract` prints, its notes, and the labels that it keeps.
     fn extract(&self, checkpoint: &str, data: &str, more: &[&str]) -> (serde_json::Value, String, Vec<i64>) {
         let folder = tempfile::tempdir().unwrap();
         let out = folder.path().join("cache");

@@ -17,7 +17,7 @@ struct Expected {
     files: BTreeMap<String, File>,
 }
 
-/// What `make_images.py` says of a file.
+/// Entry of `make_images.py` for a file.
 #[derive(Deserialize)]
 struct File {
     format: String,

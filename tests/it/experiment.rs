@@ -272,7 +272,7 @@ fn several_seeds_give_a_folder_each_and_one_table_with_deviations() {
     assert_eq!(said(&["report", &out]).0, Some(0));
     assert_eq!(fs::read_to_string(root.join("run/report.html")).unwrap(), page);
     assert!(root.join("run/seed_1/report.html").is_file());
-    // What an earlier version left, its head beside the caches, is made again and not mixed.
+    // Caches of an earlier version, the head beside them, are made again and not mixed.
     let train = root.join("run/seed_0/features/epoch_0001/train");
     fs::rename(train.join("head.npz"), train.parent().unwrap().join("head.npz")).unwrap();
     let stamp = root.join("run/seed_0/ood/stamp.json");

@@ -1,4 +1,4 @@
-//! What is promised about names and numbers that a user gives: one spelling for the command line, recipes and print; a wrong
+//! Promises about names and numbers that a user gives: one spelling for the command line, recipes and print; a wrong
 //! number is answered with the range.
 
 use residua::backend::Precision;

@@ -489,7 +489,7 @@ fn a_fitted_score_keeps_its_fit_beside_the_thresholds(bench: &Bench) {
         .calibrate("fitted/t.toml", &["--score", "subclass=knn"])
         .code(2)
         .stderr(contains("the score `knn` is fitted on training samples; name them (--fit DATA)"));
-    // What a score is fitted on is of the network's own classes.
+    // A score is fitted on samples of the network's own classes.
     let other = format!("cifar10:{}", bench.text("cifar"));
     bench
         .calibrate("fitted/t.toml", &["--score", "subclass=knn", "--fit", &other])

@@ -1,4 +1,4 @@
-//! What every verb promises about outputs and signals: nothing that is no regular file is replaced, links are followed, `-` is
+//! Promises of every verb about outputs and signals: nothing that is no regular file is replaced, links are followed, `-` is
 //! standard output; a full or closed stream never costs a result; a signal ends a run with everything kept.
 
 use std::fs;

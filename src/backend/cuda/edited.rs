@@ -22,7 +22,7 @@ pub struct EditedSources {
     pub(super) files: BTreeMap<String, String>,
 }
 
-/// What a result says of the folder that its kernels came from.
+/// Record of the folder that kernels came from, for result files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, serde::Deserialize)]
 pub struct TakenSources {
     /// The folder.
@@ -101,7 +101,7 @@ impl EditedSources {
         read
     }
 
-    /// What a result says of it.
+    /// The record of this folder for result files.
     pub fn taken(&self) -> TakenSources {
         let changed = self.files.iter().filter(|(name, text)| embedded(name) != Some(text.as_str()));
         TakenSources {

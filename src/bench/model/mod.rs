@@ -173,7 +173,7 @@ pub struct Model {
     /// The folder that kernels were taken from, where it is not the binary.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels: Option<TakenSources>,
-    /// What the predictions see of those kernels.
+    /// The part of those kernels that the predictions see.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kernels_note: Option<&'static str>,
     /// Hash of the table of measured kernels, where one chooses.

@@ -58,7 +58,7 @@ impl Library {
         }
     }
 
-    /// What of an edited kernel source the predictions see.
+    /// The part of an edited kernel source that the predictions see.
     pub(super) fn sees(&self) -> &'static str {
         match &self.from {
             From::MachineCode(..) => {

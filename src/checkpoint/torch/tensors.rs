@@ -20,7 +20,7 @@ const MOST_SHARING: usize = 4;
 /// Views that repeat elements (`expand`) may hold more than their storage; so many bytes more at most, over the file.
 const MOST_REPEATED: usize = 64 << 20;
 
-/// What a pickle says where a tensor is meant.
+/// Description of a tensor in a pickle.
 pub(super) enum Described<'p> {
     /// A view of numbers this program reads.
     View(View<'p>),
