@@ -1,8 +1,9 @@
-//! Which device and precision a user asked for, and running generic code on it.
+//! Which device and precision a user asked for.
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +13,7 @@ use super::cuda::driver::native::Native;
 use super::cuda::driver::{Driver, Launches};
 use super::cuda::{Cuda, EditedSources, KernelTable, Sources, TakenSources};
 use crate::error::{Error, Result};
-use crate::ops::{Backend, RowOps};
+use crate::ops::{Device, RowOps};
 use crate::tensor::DType;
 use crate::values::named;
 
@@ -32,7 +33,7 @@ named! {
 /// A device by name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub enum Device {
+pub enum DeviceName {
     /// The first GPU if there is one, the CPU otherwise.
     #[default]
     Auto,
@@ -44,17 +45,17 @@ pub enum Device {
     Emulator,
 }
 
-impl FromStr for Device {
+impl FromStr for DeviceName {
     type Err = Error;
 
-    fn from_str(text: &str) -> Result<Device> {
+    fn from_str(text: &str) -> Result<DeviceName> {
         match text {
-            "auto" => Ok(Device::Auto),
-            "cpu" => Ok(Device::Cpu),
-            "emulator" => Ok(Device::Emulator),
-            "cuda" => Ok(Device::Cuda(0)),
+            "auto" => Ok(DeviceName::Auto),
+            "cpu" => Ok(DeviceName::Cpu),
+            "emulator" => Ok(DeviceName::Emulator),
+            "cuda" => Ok(DeviceName::Cuda(0)),
             _ => match text.strip_prefix("cuda:").and_then(|number| number.parse().ok()) {
-                Some(number) => Ok(Device::Cuda(number)),
+                Some(number) => Ok(DeviceName::Cuda(number)),
                 None => Err(Error::usage(format!(
                     "no device is called `{text}`; there are auto, cpu, cuda, cuda:N and emulator"
                 ))),
@@ -63,27 +64,27 @@ impl FromStr for Device {
     }
 }
 
-impl fmt::Display for Device {
+impl fmt::Display for DeviceName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Device::Auto => f.write_str("auto"),
-            Device::Cpu => f.write_str("cpu"),
-            Device::Cuda(number) => write!(f, "cuda:{number}"),
-            Device::Emulator => f.write_str("emulator"),
+            DeviceName::Auto => f.write_str("auto"),
+            DeviceName::Cpu => f.write_str("cpu"),
+            DeviceName::Cuda(number) => write!(f, "cuda:{number}"),
+            DeviceName::Emulator => f.write_str("emulator"),
         }
     }
 }
 
-impl TryFrom<String> for Device {
+impl TryFrom<String> for DeviceName {
     type Error = Error;
 
-    fn try_from(text: String) -> Result<Device> {
+    fn try_from(text: String) -> Result<DeviceName> {
         text.parse()
     }
 }
 
-impl From<Device> for String {
-    fn from(device: Device) -> String {
+impl From<DeviceName> for String {
+    fn from(device: DeviceName) -> String {
         device.to_string()
     }
 }
@@ -92,7 +93,7 @@ impl From<Device> for String {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Choice {
     /// The device.
-    pub device: Device,
+    pub device: DeviceName,
     /// The precision.
     pub precision: Precision,
     /// CPU threads; 0 means one per core.
@@ -105,54 +106,31 @@ pub struct Choice {
     pub launches: Launches,
 }
 
-/// Work that runs on any backend.
-pub trait Work {
-    /// What it gives.
-    type Output;
-
-    /// Does it.
-    ///
-    /// # Errors
-    /// The work's own.
-    fn run<B: Backend>(self, backend: B) -> Result<Self::Output>;
-}
-
-/// Work on rows of features: on a device that has kernels for them, or on the CPU, which needs none.
-pub trait RowWork {
-    /// What it gives.
-    type Output;
-
-    /// Does it on the CPU.
-    ///
-    /// # Errors
-    /// The work's own.
-    fn on_cpu(self) -> Result<Self::Output>;
-
-    /// Does it on a device.
-    ///
-    /// # Errors
-    /// The work's own, or the device failed.
-    fn on_device<B: RowOps>(self, device: B) -> Result<Self::Output>;
-}
-
-/// Work on a device's kernels themselves.
-pub trait KernelWork {
-    /// What it gives.
-    type Output;
-
-    /// Does it.
-    ///
-    /// # Errors
-    /// The work's own, or the device failed.
-    fn run<D: Driver>(self, cuda: Cuda<D>) -> Result<Self::Output>;
-}
-
 impl Choice {
-    /// Runs work that only a device with kernels can do.
+    /// The device.
     ///
     /// # Errors
-    /// The device has none or cannot be had, or the work failed.
-    pub fn run_kernels<W: KernelWork>(&self, work: W) -> Result<W::Output> {
+    /// It cannot be had, or does not compute in this precision.
+    pub fn device(&self) -> Result<Box<dyn Device>> {
+        match self.device {
+            DeviceName::Cpu => self.cpu(),
+            DeviceName::Auto if self.precision == Precision::F64 => self.cpu(),
+            DeviceName::Auto => match self.gpu_if_present() {
+                Some(gpu) => Ok(Box::new(self.kernels_on(gpu)?)),
+                None => self.cpu(),
+            },
+            DeviceName::Cuda(_) | DeviceName::Emulator => {
+                self.check_kernels()?;
+                Ok(Box::new(self.kernels()?))
+            }
+        }
+    }
+
+    /// The device with its kernels.
+    ///
+    /// # Errors
+    /// It has none or cannot be had.
+    pub fn kernels(&self) -> Result<Cuda> {
         let without = || {
             Error::usage(format!(
                 "--device {}: this needs kernels, which the CPU does not run; use --device cuda, or emulator to rehearse",
@@ -160,58 +138,39 @@ impl Choice {
             ))
         };
         match self.device {
-            Device::Cpu => Err(without()),
-            Device::Auto => work.run(self.kernels_on(self.gpu_if_present().ok_or_else(without)?)?),
-            Device::Cuda(number) => work.run(self.kernels_on(self.gpu(number)?)?),
-            Device::Emulator => work.run(self.kernels_on(self.emulator()?)?),
+            DeviceName::Cpu => Err(without()),
+            DeviceName::Auto => self.kernels_on(self.gpu_if_present().ok_or_else(without)?),
+            DeviceName::Cuda(number) => self.kernels_on(self.gpu(number)?),
+            DeviceName::Emulator => self.kernels_on(self.emulator()?),
         }
     }
 
-    /// Runs work on rows where it was asked for. Rows have a precision of their own: f32 features, f64 sums.
+    /// The device that goes over rows of features where it was asked for; none where the CPU does, which needs no kernels. Rows
+    /// have a precision of their own: f32 features, f64 sums.
     ///
     /// # Errors
-    /// The device cannot be had, or the work failed.
-    pub fn run_rows<W: RowWork>(&self, work: W) -> Result<W::Output> {
+    /// The device cannot be had.
+    pub fn for_rows(&self) -> Result<Option<Box<dyn RowOps>>> {
+        let on_cpu = || {
+            self.check_no_kernels()?;
+            Ok(None)
+        };
         match self.device {
-            Device::Cpu => self.rows_on_cpu(work),
-            Device::Auto => match self.gpu_if_present() {
-                Some(gpu) => work.on_device(self.kernels_on(gpu)?),
-                None => self.rows_on_cpu(work),
+            DeviceName::Cpu => on_cpu(),
+            DeviceName::Auto => match self.gpu_if_present() {
+                Some(gpu) => Ok(Some(Box::new(self.kernels_on(gpu)?))),
+                None => on_cpu(),
             },
-            Device::Cuda(number) => work.on_device(self.kernels_on(self.gpu(number)?)?),
-            Device::Emulator => work.on_device(self.kernels_on(self.emulator()?)?),
-        }
-    }
-
-    /// Makes the backend and runs the work on it.
-    ///
-    /// # Errors
-    /// The device cannot be had, or the work failed.
-    pub fn run<W: Work>(&self, work: W) -> Result<W::Output> {
-        match self.device {
-            Device::Cpu => self.on_cpu(work),
-            Device::Auto if self.precision == Precision::F64 => self.on_cpu(work),
-            Device::Auto => match self.gpu_if_present() {
-                Some(gpu) => self.on_kernels(gpu, work),
-                None => self.on_cpu(work),
-            },
-            Device::Cuda(number) => {
-                self.check_kernels()?;
-                self.on_kernels(self.gpu(number)?, work)
-            }
-            Device::Emulator => {
-                self.check_kernels()?;
-                self.on_kernels(self.emulator()?, work)
-            }
+            DeviceName::Cuda(_) | DeviceName::Emulator => Ok(Some(Box::new(self.kernels()?))),
         }
     }
 
     /// Whether the device has kernels: it then computes in bf16 as well, and goes over rows of features.
     pub fn has_kernels(&self) -> bool {
         match self.device {
-            Device::Cpu => false,
-            Device::Auto => Native::if_present(0).is_some(),
-            Device::Cuda(_) | Device::Emulator => true,
+            DeviceName::Cpu => false,
+            DeviceName::Auto => Native::if_present(0).is_some(),
+            DeviceName::Cuda(_) | DeviceName::Emulator => true,
         }
     }
 
@@ -232,8 +191,11 @@ impl Choice {
     /// Refuses sources of kernels where the CPU computes.
     fn check_no_kernels(&self) -> Result<()> {
         let Some(edited) = self.kernels.edited() else { return Ok(()) };
-        let hint =
-            if self.device == Device::Auto { " (no GPU was found; `residua doctor` says why)" } else { "" };
+        let hint = if self.device == DeviceName::Auto {
+            " (no GPU was found; `residua doctor` says why)"
+        } else {
+            ""
+        };
         Err(Error::usage(format!(
             "--kernels {} with --device {}: the CPU computes, which runs no kernels{hint}; leave it out, or add --device cuda, or \
              emulator to run them without a GPU",
@@ -242,12 +204,7 @@ impl Choice {
         )))
     }
 
-    fn rows_on_cpu<W: RowWork>(&self, work: W) -> Result<W::Output> {
-        self.check_no_kernels()?;
-        work.on_cpu()
-    }
-
-    fn on_cpu<W: Work>(&self, work: W) -> Result<W::Output> {
+    fn cpu(&self) -> Result<Box<dyn Device>> {
         self.check_no_kernels()?;
         if let Some(table) = &self.kernel_table {
             return Err(Error::usage(format!(
@@ -257,13 +214,13 @@ impl Choice {
             )));
         }
         match self.precision {
-            Precision::F32 => work.run(Cpu::<f32>::new(self.threads)?),
-            Precision::F64 => work.run(Cpu::<f64>::new(self.threads)?),
+            Precision::F32 => Ok(Box::new(Cpu::<f32>::new(self.threads)?)),
+            Precision::F64 => Ok(Box::new(Cpu::<f64>::new(self.threads)?)),
             Precision::Bf16 => Err(Error::usage(format!(
                 "--precision bf16 with --device {}: the CPU computes in f32 and f64; bf16 is for --device cuda, or \
                  emulator{}",
                 self.device,
-                if self.device == Device::Auto {
+                if self.device == DeviceName::Auto {
                     ", and no GPU was found (`residua doctor` says why)"
                 } else {
                     ""
@@ -272,14 +229,10 @@ impl Choice {
         }
     }
 
-    fn on_kernels<D: Driver, W: Work>(&self, driver: D, work: W) -> Result<W::Output> {
-        work.run(self.kernels_on(driver)?)
-    }
-
     /// The kernels in the chosen precision and from the chosen sources.
-    fn kernels_on<D: Driver>(&self, driver: D) -> Result<Cuda<D>> {
+    fn kernels_on(&self, driver: impl Driver + 'static) -> Result<Cuda> {
         let dtype = if self.precision == Precision::Bf16 { DType::Bf16 } else { DType::F32 };
-        let cuda = Cuda::new(driver, dtype, self.kernels.clone())?;
+        let cuda = Cuda::new(Arc::new(driver), dtype, self.kernels.clone())?;
         match &self.kernel_table {
             Some(table) => cuda.with_table(KernelTable::read(table)?),
             None => Ok(cuda),

@@ -1,7 +1,7 @@
-//! The devices that carry operations out: each implements [`crate::ops::Backend`].
+//! The devices that carry operations out: each implements [`crate::ops::Device`].
 
 mod choice;
 pub mod cpu;
 pub mod cuda;
 
-pub use choice::{Choice, Device, KernelWork, Precision, RowWork, Work};
+pub use choice::{Choice, DeviceName, Precision};

@@ -18,9 +18,9 @@ use super::values::{Values, values};
 use super::work::{elements, shape, work};
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::TakenSources;
-use crate::backend::{Choice, Device, RowWork, Work as OnBackend};
+use crate::backend::{Choice, DeviceName};
 use crate::error::{Error, Result};
-use crate::ops::{Access, Backend, Call, HardwareKind, RowOps};
+use crate::ops::{Access, Call, Device, HardwareKind, RowOps};
 use crate::plan::Fusions;
 use crate::tensor::DType;
 
@@ -145,15 +145,16 @@ fn limit(dtype: DType) -> f64 {
 /// # Errors
 /// The device cannot be had. What it does wrong is in the result.
 pub fn check(choice: &Choice, options: &CheckOptions, observer: &mut dyn CheckObserver) -> Result<Checks> {
-    let reference = Cpu::<f64>::new(choice.threads)?;
     let rows: Vec<RowPass> =
         row_edge_cases().into_iter().filter(|pass| options.filter.wants(&pass.name())).collect();
     let rows = if choice.has_kernels() { rows } else { Vec::new() };
     let trainings = trainings(choice, options);
     let others = rows.len() + trainings.len();
-    let mut checks = choice.run(Checking { reference, options, others, observer })?;
+    let mut checks = check_calls(&mut *choice.device()?, options, others, observer, choice.threads)?;
     checks.kernels = choice.kernels_taken();
-    choice.run_rows(CheckingRows { options, rows, checks: &mut checks, observer })?;
+    if let Some(mut device) = choice.for_rows()? {
+        check_rows(&mut *device, options, rows, &mut checks, observer);
+    }
     for (name, network) in trainings {
         if options.until.is_over() {
             checks.cut.push(name);
@@ -169,7 +170,7 @@ pub fn check(choice: &Choice, options: &CheckOptions, observer: &mut dyn CheckOb
 
 /// Networks that are trained with overlapped launches and without, under the names of these checks; on a GPU alone.
 fn trainings(choice: &Choice, options: &CheckOptions) -> Vec<(String, NetworkName)> {
-    if !choice.has_kernels() || choice.device == Device::Emulator {
+    if !choice.has_kernels() || choice.device == DeviceName::Emulator {
         return Vec::new();
     }
     let networks = match options.networks.as_slice() {
@@ -184,106 +185,90 @@ fn trainings(choice: &Choice, options: &CheckOptions) -> Vec<(String, NetworkNam
     named.filter(|(name, _)| options.filter.wants(name)).collect()
 }
 
-/// Passes over rows, which are f64 whatever the precision of activations.
-struct CheckingRows<'a> {
-    options: &'a CheckOptions,
+/// Checks passes over rows, which are f64 whatever the precision of activations.
+fn check_rows(
+    device: &mut dyn RowOps,
+    options: &CheckOptions,
     rows: Vec<RowPass>,
-    checks: &'a mut Checks,
-    observer: &'a mut dyn CheckObserver,
-}
-
-impl RowWork for CheckingRows<'_> {
-    type Output = ();
-
-    /// The CPU scores rows by itself, and has no such passes.
-    fn on_cpu(self) -> Result<()> {
-        Ok(())
-    }
-
-    fn on_device<B: RowOps>(self, device: B) -> Result<()> {
-        for pass in self.rows {
-            let name = pass.name();
-            if self.options.until.is_over() {
-                self.checks.cut.push(name);
-                continue;
-            }
-            self.observer.check(&name);
-            let mut check = Check::new(name, DType::F64, limit(DType::F64));
-            match worst_result(&device, pass) {
-                Ok((operand, error)) => {
-                    check.operand = operand;
-                    check.found(error);
-                }
-                Err(error) => check.failure = Some(error.to_string()),
-            }
-            self.observer.done(&check);
-            self.checks.checks.push(check);
+    checks: &mut Checks,
+    observer: &mut dyn CheckObserver,
+) {
+    for pass in rows {
+        let name = pass.name();
+        if options.until.is_over() {
+            checks.cut.push(name);
+            continue;
         }
-        Ok(())
+        observer.check(&name);
+        let mut check = Check::new(name, DType::F64, limit(DType::F64));
+        match worst_result(device, pass) {
+            Ok((operand, error)) => {
+                check.operand = operand;
+                check.found(error);
+            }
+            Err(error) => check.failure = Some(error.to_string()),
+        }
+        observer.done(&check);
+        checks.checks.push(check);
     }
 }
 
-struct Checking<'a> {
-    reference: Cpu<f64>,
-    options: &'a CheckOptions,
-    /// Checks of another kind that follow.
+/// Checks calls, edge cases first; `others` checks of another kind follow.
+fn check_calls(
+    device: &mut dyn Device,
+    options: &CheckOptions,
     others: usize,
-    observer: &'a mut dyn CheckObserver,
-}
-
-impl OnBackend for Checking<'_> {
-    type Output = Checks;
-
-    fn run<B: Backend>(self, backend: B) -> Result<Checks> {
-        let Checking { reference, options, others, observer } = self;
-        let hardware = backend.hardware();
-        let emulated = hardware.kind == HardwareKind::Emulator;
-        let networks = match options.networks.as_slice() {
-            [] => NetworkName::standard(hardware.kind),
-            named => named.to_vec(),
-        };
-        let batch = options.batch.unwrap_or(if emulated { 2 } else { BATCH });
-        let mut calls: Vec<(String, Call<()>)> = Vec::new();
-        let mut add = |call: Call<()>| {
-            let name = format!("{}.{}.{}", call.name(), shape(&call), super::precision(backend.dtype()));
-            if options.filter.wants(&name) && calls.iter().all(|(known, _)| *known != name) {
-                calls.push((name, call));
-            }
-        };
-        edge_cases().into_iter().for_each(&mut add);
-        for network in networks {
-            network.calls(&backend, batch, Fusions::ALL)?.into_iter().for_each(&mut add);
+    observer: &mut dyn CheckObserver,
+    threads: usize,
+) -> Result<Checks> {
+    let mut reference = Cpu::<f64>::new(threads)?;
+    let hardware = device.hardware();
+    let emulated = hardware.kind == HardwareKind::Emulator;
+    let networks = match options.networks.as_slice() {
+        [] => NetworkName::standard(hardware.kind),
+        named => named.to_vec(),
+    };
+    let batch = options.batch.unwrap_or(if emulated { 2 } else { BATCH });
+    let mut calls: Vec<(String, Call<()>)> = Vec::new();
+    let mut add = |call: Call<()>| {
+        let name = format!("{}.{}.{}", call.name(), shape(&call), super::precision(device.dtype()));
+        if options.filter.wants(&name) && calls.iter().all(|(known, _)| *known != name) {
+            calls.push((name, call));
         }
-        if calls.is_empty() && others == 0 {
-            return Err(Error::usage("no operation is called like that; without --only all are checked"));
-        }
-        let timed = options.patience.filter(|_| !emulated);
-        let rates = if timed.is_some() { Rates::of(&backend)? } else { None };
-        let mut checks = Checks {
-            card: hardware.name,
-            driver: hardware.versions,
-            program: env!("RESIDUA_VERSION").to_string(),
-            date: super::results::now(),
-            kernels: None,
-            checks: Vec::new(),
-            cut: Vec::new(),
-        };
-        observer.begin(calls.len() + others);
-        for (name, call) in calls {
-            if options.until.is_over() {
-                checks.cut.push(name);
-                continue;
-            }
-            observer.check(&name);
-            let mut check = judge(&backend, &reference, name, &call)?;
-            if let Some(patience) = timed.filter(|_| check.failure.is_none()) {
-                time(&backend, &call, &patience, rates.as_ref(), &mut check);
-            }
-            observer.done(&check);
-            checks.checks.push(check);
-        }
-        Ok(checks)
+    };
+    edge_cases().into_iter().for_each(&mut add);
+    for network in networks {
+        network.calls(device, batch, Fusions::ALL)?.into_iter().for_each(&mut add);
     }
+    if calls.is_empty() && others == 0 {
+        return Err(Error::usage("no operation is called like that; without --only all are checked"));
+    }
+    let timed = options.patience.filter(|_| !emulated);
+    let rates = if timed.is_some() { Rates::of(device)? } else { None };
+    let mut checks = Checks {
+        card: hardware.name,
+        driver: hardware.versions,
+        program: env!("RESIDUA_VERSION").to_string(),
+        date: super::results::now(),
+        kernels: None,
+        checks: Vec::new(),
+        cut: Vec::new(),
+    };
+    observer.begin(calls.len() + others);
+    for (name, call) in calls {
+        if options.until.is_over() {
+            checks.cut.push(name);
+            continue;
+        }
+        observer.check(&name);
+        let mut check = judge(device, &mut reference, name, &call)?;
+        if let Some(patience) = timed.filter(|_| check.failure.is_none()) {
+            time(device, &call, &patience, rates.as_ref(), &mut check);
+        }
+        observer.done(&check);
+        checks.checks.push(check);
+    }
+    Ok(checks)
 }
 
 /// Random values for a call's operands, which the device's type holds exactly.
@@ -295,15 +280,15 @@ fn inputs(call: &Call<()>, dtype: DType) -> Result<Vec<Values>> {
 }
 
 /// Runs a call on the device and on the reference, and compares what they write.
-fn judge<B: Backend>(backend: &B, reference: &Cpu<f64>, name: String, call: &Call<()>) -> Result<Check> {
-    let inputs = inputs(call, backend.dtype())?;
-    match results(backend, call, &inputs) {
+fn judge(device: &mut dyn Device, reference: &mut Cpu<f64>, name: String, call: &Call<()>) -> Result<Check> {
+    let inputs = inputs(call, device.dtype())?;
+    match results(device, call, &inputs) {
         Ok(found) => {
             let expected = expected(reference, call, inputs, &found)?;
-            Ok(compare(Check::new(name, backend.dtype(), limit(backend.dtype())), call, &found, &expected))
+            Ok(compare(Check::new(name, device.dtype(), limit(device.dtype())), call, &found, &expected))
         }
         Err(error) => {
-            let check = Check::new(name, backend.dtype(), limit(backend.dtype()));
+            let check = Check::new(name, device.dtype(), limit(device.dtype()));
             Ok(Check { failure: Some(error.to_string()), ..check })
         }
     }
@@ -331,16 +316,16 @@ pub(super) struct Reference {
 
 impl Reference {
     /// With random values that a type holds exactly.
-    pub fn new(reference: &Cpu<f64>, call: Call<()>, dtype: DType) -> Result<Reference> {
+    pub fn new(reference: &mut Cpu<f64>, call: Call<()>, dtype: DType) -> Result<Reference> {
         let inputs = inputs(&call, dtype)?;
         let expected = results(reference, &call, &inputs)?;
         Ok(Reference { call, inputs, expected })
     }
 
     /// Holds a device to it.
-    pub fn judge<B: Backend>(&self, backend: &B, name: String) -> Check {
-        let check = Check::new(name, backend.dtype(), limit(backend.dtype()));
-        match results(backend, &self.call, &self.inputs) {
+    pub fn judge(&self, device: &mut dyn Device, name: String) -> Check {
+        let check = Check::new(name, device.dtype(), limit(device.dtype()));
+        match results(device, &self.call, &self.inputs) {
             Ok(found) => compare(check, &self.call, &found, &self.expected),
             Err(error) => Check { failure: Some(error.to_string()), ..check },
         }
@@ -349,7 +334,7 @@ impl Reference {
 
 /// What the reference makes of a call's operands, where the last of several parts reads what the device stored.
 fn expected(
-    reference: &Cpu<f64>,
+    reference: &mut Cpu<f64>,
     call: &Call<()>,
     inputs: Vec<Values>,
     found: &[Values],
@@ -373,11 +358,11 @@ fn expected(
     Ok(expected)
 }
 
-fn results<B: Backend>(backend: &B, call: &Call<()>, inputs: &[Values]) -> Result<Vec<Values>> {
-    let mut stage = Stage::new(backend, call, 1)?;
-    stage.load(backend, inputs)?;
-    stage.run(backend, 0)?;
-    stage.read(backend)
+fn results(device: &mut dyn Device, call: &Call<()>, inputs: &[Values]) -> Result<Vec<Values>> {
+    let mut stage = Stage::new(device, call, 1)?;
+    stage.load(inputs)?;
+    stage.run(0)?;
+    stage.read()
 }
 
 /// ‖found − expected‖ / ‖expected‖; of integers, the share that differs. What is not a number is infinitely wrong.
@@ -404,15 +389,15 @@ pub(super) fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
 }
 
 /// Adds the time; a device that fails now was wrong.
-fn time<B: Backend>(
-    backend: &B,
+fn time(
+    device: &mut dyn Device,
     call: &Call<()>,
     patience: &Patience,
     rates: Option<&Rates>,
     check: &mut Check,
 ) {
     let measured =
-        time_call(backend, call, patience).and_then(|timing| Ok((timing, work(call, backend.dtype())?)));
+        time_call(device, call, patience).and_then(|timing| Ok((timing, work(call, device.dtype())?)));
     match measured {
         Ok((timing, work)) => {
             check.timing = Some(timing);

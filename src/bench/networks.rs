@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::nn::{Architecture, Depth, ImageSource, Images, Inference, Network, Stem};
-use crate::ops::{Backend, Call, HardwareKind};
+use crate::ops::{Call, Device, HardwareKind};
 use crate::plan::Fusions;
 use crate::tensor::{DType, Span};
 use crate::train::{Objective, Optimizer, OptimizerKind, TrainStep};
@@ -106,14 +106,14 @@ impl NetworkName {
         Architecture::new(self.arch, Some(self.stem), None, self.width, CLASSES)
     }
 
-    fn record<B: Backend, P>(
+    fn record<P>(
         &self,
-        backend: &B,
+        device: &dyn Device,
         (batch, fusions): (usize, Fusions),
         slots: Option<usize>,
         plan: impl FnOnce(&Network, &Images) -> P,
     ) -> Result<Recorded<P>> {
-        let mut network = Network::new(&self.architecture()?, backend.dtype(), slots);
+        let mut network = Network::new(&self.architecture()?, device.dtype(), slots);
         network.set_fusions(fusions);
         let images = RESIDENT_BATCHES * batch;
         let pixels = network.reserve(images * self.side * self.side * 3, DType::U8);
@@ -123,36 +123,34 @@ impl NetworkName {
     }
 
     /// A training step.
-    pub(super) fn training<B: Backend>(
+    pub(super) fn training(
         &self,
-        backend: &B,
+        device: &dyn Device,
         batch: usize,
         fusions: Fusions,
     ) -> Result<Recorded<TrainStep>> {
-        self.record(backend, (batch, fusions), Some(OPTIMIZER.slots()), |network, images| {
-            TrainStep::new(network, backend, &OPTIMIZER, images, &Objective::cross_entropy(0.0))
+        self.record(device, (batch, fusions), Some(OPTIMIZER.slots()), |network, images| {
+            TrainStep::new(network, device, &OPTIMIZER, images, &Objective::cross_entropy(0.0))
         })
     }
 
     /// A pass in inference.
-    pub(super) fn inference<B: Backend>(
+    pub(super) fn inference(
         &self,
-        backend: &B,
+        device: &dyn Device,
         batch: usize,
         fusions: Fusions,
     ) -> Result<Recorded<Inference>> {
-        self.record(backend, (batch, fusions), None, |network, images| {
-            Inference::new(network, backend, images)
-        })
+        self.record(device, (batch, fusions), None, |network, images| Inference::new(network, device, images))
     }
 
     /// Every call of a training step and of a pass in inference, each once.
     ///
     /// # Errors
     /// The name makes no network.
-    pub fn calls<B: Backend>(&self, backend: &B, batch: usize, fusions: Fusions) -> Result<Vec<Call<()>>> {
-        let training = self.training(backend, batch, fusions)?;
-        let inference = self.inference(backend, batch, fusions)?;
+    pub fn calls(&self, device: &dyn Device, batch: usize, fusions: Fusions) -> Result<Vec<Call<()>>> {
+        let training = self.training(device, batch, fusions)?;
+        let inference = self.inference(device, batch, fusions)?;
         let plans = [training.plan.prepared().plan(), inference.plan.prepared().plan()];
         let mut unique = Vec::new();
         for call in plans.iter().flat_map(|plan| plan.setup.iter().chain(&plan.calls)) {
@@ -191,11 +189,11 @@ mod tests {
 
     #[test]
     fn a_call_alone_has_the_operands_it_has_in_its_plan() {
-        let backend = Cpu::<f32>::new(1).unwrap();
+        let device = Cpu::<f32>::new(1).unwrap();
         let mut checked = 0;
         for name in NetworkName::standard(HardwareKind::Emulator) {
-            let training = name.training(&backend, 2, Fusions::ALL).unwrap();
-            let inference = name.inference(&backend, 2, Fusions::ALL).unwrap();
+            let training = name.training(&device, 2, Fusions::ALL).unwrap();
+            let inference = name.inference(&device, 2, Fusions::ALL).unwrap();
             for prepared in [training.plan.prepared(), inference.plan.prepared()] {
                 let plan = prepared.plan();
                 for call in plan.setup.iter().chain(&plan.calls) {

@@ -3,11 +3,10 @@
 use super::check::Check;
 use super::networks::{NetworkName, OPTIMIZER, Recorded};
 use super::steps::Batches;
+use crate::backend::Choice;
 use crate::backend::cuda::driver::Launches;
-use crate::backend::{Choice, Work};
 use crate::error::Result;
 use crate::nn::Model;
-use crate::ops::Backend;
 use crate::plan::Fusions;
 use crate::train::{BatchTargets, StepInputs};
 
@@ -19,7 +18,7 @@ pub(super) fn compare_launches(choice: &Choice, network: &NetworkName, batch: us
     let check = Check::new(name, choice.dtype(), 0.0);
     let trained = |launches| {
         let choice = Choice { launches, ..choice.clone() };
-        choice.run(Training { network, batch })
+        train(&choice, network, batch)
     };
     match trained(Launches::Serial).and_then(|serial| Ok((serial, trained(Launches::Overlapped)?))) {
         Ok((serial, overlapped)) => judge(check, &serial, &overlapped),
@@ -31,34 +30,25 @@ pub(super) fn compare_launches(choice: &Choice, network: &NetworkName, batch: us
 type Left = (String, Vec<f64>);
 
 /// Some steps of a training from the same start, on the same images.
-struct Training<'a> {
-    network: &'a NetworkName,
-    batch: usize,
-}
-
-impl Work for Training<'_> {
-    type Output = Vec<Left>;
-
-    fn run<B: Backend>(self, backend: B) -> Result<Vec<Left>> {
-        let Recorded { network, plan, pixels, images } =
-            self.network.training(&backend, self.batch, Fusions::ALL)?;
-        let mut model = Model::new(network, backend, plan.prepared().bytes())?;
-        model.initialise(0)?;
-        let batches = Batches::new(&mut model, pixels, images, self.batch)?;
-        for step in 0..STEPS {
-            let (placement, labels) = batches.next(step);
-            let (targets, rates) = (BatchTargets::plain(labels), OPTIMIZER.rates(0.01, 1));
-            let slot = step % plan.slots();
-            let inputs = StepInputs { pixels: &[], placement, targets: &targets, rates: &rates, slot };
-            plan.load(&mut model, &inputs)?;
-            plan.queue(&mut model)?;
-        }
-        let mut left = vec![("losses".to_string(), plan.losses(&model)?)];
-        for entry in model.network().parameters().entries() {
-            left.push((entry.name.clone(), model.parameter(entry)?));
-        }
-        Ok(left)
+fn train(choice: &Choice, network: &NetworkName, batch: usize) -> Result<Vec<Left>> {
+    let device = choice.device()?;
+    let Recorded { network, plan, pixels, images } = network.training(&*device, batch, Fusions::ALL)?;
+    let mut model = Model::new(network, device, plan.prepared().bytes())?;
+    model.initialise(0)?;
+    let batches = Batches::new(&mut model, pixels, images, batch)?;
+    for step in 0..STEPS {
+        let (placement, labels) = batches.next(step);
+        let (targets, rates) = (BatchTargets::plain(labels), OPTIMIZER.rates(0.01, 1));
+        let slot = step % plan.slots();
+        let inputs = StepInputs { pixels: &[], placement, targets: &targets, rates: &rates, slot };
+        plan.load(&mut model, &inputs)?;
+        plan.queue(&mut model)?;
     }
+    let mut left = vec![("losses".to_string(), plan.losses(&model)?)];
+    for entry in model.network().parameters().entries() {
+        left.push((entry.name.clone(), model.parameter(entry)?));
+    }
+    Ok(left)
 }
 
 /// No bit may differ.
@@ -87,17 +77,17 @@ fn judge(mut check: Check, serial: &[Left], overlapped: &[Left]) -> Check {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::backend::Device;
+    use crate::backend::DeviceName;
     use crate::tensor::DType;
 
     #[test]
     fn the_same_steps_leave_the_same_bits_and_one_that_differs_is_told_with_a_way_out() {
-        let choice = Choice { device: Device::Cpu, threads: 1, ..Choice::default() };
+        let choice = Choice { device: DeviceName::Cpu, threads: 1, ..Choice::default() };
         let network = "resnet18-cifar.8.w0.0625".parse().unwrap();
         let check = compare_launches(&choice, &network, 2, "steps".to_string());
         assert!(check.right && check.error == Some(0.0), "{check:?}");
 
-        let serial = choice.run(Training { network: &network, batch: 2 }).unwrap();
+        let serial = train(&choice, &network, 2).unwrap();
         assert!(serial.iter().all(|(_, values)| values.iter().all(|value| value.is_finite())));
         let mut overlapped = serial.clone();
         let (tensor, values) = overlapped.last_mut().unwrap();

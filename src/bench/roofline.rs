@@ -6,7 +6,7 @@ use super::stage::Stage;
 use super::timing::{Patience, time_call};
 use super::work::{Work, work};
 use crate::error::Result;
-use crate::ops::{Backend, Call, HardwareKind, Rows};
+use crate::ops::{Call, Device, HardwareKind, Rows};
 
 /// What a card can do at best.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -49,8 +49,8 @@ impl Rates {
     ///
     /// # Errors
     /// The device failed.
-    pub fn of<B: Backend>(backend: &B) -> Result<Option<Rates>> {
-        let hardware = backend.hardware();
+    pub fn of(device: &mut dyn Device) -> Result<Option<Rates>> {
+        let hardware = device.hardware();
         if hardware.kind == HardwareKind::Emulator {
             return Ok(None);
         }
@@ -58,12 +58,12 @@ impl Rates {
             return Ok(Some(rates));
         }
         let call = Call::Copy { attributes: Rows { rows: 1 << 18, channels: 64 }, x: (), y: () };
-        let timing = time_call(backend, &call, &Patience { seconds: 0.5, least: 5, most: 50 })?;
-        let moved = work(&call, backend.dtype())?.bytes;
+        let timing = time_call(device, &call, &Patience { seconds: 0.5, least: 5, most: 50 })?;
+        let moved = work(&call, device.dtype())?.bytes;
         Ok(Some(Rates {
             source: format!(
                 "bandwidth: a copy of {:.0} MB, measured",
-                Stage::<B>::bytes(backend, &call)? as f64 / 2e6
+                Stage::bytes(device, &call)? as f64 / 2e6
             ),
             bf16: None,
             f32: None,

@@ -207,31 +207,31 @@ impl RowPass {
     ///
     /// # Panics
     /// Other spans than those of [`RowPass::operands`].
-    pub(super) fn run<B: RowOps>(&self, device: &B, memory: &mut B::Memory, spans: &[Span]) -> Result<()> {
+    pub(super) fn run(&self, device: &mut dyn RowOps, spans: &[Span]) -> Result<()> {
         use RowPass::*;
         let prepared =
             |rows, columns, shift, divisor| Features { x: spans[0], rows, columns, shift, divisor };
         let neighbour = |points: usize| NEIGHBOUR.min(points);
         match (*self, spans) {
             (LogitScores { rows, classes }, &[logits, msp, mls, energy]) => {
-                device.logit_scores(memory, [rows, classes], TEMPERATURE, logits, [msp, mls, energy])
+                device.logit_scores([rows, classes], TEMPERATURE, logits, [msp, mls, energy])
             }
             (Project { rows, columns, outputs }, &[_, shift, divisor, basis, z]) => {
                 let features = prepared(rows, columns, Some(shift), Some(divisor));
-                device.project(memory, &features, outputs, basis, z)
+                device.project(&features, outputs, basis, z)
             }
             (SquareNorms { rows, columns }, &[_, shift, divisor, norms]) => {
-                device.square_norms(memory, &prepared(rows, columns, Some(shift), Some(divisor)), norms)
+                device.square_norms(&prepared(rows, columns, Some(shift), Some(divisor)), norms)
             }
             (SquareNormsOfCoordinates { rows, columns }, &[z, norms]) => {
-                device.square_norms_of_coordinates(memory, [rows, columns], z, norms)
+                device.square_norms_of_coordinates([rows, columns], z, norms)
             }
             (InverseNorms { rows, columns }, &[_, norms]) => {
-                device.inverse_norms(memory, &prepared(rows, columns, None, None), FLOOR, norms)
+                device.inverse_norms(&prepared(rows, columns, None, None), FLOOR, norms)
             }
             (Nearest { rows, columns, points }, &[z, values, scratch, nearest]) => {
                 let points = Points { values, count: points, k: neighbour(points) };
-                device.nearest(memory, [rows, columns], z, &points, scratch, nearest)
+                device.nearest([rows, columns], z, &points, scratch, nearest)
             }
             (
                 NearestNormalised { rows, columns, points },
@@ -239,18 +239,18 @@ impl RowPass {
             ) => {
                 let bank = Points { values, count: points, k: neighbour(points) };
                 let features = prepared(rows, columns, None, None);
-                device.nearest_normalised(memory, (&features, scale), (&bank, bank_scale), scratch, nearest)
+                device.nearest_normalised((&features, scale), (&bank, bank_scale), scratch, nearest)
             }
             (ClassSums { rows, columns, classes }, &[x, labels, sums]) => {
-                device.class_sums(memory, &Labelled { x, labels, rows, columns, classes }, sums)
+                device.class_sums(&Labelled { x, labels, rows, columns, classes }, sums)
             }
             (ClassDeviations { rows, columns, classes }, &[x, labels, means, deviations]) => {
                 let labelled = Labelled { x, labels, rows, columns, classes };
-                device.class_deviations(memory, &labelled, means, deviations)
+                device.class_deviations(&labelled, means, deviations)
             }
             (WithinScatter { rows, columns, classes }, &[x, labels, means, scatter]) => {
                 let labelled = Labelled { x, labels, rows, columns, classes };
-                device.within_scatter(memory, &labelled, means, SLICES, scatter)
+                device.within_scatter(&labelled, means, SLICES, scatter)
             }
             _ => panic!("{self:?} takes {} operands, not {}", self.operands().len(), spans.len()),
         }

@@ -10,18 +10,17 @@ use crate::tensor::{DType, HostValues, Span, aligned};
 const TILE: usize = 1 << 18;
 
 /// Passes one after the other in one memory; operands of one name and extent are the same place.
-pub(super) struct RowStage<B: RowOps> {
-    memory: B::Memory,
+pub(super) struct RowStage {
     passes: Vec<(RowPass, Vec<Span>)>,
     places: Vec<(Operand, Span)>,
 }
 
-impl<B: RowOps> RowStage<B> {
+impl RowStage {
     /// Places the operands.
     ///
     /// # Errors
     /// Not enough memory.
-    pub(super) fn new(device: &B, passes: &[RowPass]) -> Result<RowStage<B>> {
+    pub(super) fn new(device: &mut dyn RowOps, passes: &[RowPass]) -> Result<RowStage> {
         let red_zone = aligned(device.red_zone());
         let (mut end, mut places) = (red_zone, Vec::<(Operand, Span)>::new());
         let mut place = |operand: Operand| {
@@ -39,14 +38,15 @@ impl<B: RowOps> RowStage<B> {
             .iter()
             .map(|pass| (*pass, pass.operands().into_iter().map(&mut place).collect()))
             .collect();
-        Ok(RowStage { memory: device.allocate(end)?, passes, places })
+        device.allocate(end)?;
+        Ok(RowStage { passes, places })
     }
 
     /// Random inputs, drawn for the first [`TILE`] elements and then repeated; sums begin at zero.
     ///
     /// # Errors
     /// The device failed.
-    pub(super) fn fill(&mut self, device: &B) -> Result<()> {
+    pub(super) fn fill(&mut self, device: &mut dyn RowOps) -> Result<()> {
         let pass = self.passes[0].0;
         for ((name, elements, dtype, role), span) in self.places.clone() {
             if role == Role::Scratch {
@@ -57,7 +57,7 @@ impl<B: RowOps> RowStage<B> {
             for first in (0..elements).step_by(TILE) {
                 let some = TILE.min(elements - first);
                 let part = Span { offset: span.offset + first * dtype.size(), elements: some, dtype };
-                write(device, &mut self.memory, part, &drawn[..some])?;
+                write(device, part, &drawn[..some])?;
             }
         }
         Ok(())
@@ -67,18 +67,18 @@ impl<B: RowOps> RowStage<B> {
     ///
     /// # Errors
     /// The device failed.
-    pub(super) fn run(&mut self, device: &B) -> Result<()> {
-        self.passes.iter().try_for_each(|(pass, spans)| pass.run(device, &mut self.memory, spans))
+    pub(super) fn run(&mut self, device: &mut dyn RowOps) -> Result<()> {
+        self.passes.iter().try_for_each(|(pass, spans)| pass.run(device, spans))
     }
 }
 
-fn write<B: RowOps>(device: &B, memory: &mut B::Memory, to: Span, values: &[f64]) -> Result<()> {
+fn write(device: &mut dyn RowOps, to: Span, values: &[f64]) -> Result<()> {
     match to.dtype {
         DType::I32 => {
             let values: Vec<i32> = values.iter().map(|&value| value as i32).collect();
-            device.write(memory, to, HostValues::I32(&values))
+            device.write(to, HostValues::I32(&values))
         }
-        _ => device.write(memory, to, HostValues::F64(values)),
+        _ => device.write(to, HostValues::F64(values)),
     }
 }
 
@@ -86,15 +86,19 @@ fn write<B: RowOps>(device: &B, memory: &mut B::Memory, to: Span, values: &[f64]
 ///
 /// # Errors
 /// The device failed.
-pub(super) fn time_passes<B: RowOps>(device: &B, passes: &[RowPass], patience: &Patience) -> Result<Timing> {
+pub(super) fn time_passes(
+    device: &mut dyn RowOps,
+    passes: &[RowPass],
+    patience: &Patience,
+) -> Result<Timing> {
     let mut stage = RowStage::new(device, passes)?;
     stage.fill(device)?;
     stage.run(device)?;
     device.synchronise()?;
     measure(patience, || {
-        let from = device.moment()?;
+        let from = device.event()?;
         stage.run(device)?;
-        device.seconds_between(&from, &device.moment()?)
+        device.seconds_between(&from, &device.event()?)
     })
 }
 
@@ -103,7 +107,7 @@ pub(super) fn time_passes<B: RowOps>(device: &B, passes: &[RowPass], patience: &
 ///
 /// # Errors
 /// The device failed.
-pub(super) fn worst_result<B: RowOps>(device: &B, pass: RowPass) -> Result<(&'static str, f64)> {
+pub(super) fn worst_result(device: &mut dyn RowOps, pass: RowPass) -> Result<(&'static str, f64)> {
     let mut stage = RowStage::new(device, &[pass])?;
     let mut inputs = Vec::new();
     for (operand, span) in stage.places.clone() {
@@ -112,7 +116,7 @@ pub(super) fn worst_result<B: RowOps>(device: &B, pass: RowPass) -> Result<(&'st
             Role::Output | Role::Scratch => vec![f64::NAN; operand.1],
             Role::Sum => vec![0.0; operand.1],
         };
-        write(device, &mut stage.memory, span, &values)?;
+        write(device, span, &values)?;
         if operand.3 == Role::Input {
             inputs.push(values);
         }
@@ -122,7 +126,7 @@ pub(super) fn worst_result<B: RowOps>(device: &B, pass: RowPass) -> Result<(&'st
     let mut worst = ("", 0.0);
     for ((operand, span), expected) in results.zip(pass.expected(&inputs)) {
         let mut found = vec![0.0; span.elements];
-        device.read_f64(&stage.memory, *span, &mut found)?;
+        device.read_f64(*span, &mut found)?;
         let error = super::check::relative_error(&pass.compared(found), &expected);
         if error > worst.1 || worst.0.is_empty() {
             worst = (operand.0, error);

@@ -3,15 +3,15 @@
 use super::values::{Values, values};
 use super::work::elements;
 use crate::error::Result;
-use crate::ops::{Access, Backend, Call, Content, Rows};
+use crate::ops::{Access, Call, Content, Device, Graph, Rows};
 use crate::tensor::{ALIGNMENT, DType, HostValues, Span, aligned};
 
 /// Random numbers are drawn for so many elements; longer operands repeat them. A multiple of every alignment.
 const TILE: usize = 1 << 18;
 
 /// A call ready to run, once or several times over with different places in memory.
-pub(super) struct Stage<B: Backend> {
-    memory: B::Memory,
+pub(super) struct Stage<'d> {
+    device: &'d mut dyn Device,
     copies: Vec<Placed>,
 }
 
@@ -36,28 +36,29 @@ impl Places {
     }
 }
 
-impl<B: Backend> Stage<B> {
+impl<'d> Stage<'d> {
     /// Places a call `copies` times.
     ///
     /// # Errors
     /// Extents that make no sense, or not enough memory.
-    pub(super) fn new(backend: &B, call: &Call<()>, copies: usize) -> Result<Stage<B>> {
+    pub(super) fn new(device: &'d mut dyn Device, call: &Call<()>, copies: usize) -> Result<Stage<'d>> {
         let elements = elements(call)?;
         let contents = call.contents();
-        let scratch = backend.dtype().accumulator();
-        let workspace = backend.workspace_bytes(call).div_ceil(scratch.size());
-        let mut places = Places { end: aligned(backend.red_zone()), red_zone: backend.red_zone() };
+        let scratch = device.dtype().accumulator();
+        let workspace = device.workspace_bytes(call).div_ceil(scratch.size());
+        let mut places = Places { end: aligned(device.red_zone()), red_zone: device.red_zone() };
         let copies = (0..copies)
             .map(|_| {
                 let mut operands = elements.iter().zip(&contents);
                 let call = call.map(|()| {
                     let (&elements, content) = operands.next().expect("as many as the call has");
-                    places.span(elements, content.dtype(backend.dtype()))
+                    places.span(elements, content.dtype(device.dtype()))
                 });
                 Placed { call, workspace: places.span(workspace, scratch) }
             })
             .collect();
-        Ok(Stage { memory: backend.allocate(places.end.max(ALIGNMENT))?, copies })
+        device.allocate(places.end.max(ALIGNMENT))?;
+        Ok(Stage { device, copies })
     }
 
     /// How many copies there are.
@@ -66,30 +67,30 @@ impl<B: Backend> Stage<B> {
     }
 
     /// Bytes one copy of a call takes.
-    pub(super) fn bytes(backend: &B, call: &Call<()>) -> Result<usize> {
+    pub(super) fn bytes(device: &dyn Device, call: &Call<()>) -> Result<usize> {
         let operands = elements(call)?
             .into_iter()
             .zip(call.contents())
-            .map(|(elements, content)| aligned(elements * content.dtype(backend.dtype()).size()));
-        Ok(operands.sum::<usize>() + aligned(backend.workspace_bytes(call)))
+            .map(|(elements, content)| aligned(elements * content.dtype(device.dtype()).size()));
+        Ok(operands.sum::<usize>() + aligned(device.workspace_bytes(call)))
     }
 
     /// Fills everything with random values: drawn for the first [`TILE`] elements, then repeated.
-    pub(super) fn fill(&mut self, backend: &B) -> Result<()> {
+    pub(super) fn fill(&mut self) -> Result<()> {
         for placed in self.copies.clone() {
             let operands = placed.call.operands().into_iter().zip(placed.call.contents());
             for ((name, span, _), content) in operands {
                 // Which pixel won and where an image lies depends on the place: no repeating.
                 let tile = if content == Content::Integer { span.elements } else { span.elements.min(TILE) };
-                let values = values(&placed.call, (name, content), tile, backend.dtype());
-                self.repeat(backend, span, content, &values)?;
+                let values = values(&placed.call, (name, content), tile, self.device.dtype());
+                self.repeat(span, content, &values)?;
             }
         }
         Ok(())
     }
 
     /// Writes values to the front of a span and repeats them to its end.
-    fn repeat(&mut self, backend: &B, span: Span, content: Content, values: &Values) -> Result<()> {
+    fn repeat(&mut self, span: Span, content: Content, values: &Values) -> Result<()> {
         let part = |from: usize, elements: usize| Span {
             offset: span.offset + from * span.dtype.size(),
             elements,
@@ -97,9 +98,9 @@ impl<B: Backend> Stage<B> {
         };
         let mut done = span.elements.min(TILE);
         if content == Content::Integer {
-            return write(backend, &mut self.memory, span, values);
+            return write(self.device, span, values);
         }
-        write(backend, &mut self.memory, part(0, done), values)?;
+        write(self.device, part(0, done), values)?;
         while done < span.elements {
             let next = (span.elements - done).min(if content == Content::Activation { done } else { TILE });
             if content == Content::Activation {
@@ -107,9 +108,9 @@ impl<B: Backend> Stage<B> {
                 let (x, y) = (part(0, next), part(done, next));
                 let attributes = Rows { rows: next, channels: 1 };
                 let nothing = part(0, 0);
-                Call::Copy { attributes, x, y }.run(backend, &mut self.memory, nothing)?;
+                self.device.run(&Call::Copy { attributes, x, y }, nothing)?;
             } else {
-                write(backend, &mut self.memory, part(done, next), &first(values, next))?;
+                write(self.device, part(done, next), &first(values, next))?;
             }
             done += next;
         }
@@ -117,66 +118,67 @@ impl<B: Backend> Stage<B> {
     }
 
     /// Hands the first copy its inputs; what it writes, and its workspace, becomes NaN.
-    pub(super) fn load(&mut self, backend: &B, inputs: &[Values]) -> Result<()> {
+    pub(super) fn load(&mut self, inputs: &[Values]) -> Result<()> {
         let Placed { call, workspace } = self.copies[0].clone();
         for ((_, span, access), values) in call.operands().into_iter().zip(inputs) {
-            if access == Access::Write {
-                self.poison(backend, span)?
-            } else {
-                write(backend, &mut self.memory, span, values)?
-            }
+            if access == Access::Write { self.poison(span)? } else { write(self.device, span, values)? }
         }
-        self.poison(backend, workspace)
+        self.poison(workspace)
     }
 
-    fn poison(&mut self, backend: &B, span: Span) -> Result<()> {
+    fn poison(&mut self, span: Span) -> Result<()> {
         let values = match span.dtype {
             DType::I32 => Values::Integers(vec![i32::MIN; span.elements]),
             DType::U8 => Values::Bytes(vec![0xff; span.elements]),
             _ => Values::Numbers(vec![f64::NAN; span.elements]),
         };
-        if span.elements == 0 { Ok(()) } else { write(backend, &mut self.memory, span, &values) }
+        if span.elements == 0 { Ok(()) } else { write(self.device, span, &values) }
     }
 
     /// Runs one of the copies.
-    pub(super) fn run(&mut self, backend: &B, copy: usize) -> Result<()> {
+    pub(super) fn run(&mut self, copy: usize) -> Result<()> {
         let Placed { call, workspace } = &self.copies[copy % self.copies.len()];
-        call.run(backend, &mut self.memory, *workspace)
+        self.device.run(call, *workspace)
     }
 
     /// Runs `calls` calls, one copy after the other, or records them for a device that can repeat them by itself.
-    pub(super) fn capture(&mut self, backend: &B, calls: usize) -> Result<Option<B::Captured>> {
-        let Stage { memory, copies } = self;
-        backend.capture(memory, &mut |memory| {
+    pub(super) fn capture(&mut self, calls: usize) -> Result<Option<Graph>> {
+        let Stage { device, copies } = self;
+        device.capture(&mut |device| {
             copies
                 .iter()
                 .cycle()
                 .take(calls)
-                .try_for_each(|placed| placed.call.run(backend, memory, placed.workspace))
+                .try_for_each(|placed| device.run(&placed.call, placed.workspace))
         })
     }
 
     /// Runs what was captured.
-    pub(super) fn replay(&mut self, backend: &B, captured: &B::Captured) -> Result<()> {
-        backend.replay(&mut self.memory, captured)
+    pub(super) fn replay(&mut self, graph: &Graph) -> Result<()> {
+        self.device.replay(graph)
+    }
+
+    /// The device.
+    pub(super) fn device(&self) -> &dyn Device {
+        self.device
     }
 
     /// What the first copy's operands hold.
-    pub(super) fn read(&self, backend: &B) -> Result<Vec<Values>> {
+    pub(super) fn read(&self) -> Result<Vec<Values>> {
         let operands = self.copies[0].call.operands();
         operands
             .into_iter()
             .map(|(_, span, _)| match span.dtype {
                 DType::I32 => {
                     let mut values = vec![0; span.elements];
-                    backend.read_i32(&self.memory, span, &mut values)?;
+                    self.device.read_i32(span, &mut values)?;
                     Ok(Values::Integers(values))
                 }
                 // Bytes are only ever read.
                 DType::U8 => Ok(Values::Bytes(Vec::new())),
                 DType::F32 | DType::F64 | DType::Bf16 => {
                     let mut values = vec![0.0; span.elements];
-                    backend.read_f64(&self.memory, span, &mut values)?;
+                    self.device.read_f64(span, &mut values)?;
                     Ok(Values::Numbers(values))
                 }
             })
@@ -184,13 +186,13 @@ impl<B: Backend> Stage<B> {
     }
 }
 
-fn write<B: Backend>(backend: &B, memory: &mut B::Memory, span: Span, values: &Values) -> Result<()> {
+fn write(device: &mut dyn Device, span: Span, values: &Values) -> Result<()> {
     let values = match values {
         Values::Numbers(values) => HostValues::F64(values),
         Values::Integers(values) => HostValues::I32(values),
         Values::Bytes(values) => HostValues::U8(values),
     };
-    backend.write(memory, span, values)
+    device.write(span, values)
 }
 
 fn first(values: &Values, elements: usize) -> Values {

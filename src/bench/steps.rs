@@ -9,12 +9,12 @@ use super::roofline::Rates;
 use super::timing::{Patience, measure};
 use super::values::{Values, values};
 use super::work::work;
-use crate::backend::Work;
+use crate::backend::Choice;
 use crate::error::{Error, Result};
 use crate::features::batches_in_flight;
 use crate::nn::{InferenceReading, Model};
 use crate::ops::Content;
-use crate::ops::{Backend, Call, ImageBatch};
+use crate::ops::{Call, Device, ImageBatch};
 use crate::plan::{Fusions, Prepared};
 use crate::tensor::{DType, HostValues};
 use crate::train::{BatchTargets, StepInputs, TrainStep};
@@ -40,7 +40,7 @@ impl StepKind {
     }
 }
 
-/// One row: a step to be measured on whichever device.
+/// One row: a step to be measured.
 pub(super) struct StepWork<'a> {
     pub(super) kind: StepKind,
     pub(super) network: &'a NetworkName,
@@ -52,27 +52,25 @@ pub(super) struct StepWork<'a> {
     pub(super) started: Instant,
 }
 
-impl Work for StepWork<'_> {
-    type Output = Row;
-
-    fn run<B: Backend>(self, backend: B) -> Result<Row> {
+impl StepWork<'_> {
+    /// Measures it.
+    pub(super) fn run(&self, choice: &Choice) -> Result<Row> {
+        let device = choice.device()?;
         match self.kind {
-            StepKind::Train => self.train(backend),
-            StepKind::Extract => self.extract(backend),
+            StepKind::Train => self.train(device),
+            StepKind::Extract => self.extract(device),
         }
     }
-}
 
-impl StepWork<'_> {
-    fn train<B: Backend>(&self, backend: B) -> Result<Row> {
+    fn train(&self, device: Box<dyn Device>) -> Result<Row> {
         let Recorded { network, plan, pixels, images } =
-            self.network.training(&backend, self.batch, self.fusions)?;
-        let mut row = self.row(&backend, plan.prepared())?;
-        let mut model = Model::new(network, backend, plan.prepared().bytes())?;
+            self.network.training(&*device, self.batch, self.fusions)?;
+        let mut row = self.row(&*device, plan.prepared())?;
+        let mut model = Model::new(network, device, plan.prepared().bytes())?;
         model.initialise(0)?;
         let batches = Batches::new(&mut model, pixels, images, self.batch)?;
         let mut steps = 0;
-        let mut step = |model: &mut Model<B>| {
+        let mut step = |model: &mut Model| {
             let (placement, labels) = batches.next(steps);
             let (targets, rates) = (BatchTargets::plain(labels), OPTIMIZER.rates(0.01, 1));
             let slot = steps % plan.slots();
@@ -100,7 +98,7 @@ impl StepWork<'_> {
                 if index % look_every == 0
                     && let Some(earlier) = reading.replace(plan.begin_totals(&model)?)
                 {
-                    model.finish_read(earlier)?;
+                    earlier.wait()?;
                 }
             }
             model.synchronise()?;
@@ -112,24 +110,24 @@ impl StepWork<'_> {
         Ok(row)
     }
 
-    fn extract<B: Backend>(&self, backend: B) -> Result<Row> {
+    fn extract(&self, device: Box<dyn Device>) -> Result<Row> {
         let Recorded { network, plan, pixels, images } =
-            self.network.inference(&backend, self.batch, self.fusions)?;
-        let mut row = self.row(&backend, plan.prepared())?;
-        let mut model = Model::new(network, backend, plan.prepared().bytes())?;
+            self.network.inference(&*device, self.batch, self.fusions)?;
+        let mut row = self.row(&*device, plan.prepared())?;
+        let mut model = Model::new(network, device, plan.prepared().bytes())?;
         model.initialise(0)?;
         let batches = Batches::new(&mut model, pixels, images, self.batch)?;
         plan.set_up(&mut model)?;
         // As in extraction: values are looked at some batches later, so that the device need not wait.
-        let most = batches_in_flight(model.backend());
+        let most = batches_in_flight(model.device());
         let mut passes = 0;
-        let mut queue = |model: &mut Model<B>| {
+        let mut queue = |model: &mut Model| {
             plan.images().write_bytes(model, plan.prepared(), &[], batches.next(passes).0)?;
             passes += 1;
             plan.begin(model)
         };
-        let look = |model: &Model<B>, reading: InferenceReading<B>| -> Result<()> {
-            let heads = plan.finish(model, reading)?;
+        let look = |reading: InferenceReading| -> Result<()> {
+            let heads = plan.finish(reading)?;
             if heads.iter().all(|head| head.features.iter().all(|value| value.is_finite())) {
                 Ok(())
             } else {
@@ -138,15 +136,15 @@ impl StepWork<'_> {
                 ))
             }
         };
-        let mut round = |model: &mut Model<B>, passes: usize| -> Result<()> {
+        let mut round = |model: &mut Model, passes: usize| -> Result<()> {
             let mut in_flight = VecDeque::new();
             for _ in 0..passes {
                 in_flight.push_back(queue(model)?);
                 if in_flight.len() >= most {
-                    in_flight.pop_front().map_or(Ok(()), |oldest| look(model, oldest))?;
+                    in_flight.pop_front().map_or(Ok(()), look)?;
                 }
             }
-            in_flight.into_iter().try_for_each(|reading| look(model, reading))
+            in_flight.into_iter().try_for_each(look)
         };
         round(&mut model, 1)?;
         row.first_step_seconds = Some(self.started.elapsed().as_secs_f64());
@@ -165,8 +163,8 @@ impl StepWork<'_> {
     }
 
     /// The row with what the plan has to do, and the least time that takes.
-    fn row<B: Backend>(&self, backend: &B, prepared: &Prepared) -> Result<Row> {
-        let dtype = backend.dtype();
+    fn row(&self, device: &dyn Device, prepared: &Prepared) -> Result<Row> {
+        let dtype = device.dtype();
         let mut row = Row::new(self.kind.row(self.network, self.batch, dtype), Kind::Step, dtype);
         let mut ideal = 0.0;
         let (mut flop, mut bytes) = (0.0, 0.0);
@@ -186,7 +184,7 @@ fn steps_in_round(one: Instant) -> usize {
     (ROUND_SECONDS / one.elapsed().as_secs_f64().max(1e-6)).ceil().min(MOST_STEPS_IN_A_ROUND) as usize
 }
 
-fn finite<B: Backend>(plan: &TrainStep, model: &Model<B>) -> Result<()> {
+fn finite(plan: &TrainStep, model: &Model) -> Result<()> {
     let losses = plan.losses(model)?;
     let loss = losses.iter().sum::<f64>() / losses.len() as f64;
     if loss.is_finite() {
@@ -206,8 +204,8 @@ pub(super) struct Batches {
 
 impl Batches {
     /// Puts random images on the device, normalised as bytes between -2 and 2.
-    pub(super) fn new<B: Backend>(
-        model: &mut Model<B>,
+    pub(super) fn new(
+        model: &mut Model,
         pixels: crate::tensor::Span,
         images: usize,
         batch: usize,

@@ -10,9 +10,9 @@ use super::row_stage::time_passes;
 use super::steps::{StepKind, StepWork};
 use super::timing::{Patience, Until, time_call};
 use super::work::{shape, work};
-use crate::backend::{Choice, RowWork, Work as OnBackend};
+use crate::backend::Choice;
 use crate::error::{Error, Result};
-use crate::ops::{Backend, Call, Hardware, HardwareKind, RowOps};
+use crate::ops::{Call, Device, Hardware, HardwareKind, RowOps};
 use crate::plan::Fusions;
 use crate::tensor::DType;
 
@@ -90,7 +90,7 @@ pub trait Observer {
 /// # Errors
 /// The device cannot be had, or nothing is to be measured. A row that fails holds its error, and the others go on.
 pub fn bench(choice: &Choice, suite: &Suite, observer: &mut dyn Observer) -> Result<Results> {
-    let Plan { hardware, dtype, rates, calls, networks, batches } = choice.run(Survey { suite })?;
+    let Plan { hardware, dtype, rates, calls, networks, batches } = suite.survey(&mut *choice.device()?)?;
     let steps: Vec<_> = steps(suite, &networks, &batches, dtype);
     let rows = suite.row_passes(choice, hardware.kind);
     if calls.is_empty() && steps.is_empty() && rows.is_empty() {
@@ -108,23 +108,27 @@ pub fn bench(choice: &Choice, suite: &Suite, observer: &mut dyn Observer) -> Res
         observer.row(&name);
         let started = Instant::now();
         let (fusions, patience, rates) = (suite.fusions, suite.patience, rates.as_ref());
-        let row = choice
-            .run(StepWork { kind, network, batch, fusions, patience, rates, started })
+        let row = StepWork { kind, network, batch, fusions, patience, rates, started }
+            .run(choice)
             .unwrap_or_else(|error| failed(name, Kind::Step, dtype, &error));
         observer.done(&row);
         results.push(row);
     }
     if !calls.is_empty() {
-        choice.run(Operations { suite, rates: rates.as_ref(), calls, results: &mut results, observer })?;
+        let device = &mut *choice.device()?;
+        for (name, call) in calls {
+            results.measure(suite, observer, name, dtype, |name| {
+                operation(device, name, &call, &suite.patience, rates.as_ref())
+            });
+        }
     }
-    if !rows.is_empty() {
-        choice.run_rows(RowOperations {
-            suite,
-            rates: rates.as_ref(),
-            rows,
-            results: &mut results,
-            observer,
-        })?;
+    if let Some(mut device) = if rows.is_empty() { None } else { choice.for_rows()? } {
+        // Passes over rows are f64 whatever the precision of activations.
+        for (name, passes) in rows {
+            results.measure(suite, observer, name, DType::F64, |name| {
+                row_operation(&mut *device, name, &passes, &suite.patience, rates.as_ref())
+            });
+        }
     }
     Ok(results)
 }
@@ -184,28 +188,23 @@ struct Plan {
     batches: Vec<usize>,
 }
 
-struct Survey<'a> {
-    suite: &'a Suite,
-}
-
-impl OnBackend for Survey<'_> {
-    type Output = Plan;
-
-    fn run<B: Backend>(self, backend: B) -> Result<Plan> {
-        let (suite, hardware, dtype) = (self.suite, backend.hardware(), backend.dtype());
-        let mut networks = suite.networks.clone();
+impl Suite {
+    /// What there is to measure on a device.
+    fn survey(&self, device: &mut dyn Device) -> Result<Plan> {
+        let (hardware, dtype) = (device.hardware(), device.dtype());
+        let mut networks = self.networks.clone();
         if networks.is_empty() {
             networks = NetworkName::standard(hardware.kind);
         }
-        let mut batches = suite.batches.clone();
+        let mut batches = self.batches.clone();
         if batches.is_empty() {
             batches = vec![NetworkName::standard_batch(hardware.kind)];
         }
         let mut calls: Vec<(String, Call<()>)> = Vec::new();
-        for network in if suite.operations { networks.as_slice() } else { &[] } {
-            for call in network.calls(&backend, batches[0], suite.fusions)? {
+        for network in if self.operations { networks.as_slice() } else { &[] } {
+            for call in network.calls(device, batches[0], self.fusions)? {
                 let name = format!("{}.{}.{}", call.name(), shape(&call), super::precision(dtype));
-                if suite.filter.wants(&name) && calls.iter().all(|(known, _)| *known != name) {
+                if self.filter.wants(&name) && calls.iter().all(|(known, _)| *known != name) {
                     calls.push((name, call));
                 }
             }
@@ -214,73 +213,34 @@ impl OnBackend for Survey<'_> {
         let order: Vec<&str> = calls.iter().map(|(_, call)| call.name()).collect();
         let mut sorted = calls.clone();
         sorted.sort_by_key(|(_, call)| order.iter().position(|name| *name == call.name()));
-        Ok(Plan { rates: Rates::of(&backend)?, calls: sorted, hardware, dtype, networks, batches })
+        Ok(Plan { rates: Rates::of(device)?, calls: sorted, hardware, dtype, networks, batches })
     }
 }
 
-struct Operations<'a> {
-    suite: &'a Suite,
-    rates: Option<&'a Rates>,
-    calls: Vec<(String, Call<()>)>,
-    results: &'a mut Results,
-    observer: &'a mut dyn Observer,
-}
-
-impl OnBackend for Operations<'_> {
-    type Output = ();
-
-    fn run<B: Backend>(self, backend: B) -> Result<()> {
-        for (name, call) in self.calls {
-            if self.suite.until.is_over() {
-                self.results.cut.push(name);
-                continue;
-            }
-            self.observer.row(&name);
-            let row = operation(&backend, name.clone(), &call, &self.suite.patience, self.rates)
-                .unwrap_or_else(|error| failed(name, Kind::Operation, backend.dtype(), &error));
-            self.observer.done(&row);
-            self.results.push(row);
+impl Results {
+    /// Measures an operation unless it is too late; a row that fails holds its error.
+    fn measure(
+        &mut self,
+        suite: &Suite,
+        observer: &mut dyn Observer,
+        name: String,
+        dtype: DType,
+        measure: impl FnOnce(String) -> Result<Row>,
+    ) {
+        if suite.until.is_over() {
+            self.cut.push(name);
+            return;
         }
-        Ok(())
-    }
-}
-
-/// Passes over rows, which are f64 whatever the precision of activations.
-struct RowOperations<'a> {
-    suite: &'a Suite,
-    rates: Option<&'a Rates>,
-    rows: Vec<(String, Vec<RowPass>)>,
-    results: &'a mut Results,
-    observer: &'a mut dyn Observer,
-}
-
-impl RowWork for RowOperations<'_> {
-    type Output = ();
-
-    /// The CPU scores rows by itself, and has no such passes.
-    fn on_cpu(self) -> Result<()> {
-        Ok(())
-    }
-
-    fn on_device<B: RowOps>(self, device: B) -> Result<()> {
-        for (name, passes) in self.rows {
-            if self.suite.until.is_over() {
-                self.results.cut.push(name);
-                continue;
-            }
-            self.observer.row(&name);
-            let row = row_operation(&device, name.clone(), &passes, &self.suite.patience, self.rates)
-                .unwrap_or_else(|error| failed(name, Kind::Operation, DType::F64, &error));
-            self.observer.done(&row);
-            self.results.push(row);
-        }
-        Ok(())
+        observer.row(&name);
+        let row = measure(name.clone()).unwrap_or_else(|error| failed(name, Kind::Operation, dtype, &error));
+        observer.done(&row);
+        self.push(row);
     }
 }
 
 /// Times passes over rows, one after the other, and sets the sums of their floors beside it.
-fn row_operation<B: RowOps>(
-    device: &B,
+fn row_operation(
+    device: &mut dyn RowOps,
     name: String,
     passes: &[RowPass],
     patience: &Patience,
@@ -302,17 +262,17 @@ fn row_operation<B: RowOps>(
 }
 
 /// Times one call and sets its floors beside it.
-fn operation<B: Backend>(
-    backend: &B,
+fn operation(
+    device: &mut dyn Device,
     name: String,
     call: &Call<()>,
     patience: &Patience,
     rates: Option<&Rates>,
 ) -> Result<Row> {
-    let work = work(call, backend.dtype())?;
-    let mut row = Row::new(name, Kind::Operation, backend.dtype());
+    let work = work(call, device.dtype())?;
+    let mut row = Row::new(name, Kind::Operation, device.dtype());
     (row.flop, row.bytes) = (work.flop, work.bytes);
-    row.timing = Some(time_call(backend, call, patience)?);
+    row.timing = Some(time_call(device, call, patience)?);
     if let Some(floors) = rates.map(|rates| rates.floors(&work)) {
         row.floor_arithmetic_seconds = floors.arithmetic;
         row.floor_memory_seconds = Some(floors.memory);

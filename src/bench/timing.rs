@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::stage::Stage;
 use crate::error::Result;
-use crate::ops::{Backend, Call, HardwareKind};
+use crate::ops::{Call, Device, Event, HardwareKind};
 
 /// Copies of a call's operands together take at least this: more than twice the level-2 cache of any card in the table.
 const ROTATION_BYTES: usize = 128 << 20;
@@ -98,43 +98,48 @@ pub(super) fn measure(patience: &Patience, mut sample: impl FnMut() -> Result<f6
 ///
 /// # Errors
 /// The device failed.
-pub(super) fn time_call<B: Backend>(backend: &B, call: &Call<()>, patience: &Patience) -> Result<Timing> {
-    let emulated = backend.hardware().kind == HardwareKind::Emulator;
-    let bytes = Stage::<B>::bytes(backend, call)?.max(1);
-    let room = backend.own_memory_bytes().map_or(HOST_BYTES, |bytes| bytes / 2);
+pub(super) fn time_call(device: &mut dyn Device, call: &Call<()>, patience: &Patience) -> Result<Timing> {
+    let emulated = device.hardware().kind == HardwareKind::Emulator;
+    let bytes = Stage::bytes(device, call)?.max(1);
+    let room = device.own_memory_bytes().map_or(HOST_BYTES, |bytes| bytes / 2);
     let most = if emulated { 1 } else { MOST_COPIES.min(room / bytes).max(1) };
-    let mut stage = Stage::new(backend, call, ROTATION_BYTES.div_ceil(bytes).clamp(1, most))?;
-    stage.fill(backend)?;
+    let mut stage = Stage::new(device, call, ROTATION_BYTES.div_ceil(bytes).clamp(1, most))?;
+    stage.fill()?;
     for copy in 0..stage.copies() {
-        stage.run(backend, copy)?;
+        stage.run(copy)?;
     }
-    backend.synchronise()?;
+    stage.device().synchronise()?;
 
     // A second round tells how long one call takes, about.
-    let from = backend.moment()?;
+    let from = stage.device().event()?;
     for copy in 0..stage.copies() {
-        stage.run(backend, copy)?;
+        stage.run(copy)?;
     }
-    let about = backend.seconds_between(&from, &backend.moment()?)? / stage.copies() as f64;
+    let about = seconds_since(&stage, &from)? / stage.copies() as f64;
     let calls = (LEAST_SAMPLE / about.max(1e-9)).ceil().min(MOST_CALLS as f64) as usize;
     let calls = if emulated { 1 } else { calls.max(stage.copies()) };
-    let captured = stage.capture(backend, calls)?;
+    let captured = stage.capture(calls)?;
     let mut copy = 0;
     measure(patience, || {
-        let from = backend.moment()?;
+        let from = stage.device().event()?;
         let calls = match &captured {
             Some(captured) => {
-                stage.replay(backend, captured)?;
+                stage.replay(captured)?;
                 calls
             }
             None => {
                 copy += 1;
-                stage.run(backend, copy)?;
+                stage.run(copy)?;
                 1
             }
         };
-        Ok(backend.seconds_between(&from, &backend.moment()?)? / calls as f64)
+        Ok(seconds_since(&stage, &from)? / calls as f64)
     })
+}
+
+fn seconds_since(stage: &Stage<'_>, from: &Event) -> Result<f64> {
+    let device = stage.device();
+    device.seconds_between(from, &device.event()?)
 }
 
 #[cfg(test)]

@@ -9,9 +9,7 @@ use super::networks::NetworkName;
 use super::table::{columns, duration, words};
 use super::timing::{Patience, Timing, Until, time_call};
 use super::work::{conv_shape, convolution};
-use crate::backend::KernelWork;
 use crate::backend::cpu::Cpu;
-use crate::backend::cuda::driver::Driver;
 use crate::backend::cuda::{Cuda, KernelTable, MeasuredOn, Pass, TableRow};
 use crate::error::{Error, Result, printable};
 use crate::files;
@@ -177,70 +175,65 @@ impl Tuning {
     }
 }
 
-/// Tuning on a device.
-pub struct Tune<'a> {
-    /// What.
-    pub request: &'a TuneRequest<'a>,
-    /// Is told how many convolutions there are and which is begun.
-    pub progress: &'a mut dyn FnMut(usize, &str),
-}
-
-impl KernelWork for Tune<'_> {
-    type Output = Tuning;
-
-    fn run<D: Driver>(self, mut cuda: Cuda<D>) -> Result<Tuning> {
-        let Tune { request, progress } = self;
-        let device = MeasuredOn::this(cuda.driver().properties());
-        let earlier = earlier(request.table, &device)?;
-        let note = match cuda.hardware().kind {
-            HardwareKind::Emulator => "timed on the emulator, where times mean nothing: a rehearsal",
-            _ => "medians on random data",
-        };
-        let mut table = KernelTable::new(device.clone(), note);
-        let convolutions = convolutions(&cuda, request)?;
-        let mut verdicts = Verdicts::new()?;
-        let (mut tuned, mut cut) = (Vec::new(), 0);
-        let late = || request.until.is_over();
-        for &(pass, conv) in &convolutions {
-            if late() || verdicts.device_failed {
-                cut += 1;
-                continue;
-            }
-            progress(convolutions.len(), &format!("{} {}", pass.name(), conv_shape(&conv)));
-            let right;
-            (cuda, right) = verdicts.right(cuda, pass, &conv)?;
-            let mut candidates = Vec::new();
-            let predicted = cuda.products(pass, &conv).kernel;
-            for (kernel, splits) in candidates_of(&cuda, pass, &conv) {
-                if late() || !right.contains(&kernel) {
-                    continue;
-                }
-                let one = only(&cuda, pass, &conv, kernel, splits)?;
-                cuda = cuda.with_table(one)?;
-                let timing = time_call(&cuda, &call(pass, conv), &request.patience)?;
-                candidates.push(Candidate { kernel: kernel.to_string(), splits, timing });
-                cuda = cuda.without_table();
-            }
-            if late() || candidates.is_empty() {
-                // Half the candidates choose nothing.
-                cut += 1;
-                continue;
-            }
-            let found = Tuned::new(pass, &conv, candidates, right.contains(&predicted));
-            let best = &found.candidates[found.best];
-            let microseconds = Some(1e6 * best.timing.seconds);
-            table.push(row(&cuda, pass, &conv, &best.kernel, best.splits, microseconds))?;
-            tuned.push(found);
-            // What was measured is not lost if the program is stopped, or the device fails.
-            if files::is_replaceable(request.table) {
-                verdicts.with_earlier(&table, &earlier)?.write(request.table)?;
-            }
+/// Measures on a device; `progress` is told how many convolutions there are and which is begun.
+///
+/// # Errors
+/// The table that is there is of another device, the device failed, or the table cannot be written.
+pub fn tune(
+    mut cuda: Cuda,
+    request: &TuneRequest<'_>,
+    progress: &mut dyn FnMut(usize, &str),
+) -> Result<Tuning> {
+    let device = MeasuredOn::this(cuda.driver().properties());
+    let earlier = earlier(request.table, &device)?;
+    let note = match cuda.hardware().kind {
+        HardwareKind::Emulator => "timed on the emulator, where times mean nothing: a rehearsal",
+        _ => "medians on random data",
+    };
+    let mut table = KernelTable::new(device.clone(), note);
+    let convolutions = convolutions(&cuda, request)?;
+    let mut verdicts = Verdicts::new()?;
+    let (mut tuned, mut cut) = (Vec::new(), 0);
+    let late = || request.until.is_over();
+    for &(pass, conv) in &convolutions {
+        if late() || verdicts.device_failed {
+            cut += 1;
+            continue;
         }
-        let table = verdicts.with_earlier(&table, &earlier)?;
-        table.write(request.table)?;
-        let refused = verdicts.refused;
-        Ok(Tuning { device, note: note.into(), tuned, refused, cut, kernel_table_hash: table.hash() })
+        progress(convolutions.len(), &format!("{} {}", pass.name(), conv_shape(&conv)));
+        let right;
+        (cuda, right) = verdicts.right(cuda, pass, &conv)?;
+        let mut candidates = Vec::new();
+        let predicted = cuda.products(pass, &conv).kernel;
+        for (kernel, splits) in candidates_of(&cuda, pass, &conv) {
+            if late() || !right.contains(&kernel) {
+                continue;
+            }
+            let one = only(&cuda, pass, &conv, kernel, splits)?;
+            cuda = cuda.with_table(one)?;
+            let timing = time_call(&mut cuda, &call(pass, conv), &request.patience)?;
+            candidates.push(Candidate { kernel: kernel.to_string(), splits, timing });
+            cuda = cuda.without_table();
+        }
+        if late() || candidates.is_empty() {
+            // Half the candidates choose nothing.
+            cut += 1;
+            continue;
+        }
+        let found = Tuned::new(pass, &conv, candidates, right.contains(&predicted));
+        let best = &found.candidates[found.best];
+        let microseconds = Some(1e6 * best.timing.seconds);
+        table.push(row(&cuda, pass, &conv, &best.kernel, best.splits, microseconds))?;
+        tuned.push(found);
+        // What was measured is not lost if the program is stopped, or the device fails.
+        if files::is_replaceable(request.table) {
+            verdicts.with_earlier(&table, &earlier)?.write(request.table)?;
+        }
     }
+    let table = verdicts.with_earlier(&table, &earlier)?;
+    table.write(request.table)?;
+    let refused = verdicts.refused;
+    Ok(Tuning { device, note: note.into(), tuned, refused, cut, kernel_table_hash: table.hash() })
 }
 
 /// Which kernels compute what the CPU does.
@@ -260,22 +253,17 @@ impl Verdicts {
     }
 
     /// The kernels that compute a pass of a convolution right, on few of its images.
-    fn right<D: Driver>(
-        &mut self,
-        mut cuda: Cuda<D>,
-        pass: Pass,
-        conv: &Conv2d,
-    ) -> Result<(Cuda<D>, Vec<&'static str>)> {
+    fn right(&mut self, mut cuda: Cuda, pass: Pass, conv: &Conv2d) -> Result<(Cuda, Vec<&'static str>)> {
         let few = Conv2d { batch: conv.batch.min(CHECKED_IMAGES), ..*conv };
         if let Some((_, right)) = self.known.iter().find(|(known, _)| *known == (pass, few)) {
             return Ok((cuda, right.clone()));
         }
-        let reference = Reference::new(&self.reference, call(pass, few), cuda.dtype())?;
+        let reference = Reference::new(&mut self.reference, call(pass, few), cuda.dtype())?;
         let mut right = Vec::new();
         for (kernel, splits, _) in cuda.candidates(pass, &few) {
             let one = only(&cuda, pass, &few, kernel, splits)?;
             cuda = cuda.with_table(one)?;
-            let check = reference.judge(&cuda, kernel.to_string());
+            let check = reference.judge(&mut cuda, kernel.to_string());
             cuda = cuda.without_table();
             if check.right {
                 right.push(kernel);
@@ -325,7 +313,7 @@ fn earlier(path: &Path, device: &MeasuredOn) -> Result<Vec<TableRow>> {
 }
 
 /// Every convolution of the networks, in every pass, each once.
-fn convolutions<D: Driver>(cuda: &Cuda<D>, request: &TuneRequest<'_>) -> Result<Vec<(Pass, Conv2d)>> {
+fn convolutions(cuda: &Cuda, request: &TuneRequest<'_>) -> Result<Vec<(Pass, Conv2d)>> {
     let kind = cuda.hardware().kind;
     let (mut networks, mut batches) = (request.networks.clone(), request.batches.clone());
     if networks.is_empty() {
@@ -348,7 +336,7 @@ fn convolutions<D: Driver>(cuda: &Cuda<D>, request: &TuneRequest<'_>) -> Result<
 }
 
 /// The predicted choice, then every other kernel, and for weight gradients other numbers of splits with each.
-fn candidates_of<D: Driver>(cuda: &Cuda<D>, pass: Pass, conv: &Conv2d) -> Vec<(&'static str, usize)> {
+fn candidates_of(cuda: &Cuda, pass: Pass, conv: &Conv2d) -> Vec<(&'static str, usize)> {
     let predicted = cuda.products(pass, conv);
     let mut all = vec![(predicted.kernel, predicted.splits)];
     for (kernel, splits, most) in cuda.candidates(pass, conv) {
@@ -363,20 +351,14 @@ fn candidates_of<D: Driver>(cuda: &Cuda<D>, pass: Pass, conv: &Conv2d) -> Vec<(&
 }
 
 /// A table with one kernel for one convolution.
-fn only<D: Driver>(
-    cuda: &Cuda<D>,
-    pass: Pass,
-    conv: &Conv2d,
-    kernel: &str,
-    splits: usize,
-) -> Result<KernelTable> {
+fn only(cuda: &Cuda, pass: Pass, conv: &Conv2d, kernel: &str, splits: usize) -> Result<KernelTable> {
     let mut table = KernelTable::new(MeasuredOn::this(cuda.driver().properties()), "");
     table.push(row(cuda, pass, conv, kernel, splits, None))?;
     Ok(table)
 }
 
-fn row<D: Driver>(
-    cuda: &Cuda<D>,
+fn row(
+    cuda: &Cuda,
     pass: Pass,
     conv: &Conv2d,
     kernel: &str,

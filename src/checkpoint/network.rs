@@ -5,7 +5,6 @@ use std::path::Path;
 use super::{HostTensor, StateDict, Values};
 use crate::error::{Error, Position, Result};
 use crate::nn::{Entry, Kind, Model, Network, ONLY_HEAD, SUBCLASS_HEAD, SUPERCLASS_HEAD};
-use crate::ops::Backend;
 use crate::tensor::{DType, HostValues};
 
 /// The extents a parameter has in PyTorch: convolution weights OIHW, scales without dimensions, everything else as here.
@@ -118,7 +117,7 @@ fn check_except(
 ///
 /// # Errors
 /// As [`check`], and a tensor that holds NaN or infinity.
-pub fn load<B: Backend>(model: &mut Model<B>, state: &StateDict, source: &Path) -> Result<()> {
+pub fn load(model: &mut Model, state: &StateDict, source: &Path) -> Result<()> {
     check(model.network(), state, source)?;
     let entries = model.network().parameters().entries().to_vec();
     write_entries(model, &entries, state, source)
@@ -131,7 +130,7 @@ pub fn load<B: Backend>(model: &mut Model<B>, state: &StateDict, source: &Path) 
 ///
 /// # Panics
 /// There is no such network.
-pub fn load_teacher<B: Backend>(model: &mut Model<B>, state: &StateDict, source: &Path) -> Result<()> {
+pub fn load_teacher(model: &mut Model, state: &StateDict, source: &Path) -> Result<()> {
     let teacher = model.network().teacher().expect("a network with a teacher").clone();
     check(&teacher, state, source)?;
     write_entries(model, teacher.parameters().entries(), state, source)
@@ -183,7 +182,7 @@ pub fn check_start(network: &Network, state: &StateDict, source: &Path) -> Resul
 ///
 /// # Errors
 /// As [`check_start`], and a tensor that holds NaN or infinity.
-pub fn load_start<B: Backend>(model: &mut Model<B>, state: &StateDict, source: &Path) -> Result<()> {
+pub fn load_start(model: &mut Model, state: &StateDict, source: &Path) -> Result<()> {
     let start = start(model.network(), state, source)?;
     write_entries(model, &start.taken, state, source)
 }
@@ -194,12 +193,7 @@ fn head_of(name: &str) -> Option<&str> {
     [ONLY_HEAD, SUPERCLASS_HEAD, SUBCLASS_HEAD].contains(&head).then_some(head)
 }
 
-fn write_entries<B: Backend>(
-    model: &mut Model<B>,
-    entries: &[Entry],
-    state: &StateDict,
-    source: &Path,
-) -> Result<()> {
+fn write_entries(model: &mut Model, entries: &[Entry], state: &StateDict, source: &Path) -> Result<()> {
     for entry in entries {
         let Some(tensor) = state.get(&entry.name) else { continue };
         let values = from_torch_order(entry, &tensor.to_f64());
@@ -221,7 +215,7 @@ fn write_entries<B: Backend>(
 ///
 /// # Errors
 /// The device failed.
-pub fn read<B: Backend>(model: &Model<B>) -> Result<StateDict> {
+pub fn read(model: &Model) -> Result<StateDict> {
     let mut state = StateDict::new();
     for entry in model.network().parameters().entries() {
         let values = to_torch_order(entry, &model.read_f32(entry.parameter.value)?);
@@ -238,10 +232,10 @@ pub fn read<B: Backend>(model: &Model<B>) -> Result<StateDict> {
 ///
 /// # Errors
 /// The device failed.
-pub fn read_training_state<B: Backend>(model: &Model<B>, slot_names: &[&str]) -> Result<StateDict> {
+pub fn read_training_state(model: &Model, slot_names: &[&str]) -> Result<StateDict> {
     let mut state = StateDict::new();
     let parameters = model.network().parameters();
-    let double = model.backend().dtype() == DType::F64;
+    let double = model.device().dtype() == DType::F64;
     for entry in parameters.entries() {
         let mut add = |prefix: &str, span| -> Result<()> {
             let values = if double {
@@ -269,8 +263,8 @@ pub fn read_training_state<B: Backend>(model: &Model<B>, slot_names: &[&str]) ->
 ///
 /// # Errors
 /// A missing tensor or one of another shape.
-pub fn load_training_state<B: Backend>(
-    model: &mut Model<B>,
+pub fn load_training_state(
+    model: &mut Model,
     state: &StateDict,
     slot_names: &[&str],
     source: &Path,
@@ -284,7 +278,7 @@ pub fn load_training_state<B: Backend>(
                 Some((format!("{name}.{}", entry.name), parameters.slot_of(entry, slot)?))
             })
             .collect();
-        if model.backend().dtype() == DType::F64 {
+        if model.device().dtype() == DType::F64 {
             targets.push((format!("parameter.{}", entry.name), entry.parameter.value));
         }
         for (name, span) in targets {

@@ -8,7 +8,7 @@ use super::{HeadClasses, Meta, StateDict, folder, guess_architecture, network, r
 use crate::data::{Taxonomy, Transform};
 use crate::error::{Error, Result};
 use crate::nn::{Architecture, Model, Network};
-use crate::ops::Backend;
+use crate::ops::Device;
 
 /// A trained network on the host.
 #[derive(Debug, Clone)]
@@ -96,12 +96,12 @@ impl Trained {
         })
     }
 
-    /// Puts the network into a backend's memory, with room for plans of `plan_bytes`.
+    /// Puts the network into a device's memory, with room for plans of `plan_bytes`.
     ///
     /// # Errors
     /// The parameters do not fit the architecture.
-    pub fn load<B: Backend>(&self, network: Network, backend: B, plan_bytes: usize) -> Result<Model<B>> {
-        let mut model = Model::new(network, backend, plan_bytes)?;
+    pub fn load(&self, network: Network, device: Box<dyn Device>, plan_bytes: usize) -> Result<Model> {
+        let mut model = Model::new(network, device, plan_bytes)?;
         network::load(&mut model, &self.state, &self.path)?;
         Ok(model)
     }

@@ -8,7 +8,7 @@ use super::output::print_beside;
 use super::progress::Progress;
 use super::{Common, stop};
 use crate::bench::model::{Card, ModelRequest, model};
-use crate::bench::tune::{Tune, TuneRequest};
+use crate::bench::tune::{self, TuneRequest};
 use crate::bench::{
     Comparison, Filter, NetworkName, Observer, Patience, Results, Row, Suite, Until, bench, merge,
 };
@@ -137,8 +137,11 @@ fn tune(arguments: &Arguments, table: &Path, common: &Common) -> Result<()> {
         }
         shown.message(name.to_string());
     };
-    let tuning =
-        arguments.compute.choice(common)?.run_kernels(Tune { request: &request, progress: &mut progress });
+    let tuning = arguments
+        .compute
+        .choice(common)?
+        .kernels()
+        .and_then(|cuda| tune::tune(cuda, &request, &mut progress));
     if let Some(shown) = shown {
         shown.finish();
     }

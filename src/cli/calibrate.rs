@@ -260,7 +260,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             seen: &seen,
             novel: novel.as_ref(),
         };
-        calibrated.push(calibrate_head(&OnCpu, &caches, &choice)?);
+        calibrated.push(calibrate_head(&mut OnCpu, &caches, &choice)?);
     }
     for (flag, given, place) in [
         ("--novel", &arguments.novel, sets.novel.every),
@@ -330,7 +330,7 @@ fn measure(
     let groups = seen.into_iter().map(|index| (false, index)).chain(novel.all().map(|index| (true, index)));
     for (is_novel, index) in groups {
         let caches: Vec<&FeatureSet> = own.iter().map(|head| &head.sets[index]).collect();
-        let part = judge(&OnCpu, file, &LevelCaches { heads: &maps, sets: &caches }, None)?;
+        let part = judge(&mut OnCpu, file, &LevelCaches { heads: &maps, sets: &caches }, None)?;
         judged = Some(match judged {
             None => part,
             Some(before) => before.and(part),

@@ -124,13 +124,14 @@ fn extract(
     requests.retain(|request| !request.is_done(&trained, &transform));
     if !requests.is_empty() {
         let samples = requests.iter().map(|request| request.data.len() as u64).sum();
-        arguments.compute.choice(task.common)?.run(Extraction {
+        let extraction = Extraction {
             trained: &trained,
             transform: &transform,
             batch: arguments.batch_size,
             requests: &requests,
             progress: Progress::new(&checkpoint.name(), samples, "images", task.common.quiet),
-        })?;
+        };
+        extraction.run(&arguments.compute.choice(task.common)?)?;
     }
     let caches = CachePaths {
         train: "train".into(),

@@ -10,7 +10,7 @@ use super::output::tell;
 use crate::backend::cuda::Sources;
 use crate::backend::cuda::driver::Launches;
 use crate::backend::cuda::driver::native::Native;
-use crate::backend::{Choice, Device, Precision};
+use crate::backend::{Choice, DeviceName, Precision};
 use crate::error::Result;
 
 /// What to compute on.
@@ -18,7 +18,7 @@ use crate::error::Result;
 pub struct Compute {
     /// Device: auto (a GPU if there is one), cpu, cuda, cuda:N, or emulator (the kernels without a GPU, slow)
     #[arg(long, default_value = "auto", value_name = "DEVICE", help_heading = "Compute")]
-    pub device: Device,
+    pub device: DeviceName,
     /// Precision: f32, bf16 (activations; for GPUs), or f64 (the CPU's oracle, slow)
     #[arg(long, default_value = "f32", value_name = "TYPE", help_heading = "Compute")]
     pub precision: Precision,
@@ -50,7 +50,7 @@ impl Compute {
     /// # Errors
     /// As [`Compute::choice`].
     pub fn choice_with_kernels(&self, common: &Common) -> Result<Choice> {
-        let wanted = self.device == Device::Auto && self.precision != Precision::F64;
+        let wanted = self.device == DeviceName::Auto && self.precision != Precision::F64;
         if wanted && let Some(why) = Native::hindrance(0) {
             tell_once(
                 &NO_GPU,
@@ -91,7 +91,7 @@ fn without_unused_kernels(choice: Choice, by_flag: bool, common: &Common) -> Cho
 /// # Errors
 /// As [`Compute::choice`].
 pub fn choice_for_rows(
-    device: Device,
+    device: DeviceName,
     launches: Launches,
     kernels: Option<&Path>,
     common: &Common,
@@ -101,7 +101,7 @@ pub fn choice_for_rows(
 }
 
 /// A choice in f32 from flags, with the common number of threads and, where no flag says otherwise, the environment's kernels.
-fn choice(device: Device, launches: Launches, kernels: Option<&Path>, common: &Common) -> Result<Choice> {
+fn choice(device: DeviceName, launches: Launches, kernels: Option<&Path>, common: &Common) -> Result<Choice> {
     let of_environment =
         || std::env::var_os("RESIDUA_KERNELS").filter(|name| !name.is_empty()).map(PathBuf::from);
     let kernels = match kernels.map(Path::to_path_buf).or_else(of_environment) {

@@ -8,12 +8,11 @@ use super::output::in_json;
 use super::progress::Progress;
 use super::weights::WeightsKey;
 use super::{Common, stop};
-use crate::backend::Work;
+use crate::backend::Choice;
 use crate::checkpoint::{HeadLabels, LabelsBy, Trained};
 use crate::data::{self, DataSpec, Normalize, SharedDataset, Split, Transform};
 use crate::error::{Error, Result};
 use crate::features::{Evaluation, HEAD_FILE, Request, extract_all, of_head};
-use crate::ops::Backend;
 use crate::values::Wholes;
 
 /// Sides of images that a network may get.
@@ -103,7 +102,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         requests: std::slice::from_ref(&request),
         progress: Progress::new("extracting", samples as u64, "images", common.quiet),
     };
-    let evaluations = arguments.compute.choice(common)?.run(work)?.remove(0);
+    let evaluations = work.run(&arguments.compute.choice(common)?)?.remove(0);
     let heads = &trained.architecture.heads;
     let done = heads.iter().enumerate().zip(&evaluations).map(|((index, spec), evaluation)| Done {
         name: &spec.name,
@@ -154,7 +153,7 @@ fn as_text(done: &[Done<'_>], samples: usize, trained: &Trained) -> String {
     text
 }
 
-/// Extraction with a progress bar, on any backend.
+/// Extraction with a progress bar, on any device.
 pub struct Extraction<'a> {
     pub trained: &'a Trained,
     pub transform: &'a Transform,
@@ -163,11 +162,10 @@ pub struct Extraction<'a> {
     pub progress: Progress,
 }
 
-impl Work for Extraction<'_> {
-    /// Of each request and head.
-    type Output = Vec<Vec<Evaluation>>;
-
-    fn run<B: Backend>(mut self, backend: B) -> Result<Vec<Vec<Evaluation>>> {
+impl Extraction<'_> {
+    /// Extracts; of each request and head how well it did.
+    pub fn run(mut self, choice: &Choice) -> Result<Vec<Vec<Evaluation>>> {
+        let device = choice.device()?;
         let stop = stop::listen();
         let mut observe = |samples: usize| {
             self.progress.add(samples as u64);
@@ -176,8 +174,7 @@ impl Work for Extraction<'_> {
             }
             Ok(())
         };
-        let done =
-            extract_all(backend, self.trained, self.transform, self.batch, self.requests, &mut observe);
+        let done = extract_all(device, self.trained, self.transform, self.batch, self.requests, &mut observe);
         self.progress.finish();
         done
     }

@@ -164,7 +164,7 @@ pub fn extract_heads<'a>(
             requests: &requests,
             progress: Progress::new("extracting", samples as u64, "images", common.quiet),
         };
-        compute.choice(common)?.run(work)?;
+        work.run(&compute.choice(common)?)?;
         let kinds = &trained.architecture.heads;
         for (index, classes) in trained.heads.iter().enumerate() {
             let open = |request: &Request| FeatureSet::open(&of_head(kinds, index, &request.folder));

@@ -6,16 +6,15 @@ use clap::Args;
 
 use super::Common;
 use super::output::tell;
+use crate::backend::DeviceName;
 use crate::backend::cuda::driver::Launches;
-use crate::backend::{Device, RowWork};
 use crate::error::{Error, Result};
-use crate::features::{ChosenHead, FeatureSet, ForeignLogits, Head, choose_head};
+use crate::features::{ChosenHead, FeatureSet, ForeignLogits, choose_head};
 use crate::files;
 use crate::ood::table::Group;
 use crate::ood::{
-    Dimension, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, PERCENT, RunOptions,
+    Compute, Dimension, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, PERCENT, RunOptions,
 };
-use crate::ops::RowOps;
 use crate::report::plots;
 use crate::values::{Reals, Wholes, named};
 
@@ -83,7 +82,7 @@ pub struct Arguments {
     seed: u64,
     /// Where passes over all samples run: auto (a GPU if there is one), cpu, cuda, cuda:N, or emulator (slow)
     #[arg(long, default_value = "auto", value_name = "DEVICE", help_heading = "Compute")]
-    device: Device,
+    device: DeviceName,
     /// Compile edited kernel sources from this folder instead of those inside the binary (also RESIDUA_KERNELS)
     #[arg(long, value_name = "DIR", help_heading = "Compute")]
     kernels: Option<PathBuf>,
@@ -127,9 +126,12 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     }
     let kernels = arguments.kernels.as_deref();
     let choice = super::compute::choice_for_rows(arguments.device, arguments.launches, kernels, common)?;
-    let evaluation =
-        Evaluate { sets: (train.as_ref(), &id, &ood), head: &head, options: &options, out: &arguments.out };
-    let outcome = choice.run_rows(evaluation)?;
+    let mut compute: Box<dyn Compute> = match choice.for_rows()? {
+        Some(device) => Box::new(OnDevice::new(device)),
+        None => Box::new(OnCpu),
+    };
+    let sets = (train.as_ref(), &id, ood.as_slice());
+    let outcome = crate::ood::run_on(&mut *compute, sets, &head, &options, &arguments.out)?;
     write_figures(&outcome, &arguments.out.join("plots"))?;
     if common.json {
         let text =
@@ -139,27 +141,6 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         super::print(&outcome.evaluation.summary())?;
     }
     Ok(())
-}
-
-/// The evaluation, wherever it runs.
-struct Evaluate<'a> {
-    /// Training, ID test and OOD.
-    sets: (Option<&'a FeatureSet>, &'a FeatureSet, &'a [OodInput]),
-    head: &'a Head,
-    options: &'a RunOptions,
-    out: &'a Path,
-}
-
-impl RowWork for Evaluate<'_> {
-    type Output = Outcome;
-
-    fn on_cpu(self) -> Result<Outcome> {
-        crate::ood::run_on(&OnCpu, self.sets, self.head, self.options, self.out)
-    }
-
-    fn on_device<B: RowOps>(self, device: B) -> Result<Outcome> {
-        crate::ood::run_on(&OnDevice::new(device), self.sets, self.head, self.options, self.out)
-    }
 }
 
 /// For every OOD set the comparison over all scores, and a sheet a score, from all samples.

@@ -97,7 +97,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         maps.push(own.head.clone());
         sets.push(&own.sets[0]);
     }
-    let judgement = judge(&OnCpu, &file, &LevelCaches { heads: &maps, sets: &sets }, arguments.fdr)?;
+    let judgement = judge(&mut OnCpu, &file, &LevelCaches { heads: &maps, sets: &sets }, arguments.fdr)?;
     let Arguments { with_scores: scores, p_values, names, .. } = *arguments;
     let columns = Columns { scores, p_values, names };
     let csv = predictions_csv(&file, data.data.as_ref(), &judgement, columns)?;

@@ -1,7 +1,6 @@
 //! `residua train`: train or fine-tune.
 
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -10,10 +9,8 @@ use super::compute::Compute;
 use super::output::{in_json, in_shell, tell};
 use super::progress::TrainProgress;
 use super::{Common, stop};
-use crate::backend::Work;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::ops::Backend;
 use crate::recipe::TrainRecipe;
 use crate::train::{Materials, RECIPE_FILE, RunFolder, Summary, TrainOptions, train};
 use crate::values::Wholes;
@@ -97,15 +94,10 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
     }
     let mut choice = arguments.compute.choice(common)?;
     choice.precision = recipe.precision;
-    let work = TrainWork {
-        recipe: &recipe,
-        materials: &materials,
-        folder: &folder,
-        resume: arguments.resume,
-        stop: stop::listen(),
-        quiet: common.quiet,
-    };
-    let summary = choice.run(work)?;
+    let device = choice.device()?;
+    let mut progress = TrainProgress::new("training", common.quiet);
+    let job = materials.job(&recipe.train, recipe.seed, &folder, arguments.resume, stop::listen());
+    let summary = train(device, &job, &mut progress)?;
     report(&summary, arguments, common)?;
     if !summary.finished && recipe.train.max_steps.is_none() {
         return Err(Error::Interrupted(format!(
@@ -116,26 +108,6 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
         )));
     }
     Ok(())
-}
-
-struct TrainWork<'a> {
-    recipe: &'a TrainRecipe,
-    materials: &'a Materials,
-    folder: &'a RunFolder,
-    resume: bool,
-    stop: &'a AtomicBool,
-    quiet: bool,
-}
-
-impl Work for TrainWork<'_> {
-    type Output = Summary;
-
-    fn run<B: Backend>(self, backend: B) -> Result<Summary> {
-        let mut progress = TrainProgress::new("training", self.quiet);
-        let TrainWork { recipe, materials, folder, resume, stop, .. } = self;
-        let job = materials.job(&recipe.train, recipe.seed, folder, resume, stop);
-        train(backend, &job, &mut progress)
-    }
 }
 
 fn report(summary: &Summary, arguments: &Arguments, common: &Common) -> Result<()> {

@@ -10,7 +10,7 @@ use crate::checkpoint::{HeadLabels, LabelsBy, Trained};
 use crate::data::{SharedDataset, Transform};
 use crate::error::{Error, Result};
 use crate::nn::{HeadKind, HeadSpec, HeadValues, Model, Network, SUBCLASS_HEAD, SUPERCLASS_HEAD};
-use crate::ops::Backend;
+use crate::ops::Device;
 
 /// One data set to extract, and where its cache goes.
 #[derive(Debug, Clone)]
@@ -96,27 +96,27 @@ pub fn of_head(heads: &[HeadSpec], head: usize, path: &Path) -> PathBuf {
 /// # Errors
 /// A sample cannot be read, a feature is not finite, the disk is full; and what `progress`, which is told the number of
 /// samples done since its last call, returns.
-pub fn extract_all<B: Backend>(
-    backend: B,
+pub fn extract_all(
+    device: Box<dyn Device>,
     trained: &Trained,
     transform: &Transform,
     batch: usize,
     requests: &[Request],
     progress: &mut dyn FnMut(usize) -> Result<()>,
 ) -> Result<Vec<Vec<Evaluation>>> {
-    let network = Network::new(&trained.architecture, backend.dtype(), None);
+    let network = Network::new(&trained.architecture, device.dtype(), None);
     let plan =
-        |request: &Request| Pass::new(&network, &backend, batch, request.data.len(), transform.size as usize);
+        |request: &Request| Pass::new(&network, &*device, batch, request.data.len(), transform.size as usize);
     let passes: Vec<Pass> = requests.iter().map(plan).collect();
     let bytes = passes.iter().map(Pass::bytes).max().unwrap_or(0);
-    let mut model = trained.load(network, backend, bytes)?;
+    let mut model = trained.load(network, device, bytes)?;
     let passes = requests.iter().zip(&passes);
     passes.map(|(request, pass)| extract(&mut model, pass, trained, transform, request, progress)).collect()
 }
 
 /// Writes the caches of one data set.
-fn extract<B: Backend>(
-    model: &mut Model<B>,
+fn extract(
+    model: &mut Model,
     pass: &Pass,
     trained: &Trained,
     transform: &Transform,
@@ -172,7 +172,7 @@ fn check_finite(values: &HeadValues, rows: usize, first: usize, data: &SharedDat
 ///
 /// # Errors
 /// The device failed.
-pub fn head<B: Backend>(model: &Model<B>, index: usize) -> Result<Head> {
+pub fn head(model: &Model, index: usize) -> Result<Head> {
     let architecture = model.network().architecture();
     let HeadSpec { name, kind, classes } = &architecture.heads[index];
     let values = |tensor: &str| {

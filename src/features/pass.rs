@@ -5,12 +5,12 @@ use std::collections::VecDeque;
 use crate::data::{Loader, LoaderOptions, SharedDataset, Transform};
 use crate::error::Result;
 use crate::nn::{HeadValues, ImageSource, Images, Inference, InferenceReading, Model, Network};
-use crate::ops::{Backend, Device};
+use crate::ops::Device;
 use crate::tensor::HostValues;
 
 /// Batches that a device has been given before the values of the oldest are looked at: of one that works by itself one that
 /// is computed, one that waits for it to end, and one whose values are looked at meanwhile.
-pub fn batches_in_flight(device: &impl Device) -> usize {
+pub fn batches_in_flight(device: &dyn Device) -> usize {
     device.steps_in_flight().min(3)
 }
 
@@ -31,17 +31,11 @@ pub struct PassBatch {
 
 impl Pass {
     /// Plans a pass over `samples` images of `size` x `size` pixels.
-    pub fn new<B: Backend>(
-        network: &Network,
-        backend: &B,
-        batch: usize,
-        samples: usize,
-        size: usize,
-    ) -> Pass {
+    pub fn new(network: &Network, device: &dyn Device, batch: usize, samples: usize, size: usize) -> Pass {
         let extent = [size, size, network.architecture().in_channels];
         let batch = batch.min(samples).max(1);
         let plan =
-            |batch| Inference::new(network, backend, &Images { batch, extent, source: ImageSource::Bytes });
+            |batch| Inference::new(network, device, &Images { batch, extent, source: ImageSource::Bytes });
         let rest = samples % batch;
         Pass { batch, full: plan(batch), rest: (rest > 0).then(|| plan(rest)) }
     }
@@ -58,9 +52,9 @@ impl Pass {
     ///
     /// # Errors
     /// A sample cannot be read, the device failed, or `consume` said so.
-    pub fn run<B: Backend>(
+    pub fn run(
         &self,
-        model: &mut Model<B>,
+        model: &mut Model,
         data: &SharedDataset,
         transform: &Transform,
         mut consume: impl FnMut(PassBatch) -> Result<()>,
@@ -69,7 +63,7 @@ impl Pass {
         model.write(table, HostValues::F32(&transform.table()))?;
         self.full.set_up(model)?;
         let mut loader = Loader::new(data.clone(), transform, LoaderOptions::evaluation(self.batch))?;
-        let most = batches_in_flight(model.backend());
+        let most = batches_in_flight(model.device());
         let mut in_flight = VecDeque::new();
         while let Some(batch) = loader.next() {
             let batch = batch?;
@@ -86,23 +80,23 @@ impl Pass {
             loader.recycle(batch);
             if in_flight.len() >= most {
                 let oldest = in_flight.pop_front().expect("at least one batch");
-                consume(oldest.finish(model)?)?;
+                consume(oldest.finish()?)?;
             }
         }
-        in_flight.into_iter().try_for_each(|batch| consume(batch.finish(model)?))
+        in_flight.into_iter().try_for_each(|batch| consume(batch.finish()?))
     }
 }
 
 /// A batch that was queued.
-struct InFlight<'a, B: Backend> {
+struct InFlight<'a> {
     plan: &'a Inference,
-    reading: InferenceReading<B>,
+    reading: InferenceReading,
     labels: Vec<i64>,
 }
 
-impl<B: Backend> InFlight<'_, B> {
-    fn finish(self, model: &Model<B>) -> Result<PassBatch> {
-        Ok(PassBatch { heads: self.plan.finish(model, self.reading)?, labels: self.labels })
+impl InFlight<'_> {
+    fn finish(self) -> Result<PassBatch> {
+        Ok(PassBatch { heads: self.plan.finish(self.reading)?, labels: self.labels })
     }
 }
 

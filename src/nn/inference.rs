@@ -3,7 +3,7 @@
 use super::{HeadKind, ImageInput, Images, Model, Network, prepare};
 use crate::autograd::{Mode, SHORTEST_VECTOR, Tape};
 use crate::error::Result;
-use crate::ops::Backend;
+use crate::ops::{Device, Readback};
 use crate::plan::{BufferId, Prepared};
 
 /// A forward pass for one batch size.
@@ -30,20 +30,20 @@ pub struct HeadValues {
 }
 
 /// A batch whose values are on their way to the host.
-pub struct InferenceReading<B: Backend> {
+pub struct InferenceReading {
     /// Of each head, in order.
-    heads: Vec<HeadReading<B>>,
+    heads: Vec<HeadReading>,
 }
 
-struct HeadReading<B: Backend> {
-    features: B::Reading,
-    logits: B::Reading,
+struct HeadReading {
+    features: Readback,
+    logits: Readback,
 }
 
 impl Inference {
     /// Records the pass for batches of images.
-    pub fn new<B: Backend>(network: &Network, backend: &B, images: &Images) -> Inference {
-        let mut tape = Tape::new(backend.dtype(), Mode::Inference);
+    pub fn new(network: &Network, device: &dyn Device, images: &Images) -> Inference {
+        let mut tape = Tape::new(device.dtype(), Mode::Inference);
         let (images, x) = ImageInput::record(&mut tape, network, images);
         let output = network.forward(&mut tape, x);
         let kinds = network.architecture().heads.iter().map(|head| head.kind);
@@ -53,7 +53,7 @@ impl Inference {
             logits: tape.keep(head.logits),
         });
         let heads = heads.collect();
-        let prepared = prepare(network, backend, tape.finish());
+        let prepared = prepare(network, device, tape.finish());
         Inference { prepared, images, heads }
     }
 
@@ -67,7 +67,7 @@ impl Inference {
     ///
     /// # Errors
     /// The device failed.
-    pub fn set_up<B: Backend>(&self, model: &mut Model<B>) -> Result<()> {
+    pub fn set_up(&self, model: &mut Model) -> Result<()> {
         model.set_up(&self.prepared)
     }
 
@@ -80,9 +80,9 @@ impl Inference {
     ///
     /// # Errors
     /// The device failed.
-    pub fn run<B: Backend>(&self, model: &mut Model<B>) -> Result<Vec<HeadValues>> {
+    pub fn run(&self, model: &mut Model) -> Result<Vec<HeadValues>> {
         let reading = self.begin(model)?;
-        self.finish(model, reading)
+        self.finish(reading)
     }
 
     /// Queues the pass over the images that were handed over, and the copies of what it finds; the next images may be
@@ -90,7 +90,7 @@ impl Inference {
     ///
     /// # Errors
     /// The device failed.
-    pub fn begin<B: Backend>(&self, model: &mut Model<B>) -> Result<InferenceReading<B>> {
+    pub fn begin(&self, model: &mut Model) -> Result<InferenceReading> {
         model.run(&self.prepared)?;
         let begin = |head: &HeadBuffers| {
             let features = model.begin_read(self.prepared.span(head.features))?;
@@ -103,14 +103,10 @@ impl Inference {
     ///
     /// # Errors
     /// The device failed.
-    pub fn finish<B: Backend>(
-        &self,
-        model: &Model<B>,
-        reading: InferenceReading<B>,
-    ) -> Result<Vec<HeadValues>> {
-        let finish = |(head, reading): (&HeadBuffers, HeadReading<B>)| {
-            let features = model.finish_read_f32(reading.features)?;
-            let mut values = HeadValues { features, logits: model.finish_read_f32(reading.logits)? };
+    pub fn finish(&self, reading: InferenceReading) -> Result<Vec<HeadValues>> {
+        let finish = |(head, reading): (&HeadBuffers, HeadReading)| {
+            let features = reading.features.wait_f32()?;
+            let mut values = HeadValues { features, logits: reading.logits.wait_f32()? };
             if head.kind == HeadKind::Cosine {
                 let dimension = self.prepared.plan().buffers[head.features.index()].shape.channels();
                 values.features.chunks_exact_mut(dimension).for_each(normalise);

@@ -3,7 +3,7 @@
 use super::{Model, Network};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
-use crate::ops::{Backend, ImageBatch, PLACEMENT_NUMBERS};
+use crate::ops::{ImageBatch, PLACEMENT_NUMBERS};
 use crate::plan::{BufferId, Prepared};
 use crate::tensor::{DType, HostValues, Shape, Span};
 
@@ -85,9 +85,9 @@ impl ImageInput {
     ///
     /// # Panics
     /// The plan wants bytes.
-    pub fn write_numbers<B: Backend>(
+    pub fn write_numbers(
         &self,
-        model: &mut Model<B>,
+        model: &mut Model,
         prepared: &Prepared,
         values: HostValues<'_>,
     ) -> Result<()> {
@@ -111,9 +111,9 @@ impl ImageInput {
     ///
     /// # Panics
     /// The plan wants numbers.
-    pub fn write_bytes<B: Backend>(
+    pub fn write_bytes(
         &self,
-        model: &mut Model<B>,
+        model: &mut Model,
         prepared: &Prepared,
         bytes: &[u8],
         places: &[i32],

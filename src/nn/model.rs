@@ -1,4 +1,4 @@
-//! A network in a backend's memory.
+//! A network in a device's memory.
 
 use std::collections::HashMap;
 
@@ -6,41 +6,40 @@ use super::initialise;
 use super::parameters::Entry;
 use super::resnet::Network;
 use crate::error::Result;
-use crate::ops::{Backend, Call, Rows};
+use crate::ops::{Call, Device, Graph, Readback, Rows};
 use crate::plan::{Plan, PlanId, Prepared, fuse};
 use crate::tensor::{HostValues, Span};
 
-/// A network together with the device and the memory its parameters and activations live in.
-pub struct Model<B: Backend> {
+/// A network together with the device in whose memory its parameters and activations live.
+pub struct Model {
     network: Network,
-    // Captured plans go before the memory they work on, and that before its device.
-    captured: HashMap<PlanId, Seen<B::Captured>>,
-    memory: B::Memory,
-    backend: B,
+    // Captured plans go before the device they work on.
+    captured: HashMap<PlanId, Seen>,
+    device: Box<dyn Device>,
     bytes: usize,
     /// Whether the host wrote learned values that their copies do not know of.
     copies_are_old: bool,
 }
 
 /// What is known of a plan that ran.
-enum Seen<C> {
+enum Seen {
     /// It ran once, so everything it needs is compiled.
     Once,
     /// It is repeated by the device.
-    Captured(C),
+    Captured(Graph),
     /// The device runs calls as they come.
     Plain,
 }
 
-impl<B: Backend> Model<B> {
-    /// Puts a network into memory, all parameters zero, with room for the largest of the plans that will run on it.
+impl Model {
+    /// Puts a network into a device's memory, all parameters zero, with room for the largest of the plans that will run on it.
     ///
     /// # Errors
     /// Not enough memory.
-    pub fn new(network: Network, backend: B, plan_bytes: usize) -> Result<Model<B>> {
+    pub fn new(network: Network, mut device: Box<dyn Device>, plan_bytes: usize) -> Result<Model> {
         let bytes = plan_bytes.max(network.parameters().bytes());
-        let memory = backend.allocate(bytes)?;
-        Ok(Model { network, captured: HashMap::new(), memory, backend, bytes, copies_are_old: true })
+        device.allocate(bytes)?;
+        Ok(Model { network, captured: HashMap::new(), device, bytes, copies_are_old: true })
     }
 
     /// Draws initial values from PyTorch's default distributions.
@@ -51,7 +50,7 @@ impl<B: Backend> Model<B> {
         for (index, entry) in self.network.parameters().entries().iter().enumerate() {
             let values = initialise::values(entry, index, seed);
             self.copies_are_old = true;
-            self.backend.write(&mut self.memory, entry.parameter.value, HostValues::F64(&values))?;
+            self.device.write(entry.parameter.value, HostValues::F64(&values))?;
         }
         Ok(())
     }
@@ -62,8 +61,8 @@ impl<B: Backend> Model<B> {
     }
 
     /// The device.
-    pub fn backend(&self) -> &B {
-        &self.backend
+    pub fn device(&self) -> &dyn Device {
+        &*self.device
     }
 
     /// Writes to a place in memory.
@@ -72,7 +71,7 @@ impl<B: Backend> Model<B> {
     /// The device failed.
     pub fn write(&mut self, to: Span, values: HostValues<'_>) -> Result<()> {
         self.note_write(to);
-        self.backend.write(&mut self.memory, to, values)
+        self.device.write(to, values)
     }
 
     /// Writes to several places in memory, those that are neighbours in one copy.
@@ -81,7 +80,7 @@ impl<B: Backend> Model<B> {
     /// The device failed.
     pub fn write_all(&mut self, writes: &[(Span, HostValues<'_>)]) -> Result<()> {
         writes.iter().for_each(|(to, _)| self.note_write(*to));
-        self.backend.write_all(&mut self.memory, writes)
+        self.device.write_all(writes)
     }
 
     /// Remembers whether learned values are about to change.
@@ -98,7 +97,7 @@ impl<B: Backend> Model<B> {
         if let Some(copies) = parameters.copies().filter(|_| self.copies_are_old) {
             let (x, nothing) = (parameters.values(), Span { elements: 0, ..parameters.values() });
             let attributes = Rows { rows: 1, channels: x.elements };
-            Call::Cast { attributes, x, y: copies }.run(&self.backend, &mut self.memory, nothing)?;
+            self.device.run(&Call::Cast { attributes, x, y: copies }, nothing)?;
         }
         self.copies_are_old = false;
         Ok(())
@@ -110,7 +109,7 @@ impl<B: Backend> Model<B> {
     /// The device failed.
     pub fn read_f32(&self, from: Span) -> Result<Vec<f32>> {
         let mut values = vec![0.0; from.elements];
-        self.backend.read_f32(&self.memory, from, &mut values)?;
+        self.device.read_f32(from, &mut values)?;
         Ok(values)
     }
 
@@ -120,7 +119,7 @@ impl<B: Backend> Model<B> {
     /// The device failed.
     pub fn read_f64(&self, from: Span) -> Result<Vec<f64>> {
         let mut values = vec![0.0; from.elements];
-        self.backend.read_f64(&self.memory, from, &mut values)?;
+        self.device.read_f64(from, &mut values)?;
         Ok(values)
     }
 
@@ -130,7 +129,7 @@ impl<B: Backend> Model<B> {
     /// The device failed.
     pub fn read_i32(&self, from: Span) -> Result<Vec<i32>> {
         let mut values = vec![0; from.elements];
-        self.backend.read_i32(&self.memory, from, &mut values)?;
+        self.device.read_i32(from, &mut values)?;
         Ok(values)
     }
 
@@ -148,7 +147,7 @@ impl<B: Backend> Model<B> {
     /// The device failed.
     pub fn set_up(&mut self, prepared: &Prepared) -> Result<()> {
         self.assert_room(prepared);
-        prepared.set_up(&self.backend, &mut self.memory)
+        prepared.set_up(&mut *self.device)
     }
 
     /// Runs one step of a plan: call by call the first time, captured where the device can from the second on.
@@ -158,17 +157,17 @@ impl<B: Backend> Model<B> {
     pub fn run(&mut self, prepared: &Prepared) -> Result<()> {
         self.assert_room(prepared);
         self.renew_copies()?;
-        let Model { captured, memory, backend, .. } = self;
+        let Model { captured, device, .. } = self;
         if let Some(Seen::Once) = captured.get(&prepared.id()) {
-            let graph = backend.capture(memory, &mut |memory| prepared.run(backend, memory))?;
+            let graph = device.capture(&mut |device| prepared.run(device))?;
             captured.insert(prepared.id(), graph.map_or(Seen::Plain, Seen::Captured));
         }
         match captured.get(&prepared.id()) {
-            Some(Seen::Captured(graph)) => backend.replay(memory, graph),
-            Some(_) => prepared.run(backend, memory),
+            Some(Seen::Captured(graph)) => device.replay(graph),
+            Some(_) => prepared.run(&mut **device),
             None => {
                 captured.insert(prepared.id(), Seen::Once);
-                prepared.run(backend, memory)
+                prepared.run(&mut **device)
             }
         }
     }
@@ -177,24 +176,8 @@ impl<B: Backend> Model<B> {
     ///
     /// # Errors
     /// The device failed.
-    pub fn begin_read(&self, from: Span) -> Result<B::Reading> {
-        self.backend.begin_read(&self.memory, from)
-    }
-
-    /// Waits for such a copy.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn finish_read(&self, reading: B::Reading) -> Result<Vec<f64>> {
-        self.backend.finish_read(reading)
-    }
-
-    /// Waits for such a copy, in single precision.
-    ///
-    /// # Errors
-    /// The device failed.
-    pub fn finish_read_f32(&self, reading: B::Reading) -> Result<Vec<f32>> {
-        self.backend.finish_read_f32(reading)
+    pub fn begin_read(&self, from: Span) -> Result<Readback> {
+        self.device.begin_read(from)
     }
 
     /// Waits until all work is done.
@@ -202,7 +185,7 @@ impl<B: Backend> Model<B> {
     /// # Errors
     /// The device failed.
     pub fn synchronise(&self) -> Result<()> {
-        self.backend.synchronise()
+        self.device.synchronise()
     }
 
     /// Runs one step and reports each call's name and seconds.
@@ -212,7 +195,7 @@ impl<B: Backend> Model<B> {
     pub fn run_timed(&mut self, prepared: &Prepared, observe: impl FnMut(&Call<Span>, f64)) -> Result<()> {
         self.assert_room(prepared);
         self.renew_copies()?;
-        prepared.run_timed(&self.backend, &mut self.memory, observe)
+        prepared.run_timed(&mut *self.device, observe)
     }
 
     fn assert_room(&self, prepared: &Prepared) {
@@ -221,10 +204,10 @@ impl<B: Backend> Model<B> {
 }
 
 /// Makes calls of a plan into one as the network's settings say, and lays it out behind the network's parameters.
-pub fn prepare<B: Backend>(network: &Network, backend: &B, plan: Plan) -> Prepared {
+pub fn prepare(network: &Network, device: &dyn Device, plan: Plan) -> Prepared {
     Prepared::new(
-        fuse(plan, network.fusions(), |conv| backend.scales_operands(conv)),
-        backend,
+        fuse(plan, network.fusions(), |conv| device.scales_operands(conv)),
+        device,
         network.parameters().bytes(),
     )
 }

@@ -1,4 +1,4 @@
-//! The parameters of a network: names, shapes, and where they lie in a backend's memory.
+//! The parameters of a network: names, shapes, and where they lie in a device's memory.
 //!
 //! Memory begins with four regions of equal layout, then what no optimizer changes (running statistics, frozen values),
 //! then, where activations are narrower than parameters (bf16), room for a copy of all learned values in that type, then

@@ -69,7 +69,7 @@ pub struct CalibratedHead {
 /// # Errors
 /// As [`Scorer::new`], [`Scorer::samples`] and [`calibrate_level`].
 pub fn calibrate_head(
-    compute: &dyn Compute,
+    compute: &mut dyn Compute,
     caches: &HeadCaches<'_>,
     choice: &LevelChoice,
 ) -> Result<CalibratedHead> {
@@ -118,7 +118,7 @@ pub struct Judgement {
 /// # Panics
 /// If there are not as many heads and caches as levels.
 pub fn judge(
-    compute: &dyn Compute,
+    compute: &mut dyn Compute,
     file: &ThresholdFile,
     caches: &LevelCaches<'_>,
     false_discovery_rate: Option<f64>,

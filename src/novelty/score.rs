@@ -234,14 +234,14 @@ impl Scorer {
     /// # Errors
     /// A cache of another network, or a score that is not finite (named by row).
     pub fn samples(&self, set: &FeatureSet) -> Result<Vec<Scored>> {
-        self.samples_on(&OnCpu, set)
+        self.samples_on(&mut OnCpu, set)
     }
 
     /// The same, with the passes of fitted scores over all rows on a device.
     ///
     /// # Errors
     /// As [`Scorer::samples`], or the device failed.
-    pub fn samples_on(&self, compute: &dyn Compute, set: &FeatureSet) -> Result<Vec<Scored>> {
+    pub fn samples_on(&self, compute: &mut dyn Compute, set: &FeatureSet) -> Result<Vec<Scored>> {
         set.check_shape(self.head.dimension(), self.head.classes())?;
         let of_logits = self.map_logits(set, |logits| {
             let best = first_largest(logits);

@@ -75,20 +75,25 @@ pub trait Compute {
     ///
     /// # Errors
     /// The device failed.
-    fn moments(&self, features: &Matrix, labels: &[u32], classes: usize) -> Result<Moments>;
+    fn moments(&mut self, features: &Matrix, labels: &[u32], classes: usize) -> Result<Moments>;
 
     /// Sums over all samples of a set: largest logits, norms of coordinates, norms of features.
     ///
     /// # Errors
     /// The device failed.
-    fn residual_sums(&self, set: &FeatureSet, head: &Head, residual: &Projector<'_>) -> Result<ResidualSums>;
+    fn residual_sums(
+        &mut self,
+        set: &FeatureSet,
+        head: &Head,
+        residual: &Projector<'_>,
+    ) -> Result<ResidualSums>;
 
     /// Every fitted score of blocks 0..`blocks`, in their order; `read` gives a block's samples.
     ///
     /// # Errors
     /// The device failed.
     fn score_blocks(
-        &self,
+        &mut self,
         detectors: &Detectors,
         blocks: usize,
         read: &(dyn Fn(usize) -> Rows + Sync),
@@ -100,11 +105,16 @@ pub trait Compute {
 pub struct OnCpu;
 
 impl Compute for OnCpu {
-    fn moments(&self, features: &Matrix, labels: &[u32], classes: usize) -> Result<Moments> {
+    fn moments(&mut self, features: &Matrix, labels: &[u32], classes: usize) -> Result<Moments> {
         Ok(Moments::accumulate(features, labels, classes))
     }
 
-    fn residual_sums(&self, set: &FeatureSet, head: &Head, residual: &Projector<'_>) -> Result<ResidualSums> {
+    fn residual_sums(
+        &mut self,
+        set: &FeatureSet,
+        head: &Head,
+        residual: &Projector<'_>,
+    ) -> Result<ResidualSums> {
         Ok(fold_blocks(
             set,
             head,
@@ -119,7 +129,7 @@ impl Compute for OnCpu {
     }
 
     fn score_blocks(
-        &self,
+        &mut self,
         detectors: &Detectors,
         blocks: usize,
         read: &(dyn Fn(usize) -> Rows + Sync),

@@ -73,7 +73,7 @@ impl Detectors {
     /// Features, logits or labels that do not fit the head, a class without samples, a ViM dimension that leaves no
     /// residual.
     pub fn fit(train: &FeatureSet, head: &Head, options: &Options) -> Result<Detectors> {
-        Detectors::fit_on(&OnCpu, train, head, options)
+        Detectors::fit_on(&mut OnCpu, train, head, options)
     }
 
     /// The same, with the passes over all rows on a device.
@@ -81,7 +81,7 @@ impl Detectors {
     /// # Errors
     /// As [`Detectors::fit`], or the device failed.
     pub fn fit_on(
-        compute: &dyn Compute,
+        compute: &mut dyn Compute,
         train: &FeatureSet,
         head: &Head,
         options: &Options,
@@ -134,7 +134,7 @@ impl Detectors {
     }
 
     /// The scores that need class statistics, from one pass over the training features.
-    fn fit_moments(&mut self, compute: &dyn Compute, train: &FeatureSet) -> Result<()> {
+    fn fit_moments(&mut self, compute: &mut dyn Compute, train: &FeatureSet) -> Result<()> {
         let options = self.description.options.clone();
         let head = self.head.clone();
         if !options.needs_labels() {
@@ -221,14 +221,14 @@ impl Detectors {
     /// # Errors
     /// Features or logits of another shape or checkpoint, or a score that is not finite (named by row).
     pub fn score(&self, set: &FeatureSet) -> Result<Scores> {
-        self.score_on(&OnCpu, set)
+        self.score_on(&mut OnCpu, set)
     }
 
     /// The same on a device.
     ///
     /// # Errors
     /// As [`Detectors::score`], or the device failed.
-    pub fn score_on(&self, compute: &dyn Compute, set: &FeatureSet) -> Result<Scores> {
+    pub fn score_on(&self, compute: &mut dyn Compute, set: &FeatureSet) -> Result<Scores> {
         self.check(set)?;
         let block = scoring_block(self.head.dimension());
         let starts: Vec<usize> = (0..set.len()).step_by(block).collect();
@@ -247,7 +247,7 @@ impl Detectors {
     /// If an index lies beyond the set.
     pub fn score_samples(
         &self,
-        compute: &dyn Compute,
+        compute: &mut dyn Compute,
         set: &FeatureSet,
         indices: &[usize],
     ) -> Result<Scores> {
@@ -269,7 +269,7 @@ impl Detectors {
 
     fn collect(
         &self,
-        compute: &dyn Compute,
+        compute: &mut dyn Compute,
         set: &FeatureSet,
         blocks: usize,
         read: &(dyn Fn(usize) -> Rows + Sync),

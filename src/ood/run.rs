@@ -113,7 +113,7 @@ pub fn run(
     options: &RunOptions,
     out: &Path,
 ) -> Result<Outcome> {
-    run_on(&OnCpu, (train, id, ood), head, options, out)
+    run_on(&mut OnCpu, (train, id, ood), head, options, out)
 }
 
 /// The same with the passes over all rows on a device; the sets are training, ID test and OOD.
@@ -121,7 +121,7 @@ pub fn run(
 /// # Errors
 /// As [`run`], or the device failed.
 pub fn run_on(
-    compute: &dyn Compute,
+    compute: &mut dyn Compute,
     (train, id, ood): (Option<&FeatureSet>, &FeatureSet, &[OodInput]),
     head: &Head,
     options: &RunOptions,

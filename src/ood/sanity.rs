@@ -23,7 +23,7 @@ const SUSPICIOUS_DEVIATIONS: f64 = 5.0;
 /// # Errors
 /// The training set cannot be scored.
 pub(super) fn check(
-    compute: &dyn Compute,
+    compute: &mut dyn Compute,
     detectors: &Detectors,
     train: Option<&FeatureSet>,
     id_scores: &Scores,

@@ -61,7 +61,7 @@ impl Vim {
         moments: &Moments,
         dimension: Dimension,
         centred: bool,
-        compute: &dyn Compute,
+        compute: &mut dyn Compute,
     ) -> Result<(Vim, FitSummary)> {
         let size = head.dimension();
         let negative_bias: Vec<f64> = head.bias().iter().map(|b| -b).collect();

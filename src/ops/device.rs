@@ -1,5 +1,8 @@
 //! What carries operations out, apart from the operations.
 
+use std::any::Any;
+
+use super::{Call, Conv2d};
 use crate::error::Result;
 use crate::tensor::{DType, HostValues, Span};
 
@@ -25,56 +28,128 @@ pub enum HardwareKind {
     Emulator,
 }
 
-/// What a device is to a plan: memory, ways in and out of it, and a series of calls that can be repeated.
-///
-/// All methods may return before the work is done; [`Device::synchronise`] and the `read_*` methods wait.
-pub trait Device: Send + Sync {
-    /// One flat piece of device memory.
-    type Memory: Send;
+/// Something a device made and only that device understands: a captured graph, an event.
+macro_rules! handles {
+    ($($(#[$doc:meta])* $name:ident),*) => { $(
+        $(#[$doc])*
+        pub struct $name(Box<dyn Any + Send>);
 
+        impl $name {
+            /// Wraps what a device keeps of it.
+            pub fn new(inner: impl Any + Send) -> $name {
+                $name(Box::new(inner))
+            }
+
+            /// What was wrapped.
+            ///
+            /// # Panics
+            /// It was another type's: it was handed to a device that did not make it.
+            pub fn inner<T: Any>(&self) -> &T {
+                self.0.downcast_ref().expect(concat!(stringify!($name), " of another device"))
+            }
+        }
+    )* };
+}
+
+handles! {
+    /// A series of calls that a device can repeat by itself. What it was given other than by memory is frozen in it.
+    Graph,
+    /// A point in the queue of a device's work.
+    Event
+}
+
+/// A copy of numbers to the host that is under way.
+pub struct Readback(Box<dyn FnOnce() -> Result<Vec<f64>> + Send>);
+
+impl Readback {
+    /// A copy that `wait` waits for; nothing but that copy.
+    pub fn new(wait: impl FnOnce() -> Result<Vec<f64>> + Send + 'static) -> Readback {
+        Readback(Box::new(wait))
+    }
+
+    /// Waits for the copy alone, not for what was queued behind it.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn wait(self) -> Result<Vec<f64>> {
+        (self.0)()
+    }
+
+    /// The same in single precision.
+    ///
+    /// # Errors
+    /// The device failed.
+    pub fn wait_f32(self) -> Result<Vec<f32>> {
+        Ok(self.wait()?.into_iter().map(|value| value as f32).collect())
+    }
+}
+
+/// One object that carries calls out: it owns one flat memory, in which spans are places, and a queue of work.
+///
+/// All methods may return before the work is done; [`Device::synchronise`], [`Readback::wait`] and the `read_*` methods wait.
+/// The same calls on the same values give the same bits, whatever the number of threads.
+pub trait Device: Send {
     /// A name for people: "cpu, f32, 2 threads".
     fn name(&self) -> String;
 
     /// The type of activations, parameters and gradients.
     fn dtype(&self) -> DType;
 
-    /// Allocates zeroed memory.
+    /// What the device is, for reports.
+    fn hardware(&self) -> Hardware;
+
+    /// Bytes of scratch memory a call wants; the plan reserves them for its duration.
+    fn workspace_bytes(&self, call: &Call<()>) -> usize;
+
+    /// Whether a convolution and its weight gradient apply an affine map where they read its input, so that its result need
+    /// not be stored, and whether that is faster. Where each would carry it out first, it is better done once for both.
+    fn scales_operands(&self, _: &Conv2d) -> bool {
+        false
+    }
+
+    /// Takes zeroed memory, in the place of what it had.
     ///
     /// # Errors
     /// Not enough memory.
-    fn allocate(&self, bytes: usize) -> Result<Self::Memory>;
+    fn allocate(&mut self, bytes: usize) -> Result<()>;
+
+    /// Carries a call out.
+    ///
+    /// # Errors
+    /// Operands that do not fit the call, or the device failed.
+    fn run(&mut self, call: &Call<Span>, workspace: Span) -> Result<()>;
 
     /// Copies host values to a span, converting floating-point types.
     ///
     /// # Errors
     /// The device failed.
-    fn write(&self, memory: &mut Self::Memory, to: Span, values: HostValues<'_>) -> Result<()>;
+    fn write(&mut self, to: Span, values: HostValues<'_>) -> Result<()>;
 
     /// The same for several spans; in as few copies as they lie apart, where copies cost.
     ///
     /// # Errors
     /// The device failed.
-    fn write_all(&self, memory: &mut Self::Memory, writes: &[(Span, HostValues<'_>)]) -> Result<()> {
-        writes.iter().try_for_each(|&(to, values)| self.write(memory, to, values))
+    fn write_all(&mut self, writes: &[(Span, HostValues<'_>)]) -> Result<()> {
+        writes.iter().try_for_each(|&(to, values)| self.write(to, values))
     }
 
     /// Copies a floating-point span to the host.
     ///
     /// # Errors
     /// The device failed.
-    fn read_f32(&self, memory: &Self::Memory, from: Span, values: &mut [f32]) -> Result<()>;
+    fn read_f32(&self, from: Span, values: &mut [f32]) -> Result<()>;
 
     /// Copies a floating-point span to the host in double precision.
     ///
     /// # Errors
     /// The device failed.
-    fn read_f64(&self, memory: &Self::Memory, from: Span, values: &mut [f64]) -> Result<()>;
+    fn read_f64(&self, from: Span, values: &mut [f64]) -> Result<()>;
 
     /// Copies an integer span to the host.
     ///
     /// # Errors
     /// The device failed.
-    fn read_i32(&self, memory: &Self::Memory, from: Span, values: &mut [i32]) -> Result<()>;
+    fn read_i32(&self, from: Span, values: &mut [i32]) -> Result<()>;
 
     /// Waits until all work is done.
     ///
@@ -82,65 +157,36 @@ pub trait Device: Send + Sync {
     /// The device failed.
     fn synchronise(&self) -> Result<()>;
 
-    /// A copy of numbers to the host that is under way.
-    type Reading: Send;
-
     /// Begins to copy a floating-point span to the host; work that is queued later does not wait for it.
     ///
     /// # Errors
     /// The device failed.
-    fn begin_read(&self, memory: &Self::Memory, from: Span) -> Result<Self::Reading>;
+    fn begin_read(&self, from: Span) -> Result<Readback>;
 
-    /// Waits for the copy alone, not for what was queued behind it.
-    ///
-    /// # Errors
-    /// The device failed.
-    fn finish_read(&self, reading: Self::Reading) -> Result<Vec<f64>>;
-
-    /// The same in single precision.
-    ///
-    /// # Errors
-    /// The device failed.
-    fn finish_read_f32(&self, reading: Self::Reading) -> Result<Vec<f32>>;
-
-    /// A series of calls that the device can repeat by itself. What it was given other than by memory is
-    /// frozen in it.
-    type Captured: Send;
-
-    /// Records the calls that `record` makes, without running them; `None` if the device runs calls as they
-    /// come. `record` may call nothing but operations, each of which has run before.
+    /// Captures the calls that `record` makes, without running them; `None` if the device runs calls as they
+    /// come. `record` may call nothing but [`Device::run`], with calls each of which has run before.
     ///
     /// # Errors
     /// The device failed, or `record` did.
-    fn capture(
-        &self,
-        memory: &mut Self::Memory,
-        record: &mut dyn FnMut(&mut Self::Memory) -> Result<()>,
-    ) -> Result<Option<Self::Captured>>;
+    fn capture(&mut self, record: &mut dyn FnMut(&mut dyn Device) -> Result<()>) -> Result<Option<Graph>>;
 
     /// Runs captured calls.
     ///
     /// # Errors
     /// The device failed.
-    fn replay(&self, memory: &mut Self::Memory, captured: &Self::Captured) -> Result<()>;
+    fn replay(&mut self, graph: &Graph) -> Result<()>;
 
-    /// What the device is, for reports.
-    fn hardware(&self) -> Hardware;
-
-    /// A moment among the work that was queued.
-    type Moment: Send;
-
-    /// Marks this moment: it has come when everything queued so far is done.
+    /// Marks this point of the queue: it is reached when everything queued so far is done.
     ///
     /// # Errors
     /// The device failed.
-    fn moment(&self) -> Result<Self::Moment>;
+    fn event(&self) -> Result<Event>;
 
-    /// Waits for `to`, and tells the seconds between two moments.
+    /// Waits for `to`, and tells the seconds between two events.
     ///
     /// # Errors
     /// The device failed.
-    fn seconds_between(&self, from: &Self::Moment, to: &Self::Moment) -> Result<f64>;
+    fn seconds_between(&self, from: &Event, to: &Event) -> Result<f64>;
 
     /// Bytes of memory the device has of its own; `None` where it shares the host's.
     fn own_memory_bytes(&self) -> Option<usize> {

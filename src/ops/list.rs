@@ -3,8 +3,8 @@
 use super::{
     Access, Adam, BatchNorm, BatchNormGradient, ClassGroups, Content, Conv2d, Conv2dBatchNorm,
     Conv2dGradient, Conv2dGradientReduce, Conv2dInference, Conv2dScaled, Conv2dScaledBatchNorm, Cosine,
-    CrossEntropy, Device, EnergyMargin, ImageBatch, KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias,
-    Sgd, ShortcutA, StepTotals,
+    CrossEntropy, EnergyMargin, ImageBatch, KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias, Sgd,
+    ShortcutA, StepTotals,
 };
 use crate::error::Result;
 use crate::tensor::Span;
@@ -39,20 +39,8 @@ macro_rules! content {
 
 macro_rules! operations {
     ($( $(#[$doc:meta])* $method:ident = $variant:ident($attributes:ty) { $($operand:ident: $access:ident $($content:ident)?),* $(,)? } )*) => {
-        /// A device that computes: [`Device`], and every operation on its memory.
-        ///
-        /// All methods may return before the work is done. The same operands give the same bits, whatever the number of
-        /// threads.
-        pub trait Backend: Device {
-            /// Bytes of scratch memory a call wants; the plan reserves them for its duration.
-            fn workspace_bytes(&self, call: &Call<()>) -> usize;
-
-            /// Whether a convolution and its weight gradient apply an affine map where they read its input, so that its result need
-            /// not be stored, and whether that is faster. Where each would carry it out first, it is better done once for both.
-            fn scales_operands(&self, _: &Conv2d) -> bool {
-                false
-            }
-
+        /// Every operation on a device's memory: what a device's [`Device::run`](crate::ops::Device::run) hands calls to.
+        pub trait Backend {
             $(
                 $(#[$doc])*
                 ///
@@ -61,8 +49,7 @@ macro_rules! operations {
                 /// # Errors
                 /// The device failed.
                 fn $method(
-                    &self,
-                    memory: &mut Self::Memory,
+                    &mut self,
                     attributes: &$attributes,
                     operands: [Span; [$(stringify!($operand)),*].len()],
                     workspace: Span,
@@ -111,14 +98,11 @@ macro_rules! operations {
         }
 
         impl Call<Span> {
-            /// Carries the call out.
-            ///
-            /// # Errors
-            /// The device failed.
-            pub fn run<D: Backend>(&self, backend: &D, memory: &mut D::Memory, workspace: Span) -> Result<()> {
+            /// Hands the call to the method of its operation.
+            pub(crate) fn dispatch(&self, backend: &mut impl Backend, workspace: Span) -> Result<()> {
                 match *self {
                     $( Call::$variant { ref attributes, $($operand),* } =>
-                        backend.$method(memory, attributes, [$($operand),*], workspace), )*
+                        backend.$method(attributes, [$($operand),*], workspace), )*
                 }
             }
         }

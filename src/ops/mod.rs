@@ -20,7 +20,7 @@ pub use attributes::{
     Direction, EnergyMargin, HYPER_ROW, HYPER_ROWS, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS,
     Pool, PoolHead, Rows, ScaleBias, Segment, Segments, Sgd, ShortcutA, Side, StepTotals,
 };
-pub use device::{Device, Hardware, HardwareKind};
+pub use device::{Device, Event, Graph, Hardware, HardwareKind, Readback};
 pub(crate) use extents::{check, segment_elements};
 pub use list::{Backend, Call};
 pub use rows::{Features, Labelled, Points, RowOps};

@@ -58,8 +58,7 @@ pub trait RowOps: Device {
     /// # Errors
     /// Spans that do not fit, or the device failed.
     fn logit_scores(
-        &self,
-        memory: &mut Self::Memory,
+        &mut self,
         extents: [usize; 2],
         temperature: f64,
         logits: Span,
@@ -70,44 +69,25 @@ pub trait RowOps: Device {
     ///
     /// # Errors
     /// As [`RowOps::logit_scores`].
-    fn project(
-        &self,
-        memory: &mut Self::Memory,
-        features: &Features,
-        outputs: usize,
-        basis: Span,
-        z: Span,
-    ) -> Result<()>;
+    fn project(&mut self, features: &Features, outputs: usize, basis: Span, z: Span) -> Result<()>;
 
     /// `norms[n] = |(x[n] - shift) / divisor|²`.
     ///
     /// # Errors
     /// As [`RowOps::logit_scores`].
-    fn square_norms(&self, memory: &mut Self::Memory, features: &Features, norms: Span) -> Result<()>;
+    fn square_norms(&mut self, features: &Features, norms: Span) -> Result<()>;
 
     /// `norms[n] = |z[n]|²`, z (rows, columns) f64.
     ///
     /// # Errors
     /// As [`RowOps::logit_scores`].
-    fn square_norms_of_coordinates(
-        &self,
-        memory: &mut Self::Memory,
-        extents: [usize; 2],
-        z: Span,
-        norms: Span,
-    ) -> Result<()>;
+    fn square_norms_of_coordinates(&mut self, extents: [usize; 2], z: Span, norms: Span) -> Result<()>;
 
     /// `norms[n] = 1 / (|x[n]| + floor)`; shift and divisor do not count.
     ///
     /// # Errors
     /// As [`RowOps::logit_scores`].
-    fn inverse_norms(
-        &self,
-        memory: &mut Self::Memory,
-        features: &Features,
-        floor: f64,
-        norms: Span,
-    ) -> Result<()>;
+    fn inverse_norms(&mut self, features: &Features, floor: f64, norms: Span) -> Result<()>;
 
     /// The squared distance of each row of z (rows, columns) to the k-th nearest of points (count, columns), all f64.
     ///
@@ -116,8 +96,7 @@ pub trait RowOps: Device {
     /// # Errors
     /// As [`RowOps::logit_scores`], or k is not in 1..=count.
     fn nearest(
-        &self,
-        memory: &mut Self::Memory,
+        &mut self,
         extents: [usize; 2],
         z: Span,
         points: &Points,
@@ -131,8 +110,7 @@ pub trait RowOps: Device {
     /// # Errors
     /// As [`RowOps::nearest`].
     fn nearest_normalised(
-        &self,
-        memory: &mut Self::Memory,
+        &mut self,
         features: (&Features, Span),
         bank: (&Points, Span),
         scratch: Span,
@@ -143,31 +121,18 @@ pub trait RowOps: Device {
     ///
     /// # Errors
     /// As [`RowOps::logit_scores`].
-    fn class_sums(&self, memory: &mut Self::Memory, rows: &Labelled, sums: Span) -> Result<()>;
+    fn class_sums(&mut self, rows: &Labelled, sums: Span) -> Result<()>;
 
     /// `deviations[n] = |x[n] - means[label of n]|²`; means (classes, columns).
     ///
     /// # Errors
     /// As [`RowOps::logit_scores`].
-    fn class_deviations(
-        &self,
-        memory: &mut Self::Memory,
-        rows: &Labelled,
-        means: Span,
-        deviations: Span,
-    ) -> Result<()>;
+    fn class_deviations(&mut self, rows: &Labelled, means: Span, deviations: Span) -> Result<()>;
 
     /// Adds `sum of (x[n] - means[y]) (x[n] - means[y])ᵀ`, y the label of n, to scatter (slices, columns, columns), on and below
     /// the diagonal; the sum over slices is what is wanted.
     ///
     /// # Errors
     /// As [`RowOps::logit_scores`].
-    fn within_scatter(
-        &self,
-        memory: &mut Self::Memory,
-        rows: &Labelled,
-        means: Span,
-        slices: usize,
-        scatter: Span,
-    ) -> Result<()>;
+    fn within_scatter(&mut self, rows: &Labelled, means: Span, slices: usize, scatter: Span) -> Result<()>;
 }

@@ -4,7 +4,7 @@
 //! convolution whose result is the next thing some pass over memory reads, and merge the pass into the convolution, whose
 //! epilogue has the numbers in registers anyway; one for a pass whose result convolutions alone read, which can do its work
 //! where they read. They may do so where no call in between sees the difference, and nobody else, the host included, asks for
-//! what is no longer written. A backend whose kernel cannot do the work of the pass behind it carries out both, one after the
+//! what is no longer written. A device whose kernel cannot do the work of the pass behind it carries out both, one after the
 //! other; whether it does that of the pass before it, it is asked first.
 
 use std::fmt;
@@ -102,7 +102,7 @@ impl fmt::Display for Fusions {
 }
 
 /// Makes calls of a plan into one wherever the rules that are wanted find some. `scales_operands` says of which convolutions the
-/// backend does ([`crate::ops::Backend::scales_operands`]).
+/// device does ([`crate::ops::Backend::scales_operands`]).
 pub fn fuse(mut plan: Plan, fusions: &Fusions, scales_operands: impl Fn(&Conv2d) -> bool) -> Plan {
     /// Merges calls with the one at an index, if they are what the rule is about.
     type Rule<'a> = &'a dyn Fn(&mut Plan, usize) -> Option<()>;

@@ -176,7 +176,7 @@ fn a_map_that_one_convolution_and_its_weight_gradient_read_is_applied_there() {
             other => panic!("{other:?}"),
         }
     }
-    // A backend that would carry the map out twice.
+    // A device that would carry the map out twice.
     let names: Vec<_> = fuse(build().plan, &PROLOGUE, |_| false).calls.iter().map(Call::name).collect();
     assert_eq!(names, ["scale_bias", "conv2d_forward", "batch_norm_statistics", "conv2d_weight_gradient"]);
     // In inference, and where two maps stand side by side.

@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 
 use super::{BufferId, Home, Plan};
-use crate::ops::{Access, Backend, Call};
+use crate::ops::{Access, Call, Device};
 use crate::tensor::{DType, Span, aligned};
 
 /// The calls between which a buffer holds something: first write to last use, both included.
@@ -67,13 +67,13 @@ impl Plan {
         lifetimes
     }
 
-    /// Lays the plan out in an arena that begins at byte `base` of the backend's memory.
-    pub fn layout<B: Backend>(&self, backend: &B, base: usize) -> Layout {
-        let base = base + aligned(backend.red_zone());
+    /// Lays the plan out in an arena that begins at byte `base` of the device's memory.
+    pub fn layout(&self, device: &dyn Device, base: usize) -> Layout {
+        let base = base + aligned(device.red_zone());
         let mut blocks = Vec::new();
         let bytes_of = |index: usize| {
             let buffer = &self.buffers[index];
-            aligned(buffer.shape.elements() * buffer.dtype.size() + backend.red_zone())
+            aligned(buffer.shape.elements() * buffer.dtype.size() + device.red_zone())
         };
         let inputs = self.inputs();
         if !inputs.is_empty() {
@@ -86,7 +86,7 @@ impl Plan {
                 blocks.push(Block { owner: Owner::Buffer(index), bytes: bytes_of(index), lifetime });
             }
         }
-        let workspace = |call: &Call<BufferId>| aligned(backend.workspace_bytes(&call.map(|_| ())));
+        let workspace = |call: &Call<BufferId>| aligned(device.workspace_bytes(&call.map(|_| ())));
         for (index, call) in self.setup.iter().enumerate() {
             let lifetime = Lifetime { first: 0, last: self.calls.len() };
             blocks.push(Block { owner: Owner::Setup(index), bytes: workspace(call), lifetime });

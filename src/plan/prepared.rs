@@ -4,14 +4,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{BufferId, Layout, Plan};
 use crate::error::Result;
-use crate::ops::{Backend, Call};
+use crate::ops::{Call, Device};
 use crate::tensor::Span;
 
 /// Tells prepared plans apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PlanId(u64);
 
-/// A plan laid out in a backend's memory.
+/// A plan laid out in a device's memory.
 #[derive(Debug)]
 pub struct Prepared {
     id: PlanId,
@@ -23,8 +23,8 @@ pub struct Prepared {
 
 impl Prepared {
     /// Lays out `plan` behind the first `base` bytes of memory, which hold the persistent buffers.
-    pub fn new<B: Backend>(plan: Plan, backend: &B, base: usize) -> Prepared {
-        let layout = plan.layout(backend, base);
+    pub fn new(plan: Plan, device: &dyn Device, base: usize) -> Prepared {
+        let layout = plan.layout(device, base);
         let resolve = |call: &Call<BufferId>| call.map(|id| layout.spans[id.index()]);
         let setup = plan.setup.iter().map(resolve).collect();
         let calls = plan.calls.iter().map(resolve).collect();
@@ -57,38 +57,37 @@ impl Prepared {
     ///
     /// # Errors
     /// The device failed.
-    pub fn set_up<B: Backend>(&self, backend: &B, memory: &mut B::Memory) -> Result<()> {
+    pub fn set_up(&self, device: &mut dyn Device) -> Result<()> {
         self.setup
             .iter()
             .zip(&self.layout.setup_workspaces)
-            .try_for_each(|(call, &workspace)| call.run(backend, memory, workspace))
+            .try_for_each(|(call, &workspace)| device.run(call, workspace))
     }
 
     /// Runs one step.
     ///
     /// # Errors
     /// The device failed.
-    pub fn run<B: Backend>(&self, backend: &B, memory: &mut B::Memory) -> Result<()> {
+    pub fn run(&self, device: &mut dyn Device) -> Result<()> {
         self.calls
             .iter()
             .zip(&self.layout.workspaces)
-            .try_for_each(|(call, &workspace)| call.run(backend, memory, workspace))
+            .try_for_each(|(call, &workspace)| device.run(call, workspace))
     }
 
     /// Runs one step and hands each call's name and duration in seconds to `observe`.
     ///
     /// # Errors
     /// The device failed.
-    pub fn run_timed<B: Backend>(
+    pub fn run_timed(
         &self,
-        backend: &B,
-        memory: &mut B::Memory,
+        device: &mut dyn Device,
         mut observe: impl FnMut(&Call<Span>, f64),
     ) -> Result<()> {
         for (call, &workspace) in self.calls.iter().zip(&self.layout.workspaces) {
             let start = std::time::Instant::now();
-            call.run(backend, memory, workspace)?;
-            backend.synchronise()?;
+            device.run(call, workspace)?;
+            device.synchronise()?;
             observe(call, start.elapsed().as_secs_f64());
         }
         Ok(())

@@ -7,14 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::Value;
 
-use crate::backend::{Choice, Precision, Work};
+use crate::backend::{Choice, Precision};
 use crate::checkpoint::{self, Trained};
 use crate::data::Transform;
 use crate::error::{Error, Result};
 use crate::features::{Request, extract_all};
 use crate::files;
-use crate::ops::Backend;
-use crate::train::{Job, Materials, Observer, RunFolder, Summary, TrainOptions, train};
+use crate::train::{Materials, Observer, RunFolder, Summary, TrainOptions, train};
 
 /// Who watches an experiment.
 pub trait Watcher {
@@ -61,7 +60,7 @@ impl Machine<'_> {
         let begun = folder.checkpoints().join("last").exists();
         let job = materials.job(options, seed, folder, begun, self.stop);
         watcher.stage(name, 0);
-        let summary = self.choice.run(Training { job: &job, observer: watcher.training() })?;
+        let summary = train(self.choice.device()?, &job, watcher.training())?;
         if !summary.finished && options.max_steps.is_none() {
             return Err(self.interrupted(name));
         }
@@ -96,7 +95,8 @@ impl Machine<'_> {
         if choice.precision == Precision::Bf16 {
             choice.precision = Precision::F32;
         }
-        choice.run(Extraction { trained, transform, batch, requests: &missing, progress: &mut progress })
+        extract_all(choice.device()?, trained, transform, batch, &missing, &mut progress)?;
+        Ok(())
     }
 
     /// Ends the experiment before a stage that does not look at the signal itself.
@@ -151,35 +151,4 @@ pub(super) fn write_stamp(folder: &Path, stamp: &Value) -> Result<()> {
 pub(super) fn checkpoint_name(link: &Path) -> Result<String> {
     let real = fs::canonicalize(link).map_err(|e| Error::io("find", link, e))?;
     Ok(real.file_name().map_or_else(|| "last".into(), |name| name.to_string_lossy().into_owned()))
-}
-
-struct Training<'a> {
-    job: &'a Job<'a>,
-    observer: &'a mut dyn Observer,
-}
-
-impl Work for Training<'_> {
-    type Output = Summary;
-
-    fn run<B: Backend>(self, backend: B) -> Result<Summary> {
-        train(backend, self.job, self.observer)
-    }
-}
-
-struct Extraction<'a> {
-    trained: &'a Trained,
-    transform: &'a Transform,
-    batch: usize,
-    requests: &'a [Request],
-    progress: &'a mut dyn FnMut(usize) -> Result<()>,
-}
-
-impl Work for Extraction<'_> {
-    type Output = ();
-
-    fn run<B: Backend>(self, backend: B) -> Result<()> {
-        let Extraction { trained, transform, batch, requests, progress } = self;
-        extract_all(backend, trained, transform, batch, requests, progress)?;
-        Ok(())
-    }
 }

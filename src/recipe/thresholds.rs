@@ -45,13 +45,13 @@ pub(super) fn choose(
         novel: None,
     };
     let choice = LevelChoice { score: SCORE, rule: RULE, temperature };
-    let entry = calibrate_head(&OnCpu, &caches, &choice)?.entry;
+    let entry = calibrate_head(&mut OnCpu, &caches, &choice)?.entry;
     let mut file = ThresholdFile::new(Hierarchy::Independent, vec![entry])?;
     let (mut judgement, mut all_truths): (Option<Judgement>, _) = (None, Vec::new());
     for (set, is_novel) in std::iter::once((&sets.id, false)).chain(sets.ood.iter().map(|set| (set, true))) {
         let known = known(set)?;
         let caches = LevelCaches { heads: std::slice::from_ref(&head), sets: &[&known.set] };
-        let judged = judge(&OnCpu, &file, &caches, None)?;
+        let judged = judge(&mut OnCpu, &file, &caches, None)?;
         // OOD sets have classes of their own, whatever their numbers.
         all_truths.extend(known.truths.iter().map(|truth| if is_novel { Truth::Unseen } else { *truth }));
         judgement = Some(match judgement {

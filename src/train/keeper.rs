@@ -16,7 +16,6 @@ use crate::checkpoint::{self, Checkpoint, HeadClasses, Meta, network};
 use crate::data::are_numbers;
 use crate::error::{Error, Result};
 use crate::nn::{Architecture, Model};
-use crate::ops::Backend;
 
 /// How far a training is.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -70,7 +69,7 @@ impl<'a> Keeper<'a> {
     }
 
     /// Loads the run folder's last checkpoint into a model.
-    pub(super) fn resume<B: Backend>(&mut self, model: &mut Model<B>) -> Result<Position> {
+    pub(super) fn resume(&mut self, model: &mut Model) -> Result<Position> {
         let path = checkpoint::resolve(&self.job.folder.checkpoints().join("last"))?;
         let saved = checkpoint::load(&path)?;
         let extra: Extra = serde_json::from_value(saved.meta.extra.clone()).map_err(|e| {
@@ -111,9 +110,9 @@ impl<'a> Keeper<'a> {
     }
 
     /// Keeps a checkpoint of the model as it is.
-    pub(super) fn keep<B: Backend>(
+    pub(super) fn keep(
         &mut self,
-        model: &Model<B>,
+        model: &Model,
         position: &Position,
         measured: Option<&Measured>,
     ) -> Result<()> {
@@ -152,12 +151,7 @@ impl<'a> Keeper<'a> {
         Ok(())
     }
 
-    fn meta<B: Backend>(
-        &self,
-        model: &Model<B>,
-        position: &Position,
-        metrics: BTreeMap<String, f64>,
-    ) -> Meta {
+    fn meta(&self, model: &Model, position: &Position, metrics: BTreeMap<String, f64>) -> Meta {
         let job = self.job;
         let extra = Extra {
             position: position.clone(),
@@ -182,7 +176,7 @@ impl<'a> Keeper<'a> {
                 "kind": job.options.schedule, "lr": job.options.lr, "epochs": job.options.epochs,
                 "warmup_epochs": job.options.warmup_epochs, "head_lr": job.options.head_rate(),
             }),
-            kernel_table_hash: model.backend().kernel_table_hash(),
+            kernel_table_hash: model.device().kernel_table_hash(),
             extra: json!(extra),
             ..Meta::default()
         }
@@ -234,8 +228,8 @@ impl<'a> Keeper<'a> {
 }
 
 /// Another table of kernels changes the last bits of every step: a resume uses the one that the training began with.
-fn check_table<B: Backend>(checkpoint: &Path, then: Option<&str>, model: &Model<B>) -> Result<()> {
-    let now = model.backend().kernel_table_hash();
+fn check_table(checkpoint: &Path, then: Option<&str>, model: &Model) -> Result<()> {
+    let now = model.device().kernel_table_hash();
     if then == now.as_deref() {
         return Ok(());
     }
@@ -249,8 +243,8 @@ fn check_table<B: Backend>(checkpoint: &Path, then: Option<&str>, model: &Model<
     )))
 }
 
-fn precision_name<B: Backend>(model: &Model<B>) -> String {
-    format!("{:?}", model.backend().dtype()).to_lowercase()
+fn precision_name(model: &Model) -> String {
+    format!("{:?}", model.device().dtype()).to_lowercase()
 }
 
 /// What network a checkpoint says it holds.

@@ -8,7 +8,7 @@ use super::objective::TermWeights;
 use super::tally::TermTally;
 use crate::error::{Error, Result};
 use crate::nn::Model;
-use crate::ops::Backend;
+use crate::ops::Readback;
 
 /// What a step found.
 #[derive(Debug, Clone, PartialEq)]
@@ -48,19 +48,14 @@ impl Queued {
 }
 
 /// The steps under way of one plan.
-pub(super) struct Queue<B: Backend> {
+#[derive(Default)]
+pub(super) struct Queue {
     next_slot: usize,
     waiting: Vec<Queued>,
-    copied: Option<(Vec<Queued>, B::Reading)>,
+    copied: Option<(Vec<Queued>, Readback)>,
 }
 
-impl<B: Backend> Default for Queue<B> {
-    fn default() -> Queue<B> {
-        Queue { next_slot: 0, waiting: Vec::new(), copied: None }
-    }
-}
-
-impl<B: Backend> Queue<B> {
+impl Queue {
     /// The slot of the next step.
     pub(super) fn slot(&self) -> usize {
         self.next_slot
@@ -70,18 +65,13 @@ impl<B: Backend> Queue<B> {
     ///
     /// # Errors
     /// The device failed, or a loss is not finite.
-    pub(super) fn push(
-        &mut self,
-        model: &Model<B>,
-        plan: &TrainStep,
-        step: Queued,
-    ) -> Result<Vec<StepResult>> {
+    pub(super) fn push(&mut self, model: &Model, plan: &TrainStep, step: Queued) -> Result<Vec<StepResult>> {
         self.waiting.push(step);
         self.next_slot = (self.next_slot + 1) % plan.slots();
         if self.waiting.len() < plan.slots() / 2 {
             return Ok(Vec::new());
         }
-        if model.backend().steps_in_flight() == 1 {
+        if model.device().steps_in_flight() == 1 {
             return self.flush(model, plan);
         }
         let earlier = self.copied.take();
@@ -94,7 +84,7 @@ impl<B: Backend> Queue<B> {
     ///
     /// # Errors
     /// The device failed, or a loss is not finite.
-    pub(super) fn flush(&mut self, model: &Model<B>, plan: &TrainStep) -> Result<Vec<StepResult>> {
+    pub(super) fn flush(&mut self, model: &Model, plan: &TrainStep) -> Result<Vec<StepResult>> {
         let mut results = Vec::new();
         if let Some((steps, reading)) = self.copied.take() {
             results = settle(model, plan, &steps, reading)?;
@@ -108,13 +98,8 @@ impl<B: Backend> Queue<B> {
 }
 
 /// The results of steps, in order.
-fn settle<B: Backend>(
-    model: &Model<B>,
-    plan: &TrainStep,
-    steps: &[Queued],
-    reading: B::Reading,
-) -> Result<Vec<StepResult>> {
-    let totals = model.finish_read(reading)?;
+fn settle(model: &Model, plan: &TrainStep, steps: &[Queued], reading: Readback) -> Result<Vec<StepResult>> {
+    let totals = reading.wait()?;
     steps
         .iter()
         .map(|queued| {
@@ -130,7 +115,7 @@ fn settle<B: Backend>(
 }
 
 /// The error for a loss that is not finite; it names the sample where the step's losses are still there.
-fn diverged<B: Backend>(model: &Model<B>, plan: &TrainStep, queued: &Queued, last: Option<u64>) -> Error {
+fn diverged(model: &Model, plan: &TrainStep, queued: &Queued, last: Option<u64>) -> Error {
     let losses = (last == Some(queued.step)).then(|| plan.losses(model)).and_then(Result::ok);
     let row = losses.and_then(|losses| losses.iter().position(|loss| !loss.is_finite()));
     let sample = row.map(|row| queued.samples[row]);

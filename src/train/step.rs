@@ -5,7 +5,7 @@ use super::optimizer::{HYPER_NUMBERS, Optimizer, Rates};
 use crate::autograd::{Mode, Tape, Var};
 use crate::error::Result;
 use crate::nn::{ImageInput, Images, Model, Network, Output, prepare};
-use crate::ops::{Backend, Call, Direction, HYPER_ROW, HYPER_ROWS, Side, StepTotals};
+use crate::ops::{Call, Device, Direction, HYPER_ROW, HYPER_ROWS, Readback, Side, StepTotals};
 use crate::plan::{BufferId, Prepared};
 use crate::tensor::{DType, HostValues, Shape, Span};
 
@@ -52,15 +52,15 @@ struct RecordedTerm {
 
 impl TrainStep {
     /// Records a step for batches of images.
-    pub fn new<B: Backend>(
+    pub fn new(
         network: &Network,
-        backend: &B,
+        device: &dyn Device,
         optimizer: &Optimizer,
         images: &Images,
         objective: &Objective,
     ) -> TrainStep {
-        let (batch, slots) = (images.batch, 2 * backend.steps_in_flight());
-        let mut tape = Tape::new(backend.dtype(), Mode::Train);
+        let (batch, slots) = (images.batch, 2 * device.steps_in_flight());
+        let mut tape = Tape::new(device.dtype(), Mode::Train);
         let (input, x) = ImageInput::record(&mut tape, network, images);
         let heads = network.architecture().heads.len();
         let terms = objective.terms(heads);
@@ -92,7 +92,7 @@ impl TrainStep {
         tape.backward_from_all(&gradients, &[]);
         optimizer.record(&mut tape, network.parameters(), hyper);
         TrainStep {
-            prepared: prepare(network, backend, tape.finish()),
+            prepared: prepare(network, device, tape.finish()),
             images: input,
             heads,
             outliers,
@@ -134,7 +134,7 @@ impl TrainStep {
     ///
     /// # Errors
     /// The device failed.
-    pub fn set_up<B: Backend>(&self, model: &mut Model<B>) -> Result<()> {
+    pub fn set_up(&self, model: &mut Model) -> Result<()> {
         model.set_up(&self.prepared)?;
         for (buffer, groups) in &self.groups {
             model.write(self.prepared.span(*buffer), HostValues::I32(groups))?;
@@ -149,16 +149,16 @@ impl TrainStep {
     ///
     /// # Panics
     /// The step was made for normalised numbers.
-    pub fn load<B: Backend>(&self, model: &mut Model<B>, inputs: &StepInputs<'_>) -> Result<()> {
+    pub fn load(&self, model: &mut Model, inputs: &StepInputs<'_>) -> Result<()> {
         let images = self.images.bytes(&self.prepared, inputs.pixels, inputs.placement);
         self.load_behind(images, model, inputs)
     }
 
     /// Hands targets, the optimizer's numbers and the slot of the step's totals to the device, in one copy with the images.
-    fn load_behind<'a, B: Backend>(
+    fn load_behind<'a>(
         &self,
         images: Vec<(Span, HostValues<'a>)>,
-        model: &mut Model<B>,
+        model: &mut Model,
         inputs: &StepInputs<'a>,
     ) -> Result<()> {
         let place = |buffer| self.prepared.span(buffer);
@@ -190,7 +190,7 @@ impl TrainStep {
     ///
     /// # Errors
     /// The device failed.
-    pub fn queue<B: Backend>(&self, model: &mut Model<B>) -> Result<()> {
+    pub fn queue(&self, model: &mut Model) -> Result<()> {
         model.run(&self.prepared)
     }
 
@@ -199,7 +199,7 @@ impl TrainStep {
     ///
     /// # Errors
     /// The device failed.
-    pub fn begin_totals<B: Backend>(&self, model: &Model<B>) -> Result<B::Reading> {
+    pub fn begin_totals(&self, model: &Model) -> Result<Readback> {
         model.begin_read(self.prepared.span(self.totals))
     }
 
@@ -210,9 +210,9 @@ impl TrainStep {
     ///
     /// # Panics
     /// The step was made for bytes.
-    pub fn run<B: Backend>(
+    pub fn run(
         &self,
-        model: &mut Model<B>,
+        model: &mut Model,
         images: HostValues<'_>,
         targets: &BatchTargets,
         rates: &Rates,
@@ -231,7 +231,7 @@ impl TrainStep {
     ///
     /// # Errors
     /// The device failed.
-    pub fn losses<B: Backend>(&self, model: &Model<B>) -> Result<Vec<f64>> {
+    pub fn losses(&self, model: &Model) -> Result<Vec<f64>> {
         let (first, others) = self.terms.split_first().expect("a step has a loss");
         let read = |term: &RecordedTerm| model.read_f64(self.prepared.span(term.per_sample));
         let mut losses = read(first)?;

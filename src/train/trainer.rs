@@ -19,7 +19,7 @@ use crate::data::{Batch, Loader, LoaderOptions, Order, SharedDataset, Transform,
 use crate::error::Result;
 use crate::features::{Evaluation, Pass};
 use crate::nn::{Architecture, ImageSource, Images, Kind, Learned, Model, Network};
-use crate::ops::Backend;
+use crate::ops::Device;
 use crate::plan::PlanId;
 use crate::tensor::{DType, HostValues};
 
@@ -89,25 +89,25 @@ pub struct Summary {
     pub seconds: f64,
 }
 
-/// Trains on a backend.
+/// Trains on a device.
 ///
 /// # Errors
 /// Data that cannot be read, a loss that is not finite (nothing of that step is kept), a full disk, weights that do not
 /// fit; the message says which.
-pub fn train<B: Backend>(backend: B, job: &Job<'_>, observer: &mut dyn Observer) -> Result<Summary> {
-    Trainer::new(backend, job)?.run(observer)
+pub fn train(device: Box<dyn Device>, job: &Job<'_>, observer: &mut dyn Observer) -> Result<Summary> {
+    Trainer::new(device, job)?.run(observer)
 }
 
-struct Trainer<'a, B: Backend> {
+struct Trainer<'a> {
     job: &'a Job<'a>,
     schedule: Schedule,
     head_schedule: Schedule,
     full: TrainStep,
     rest: Option<TrainStep>,
     resident: bool,
-    queue: Queue<B>,
+    queue: Queue,
     pass: Option<Pass>,
-    model: Model<B>,
+    model: Model,
     keeper: Keeper<'a>,
     log: MetricsLog,
     position: Position,
@@ -116,34 +116,34 @@ struct Trainer<'a, B: Backend> {
     validation: Option<Metrics>,
 }
 
-impl<'a, B: Backend> Trainer<'a, B> {
-    fn new(backend: B, job: &'a Job<'a>) -> Result<Trainer<'a, B>> {
+impl<'a> Trainer<'a> {
+    fn new(device: Box<dyn Device>, job: &'a Job<'a>) -> Result<Trainer<'a>> {
         let options = job.options;
         let optimizer = options.optimizer();
         let learned = if options.fine_tune == FineTune::Frozen { Learned::Heads } else { Learned::All };
         let mut network =
-            Network::partly_learned(&job.architecture, backend.dtype(), Some(optimizer.slots()), learned);
+            Network::partly_learned(&job.architecture, device.dtype(), Some(optimizer.slots()), learned);
         if let Some(teacher) = job.teacher {
-            network.add_teacher(&teacher.trained.architecture, backend.dtype());
+            network.add_teacher(&teacher.trained.architecture, device.dtype());
         }
-        let source = image_source(&mut network, &backend, job);
+        let source = image_source(&mut network, &*device, job);
         let size = job.transform.size as usize;
         let extent = [size, size, job.architecture.in_channels];
         let samples = job.data.len();
         let batch = options.batch_size.min(samples);
         let step = |batch| {
             let images = Images { batch, extent, source };
-            TrainStep::new(&network, &backend, &optimizer, &images, job.objective)
+            TrainStep::new(&network, &*device, &optimizer, &images, job.objective)
         };
         let full = step(batch);
         let rest = (!samples.is_multiple_of(batch)).then(|| step(samples % batch));
-        let pass = job.validation.as_ref().map(|v| Pass::new(&network, &backend, batch, v.data.len(), size));
+        let pass = job.validation.as_ref().map(|v| Pass::new(&network, &*device, batch, v.data.len(), size));
         let bytes = [
             Some(full.prepared().bytes()),
             rest.as_ref().map(|r| r.prepared().bytes()),
             pass.as_ref().map(Pass::bytes),
         ];
-        let mut model = Model::new(network, backend, bytes.into_iter().flatten().max().unwrap_or(0))?;
+        let mut model = Model::new(network, device, bytes.into_iter().flatten().max().unwrap_or(0))?;
         let schedule = Schedule {
             kind: options.schedule,
             peak: options.rate(),
@@ -417,9 +417,9 @@ impl<'a, B: Backend> Trainer<'a, B> {
 
 /// How the images of a training come to the device: all of them once, where it has memory of its own and they take no
 /// more than a quarter of it; batch by batch otherwise.
-fn image_source<B: Backend>(network: &mut Network, backend: &B, job: &Job<'_>) -> ImageSource {
+fn image_source(network: &mut Network, device: &dyn Device, job: &Job<'_>) -> ImageSource {
     let (images, bytes) = (job.data.len(), job.data.len() * job.transform.image_len());
-    match backend.own_memory_bytes() {
+    match device.own_memory_bytes() {
         Some(memory) if bytes <= memory / 4 => {
             ImageSource::Resident { pixels: network.reserve(bytes, DType::U8), images }
         }

@@ -9,9 +9,6 @@ use crate::error::Result;
 use crate::ops::{Conv2d, Conv2dGradient, Conv2dInference, Rows};
 use crate::tensor::{HostValues, Span};
 
-/// What a device that captures calls is handed; the CPU never looks at it.
-pub(super) type Record<'a> = &'a mut dyn FnMut(&mut Memory) -> Result<()>;
-
 /// Numbers an optimizer reads from memory: at least as many as it needs.
 pub(super) fn hyper<T: Element>(span: Span, needed: usize) -> Operand {
     operand::<T>("hyper", span, span.elements.max(needed))
@@ -20,15 +17,14 @@ pub(super) fn hyper<T: Element>(span: Span, needed: usize) -> Operand {
 impl<T: Element> Cpu<T> {
     /// `conv2d_forward` of [`crate::ops::Backend`].
     pub(super) fn convolution(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         conv: &Conv2d,
         [x, weight, y]: [Span; 3],
         workspace: Span,
     ) -> Result<()> {
         let [n_x, n_weight, n_y] = conv.elements()?;
         let bytes = convolution::forward_workspace::<T>(conv);
-        let ([x, weight], [y, packed]) = memory.slices::<T, 2, 2>(
+        let ([x, weight], [y, packed]) = self.memory.slices::<T, 2, 2>(
             [operand::<T>("x", x, n_x), operand::<T>("weight", weight, n_weight)],
             [operand::<T>("y", y, n_y), scratch::<T>(workspace, bytes)?],
         )?;
@@ -38,8 +34,7 @@ impl<T: Element> Cpu<T> {
 
     /// `conv2d_input_gradient` of [`crate::ops::Backend`].
     pub(super) fn convolution_to_input(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         attributes: &Conv2dGradient,
         [dy, weight, dx]: [Span; 3],
         workspace: Span,
@@ -47,7 +42,7 @@ impl<T: Element> Cpu<T> {
         let Conv2dGradient { conv, accumulate } = attributes;
         let [n_x, n_weight, n_y] = conv.elements()?;
         let bytes = convolution::input_gradient_workspace::<T>(conv);
-        let ([dy, weight], [dx, packed]) = memory.slices::<T, 2, 2>(
+        let ([dy, weight], [dx, packed]) = self.memory.slices::<T, 2, 2>(
             [operand::<T>("dy", dy, n_y), operand::<T>("weight", weight, n_weight)],
             [operand::<T>("dx", dx, n_x), scratch::<T>(workspace, bytes)?],
         )?;
@@ -57,15 +52,14 @@ impl<T: Element> Cpu<T> {
 
     /// `conv2d_weight_gradient` of [`crate::ops::Backend`].
     pub(super) fn convolution_to_weight(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         conv: &Conv2d,
         [x, dy, dweight]: [Span; 3],
         workspace: Span,
     ) -> Result<()> {
         let [n_x, n_weight, n_y] = conv.elements()?;
         let bytes = weight_gradient::workspace::<T>(conv);
-        let ([x, dy], [dweight, workspace]) = memory.slices::<T, 2, 2>(
+        let ([x, dy], [dweight, workspace]) = self.memory.slices::<T, 2, 2>(
             [operand::<T>("x", x, n_x), operand::<T>("dy", dy, n_y)],
             [operand::<T>("dweight", dweight, n_weight), scratch::<T>(workspace, bytes)?],
         )?;
@@ -75,8 +69,7 @@ impl<T: Element> Cpu<T> {
 
     /// A convolution of inference, with or without a residual.
     pub(super) fn convolve(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         attributes: &Conv2dInference,
         [x, weight, bias]: [Span; 3],
         residual: Option<Span>,
@@ -86,7 +79,7 @@ impl<T: Element> Cpu<T> {
         let conv = &attributes.conv;
         let [n_x, n_weight, n_y] = conv.elements()?;
         let bytes = convolution::forward_workspace::<T>(conv);
-        let ([x, weight, bias, residual_values], [y, packed]) = memory.slices::<T, 4, 2>(
+        let ([x, weight, bias, residual_values], [y, packed]) = self.memory.slices::<T, 4, 2>(
             [
                 operand::<T>("x", x, n_x),
                 operand::<T>("weight", weight, n_weight),
@@ -104,24 +97,24 @@ impl<T: Element> Cpu<T> {
     }
 
     /// `dx` becomes zero where `y > 0` does not hold.
-    pub(super) fn mask(&self, memory: &mut Memory, extent: &Rows, [y, dx]: [Span; 2]) -> Result<()> {
+    pub(super) fn mask(&mut self, extent: &Rows, [y, dx]: [Span; 2]) -> Result<()> {
         let n = extent.elements()?;
-        let ([y], [dx]) = memory.slices::<T, 1, 1>([operand::<T>("y", y, n)], [operand::<T>("dx", dx, n)])?;
+        let ([y], [dx]) =
+            self.memory.slices::<T, 1, 1>([operand::<T>("y", y, n)], [operand::<T>("dx", dx, n)])?;
         self.pool.install(|| pointwise::update(y, dx, pointwise::passed));
         Ok(())
     }
 
     /// `y = f(a, b)` element by element.
     pub(super) fn pass2(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         extent: &Rows,
         [a, b]: [(&'static str, Span); 2],
         y: (&'static str, Span),
         f: impl Fn(T, T) -> T + Send + Sync,
     ) -> Result<()> {
         let n = extent.elements()?;
-        let ([a, b], [y]) = memory.slices::<T, 2, 1>(
+        let ([a, b], [y]) = self.memory.slices::<T, 2, 1>(
             [operand::<T>(a.0, a.1, n), operand::<T>(b.0, b.1, n)],
             [operand::<T>(y.0, y.1, n)],
         )?;

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::element::Element;
 use super::matrix::{Matrix, multiply};
-use super::memory::{Memory, operand};
+use super::memory::operand;
 use crate::error::Result;
 use crate::ops::Cosine;
 use crate::tensor::Span;
@@ -16,14 +16,13 @@ const ROWS: usize = 32;
 impl<T: Element> Cpu<T> {
     /// `cosine` of [`crate::ops::Backend`].
     pub(super) fn cosine_forward(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         attributes: &Cosine,
         [x, weight, scale]: [Span; 3],
         [inverse_norms, cosines, y]: [Span; 3],
     ) -> Result<()> {
         let [n_x, n_weight, n_norms, n_y] = attributes.elements()?;
-        let ([x, weight, scale], [inverse_norms, cosines, y]) = memory.slices::<T, 3, 3>(
+        let ([x, weight, scale], [inverse_norms, cosines, y]) = self.memory.slices::<T, 3, 3>(
             [
                 operand::<T>("x", x, n_x),
                 operand::<T>("weight", weight, n_weight),
@@ -45,14 +44,8 @@ impl<T: Element> Cpu<T> {
     }
 
     /// `cosine_input_gradient` of [`crate::ops::Backend`].
-    pub(super) fn cosine_to_input(
-        &self,
-        memory: &mut Memory,
-        attributes: &Cosine,
-        read: [Span; 6],
-        dx: Span,
-    ) -> Result<()> {
-        let ([x, weight, scale, norms, cosines, dy], [dx]) = memory.slices::<T, 6, 1>(
+    pub(super) fn cosine_to_input(&mut self, attributes: &Cosine, read: [Span; 6], dx: Span) -> Result<()> {
+        let ([x, weight, scale, norms, cosines, dy], [dx]) = self.memory.slices::<T, 6, 1>(
             gradient_operands::<T>(attributes, read)?,
             [operand::<T>("dx", dx, read[0].elements)],
         )?;
@@ -66,13 +59,12 @@ impl<T: Element> Cpu<T> {
 
     /// `cosine_weight_gradient` of [`crate::ops::Backend`].
     pub(super) fn cosine_to_weight(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         attributes: &Cosine,
         read: [Span; 6],
         [dweight, dscale]: [Span; 2],
     ) -> Result<()> {
-        let ([x, weight, scale, norms, cosines, dy], [dweight, dscale]) = memory.slices::<T, 6, 2>(
+        let ([x, weight, scale, norms, cosines, dy], [dweight, dscale]) = self.memory.slices::<T, 6, 2>(
             gradient_operands::<T>(attributes, read)?,
             [operand::<T>("dweight", dweight, read[1].elements), operand::<T>("dscale", dscale, 1)],
         )?;

@@ -1,20 +1,18 @@
 //! [`Device`] for the CPU: its memory, and the host's way in and out.
 
-use std::convert::Infallible;
 use std::fs;
 use std::time::Instant;
 
 use super::Cpu;
-use super::calls::{Record, read, read_integers, write};
+use super::backend::workspace_bytes;
+use super::calls::{read, read_integers, write};
 use super::element::Element;
 use super::memory::Memory;
 use crate::error::Result;
-use crate::ops::{Device, Hardware, HardwareKind};
+use crate::ops::{Call, Device, Event, Graph, Hardware, HardwareKind, Readback};
 use crate::tensor::{DType, HostValues, Span};
 
 impl<T: Element> Device for Cpu<T> {
-    type Memory = Memory;
-
     fn name(&self) -> String {
         self.description()
     }
@@ -23,69 +21,66 @@ impl<T: Element> Device for Cpu<T> {
         T::DTYPE
     }
 
-    fn allocate(&self, bytes: usize) -> Result<Memory> {
-        Memory::new(bytes)
+    fn hardware(&self) -> Hardware {
+        let name = format!("{}, {} threads", processor(), self.threads());
+        Hardware { kind: HardwareKind::Cpu, name, versions: String::new() }
     }
 
-    fn write(&self, memory: &mut Memory, to: Span, values: HostValues<'_>) -> Result<()> {
-        write::<T>(memory, to, values)
+    fn workspace_bytes(&self, call: &Call<()>) -> usize {
+        workspace_bytes::<T>(call)
     }
 
-    fn read_f32(&self, memory: &Memory, from: Span, values: &mut [f32]) -> Result<()> {
-        read::<T, f32>(memory, from, values)
+    fn allocate(&mut self, bytes: usize) -> Result<()> {
+        self.memory = Memory::new(bytes)?;
+        Ok(())
     }
 
-    fn read_f64(&self, memory: &Memory, from: Span, values: &mut [f64]) -> Result<()> {
-        read::<T, f64>(memory, from, values)
+    fn run(&mut self, call: &Call<Span>, workspace: Span) -> Result<()> {
+        call.dispatch(self, workspace)
     }
 
-    fn read_i32(&self, memory: &Memory, from: Span, values: &mut [i32]) -> Result<()> {
-        read_integers(memory, from, values)
+    fn write(&mut self, to: Span, values: HostValues<'_>) -> Result<()> {
+        write::<T>(&mut self.memory, to, values)
     }
 
-    type Reading = Vec<f64>;
-
-    fn begin_read(&self, memory: &Memory, from: Span) -> Result<Vec<f64>> {
-        let mut values = vec![0.0; from.elements];
-        self.read_f64(memory, from, &mut values)?;
-        Ok(values)
+    fn read_f32(&self, from: Span, values: &mut [f32]) -> Result<()> {
+        read::<T, f32>(&self.memory, from, values)
     }
 
-    fn finish_read(&self, reading: Vec<f64>) -> Result<Vec<f64>> {
-        Ok(reading)
+    fn read_f64(&self, from: Span, values: &mut [f64]) -> Result<()> {
+        read::<T, f64>(&self.memory, from, values)
     }
 
-    fn finish_read_f32(&self, reading: Vec<f64>) -> Result<Vec<f32>> {
-        Ok(reading.into_iter().map(|value| value as f32).collect())
-    }
-
-    type Captured = Infallible;
-
-    fn capture(&self, _: &mut Memory, _: Record<'_>) -> Result<Option<Infallible>> {
-        Ok(None)
-    }
-
-    fn replay(&self, _: &mut Memory, captured: &Infallible) -> Result<()> {
-        match *captured {}
+    fn read_i32(&self, from: Span, values: &mut [i32]) -> Result<()> {
+        read_integers(&self.memory, from, values)
     }
 
     fn synchronise(&self) -> Result<()> {
         Ok(())
     }
 
-    fn hardware(&self) -> Hardware {
-        let name = format!("{}, {} threads", processor(), self.threads());
-        Hardware { kind: HardwareKind::Cpu, name, versions: String::new() }
+    fn begin_read(&self, from: Span) -> Result<Readback> {
+        let mut values = vec![0.0; from.elements];
+        self.read_f64(from, &mut values)?;
+        Ok(Readback::new(|| Ok(values)))
     }
 
-    type Moment = Instant;
-
-    fn moment(&self) -> Result<Instant> {
-        Ok(Instant::now())
+    fn capture(&mut self, _: &mut dyn FnMut(&mut dyn Device) -> Result<()>) -> Result<Option<Graph>> {
+        Ok(None)
     }
 
-    fn seconds_between(&self, from: &Instant, to: &Instant) -> Result<f64> {
-        Ok(to.duration_since(*from).as_secs_f64())
+    /// # Panics
+    /// Always: the CPU captures nothing, so there is no graph of its own.
+    fn replay(&mut self, _: &Graph) -> Result<()> {
+        panic!("a graph of another device")
+    }
+
+    fn event(&self) -> Result<Event> {
+        Ok(Event::new(Instant::now()))
+    }
+
+    fn seconds_between(&self, from: &Event, to: &Event) -> Result<f64> {
+        Ok(to.inner::<Instant>().duration_since(*from.inner()).as_secs_f64())
     }
 }
 

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::element::Element;
-use super::memory::{Memory, operand};
+use super::memory::operand;
 use crate::error::Result;
 use crate::ops::{Direction, KlDivergence, Side};
 use crate::tensor::Span;
@@ -12,14 +12,13 @@ use crate::tensor::Span;
 impl<T: Element> Cpu<T> {
     /// `kl_divergence` of [`crate::ops::Backend`].
     pub(super) fn divergence(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         attributes: &KlDivergence,
         [first, second]: [Span; 2],
         [loss, dfirst, dsecond]: [Span; 3],
     ) -> Result<()> {
         let n = attributes.elements()?;
-        let ([first, second], [loss, dfirst, dsecond]) = memory.slices::<T, 2, 3>(
+        let ([first, second], [loss, dfirst, dsecond]) = self.memory.slices::<T, 2, 3>(
             [operand::<T>("first", first, n), operand::<T>("second", second, n)],
             [
                 operand::<T>("loss", loss, attributes.batch),

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::element::Element;
-use super::memory::{Memory, integers, operand};
+use super::memory::{integers, operand};
 use crate::error::Result;
 use crate::ops::EnergyMargin;
 use crate::tensor::Span;
@@ -12,13 +12,12 @@ use crate::tensor::Span;
 impl<T: Element> Cpu<T> {
     /// `energy_margin` of [`crate::ops::Backend`].
     pub(super) fn margins(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         attributes: &EnergyMargin,
         [logits, outlier, loss, dlogits]: [Span; 4],
     ) -> Result<()> {
         let n = attributes.elements()?;
-        let ([logits, outlier], [loss, dlogits]) = memory.split(
+        let ([logits, outlier], [loss, dlogits]) = self.memory.split(
             [operand::<T>("logits", logits, n), integers("outlier", outlier, attributes.batch)],
             [operand::<T>("loss", loss, attributes.batch), operand::<T>("dlogits", dlogits, n)],
         )?;

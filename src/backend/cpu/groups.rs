@@ -4,21 +4,16 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::element::Element;
-use super::memory::{Memory, integers, operand};
+use super::memory::{integers, operand};
 use crate::error::Result;
 use crate::ops::ClassGroups;
 use crate::tensor::Span;
 
 impl<T: Element> Cpu<T> {
     /// `log_sum_groups` of [`crate::ops::Backend`].
-    pub(super) fn sum_groups(
-        &self,
-        memory: &mut Memory,
-        attributes: &ClassGroups,
-        [x, group_of, y]: [Span; 3],
-    ) -> Result<()> {
+    pub(super) fn sum_groups(&mut self, attributes: &ClassGroups, [x, group_of, y]: [Span; 3]) -> Result<()> {
         let [n_x, n_classes, n_y] = attributes.elements()?;
-        let ([x, group_of], [y]) = memory.split(
+        let ([x, group_of], [y]) = self.memory.split(
             [operand::<T>("x", x, n_x), integers("group_of", group_of, n_classes)],
             [operand::<T>("y", y, n_y)],
         )?;
@@ -45,13 +40,12 @@ impl<T: Element> Cpu<T> {
 
     /// `log_sum_groups_gradient` of [`crate::ops::Backend`].
     pub(super) fn sum_groups_gradient(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         attributes: &ClassGroups,
         [x, group_of, y, dy, dx]: [Span; 5],
     ) -> Result<()> {
         let [n_x, n_classes, n_y] = attributes.elements()?;
-        let ([x, group_of, y, dy], [dx]) = memory.split(
+        let ([x, group_of, y, dy], [dx]) = self.memory.split(
             [
                 operand::<T>("x", x, n_x),
                 integers("group_of", group_of, n_classes),

@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::element::Element;
-use super::memory::{Memory, bytes, integers, operand};
+use super::memory::{bytes, integers, operand};
 use crate::error::{Error, Result};
 use crate::ops::{ImageBatch, PLACEMENT_NUMBERS, StepTotals};
 use crate::tensor::Span;
@@ -12,13 +12,12 @@ use crate::tensor::Span;
 impl<T: Element> Cpu<T> {
     /// `load_images` of [`crate::ops::Backend`].
     pub(super) fn place_images(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         attributes: &ImageBatch,
         [pixels, table, placement, y]: [Span; 4],
     ) -> Result<()> {
         let [n_pixels, n_table, n_placement, n_y] = attributes.elements()?;
-        let ([pixels, table, placement], [y]) = memory.split(
+        let ([pixels, table, placement], [y]) = self.memory.split(
             [
                 bytes("pixels", pixels, n_pixels),
                 operand::<T>("table", table, n_table),
@@ -52,13 +51,12 @@ impl<T: Element> Cpu<T> {
 
     /// `step_totals` of [`crate::ops::Backend`].
     pub(super) fn record_totals(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         attributes: &StepTotals,
         [loss, prediction, labels, hyper, totals]: [Span; 5],
     ) -> Result<()> {
         let n = attributes.batch;
-        let ([loss, prediction, labels, hyper], [totals]) = memory.split(
+        let ([loss, prediction, labels, hyper], [totals]) = self.memory.split(
             [
                 operand::<T>("loss", loss, n),
                 integers("prediction", prediction, n),

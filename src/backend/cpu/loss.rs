@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::element::Element;
-use super::memory::{Memory, integers, operand};
+use super::memory::{integers, operand};
 use crate::error::{Error, Result};
 use crate::ops::{CrossEntropy, check};
 use crate::tensor::Span;
@@ -12,14 +12,13 @@ use crate::tensor::Span;
 impl<T: Element> Cpu<T> {
     /// `softmax_cross_entropy` of [`crate::ops::Backend`].
     pub(super) fn cross_entropy(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         attributes: &CrossEntropy,
         [logits, labels, loss, prediction, dlogits]: [Span; 5],
     ) -> Result<()> {
         let CrossEntropy { batch, classes, .. } = *attributes;
         check(batch > 0 && classes > 0, attributes)?;
-        let ([logits, labels], [loss, prediction, dlogits]) = memory.split(
+        let ([logits, labels], [loss, prediction, dlogits]) = self.memory.split(
             [operand::<T>("logits", logits, batch * classes), integers("labels", labels, batch)],
             [
                 operand::<T>("loss", loss, batch),

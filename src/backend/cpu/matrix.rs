@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::element::Element;
-use super::memory::{Memory, operand};
+use super::memory::operand;
 use crate::error::Result;
 use crate::ops::Linear;
 use crate::tensor::Span;
@@ -85,13 +85,12 @@ pub(super) fn multiply<T: Element>(
 impl<T: Element> Cpu<T> {
     /// `linear` of [`crate::ops::Backend`].
     pub(super) fn linear_forward(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         attributes: &Linear,
         [x, weight, bias, y]: [Span; 4],
     ) -> Result<()> {
         let [n_x, n_weight, n_y] = attributes.elements()?;
-        let ([x, weight, bias], [y]) = memory.slices::<T, 3, 1>(
+        let ([x, weight, bias], [y]) = self.memory.slices::<T, 3, 1>(
             [
                 operand::<T>("x", x, n_x),
                 operand::<T>("weight", weight, n_weight),
@@ -104,14 +103,9 @@ impl<T: Element> Cpu<T> {
     }
 
     /// `linear_input_gradient` of [`crate::ops::Backend`].
-    pub(super) fn linear_to_input(
-        &self,
-        memory: &mut Memory,
-        attributes: &Linear,
-        [dy, weight, dx]: [Span; 3],
-    ) -> Result<()> {
+    pub(super) fn linear_to_input(&mut self, attributes: &Linear, [dy, weight, dx]: [Span; 3]) -> Result<()> {
         let [n_x, n_weight, n_y] = attributes.elements()?;
-        let ([dy, weight], [dx]) = memory.slices::<T, 2, 1>(
+        let ([dy, weight], [dx]) = self.memory.slices::<T, 2, 1>(
             [operand::<T>("dy", dy, n_y), operand::<T>("weight", weight, n_weight)],
             [operand::<T>("dx", dx, n_x)],
         )?;
@@ -121,13 +115,12 @@ impl<T: Element> Cpu<T> {
 
     /// `linear_weight_gradient` of [`crate::ops::Backend`].
     pub(super) fn linear_to_weight(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         attributes: &Linear,
         [x, dy, dweight, dbias]: [Span; 4],
     ) -> Result<()> {
         let [n_x, n_weight, n_y] = attributes.elements()?;
-        let ([x, dy], [dweight, dbias]) = memory.slices::<T, 2, 2>(
+        let ([x, dy], [dweight, dbias]) = self.memory.slices::<T, 2, 2>(
             [operand::<T>("x", x, n_x), operand::<T>("dy", dy, n_y)],
             [operand::<T>("dweight", dweight, n_weight), operand::<T>("dbias", dbias, attributes.outputs)],
         )?;

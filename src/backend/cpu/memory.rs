@@ -10,7 +10,7 @@ use crate::tensor::{ALIGNMENT, DType, Span};
 
 /// One flat piece of memory: zeroed, and aligned to a page (hence to [`ALIGNMENT`]).
 #[derive(Debug)]
-pub struct Memory {
+pub(super) struct Memory {
     bytes: MmapMut,
 }
 

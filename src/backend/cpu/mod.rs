@@ -41,20 +41,21 @@ mod weight_gradient;
 use std::marker::PhantomData;
 
 pub use element::Element;
-pub use memory::Memory;
+use memory::Memory;
 
 use crate::error::{Error, Result};
 use crate::tensor::DType;
 
-/// The CPU as a device: a pool of threads that computes in `T`.
+/// The CPU as a device: its memory, and a pool of threads that computes in `T`.
 #[derive(Debug)]
 pub struct Cpu<T> {
+    memory: Memory,
     pool: rayon::ThreadPool,
     working_type: PhantomData<T>,
 }
 
 impl<T: Element> Cpu<T> {
-    /// A backend with its own pool of `threads` threads; 0 means as many as [`crate::threads`] finds.
+    /// A device without memory yet, with its own pool of `threads` threads; 0 means as many as [`crate::threads`] finds.
     ///
     /// # Errors
     /// The system refused the threads.
@@ -67,7 +68,7 @@ impl<T: Element> Cpu<T> {
             .map_err(|error| {
                 Error::invalid(format!("cannot start {threads} threads: {error}; ask for fewer"))
             })?;
-        Ok(Cpu { pool, working_type: PhantomData })
+        Ok(Cpu { memory: Memory::new(0)?, pool, working_type: PhantomData })
     }
 
     /// For people: "cpu, f32, 2 threads".

@@ -8,7 +8,7 @@ use super::Cpu;
 use super::calls::hyper;
 use super::chunks::{flat, vectorised};
 use super::element::Element;
-use super::memory::{Memory, operand};
+use super::memory::operand;
 use crate::error::Result;
 use crate::ops::{Adam, HYPER_ROW, Segment, Segments, Sgd, segment_elements};
 use crate::tensor::Span;
@@ -16,15 +16,14 @@ use crate::tensor::Span;
 impl<T: Element> Cpu<T> {
     /// `sgd` of [`crate::ops::Backend`].
     pub(super) fn step_sgd(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         attributes: &Sgd,
         [parameters, gradients, velocity, hyper_span, copies]: [Span; 5],
     ) -> Result<()> {
         let [n, n_hyper] = segment_elements(&attributes.segments)?;
         let n_velocity = if attributes.momentum == 0.0 { velocity.elements } else { n };
         let n_copies = if attributes.copy { n } else { 0 };
-        let ([gradients, hyper], [parameters, velocity, copies]) = memory.slices::<T, 2, 3>(
+        let ([gradients, hyper], [parameters, velocity, copies]) = self.memory.slices::<T, 2, 3>(
             [operand::<T>("gradients", gradients, n), hyper::<T>(hyper_span, n_hyper)],
             [
                 operand::<T>("parameters", parameters, n),
@@ -48,14 +47,13 @@ impl<T: Element> Cpu<T> {
 
     /// `adam` of [`crate::ops::Backend`].
     pub(super) fn step_adam(
-        &self,
-        memory: &mut Memory,
+        &mut self,
         attributes: &Adam,
         [parameters, gradients, first, second, hyper_span, copies]: [Span; 6],
     ) -> Result<()> {
         let [n, n_hyper] = segment_elements(&attributes.segments)?;
         let n_copies = if attributes.copy { n } else { 0 };
-        let ([gradients, hyper], [parameters, first, second, copies]) = memory.slices::<T, 2, 4>(
+        let ([gradients, hyper], [parameters, first, second, copies]) = self.memory.slices::<T, 2, 4>(
             [operand::<T>("gradients", gradients, n), hyper::<T>(hyper_span, n_hyper + 2)],
             [
                 operand::<T>("parameters", parameters, n),

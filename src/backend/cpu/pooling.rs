@@ -5,16 +5,16 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::chunks::vectorised;
 use super::element::Element;
-use super::memory::{Memory, integers, operand};
+use super::memory::{integers, operand};
 use crate::error::Result;
 use crate::ops::Pool;
 use crate::tensor::Span;
 
 impl<T: Element> Cpu<T> {
     /// `max_pool` of [`crate::ops::Backend`].
-    pub(super) fn maxima(&self, memory: &mut Memory, pool: &Pool, [x, y, argmax]: [Span; 3]) -> Result<()> {
+    pub(super) fn maxima(&mut self, pool: &Pool, [x, y, argmax]: [Span; 3]) -> Result<()> {
         let [n_x, n_y] = pool.elements()?;
-        let ([x], [y, argmax]) = memory.split(
+        let ([x], [y, argmax]) = self.memory.split(
             [operand::<T>("x", x, n_x)],
             [operand::<T>("y", y, n_y), integers("argmax", argmax, n_y)],
         )?;
@@ -25,14 +25,9 @@ impl<T: Element> Cpu<T> {
     }
 
     /// `max_pool_gradient` of [`crate::ops::Backend`].
-    pub(super) fn maxima_gradient(
-        &self,
-        memory: &mut Memory,
-        pool: &Pool,
-        [dy, argmax, dx]: [Span; 3],
-    ) -> Result<()> {
+    pub(super) fn maxima_gradient(&mut self, pool: &Pool, [dy, argmax, dx]: [Span; 3]) -> Result<()> {
         let [n_x, n_y] = pool.elements()?;
-        let ([dy, argmax], [dx]) = memory.split(
+        let ([dy, argmax], [dx]) = self.memory.split(
             [operand::<T>("dy", dy, n_y), integers("argmax", argmax, n_y)],
             [operand::<T>("dx", dx, n_x)],
         )?;
@@ -43,24 +38,19 @@ impl<T: Element> Cpu<T> {
     }
 
     /// `global_average_pool` of [`crate::ops::Backend`].
-    pub(super) fn averages(&self, memory: &mut Memory, pool: &Pool, [x, y]: [Span; 2]) -> Result<()> {
+    pub(super) fn averages(&mut self, pool: &Pool, [x, y]: [Span; 2]) -> Result<()> {
         let [n_x, n_y] = pool.global_elements()?;
         let ([x], [y]) =
-            memory.slices::<T, 1, 1>([operand::<T>("x", x, n_x)], [operand::<T>("y", y, n_y)])?;
+            self.memory.slices::<T, 1, 1>([operand::<T>("x", x, n_x)], [operand::<T>("y", y, n_y)])?;
         self.pool.install(|| global_average(pool, x, y));
         Ok(())
     }
 
     /// `global_average_pool_gradient` of [`crate::ops::Backend`].
-    pub(super) fn averages_gradient(
-        &self,
-        memory: &mut Memory,
-        pool: &Pool,
-        [dy, dx]: [Span; 2],
-    ) -> Result<()> {
+    pub(super) fn averages_gradient(&mut self, pool: &Pool, [dy, dx]: [Span; 2]) -> Result<()> {
         let [n_x, n_y] = pool.global_elements()?;
         let ([dy], [dx]) =
-            memory.slices::<T, 1, 1>([operand::<T>("dy", dy, n_y)], [operand::<T>("dx", dx, n_x)])?;
+            self.memory.slices::<T, 1, 1>([operand::<T>("dy", dy, n_y)], [operand::<T>("dx", dx, n_x)])?;
         self.pool.install(|| global_average_gradient(pool, dy, dx));
         Ok(())
     }

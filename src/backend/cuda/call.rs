@@ -1,6 +1,6 @@
 //! What all launchers share: operands that are checked, grids that fit, variants by working type.
 
-use super::driver::{Driver, Geometry};
+use super::driver::Geometry;
 use super::module::Entry;
 use super::source::Variant;
 use super::{Cuda, Module};
@@ -32,7 +32,7 @@ pub(super) const fn entry(name: &'static str, registers: u32, wide_loads: bool) 
     Entry { name, registers, tensor_cores: false, wide_loads }
 }
 
-impl<D: Driver> Cuda<D> {
+impl Cuda {
     /// The variant of a file for this backend's working type.
     pub(super) fn variant(&self, file: &'static str) -> Variant {
         of_both_types(file)[usize::from(self.dtype == DType::Bf16)]

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{Operand, THREADS, entry, extent, grid};
-use super::driver::{Driver, Geometry};
+use super::driver::Geometry;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::Access::{Read, Write};
@@ -60,9 +60,8 @@ struct Forward {
     softplus: u32,
 }
 
-pub(super) fn forward<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn forward(
+    cuda: &Cuda,
     attributes: &Cosine,
     [x, weight, scale, inverse_norms, cosines, y]: [Span; 6],
 ) -> Result<()> {
@@ -77,7 +76,7 @@ pub(super) fn forward<D: Driver>(
         ("y", y, Write, Number, n_y),
     ])?;
     let arguments = Norms {
-        pointers: [x, weight, inverse_norms].map(|span| cuda.pointer(memory, span)),
+        pointers: [x, weight, inverse_norms].map(|span| cuda.pointer(span)),
         batch: extent(batch)?,
         outputs: extent(outputs)?,
         inputs: extent(inputs)?,
@@ -85,9 +84,9 @@ pub(super) fn forward<D: Driver>(
     };
     let [x, weight, scale, norms, cosines, y] = operands;
     let geometry = grid((batch + outputs).div_ceil(ROWS_PER_BLOCK), 1)?;
-    cuda.launch(memory, (&VARIANT, "cosine_norms"), geometry, &arguments, &[x, weight, norms])?;
+    cuda.launch((&VARIANT, "cosine_norms"), geometry, &arguments, &[x, weight, norms])?;
     let arguments = Forward {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
         batch: extent(batch)?,
         outputs: extent(outputs)?,
         inputs: extent(inputs)?,
@@ -96,7 +95,7 @@ pub(super) fn forward<D: Driver>(
     let norms = ("inverse_norms", norms.1, Read);
     let geometry = tiles(batch, outputs)?;
     let operands = [x, weight, scale, norms, cosines, y];
-    cuda.launch(memory, (&VARIANT, "cosine_forward"), geometry, &arguments, &operands)
+    cuda.launch((&VARIANT, "cosine_forward"), geometry, &arguments, &operands)
 }
 
 /// `Gradient` of the kernels.
@@ -134,15 +133,14 @@ fn read(attributes: &Cosine, read: [Span; 6]) -> Result<[super::call::Wanted; 6]
 }
 
 /// The gradient with respect to x or, seen from the other side, to weight.
-fn gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+fn gradient(
+    cuda: &Cuda,
     attributes: &Cosine,
     [x, weight, scale, norms, cosines, dy, gradient]: [Operand; 7],
     to_weight: bool,
 ) -> Result<()> {
     let Cosine { batch, outputs, inputs, .. } = *attributes;
-    let at = |operand: Operand| cuda.pointer(memory, operand.1);
+    let at = |operand: Operand| cuda.pointer(operand.1);
     let norms_of_x = at(norms);
     let norms_of_weight = norms_of_x + (batch * size_of::<f32>()) as u64;
     let mut arguments = Gradient {
@@ -169,18 +167,17 @@ fn gradient<D: Driver>(
     let name = if to_weight { "cosine_weight_gradient" } else { "cosine_input_gradient" };
     let geometry = tiles(arguments.row_count as usize, inputs)?;
     let operands = [x, weight, scale, norms, cosines, dy, gradient];
-    cuda.launch(memory, (&VARIANT, name), geometry, &arguments, &operands)
+    cuda.launch((&VARIANT, name), geometry, &arguments, &operands)
 }
 
-pub(super) fn input_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn input_gradient(
+    cuda: &Cuda,
     attributes: &Cosine,
     [x, weight, scale, norms, cosines, dy, dx]: [Span; 7],
 ) -> Result<()> {
     let [x, weight, scale, norms, cosines, dy] = read(attributes, [x, weight, scale, norms, cosines, dy])?;
     let operands = cuda.operands([x, weight, scale, norms, cosines, dy, ("dx", dx, Write, Number, x.4)])?;
-    gradient(cuda, memory, attributes, operands, false)
+    gradient(cuda, attributes, operands, false)
 }
 
 /// `ScaleGradient` of the kernels.
@@ -194,9 +191,8 @@ struct ScaleGradient {
     unused: u32,
 }
 
-pub(super) fn weight_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn weight_gradient(
+    cuda: &Cuda,
     attributes: &Cosine,
     [x, weight, scale, norms, cosines, dy, dweight, dscale]: [Span; 8],
 ) -> Result<()> {
@@ -212,13 +208,13 @@ pub(super) fn weight_gradient<D: Driver>(
         ("dscale", dscale, Write, Number, 1),
     ])?;
     let [x, weight, scale, norms, cosines, dy, dweight, dscale] = operands;
-    gradient(cuda, memory, attributes, [x, weight, scale, norms, cosines, dy, dweight], true)?;
+    gradient(cuda, attributes, [x, weight, scale, norms, cosines, dy, dweight], true)?;
     let operands = [cosines, dy, scale, dscale];
     let arguments = ScaleGradient {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
         elements: (attributes.batch * attributes.outputs) as u64,
         softplus: attributes.softplus.into(),
         unused: 0,
     };
-    cuda.launch(memory, (&VARIANT, "cosine_scale_gradient"), grid(1, 1)?, &arguments, &operands)
+    cuda.launch((&VARIANT, "cosine_scale_gradient"), grid(1, 1)?, &arguments, &operands)
 }

@@ -1,18 +1,16 @@
 //! [`Device`] for CUDA: the driver's memory, copies and graphs.
 
-use super::driver::Driver;
-use super::{Cuda, KernelTable, host};
+use super::backend::workspace_bytes;
+use super::{Cuda, KernelTable, convolution, host, no_memory};
 use crate::error::Result;
-use crate::ops::{Device, Hardware, HardwareKind};
+use crate::ops::{Call, Conv2d, Device, Event, Graph, Hardware, HardwareKind, Readback};
 use crate::tensor::{ALIGNMENT, DType, HostValues, Span};
 
 /// Steps between two looks at the results: enough that a look, which may let the device wait, is rare, and few enough that
 /// progress is shown and a loss that is not finite is found soon. Chosen, not measured.
 const STEPS_IN_FLIGHT: usize = 8;
 
-impl<D: Driver> Device for Cuda<D> {
-    type Memory = D::Memory;
-
+impl Device for Cuda {
     fn name(&self) -> String {
         let properties = self.driver.properties();
         format!("{}, {}", properties.name, if self.dtype == DType::Bf16 { "bf16" } else { "f32" })
@@ -20,81 +18,6 @@ impl<D: Driver> Device for Cuda<D> {
 
     fn dtype(&self) -> DType {
         self.dtype
-    }
-
-    fn allocate(&self, bytes: usize) -> Result<D::Memory> {
-        self.driver.allocate(bytes)
-    }
-
-    fn write(&self, memory: &mut D::Memory, to: Span, values: HostValues<'_>) -> Result<()> {
-        self.driver.upload(memory, to.offset, &host::to_device(to, values)?)
-    }
-
-    fn write_all(&self, memory: &mut D::Memory, writes: &[(Span, HostValues<'_>)]) -> Result<()> {
-        let mut pieces = writes
-            .iter()
-            .map(|&(to, values)| Ok((to.offset, host::to_device(to, values)?)))
-            .collect::<Result<Vec<_>>>()?;
-        pieces.sort_by_key(|&(offset, _)| offset);
-        // Less than this lies behind a buffer before its neighbour begins, and belongs to nobody.
-        let room = ALIGNMENT + self.red_zone();
-        for neighbours in pieces.chunk_by(|(first, bytes), (next, _)| next - first < bytes.len() + room) {
-            match neighbours {
-                [(offset, bytes)] => self.driver.upload(memory, *offset, bytes)?,
-                [(start, _), .., (last, bytes)] => {
-                    let mut together = Vec::with_capacity(last - start + bytes.len());
-                    for (offset, bytes) in neighbours {
-                        together.resize(offset - start, 0);
-                        together.extend_from_slice(bytes);
-                    }
-                    self.driver.upload(memory, *start, &together)?;
-                }
-                [] => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn read_f32(&self, memory: &D::Memory, from: Span, values: &mut [f32]) -> Result<()> {
-        host::read_f32(&self.driver, memory, from, values)
-    }
-
-    fn read_f64(&self, memory: &D::Memory, from: Span, values: &mut [f64]) -> Result<()> {
-        host::read_f64(&self.driver, memory, from, values)
-    }
-
-    fn read_i32(&self, memory: &D::Memory, from: Span, values: &mut [i32]) -> Result<()> {
-        host::read_i32(&self.driver, memory, from, values)
-    }
-
-    type Reading = (DType, D::Download);
-
-    fn begin_read(&self, memory: &D::Memory, from: Span) -> Result<(DType, D::Download)> {
-        Ok((from.dtype, self.driver.begin_download(memory, from.offset, from.bytes())?))
-    }
-
-    fn finish_read(&self, (dtype, download): (DType, D::Download)) -> Result<Vec<f64>> {
-        let bytes = self.driver.finish_download(download)?;
-        Ok(bytes.chunks_exact(dtype.size()).map(|value| host::float(dtype, value)).collect())
-    }
-
-    fn finish_read_f32(&self, (dtype, download): (DType, D::Download)) -> Result<Vec<f32>> {
-        let bytes = self.driver.finish_download(download)?;
-        Ok(bytes.chunks_exact(dtype.size()).map(|value| host::float(dtype, value) as f32).collect())
-    }
-
-    type Captured = D::Graph;
-
-    fn capture(
-        &self,
-        memory: &mut D::Memory,
-        record: &mut dyn FnMut(&mut D::Memory) -> Result<()>,
-    ) -> Result<Option<D::Graph>> {
-        self.driver.capture(memory, record).map(Some)
-    }
-
-    fn replay(&self, memory: &mut D::Memory, captured: &D::Graph) -> Result<()> {
-        self.driver.replay(memory, captured)
     }
 
     fn hardware(&self) -> Hardware {
@@ -106,13 +29,93 @@ impl<D: Driver> Device for Cuda<D> {
         Hardware { kind, name: properties.name.clone(), versions: properties.versions.clone() }
     }
 
-    type Moment = D::Event;
+    fn workspace_bytes(&self, call: &Call<()>) -> usize {
+        workspace_bytes(self, call)
+    }
 
-    fn moment(&self) -> Result<D::Event> {
+    fn scales_operands(&self, conv: &Conv2d) -> bool {
+        convolution::scales_operands(self, conv)
+    }
+
+    fn allocate(&mut self, bytes: usize) -> Result<()> {
+        // Room for the new before it is asked for.
+        self.memory = None;
+        self.memory = Some(self.driver.allocate(bytes)?);
+        Ok(())
+    }
+
+    fn run(&mut self, call: &Call<Span>, workspace: Span) -> Result<()> {
+        call.dispatch(self, workspace)
+    }
+
+    fn write(&mut self, to: Span, values: HostValues<'_>) -> Result<()> {
+        self.upload(to.offset, &host::to_device(to, values)?)
+    }
+
+    fn write_all(&mut self, writes: &[(Span, HostValues<'_>)]) -> Result<()> {
+        let mut pieces = writes
+            .iter()
+            .map(|&(to, values)| Ok((to.offset, host::to_device(to, values)?)))
+            .collect::<Result<Vec<_>>>()?;
+        pieces.sort_by_key(|&(offset, _)| offset);
+        // Less than this lies behind a buffer before its neighbour begins, and belongs to nobody.
+        let room = ALIGNMENT + self.red_zone();
+        for neighbours in pieces.chunk_by(|(first, bytes), (next, _)| next - first < bytes.len() + room) {
+            match neighbours {
+                [(offset, bytes)] => self.upload(*offset, bytes)?,
+                [(start, _), .., (last, bytes)] => {
+                    let mut together = Vec::with_capacity(last - start + bytes.len());
+                    for (offset, bytes) in neighbours {
+                        together.resize(offset - start, 0);
+                        together.extend_from_slice(bytes);
+                    }
+                    self.upload(*start, &together)?;
+                }
+                [] => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn read_f32(&self, from: Span, values: &mut [f32]) -> Result<()> {
+        self.read(from, values, |value| value as f32)
+    }
+
+    fn read_f64(&self, from: Span, values: &mut [f64]) -> Result<()> {
+        self.read(from, values, |value| value)
+    }
+
+    fn read_i32(&self, from: Span, values: &mut [i32]) -> Result<()> {
+        host::check(from, values.len(), from.dtype == DType::I32)?;
+        self.driver.download(self.memory()?, from.offset, bytemuck::cast_slice_mut(values))
+    }
+
+    fn synchronise(&self) -> Result<()> {
+        self.driver.synchronise()
+    }
+
+    fn begin_read(&self, from: Span) -> Result<Readback> {
+        let download = self.driver.begin_download(self.memory()?, from.offset, from.bytes())?;
+        Ok(Readback::new(move || {
+            let (dtype, bytes) = (from.dtype, download()?);
+            Ok(bytes.chunks_exact(dtype.size()).map(|value| host::float(dtype, value)).collect())
+        }))
+    }
+
+    fn capture(&mut self, record: &mut dyn FnMut(&mut dyn Device) -> Result<()>) -> Result<Option<Graph>> {
+        let driver = self.driver.clone();
+        driver.capture(&mut || record(self)).map(Some)
+    }
+
+    fn replay(&mut self, graph: &Graph) -> Result<()> {
+        self.driver.replay(self.memory()?, graph)
+    }
+
+    fn event(&self) -> Result<Event> {
         self.driver.event()
     }
 
-    fn seconds_between(&self, from: &D::Event, to: &D::Event) -> Result<f64> {
+    fn seconds_between(&self, from: &Event, to: &Event) -> Result<f64> {
         self.driver.elapsed_seconds(from, to)
     }
 
@@ -131,14 +134,29 @@ impl<D: Driver> Device for Cuda<D> {
     fn red_zone(&self) -> usize {
         self.driver.properties().red_zone
     }
+}
 
-    fn synchronise(&self) -> Result<()> {
-        self.driver.synchronise()
+impl Cuda {
+    fn upload(&mut self, offset: usize, bytes: &[u8]) -> Result<()> {
+        let memory = self.memory.as_mut().ok_or_else(no_memory)?;
+        self.driver.upload(memory, offset, bytes)
+    }
+
+    fn read<T: Copy>(&self, from: Span, values: &mut [T], convert: impl Fn(f64) -> T) -> Result<()> {
+        host::check(from, values.len(), !matches!(from.dtype, DType::I32 | DType::U8))?;
+        let mut bytes = vec![0; from.bytes()];
+        self.driver.download(self.memory()?, from.offset, &mut bytes)?;
+        for (out, value) in values.iter_mut().zip(bytes.chunks_exact(from.dtype.size())) {
+            *out = convert(host::float(from.dtype, value));
+        }
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::backend::cuda::Sources;
     use crate::backend::cuda::driver::emulator::{Emulator, Options};
@@ -146,15 +164,15 @@ mod tests {
     #[test]
     fn several_writes_reach_their_places_and_nothing_of_other_buffers() {
         let emulator = Emulator::new(Options::default()).expect("a C++ compiler");
-        let cuda = Cuda::new(emulator, DType::Bf16, Sources::default()).unwrap();
+        let mut cuda = Cuda::new(Arc::new(emulator), DType::Bf16, Sources::default()).unwrap();
         let span = |offset, elements, dtype| Span { offset, elements, dtype };
         // Two neighbours, a buffer of somebody else, and a third place behind it.
         let slot = ALIGNMENT + cuda.red_zone();
         let places = [0, slot, 2 * slot, 3 * slot].map(|start| start + cuda.red_zone());
         let other = span(places[2], 64, DType::I32);
-        let mut memory = cuda.allocate(5 * slot).unwrap();
+        cuda.allocate(5 * slot).unwrap();
         let untouched: Vec<i32> = (0..64).collect();
-        cuda.write(&mut memory, other, HostValues::I32(&untouched)).unwrap();
+        cuda.write(&mut other, HostValues::I32(&untouched)).unwrap();
         let (labels, rates, last) =
             (span(places[0], 5, DType::I32), span(places[1], 3, DType::F32), span(places[3], 1, DType::F32));
         let writes = [
@@ -162,23 +180,23 @@ mod tests {
             (labels, HostValues::I32(&[1, 2, 3, 4, 5])),
             (rates, HostValues::F64(&[0.25, 0.5, 0.75])),
         ];
-        cuda.write_all(&mut memory, &writes).unwrap();
+        cuda.write_all(&mut &writes).unwrap();
 
         let read_i32 = |from: Span| {
             let mut values = vec![0; from.elements];
-            cuda.read_i32(&memory, from, &mut values).unwrap();
+            cuda.read_i32(&from, &mut values).unwrap();
             values
         };
         let read_f64 = |from: Span| {
             let mut values = vec![0.0; from.elements];
-            cuda.read_f64(&memory, from, &mut values).unwrap();
+            cuda.read_f64(&from, &mut values).unwrap();
             values
         };
         assert_eq!(read_i32(labels), [1, 2, 3, 4, 5]);
         assert_eq!(read_f64(rates), [0.25, 0.5, 0.75]);
         assert_eq!(read_f64(last), [4.5]);
         assert_eq!(read_i32(other), untouched);
-        let wrong = cuda.write_all(&mut memory, &[(labels, HostValues::F64(&[1.0; 5]))]);
+        let wrong = cuda.write_all(&[(labels, HostValues::F64(&[1.0; 5]))]);
         assert!(wrong.unwrap_err().to_string().contains("another kind than I32"));
     }
 }

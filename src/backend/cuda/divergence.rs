@@ -3,7 +3,6 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{THREADS, entry, extent, grid};
-use super::driver::Driver;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::Access::{Read, Write};
@@ -36,9 +35,8 @@ struct Divergence {
     unused: u32,
 }
 
-pub(super) fn kl_divergence<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn kl_divergence(
+    cuda: &Cuda,
     attributes: &KlDivergence,
     [first, second, loss, dfirst, dsecond]: [Span; 5],
 ) -> Result<()> {
@@ -54,7 +52,7 @@ pub(super) fn kl_divergence<D: Driver>(
     ])?;
     let share_of = |side| if detached == Some(side) { 0.0 } else { 1.0 / (batch as f64 * temperature) };
     let arguments = Divergence {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
         batch: extent(batch)?,
         classes: extent(classes)?,
         inverse_temperature: 1.0 / temperature,
@@ -68,5 +66,5 @@ pub(super) fn kl_divergence<D: Driver>(
         unused: 0,
     };
     let geometry = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
-    cuda.launch(memory, (&VARIANT, "kl_divergence"), geometry, &arguments, &operands)
+    cuda.launch((&VARIANT, "kl_divergence"), geometry, &arguments, &operands)
 }

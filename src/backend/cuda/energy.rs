@@ -3,7 +3,6 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{THREADS, entry, extent, grid};
-use super::driver::Driver;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::Access::{Read, Write};
@@ -34,9 +33,8 @@ struct Margin {
     classes: u32,
 }
 
-pub(super) fn margin<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn margin(
+    cuda: &Cuda,
     attributes: &EnergyMargin,
     [logits, outlier, loss, dlogits]: [Span; 4],
 ) -> Result<()> {
@@ -50,7 +48,7 @@ pub(super) fn margin<D: Driver>(
         ("dlogits", dlogits, Write, Number, n),
     ])?;
     let arguments = Margin {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
         inside,
         outside,
         share: 1.0 / batch as f64,
@@ -58,5 +56,5 @@ pub(super) fn margin<D: Driver>(
         classes: extent(classes)?,
     };
     let geometry = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
-    cuda.launch(memory, (&VARIANT, "energy_margin"), geometry, &arguments, &operands)
+    cuda.launch((&VARIANT, "energy_margin"), geometry, &arguments, &operands)
 }

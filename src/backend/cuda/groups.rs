@@ -3,7 +3,6 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{THREADS, entry, extent, few_threads, grid};
-use super::driver::Driver;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::Access::{Read, Write};
@@ -34,12 +33,7 @@ struct LogSum {
     unused: u32,
 }
 
-pub(super) fn log_sum<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &ClassGroups,
-    [x, group_of, y]: [Span; 3],
-) -> Result<()> {
+pub(super) fn log_sum(cuda: &Cuda, attributes: &ClassGroups, [x, group_of, y]: [Span; 3]) -> Result<()> {
     const SUMS_PER_BLOCK: usize = THREADS / 32;
     let [n_x, n_classes, n_y] = attributes.elements()?;
     let ClassGroups { batch, classes, groups, temperature } = *attributes;
@@ -49,7 +43,7 @@ pub(super) fn log_sum<D: Driver>(
         ("y", y, Write, Number, n_y),
     ])?;
     let arguments = LogSum {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
         temperature,
         batch: extent(batch)?,
         classes: extent(classes)?,
@@ -58,7 +52,7 @@ pub(super) fn log_sum<D: Driver>(
     };
     extent(n_y)?;
     let geometry = grid(n_y.div_ceil(SUMS_PER_BLOCK), 1)?;
-    cuda.launch(memory, (&VARIANT, "log_sum_groups"), geometry, &arguments, &operands)
+    cuda.launch((&VARIANT, "log_sum_groups"), geometry, &arguments, &operands)
 }
 
 /// `Gradient` of the kernels.
@@ -74,9 +68,8 @@ struct Gradient {
     unused: u32,
 }
 
-pub(super) fn gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn gradient(
+    cuda: &Cuda,
     attributes: &ClassGroups,
     [x, group_of, y, dy, dx]: [Span; 5],
 ) -> Result<()> {
@@ -89,7 +82,7 @@ pub(super) fn gradient<D: Driver>(
         ("dx", dx, Write, Number, n_x),
     ])?;
     let arguments = Gradient {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
         inverse_temperature: 1.0 / attributes.temperature,
         elements: extent(n_x)?,
         classes: extent(attributes.classes)?,
@@ -97,5 +90,5 @@ pub(super) fn gradient<D: Driver>(
         unused: 0,
     };
     let geometry = few_threads(n_x)?;
-    cuda.launch(memory, (&VARIANT, "log_sum_groups_gradient"), geometry, &arguments, &operands)
+    cuda.launch((&VARIANT, "log_sum_groups_gradient"), geometry, &arguments, &operands)
 }

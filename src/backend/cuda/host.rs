@@ -4,7 +4,6 @@ use std::borrow::Cow;
 
 use half::bf16;
 
-use super::driver::Driver;
 use crate::error::{Error, Result};
 use crate::tensor::{DType, HostValues, Span};
 
@@ -38,35 +37,6 @@ pub(super) fn to_device(to: Span, values: HostValues<'_>) -> Result<Cow<'_, [u8]
     Ok(bytes)
 }
 
-pub(super) fn read_f32<D: Driver>(driver: &D, memory: &D::Memory, from: Span, out: &mut [f32]) -> Result<()> {
-    read(driver, memory, from, out, |value| value as f32)
-}
-
-pub(super) fn read_f64<D: Driver>(driver: &D, memory: &D::Memory, from: Span, out: &mut [f64]) -> Result<()> {
-    read(driver, memory, from, out, |value| value)
-}
-
-pub(super) fn read_i32<D: Driver>(driver: &D, memory: &D::Memory, from: Span, out: &mut [i32]) -> Result<()> {
-    check(from, out.len(), from.dtype == DType::I32)?;
-    driver.download(memory, from.offset, bytemuck::cast_slice_mut(out))
-}
-
-fn read<D: Driver, T: Copy>(
-    driver: &D,
-    memory: &D::Memory,
-    from: Span,
-    out: &mut [T],
-    convert: impl Fn(f64) -> T,
-) -> Result<()> {
-    check(from, out.len(), !matches!(from.dtype, DType::I32 | DType::U8))?;
-    let mut bytes = vec![0; from.bytes()];
-    driver.download(memory, from.offset, &mut bytes)?;
-    for (out, value) in out.iter_mut().zip(bytes.chunks_exact(from.dtype.size())) {
-        *out = convert(float(from.dtype, value));
-    }
-    Ok(())
-}
-
 /// One floating-point number from its bytes.
 pub(super) fn float(dtype: DType, bytes: &[u8]) -> f64 {
     match dtype {
@@ -77,7 +47,8 @@ pub(super) fn float(dtype: DType, bytes: &[u8]) -> f64 {
     }
 }
 
-fn check(from: Span, elements: usize, right_type: bool) -> Result<()> {
+/// Refuses to read a span as so many values of another kind.
+pub(super) fn check(from: Span, elements: usize, right_type: bool) -> Result<()> {
     if from.elements == elements && right_type {
         return Ok(());
     }

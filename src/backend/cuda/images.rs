@@ -3,7 +3,6 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{entry, extent, few_threads, modules_of_both_types};
-use super::driver::Driver;
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
 use crate::ops::Access::{Read, Write};
@@ -33,9 +32,8 @@ struct LoadImages {
     unused: u32,
 }
 
-pub(super) fn load_images<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn load_images(
+    cuda: &Cuda,
     attributes: &ImageBatch,
     [pixels, table, placement, y]: [Span; 4],
 ) -> Result<()> {
@@ -47,7 +45,7 @@ pub(super) fn load_images<D: Driver>(
         ("y", y, Write, Activation, n_y),
     ])?;
     let arguments = LoadImages {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
         elements: n_y as u64,
         images: extent(attributes.images)?,
         side: extent(attributes.side)?,
@@ -56,5 +54,5 @@ pub(super) fn load_images<D: Driver>(
     };
     extent(n_y)?;
     let geometry = few_threads(n_y.div_ceil(cuda.pack()))?;
-    cuda.launch(memory, (&cuda.variant(FILE), "load_images"), geometry, &arguments, &operands)
+    cuda.launch((&cuda.variant(FILE), "load_images"), geometry, &arguments, &operands)
 }

@@ -3,7 +3,6 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{Operand, entry, extent, few_threads, grid, scratch};
-use super::driver::Driver;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::Access::{Read, Write};
@@ -43,7 +42,7 @@ struct Cut {
 
 impl Cut {
     /// As many slices as keep the device busy, none so thin that adding it costs more than it saves.
-    fn new<D: Driver>(cuda: &Cuda<D>, [rows, columns, depth]: [usize; 3]) -> Cut {
+    fn new(cuda: &Cuda, [rows, columns, depth]: [usize; 3]) -> Cut {
         const BLOCKS_PER_MULTIPROCESSOR: usize = 2;
         const THINNEST: usize = 4 * DEPTH;
         let blocks = cuda.driver().properties().multiprocessors as usize * BLOCKS_PER_MULTIPROCESSOR;
@@ -66,7 +65,7 @@ impl Cut {
 }
 
 /// Scratch memory of the calls of this family; `None` for others.
-pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Option<usize> {
+pub(super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
     let extents = match call {
         Call::LinearForward { attributes: l, .. } => [l.batch, l.outputs, l.inputs],
         Call::LinearInputGradient { attributes: l, .. } => [l.batch, l.inputs, l.outputs],
@@ -103,9 +102,8 @@ struct Sum {
 }
 
 /// `C = A B`, with the bias of its columns where there is one.
-fn product<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+fn product(
+    cuda: &Cuda,
     entry: &'static str,
     extents: [usize; 3],
     [a, b, c]: [Operand; 3],
@@ -114,15 +112,15 @@ fn product<D: Driver>(
 ) -> Result<()> {
     let cut = Cut::new(cuda, extents);
     let slices = cut.slices();
-    let bias_pointer = bias.map_or(0, |(_, span, _)| cuda.pointer(memory, span));
+    let bias_pointer = bias.map_or(0, |(_, span, _)| cuda.pointer(span));
     let (rows, columns) = (extent(cut.rows)?, extent(cut.columns)?);
     let tiles = Cut::tiles(cut.rows, cut.columns);
     let target = if slices == 1 { c } else { ("partial", scratch(workspace, cut.partial())?, Write) };
     let arguments = Product {
-        a: cuda.pointer(memory, a.1),
-        b: cuda.pointer(memory, b.1),
+        a: cuda.pointer(a.1),
+        b: cuda.pointer(b.1),
         bias: if slices == 1 { bias_pointer } else { 0 },
-        c: cuda.pointer(memory, target.1),
+        c: cuda.pointer(target.1),
         rows,
         columns,
         depth: extent(cut.depth)?,
@@ -132,27 +130,26 @@ fn product<D: Driver>(
     if slices == 1 {
         operands.extend(bias);
     }
-    cuda.launch(memory, (&VARIANT, entry), grid(tiles, slices)?, &arguments, &operands)?;
+    cuda.launch((&VARIANT, entry), grid(tiles, slices)?, &arguments, &operands)?;
     if slices == 1 {
         return Ok(());
     }
     let elements = cut.rows * cut.columns;
     let arguments = Sum {
-        partial: cuda.pointer(memory, target.1),
+        partial: cuda.pointer(target.1),
         bias: bias_pointer,
-        c: cuda.pointer(memory, c.1),
+        c: cuda.pointer(c.1),
         elements: elements as u64,
         columns,
         slices: slices as u32,
     };
     let mut operands = vec![("partial", target.1, Read), c];
     operands.extend(bias);
-    cuda.launch(memory, (&VARIANT, "linear_sum"), few_threads(elements)?, &arguments, &operands)
+    cuda.launch((&VARIANT, "linear_sum"), few_threads(elements)?, &arguments, &operands)
 }
 
-pub(super) fn forward<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn forward(
+    cuda: &Cuda,
     attributes: &Linear,
     [x, weight, bias, y]: [Span; 4],
     workspace: Span,
@@ -166,12 +163,11 @@ pub(super) fn forward<D: Driver>(
         ("y", y, Write, Number, n_y),
     ])?;
     let extents = [batch, outputs, inputs];
-    product(cuda, memory, "linear_forward", extents, [x, weight, y], Some(bias), workspace)
+    product(cuda, "linear_forward", extents, [x, weight, y], Some(bias), workspace)
 }
 
-pub(super) fn input_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn input_gradient(
+    cuda: &Cuda,
     attributes: &Linear,
     [dy, weight, dx]: [Span; 3],
     workspace: Span,
@@ -183,7 +179,7 @@ pub(super) fn input_gradient<D: Driver>(
         ("weight", weight, Read, Number, n_weight),
         ("dx", dx, Write, Number, n_x),
     ])?;
-    product(cuda, memory, "linear_input_gradient", [batch, inputs, outputs], operands, None, workspace)
+    product(cuda, "linear_input_gradient", [batch, inputs, outputs], operands, None, workspace)
 }
 
 /// `BiasGradient` of the kernels.
@@ -196,9 +192,8 @@ struct BiasGradient {
     outputs: u32,
 }
 
-pub(super) fn weight_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn weight_gradient(
+    cuda: &Cuda,
     attributes: &Linear,
     [x, dy, dweight, dbias]: [Span; 4],
     workspace: Span,
@@ -212,13 +207,13 @@ pub(super) fn weight_gradient<D: Driver>(
         ("dbias", dbias, Write, Number, outputs),
     ])?;
     let extents = [outputs, inputs, batch];
-    product(cuda, memory, "linear_weight_gradient", extents, [dy, x, dweight], None, workspace)?;
+    product(cuda, "linear_weight_gradient", extents, [dy, x, dweight], None, workspace)?;
     let arguments = BiasGradient {
-        dy: cuda.pointer(memory, dy.1),
-        dbias: cuda.pointer(memory, dbias.1),
+        dy: cuda.pointer(dy.1),
+        dbias: cuda.pointer(dbias.1),
         batch: extent(batch)?,
         outputs: extent(outputs)?,
     };
     let geometry = grid(outputs.div_ceil(COLUMNS), 1)?;
-    cuda.launch(memory, (&VARIANT, "linear_bias_gradient"), geometry, &arguments, &[dy, dbias])
+    cuda.launch((&VARIANT, "linear_bias_gradient"), geometry, &arguments, &[dy, dbias])
 }

@@ -3,7 +3,6 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{THREADS, entry, extent, few_threads, grid};
-use super::driver::Driver;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::Access::{Read, Update, Write};
@@ -39,9 +38,8 @@ struct CrossEntropy {
     unused: u32,
 }
 
-pub(super) fn softmax_cross_entropy<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn softmax_cross_entropy(
+    cuda: &Cuda,
     attributes: &ops::CrossEntropy,
     [logits, labels, loss, prediction, dlogits]: [Span; 5],
 ) -> Result<()> {
@@ -57,7 +55,7 @@ pub(super) fn softmax_cross_entropy<D: Driver>(
     ])?;
     let spread = smoothing / classes as f64;
     let arguments = CrossEntropy {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
         batch: extent(batch)?,
         classes: extent(classes)?,
         hot: (1.0 - smoothing + spread) as f32,
@@ -66,7 +64,7 @@ pub(super) fn softmax_cross_entropy<D: Driver>(
         unused: 0,
     };
     let geometry = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
-    cuda.launch(memory, (&VARIANT, "softmax_cross_entropy"), geometry, &arguments, &operands)
+    cuda.launch((&VARIANT, "softmax_cross_entropy"), geometry, &arguments, &operands)
 }
 
 /// `Weigh` of the kernels.
@@ -79,23 +77,18 @@ struct Weigh {
     channels: u32,
 }
 
-pub(super) fn weigh_rows<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &ops::Rows,
-    [weights, x]: [Span; 2],
-) -> Result<()> {
+pub(super) fn weigh_rows(cuda: &Cuda, attributes: &ops::Rows, [weights, x]: [Span; 2]) -> Result<()> {
     let elements = attributes.elements()?;
     let operands = cuda.operands([
         ("weights", weights, Read, Number, attributes.rows),
         ("x", x, Update, Number, elements),
     ])?;
     let arguments = Weigh {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
         elements: extent(elements)?,
         channels: extent(attributes.channels)?,
     };
-    cuda.launch(memory, (&VARIANT, "weigh_rows"), few_threads(elements)?, &arguments, &operands)
+    cuda.launch((&VARIANT, "weigh_rows"), few_threads(elements)?, &arguments, &operands)
 }
 
 /// `StepTotals` of the kernels.
@@ -110,9 +103,8 @@ struct StepTotals {
     column: u32,
 }
 
-pub(super) fn step_totals<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn step_totals(
+    cuda: &Cuda,
     attributes: &ops::StepTotals,
     [loss, prediction, labels, hyper, totals]: [Span; 5],
 ) -> Result<()> {
@@ -126,11 +118,11 @@ pub(super) fn step_totals<D: Driver>(
         ("totals", totals, Update, Number, n_totals),
     ])?;
     let arguments = StepTotals {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
         batch: extent(batch)?,
         slots: extent(slots)?,
         columns: extent(columns)?,
         column: extent(column)?,
     };
-    cuda.launch(memory, (&VARIANT, "step_totals"), grid(1, 1)?, &arguments, &operands)
+    cuda.launch((&VARIANT, "step_totals"), grid(1, 1)?, &arguments, &operands)
 }

@@ -46,58 +46,60 @@ pub use source::{EMBEDDED, Source, Sources, Variant};
 use crate::error::{Error, Result};
 use crate::ops::Access;
 use crate::tensor::{DType, Span};
-use driver::{Driver, Geometry, Launch, MOST_ARGUMENT_BYTES};
+use driver::{Driver, Geometry, Launch, LoadedModule, MOST_ARGUMENT_BYTES, Memory};
 
 /// A device that computes with our kernels.
-pub struct Cuda<D: Driver> {
-    driver: D,
+pub struct Cuda {
+    // Memory and modules go before the driver they belong to.
+    memory: Option<Memory>,
+    modules: Mutex<HashMap<Variant, LoadedModule>>,
+    driver: Arc<dyn Driver>,
     dtype: DType,
     sources: Sources,
     table: Option<KernelTable>,
-    modules: Mutex<HashMap<Variant, Arc<D::Module>>>,
 }
 
-impl<D: Driver> Cuda<D> {
-    /// A backend whose activations are f32 or bf16.
+impl Cuda {
+    /// A device without memory yet, whose activations are f32 or bf16.
     ///
     /// # Errors
     /// Another type.
-    pub fn new(driver: D, dtype: DType, sources: Sources) -> Result<Cuda<D>> {
+    pub fn new(driver: Arc<dyn Driver>, dtype: DType, sources: Sources) -> Result<Cuda> {
         if !matches!(dtype, DType::F32 | DType::Bf16) {
             return Err(Error::usage(format!(
                 "kernels compute in f32 or bf16, not in {dtype:?}; f64 is the CPU's"
             )));
         }
-        Ok(Cuda { driver, dtype, sources, table: None, modules: Mutex::new(HashMap::new()) })
+        Ok(Cuda { memory: None, modules: Mutex::default(), driver, dtype, sources, table: None })
     }
 
     /// The same with kernels for convolutions as a table says, where it has them.
     ///
     /// # Errors
     /// The table was measured on another device.
-    pub fn with_table(mut self, table: KernelTable) -> Result<Cuda<D>> {
+    pub fn with_table(mut self, table: KernelTable) -> Result<Cuda> {
         table.check_device(self.driver.properties())?;
         self.table = Some(table);
         Ok(self)
     }
 
     /// The same with the predicted kernels.
-    pub fn without_table(self) -> Cuda<D> {
+    pub fn without_table(self) -> Cuda {
         Cuda { table: None, ..self }
     }
 
     /// The device.
-    pub fn driver(&self) -> &D {
-        &self.driver
+    pub fn driver(&self) -> &dyn Driver {
+        &*self.driver
     }
 
     /// The module of a variant, compiled and loaded at its first use.
-    fn module(&self, variant: &Variant) -> Result<Arc<D::Module>> {
+    fn module(&self, variant: &Variant) -> Result<LoadedModule> {
         let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(module) = modules.get(variant) {
             return Ok(module.clone());
         }
-        let module = Arc::new(self.driver.module(&self.sources.assemble(variant)?)?);
+        let module = self.driver.module(&self.sources.assemble(variant)?)?;
         modules.insert(*variant, module.clone());
         Ok(module)
     }
@@ -105,14 +107,14 @@ impl<D: Driver> Cuda<D> {
     /// Launches an entry of a module.
     fn launch<A: bytemuck::Pod>(
         &self,
-        memory: &mut D::Memory,
         (variant, entry): (&Variant, &'static str),
         geometry: Geometry,
         arguments: &A,
         operands: &[(&'static str, Span, Access)],
     ) -> Result<()> {
         const { assert!(size_of::<A>() <= MOST_ARGUMENT_BYTES, "a kernel's arguments fit 4 KiB") };
-        let bytes = self.driver.bytes(memory);
+        let memory = self.memory()?;
+        let bytes = memory.bytes();
         for (name, span, _) in operands {
             if span.offset.checked_add(span.bytes()).is_none_or(|end| end > bytes) {
                 return Err(Error::invalid(format!(
@@ -128,7 +130,15 @@ impl<D: Driver> Cuda<D> {
     }
 
     /// The device address of a span, for a kernel's arguments.
-    fn pointer(&self, memory: &D::Memory, span: Span) -> u64 {
-        self.driver.address(memory) + span.offset as u64
+    fn pointer(&self, span: Span) -> u64 {
+        self.memory.as_ref().map_or(0, Memory::address) + span.offset as u64
     }
+
+    fn memory(&self) -> Result<&Memory> {
+        self.memory.as_ref().ok_or_else(no_memory)
+    }
+}
+
+fn no_memory() -> Error {
+    Error::invalid("the device was given no memory; allocate some before calls and copies")
 }

@@ -3,7 +3,6 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{entry, modules_of_both_types, threads};
-use super::driver::Driver;
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
 use crate::ops::Access::{Read, Update, Write};
@@ -58,9 +57,8 @@ struct Sgd {
     nesterov: u32,
 }
 
-pub(super) fn sgd<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn sgd(
+    cuda: &Cuda,
     attributes: &ops::Sgd,
     [parameters, gradients, velocity, hyper, copies]: [Span; 5],
 ) -> Result<()> {
@@ -75,12 +73,12 @@ pub(super) fn sgd<D: Driver>(
         ("copies", copies, Write, Activation, if attributes.copy { n } else { 0 }),
     ])?;
     let arguments = Sgd {
-        pointers: operands.map(|(_, span, _)| if span.elements > 0 { cuda.pointer(memory, span) } else { 0 }),
+        pointers: operands.map(|(_, span, _)| if span.elements > 0 { cuda.pointer(span) } else { 0 }),
         segments: Segments::new(&attributes.segments),
         momentum: attributes.momentum as f32,
         nesterov: u32::from(attributes.nesterov),
     };
-    cuda.launch(memory, (&cuda.variant(FILE), "sgd"), threads(n.div_ceil(PACK))?, &arguments, &operands)
+    cuda.launch((&cuda.variant(FILE), "sgd"), threads(n.div_ceil(PACK))?, &arguments, &operands)
 }
 
 /// `Adam` of the kernels.
@@ -98,9 +96,8 @@ struct Adam {
     unused: u32,
 }
 
-pub(super) fn adam<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn adam(
+    cuda: &Cuda,
     attributes: &ops::Adam,
     [parameters, gradients, first, second, hyper, copies]: [Span; 6],
 ) -> Result<()> {
@@ -114,7 +111,7 @@ pub(super) fn adam<D: Driver>(
         ("copies", copies, Write, Activation, if attributes.copy { n } else { 0 }),
     ])?;
     let arguments = Adam {
-        pointers: operands.map(|(_, span, _)| if span.elements > 0 { cuda.pointer(memory, span) } else { 0 }),
+        pointers: operands.map(|(_, span, _)| if span.elements > 0 { cuda.pointer(span) } else { 0 }),
         segments: Segments::new(&attributes.segments),
         take1: (1.0 - attributes.beta1) as f32,
         beta2: attributes.beta2 as f32,
@@ -123,5 +120,5 @@ pub(super) fn adam<D: Driver>(
         decoupled: u32::from(attributes.decoupled),
         unused: 0,
     };
-    cuda.launch(memory, (&cuda.variant(FILE), "adam"), threads(n.div_ceil(PACK))?, &arguments, &operands)
+    cuda.launch((&cuda.variant(FILE), "adam"), threads(n.div_ceil(PACK))?, &arguments, &operands)
 }

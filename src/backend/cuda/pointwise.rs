@@ -3,7 +3,6 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{Operand, entry, extent, few_threads, modules_of_both_types, of_both_types, threads};
-use super::driver::Driver;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::Access::{Read, Update, Write};
@@ -24,12 +23,12 @@ const ENTRIES: &[Entry] = &[
 ];
 
 /// What a call's operands hold where it takes activations or numbers: what their type says.
-fn content_of<D: Driver>(cuda: &Cuda<D>, operand: Span) -> Content {
+fn content_of(cuda: &Cuda, operand: Span) -> Content {
     if operand.dtype == cuda.dtype { Activation } else { Number }
 }
 
 /// The variant of the kernels for such a content, and the elements of a pack.
-fn variant_for<D: Driver>(cuda: &Cuda<D>, content: Content) -> (Variant, usize) {
+fn variant_for(cuda: &Cuda, content: Content) -> (Variant, usize) {
     let dtype = content.dtype(cuda.dtype);
     (of_both_types(FILE)[usize::from(dtype == DType::Bf16)], 16 / dtype.size())
 }
@@ -77,75 +76,53 @@ struct Shortcut {
     unused: u32,
 }
 
-fn unary<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+fn unary(
+    cuda: &Cuda,
     entry: &'static str,
     content: Content,
     elements: usize,
     operands: [Operand; 2],
 ) -> Result<()> {
-    let [x, y] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let [x, y] = operands.map(|(_, span, _)| cuda.pointer(span));
     let arguments = Unary { x, y, elements: elements as u64 };
     let (variant, pack) = variant_for(cuda, content);
-    cuda.launch(memory, (&variant, entry), threads(elements.div_ceil(pack))?, &arguments, &operands)
+    cuda.launch((&variant, entry), threads(elements.div_ceil(pack))?, &arguments, &operands)
 }
 
-fn binary<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+fn binary(
+    cuda: &Cuda,
     entry: &'static str,
     content: Content,
     elements: usize,
     [a, b, y]: [Span; 3],
     operands: &[Operand],
 ) -> Result<()> {
-    let [a, b, y] = [a, b, y].map(|span| cuda.pointer(memory, span));
+    let [a, b, y] = [a, b, y].map(|span| cuda.pointer(span));
     let arguments = Binary { a, b, y, elements: elements as u64 };
     let (variant, pack) = variant_for(cuda, content);
-    cuda.launch(memory, (&variant, entry), threads(elements.div_ceil(pack))?, &arguments, operands)
+    cuda.launch((&variant, entry), threads(elements.div_ceil(pack))?, &arguments, operands)
 }
 
-pub(super) fn relu<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &Rows,
-    [x, y]: [Span; 2],
-) -> Result<()> {
+pub(super) fn relu(cuda: &Cuda, attributes: &Rows, [x, y]: [Span; 2]) -> Result<()> {
     let n = attributes.elements()?;
     let content = content_of(cuda, y);
     let operands = cuda.operands([("x", x, Read, content, n), ("y", y, Write, content, n)])?;
-    unary(cuda, memory, "relu", content, n, operands)
+    unary(cuda, "relu", content, n, operands)
 }
 
-pub(super) fn copy<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &Rows,
-    [x, y]: [Span; 2],
-) -> Result<()> {
+pub(super) fn copy(cuda: &Cuda, attributes: &Rows, [x, y]: [Span; 2]) -> Result<()> {
     let n = attributes.elements()?;
     let operands = cuda.operands([("x", x, Read, Activation, n), ("y", y, Write, Activation, n)])?;
-    unary(cuda, memory, "copy", Activation, n, operands)
+    unary(cuda, "copy", Activation, n, operands)
 }
 
-pub(super) fn cast<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &Rows,
-    [x, y]: [Span; 2],
-) -> Result<()> {
+pub(super) fn cast(cuda: &Cuda, attributes: &Rows, [x, y]: [Span; 2]) -> Result<()> {
     let n = attributes.elements()?;
     let operands = cuda.operands([("x", x, Read, Number, n), ("y", y, Write, Activation, n)])?;
-    unary(cuda, memory, "cast", Activation, n, operands)
+    unary(cuda, "cast", Activation, n, operands)
 }
 
-pub(super) fn relu_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &Rows,
-    [y, dy, dx]: [Span; 3],
-) -> Result<()> {
+pub(super) fn relu_gradient(cuda: &Cuda, attributes: &Rows, [y, dy, dx]: [Span; 3]) -> Result<()> {
     let n = attributes.elements()?;
     let content = content_of(cuda, y);
     let operands = cuda.operands([
@@ -153,73 +130,47 @@ pub(super) fn relu_gradient<D: Driver>(
         ("dy", dy, Read, content, n),
         ("dx", dx, Write, content, n),
     ])?;
-    binary(cuda, memory, "relu_gradient", content, n, [y, dy, dx], &operands)
+    binary(cuda, "relu_gradient", content, n, [y, dy, dx], &operands)
 }
 
 /// `dx` becomes zero where `y > 0` does not hold.
-pub(super) fn mask<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &Rows,
-    [y, dx]: [Span; 2],
-) -> Result<()> {
+pub(super) fn mask(cuda: &Cuda, attributes: &Rows, [y, dx]: [Span; 2]) -> Result<()> {
     let n = attributes.elements()?;
     let operands = cuda.operands([("y", y, Read, Activation, n), ("dx", dx, Update, Activation, n)])?;
-    binary(cuda, memory, "relu_gradient", Activation, n, [y, dx, dx], &operands)
+    binary(cuda, "relu_gradient", Activation, n, [y, dx, dx], &operands)
 }
 
-pub(super) fn add<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &Rows,
-    [a, b, y]: [Span; 3],
-) -> Result<()> {
+pub(super) fn add(cuda: &Cuda, attributes: &Rows, [a, b, y]: [Span; 3]) -> Result<()> {
     let n = attributes.elements()?;
     let operands = cuda.operands([
         ("a", a, Read, Activation, n),
         ("b", b, Read, Activation, n),
         ("y", y, Write, Activation, n),
     ])?;
-    binary(cuda, memory, "add", Activation, n, [a, b, y], &operands)
+    binary(cuda, "add", Activation, n, [a, b, y], &operands)
 }
 
-pub(super) fn accumulate<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &Rows,
-    [x, y]: [Span; 2],
-) -> Result<()> {
+pub(super) fn accumulate(cuda: &Cuda, attributes: &Rows, [x, y]: [Span; 2]) -> Result<()> {
     let n = attributes.elements()?;
     let content = content_of(cuda, y);
     let operands = cuda.operands([("x", x, Read, content, n), ("y", y, Update, content, n)])?;
-    binary(cuda, memory, "add", content, n, [y, x, y], &operands)
+    binary(cuda, "add", content, n, [y, x, y], &operands)
 }
 
-pub(super) fn shortcut_a<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &ShortcutA,
-    [x, y]: [Span; 2],
-) -> Result<()> {
+pub(super) fn shortcut_a(cuda: &Cuda, attributes: &ShortcutA, [x, y]: [Span; 2]) -> Result<()> {
     let [n_x, n_y] = attributes.elements()?;
     let operands = cuda.operands([("x", x, Read, Activation, n_x), ("y", y, Write, Activation, n_y)])?;
-    shortcut(cuda, memory, "shortcut_a", attributes, n_y, operands)
+    shortcut(cuda, "shortcut_a", attributes, n_y, operands)
 }
 
-pub(super) fn shortcut_a_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &ShortcutA,
-    [dy, dx]: [Span; 2],
-) -> Result<()> {
+pub(super) fn shortcut_a_gradient(cuda: &Cuda, attributes: &ShortcutA, [dy, dx]: [Span; 2]) -> Result<()> {
     let [n_x, n_y] = attributes.elements()?;
     let operands = cuda.operands([("dy", dy, Read, Activation, n_y), ("dx", dx, Write, Activation, n_x)])?;
-    shortcut(cuda, memory, "shortcut_a_gradient", attributes, n_x, operands)
+    shortcut(cuda, "shortcut_a_gradient", attributes, n_x, operands)
 }
 
-fn shortcut<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+fn shortcut(
+    cuda: &Cuda,
     entry: &'static str,
     attributes: &ShortcutA,
     elements: usize,
@@ -228,7 +179,7 @@ fn shortcut<D: Driver>(
     let ShortcutA { height, width, in_channels, out_channels, stride, .. } = *attributes;
     let shift = (out_channels - in_channels) / 2;
     let wide = [in_channels, out_channels, shift].iter().all(|n| n.is_multiple_of(cuda.pack()));
-    let [from, to] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let [from, to] = operands.map(|(_, span, _)| cuda.pointer(span));
     let arguments = Shortcut {
         from,
         to,
@@ -245,5 +196,5 @@ fn shortcut<D: Driver>(
         unused: 0,
     };
     let geometry = few_threads(elements.div_ceil(if wide { cuda.pack() } else { 1 }))?;
-    cuda.launch(memory, (&cuda.variant(FILE), entry), geometry, &arguments, &operands)
+    cuda.launch((&cuda.variant(FILE), entry), geometry, &arguments, &operands)
 }

@@ -4,7 +4,6 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{entry, extent, grid, modules_of_both_types};
-use super::driver::Driver;
 use super::pooling::Averaging;
 use super::{Cuda, Entry, Module, linear, pooling};
 use crate::error::Result;
@@ -35,7 +34,7 @@ fn fits(head: &PoolHead) -> bool {
 }
 
 /// Scratch memory of the calls of this family; `None` for others.
-pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Option<usize> {
+pub(super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
     match call {
         Call::PoolHeadForward { attributes, .. } if fits(attributes) => Some(0),
         Call::PoolHeadForward { attributes, .. } => {
@@ -65,9 +64,8 @@ struct Arguments {
     unused: u32,
 }
 
-pub(super) fn forward<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn forward(
+    cuda: &Cuda,
     attributes: &PoolHead,
     [x, weight, bias, features, logits]: [Span; 5],
     workspace: Span,
@@ -82,16 +80,16 @@ pub(super) fn forward<D: Driver>(
         ("logits", logits, Write, Number, n_logits),
     ])?;
     if !fits(attributes) {
-        pooling::global_average_pool(cuda, memory, pool, [x, features])?;
+        pooling::global_average_pool(cuda, pool, [x, features])?;
         let operands = [features, weight, bias, logits];
-        return linear::forward(cuda, memory, &attributes.linear(), operands, workspace);
+        return linear::forward(cuda, &attributes.linear(), operands, workspace);
     }
     let averaging = Averaging::new(cuda, pool);
     // As few images a block as give every multiprocessor one.
     let multiprocessors = cuda.driver().properties().multiprocessors as usize;
     let images = pool.batch.div_ceil(multiprocessors).clamp(1, MOST_IMAGES);
     let arguments = Arguments {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
         batch: extent(pool.batch)?,
         pixels: extent(pool.height * pool.width)?,
         channels: extent(pool.channels)?,
@@ -104,5 +102,5 @@ pub(super) fn forward<D: Driver>(
         unused: 0,
     };
     let geometry = grid(pool.batch.div_ceil(images), 1)?;
-    cuda.launch(memory, (&cuda.variant(FILE), "pool_head"), geometry, &arguments, &operands)
+    cuda.launch((&cuda.variant(FILE), "pool_head"), geometry, &arguments, &operands)
 }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{THREADS, entry, extent, few_threads, grid, modules_of_both_types};
-use super::driver::{Driver, Geometry};
+use super::driver::Geometry;
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
 use crate::ops::Access::{Read, Write};
@@ -55,17 +55,12 @@ fn max_arguments(pool: &Pool, pointers: [u64; 3], elements: usize, wide: bool) -
 }
 
 /// Whether a thread holds a pack of channels, and the grid for so many elements.
-fn packs<D: Driver>(cuda: &Cuda<D>, pool: &Pool, elements: usize) -> Result<(bool, Geometry)> {
+fn packs(cuda: &Cuda, pool: &Pool, elements: usize) -> Result<(bool, Geometry)> {
     let wide = pool.channels.is_multiple_of(cuda.pack());
     Ok((wide, few_threads(elements / if wide { cuda.pack() } else { 1 })?))
 }
 
-pub(super) fn max_pool<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &Pool,
-    [x, y, argmax]: [Span; 3],
-) -> Result<()> {
+pub(super) fn max_pool(cuda: &Cuda, attributes: &Pool, [x, y, argmax]: [Span; 3]) -> Result<()> {
     let [n_x, n_y] = attributes.elements()?;
     let operands = cuda.operands([
         ("x", x, Read, Activation, n_x),
@@ -73,17 +68,12 @@ pub(super) fn max_pool<D: Driver>(
         ("argmax", argmax, Write, Integer, n_y),
     ])?;
     let (wide, geometry) = packs(cuda, attributes, n_y)?;
-    let pointers = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let pointers = operands.map(|(_, span, _)| cuda.pointer(span));
     let arguments = max_arguments(attributes, pointers, n_y, wide)?;
-    cuda.launch(memory, (&cuda.variant(FILE), "max_pool"), geometry, &arguments, &operands)
+    cuda.launch((&cuda.variant(FILE), "max_pool"), geometry, &arguments, &operands)
 }
 
-pub(super) fn max_pool_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &Pool,
-    [dy, argmax, dx]: [Span; 3],
-) -> Result<()> {
+pub(super) fn max_pool_gradient(cuda: &Cuda, attributes: &Pool, [dy, argmax, dx]: [Span; 3]) -> Result<()> {
     let [n_x, n_y] = attributes.elements()?;
     let operands = cuda.operands([
         ("dy", dy, Read, Activation, n_y),
@@ -91,9 +81,9 @@ pub(super) fn max_pool_gradient<D: Driver>(
         ("dx", dx, Write, Activation, n_x),
     ])?;
     let (wide, geometry) = packs(cuda, attributes, n_x)?;
-    let pointers = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let pointers = operands.map(|(_, span, _)| cuda.pointer(span));
     let arguments = max_arguments(attributes, pointers, n_x, wide)?;
-    cuda.launch(memory, (&cuda.variant(FILE), "max_pool_gradient"), geometry, &arguments, &operands)
+    cuda.launch((&cuda.variant(FILE), "max_pool_gradient"), geometry, &arguments, &operands)
 }
 
 /// `AverageArguments` of the kernels.
@@ -122,7 +112,7 @@ pub(super) struct Averaging {
 
 impl Averaging {
     /// Few pixels need few lanes; what is left of the block goes along channels, as far as there are any.
-    pub fn new<D: Driver>(cuda: &Cuda<D>, pool: &Pool) -> Averaging {
+    pub fn new(cuda: &Cuda, pool: &Pool) -> Averaging {
         const PIXELS_PER_THREAD: usize = 4;
         let wide = pool.channels.is_multiple_of(cuda.pack());
         let groups = pool.channels / if wide { cuda.pack() } else { 1 };
@@ -133,16 +123,11 @@ impl Averaging {
     }
 }
 
-pub(super) fn global_average_pool<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &Pool,
-    [x, y]: [Span; 2],
-) -> Result<()> {
+pub(super) fn global_average_pool(cuda: &Cuda, attributes: &Pool, [x, y]: [Span; 2]) -> Result<()> {
     let [n_x, n_y] = attributes.global_elements()?;
     let operands = cuda.operands([("x", x, Read, Activation, n_x), ("y", y, Write, Number, n_y)])?;
     let Averaging { wide, columns, column_blocks } = Averaging::new(cuda, attributes);
-    let [x, y] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let [x, y] = operands.map(|(_, span, _)| cuda.pointer(span));
     let arguments = Average {
         x,
         y,
@@ -154,7 +139,7 @@ pub(super) fn global_average_pool<D: Driver>(
         unused: 0,
     };
     let geometry = grid(attributes.batch * column_blocks, 1)?;
-    cuda.launch(memory, (&cuda.variant(FILE), "global_average_pool"), geometry, &arguments, &operands)
+    cuda.launch((&cuda.variant(FILE), "global_average_pool"), geometry, &arguments, &operands)
 }
 
 /// `AverageGradientArguments` of the kernels.
@@ -170,16 +155,15 @@ struct AverageGradient {
     unused: u32,
 }
 
-pub(super) fn global_average_pool_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn global_average_pool_gradient(
+    cuda: &Cuda,
     attributes: &Pool,
     [dy, dx]: [Span; 2],
 ) -> Result<()> {
     let [n_x, n_y] = attributes.global_elements()?;
     let operands = cuda.operands([("dy", dy, Read, Number, n_y), ("dx", dx, Write, Activation, n_x)])?;
     let (wide, geometry) = packs(cuda, attributes, n_x)?;
-    let [dy, dx] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let [dy, dx] = operands.map(|(_, span, _)| cuda.pointer(span));
     let arguments = AverageGradient {
         dy,
         dx,
@@ -189,11 +173,5 @@ pub(super) fn global_average_pool_gradient<D: Driver>(
         wide: u32::from(wide),
         unused: 0,
     };
-    cuda.launch(
-        memory,
-        (&cuda.variant(FILE), "global_average_pool_gradient"),
-        geometry,
-        &arguments,
-        &operands,
-    )
+    cuda.launch((&cuda.variant(FILE), "global_average_pool_gradient"), geometry, &arguments, &operands)
 }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{Operand, THREADS, entry, extent, grid};
-use super::driver::{Driver, Geometry};
+use super::driver::Geometry;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::{Error, Result};
 use crate::ops::Access::{self, Read, Update, Write};
@@ -79,22 +79,21 @@ fn part(span: Span, columns: usize, first: usize, rows: usize) -> Span {
     Span { offset: span.offset + first * columns * span.dtype.size(), elements: rows * columns, ..span }
 }
 
-impl<D: Driver> Cuda<D> {
+impl Cuda {
     fn run<A: Pod>(
         &self,
-        memory: &mut D::Memory,
         kernel: (&Variant, &'static str),
         geometry: Geometry,
         arguments: &A,
         operands: &[Option<Operand>],
     ) -> Result<()> {
         let operands: Vec<Operand> = operands.iter().copied().flatten().collect();
-        self.launch(memory, kernel, geometry, arguments, &operands)
+        self.launch(kernel, geometry, arguments, &operands)
     }
 
     /// Addresses of operands; 0 for those that are absent.
-    fn addresses<const N: usize>(&self, memory: &D::Memory, operands: [Option<Operand>; N]) -> [u64; N] {
-        operands.map(|operand| operand.map_or(0, |(_, span, _)| self.pointer(memory, span)))
+    fn addresses<const N: usize>(&self, operands: [Option<Operand>; N]) -> [u64; N] {
+        operands.map(|operand| operand.map_or(0, |(_, span, _)| self.pointer(span)))
     }
 
     /// Features, their shift and their divisor.
@@ -109,7 +108,6 @@ impl<D: Driver> Cuda<D> {
     /// The k-th smallest of each row of `distances`.
     fn kth_smallest(
         &self,
-        memory: &mut D::Memory,
         [rows, columns]: [usize; 2],
         k: usize,
         distances: Span,
@@ -130,24 +128,23 @@ impl<D: Driver> Cuda<D> {
             Some(("smallest", smallest, Write)),
         ];
         let arguments = KthSmallest {
-            pointers: self.addresses(memory, operands),
+            pointers: self.addresses(operands),
             rows: extent(rows)?,
             columns: extent(columns)?,
             k: extent(k)?,
             unused: 0,
         };
-        self.run(memory, (&SCORES, "row_kth_smallest"), grid(rows, 1)?, &arguments, &operands)
+        self.run((&SCORES, "row_kth_smallest"), grid(rows, 1)?, &arguments, &operands)
     }
 
     /// Distances of some rows at a time, as many as `scratch` has room for, and the k-th smallest of each.
     fn kth_distances(
         &self,
-        memory: &mut D::Memory,
         rows: usize,
         points: &Points,
         scratch: Span,
         nearest: Span,
-        mut distances: impl FnMut(&mut D::Memory, usize, usize, Operand) -> Result<()>,
+        mut distances: impl FnMut(usize, usize, Operand) -> Result<()>,
     ) -> Result<()> {
         let Points { count, k, .. } = *points;
         if k == 0 || k > count {
@@ -168,8 +165,8 @@ impl<D: Driver> Cuda<D> {
         for first in (0..rows).step_by(step) {
             let some = step.min(rows - first);
             let table = Span { elements: some * count, ..scratch };
-            distances(memory, first, some, double("distances", table, Write, some * count)?)?;
-            self.kth_smallest(memory, [some, count], k, table, part(nearest, 1, first, some))?;
+            distances(first, some, double("distances", table, Write, some * count)?)?;
+            self.kth_smallest([some, count], k, table, part(nearest, 1, first, some))?;
         }
         Ok(())
     }
@@ -182,12 +179,7 @@ impl<D: Driver> Cuda<D> {
         ])
     }
 
-    fn launch_square_norms(
-        &self,
-        memory: &mut D::Memory,
-        [rows, columns]: [usize; 2],
-        operands: [Option<Operand>; 5],
-    ) -> Result<()> {
+    fn launch_square_norms(&self, [rows, columns]: [usize; 2], operands: [Option<Operand>; 5]) -> Result<()> {
         #[repr(C)]
         #[derive(Clone, Copy, Pod, Zeroable)]
         struct SquareNorms {
@@ -197,11 +189,11 @@ impl<D: Driver> Cuda<D> {
             columns: u32,
         }
         let arguments = SquareNorms {
-            pointers: self.addresses(memory, operands),
+            pointers: self.addresses(operands),
             rows: extent(rows)?,
             columns: extent(columns)?,
         };
-        self.run(memory, (&SCORES, "row_square_norms"), warps(rows)?, &arguments, &operands)
+        self.run((&SCORES, "row_square_norms"), warps(rows)?, &arguments, &operands)
     }
 }
 
@@ -229,10 +221,9 @@ macro_rules! product {
 
 product!(Projection: 5, Distances: 3, NormalisedDistances: 5, WithinScatter: 4);
 
-impl<D: Driver> RowOps for Cuda<D> {
+impl RowOps for Cuda {
     fn logit_scores(
-        &self,
-        memory: &mut D::Memory,
+        &mut self,
         [rows, classes]: [usize; 2],
         temperature: f64,
         logits: Span,
@@ -254,41 +245,33 @@ impl<D: Driver> RowOps for Cuda<D> {
             Some(double("energy", energy, Write, rows)?),
         ];
         let arguments = LogitScores {
-            pointers: self.addresses(memory, operands),
+            pointers: self.addresses(operands),
             rows: extent(rows)?,
             classes: extent(classes)?,
             temperature,
         };
-        self.run(memory, (&SCORES, "row_logit_scores"), warps(rows)?, &arguments, &operands)
+        self.run((&SCORES, "row_logit_scores"), warps(rows)?, &arguments, &operands)
     }
 
-    fn project(
-        &self,
-        memory: &mut D::Memory,
-        features: &Features,
-        outputs: usize,
-        basis: Span,
-        z: Span,
-    ) -> Result<()> {
+    fn project(&mut self, features: &Features, outputs: usize, basis: Span, z: Span) -> Result<()> {
         let Features { rows, columns, .. } = *features;
         let [x, shift, divisor] = self.features(features)?;
         let basis = Some(double("basis", basis, Read, area(columns, outputs)?)?);
         let operands = [x, shift, divisor, basis, Some(double("z", z, Write, area(rows, outputs)?)?)];
         let extents =
             Extents { rows: extent(rows)?, others: extent(columns)?, depth: extent(outputs)?, unused: 0 };
-        let arguments = Projection { pointers: self.addresses(memory, operands), extents };
-        self.run(memory, (&PRODUCTS, "row_projection"), tiles(rows, outputs)?, &arguments, &operands)
+        let arguments = Projection { pointers: self.addresses(operands), extents };
+        self.run((&PRODUCTS, "row_projection"), tiles(rows, outputs)?, &arguments, &operands)
     }
 
-    fn square_norms(&self, memory: &mut D::Memory, features: &Features, norms: Span) -> Result<()> {
+    fn square_norms(&mut self, features: &Features, norms: Span) -> Result<()> {
         let [x, shift, divisor] = self.features(features)?;
         let norms = Some(double("norms", norms, Write, features.rows)?);
-        self.launch_square_norms(memory, [features.rows, features.columns], [x, shift, divisor, None, norms])
+        self.launch_square_norms([features.rows, features.columns], [x, shift, divisor, None, norms])
     }
 
     fn square_norms_of_coordinates(
-        &self,
-        memory: &mut D::Memory,
+        &mut self,
         [rows, columns]: [usize; 2],
         z: Span,
         norms: Span,
@@ -304,21 +287,15 @@ impl<D: Driver> RowOps for Cuda<D> {
         let operands =
             [Some(double("z", z, Read, area(rows, columns)?)?), Some(double("norms", norms, Write, rows)?)];
         let arguments = CoordinateNorms {
-            pointers: self.addresses(memory, operands),
+            pointers: self.addresses(operands),
             rows: extent(rows)?,
             columns: extent(columns)?,
         };
         let kernel = (&SCORES, "row_square_norms_of_coordinates");
-        self.run(memory, kernel, warps(rows)?, &arguments, &operands)
+        self.run(kernel, warps(rows)?, &arguments, &operands)
     }
 
-    fn inverse_norms(
-        &self,
-        memory: &mut D::Memory,
-        features: &Features,
-        floor: f64,
-        norms: Span,
-    ) -> Result<()> {
+    fn inverse_norms(&mut self, features: &Features, floor: f64, norms: Span) -> Result<()> {
         #[repr(C)]
         #[derive(Clone, Copy, Pod, Zeroable)]
         struct InverseNorms {
@@ -331,17 +308,16 @@ impl<D: Driver> RowOps for Cuda<D> {
         let [x, _, _] = self.features(features)?;
         let operands = [x, Some(double("norms", norms, Write, features.rows)?)];
         let arguments = InverseNorms {
-            pointers: self.addresses(memory, operands),
+            pointers: self.addresses(operands),
             rows: extent(features.rows)?,
             columns: extent(features.columns)?,
             floor,
         };
-        self.run(memory, (&SCORES, "row_inverse_norms"), warps(features.rows)?, &arguments, &operands)
+        self.run((&SCORES, "row_inverse_norms"), warps(features.rows)?, &arguments, &operands)
     }
 
     fn nearest(
-        &self,
-        memory: &mut D::Memory,
+        &mut self,
         [rows, columns]: [usize; 2],
         z: Span,
         points: &Points,
@@ -351,18 +327,17 @@ impl<D: Driver> RowOps for Cuda<D> {
         double("z", z, Read, area(rows, columns)?)?;
         let values = double("points", points.values, Read, area(points.count, columns)?)?;
         let depth = extent(columns)?;
-        self.kth_distances(memory, rows, points, scratch, nearest, |memory, first, some, distances| {
+        self.kth_distances(rows, points, scratch, nearest, |first, some, distances| {
             let operands = [Some(("z", part(z, columns, first, some), Read)), Some(values), Some(distances)];
             let extents = Extents { rows: extent(some)?, others: extent(points.count)?, depth, unused: 0 };
-            let arguments = Distances { pointers: self.addresses(memory, operands), extents };
+            let arguments = Distances { pointers: self.addresses(operands), extents };
             let geometry = tiles(some, points.count)?;
-            self.run(memory, (&PRODUCTS, "row_distances"), geometry, &arguments, &operands)
+            self.run((&PRODUCTS, "row_distances"), geometry, &arguments, &operands)
         })
     }
 
     fn nearest_normalised(
-        &self,
-        memory: &mut D::Memory,
+        &mut self,
         (features, scale): (&Features, Span),
         (bank, bank_scale): (&Points, Span),
         scratch: Span,
@@ -374,7 +349,7 @@ impl<D: Driver> RowOps for Cuda<D> {
         let values = operand("bank", bank.values, Read, DType::F32, area(bank.count, columns)?)?;
         let bank_scale = double("bank_scale", bank_scale, Read, bank.count)?;
         let depth = extent(columns)?;
-        self.kth_distances(memory, rows, bank, scratch, nearest, |memory, first, some, distances| {
+        self.kth_distances(rows, bank, scratch, nearest, |first, some, distances| {
             let operands = [
                 Some(("x", part(x, columns, first, some), Read)),
                 Some(("scale", part(scale, 1, first, some), Read)),
@@ -383,13 +358,13 @@ impl<D: Driver> RowOps for Cuda<D> {
                 Some(distances),
             ];
             let extents = Extents { rows: extent(some)?, others: extent(bank.count)?, depth, unused: 0 };
-            let arguments = NormalisedDistances { pointers: self.addresses(memory, operands), extents };
+            let arguments = NormalisedDistances { pointers: self.addresses(operands), extents };
             let geometry = tiles(some, bank.count)?;
-            self.run(memory, (&PRODUCTS, "row_normalised_distances"), geometry, &arguments, &operands)
+            self.run((&PRODUCTS, "row_normalised_distances"), geometry, &arguments, &operands)
         })
     }
 
-    fn class_sums(&self, memory: &mut D::Memory, rows: &Labelled, sums: Span) -> Result<()> {
+    fn class_sums(&mut self, rows: &Labelled, sums: Span) -> Result<()> {
         #[repr(C)]
         #[derive(Clone, Copy, Pod, Zeroable)]
         struct ClassSums {
@@ -401,35 +376,22 @@ impl<D: Driver> RowOps for Cuda<D> {
         let [x, labels] = self.labelled(rows)?;
         let operands = [x, labels, Some(double("sums", sums, Update, area(rows.classes, rows.columns)?)?)];
         let arguments = ClassSums {
-            pointers: self.addresses(memory, operands),
+            pointers: self.addresses(operands),
             rows: extent(rows.rows)?,
             columns: extent(rows.columns)?,
         };
         let geometry = grid(rows.columns.div_ceil(THREADS), rows.classes)?;
-        self.run(memory, (&MOMENTS, "class_sums"), geometry, &arguments, &operands)
+        self.run((&MOMENTS, "class_sums"), geometry, &arguments, &operands)
     }
 
-    fn class_deviations(
-        &self,
-        memory: &mut D::Memory,
-        rows: &Labelled,
-        means: Span,
-        deviations: Span,
-    ) -> Result<()> {
+    fn class_deviations(&mut self, rows: &Labelled, means: Span, deviations: Span) -> Result<()> {
         let [x, labels] = self.labelled(rows)?;
         let means = Some(double("means", means, Read, area(rows.classes, rows.columns)?)?);
         let norms = Some(double("deviations", deviations, Write, rows.rows)?);
-        self.launch_square_norms(memory, [rows.rows, rows.columns], [x, means, None, labels, norms])
+        self.launch_square_norms([rows.rows, rows.columns], [x, means, None, labels, norms])
     }
 
-    fn within_scatter(
-        &self,
-        memory: &mut D::Memory,
-        rows: &Labelled,
-        means: Span,
-        slices: usize,
-        scatter: Span,
-    ) -> Result<()> {
+    fn within_scatter(&mut self, rows: &Labelled, means: Span, slices: usize, scatter: Span) -> Result<()> {
         let columns = rows.columns;
         let [x, labels] = self.labelled(rows)?;
         let means = Some(double("means", means, Read, area(rows.classes, columns)?)?);
@@ -441,9 +403,9 @@ impl<D: Driver> RowOps for Cuda<D> {
             depth: extent(rows.rows.div_ceil(slices))?,
             unused: 0,
         };
-        let arguments = WithinScatter { pointers: self.addresses(memory, operands), extents };
+        let arguments = WithinScatter { pointers: self.addresses(operands), extents };
         let mut geometry = tiles(columns, columns)?;
         geometry.grid[2] = extent(slices)?;
-        self.run(memory, (&MOMENTS, "within_scatter"), geometry, &arguments, &operands)
+        self.run((&MOMENTS, "within_scatter"), geometry, &arguments, &operands)
     }
 }

@@ -20,6 +20,7 @@ mod resources;
 mod table;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -37,10 +38,10 @@ use crate::backend::cuda::driver::Driver;
 use crate::backend::cuda::driver::native::Native;
 use crate::backend::cuda::driver::recorder::{RecordedLaunch, Recorder};
 use crate::backend::cuda::{Cuda, KernelTable, TakenSources};
-use crate::backend::{Choice, Device, Precision, Work as OnBackend};
+use crate::backend::{Choice, DeviceName, Precision};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::ops::{Access, Backend, Call, Device as _, HardwareKind};
+use crate::ops::{Access, Call, Device, HardwareKind};
 use crate::plan::{Fusions, Prepared};
 use crate::tensor::{DType, Span};
 use occupancy::{Limits, Uses, resident_blocks};
@@ -211,13 +212,18 @@ pub fn model(choice: &Choice, request: &ModelRequest) -> Result<Model> {
         None => Card::named("H200")?,
     }
     .with_launches(choice.launches);
-    let recorder = Recorder::new(card.properties());
-    let mut cuda = Cuda::new(recorder, dtype, choice.kernels.clone())?;
+    let recorder = Arc::new(Recorder::new(card.properties()));
+    let mut cuda = Cuda::new(recorder.clone(), dtype, choice.kernels.clone())?;
     if let Some(table) = &choice.kernel_table {
         cuda = cuda.with_table(KernelTable::read(table)?)?;
     }
-    let mut modeller =
-        Modeller { library: Library::find(&card.architecture), fusions: request.fusions, cuda, card };
+    let mut modeller = Modeller {
+        library: Library::find(&card.architecture),
+        fusions: request.fusions,
+        recorder,
+        cuda,
+        card,
+    };
     let (mut networks, mut batches) = (request.networks.clone(), request.batches.clone());
     if networks.is_empty() {
         networks = NetworkName::standard(HardwareKind::Gpu);
@@ -252,9 +258,9 @@ pub fn model(choice: &Choice, request: &ModelRequest) -> Result<Model> {
 /// The card of the GPU that is there and asked for.
 fn present(choice: &Choice) -> Result<Option<Card>> {
     let gpu = match choice.device {
-        Device::Auto => Native::if_present(0),
-        Device::Cuda(number) => Some(Native::new(number)?),
-        Device::Cpu | Device::Emulator => None,
+        DeviceName::Auto => Native::if_present(0),
+        DeviceName::Cuda(number) => Some(Native::new(number)?),
+        DeviceName::Cpu | DeviceName::Emulator => None,
     };
     let Some(gpu) = gpu else { return Ok(None) };
     Card::of_device(gpu.properties()).map(Some).ok_or_else(|| {
@@ -274,27 +280,14 @@ impl StepModel {
         network: &NetworkName,
         (fusions, patience): (Fusions, Patience),
     ) -> Result<()> {
-        choice.run(Calls { calls: &mut self.calls, patience: &patience })?;
+        let mut device = choice.device()?;
+        for call in &mut self.calls {
+            call.measured_seconds = Some(time_call(&mut *device, &call.call, &patience)?.seconds);
+        }
+        drop(device);
         let started = Instant::now();
         let work = StepWork { kind, network, batch: self.batch, fusions, patience, rates: None, started };
-        self.measured_seconds = choice.run(work)?.seconds();
-        Ok(())
-    }
-}
-
-/// Calls to be measured.
-struct Calls<'a> {
-    calls: &'a mut [CallModel],
-    patience: &'a Patience,
-}
-
-impl OnBackend for Calls<'_> {
-    type Output = ();
-
-    fn run<B: Backend>(self, backend: B) -> Result<()> {
-        for call in self.calls {
-            call.measured_seconds = Some(time_call(&backend, &call.call, self.patience)?.seconds);
-        }
+        self.measured_seconds = work.run(choice)?.seconds();
         Ok(())
     }
 }
@@ -303,7 +296,8 @@ impl OnBackend for Calls<'_> {
 struct Modeller {
     card: Card,
     fusions: Fusions,
-    cuda: Cuda<Recorder>,
+    recorder: Arc<Recorder>,
+    cuda: Cuda,
     library: Library,
 }
 
@@ -342,9 +336,9 @@ impl Modeller {
     fn call(&mut self, call: Call<()>, count: usize) -> Result<CallModel> {
         let work = work(&call, self.cuda.dtype())?;
         let floors = self.card.rates.floors(&work);
-        self.cuda.driver().take();
-        Stage::new(&self.cuda, &call, 1)?.run(&self.cuda, 0)?;
-        let recorded = self.cuda.driver().take();
+        self.recorder.take();
+        Stage::new(&mut self.cuda, &call, 1)?.run(0)?;
+        let recorded = self.recorder.take();
         let mut launches = Vec::with_capacity(recorded.len());
         for (index, launch) in recorded.iter().enumerate() {
             // A lone kernel moves what the call must; of several, each moves its own operands.

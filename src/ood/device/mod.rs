@@ -20,30 +20,34 @@ use pipeline::{Pipeline, Steps};
 
 /// A device that goes over rows. Features are rounded to f32 on their way to it (caches of f32 and f16 are exact), all
 /// sums are f64.
-#[derive(Debug, Clone)]
-pub struct OnDevice<B> {
-    device: B,
+pub struct OnDevice {
+    device: Box<dyn RowOps>,
 }
 
-impl<B: RowOps> OnDevice<B> {
+impl OnDevice {
     /// Passes on this device.
-    pub fn new(device: B) -> OnDevice<B> {
+    pub fn new(device: Box<dyn RowOps>) -> OnDevice {
         OnDevice { device }
     }
 }
 
-impl<B: RowOps> Compute for OnDevice<B> {
-    fn moments(&self, features: &Matrix, labels: &[u32], classes: usize) -> Result<Moments> {
-        moments::accumulate(&self.device, features, labels, classes)
+impl Compute for OnDevice {
+    fn moments(&mut self, features: &Matrix, labels: &[u32], classes: usize) -> Result<Moments> {
+        moments::accumulate(&mut *self.device, features, labels, classes)
     }
 
-    fn residual_sums(&self, set: &FeatureSet, head: &Head, residual: &Projector<'_>) -> Result<ResidualSums> {
+    fn residual_sums(
+        &mut self,
+        set: &FeatureSet,
+        head: &Head,
+        residual: &Projector<'_>,
+    ) -> Result<ResidualSums> {
         let block = scoring_block(set.dimension());
-        let mut steps = Steps::new(&self.device, [block, set.dimension(), head.classes()]);
+        let mut steps = Steps::new(self.device.red_zone(), [block, set.dimension(), head.classes()]);
         let residuals = steps.norms(residual);
         let norms = steps.whole_norms(None, None);
         let mut sums = ResidualSums::default();
-        Pipeline::new(&self.device, steps)?.stream(
+        Pipeline::new(&mut *self.device, steps)?.stream(
             set.len().div_ceil(block),
             &|number| {
                 let start = number * block;
@@ -61,18 +65,18 @@ impl<B: RowOps> Compute for OnDevice<B> {
     }
 
     fn score_blocks(
-        &self,
+        &mut self,
         detectors: &Detectors,
         blocks: usize,
         read: &(dyn Fn(usize) -> Rows + Sync),
     ) -> Result<Vec<BlockScores>> {
         let head = detectors.head();
         let block = scoring_block(head.dimension());
-        let mut steps = Steps::new(&self.device, [block, head.dimension(), head.classes()]);
+        let mut steps = Steps::new(self.device.red_zone(), [block, head.dimension(), head.classes()]);
         let parts = detectors.parts();
         let wanted = scores::Wanted::new(&parts, &mut steps);
         let mut all = Vec::with_capacity(blocks);
-        Pipeline::new(&self.device, steps)?.stream(
+        Pipeline::new(&mut *self.device, steps)?.stream(
             blocks,
             read,
             &|rows| detectors.score_without_kernels(rows),

@@ -23,8 +23,8 @@ fn slices(columns: usize) -> usize {
 }
 
 /// [`Moments::accumulate`] on a device.
-pub(super) fn accumulate<B: RowOps>(
-    device: &B,
+pub(super) fn accumulate(
+    device: &mut dyn RowOps,
     features: &Matrix,
     labels: &[u32],
     classes: usize,
@@ -39,49 +39,49 @@ pub(super) fn accumulate<B: RowOps>(
     let sums = double(classes * columns);
     let deviations = double(block);
     let scatter = double(slices * columns * columns);
-    let mut memory = places.allocate(device)?;
+    places.allocate(device)?;
 
     let mut values = Vec::new();
-    let mut upload = |memory: &mut B::Memory, start: usize| -> Result<Labelled> {
+    let mut upload = |device: &mut dyn RowOps, start: usize| -> Result<Labelled> {
         let end = (start + block).min(rows);
         features.read_f32(start..end, &mut values);
         let numbers: Vec<i32> = labels[start..end].iter().map(|&label| label as i32).collect();
         let count = end - start;
         let x = Span { elements: count * columns, ..x };
         let label = Span { elements: count, ..label };
-        device.write(memory, x, HostValues::F32(&values))?;
-        device.write(memory, label, HostValues::I32(&numbers))?;
+        device.write(x, HostValues::F32(&values))?;
+        device.write(label, HostValues::I32(&numbers))?;
         Ok(Labelled { x, labels: label, rows: count, columns, classes })
     };
 
     for start in (0..rows).step_by(block) {
-        let some = upload(&mut memory, start)?;
-        device.class_sums(&mut memory, &some, sums)?;
+        let some = upload(device, start)?;
+        device.class_sums(&some, sums)?;
     }
     let mut counts = vec![0_u64; classes];
     labels[..rows].iter().for_each(|&label| counts[label as usize] += 1);
     let mut means = vec![0.0; classes * columns];
-    device.read_f64(&memory, sums, &mut means)?;
+    device.read_f64(sums, &mut means)?;
     for (mean, &count) in means.chunks_exact_mut(columns).zip(&counts) {
         mean.iter_mut().for_each(|sum| *sum /= count.max(1) as f64);
     }
-    device.write(&mut memory, sums, HostValues::F64(&means))?;
+    device.write(sums, HostValues::F64(&means))?;
 
     let mut class_scatter = vec![0.0; classes];
     let mut of_block = Vec::new();
     for start in (0..rows).step_by(block) {
-        let some = upload(&mut memory, start)?;
-        device.within_scatter(&mut memory, &some, sums, slices, scatter)?;
+        let some = upload(device, start)?;
+        device.within_scatter(&some, sums, slices, scatter)?;
         let deviations = Span { elements: some.rows, ..deviations };
-        device.class_deviations(&mut memory, &some, sums, deviations)?;
+        device.class_deviations(&some, sums, deviations)?;
         of_block.resize(some.rows, 0.0);
-        device.read_f64(&memory, deviations, &mut of_block)?;
+        device.read_f64(deviations, &mut of_block)?;
         for (&label, deviation) in labels[start..].iter().zip(&of_block) {
             class_scatter[label as usize] += deviation;
         }
     }
     let mut parts = vec![0.0; slices * columns * columns];
-    device.read_f64(&memory, scatter, &mut parts)?;
+    device.read_f64(scatter, &mut parts)?;
     let (within, others) = parts.split_at_mut(columns * columns);
     for other in others.chunks_exact(columns * columns) {
         within.iter_mut().zip(other).for_each(|(sum, part)| *sum += part);

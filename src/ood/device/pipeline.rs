@@ -10,7 +10,7 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::ood::compute::Projector;
 use crate::ood::rows::Rows;
-use crate::ops::{Features, Points, RowOps};
+use crate::ops::{Features, Points, Readback, RowOps};
 use crate::tensor::{DType, HostValues, Span, aligned};
 
 /// Distances between rows and a bank that are held at once: 64 MiB of f64.
@@ -44,13 +44,10 @@ impl<'a> Places<'a> {
         span
     }
 
-    /// Memory with room for all places, and what was to be uploaded in them.
-    pub(super) fn allocate<B: RowOps>(&self, device: &B) -> Result<B::Memory> {
-        let mut memory = device.allocate(self.end)?;
-        for (span, values) in &self.uploads {
-            device.write(&mut memory, *span, *values)?;
-        }
-        Ok(memory)
+    /// Takes memory with room for all places, and uploads what was to be uploaded.
+    pub(super) fn allocate(&self, device: &mut dyn RowOps) -> Result<()> {
+        device.allocate(self.end)?;
+        self.uploads.iter().try_for_each(|&(span, values)| device.write(span, values))
     }
 }
 
@@ -100,9 +97,9 @@ pub(super) struct Steps<'a> {
 
 impl<'a> Steps<'a> {
     /// No step yet, for blocks of at most so many rows of so many features and classes.
-    pub(super) fn new(device: &impl RowOps, [rows, columns, classes]: [usize; 3]) -> Steps<'a> {
+    pub(super) fn new(red_zone: usize, [rows, columns, classes]: [usize; 3]) -> Steps<'a> {
         Steps {
-            places: Places::new(device.red_zone()),
+            places: Places::new(red_zone),
             rows,
             columns,
             classes,
@@ -201,9 +198,8 @@ impl Numbers {
 }
 
 /// Steps with their buffers.
-pub(super) struct Pipeline<'d, B: RowOps> {
-    device: &'d B,
-    memory: B::Memory,
+pub(super) struct Pipeline<'d> {
+    device: &'d mut dyn RowOps,
     steps: Vec<(usize, Step)>,
     columns: usize,
     classes: usize,
@@ -217,9 +213,9 @@ pub(super) struct Pipeline<'d, B: RowOps> {
     stride: usize,
 }
 
-impl<'d, B: RowOps> Pipeline<'d, B> {
+impl<'d> Pipeline<'d> {
     /// Reserves the buffers and uploads what the steps need.
-    pub(super) fn new(device: &'d B, mut steps: Steps<'_>) -> Result<Pipeline<'d, B>> {
+    pub(super) fn new(device: &'d mut dyn RowOps, mut steps: Steps<'_>) -> Result<Pipeline<'d>> {
         let Steps { rows, columns, classes, .. } = steps;
         // Every column of results begins where memory is aligned.
         let stride = aligned(rows * DType::F64.size()) / DType::F64.size();
@@ -229,11 +225,10 @@ impl<'d, B: RowOps> Pipeline<'d, B> {
             [rows * classes, rows, rows * steps.coordinates, distances].map(&mut double);
         let results = [(); IN_FLIGHT].map(|()| double(steps.results * stride));
         let x = steps.places.place(rows * columns, DType::F32);
-        let memory = steps.places.allocate(device)?;
+        steps.places.allocate(device)?;
         let steps = steps.steps;
         Ok(Pipeline {
             device,
-            memory,
             steps,
             columns,
             classes,
@@ -256,11 +251,11 @@ impl<'d, B: RowOps> Pipeline<'d, B> {
         beside: &(dyn Fn(&Rows) -> T + Sync),
         mut each: impl FnMut(Numbers, T),
     ) -> Result<()> {
-        let mut in_flight: VecDeque<(B::Reading, usize, T)> = VecDeque::new();
+        let mut in_flight: VecDeque<(Readback, usize, T)> = VecDeque::new();
         let numbers: Vec<usize> = (0..blocks).collect();
-        let (device, stride) = (self.device, self.stride);
-        let finish = |(reading, count, beside): (B::Reading, usize, T), each: &mut dyn FnMut(Numbers, T)| {
-            let values = device.finish_read(reading)?;
+        let stride = self.stride;
+        let finish = |(reading, count, beside): (Readback, usize, T), each: &mut dyn FnMut(Numbers, T)| {
+            let values = reading.wait()?;
             each(Numbers { values, stride, count }, beside);
             Ok(())
         };
@@ -285,20 +280,20 @@ impl<'d, B: RowOps> Pipeline<'d, B> {
     }
 
     /// Queues all steps of a block; its numbers follow.
-    fn queue(&mut self, rows: &Rows, results: Span) -> Result<B::Reading> {
-        let (device, memory, count) = (self.device, &mut self.memory, rows.count);
+    fn queue(&mut self, rows: &Rows, results: Span) -> Result<Readback> {
+        let (device, count) = (&mut *self.device, rows.count);
         let some = |span: Span, elements| Span { elements, ..span };
         let values: Vec<f32> = rows.features.iter().map(|&x| x as f32).collect();
         let x = some(self.x, count * self.columns);
-        device.write(memory, x, HostValues::F32(&values))?;
+        device.write(x, HostValues::F32(&values))?;
         let logits = some(self.logits, count * self.classes);
         if self.steps.iter().any(|(_, step)| matches!(step, Step::LogitScores { .. })) {
-            device.write(memory, logits, HostValues::F64(&rows.logits))?;
+            device.write(logits, HostValues::F64(&rows.logits))?;
         }
         let features = |shift, divisor| Features { x, rows: count, columns: self.columns, shift, divisor };
-        let project = |memory: &mut B::Memory, map: &Map| {
+        let project = |device: &mut dyn RowOps, map: &Map| {
             let z = some(self.coordinates, count * map.outputs);
-            device.project(memory, &features(map.shift, map.divisor), map.outputs, map.basis, z)?;
+            device.project(&features(map.shift, map.divisor), map.outputs, map.basis, z)?;
             Ok::<Span, crate::error::Error>(z)
         };
         for (first, step) in &self.steps {
@@ -311,27 +306,27 @@ impl<'d, B: RowOps> Pipeline<'d, B> {
             match step {
                 Step::LogitScores { temperature } => {
                     let scores = [out, column(1), column(2)];
-                    device.logit_scores(memory, [count, self.classes], *temperature, logits, scores)?;
+                    device.logit_scores([count, self.classes], *temperature, logits, scores)?;
                 }
                 Step::Norms { map } => {
-                    let z = project(memory, map)?;
-                    device.square_norms_of_coordinates(memory, [count, map.outputs], z, out)?;
+                    let z = project(device, map)?;
+                    device.square_norms_of_coordinates([count, map.outputs], z, out)?;
                 }
                 Step::WholeNorms { shift, divisor } => {
-                    device.square_norms(memory, &features(*shift, *divisor), out)?;
+                    device.square_norms(&features(*shift, *divisor), out)?;
                 }
                 Step::Nearest { map, points } => {
-                    let z = project(memory, map)?;
-                    device.nearest(memory, [count, map.outputs], z, points, self.distances, out)?;
+                    let z = project(device, map)?;
+                    device.nearest([count, map.outputs], z, points, self.distances, out)?;
                 }
                 Step::Neighbours { bank, bank_scale, floor } => {
                     let (features, scale) = (features(None, None), some(self.scale, count));
-                    device.inverse_norms(memory, &features, *floor, scale)?;
+                    device.inverse_norms(&features, *floor, scale)?;
                     let (rows, bank) = ((&features, scale), (bank, *bank_scale));
-                    device.nearest_normalised(memory, rows, bank, self.distances, out)?;
+                    device.nearest_normalised(rows, bank, self.distances, out)?;
                 }
             }
         }
-        device.begin_read(memory, results)
+        device.begin_read(results)
     }
 }

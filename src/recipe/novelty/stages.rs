@@ -290,7 +290,7 @@ impl NoveltyPipeline<'_> {
         let last_layers = heads.iter().map(|head| head.head(part)).collect::<Result<Vec<_>>>()?;
         let sets = heads.iter().map(|head| head.set(part)).collect::<Result<Vec<_>>>()?;
         let sets: Vec<&FeatureSet> = sets.iter().collect();
-        judge(&OnCpu, file, &LevelCaches { heads: &last_layers, sets: &sets }, None)
+        judge(&mut OnCpu, file, &LevelCaches { heads: &last_layers, sets: &sets }, None)
     }
 
     /// Judges the networks of a fold on images that chose nothing.

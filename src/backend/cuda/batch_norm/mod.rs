@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 pub(super) use sums::{Partials, partial_bytes, reduce, statistics, workspace_bytes};
 
 use super::call::{Operand, THREADS, entry, extent, few_threads, grid, modules_of_both_types, threads};
-use super::driver::{Driver, Geometry};
+use super::driver::Geometry;
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
 use crate::ops::Access::{Read, Write};
@@ -41,7 +41,7 @@ pub(super) fn modules() -> Vec<Module> {
 
 /// Blocks that fill the device once, given the registers that the compile gate holds a kernel to: passes whose threads
 /// stay with their channels run in one wave.
-fn wave<D: Driver>(cuda: &Cuda<D>, kernel: &str) -> usize {
+fn wave(cuda: &Cuda, kernel: &str) -> usize {
     const REGISTERS_PER_MULTIPROCESSOR: usize = 1 << 16;
     let registers = ENTRIES.iter().find(|entry| entry.name == kernel).map_or(255, |entry| entry.registers);
     let resident = REGISTERS_PER_MULTIPROCESSOR / (THREADS * registers as usize);
@@ -58,9 +58,8 @@ struct Frozen {
     epsilon: f32,
 }
 
-pub(super) fn frozen<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn frozen(
+    cuda: &Cuda,
     attributes: &BatchNorm,
     [gamma, beta, running_mean, running_variance, inverse_std, scale, bias]: [Span; 7],
 ) -> Result<()> {
@@ -75,9 +74,9 @@ pub(super) fn frozen<D: Driver>(
         ("scale", scale, Write, Number, c),
         ("bias", bias, Write, Number, c),
     ])?;
-    let numbers = operands.map(|(_, span, _)| cuda.pointer(memory, span));
+    let numbers = operands.map(|(_, span, _)| cuda.pointer(span));
     let arguments = Frozen { numbers, channels: extent(c)?, epsilon: attributes.epsilon as f32 };
-    cuda.launch(memory, (&cuda.variant(FILE), "batch_norm_frozen"), threads(c)?, &arguments, &operands)
+    cuda.launch((&cuda.variant(FILE), "batch_norm_frozen"), threads(c)?, &arguments, &operands)
 }
 
 /// `FoldArguments` of the kernels.
@@ -91,9 +90,8 @@ struct Fold {
     wide: u32,
 }
 
-pub(super) fn fold<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn fold(
+    cuda: &Cuda,
     attributes: &BatchNorm,
     [weight, gamma, beta, running_mean, running_variance, folded, bias]: [Span; 7],
 ) -> Result<()> {
@@ -109,17 +107,17 @@ pub(super) fn fold<D: Driver>(
         ("bias", bias, Write, Number, c),
     ])?;
     let arguments = Fold {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
         filter: filter as u64,
         epsilon: attributes.epsilon as f32,
         wide: u32::from(filter.is_multiple_of(cuda.pack())),
     };
-    cuda.launch(memory, (&cuda.variant(FILE), "batch_norm_fold"), grid(c, 1)?, &arguments, &operands)
+    cuda.launch((&cuda.variant(FILE), "batch_norm_fold"), grid(c, 1)?, &arguments, &operands)
 }
 
 /// Blocks of a pass in which every thread stays with its channels: the number of threads is a multiple of the packs in
 /// a row.
-fn walk<D: Driver>(cuda: &Cuda<D>, kernel: &str, extents: &Rows, wide: bool) -> Result<Geometry> {
+fn walk(cuda: &Cuda, kernel: &str, extents: &Rows, wide: bool) -> Result<Geometry> {
     const PACKS_PER_THREAD: usize = 2;
     let groups = extents.channels / if wide { cuda.pack() } else { 1 };
     let multiple = groups / greatest_common_divisor(groups, THREADS);
@@ -147,12 +145,7 @@ struct Affine {
     unused: u32,
 }
 
-pub(super) fn scale_bias<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &ScaleBias,
-    [x, scale, bias, y]: [Span; 4],
-) -> Result<()> {
+pub(super) fn scale_bias(cuda: &Cuda, attributes: &ScaleBias, [x, scale, bias, y]: [Span; 4]) -> Result<()> {
     let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
     let operands = cuda.operands([
         ("x", x, Read, Activation, n),
@@ -160,13 +153,12 @@ pub(super) fn scale_bias<D: Driver>(
         ("bias", bias, Read, Number, c),
         ("y", y, Write, Activation, n),
     ])?;
-    let [x, scale, bias, y] = operands.map(|(_, span, _)| cuda.pointer(memory, span));
-    affine(cuda, memory, "scale_bias", attributes, [x, scale, bias, 0, y], &operands)
+    let [x, scale, bias, y] = operands.map(|(_, span, _)| cuda.pointer(span));
+    affine(cuda, "scale_bias", attributes, [x, scale, bias, 0, y], &operands)
 }
 
-pub(super) fn scale_bias_residual<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn scale_bias_residual(
+    cuda: &Cuda,
     attributes: &ScaleBias,
     [x, scale, bias, residual, y]: [Span; 5],
 ) -> Result<()> {
@@ -178,13 +170,12 @@ pub(super) fn scale_bias_residual<D: Driver>(
         ("residual", residual, Read, Activation, n),
         ("y", y, Write, Activation, n),
     ])?;
-    let pointers = operands.map(|(_, span, _)| cuda.pointer(memory, span));
-    affine(cuda, memory, "scale_bias_residual", attributes, pointers, &operands)
+    let pointers = operands.map(|(_, span, _)| cuda.pointer(span));
+    affine(cuda, "scale_bias_residual", attributes, pointers, &operands)
 }
 
-fn affine<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+fn affine(
+    cuda: &Cuda,
     entry: &'static str,
     attributes: &ScaleBias,
     [x, scale, bias, residual, y]: [u64; 5],
@@ -205,7 +196,7 @@ fn affine<D: Driver>(
         unused: 0,
     };
     let geometry = walk(cuda, entry, &attributes.extent, wide)?;
-    cuda.launch(memory, (&cuda.variant(FILE), entry), geometry, &arguments, operands)
+    cuda.launch((&cuda.variant(FILE), entry), geometry, &arguments, operands)
 }
 
 /// `InputGradientArguments` of the kernels.
@@ -221,9 +212,8 @@ struct InputGradient {
     wide: u32,
 }
 
-pub(super) fn input_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn input_gradient(
+    cuda: &Cuda,
     attributes: &BatchNormGradient,
     [dy, x, scale, bias, mean, inverse_std, dgamma, dbeta, dx]: [Span; 9],
 ) -> Result<()> {
@@ -241,7 +231,7 @@ pub(super) fn input_gradient<D: Driver>(
     ])?;
     let wide = c.is_multiple_of(cuda.pack());
     let arguments = InputGradient {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
+        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
         rows: attributes.extent.rows as u64,
         channels: extent(c)?,
         relu: u32::from(attributes.relu),
@@ -250,5 +240,5 @@ pub(super) fn input_gradient<D: Driver>(
     };
     let kernel = "batch_norm_input_gradient";
     let geometry = walk(cuda, kernel, &attributes.extent, wide)?;
-    cuda.launch(memory, (&cuda.variant(FILE), kernel), geometry, &arguments, &operands)
+    cuda.launch((&cuda.variant(FILE), kernel), geometry, &arguments, &operands)
 }

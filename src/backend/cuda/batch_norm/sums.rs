@@ -7,7 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::super::call::{THREADS, entry, extent, grid, scratch};
-use super::super::driver::{Driver, Geometry};
+use super::super::driver::Geometry;
 use super::super::{Cuda, Entry, Module, Variant};
 use super::{FILE, wave};
 use crate::error::Result;
@@ -49,7 +49,7 @@ struct Slabs {
 
 impl Slabs {
     /// Enough slabs to keep the device busy, none so short that a thread has less than a few rows.
-    fn new<D: Driver>(cuda: &Cuda<D>, extents: &Rows) -> Result<Slabs> {
+    fn new(cuda: &Cuda, extents: &Rows) -> Result<Slabs> {
         const ROWS_PER_THREAD: usize = 4;
         let Rows { rows, channels } = *extents;
         let wide = channels.is_multiple_of(cuda.pack());
@@ -75,7 +75,7 @@ impl Slabs {
     }
 
     /// Blocks of the first stage.
-    fn first_stage<D: Driver>(&self, cuda: &Cuda<D>) -> Result<Geometry> {
+    fn first_stage(&self, cuda: &Cuda) -> Result<Geometry> {
         let held = self.columns as usize * if self.wide == 1 { cuda.pack() } else { 1 };
         grid((self.cut.channels as usize).div_ceil(held), self.cut.slabs as usize)
     }
@@ -137,19 +137,16 @@ impl Partials {
     /// That has a block for eight channels, so 64 channels keep eight multiprocessors busy. Behind a convolution of 64 channels
     /// over a million pixels there are 8192 slabs, 4 MB, of which each of its lanes would fetch 256 pieces one after the other; a
     /// run of 64 slabs has a block of its own for 32 channels, which has all of it under way at once.
-    fn few<D: Driver>(self, cuda: &Cuda<D>, memory: &mut D::Memory, entry: &'static str) -> Result<Partials> {
+    fn few(self, cuda: &Cuda, entry: &'static str) -> Result<Partials> {
         let slabs = merged(self.cut.slabs as usize);
         if slabs == 0 {
             return Ok(self);
         }
-        let arguments = Merge {
-            partial: cuda.pointer(memory, self.span),
-            merged: cuda.pointer(memory, self.merged),
-            cut: self.cut,
-        };
+        let arguments =
+            Merge { partial: cuda.pointer(self.span), merged: cuda.pointer(self.merged), cut: self.cut };
         let geometry = grid((self.cut.channels as usize).div_ceil(MERGE_COLUMNS), slabs)?;
         let operands = [("partial", self.span, Read), ("merged", self.merged, Write)];
-        cuda.launch(memory, (&MERGE_VARIANT, entry), geometry, &arguments, &operands)?;
+        cuda.launch((&MERGE_VARIANT, entry), geometry, &arguments, &operands)?;
         let rows_per_slab = self.cut.rows_per_slab * RUN as u64;
         let cut = Cut { rows_per_slab, slabs: slabs as u32, ..self.cut };
         Ok(Partials { cut, span: self.merged, merged: Span { elements: 0, ..self.merged } })
@@ -161,10 +158,9 @@ impl Partials {
     }
 
     /// Statistics from means and deviations of slabs; `pivot` is a matrix whose first row was taken off before.
-    pub(in super::super) fn finish_statistics<D: Driver>(
+    pub(in super::super) fn finish_statistics(
         self,
-        cuda: &Cuda<D>,
-        memory: &mut D::Memory,
+        cuda: &Cuda,
         attributes: &BatchNorm,
         pivot: Option<Span>,
         [gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance]: [Span; 8],
@@ -180,11 +176,11 @@ impl Partials {
             ("running_mean", running_mean, Update, Number, c),
             ("running_variance", running_variance, Update, Number, c),
         ])?;
-        let partials = self.few(cuda, memory, "merge_moments")?;
+        let partials = self.few(cuda, "merge_moments")?;
         let arguments = Finish {
-            pivot: pivot.map_or(0, |x| cuda.pointer(memory, x)),
-            partial: cuda.pointer(memory, partials.span),
-            numbers: numbers.map(|(_, span, _)| cuda.pointer(memory, span)),
+            pivot: pivot.map_or(0, |x| cuda.pointer(x)),
+            partial: cuda.pointer(partials.span),
+            numbers: numbers.map(|(_, span, _)| cuda.pointer(span)),
             cut: partials.cut,
             epsilon: attributes.epsilon as f32,
             momentum: attributes.momentum as f32,
@@ -195,14 +191,13 @@ impl Partials {
         operands.push(("partial", partials.span, Read));
         operands.extend(pivot.map(|x| ("x", x, Read)));
         let kernel = (&cuda.variant(FILE), "batch_norm_statistics");
-        cuda.launch(memory, kernel, partials.last_stage()?, &arguments, &operands)
+        cuda.launch(kernel, partials.last_stage()?, &arguments, &operands)
     }
 
     /// dgamma and dbeta from the sums of slabs.
-    pub(in super::super) fn finish_reduce<D: Driver>(
+    pub(in super::super) fn finish_reduce(
         self,
-        cuda: &Cuda<D>,
-        memory: &mut D::Memory,
+        cuda: &Cuda,
         [inverse_std, dgamma, dbeta]: [Span; 3],
     ) -> Result<()> {
         let c = self.cut.channels as usize;
@@ -211,21 +206,21 @@ impl Partials {
             ("dgamma", dgamma, Write, Number, c),
             ("dbeta", dbeta, Write, Number, c),
         ])?;
-        let partials = self.few(cuda, memory, "merge_sums")?;
+        let partials = self.few(cuda, "merge_sums")?;
         let arguments = ReduceFinish {
-            partial: cuda.pointer(memory, partials.span),
-            numbers: numbers.map(|(_, span, _)| cuda.pointer(memory, span)),
+            partial: cuda.pointer(partials.span),
+            numbers: numbers.map(|(_, span, _)| cuda.pointer(span)),
             cut: partials.cut,
         };
         let mut operands = numbers.to_vec();
         operands.push(("partial", partials.span, Read));
         let kernel = (&cuda.variant(FILE), "batch_norm_reduce");
-        cuda.launch(memory, kernel, partials.last_stage()?, &arguments, &operands)
+        cuda.launch(kernel, partials.last_stage()?, &arguments, &operands)
     }
 }
 
 /// Scratch memory of the calls of this family; `None` for others.
-pub(in super::super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Option<usize> {
+pub(in super::super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
     let extents = match call {
         Call::BatchNormStatistics { attributes, .. } => attributes.extent,
         Call::BatchNormReduce { attributes, .. } => attributes.extent,
@@ -235,7 +230,7 @@ pub(in super::super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<(
 }
 
 /// Scratch memory of sums over the rows of a matrix. Extents that no kernel can do are refused where they are used.
-pub(in super::super) fn partial_bytes<D: Driver>(cuda: &Cuda<D>, extents: &Rows) -> Option<usize> {
+pub(in super::super) fn partial_bytes(cuda: &Cuda, extents: &Rows) -> Option<usize> {
     let cut = Slabs::new(cuda, extents).ok()?.cut;
     Some(Partials::elements(cut.slabs as usize, extents.channels) * DType::F32.size())
 }
@@ -273,9 +268,8 @@ struct Finish {
     unused: u32,
 }
 
-pub(in super::super) fn statistics<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(in super::super) fn statistics(
+    cuda: &Cuda,
     attributes: &BatchNorm,
     [x, numbers @ ..]: [Span; 9],
     workspace: Span,
@@ -283,12 +277,11 @@ pub(in super::super) fn statistics<D: Driver>(
     let [operand] = cuda.operands([("x", x, Read, Activation, attributes.extent.elements()?)])?;
     let slabs = Slabs::new(cuda, &attributes.extent)?;
     let partials = slabs.partials(&attributes.extent, workspace)?;
-    let arguments =
-        Moments { x: cuda.pointer(memory, x), partial: cuda.pointer(memory, partials.span), slabs };
+    let arguments = Moments { x: cuda.pointer(x), partial: cuda.pointer(partials.span), slabs };
     let kernel = (&cuda.variant(FILE), "batch_norm_moments");
     let operands = [operand, ("partial", partials.span, Write)];
-    cuda.launch(memory, kernel, slabs.first_stage(cuda)?, &arguments, &operands)?;
-    partials.finish_statistics(cuda, memory, attributes, Some(x), numbers)
+    cuda.launch(kernel, slabs.first_stage(cuda)?, &arguments, &operands)?;
+    partials.finish_statistics(cuda, attributes, Some(x), numbers)
 }
 
 /// `ReduceArguments` of the kernels.
@@ -312,9 +305,8 @@ struct ReduceFinish {
     cut: Cut,
 }
 
-pub(in super::super) fn reduce<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(in super::super) fn reduce(
+    cuda: &Cuda,
     attributes: &BatchNormGradient,
     [dy, x, scale, bias, mean, inverse_std, dgamma, dbeta]: [Span; 8],
     workspace: Span,
@@ -330,14 +322,14 @@ pub(in super::super) fn reduce<D: Driver>(
     let slabs = Slabs::new(cuda, &attributes.extent)?;
     let partials = slabs.partials(&attributes.extent, workspace)?;
     let arguments = Sums {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(memory, span)),
-        partial: cuda.pointer(memory, partials.span),
+        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
+        partial: cuda.pointer(partials.span),
         slabs,
         relu: u64::from(attributes.relu),
     };
     let mut operands = operands.to_vec();
     operands.push(("partial", partials.span, Write));
     let kernel = (&cuda.variant(FILE), "batch_norm_sums");
-    cuda.launch(memory, kernel, slabs.first_stage(cuda)?, &arguments, &operands)?;
-    partials.finish_reduce(cuda, memory, [inverse_std, dgamma, dbeta])
+    cuda.launch(kernel, slabs.first_stage(cuda)?, &arguments, &operands)?;
+    partials.finish_reduce(cuda, [inverse_std, dgamma, dbeta])
 }

@@ -50,14 +50,14 @@ fn finished(
     cuda.write(&mut memory, workspace, HostValues::F64(&vec![f64::NAN; elements])).unwrap();
     let partials =
         Partials::new(&Rows { rows, channels: CHANNELS }, ROWS_PER_SLAB, slabs, workspace).unwrap();
-    cuda.write(&mut memory, partials.span, HostValues::F64(partial)).unwrap();
+    cuda.write(&mut partials.span, HostValues::F64(partial)).unwrap();
     for (span, values) in spans.iter().zip(inputs) {
-        cuda.write(&mut memory, *span, HostValues::F64(values)).unwrap();
+        cuda.write(&mut *span, HostValues::F64(values)).unwrap();
     }
-    finish(&cuda, partials, &mut memory, &spans);
+    finish(&cuda, partials, &mut &spans);
     let read = |span: &Span| {
         let mut values = vec![0.0; CHANNELS];
-        cuda.read_f64(&memory, *span, &mut values).unwrap();
+        cuda.read_f64(&*span, &mut values).unwrap();
         values
     };
     spans.iter().map(read).collect()
@@ -93,7 +93,7 @@ fn statistics_are_those_of_all_rows_however_many_slabs_there_are() {
                 panic!("eight vectors")
             };
             let numbers = [gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance];
-            partials.finish_statistics(cuda, memory, &attributes, None, numbers).unwrap();
+            partials.finish_statistics(cuda, &attributes, None, numbers).unwrap();
         });
         let of = |f: &dyn Fn(usize, f64, f64) -> f64| -> Vec<f64> {
             let one = |c| {
@@ -129,7 +129,7 @@ fn gradients_of_gamma_and_beta_are_sums_over_all_slabs() {
             2,
             |cuda, partials, memory, spans| {
                 let [inverse_std, dgamma, dbeta] = *spans else { panic!("three vectors") };
-                partials.finish_reduce(cuda, memory, [inverse_std, dgamma, dbeta]).unwrap();
+                partials.finish_reduce(cuda, [inverse_std, dgamma, dbeta]).unwrap();
             },
         );
         let sum = |from: &[f64], c: usize| from.iter().skip(c).step_by(CHANNELS).sum::<f64>();

@@ -7,7 +7,7 @@ use super::kernels::KERNELS;
 use super::table::KernelTable;
 use super::variants::{Form, Kernel, Pass};
 use crate::backend::cuda::Cuda;
-use crate::backend::cuda::driver::{Driver, Properties};
+use crate::backend::cuda::driver::Properties;
 use crate::ops::{Conv2d, Rows};
 use crate::tensor::DType;
 
@@ -23,7 +23,7 @@ pub(super) struct Chosen {
 }
 
 /// What a backend computes a pass of a convolution with.
-pub(super) fn choose<D: Driver>(cuda: &Cuda<D>, pass: Pass, conv: &Conv2d) -> Chosen {
+pub(super) fn choose(cuda: &Cuda, pass: Pass, conv: &Conv2d) -> Chosen {
     let tuned = cuda.table.as_ref().and_then(|table: &KernelTable| table.get(pass, cuda.dtype, conv));
     tuned.unwrap_or_else(|| predict(pass, cuda.dtype, conv, cuda.driver.properties()))
 }

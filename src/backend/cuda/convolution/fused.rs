@@ -4,7 +4,6 @@
 //! normalisation finish them. Behind other kernels the passes run as they would alone.
 
 use super::super::batch_norm::{self, Partials};
-use super::super::driver::Driver;
 use super::super::{Cuda, pointwise};
 use super::choice::choose;
 use super::scaled::Map;
@@ -16,7 +15,7 @@ use crate::ops::{Call, Conv2d, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientRe
 use crate::tensor::{DType, Span};
 
 /// Scratch memory of the calls of this file; `None` for others.
-pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Option<usize> {
+pub(super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
     let (pass, conv) = match call {
         Call::Conv2dBatchNormStatistics { attributes, .. } => (Pass::Forward, &attributes.conv),
         Call::Conv2dInputGradientReduce { attributes, .. } => {
@@ -29,7 +28,7 @@ pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Opt
 }
 
 /// What sums of what a pass writes take.
-pub(super) fn sums_bytes<D: Driver>(cuda: &Cuda<D>, pass: Pass, conv: &Conv2d) -> Option<usize> {
+pub(super) fn sums_bytes(cuda: &Cuda, pass: Pass, conv: &Conv2d) -> Option<usize> {
     match kernel_with_sums(cuda, pass, conv) {
         Some(kernel) => {
             let elements = Partials::elements(sm90::slabs(kernel, conv), written(pass, conv).channels);
@@ -40,7 +39,7 @@ pub(super) fn sums_bytes<D: Driver>(cuda: &Cuda<D>, pass: Pass, conv: &Conv2d) -
 }
 
 /// The kernel of a pass, if it leaves sums of what it writes.
-fn kernel_with_sums<D: Driver>(cuda: &Cuda<D>, pass: Pass, conv: &Conv2d) -> Option<&'static Kernel> {
+fn kernel_with_sums(cuda: &Cuda, pass: Pass, conv: &Conv2d) -> Option<&'static Kernel> {
     Some(choose(cuda, pass, conv).kernel).filter(|kernel| kernel.is_sm90())
 }
 
@@ -55,21 +54,19 @@ fn room(kernel: &Kernel, conv: &Conv2d, workspace: Span) -> Result<Partials> {
     Partials::new(&written(kernel.pass, conv), sm90::slab_rows(kernel), slabs, workspace)
 }
 
-pub(in super::super) fn forward_statistics<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(in super::super) fn forward_statistics(
+    cuda: &Cuda,
     attributes: &Conv2dBatchNorm,
     [x, weight, y, numbers @ ..]: [Span; 11],
     workspace: Span,
 ) -> Result<()> {
-    statistics(cuda, memory, attributes, None, ([x, weight, y], numbers), workspace)
+    statistics(cuda, attributes, None, ([x, weight, y], numbers), workspace)
 }
 
 /// A convolution, whose kernel applies a map to patches if one is given, and the statistics of its output. Operands: x, weight, y;
 /// and those of the statistics but y.
-pub(super) fn statistics<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn statistics(
+    cuda: &Cuda,
     attributes: &Conv2dBatchNorm,
     map: Option<Map>,
     ([x, weight, y], numbers): ([Span; 3], [Span; 8]),
@@ -77,38 +74,36 @@ pub(super) fn statistics<D: Driver>(
 ) -> Result<()> {
     let conv = &attributes.conv;
     let Some(kernel) = kernel_with_sums(cuda, Pass::Forward, conv) else {
-        forward(cuda, memory, conv, [x, weight, y], workspace)?;
+        forward(cuda, conv, [x, weight, y], workspace)?;
         let [gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance] = numbers;
         let operands = [y, gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance];
-        return batch_norm::statistics(cuda, memory, &attributes.norm(), operands, workspace);
+        return batch_norm::statistics(cuda, &attributes.norm(), operands, workspace);
     };
     let partials = room(kernel, conv, workspace)?;
     let extras = Extras { map, moments: Some(partials.span), ..Extras::default() };
-    launch_forward(cuda, memory, kernel, conv, [x, weight, y], &extras)?;
-    partials.finish_statistics(cuda, memory, &attributes.norm(), None, numbers)
+    launch_forward(cuda, kernel, conv, [x, weight, y], &extras)?;
+    partials.finish_statistics(cuda, &attributes.norm(), None, numbers)
 }
 
-pub(in super::super) fn input_gradient_reduce<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(in super::super) fn input_gradient_reduce(
+    cuda: &Cuda,
     attributes: &Conv2dGradientReduce,
     [dy, weight, x, scale, bias, mean, inverse_std, dx, dgamma, dbeta]: [Span; 10],
     workspace: Span,
 ) -> Result<()> {
     let Conv2dGradientReduce { gradient, relu } = *attributes;
     let below = Below { mask: None, x, scale, bias, mean, inverse_std, relu, dgamma, dbeta };
-    below.run(cuda, memory, &gradient, [dy, weight, dx], workspace)
+    below.run(cuda, &gradient, [dy, weight, dx], workspace)
 }
 
-pub(in super::super) fn input_gradient_mask_reduce<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(in super::super) fn input_gradient_mask_reduce(
+    cuda: &Cuda,
     gradient: &Conv2dGradient,
     [dy, weight, y, x, scale, bias, mean, inverse_std, dx, dgamma, dbeta]: [Span; 11],
     workspace: Span,
 ) -> Result<()> {
     let below = Below { mask: Some(y), x, scale, bias, mean, inverse_std, relu: false, dgamma, dbeta };
-    below.run(cuda, memory, gradient, [dy, weight, dx], workspace)
+    below.run(cuda, gradient, [dy, weight, dx], workspace)
 }
 
 /// The batch normalisation that an input gradient goes to.
@@ -127,28 +122,21 @@ struct Below {
 }
 
 impl Below {
-    fn run<D: Driver>(
-        self,
-        cuda: &Cuda<D>,
-        memory: &mut D::Memory,
-        gradient: &Conv2dGradient,
-        spans: [Span; 3],
-        workspace: Span,
-    ) -> Result<()> {
+    fn run(self, cuda: &Cuda, gradient: &Conv2dGradient, spans: [Span; 3], workspace: Span) -> Result<()> {
         let Below { mask, x, scale, bias, mean, inverse_std, relu, dgamma, dbeta } = self;
         let conv = &gradient.conv;
         if let Some(kernel) = kernel_with_sums(cuda, Pass::InputGradient, conv) {
             let partials = room(kernel, conv, workspace)?;
             let reduce = Reduce { partial: partials.span, mask, x, scale, bias, mean, relu };
-            launch_input_gradient(cuda, memory, kernel, gradient, spans, Some(&reduce))?;
-            return partials.finish_reduce(cuda, memory, [inverse_std, dgamma, dbeta]);
+            launch_input_gradient(cuda, kernel, gradient, spans, Some(&reduce))?;
+            return partials.finish_reduce(cuda, [inverse_std, dgamma, dbeta]);
         }
         let [_, _, dx] = spans;
-        input_gradient(cuda, memory, gradient, spans, workspace)?;
+        input_gradient(cuda, gradient, spans, workspace)?;
         if let Some(y) = mask {
-            pointwise::mask(cuda, memory, &conv.inputs(), [y, dx])?;
+            pointwise::mask(cuda, &conv.inputs(), [y, dx])?;
         }
         let operands = [dx, x, scale, bias, mean, inverse_std, dgamma, dbeta];
-        batch_norm::reduce(cuda, memory, &gradient.reduce(relu), operands, workspace)
+        batch_norm::reduce(cuda, &gradient.reduce(relu), operands, workspace)
     }
 }

@@ -31,7 +31,7 @@ mod variants;
 #[cfg(test)]
 mod variants_tests;
 
-use super::driver::{Driver, Geometry};
+use super::driver::Geometry;
 use super::{Cuda, Module};
 use crate::error::{Error, Result};
 use crate::ops::{Access, Call, Conv2d, Conv2dGradient, Conv2dInference};
@@ -56,7 +56,7 @@ pub(super) fn modules() -> impl Iterator<Item = Module> {
 }
 
 /// Scratch memory of the calls of this family; `None` for others.
-pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Option<usize> {
+pub(super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
     match call {
         Call::Conv2dWeightGradient { attributes, .. } => {
             let chosen = choose(cuda, Pass::WeightGradient, attributes);
@@ -70,32 +70,24 @@ pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Opt
     }
 }
 
-pub(super) fn forward<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    attributes: &Conv2d,
-    [x, weight, y]: [Span; 3],
-    _: Span,
-) -> Result<()> {
+pub(super) fn forward(cuda: &Cuda, attributes: &Conv2d, [x, weight, y]: [Span; 3], _: Span) -> Result<()> {
     let kernel = choose(cuda, Pass::Forward, attributes).kernel;
-    launch_forward(cuda, memory, kernel, attributes, [x, weight, y], &Extras::default())
+    launch_forward(cuda, kernel, attributes, [x, weight, y], &Extras::default())
 }
 
-pub(super) fn bias<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn bias(
+    cuda: &Cuda,
     attributes: &Conv2dInference,
     [x, weight, bias, y]: [Span; 4],
     _: Span,
 ) -> Result<()> {
     let extras = Extras { bias: Some(bias), relu: attributes.relu, ..Extras::default() };
     let kernel = choose(cuda, Pass::Forward, &attributes.conv).kernel;
-    launch_forward(cuda, memory, kernel, &attributes.conv, [x, weight, y], &extras)
+    launch_forward(cuda, kernel, &attributes.conv, [x, weight, y], &extras)
 }
 
-pub(super) fn bias_residual<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn bias_residual(
+    cuda: &Cuda,
     attributes: &Conv2dInference,
     [x, weight, bias, residual, y]: [Span; 5],
     _: Span,
@@ -103,29 +95,27 @@ pub(super) fn bias_residual<D: Driver>(
     let extras =
         Extras { bias: Some(bias), residual: Some(residual), relu: attributes.relu, ..Extras::default() };
     let kernel = choose(cuda, Pass::Forward, &attributes.conv).kernel;
-    launch_forward(cuda, memory, kernel, &attributes.conv, [x, weight, y], &extras)
+    launch_forward(cuda, kernel, &attributes.conv, [x, weight, y], &extras)
 }
 
-pub(super) fn input_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn input_gradient(
+    cuda: &Cuda,
     attributes: &Conv2dGradient,
     operands: [Span; 3],
     _: Span,
 ) -> Result<()> {
     let kernel = choose(cuda, Pass::InputGradient, &attributes.conv).kernel;
-    launch_input_gradient(cuda, memory, kernel, attributes, operands, None)
+    launch_input_gradient(cuda, kernel, attributes, operands, None)
 }
 
-pub(super) fn weight_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn weight_gradient(
+    cuda: &Cuda,
     attributes: &Conv2d,
     operands: [Span; 3],
     workspace: Span,
 ) -> Result<()> {
     let chosen = choose(cuda, Pass::WeightGradient, attributes);
-    launch_weight_gradient(cuda, memory, chosen, attributes, operands, None, workspace)
+    launch_weight_gradient(cuda, chosen, attributes, operands, None, workspace)
 }
 
 /// What a forward convolution does besides its products: to the patches before, to the sums before they are rounded.
@@ -140,9 +130,8 @@ struct Extras {
     moments: Option<Span>,
 }
 
-fn launch_forward<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+fn launch_forward(
+    cuda: &Cuda,
     kernel: &Kernel,
     conv: &Conv2d,
     [x, weight, y]: [Span; 3],
@@ -161,12 +150,12 @@ fn launch_forward<D: Driver>(
         operands.push(("residual", residual, Access::Read));
     }
     if kernel.is_sm90() {
-        return sm90::launch_forward(cuda, memory, kernel, conv, [x, weight, y], extras, operands);
+        return sm90::launch_forward(cuda, kernel, conv, [x, weight, y], extras, operands);
     }
     if extras.moments.is_some() {
         return Err(no_partials(kernel));
     }
-    let address = |span| cuda.pointer(memory, span);
+    let address = |span| cuda.pointer(span);
     let mut arguments = Arguments::forward(conv, kernel);
     arguments.image = address(x);
     arguments.matrix = address(weight);
@@ -176,12 +165,11 @@ fn launch_forward<D: Driver>(
     arguments.relu = extras.relu.into();
     arguments.walks[0] = Walk::of_outputs(conv);
     let blocks = kernel.tiles(conv.out_pixels(), conv.out_channels);
-    launch(cuda, memory, kernel, [blocks, 1], &arguments, &operands)
+    launch(cuda, kernel, [blocks, 1], &arguments, &operands)
 }
 
-fn launch_input_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+fn launch_input_gradient(
+    cuda: &Cuda,
     kernel: &Kernel,
     attributes: &Conv2dGradient,
     [dy, weight, dx]: [Span; 3],
@@ -193,28 +181,27 @@ fn launch_input_gradient<D: Driver>(
     let operands = vec![("dy", dy, Access::Read), ("weight", weight, Access::Read), ("dx", dx, access)];
     if kernel.is_sm90() {
         let spans = [dy, weight, dx];
-        return sm90::launch_input_gradient(cuda, memory, kernel, attributes, spans, reduce, operands);
+        return sm90::launch_input_gradient(cuda, kernel, attributes, spans, reduce, operands);
     }
     if reduce.is_some() {
         return Err(no_partials(kernel));
     }
     let mut arguments = Arguments::input_gradient(conv, kernel);
-    arguments.image = cuda.pointer(memory, dy);
-    arguments.matrix = cuda.pointer(memory, weight);
-    arguments.out = cuda.pointer(memory, dx);
+    arguments.image = cuda.pointer(dy);
+    arguments.matrix = cuda.pointer(weight);
+    arguments.out = cuda.pointer(dx);
     arguments.addend = if attributes.accumulate { arguments.out } else { 0 };
     for walks in Walk::of_inputs(conv).chunks(WALKS) {
         arguments.walks[..walks.len()].copy_from_slice(walks);
         let most = walks.iter().map(|walk| walk.pixels).max().unwrap_or(0) as usize;
         let blocks = kernel.tiles(most, conv.in_channels);
-        launch(cuda, memory, kernel, [blocks, walks.len()], &arguments, &operands)?;
+        launch(cuda, kernel, [blocks, walks.len()], &arguments, &operands)?;
     }
     Ok(())
 }
 
-fn launch_weight_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+fn launch_weight_gradient(
+    cuda: &Cuda,
     Chosen { kernel, splits }: Chosen,
     conv: &Conv2d,
     [x, dy, dweight]: [Span; 3],
@@ -235,17 +222,17 @@ fn launch_weight_gradient<D: Driver>(
     let operands = vec![("x", x, Access::Read), ("dy", dy, Access::Read), (name, to, Access::Write)];
     if kernel.is_sm90() {
         let chosen = Chosen { kernel, splits };
-        sm90::launch_weight_gradient(cuda, memory, chosen, conv, [x, dy, to], map, operands)?;
+        sm90::launch_weight_gradient(cuda, chosen, conv, [x, dy, to], map, operands)?;
     } else {
         let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
-        arguments.image = cuda.pointer(memory, x);
-        arguments.matrix = cuda.pointer(memory, dy);
-        arguments.out = cuda.pointer(memory, to);
+        arguments.image = cuda.pointer(x);
+        arguments.matrix = cuda.pointer(dy);
+        arguments.out = cuda.pointer(to);
         arguments.walks[0] = Walk::of_outputs(conv);
         let blocks = kernel.tiles(conv.out_channels, conv.filter_elements());
-        launch(cuda, memory, kernel, [blocks, splits], &arguments, &operands)?;
+        launch(cuda, kernel, [blocks, splits], &arguments, &operands)?;
     }
-    if splits > 1 { sum_parts(cuda, memory, parts, dweight, splits) } else { Ok(()) }
+    if splits > 1 { sum_parts(cuda, parts, dweight, splits) } else { Ok(()) }
 }
 
 /// What only kernels of sm_90a do was asked of another.
@@ -271,20 +258,14 @@ fn check_map(kernel: &Kernel, conv: &Conv2d, map: Option<Map>) -> Result<()> {
 }
 
 /// Adds the splits of a weight gradient in their order.
-fn sum_parts<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    parts: Span,
-    dweight: Span,
-    splits: usize,
-) -> Result<()> {
+fn sum_parts(cuda: &Cuda, parts: Span, dweight: Span, splits: usize) -> Result<()> {
     const THREADS: u32 = 256;
     /// Threads of a block that lie along the elements; the others share out the splits.
     const ALONG: usize = 32;
     let wide = dweight.elements.is_multiple_of(4);
     let arguments = SumArguments {
-        parts: cuda.pointer(memory, parts),
-        out: cuda.pointer(memory, dweight),
+        parts: cuda.pointer(parts),
+        out: cuda.pointer(dweight),
         elements: dweight.elements as i64,
         splits: splits as u32,
         wide: wide.into(),
@@ -297,19 +278,12 @@ fn sum_parts<D: Driver>(
         cluster: 1,
     };
     let operands = [("workspace", parts, Access::Read), ("dweight", dweight, Access::Write)];
-    cuda.launch(
-        memory,
-        (&kernels::SUM.variant, kernels::SUM.entries[0].name),
-        geometry,
-        &arguments,
-        &operands,
-    )
+    cuda.launch((&kernels::SUM.variant, kernels::SUM.entries[0].name), geometry, &arguments, &operands)
 }
 
 /// Launches a kernel on `[tiles, walks or splits]` blocks.
-fn launch<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+fn launch(
+    cuda: &Cuda,
     kernel: &Kernel,
     [blocks, layers]: [usize; 2],
     arguments: &Arguments,
@@ -321,13 +295,7 @@ fn launch<D: Driver>(
         shared_bytes: kernel.shared_bytes(),
         cluster: 1,
     };
-    cuda.launch(
-        memory,
-        (&kernel.module.variant, kernel.module.entries[0].name),
-        geometry,
-        arguments,
-        operands,
-    )
+    cuda.launch((&kernel.module.variant, kernel.module.entries[0].name), geometry, arguments, operands)
 }
 
 /// Bytes of the parts of a weight gradient that is summed in so many splits.
@@ -336,14 +304,7 @@ fn parts_bytes(conv: &Conv2d, splits: usize) -> usize {
 }
 
 /// Holds the operands of a convolution (or what has their shapes) to its extents, and those to what kernels can count.
-fn check<D: Driver>(
-    cuda: &Cuda<D>,
-    conv: &Conv2d,
-    x: Span,
-    weight: Span,
-    y: Span,
-    weight_type: DType,
-) -> Result<()> {
+fn check(cuda: &Cuda, conv: &Conv2d, x: Span, weight: Span, y: Span, weight_type: DType) -> Result<()> {
     let [n_x, n_weight, n_y] = conv.elements()?;
     expect("input", x, n_x, cuda.dtype)?;
     expect("weight", weight, n_weight, weight_type)?;

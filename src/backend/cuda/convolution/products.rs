@@ -4,7 +4,6 @@ use super::choice::{Chosen, candidates, choose};
 use super::problem::Walk;
 use super::variants::{Form, Kernel, Pass};
 use crate::backend::cuda::Cuda;
-use crate::backend::cuda::driver::Driver;
 use crate::ops::Conv2d;
 use crate::tensor::DType;
 
@@ -56,7 +55,7 @@ pub struct Products {
     pub splits: usize,
 }
 
-impl<D: Driver> Cuda<D> {
+impl Cuda {
     /// The kernels that can compute a pass of a convolution: name, the splits that are predicted to be best, and the most.
     pub fn candidates(&self, pass: Pass, conv: &Conv2d) -> Vec<(&'static str, usize, usize)> {
         let multiprocessors = self.driver.properties().multiprocessors.max(1) as usize;

@@ -3,7 +3,6 @@
 //! Kernels of `convolution_sm90.cu` apply it to the patches of 1x1 convolutions in shared memory. Before others it runs as it would
 //! alone, into the front of scratch memory.
 
-use super::super::driver::Driver;
 use super::super::{Cuda, batch_norm};
 use super::choice::choose;
 use super::fused::{statistics, sums_bytes};
@@ -35,7 +34,7 @@ impl Kernel {
 ///
 /// Every tile that multiplies a patch rewrites it in shared memory, which is about seven times as fast as memory: beyond about so many
 /// tiles in a row of both products that takes longer than the pass it saves. Chosen by prediction, until a GPU tells.
-pub(in super::super) fn scales_operands<D: Driver>(cuda: &Cuda<D>, conv: &Conv2d) -> bool {
+pub(in super::super) fn scales_operands(cuda: &Cuda, conv: &Conv2d) -> bool {
     const MOST_REWRITES: usize = 8;
     let [forward, gradient] =
         [Pass::Forward, Pass::WeightGradient].map(|pass| choose(cuda, pass, conv).kernel);
@@ -44,7 +43,7 @@ pub(in super::super) fn scales_operands<D: Driver>(cuda: &Cuda<D>, conv: &Conv2d
 }
 
 /// Scratch memory of the calls of this file; `None` for others.
-pub(super) fn workspace_bytes<D: Driver>(cuda: &Cuda<D>, call: &Call<()>) -> Option<usize> {
+pub(super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
     let (pass, scaled, behind) = match call {
         Call::Conv2dScaledForward { attributes, .. } => (Pass::Forward, *attributes, 0),
         Call::Conv2dScaledWeightGradient { attributes, .. } => {
@@ -71,9 +70,8 @@ struct Input {
 
 impl Input {
     /// Leaves the map to the kernel of a pass, or carries it out.
-    fn prepare<D: Driver>(
-        cuda: &Cuda<D>,
-        memory: &mut D::Memory,
+    fn prepare(
+        cuda: &Cuda,
         pass: Pass,
         scaled: &Conv2dScaled,
         [x, scale, bias]: [Span; 3],
@@ -83,46 +81,43 @@ impl Input {
             return Ok(Input { x, map: Some(Map { scale, bias, relu: scaled.relu }), workspace });
         }
         let [z, workspace] = scaled.room(cuda.dtype, workspace)?;
-        batch_norm::scale_bias(cuda, memory, &scaled.map(), [x, scale, bias, z])?;
+        batch_norm::scale_bias(cuda, &scaled.map(), [x, scale, bias, z])?;
         Ok(Input { x: z, map: None, workspace })
     }
 }
 
-pub(in super::super) fn forward<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(in super::super) fn forward(
+    cuda: &Cuda,
     scaled: &Conv2dScaled,
     [x, scale, bias, weight, y]: [Span; 5],
     workspace: Span,
 ) -> Result<()> {
-    let input = Input::prepare(cuda, memory, Pass::Forward, scaled, [x, scale, bias], workspace)?;
+    let input = Input::prepare(cuda, Pass::Forward, scaled, [x, scale, bias], workspace)?;
     let kernel = choose(cuda, Pass::Forward, &scaled.conv).kernel;
     let extras = Extras { map: input.map, ..Extras::default() };
-    launch_forward(cuda, memory, kernel, &scaled.conv, [input.x, weight, y], &extras)
+    launch_forward(cuda, kernel, &scaled.conv, [input.x, weight, y], &extras)
 }
 
-pub(in super::super) fn weight_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(in super::super) fn weight_gradient(
+    cuda: &Cuda,
     scaled: &Conv2dScaled,
     [x, scale, bias, dy, dweight]: [Span; 5],
     workspace: Span,
 ) -> Result<()> {
-    let input = Input::prepare(cuda, memory, Pass::WeightGradient, scaled, [x, scale, bias], workspace)?;
+    let input = Input::prepare(cuda, Pass::WeightGradient, scaled, [x, scale, bias], workspace)?;
     let chosen = choose(cuda, Pass::WeightGradient, &scaled.conv);
     let spans = [input.x, dy, dweight];
-    launch_weight_gradient(cuda, memory, chosen, &scaled.conv, spans, input.map, input.workspace)
+    launch_weight_gradient(cuda, chosen, &scaled.conv, spans, input.map, input.workspace)
 }
 
-pub(in super::super) fn forward_statistics<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(in super::super) fn forward_statistics(
+    cuda: &Cuda,
     attributes: &Conv2dScaledBatchNorm,
     [x, input_scale, input_bias, weight, y, numbers @ ..]: [Span; 13],
     workspace: Span,
 ) -> Result<()> {
     let map = [x, input_scale, input_bias];
-    let input = Input::prepare(cuda, memory, Pass::Forward, &attributes.scaled(), map, workspace)?;
+    let input = Input::prepare(cuda, Pass::Forward, &attributes.scaled(), map, workspace)?;
     let spans = ([input.x, weight, y], numbers);
-    statistics(cuda, memory, &attributes.behind, input.map, spans, input.workspace)
+    statistics(cuda, &attributes.behind, input.map, spans, input.workspace)
 }

@@ -58,15 +58,15 @@ fn computed(
                 (x, Some(Map { scale, bias, relu }))
             } else {
                 let map = Conv2dScaled { conv, relu }.map();
-                batch_norm::scale_bias(&cuda, memory, &map, [x, scale, bias, z]).unwrap();
+                batch_norm::scale_bias(&cuda, &map, [x, scale, bias, z]).unwrap();
                 (z, None)
             };
             if forward {
                 let extras = Extras { map, moments: Some(moments), ..Extras::default() };
-                launch_forward(&cuda, memory, kernel, &conv, [from, other, to], &extras)
+                launch_forward(&cuda, kernel, &conv, [from, other, to], &extras)
             } else {
                 let (chosen, spans) = (Chosen { kernel, splits: SPLITS }, [from, other, to]);
-                launch_weight_gradient(&cuda, memory, chosen, &conv, spans, map, workspace)
+                launch_weight_gradient(&cuda, chosen, &conv, spans, map, workspace)
             }
             .unwrap_or_else(|error| panic!("{kernel:?}: {error}"));
         });
@@ -109,8 +109,7 @@ fn a_map_is_refused_by_kernels_and_for_convolutions_that_cannot_apply_it() {
         let operands = [(&x[..], BF16), (&number, F32), (&number, F32), (&weight, BF16), (&y, BF16)];
         results(&cuda, operands, 0, |memory, [x, scale, bias, weight, y], _| {
             let extras = Extras { map: Some(Map { scale, bias, relu: true }), ..Extras::default() };
-            let error =
-                launch_forward(&cuda, memory, named(name), &conv, [x, weight, y], &extras).unwrap_err();
+            let error = launch_forward(&cuda, named(name), &conv, [x, weight, y], &extras).unwrap_err();
             let text = error.to_string();
             assert!(text.contains(name) && text.contains("run scale_bias before it"), "{text}");
         });

@@ -9,8 +9,8 @@ use super::sm90_rows::Layout;
 use super::variants::{Form, Kernel, Pass};
 use super::{Extras, expect};
 use crate::backend::cuda::Cuda;
+use crate::backend::cuda::driver::Geometry;
 use crate::backend::cuda::driver::tensor_map::{Piece, TensorMap, TensorMapRequest};
-use crate::backend::cuda::driver::{Driver, Geometry};
 use crate::error::Result;
 use crate::ops::{Access, Conv2d, Conv2dGradient};
 use crate::tensor::{DType, Span};
@@ -62,16 +62,15 @@ pub(super) fn partial_elements(kernel: &Kernel, conv: &Conv2d) -> usize {
     2 * slabs(kernel, conv) * kernel.extents(conv)[1]
 }
 
-pub(super) fn launch_forward<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn launch_forward(
+    cuda: &Cuda,
     kernel: &Kernel,
     conv: &Conv2d,
     [x, weight, y]: [Span; 3],
     extras: &Extras,
     mut operands: Vec<Operand>,
 ) -> Result<()> {
-    let address = |span| cuda.pointer(memory, span);
+    let address = |span| cuda.pointer(span);
     let mut arguments = Arguments::forward(conv, kernel);
     let images = Images::inputs(conv, address(x));
     arguments.walks[0].patches = images.patches(cuda, kernel, conv, &arguments.walks[0])?;
@@ -80,19 +79,18 @@ pub(super) fn launch_forward<D: Driver>(
     arguments.bias = extras.bias.map_or(0, address);
     arguments.addend = extras.residual.map_or(0, address);
     arguments.relu = extras.relu.into();
-    operands.extend(map_patches(cuda, memory, &mut arguments, extras.map));
+    operands.extend(map_patches(cuda, &mut arguments, extras.map));
     if let Some(partial) = extras.moments {
         expect("partial", partial, partial_elements(kernel, conv), DType::F32)?;
         arguments.partial = address(partial);
         arguments.slabs = slabs(kernel, conv) as u32;
         operands.push(("partial", partial, Access::Write));
     }
-    launch(cuda, memory, kernel, &arguments, &operands)
+    launch(cuda, kernel, &arguments, &operands)
 }
 
-pub(super) fn launch_input_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn launch_input_gradient(
+    cuda: &Cuda,
     kernel: &Kernel,
     attributes: &Conv2dGradient,
     [dy, weight, dx]: [Span; 3],
@@ -100,7 +98,7 @@ pub(super) fn launch_input_gradient<D: Driver>(
     mut operands: Vec<Operand>,
 ) -> Result<()> {
     let conv = &attributes.conv;
-    let address = |span| cuda.pointer(memory, span);
+    let address = |span| cuda.pointer(span);
     let mut common = Arguments::input_gradient(conv, kernel);
     common.matrix = filters(cuda, conv, address(weight), STEP)?;
     common.out = address(dx);
@@ -138,15 +136,14 @@ pub(super) fn launch_input_gradient<D: Driver>(
     for walks in walks.chunks(WALKS) {
         let mut arguments = common;
         arguments.walk(walks, kernel);
-        launch(cuda, memory, kernel, &arguments, &operands)?;
+        launch(cuda, kernel, &arguments, &operands)?;
     }
     Ok(())
 }
 
 /// The sums of each split go to `out`, one behind the other.
-pub(super) fn launch_weight_gradient<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
+pub(super) fn launch_weight_gradient(
+    cuda: &Cuda,
     Chosen { kernel, splits }: Chosen,
     conv: &Conv2d,
     [x, dy, out]: [Span; 3],
@@ -154,24 +151,19 @@ pub(super) fn launch_weight_gradient<D: Driver>(
     mut operands: Vec<Operand>,
 ) -> Result<()> {
     let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
-    let images = Images::inputs(conv, cuda.pointer(memory, x));
+    let images = Images::inputs(conv, cuda.pointer(x));
     arguments.walks[0].patches = images.patches(cuda, kernel, conv, &arguments.walks[0])?;
-    arguments.matrix = Images::outputs(conv, cuda.pointer(memory, dy)).matrix(cuda, STEP)?;
-    arguments.out = cuda.pointer(memory, out);
-    operands.extend(map_patches(cuda, memory, &mut arguments, map));
-    launch(cuda, memory, kernel, &arguments, &operands)
+    arguments.matrix = Images::outputs(conv, cuda.pointer(dy)).matrix(cuda, STEP)?;
+    arguments.out = cuda.pointer(out);
+    operands.extend(map_patches(cuda, &mut arguments, map));
+    launch(cuda, kernel, &arguments, &operands)
 }
 
 /// Has patches mapped, and gives what is read for it.
-fn map_patches<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &D::Memory,
-    arguments: &mut Arguments,
-    map: Option<Map>,
-) -> Vec<Operand> {
+fn map_patches(cuda: &Cuda, arguments: &mut Arguments, map: Option<Map>) -> Vec<Operand> {
     let Some(map) = map else { return Vec::new() };
-    arguments.patch_scale = cuda.pointer(memory, map.scale);
-    arguments.patch_bias = cuda.pointer(memory, map.bias);
+    arguments.patch_scale = cuda.pointer(map.scale);
+    arguments.patch_bias = cuda.pointer(map.bias);
     arguments.patch_relu = map.relu.into();
     vec![("scale of the input", map.scale, Access::Read), ("bias of the input", map.bias, Access::Read)]
 }
@@ -183,13 +175,7 @@ fn shared_pixels(kernel: &Kernel) -> usize {
 
 /// As many clusters as there are multiprocessors for, or as there is work for: each goes on with the next piece by itself. (Those of
 /// two blocks leave no multiprocessor over, as these come in pairs; larger ones would, in every group that a cluster must lie in.)
-fn launch<D: Driver>(
-    cuda: &Cuda<D>,
-    memory: &mut D::Memory,
-    kernel: &Kernel,
-    arguments: &Arguments,
-    operands: &[Operand],
-) -> Result<()> {
+fn launch(cuda: &Cuda, kernel: &Kernel, arguments: &Arguments, operands: &[Operand]) -> Result<()> {
     let cluster = kernel.blocks() as u32;
     let clusters = arguments.items.min((cuda.driver.properties().multiprocessors / cluster).max(1));
     let geometry = Geometry {
@@ -199,7 +185,7 @@ fn launch<D: Driver>(
         cluster,
     };
     let entry = kernel.module.entries[0].name;
-    cuda.launch(memory, (&kernel.module.variant, entry), geometry, arguments, operands)
+    cuda.launch((&kernel.module.variant, entry), geometry, arguments, operands)
 }
 
 /// Images in device memory (NHWC).
@@ -229,13 +215,7 @@ impl Images {
     }
 
     /// A copy moves 64 channels of the rows that a kernel keeps, or of one tap of the patches of a tile's pixels.
-    fn patches<D: Driver>(
-        &self,
-        cuda: &Cuda<D>,
-        kernel: &Kernel,
-        conv: &Conv2d,
-        walk: &Walk,
-    ) -> Result<TensorMap> {
+    fn patches(&self, cuda: &Cuda, kernel: &Kernel, conv: &Conv2d, walk: &Walk) -> Result<TensorMap> {
         if let Some(layout) = Layout::of(kernel, conv) {
             return self.map(cuda, Piece::Tiled(&layout.box_extents()));
         }
@@ -248,7 +228,7 @@ impl Images {
     }
 
     /// A copy moves 64 channels of one tap of the patches of `pixels` pixels of a walk, which lie `step` rows (columns) apart.
-    fn taps<D: Driver>(&self, cuda: &Cuda<D>, walk: &Walk, step: usize, pixels: usize) -> Result<TensorMap> {
+    fn taps(&self, cuda: &Cuda, walk: &Walk, step: usize, pixels: usize) -> Result<TensorMap> {
         // Of the bases' box, counted from the last pixel of the image.
         let upper = |first: i32, bases: u32, extent: usize| {
             first + ((bases - 1) * step as u32) as i32 - (extent - 1) as i32
@@ -266,7 +246,7 @@ impl Images {
         self.map(cuda, piece)
     }
 
-    fn map<D: Driver>(&self, cuda: &Cuda<D>, piece: Piece<'_>) -> Result<TensorMap> {
+    fn map(&self, cuda: &Cuda, piece: Piece<'_>) -> Result<TensorMap> {
         let [width, height, batch] = [self.width, self.height, self.batch].map(|extent| extent as u64);
         let row = self.row_bytes();
         cuda.driver.tensor_map(&TensorMapRequest {
@@ -278,7 +258,7 @@ impl Images {
     }
 
     /// All pixels as one matrix: a copy moves 64 channels of `pixels` of them.
-    fn matrix<D: Driver>(&self, cuda: &Cuda<D>, pixels: usize) -> Result<TensorMap> {
+    fn matrix(&self, cuda: &Cuda, pixels: usize) -> Result<TensorMap> {
         let rows = (self.batch * self.height * self.width) as u64;
         cuda.driver.tensor_map(&TensorMapRequest {
             address: self.address,
@@ -290,7 +270,7 @@ impl Images {
 }
 
 /// A convolution's weights (KRSC): a copy moves 64 input channels of one tap of `filters` filters.
-fn filters<D: Driver>(cuda: &Cuda<D>, conv: &Conv2d, address: u64, filters: usize) -> Result<TensorMap> {
+fn filters(cuda: &Cuda, conv: &Conv2d, address: u64, filters: usize) -> Result<TensorMap> {
     let taps = (conv.filter_height * conv.filter_width) as u64;
     let row = conv.in_channels as u64 * BYTES;
     cuda.driver.tensor_map(&TensorMapRequest {

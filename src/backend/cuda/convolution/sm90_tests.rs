@@ -59,7 +59,7 @@ fn a_forward_kernel_leaves_the_moments_of_what_it_stored() {
         let operands = [(&x[..], BF16), (&weight, BF16), (&y, BF16), (&partial, F32)];
         let [_, _, y, partial] = results(&cuda, operands, 0, |memory, [x, weight, y, partial], _| {
             let extras = Extras { moments: Some(partial), ..Extras::default() };
-            launch_forward(&cuda, memory, kernel, &conv, [x, weight, y], &extras).unwrap();
+            launch_forward(&cuda, kernel, &conv, [x, weight, y], &extras).unwrap();
         });
         let (means, deviations) = partial.split_at(partial.len() / 2);
         let slab_rows = sm90::slab_rows(kernel);
@@ -111,7 +111,7 @@ fn an_input_gradient_kernel_masks_and_leaves_the_sums_of_what_it_stored() {
                 let mask = masked.then_some(mask);
                 let reduce = Reduce { partial, mask, x, scale, bias, mean, relu };
                 let reduce = reduces.then_some(&reduce);
-                launch_input_gradient(&cuda, memory, kernel, &attributes, [dy, weight, dx], reduce).unwrap();
+                launch_input_gradient(&cuda, kernel, &attributes, [dy, weight, dx], reduce).unwrap();
             })
         };
         let [_, _, plain, ..] = run(false);

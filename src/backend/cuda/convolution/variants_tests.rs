@@ -120,12 +120,12 @@ pub(super) fn results<D: Device, const N: usize>(
     let workspace = place(workspace_bytes.div_ceil(scratch.size()), scratch);
     let mut memory = device.allocate(end).unwrap();
     for (span, (values, _)) in spans.into_iter().zip(operands) {
-        device.write(&mut memory, span, HostValues::F64(values)).unwrap();
+        device.write(&mut span, HostValues::F64(values)).unwrap();
     }
-    compute(&mut memory, spans, workspace);
+    compute(&mut spans, workspace);
     spans.map(|span| {
         let mut values = vec![0.0; span.elements];
-        device.read_f64(&memory, span, &mut values).unwrap();
+        device.read_f64(&span, &mut values).unwrap();
         values
     })
 }
@@ -154,7 +154,7 @@ fn both(kernel: &'static Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 
         [(a, DType::F64), (b, DType::F64), (c, DType::F64)],
         bytes,
         |memory, spans, workspace| {
-            call(spans).run(&cpu, memory, workspace).unwrap();
+            call(spans).run(&cpu, workspace).unwrap();
         },
     );
 
@@ -163,11 +163,11 @@ fn both(kernel: &'static Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 
     let operands = [(a, kernel.dtype), (b, kernel.dtype), (c, out)];
     let [_, _, got] = results(&cuda, operands, parts_bytes(conv, SPLITS), |memory, spans, workspace| {
         match kernel.pass {
-            Pass::Forward => launch_forward(&cuda, memory, kernel, conv, spans, &Extras::default()),
-            Pass::InputGradient => launch_input_gradient(&cuda, memory, kernel, &attributes, spans, None),
+            Pass::Forward => launch_forward(&cuda, kernel, conv, spans, &Extras::default()),
+            Pass::InputGradient => launch_input_gradient(&cuda, kernel, &attributes, spans, None),
             Pass::WeightGradient => {
                 let chosen = Chosen { kernel, splits: SPLITS };
-                launch_weight_gradient(&cuda, memory, chosen, conv, spans, None, workspace)
+                launch_weight_gradient(&cuda, chosen, conv, spans, None, workspace)
             }
         }
         .unwrap_or_else(|error| panic!("{kernel:?}: {error}"));
@@ -252,7 +252,7 @@ fn parts_of_a_sum_are_added_whether_they_are_fewer_or_more_than_warps() {
         let (parts, out) = (numbers(splits * elements, 1), vec![f64::NAN; elements]);
         let operands = [(&parts[..], DType::F32), (&out, DType::F32)];
         let [_, sums] = results(&cuda, operands, 0, |memory, [parts, out], _| {
-            sum_parts(&cuda, memory, parts, out, splits).unwrap();
+            sum_parts(&cuda, parts, out, splits).unwrap();
         });
         for (i, sum) in sums.iter().enumerate() {
             let column = parts.iter().skip(i).step_by(elements);

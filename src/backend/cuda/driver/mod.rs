@@ -10,8 +10,11 @@ pub mod native;
 pub mod recorder;
 pub mod tensor_map;
 
-use crate::error::Result;
-use crate::ops::Access;
+use std::any::Any;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
+use crate::ops::{Access, Event, Graph};
 use crate::tensor::Span;
 use crate::values::named;
 
@@ -105,21 +108,86 @@ pub struct Launch<'a> {
 /// What CUDA allows for all arguments of a kernel, on every architecture.
 pub const MOST_ARGUMENT_BYTES: usize = 4096;
 
-/// A device: memory, compiled modules, one stream of work in order.
-///
-/// Work is queued and runs in order; only `download`, `finish_download`, `synchronise` and `elapsed_seconds` wait.
-pub trait Driver: Send + Sync {
-    /// One flat piece of device memory.
-    type Memory: Send;
-    /// A compiled and loaded kernel file.
-    type Module: Send + Sync;
-    /// Launches that were captured and can be replayed; their arguments are frozen.
-    type Graph: Send;
-    /// A copy to the host under way.
-    type Download: Send;
-    /// A moment in the stream.
-    type Event: Send;
+/// One flat piece of device memory; freed when it goes.
+pub struct Memory {
+    address: u64,
+    bytes: usize,
+    owner: Box<dyn Any + Send>,
+}
 
+impl Memory {
+    /// Memory at an address of the device, which `owner` frees when it is dropped.
+    pub fn new(address: u64, bytes: usize, owner: impl Any + Send) -> Memory {
+        Memory { address, bytes, owner: Box::new(owner) }
+    }
+
+    /// The device address of the first byte, for kernel arguments.
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Its size in bytes.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The device address of a range.
+    ///
+    /// # Errors
+    /// It leaves the memory.
+    pub fn range(&self, offset: usize, bytes: usize) -> Result<u64> {
+        if offset.checked_add(bytes).is_none_or(|end| end > self.bytes) {
+            return Err(Error::invalid(format!(
+                "a copy of {bytes} bytes at byte {offset} leaves the device memory of {} bytes",
+                self.bytes
+            )));
+        }
+        Ok(self.address + offset as u64)
+    }
+
+    /// What frees it.
+    ///
+    /// # Panics
+    /// The memory is another driver's.
+    fn owner<T: Any>(&self) -> &T {
+        self.owner.downcast_ref().expect("memory of this driver")
+    }
+
+    /// The same, to be changed.
+    ///
+    /// # Panics
+    /// The memory is another driver's.
+    fn owner_mut<T: Any>(&mut self) -> &mut T {
+        self.owner.downcast_mut().expect("memory of this driver")
+    }
+}
+
+/// A compiled and loaded kernel file, as its driver keeps it.
+#[derive(Clone)]
+pub struct LoadedModule(Arc<dyn Any + Send + Sync>);
+
+impl LoadedModule {
+    /// Wraps what a driver keeps of it.
+    pub fn new(inner: impl Any + Send + Sync) -> LoadedModule {
+        LoadedModule(Arc::new(inner))
+    }
+
+    /// What was wrapped.
+    ///
+    /// # Panics
+    /// The module is another driver's.
+    pub fn inner<T: Any>(&self) -> &T {
+        self.0.downcast_ref().expect("a module of this driver")
+    }
+}
+
+/// Waits for a copy to the host that is under way, not for anything queued behind it, and gives its bytes.
+pub type Download = Box<dyn FnOnce() -> Result<Vec<u8>> + Send>;
+
+/// What answers for a device: memory, compiled modules, one stream of work in order.
+///
+/// Work is queued and runs in order; only `download`, a [`Download`], `synchronise` and `elapsed_seconds` wait.
+pub trait Driver: Send + Sync {
     /// What this device is.
     fn properties(&self) -> &Properties;
 
@@ -127,43 +195,31 @@ pub trait Driver: Send + Sync {
     ///
     /// # Errors
     /// Not enough memory.
-    fn allocate(&self, bytes: usize) -> Result<Self::Memory>;
-
-    /// Size of a piece of memory in bytes.
-    fn bytes(&self, memory: &Self::Memory) -> usize;
-
-    /// The device address of the first byte, for kernel arguments.
-    fn address(&self, memory: &Self::Memory) -> u64;
+    fn allocate(&self, bytes: usize) -> Result<Memory>;
 
     /// Queues a copy to the device. `bytes` may be reused on return.
     ///
     /// # Errors
     /// Out of bounds, or the device failed.
-    fn upload(&self, memory: &mut Self::Memory, offset: usize, bytes: &[u8]) -> Result<()>;
+    fn upload(&self, memory: &mut Memory, offset: usize, bytes: &[u8]) -> Result<()>;
 
     /// Waits for all work and copies to the host.
     ///
     /// # Errors
     /// Out of bounds, or the device failed.
-    fn download(&self, memory: &Self::Memory, offset: usize, bytes: &mut [u8]) -> Result<()>;
+    fn download(&self, memory: &Memory, offset: usize, bytes: &mut [u8]) -> Result<()>;
 
     /// Queues a copy to the host; work queued later does not wait for whoever fetches it.
     ///
     /// # Errors
     /// Out of bounds, or the device failed.
-    fn begin_download(&self, memory: &Self::Memory, offset: usize, bytes: usize) -> Result<Self::Download>;
-
-    /// Waits for one copy to the host, not for anything queued behind it.
-    ///
-    /// # Errors
-    /// The device failed.
-    fn finish_download(&self, download: Self::Download) -> Result<Vec<u8>>;
+    fn begin_download(&self, memory: &Memory, offset: usize, bytes: usize) -> Result<Download>;
 
     /// Compiles a source, or takes it from the cache, and loads it.
     ///
     /// # Errors
     /// The compiler is missing or found errors (with the source's own file and line), or the device failed.
-    fn module(&self, source: &Source) -> Result<Self::Module>;
+    fn module(&self, source: &Source) -> Result<LoadedModule>;
 
     /// Makes the map by which kernels copy pieces of a tensor to shared memory (`tensor_copy`).
     ///
@@ -175,7 +231,7 @@ pub trait Driver: Send + Sync {
     ///
     /// # Errors
     /// No such kernel, a geometry the device cannot do; on the emulator also everything the kernel does wrong.
-    fn launch(&self, memory: &mut Self::Memory, module: &Self::Module, launch: &Launch<'_>) -> Result<()>;
+    fn launch(&self, memory: &Memory, module: &LoadedModule, launch: &Launch<'_>) -> Result<()>;
 
     /// Waits until all work is done.
     ///
@@ -187,27 +243,23 @@ pub trait Driver: Send + Sync {
     ///
     /// # Errors
     /// `record`'s own, or the device failed.
-    fn capture(
-        &self,
-        memory: &mut Self::Memory,
-        record: &mut dyn FnMut(&mut Self::Memory) -> Result<()>,
-    ) -> Result<Self::Graph>;
+    fn capture(&self, record: &mut dyn FnMut() -> Result<()>) -> Result<Graph>;
 
     /// Queues all launches of a graph.
     ///
     /// # Errors
     /// The device failed.
-    fn replay(&self, memory: &mut Self::Memory, graph: &Self::Graph) -> Result<()>;
+    fn replay(&self, memory: &Memory, graph: &Graph) -> Result<()>;
 
-    /// Marks this moment in the stream.
+    /// Marks this point of the stream.
     ///
     /// # Errors
     /// The device failed.
-    fn event(&self) -> Result<Self::Event>;
+    fn event(&self) -> Result<Event>;
 
-    /// Waits for `to`, and tells the seconds between two moments.
+    /// Waits for `to`, and tells the seconds between two events.
     ///
     /// # Errors
     /// The device failed.
-    fn elapsed_seconds(&self, from: &Self::Event, to: &Self::Event) -> Result<f64>;
+    fn elapsed_seconds(&self, from: &Event, to: &Event) -> Result<f64>;
 }

@@ -4,10 +4,10 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::tensor_map::{TensorMap, TensorMapRequest};
-use super::{Driver, Geometry, Launch, Properties};
+use super::{Download, Driver, Geometry, Launch, LoadedModule, Memory, Properties};
 use crate::backend::cuda::source::Source;
 use crate::error::Result;
-use crate::ops::Access;
+use crate::ops::{Access, Event, Graph};
 use crate::tensor::Span;
 
 /// Where the memory of a recorder seems to lie; nothing is ever read there.
@@ -49,48 +49,29 @@ impl Recorder {
 }
 
 impl Driver for Recorder {
-    /// Only its size, in bytes.
-    type Memory = usize;
-    type Module = Arc<Source>;
-    type Graph = Vec<RecordedLaunch>;
-    type Download = Vec<u8>;
-    type Event = ();
-
     fn properties(&self) -> &Properties {
         &self.properties
     }
 
-    fn allocate(&self, bytes: usize) -> Result<usize> {
-        Ok(bytes)
+    fn allocate(&self, bytes: usize) -> Result<Memory> {
+        Ok(Memory::new(ADDRESS, bytes, ()))
     }
 
-    fn bytes(&self, memory: &usize) -> usize {
-        *memory
-    }
-
-    fn address(&self, _: &usize) -> u64 {
-        ADDRESS
-    }
-
-    fn upload(&self, _: &mut usize, _: usize, _: &[u8]) -> Result<()> {
+    fn upload(&self, _: &mut Memory, _: usize, _: &[u8]) -> Result<()> {
         Ok(())
     }
 
-    fn download(&self, _: &usize, _: usize, bytes: &mut [u8]) -> Result<()> {
+    fn download(&self, _: &Memory, _: usize, bytes: &mut [u8]) -> Result<()> {
         bytes.fill(0);
         Ok(())
     }
 
-    fn begin_download(&self, _: &usize, _: usize, bytes: usize) -> Result<Vec<u8>> {
-        Ok(vec![0; bytes])
+    fn begin_download(&self, _: &Memory, _: usize, bytes: usize) -> Result<Download> {
+        Ok(Box::new(move || Ok(vec![0; bytes])))
     }
 
-    fn finish_download(&self, download: Vec<u8>) -> Result<Vec<u8>> {
-        Ok(download)
-    }
-
-    fn module(&self, source: &Source) -> Result<Arc<Source>> {
-        Ok(Arc::new(source.clone()))
+    fn module(&self, source: &Source) -> Result<LoadedModule> {
+        Ok(LoadedModule::new(Arc::new(source.clone())))
     }
 
     fn tensor_map(&self, request: &TensorMapRequest<'_>) -> Result<TensorMap> {
@@ -98,9 +79,9 @@ impl Driver for Recorder {
         Ok(TensorMap::default())
     }
 
-    fn launch(&self, _: &mut usize, module: &Arc<Source>, launch: &Launch<'_>) -> Result<()> {
+    fn launch(&self, _: &Memory, module: &LoadedModule, launch: &Launch<'_>) -> Result<()> {
         self.launches().push(RecordedLaunch {
-            source: module.clone(),
+            source: module.inner::<Arc<Source>>().clone(),
             entry: launch.entry.to_string(),
             geometry: launch.geometry,
             operands: launch.operands.to_vec(),
@@ -112,26 +93,22 @@ impl Driver for Recorder {
         Ok(())
     }
 
-    fn capture(
-        &self,
-        memory: &mut usize,
-        record: &mut dyn FnMut(&mut usize) -> Result<()>,
-    ) -> Result<Vec<RecordedLaunch>> {
+    fn capture(&self, record: &mut dyn FnMut() -> Result<()>) -> Result<Graph> {
         let before = self.launches().len();
-        record(memory)?;
-        Ok(self.launches().split_off(before))
+        record()?;
+        Ok(Graph::new(self.launches().split_off(before)))
     }
 
-    fn replay(&self, _: &mut usize, graph: &Vec<RecordedLaunch>) -> Result<()> {
-        self.launches().extend(graph.iter().cloned());
+    fn replay(&self, _: &Memory, graph: &Graph) -> Result<()> {
+        self.launches().extend(graph.inner::<Vec<RecordedLaunch>>().iter().cloned());
         Ok(())
     }
 
-    fn event(&self) -> Result<()> {
-        Ok(())
+    fn event(&self) -> Result<Event> {
+        Ok(Event::new(()))
     }
 
-    fn elapsed_seconds(&self, (): &(), (): &()) -> Result<f64> {
+    fn elapsed_seconds(&self, _: &Event, _: &Event) -> Result<f64> {
         Ok(0.0)
     }
 }

@@ -37,20 +37,19 @@ mod warpgroups;
 mod words;
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use memmap2::MmapMut;
 
 use super::cache::Cache;
 use super::tensor_map::{TensorMap, TensorMapRequest};
-use super::{Driver, Geometry, Launch, Properties};
+use super::{Download, Driver, Geometry, Launch, LoadedModule, Memory, Properties};
 use crate::backend::cuda::source::Source;
 use crate::error::{Error, Result};
-use crate::ops::Access;
+use crate::ops::{Access, Event, Graph};
 use crate::tensor::Span;
-use compiler::Compiler;
-pub use compiler::Module;
+use compiler::{Compiler, Module};
 
 /// In which order the threads of a block (and the blocks of a grid) run between two meeting points. Results that
 /// depend on it are races.
@@ -105,8 +104,7 @@ pub struct Emulator {
     patience: u64,
     /// None where one thread is enough.
     pool: Option<rayon::ThreadPool>,
-    /// Launches of the graph that is being captured.
-    captured: Mutex<Option<Vec<Captured>>>,
+    captured: Capturing,
 }
 
 impl Emulator {
@@ -159,7 +157,7 @@ impl Emulator {
             cache,
             patience: PATIENCE,
             pool,
-            captured: Mutex::new(None),
+            captured: Capturing::default(),
         })
     }
 
@@ -170,40 +168,9 @@ impl Emulator {
         unsafe { grid::run(self.pool.as_ref(), self.options, self.patience, module, entry, launch, base) }
     }
 
-    fn captured(&self) -> MutexGuard<'_, Option<Vec<Captured>>> {
-        self.captured.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What a stream that is being captured cannot do.
+    /// Refuses what a stream that is being captured cannot do.
     fn not_while_capturing(&self, what: &str) -> Result<()> {
-        if self.captured().is_some() {
-            return Err(Error::invalid(format!(
-                "{what} while a graph is captured: only launches can be part of one; move it before or after"
-            )));
-        }
-        Ok(())
-    }
-}
-
-/// Memory of an emulated device.
-pub struct Memory {
-    map: MmapMut,
-    bytes: usize,
-}
-
-impl Memory {
-    fn address(&self) -> u64 {
-        self.map.as_ptr() as u64
-    }
-
-    fn checked(&self, offset: usize, bytes: usize) -> Result<std::ops::Range<usize>> {
-        match offset.checked_add(bytes) {
-            Some(end) if end <= self.bytes => Ok(offset..end),
-            _ => Err(Error::invalid(format!(
-                "{bytes} bytes at byte {offset} leave the memory of {} bytes",
-                self.bytes
-            ))),
-        }
+        self.captured.refuse(what)
     }
 }
 
@@ -215,30 +182,45 @@ struct Captured {
     geometry: Geometry,
     arguments: Vec<u8>,
     operands: Vec<(&'static str, Span, Access)>,
+    /// Where the memory lay that it was captured on.
+    address: u64,
+}
+
+/// Launches of the graph that is being captured, if one is.
+#[derive(Clone, Default)]
+struct Capturing(Arc<Mutex<Option<Vec<Captured>>>>);
+
+impl Capturing {
+    fn lock(&self) -> MutexGuard<'_, Option<Vec<Captured>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Refuses what a stream that is being captured cannot do.
+    fn refuse(&self, what: &str) -> Result<()> {
+        if self.lock().is_some() {
+            return Err(Error::invalid(format!(
+                "{what} while a graph is captured: only launches can be part of one; move it before or after"
+            )));
+        }
+        Ok(())
+    }
 }
 
 /// A capture under way; it ends when this goes, also by an error or a panic.
-struct Capture<'a>(&'a Emulator);
+struct Capture<'a>(&'a Capturing);
 
 impl Drop for Capture<'_> {
     fn drop(&mut self) {
-        *self.0.captured() = None;
+        *self.0.lock() = None;
     }
 }
 
 /// Launches that can be replayed on the memory they were captured on.
-pub struct Graph {
+struct CapturedStep {
     launches: Vec<Captured>,
-    address: u64,
 }
 
 impl Driver for Emulator {
-    type Memory = Memory;
-    type Module = Module;
-    type Graph = Graph;
-    type Download = Vec<u8>;
-    type Event = Instant;
-
     fn properties(&self) -> &Properties {
         &self.properties
     }
@@ -251,42 +233,35 @@ impl Driver for Emulator {
             return Err(refuse(format!("it has {MEMORY_BYTES}")));
         }
         let map = MmapMut::map_anon(bytes.max(1)).map_err(|e| refuse(e.to_string()))?;
-        Ok(Memory { map, bytes })
-    }
-
-    fn bytes(&self, memory: &Memory) -> usize {
-        memory.bytes
-    }
-
-    fn address(&self, memory: &Memory) -> u64 {
-        memory.address()
+        Ok(Memory::new(map.as_ptr() as u64, bytes, map))
     }
 
     fn upload(&self, memory: &mut Memory, offset: usize, bytes: &[u8]) -> Result<()> {
         self.not_while_capturing("an upload")?;
-        let range = memory.checked(offset, bytes.len())?;
-        memory.map[range].copy_from_slice(bytes);
+        memory.range(offset, bytes.len())?;
+        memory.owner_mut::<MmapMut>()[offset..][..bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
 
     fn download(&self, memory: &Memory, offset: usize, bytes: &mut [u8]) -> Result<()> {
         self.not_while_capturing("a download")?;
-        bytes.copy_from_slice(&memory.map[memory.checked(offset, bytes.len())?]);
+        memory.range(offset, bytes.len())?;
+        bytes.copy_from_slice(&memory.owner::<MmapMut>()[offset..][..bytes.len()]);
         Ok(())
     }
 
-    fn begin_download(&self, memory: &Memory, offset: usize, bytes: usize) -> Result<Vec<u8>> {
-        self.not_while_capturing("a download")?;
-        Ok(memory.map[memory.checked(offset, bytes)?].to_vec())
+    fn begin_download(&self, memory: &Memory, offset: usize, bytes: usize) -> Result<Download> {
+        let mut copy = vec![0; bytes];
+        self.download(memory, offset, &mut copy)?;
+        let captured = self.captured.clone();
+        Ok(Box::new(move || {
+            captured.refuse("waiting for a download")?;
+            Ok(copy)
+        }))
     }
 
-    fn finish_download(&self, download: Vec<u8>) -> Result<Vec<u8>> {
-        self.not_while_capturing("waiting for a download")?;
-        Ok(download)
-    }
-
-    fn module(&self, source: &Source) -> Result<Module> {
-        self.compiler.module(source, &self.cache)
+    fn module(&self, source: &Source) -> Result<LoadedModule> {
+        self.compiler.module(source, &self.cache).map(LoadedModule::new)
     }
 
     fn tensor_map(&self, request: &TensorMapRequest<'_>) -> Result<TensorMap> {
@@ -294,9 +269,10 @@ impl Driver for Emulator {
         Ok(tensor_copies::encode(request))
     }
 
-    fn launch(&self, memory: &mut Memory, module: &Module, launch: &Launch<'_>) -> Result<()> {
-        let entry = grid::check(module, launch, memory.bytes)?;
-        if let Some(captured) = &mut *self.captured() {
+    fn launch(&self, memory: &Memory, module: &LoadedModule, launch: &Launch<'_>) -> Result<()> {
+        let module: &Module = module.inner();
+        let entry = grid::check(module, launch, memory.bytes())?;
+        if let Some(captured) = &mut *self.captured.lock() {
             captured.push(Captured {
                 module: module.clone(),
                 entry,
@@ -304,6 +280,7 @@ impl Driver for Emulator {
                 geometry: launch.geometry,
                 arguments: launch.arguments.to_vec(),
                 operands: launch.operands.to_vec(),
+                address: memory.address(),
             });
             return Ok(());
         }
@@ -315,29 +292,26 @@ impl Driver for Emulator {
         self.not_while_capturing("waiting for the device")
     }
 
-    fn capture(
-        &self,
-        memory: &mut Memory,
-        record: &mut dyn FnMut(&mut Memory) -> Result<()>,
-    ) -> Result<Graph> {
+    fn capture(&self, record: &mut dyn FnMut() -> Result<()>) -> Result<Graph> {
         self.not_while_capturing("a second capture begins")?;
-        *self.captured() = Some(Vec::new());
-        let capture = Capture(self);
-        record(memory)?;
-        let launches = self.captured().take().unwrap_or_default();
+        *self.captured.lock() = Some(Vec::new());
+        let capture = Capture(&self.captured);
+        record()?;
+        let launches = self.captured.lock().take().unwrap_or_default();
         drop(capture);
-        Ok(Graph { launches, address: memory.address() })
+        Ok(Graph::new(CapturedStep { launches }))
     }
 
-    fn replay(&self, memory: &mut Memory, graph: &Graph) -> Result<()> {
+    fn replay(&self, memory: &Memory, graph: &Graph) -> Result<()> {
         self.not_while_capturing("a replay")?;
-        if graph.address != memory.address() {
-            return Err(Error::invalid(
-                "a graph is replayed on other memory than it was captured on; its launches hold the old addresses: \
-                 capture it again",
-            ));
-        }
-        for Captured { module, entry, name, geometry, arguments, operands } in &graph.launches {
+        for captured in &graph.inner::<CapturedStep>().launches {
+            let Captured { module, entry, name, geometry, arguments, operands, address } = captured;
+            if *address != memory.address() {
+                return Err(Error::invalid(
+                    "a graph is replayed on other memory than it was captured on; its launches hold the old addresses: \
+                     capture it again",
+                ));
+            }
             let launch = Launch { entry: name, geometry: *geometry, arguments, operands };
             // SAFETY: as in `launch`; the checks were made on memory of this address and so of this size.
             unsafe {
@@ -347,11 +321,11 @@ impl Driver for Emulator {
         Ok(())
     }
 
-    fn event(&self) -> Result<Instant> {
-        Ok(Instant::now())
+    fn event(&self) -> Result<Event> {
+        Ok(Event::new(Instant::now()))
     }
 
-    fn elapsed_seconds(&self, from: &Instant, to: &Instant) -> Result<f64> {
-        Ok(to.duration_since(*from).as_secs_f64())
+    fn elapsed_seconds(&self, from: &Event, to: &Event) -> Result<f64> {
+        Ok(to.inner::<Instant>().duration_since(*from.inner()).as_secs_f64())
     }
 }

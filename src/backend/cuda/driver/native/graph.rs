@@ -9,19 +9,19 @@ use super::library::check;
 use super::stream::Stream;
 use crate::error::{Error, Result};
 
-/// A captured graph, ready to run.
+/// A graph of captured launches, ready to run.
 #[derive(Debug)]
-pub struct Graph {
+pub struct CapturedStep {
     executable: CUgraphExec,
     stream: Arc<Stream>,
 }
 
 // SAFETY: a graph may be launched from any thread, one at a time, once its context is current there.
-unsafe impl Send for Graph {}
+unsafe impl Send for CapturedStep {}
 
-impl Graph {
+impl CapturedStep {
     /// Captures what `record` launches, instead of running it.
-    pub fn capture(stream: &Arc<Stream>, record: impl FnOnce() -> Result<()>) -> Result<Graph> {
+    pub fn capture(stream: &Arc<Stream>, record: impl FnOnce() -> Result<()>) -> Result<CapturedStep> {
         let mut capture = Capture::begin(stream)?;
         let recorded = record();
         let ended = capture.end();
@@ -32,7 +32,7 @@ impl Graph {
         // SAFETY: a captured graph, and a place to write to. Destroyed in `drop`.
         let result = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut executable, captured.0, 0) };
         check(result, "make the captured step ready to run")?;
-        Ok(Graph { executable, stream: stream.clone() })
+        Ok(CapturedStep { executable, stream: stream.clone() })
     }
 
     /// Queues all its launches.
@@ -44,7 +44,7 @@ impl Graph {
     }
 }
 
-impl Drop for Graph {
+impl Drop for CapturedStep {
     fn drop(&mut self) {
         let _ = self.stream.synchronise();
         // SAFETY: made once, destroyed once, and no replay of it is under way.

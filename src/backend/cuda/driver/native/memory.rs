@@ -7,60 +7,37 @@ use cudarc::driver::sys::{self, CUdeviceptr, CUresult};
 
 use super::context::Context;
 use super::library::check;
-use super::stream::{Event, Stream};
+use super::stream::{Stream, StreamEvent};
+use crate::backend::cuda::driver::Memory;
 use crate::error::{Error, Result};
 
-/// One piece of device memory.
+/// What frees a piece of device memory.
 #[derive(Debug)]
-pub struct Memory {
+struct Allocation {
     address: CUdeviceptr,
-    bytes: usize,
     stream: Arc<Stream>,
 }
 
-impl Memory {
-    /// Zeroed memory.
-    pub fn zeroed(stream: &Arc<Stream>, bytes: usize) -> Result<Memory> {
-        stream.refuse_in_capture("allocate memory")?;
-        let context = stream.enter()?;
-        let mut address = 0;
-        // The driver refuses to allocate nothing. What it allocates begins at a multiple of 256.
-        // SAFETY: a place to write to; the context is current. Freed in `drop`.
-        let result = unsafe { sys::cuMemAlloc_v2(&raw mut address, bytes.max(1)) };
-        if result == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
-            return Err(out_of_memory(bytes, context.free_bytes().ok()));
-        }
-        check(result, &format!("allocate {bytes} bytes on the GPU"))?;
-        let memory = Memory { address, bytes, stream: stream.clone() };
-        // SAFETY: the memory has so many bytes.
-        let result = unsafe { sys::cuMemsetD8Async(address, 0, bytes.max(1), stream.handle()) };
-        check(result, "set memory to zero")?;
-        Ok(memory)
+/// Zeroed device memory.
+pub fn zeroed(stream: &Arc<Stream>, bytes: usize) -> Result<Memory> {
+    stream.refuse_in_capture("allocate memory")?;
+    let context = stream.enter()?;
+    let mut address = 0;
+    // The driver refuses to allocate nothing. What it allocates begins at a multiple of 256.
+    // SAFETY: a place to write to; the context is current. Freed in `drop`.
+    let result = unsafe { sys::cuMemAlloc_v2(&raw mut address, bytes.max(1)) };
+    if result == CUresult::CUDA_ERROR_OUT_OF_MEMORY {
+        return Err(out_of_memory(bytes, context.free_bytes().ok()));
     }
-
-    /// Its size.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
-    /// The address of its first byte.
-    pub fn address(&self) -> u64 {
-        self.address
-    }
-
-    /// The address of a range.
-    pub fn range(&self, offset: usize, bytes: usize) -> Result<u64> {
-        if offset.checked_add(bytes).is_none_or(|end| end > self.bytes) {
-            return Err(Error::invalid(format!(
-                "a copy of {bytes} bytes at byte {offset} leaves the device memory of {} bytes",
-                self.bytes
-            )));
-        }
-        Ok(self.address + offset as u64)
-    }
+    check(result, &format!("allocate {bytes} bytes on the GPU"))?;
+    let allocation = Allocation { address, stream: stream.clone() };
+    // SAFETY: the memory has so many bytes.
+    let result = unsafe { sys::cuMemsetD8Async(address, 0, bytes.max(1), stream.handle()) };
+    check(result, "set memory to zero")?;
+    Ok(Memory::new(address, bytes, allocation))
 }
 
-impl Drop for Memory {
+impl Drop for Allocation {
     fn drop(&mut self) {
         // Queued work may still use it. If the device failed there is none.
         let _ = self.stream.synchronise();
@@ -148,16 +125,16 @@ impl Drop for Pinned {
 /// Copies to the host that are fetched later; their memory is used again.
 #[derive(Debug, Default)]
 pub struct Downloads {
-    idle: Arc<Mutex<Vec<(Pinned, Event)>>>,
+    idle: Arc<Mutex<Vec<(Pinned, StreamEvent)>>>,
 }
 
 /// A copy to the host under way.
 #[derive(Debug)]
 pub struct Download {
     /// Taken when it is given back.
-    place: Option<(Pinned, Event)>,
+    place: Option<(Pinned, StreamEvent)>,
     bytes: usize,
-    idle: Arc<Mutex<Vec<(Pinned, Event)>>>,
+    idle: Arc<Mutex<Vec<(Pinned, StreamEvent)>>>,
 }
 
 impl Downloads {
@@ -178,7 +155,9 @@ impl Downloads {
         };
         let (pinned, event) = match place {
             Some(place) => place,
-            None => (Pinned::new(context, bytes.next_power_of_two().max(256))?, Event::new(stream, false)?),
+            None => {
+                (Pinned::new(context, bytes.next_power_of_two().max(256))?, StreamEvent::new(stream, false)?)
+            }
         };
         // SAFETY: both ranges have so many bytes, and the pinned one is kept until the event.
         let result = unsafe { sys::cuMemcpyDtoHAsync_v2(pinned.at(0).cast(), from, bytes, stream.handle()) };

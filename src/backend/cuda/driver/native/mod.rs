@@ -29,23 +29,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cudarc::driver::sys;
 
 pub use context::Gpu;
-pub use graph::Graph;
-pub use memory::{Download, Memory};
-pub use module::Module;
-pub use stream::Event;
 pub use survey::Survey;
 
 use super::cache::Cache;
 use super::tensor_map::{TensorMap, TensorMapRequest};
-use super::{Driver, Launch, Launches, Properties};
+use super::{Download, Driver, Launch, Launches, LoadedModule, Memory, Properties};
 use crate::backend::cuda::source::Source;
 use crate::error::{Error, Result};
+use crate::ops::{Event, Graph};
 use context::Context;
+use graph::CapturedStep;
 use library::{Library, check};
 use memory::Downloads;
+use module::Module;
 use nvrtc::Nvrtc;
 use staging::Staging;
-use stream::Stream;
+use stream::{Stream, StreamEvent};
 
 /// A GPU. One thread at a time queues work on it.
 pub struct Native {
@@ -112,26 +111,12 @@ impl Native {
 }
 
 impl Driver for Native {
-    type Memory = Memory;
-    type Module = Module;
-    type Graph = Graph;
-    type Download = Download;
-    type Event = Event;
-
     fn properties(&self) -> &Properties {
         &self.properties
     }
 
     fn allocate(&self, bytes: usize) -> Result<Memory> {
-        Memory::zeroed(&self.stream, bytes)
-    }
-
-    fn bytes(&self, memory: &Memory) -> usize {
-        memory.bytes()
-    }
-
-    fn address(&self, memory: &Memory) -> u64 {
-        memory.address()
+        memory::zeroed(&self.stream, bytes)
     }
 
     fn upload(&self, memory: &mut Memory, offset: usize, bytes: &[u8]) -> Result<()> {
@@ -152,51 +137,44 @@ impl Driver for Native {
     }
 
     fn begin_download(&self, memory: &Memory, offset: usize, bytes: usize) -> Result<Download> {
-        self.downloads.begin(&self.stream, memory, offset, bytes)
+        let download = self.downloads.begin(&self.stream, memory, offset, bytes)?;
+        Ok(Box::new(|| download.finish()))
     }
 
-    fn finish_download(&self, download: Download) -> Result<Vec<u8>> {
-        download.finish()
-    }
-
-    fn module(&self, source: &Source) -> Result<Module> {
+    fn module(&self, source: &Source) -> Result<LoadedModule> {
         self.stream.refuse_in_capture(&format!("compile and load {}", source.name))?;
         let cached = self.nvrtc.compile_cached(&self.cache, source, &self.properties.architecture)?;
-        Module::load(&self.stream, source, &cached.compiled.code)
+        Module::load(&self.stream, source, &cached.compiled.code).map(LoadedModule::new)
     }
 
     fn tensor_map(&self, request: &TensorMapRequest<'_>) -> Result<TensorMap> {
         tensor_map::encode(&self.properties, request)
     }
 
-    fn launch(&self, _: &mut Memory, module: &Module, launch: &Launch<'_>) -> Result<()> {
+    fn launch(&self, _: &Memory, module: &LoadedModule, launch: &Launch<'_>) -> Result<()> {
         let overlapped = self.launches == Launches::Overlapped && self.properties.overlaps_launches();
-        module.launch(launch, overlapped)
+        module.inner::<Module>().launch(launch, overlapped)
     }
 
     fn synchronise(&self) -> Result<()> {
         self.stream.synchronise()
     }
 
-    fn capture(
-        &self,
-        memory: &mut Memory,
-        record: &mut dyn FnMut(&mut Memory) -> Result<()>,
-    ) -> Result<Graph> {
-        Graph::capture(&self.stream, || record(memory))
+    fn capture(&self, record: &mut dyn FnMut() -> Result<()>) -> Result<Graph> {
+        CapturedStep::capture(&self.stream, record).map(Graph::new)
     }
 
-    fn replay(&self, _: &mut Memory, graph: &Graph) -> Result<()> {
-        graph.replay()
+    fn replay(&self, _: &Memory, graph: &Graph) -> Result<()> {
+        graph.inner::<CapturedStep>().replay()
     }
 
     fn event(&self) -> Result<Event> {
-        let event = Event::new(&self.stream, true)?;
+        let event = StreamEvent::new(&self.stream, true)?;
         event.record()?;
-        Ok(event)
+        Ok(Event::new(event))
     }
 
     fn elapsed_seconds(&self, from: &Event, to: &Event) -> Result<f64> {
-        from.seconds_until(to)
+        from.inner::<StreamEvent>().seconds_until(to.inner())
     }
 }

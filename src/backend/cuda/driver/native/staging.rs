@@ -6,8 +6,9 @@ use std::sync::Arc;
 use cudarc::driver::sys;
 
 use super::library::check;
-use super::memory::{Memory, Pinned};
-use super::stream::{Event, Stream};
+use super::memory::Pinned;
+use super::stream::{Stream, StreamEvent};
+use crate::backend::cuda::driver::Memory;
 use crate::error::Result;
 
 /// Bytes of the ring.
@@ -63,10 +64,10 @@ impl<T> Ring<T> {
 /// The ring and its memory, which is locked at the first upload.
 #[derive(Debug)]
 pub struct Staging {
-    ring: Ring<Event>,
+    ring: Ring<StreamEvent>,
     pinned: Option<Pinned>,
     /// Events that are over, to be used again.
-    idle: Vec<Event>,
+    idle: Vec<StreamEvent>,
 }
 
 impl Staging {
@@ -103,7 +104,7 @@ impl Staging {
         };
         let event = match self.idle.pop() {
             Some(event) => event,
-            None => Event::new(stream, false)?,
+            None => StreamEvent::new(stream, false)?,
         };
         let pinned = match &mut self.pinned {
             Some(pinned) => pinned,

@@ -87,17 +87,17 @@ impl Drop for Stream {
 
 /// A moment in a stream.
 #[derive(Debug)]
-pub struct Event {
+pub struct StreamEvent {
     event: CUevent,
     stream: Arc<Stream>,
 }
 
 // SAFETY: as for the stream it belongs to.
-unsafe impl Send for Event {}
+unsafe impl Send for StreamEvent {}
 
-impl Event {
+impl StreamEvent {
     /// A moment that is not set yet; only one that is timed can be measured from.
-    pub fn new(stream: &Arc<Stream>, timed: bool) -> Result<Event> {
+    pub fn new(stream: &Arc<Stream>, timed: bool) -> Result<StreamEvent> {
         stream.enter()?;
         let flags =
             if timed { CUevent_flags::CU_EVENT_DEFAULT } else { CUevent_flags::CU_EVENT_DISABLE_TIMING }
@@ -105,7 +105,7 @@ impl Event {
         let mut event = ptr::null_mut();
         // SAFETY: a place to write to; the context is current. Destroyed in `drop`.
         check(unsafe { sys::cuEventCreate(&raw mut event, flags) }, "make an event")?;
-        Ok(Event { event, stream: stream.clone() })
+        Ok(StreamEvent { event, stream: stream.clone() })
     }
 
     /// Sets it to the moment when all that is queued now is done.
@@ -124,7 +124,7 @@ impl Event {
     }
 
     /// Waits for `to`, and tells the seconds between.
-    pub fn seconds_until(&self, to: &Event) -> Result<f64> {
+    pub fn seconds_until(&self, to: &StreamEvent) -> Result<f64> {
         self.wait()?;
         to.wait()?;
         let mut milliseconds = 0_f32;
@@ -135,7 +135,7 @@ impl Event {
     }
 }
 
-impl Drop for Event {
+impl Drop for StreamEvent {
     fn drop(&mut self) {
         if self.stream.enter().is_ok() {
             // SAFETY: made once, destroyed once.
