@@ -62,95 +62,21 @@ impl Conv2d {
         self.filter_height * self.filter_width * self.in_channels
     }
 
-    /// Floating-point operations of one pass (forward, input gradient or weight gradient), two per multiply-add.
+    /// Elements of all filters.
+    pub fn weights(&self) -> usize {
+        self.out_channels * self.filter_elements()
+    }
+
+    /// Elements of the input that some filter sees: with a stride beyond the filter, not all.
+    pub fn inputs_seen(&self) -> usize {
+        let rows = self.height.min(self.out_height() * self.filter_height);
+        let columns = self.width.min(self.out_width() * self.filter_width);
+        self.batch * rows * columns * self.in_channels
+    }
+
+    /// Floating-point operations of one pass (fprop, dgrad or wgrad), two per multiply-add.
     pub fn flop(&self) -> f64 {
         2.0 * self.out_pixels() as f64 * self.out_channels as f64 * self.filter_elements() as f64
-    }
-}
-
-/// A convolution in inference, with its epilogue.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Conv2dInference {
-    /// The convolution.
-    pub conv: Conv2d,
-    /// Whether negative results become zero.
-    pub relu: bool,
-}
-
-/// The gradient of a convolution with respect to its input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Conv2dGradient {
-    /// The forward convolution.
-    pub conv: Conv2d,
-    /// Whether the result is added to what `dx` holds (the gradient that came along a shortcut) or replaces it.
-    pub accumulate: bool,
-}
-
-/// A convolution, and the batch normalisation whose statistics are those of its output.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Conv2dBatchNorm {
-    /// The convolution.
-    pub conv: Conv2d,
-    /// Added to the variance under the square root (PyTorch: 1e-5).
-    pub epsilon: f64,
-    /// Weight of the new batch in the running statistics (PyTorch: 0.1).
-    pub momentum: f64,
-}
-
-impl Conv2dBatchNorm {
-    /// The batch normalisation of the output.
-    pub fn norm(&self) -> BatchNorm {
-        BatchNorm { extent: self.conv.outputs(), epsilon: self.epsilon, momentum: self.momentum }
-    }
-}
-
-/// A convolution of what a batch normalisation in front makes of its input: `act(scale * x + bias)`, scale and bias per channel, or
-/// that convolution's weight gradient. As if somebody had stored it, rounded: the zeros around the input lie behind the map.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Conv2dScaled {
-    /// The convolution.
-    pub conv: Conv2d,
-    /// Whether a rectifier lies between.
-    pub relu: bool,
-}
-
-impl Conv2dScaled {
-    /// The map of the input.
-    pub fn map(&self) -> ScaleBias {
-        ScaleBias { extent: self.conv.inputs(), relu: self.relu }
-    }
-}
-
-/// A convolution between two batch normalisations: the map of the first is applied to its input, the statistics of the second are
-/// those of its output.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Conv2dScaledBatchNorm {
-    /// The convolution, and the batch normalisation behind it.
-    pub behind: Conv2dBatchNorm,
-    /// Whether a rectifier lies before the convolution.
-    pub relu: bool,
-}
-
-impl Conv2dScaledBatchNorm {
-    /// The convolution and what lies before it.
-    pub fn scaled(&self) -> Conv2dScaled {
-        Conv2dScaled { conv: self.behind.conv, relu: self.relu }
-    }
-}
-
-/// The gradient of a convolution with respect to its input, and the first half of that of the batch normalisation below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Conv2dGradientReduce {
-    /// The gradient of the convolution.
-    pub gradient: Conv2dGradient,
-    /// Whether a rectifier lies between: the sums then count only where `scale * x + bias > 0`.
-    pub relu: bool,
-}
-
-impl Conv2dGradient {
-    /// The sums that the batch normalisation below takes of the gradient; `relu` as there.
-    pub fn reduce(&self, relu: bool) -> BatchNormGradient {
-        BatchNormGradient { extent: self.conv.inputs(), relu, frozen: false }
     }
 }
 
@@ -161,6 +87,13 @@ pub struct Rows {
     pub rows: usize,
     /// Elements in a row.
     pub channels: usize,
+}
+
+impl Rows {
+    /// Elements of the matrix.
+    pub fn elements(&self) -> usize {
+        self.rows * self.channels
+    }
 }
 
 /// Batch normalisation over the rows of a matrix (Ioffe & Szegedy 2015), with PyTorch's conventions.
@@ -223,6 +156,41 @@ impl Pool {
     pub fn out_width(&self) -> usize {
         (self.width + 2 * self.padding - self.window) / self.stride + 1
     }
+
+    /// Elements of the input.
+    pub fn inputs(&self) -> usize {
+        self.batch * self.height * self.width * self.channels
+    }
+
+    /// Elements of the output.
+    pub fn outputs(&self) -> usize {
+        self.batch * self.out_height() * self.out_width() * self.channels
+    }
+}
+
+/// All pixels of NHWC images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct GlobalPool {
+    /// Images in the batch.
+    pub batch: usize,
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// Channels.
+    pub channels: usize,
+}
+
+impl GlobalPool {
+    /// Elements of the input.
+    pub fn inputs(&self) -> usize {
+        self.outputs() * self.height * self.width
+    }
+
+    /// Elements of the output.
+    pub fn outputs(&self) -> usize {
+        self.batch * self.channels
+    }
 }
 
 /// A fully connected layer.
@@ -239,8 +207,8 @@ pub struct Linear {
 /// A mean over all pixels, and a fully connected layer on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PoolHead {
-    /// The input; window, stride and padding do not count.
-    pub pool: Pool,
+    /// The input.
+    pub pool: GlobalPool,
     /// Outputs of the layer.
     pub outputs: usize,
 }
@@ -366,6 +334,16 @@ impl ShortcutA {
     pub fn out_width(&self) -> usize {
         self.width.div_ceil(self.stride)
     }
+
+    /// Elements of the input.
+    pub fn inputs(&self) -> usize {
+        self.batch * self.height * self.width * self.in_channels
+    }
+
+    /// Elements of the output.
+    pub fn outputs(&self) -> usize {
+        self.batch * self.out_height() * self.out_width() * self.out_channels
+    }
 }
 
 /// Numbers of a row of an optimizer's `hyper`, which change from step to step: the learning rate, Adam's two corrections, and
@@ -441,7 +419,14 @@ pub struct ImageBatch {
     pub channels: usize,
 }
 
-/// Numbers that say where the pixels of one image of a batch come from; see `load_images` in [`crate::ops::Backend`].
+impl ImageBatch {
+    /// Elements of an image.
+    pub fn image_elements(&self) -> usize {
+        self.side * self.side * self.channels
+    }
+}
+
+/// Numbers that say where the pixels of one image of a batch come from; see `load_images` in [`crate::ops::Call`].
 pub const PLACEMENT_NUMBERS: usize = 8;
 
 /// Where the total of one of a step's losses, and the hits that belong to it, are kept.

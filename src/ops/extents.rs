@@ -1,26 +1,61 @@
-//! How many elements each operand of an operation has, and which extents make sense.
+//! Which extents make sense, how they are written in a word, and the arithmetic they ask for.
+
+use std::fmt::Debug;
 
 use super::{
-    ClassGroups, Conv2d, Conv2dScaled, Cosine, EnergyMargin, HYPER_ROW, HYPER_ROWS, ImageBatch, KlDivergence,
-    Linear, PLACEMENT_NUMBERS, Pool, PoolHead, Rows, Segments, ShortcutA, StepTotals,
+    Adam, BatchNorm, BatchNormGradient, ClassGroups, Conv2d, Cosine, CrossEntropy, Direction, EnergyMargin,
+    GlobalPool, HYPER_ROW, HYPER_ROWS, ImageBatch, KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias,
+    Segments, Sgd, ShortcutA, StepTotals,
 };
 use crate::error::{Error, Result};
-use crate::tensor::{DType, Span, aligned};
 
-/// Extents every kernel may rely on: nothing is empty, and no window hangs outside its input.
-pub(crate) fn check(sensible: bool, attributes: impl std::fmt::Debug) -> Result<()> {
-    if sensible {
-        Ok(())
-    } else {
+/// Numbers an optimizer and the totals of a step read from memory.
+pub(super) const HYPER_NUMBERS: usize = HYPER_ROWS * HYPER_ROW;
+
+/// The fixed numbers of an operation.
+pub(super) trait Attributes: Debug {
+    /// Refuses what no kernel can do: extents of zero, windows that hang outside their input.
+    fn check(&self) -> Result<()> {
+        if self.make_sense() {
+            return Ok(());
+        }
         Err(Error::invalid(format!(
-            "an operation cannot have the extents {attributes:?}: all must be positive and windows fit"
+            "an operation cannot have the extents {self:?}: all must be positive and windows fit"
         )))
+    }
+
+    /// Whether every kernel can do them.
+    fn make_sense(&self) -> bool;
+
+    /// The extents in one word.
+    fn shape(&self) -> String;
+
+    /// Floating-point operations of matrix products, two per multiply-add.
+    fn flop(&self) -> f64 {
+        0.0
     }
 }
 
-impl Conv2d {
-    pub(crate) fn elements(&self) -> Result<[usize; 3]> {
-        let extents = [
+fn positive<const N: usize>(extents: [usize; N]) -> bool {
+    !extents.contains(&0)
+}
+
+fn flag(set: bool, word: &str) -> String {
+    if set { format!("-{word}") } else { String::new() }
+}
+
+impl Attributes for Conv2d {
+    fn make_sense(&self) -> bool {
+        let Conv2d { batch, height, width, in_channels, out_channels, filter_height, filter_width, .. } =
+            *self;
+        positive([batch, height, width, in_channels, out_channels, filter_height, filter_width, self.stride])
+            && height + 2 * self.padding >= filter_height
+            && width + 2 * self.padding >= filter_width
+    }
+
+    fn shape(&self) -> String {
+        format!(
+            "{}x{}x{}x{}-k{}-{}x{}-s{}p{}",
             self.batch,
             self.height,
             self.width,
@@ -29,199 +64,257 @@ impl Conv2d {
             self.filter_height,
             self.filter_width,
             self.stride,
-        ];
-        let fits = self.height + 2 * self.padding >= self.filter_height
-            && self.width + 2 * self.padding >= self.filter_width;
-        check(!extents.contains(&0) && fits, self)?;
-        Ok([
-            self.batch * self.height * self.width * self.in_channels,
-            self.out_channels * self.filter_elements(),
-            self.out_pixels() * self.out_channels,
-        ])
+            self.padding
+        )
+    }
+
+    fn flop(&self) -> f64 {
+        Conv2d::flop(self)
     }
 }
 
-impl Conv2dScaled {
-    /// Bytes of scratch memory that what the map makes of the input takes in activations of a type.
-    pub(crate) fn room_bytes(&self, working: DType) -> usize {
-        let Rows { rows, channels } = self.conv.inputs();
-        aligned(rows * channels * working.size())
+impl Attributes for Rows {
+    fn make_sense(&self) -> bool {
+        positive([self.rows, self.channels])
     }
 
-    /// That room, at the front of scratch memory, and what is left behind it.
-    pub(crate) fn room(&self, working: DType, workspace: Span) -> Result<[Span; 2]> {
-        let bytes = self.room_bytes(working);
-        let Some(left) = workspace.bytes().checked_sub(bytes) else {
-            return Err(Error::invalid(format!(
-                "a convolution of what a map makes of its input needs {bytes} bytes of workspace for that and was given {}; ask \
-                 workspace_bytes for the size",
-                workspace.bytes()
-            )));
-        };
-        let elements = self.conv.inputs().elements()?;
-        Ok([
-            Span { offset: workspace.offset, elements, dtype: working },
-            Span {
-                offset: workspace.offset + bytes,
-                elements: left / workspace.dtype.size(),
-                dtype: workspace.dtype,
-            },
-        ])
+    fn shape(&self) -> String {
+        format!("{}x{}", self.rows, self.channels)
     }
 }
 
-impl Rows {
-    pub(crate) fn elements(&self) -> Result<usize> {
-        check(self.rows > 0 && self.channels > 0, self)?;
-        Ok(self.rows * self.channels)
+impl Attributes for BatchNorm {
+    fn make_sense(&self) -> bool {
+        self.extent.make_sense()
+    }
+
+    fn shape(&self) -> String {
+        self.extent.shape()
     }
 }
 
-impl Pool {
-    /// Elements of the input and of the output.
-    pub(crate) fn elements(&self) -> Result<[usize; 2]> {
-        let extents = [self.batch, self.height, self.width, self.channels, self.window, self.stride];
-        let fits = 2 * self.padding <= self.window
+impl Attributes for ScaleBias {
+    fn make_sense(&self) -> bool {
+        self.extent.make_sense()
+    }
+
+    fn shape(&self) -> String {
+        self.extent.shape() + &flag(self.relu, "relu")
+    }
+}
+
+impl Attributes for BatchNormGradient {
+    fn make_sense(&self) -> bool {
+        self.extent.make_sense()
+    }
+
+    fn shape(&self) -> String {
+        self.extent.shape() + &flag(self.relu, "relu") + &flag(self.frozen, "frozen")
+    }
+}
+
+impl Attributes for Pool {
+    fn make_sense(&self) -> bool {
+        positive([self.batch, self.height, self.width, self.channels, self.window, self.stride])
+            && 2 * self.padding <= self.window
             && self.height.min(self.width) + 2 * self.padding >= self.window
-            && i32::try_from(self.height * self.width).is_ok();
-        check(!extents.contains(&0) && fits, self)?;
-        let pixels = self.out_height() * self.out_width();
-        Ok([self.batch * self.height * self.width * self.channels, self.batch * pixels * self.channels])
+            && i32::try_from(self.height * self.width).is_ok()
     }
 
-    /// The same for a mean over all pixels, where window and stride do not count.
-    pub(crate) fn global_elements(&self) -> Result<[usize; 2]> {
-        check(![self.batch, self.height, self.width, self.channels].contains(&0), self)?;
-        let output = self.batch * self.channels;
-        Ok([output * self.height * self.width, output])
+    fn shape(&self) -> String {
+        let Pool { batch, height, width, channels, window, stride, padding } = self;
+        format!("{batch}x{height}x{width}x{channels}-{window}x{window}-s{stride}p{padding}")
     }
 }
 
-impl ShortcutA {
-    pub(crate) fn elements(&self) -> Result<[usize; 2]> {
-        let extents = [self.batch, self.height, self.width, self.in_channels, self.stride];
-        check(!extents.contains(&0) && self.out_channels >= self.in_channels, self)?;
-        Ok([
-            self.batch * self.height * self.width * self.in_channels,
-            self.batch * self.out_height() * self.out_width() * self.out_channels,
-        ])
+impl Attributes for GlobalPool {
+    fn make_sense(&self) -> bool {
+        positive([self.batch, self.height, self.width, self.channels])
+    }
+
+    fn shape(&self) -> String {
+        let GlobalPool { batch, height, width, channels } = self;
+        format!("{batch}x{height}x{width}x{channels}")
     }
 }
 
-impl Linear {
-    /// Elements of x, weight and y.
-    pub(crate) fn elements(&self) -> Result<[usize; 3]> {
-        check(![self.batch, self.inputs, self.outputs].contains(&0), self)?;
-        Ok([self.batch * self.inputs, self.outputs * self.inputs, self.batch * self.outputs])
+impl Attributes for ShortcutA {
+    fn make_sense(&self) -> bool {
+        positive([self.batch, self.height, self.width, self.in_channels, self.stride])
+            && self.out_channels >= self.in_channels
+    }
+
+    fn shape(&self) -> String {
+        let ShortcutA { batch, height, width, in_channels, out_channels, stride } = self;
+        format!("{batch}x{height}x{width}x{in_channels}-k{out_channels}-s{stride}")
     }
 }
 
-impl PoolHead {
-    /// Elements of x, weight, features and logits.
-    pub(crate) fn elements(&self) -> Result<[usize; 4]> {
-        let [x, features] = self.pool.global_elements()?;
-        let [_, weight, logits] = self.linear().elements()?;
-        Ok([x, weight, features, logits])
+impl Attributes for Linear {
+    fn make_sense(&self) -> bool {
+        positive([self.batch, self.inputs, self.outputs])
+    }
+
+    fn shape(&self) -> String {
+        format!("{}x{}-k{}", self.batch, self.inputs, self.outputs)
+    }
+
+    fn flop(&self) -> f64 {
+        2.0 * self.batch as f64 * self.inputs as f64 * self.outputs as f64
     }
 }
 
-impl Cosine {
-    /// Elements of x, weight, inverse norms and y.
-    pub(crate) fn elements(&self) -> Result<[usize; 4]> {
-        let Cosine { batch, inputs, outputs, epsilon, .. } = *self;
-        check(![batch, inputs, outputs].contains(&0) && epsilon > 0.0, self)?;
-        Ok([batch * inputs, outputs * inputs, batch + outputs, batch * outputs])
+impl Attributes for PoolHead {
+    fn make_sense(&self) -> bool {
+        self.pool.make_sense() && self.outputs > 0
+    }
+
+    fn shape(&self) -> String {
+        format!("{}-k{}", self.pool.shape(), self.outputs)
+    }
+
+    fn flop(&self) -> f64 {
+        self.linear().flop()
     }
 }
 
-impl KlDivergence {
-    /// Elements of each side's logits.
-    pub(crate) fn elements(&self) -> Result<usize> {
-        let positive = self.temperature > 0.0 && self.temperature.is_finite();
-        check(self.batch > 0 && self.classes > 0 && positive, self)?;
-        Ok(self.batch * self.classes)
+impl Attributes for Cosine {
+    fn make_sense(&self) -> bool {
+        positive([self.batch, self.inputs, self.outputs]) && self.epsilon > 0.0
+    }
+
+    fn shape(&self) -> String {
+        format!("{}x{}-k{}", self.batch, self.inputs, self.outputs) + &flag(self.softplus, "softplus")
+    }
+
+    fn flop(&self) -> f64 {
+        2.0 * self.batch as f64 * self.inputs as f64 * self.outputs as f64
     }
 }
 
-impl ClassGroups {
-    /// Elements of the logits, of the groups' numbers and of the sums.
-    pub(crate) fn elements(&self) -> Result<[usize; 3]> {
-        let ClassGroups { batch, classes, groups, temperature } = *self;
-        let positive = temperature > 0.0 && temperature.is_finite();
-        check(![batch, classes, groups].contains(&0) && positive, self)?;
-        Ok([batch * classes, classes, batch * groups])
-    }
+fn is_temperature(temperature: f64) -> bool {
+    temperature > 0.0 && temperature.is_finite()
 }
 
-impl EnergyMargin {
-    /// Elements of the logits.
-    pub(crate) fn elements(&self) -> Result<usize> {
-        let margins = self.inside.is_finite() && self.outside.is_finite();
-        check(self.batch > 0 && self.classes > 0 && margins, self)?;
-        Ok(self.batch * self.classes)
+impl Attributes for KlDivergence {
+    fn make_sense(&self) -> bool {
+        positive([self.batch, self.classes]) && is_temperature(self.temperature)
     }
-}
 
-/// Elements of the parameters of an optimizer's step, and of `hyper` at the least.
-pub(crate) fn segment_elements(segments: &Segments) -> Result<[usize; 2]> {
-    let used = || segments.iter().filter(|segment| segment.elements > 0);
-    let apart = used().rev().skip(1).all(|segment| segment.elements.is_multiple_of(4));
-    if !apart {
-        return Err(Error::invalid(format!(
-            "an optimizer moves parameters in fours, each with one setting: all segments but the last must have a multiple of \
-             four, not {segments:?}"
-        )));
-    }
-    check(used().next().is_some() && used().all(|segment| segment.row < HYPER_ROWS), segments)?;
-    let last_row = used().map(|segment| segment.row).max().unwrap_or(0);
-    Ok([used().map(|segment| segment.elements).sum(), last_row * HYPER_ROW + 1])
-}
-
-impl StepTotals {
-    /// Elements of the totals.
-    pub(crate) fn elements(&self) -> Result<usize> {
-        check(self.batch > 0 && self.slots > 0 && self.column < self.columns, self)?;
-        Ok(2 * self.slots * self.columns)
-    }
-}
-
-impl ImageBatch {
-    /// Elements of pixels, table, placement and output.
-    pub(crate) fn elements(&self) -> Result<[usize; 4]> {
-        check(
-            ![self.images, self.batch, self.side, self.channels].contains(&0) && self.side < 1 << 15,
-            self,
-        )?;
-        let image = self.side * self.side * self.channels;
-        Ok([self.images * image, 256 * self.channels, self.batch * PLACEMENT_NUMBERS, self.batch * image])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn room_for_a_map_lies_in_front_and_too_little_scratch_memory_is_told_with_both_sizes() {
-        let conv = Conv2d {
-            batch: 1,
-            height: 3,
-            width: 5,
-            in_channels: 8,
-            out_channels: 16,
-            filter_height: 1,
-            filter_width: 1,
-            stride: 1,
-            padding: 0,
+    fn shape(&self) -> String {
+        let direction = match self.direction {
+            Direction::FirstToSecond => "forward",
+            Direction::SecondToFirst => "backward",
+            Direction::Both => "both",
         };
-        let scaled = Conv2dScaled { conv, relu: true };
-        let bytes = scaled.room_bytes(DType::Bf16);
-        assert!(bytes >= 3 * 5 * 8 * 2);
-        let workspace = |bytes: usize| Span { offset: 64, elements: bytes / 4, dtype: DType::F32 };
-        let [map, rest] = scaled.room(DType::Bf16, workspace(bytes + 12)).unwrap();
-        assert_eq!((map.offset, map.elements, rest.offset, rest.bytes()), (64, 120, 64 + bytes, 12));
-        let error = scaled.room(DType::Bf16, workspace(bytes - 4)).unwrap_err().to_string();
-        let sizes = [format!("needs {bytes} bytes"), format!("was given {}", bytes - 4)];
-        assert!(sizes.iter().all(|size| error.contains(size)), "{error}");
+        format!("{}x{}-{direction}", self.batch, self.classes)
+    }
+}
+
+impl Attributes for ClassGroups {
+    fn make_sense(&self) -> bool {
+        positive([self.batch, self.classes, self.groups]) && is_temperature(self.temperature)
+    }
+
+    fn shape(&self) -> String {
+        format!("{}x{}-g{}", self.batch, self.classes, self.groups)
+    }
+}
+
+impl Attributes for EnergyMargin {
+    fn make_sense(&self) -> bool {
+        positive([self.batch, self.classes]) && self.inside.is_finite() && self.outside.is_finite()
+    }
+
+    fn shape(&self) -> String {
+        format!("{}x{}", self.batch, self.classes)
+    }
+}
+
+impl Attributes for CrossEntropy {
+    fn make_sense(&self) -> bool {
+        positive([self.batch, self.classes])
+    }
+
+    fn shape(&self) -> String {
+        format!("{}x{}", self.batch, self.classes) + &flag(self.smoothing > 0.0, "smooth")
+    }
+}
+
+/// Parameters of an optimizer's step.
+pub(super) fn parameters_of(segments: &Segments) -> usize {
+    segments.iter().map(|segment| segment.elements).sum()
+}
+
+fn segments_shape(segments: &Segments) -> String {
+    let used = segments.iter().filter(|segment| segment.elements > 0);
+    used.map(|segment| segment.elements.to_string()).collect::<Vec<_>>().join("+")
+}
+
+/// Refuses segments that an optimizer, which moves parameters in fours with one setting each, cannot do.
+fn check_segments(segments: &Segments) -> Result<()> {
+    let used = || segments.iter().filter(|segment| segment.elements > 0);
+    if used().rev().skip(1).all(|segment| segment.elements.is_multiple_of(4)) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "an optimizer moves parameters in fours, each with one setting: all segments but the last must have a multiple of \
+         four, not {segments:?}"
+    )))
+}
+
+fn segments_make_sense(segments: &Segments) -> bool {
+    parameters_of(segments) > 0
+        && segments.iter().all(|segment| segment.elements == 0 || segment.row < HYPER_ROWS)
+}
+
+/// What both optimizers are asked.
+macro_rules! optimizer {
+    ($($Optimizer:ident: $($flag:literal if |$o:ident| $set:expr),*;)*) => { $(
+        impl Attributes for $Optimizer {
+            fn check(&self) -> Result<()> {
+                check_segments(&self.segments)?;
+                if self.make_sense() {
+                    return Ok(());
+                }
+                Err(Error::invalid(format!(
+                    "an operation cannot have the extents {:?}: all must be positive and windows fit",
+                    self.segments
+                )))
+            }
+
+            fn make_sense(&self) -> bool {
+                segments_make_sense(&self.segments)
+            }
+
+            fn shape(&self) -> String {
+                segments_shape(&self.segments) $(+ &flag((|$o: &$Optimizer| $set)(self), $flag))*
+            }
+        }
+    )* };
+}
+
+optimizer! {
+    Sgd: "copy" if |o| o.copy, "nesterov" if |o| o.nesterov, "plain" if |o| o.momentum == 0.0;
+    Adam: "copy" if |o| o.copy, "decoupled" if |o| o.decoupled;
+}
+
+impl Attributes for StepTotals {
+    fn make_sense(&self) -> bool {
+        positive([self.batch, self.slots]) && self.column < self.columns
+    }
+
+    fn shape(&self) -> String {
+        self.batch.to_string()
+    }
+}
+
+impl Attributes for ImageBatch {
+    fn make_sense(&self) -> bool {
+        positive([self.images, self.batch, self.side, self.channels]) && self.side < 1 << 15
+    }
+
+    fn shape(&self) -> String {
+        format!("{}x{side}x{side}x{}", self.batch, self.channels, side = self.side)
     }
 }

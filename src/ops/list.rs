@@ -1,176 +1,37 @@
 //! The list of operations, and what is generated from it.
 
+use super::convolution::{Conv2dDgrad, Conv2dFprop, Conv2dWgrad};
+use super::declare::{access, element, operations, touched};
+use super::extents::{Attributes, HYPER_NUMBERS, parameters_of};
 use super::{
-    Access, Adam, BatchNorm, BatchNormGradient, ClassGroups, Content, Conv2d, Conv2dBatchNorm,
-    Conv2dGradient, Conv2dGradientReduce, Conv2dInference, Conv2dScaled, Conv2dScaledBatchNorm, Cosine,
-    CrossEntropy, EnergyMargin, ImageBatch, KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias, Sgd,
+    Access, Adam, BatchNorm, BatchNormGradient, ClassGroups, Cosine, CrossEntropy, ElementType, EnergyMargin,
+    GlobalPool, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS, Pool, PoolHead, Rows, ScaleBias, Sgd,
     ShortcutA, StepTotals,
 };
 use crate::error::Result;
-use crate::tensor::Span;
 
-macro_rules! access {
-    (read) => {
-        Access::Read
-    };
-    (write) => {
-        Access::Write
-    };
-    (update) => {
-        Access::Update
-    };
-}
-
-/// What an operand holds, activations unless the list says otherwise.
-macro_rules! content {
-    () => {
-        Content::Activation
-    };
-    (number) => {
-        Content::Number
-    };
-    (integer) => {
-        Content::Integer
-    };
-    (byte) => {
-        Content::Byte
-    };
-}
-
-macro_rules! operations {
-    ($( $(#[$doc:meta])* $method:ident = $variant:ident($attributes:ty) { $($operand:ident: $access:ident $($content:ident)?),* $(,)? } )*) => {
-        /// Every operation on a device's memory: what a device's [`Device::run`](crate::ops::Device::run) hands calls to.
-        pub trait Backend {
-            $(
-                $(#[$doc])*
-                ///
-                #[doc = concat!("Operands:", $(" ", stringify!($operand),)* ".")]
-                ///
-                /// # Errors
-                /// The device failed.
-                fn $method(
-                    &mut self,
-                    attributes: &$attributes,
-                    operands: [Span; [$(stringify!($operand)),*].len()],
-                    workspace: Span,
-                ) -> Result<()>;
-            )*
-        }
-
-        /// An operation with its operands; `B` names a buffer (in a plan), a place in memory, or nothing.
-        ///
-        /// The variants are documented at the [`Backend`] methods of the same names.
-        #[derive(Debug, Clone, Copy, PartialEq)]
-        #[allow(missing_docs)]
-        pub enum Call<B> {
-            $( $variant { attributes: $attributes, $($operand: B),* }, )*
-        }
-
-        impl<B: Copy> Call<B> {
-            /// The operation's name.
-            pub fn name(&self) -> &'static str {
-                match self { $( Call::$variant { .. } => stringify!($method), )* }
-            }
-
-            /// The operands with their names and how they are used.
-            pub fn operands(&self) -> Vec<(&'static str, B, Access)> {
-                match *self {
-                    $( Call::$variant { attributes: _, $($operand),* } =>
-                        vec![$((stringify!($operand), $operand, access!($access))),*], )*
-                }
-            }
-
-            /// What the operands hold, in the order of [`Call::operands`].
-            pub fn contents(&self) -> Vec<Content> {
-                match self {
-                    $( Call::$variant { .. } => vec![$(content!($($content)?)),*], )*
-                }
-            }
-
-            /// The same call with other operands.
-            #[allow(unused_mut)]
-            pub fn map<C>(&self, mut f: impl FnMut(B) -> C) -> Call<C> {
-                match *self {
-                    $( Call::$variant { attributes, $($operand),* } =>
-                        Call::$variant { attributes, $($operand: f($operand)),* }, )*
-                }
-            }
-        }
-
-        impl Call<Span> {
-            /// Hands the call to the method of its operation.
-            pub(crate) fn dispatch(&self, backend: &mut impl Backend, workspace: Span) -> Result<()> {
-                match *self {
-                    $( Call::$variant { ref attributes, $($operand),* } =>
-                        backend.$method(attributes, [$($operand),*], workspace), )*
-                }
-            }
-        }
-    };
+/// An operand of a call: where it is, how it is used, and what it must be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Operand<B> {
+    /// Its name in the list.
+    pub name: &'static str,
+    /// A buffer (in a plan), a place in memory, or nothing.
+    pub place: B,
+    /// How the operation uses it.
+    pub access: Access,
+    /// The type of its elements.
+    pub element: ElementType,
+    /// Number of elements.
+    pub elements: usize,
+    /// Those of them that the operation cannot do without.
+    pub touched: usize,
 }
 
 operations! {
-    /// Convolution: `y[n,p,q,k] = sum over r,s,c of x[n, p*stride + r - padding, q*stride + s - padding, c] *
-    /// weight[k,r,s,c]`, zero outside the input.
-    ///
-    /// x (batch, height, width, in_channels), weight KRSC, y (batch, out_height, out_width, out_channels).
-    conv2d_forward = Conv2dForward(Conv2d) { x: read, weight: read, y: write }
-
-    /// Convolution with the bias, optional rectifier of inference: `y = act(conv(x, weight) + bias[k])`.
-    conv2d_bias = Conv2dBias(Conv2dInference) { x: read, weight: read, bias: read number, y: write }
-
-    /// The same with a residual: `y = act(conv(x, weight) + bias[k] + residual)`; residual has y's shape.
-    conv2d_bias_residual = Conv2dBiasResidual(Conv2dInference) {
-        x: read, weight: read, bias: read number, residual: read, y: write,
-    }
-
-    /// Gradient of a convolution with respect to its input:
-    /// `dx[n,h,w,c] (+)= sum over k and the outputs (p,q) that saw (h,w) of dy[n,p,q,k] * weight[k,r,s,c]`.
-    conv2d_input_gradient = Conv2dInputGradient(Conv2dGradient) { dy: read, weight: read, dx: update }
-
-    /// Gradient of a convolution with respect to its weight:
-    /// `dweight[k,r,s,c] = sum over n,p,q of x[n, p*stride + r - padding, q*stride + s - padding, c] * dy[n,p,q,k]`.
-    conv2d_weight_gradient = Conv2dWeightGradient(Conv2d) { x: read, dy: read, dweight: write number }
-
-    /// [`Backend::conv2d_forward`], then [`Backend::batch_norm_statistics`] of y as it is stored: what is normalised is what
-    /// later passes read.
-    conv2d_batch_norm_statistics = Conv2dBatchNormStatistics(Conv2dBatchNorm) {
-        x: read, weight: read, y: write, gamma: read number, beta: read number, mean: write number,
-        inverse_std: write number, scale: write number, bias: write number, running_mean: update number,
-        running_variance: update number,
-    }
-
-    /// [`Backend::conv2d_input_gradient`], then [`Backend::batch_norm_reduce`] of dx as it is stored.
-    ///
-    /// dx itself stays unmasked: whoever reads it has x, scale and bias at hand.
-    conv2d_input_gradient_reduce = Conv2dInputGradientReduce(Conv2dGradientReduce) {
-        dy: read, weight: read, x: read, scale: read number, bias: read number, mean: read number,
-        inverse_std: read number, dx: update, dgamma: write number, dbeta: write number,
-    }
-
-    /// [`Backend::conv2d_input_gradient`], then dx becomes zero where `y > 0` does not hold, y being the rectified sum of a
-    /// normalisation and a residual; then [`Backend::batch_norm_reduce`] of that, without a rectifier.
-    conv2d_input_gradient_mask_reduce = Conv2dInputGradientMaskReduce(Conv2dGradient) {
-        dy: read, weight: read, y: read, x: read, scale: read number, bias: read number, mean: read number,
-        inverse_std: read number, dx: update, dgamma: write number, dbeta: write number,
-    }
-
-    /// [`Backend::scale_bias`] of x, then [`Backend::conv2d_forward`] of that as it would be stored.
-    conv2d_scaled = Conv2dScaledForward(Conv2dScaled) {
-        x: read, scale: read number, bias: read number, weight: read, y: write,
-    }
-
-    /// [`Backend::scale_bias`] of x, then [`Backend::conv2d_weight_gradient`] of that as it would be stored.
-    conv2d_scaled_weight_gradient = Conv2dScaledWeightGradient(Conv2dScaled) {
-        x: read, scale: read number, bias: read number, dy: read, dweight: write number,
-    }
-
-    /// [`Backend::scale_bias`] of x with the input's scale and bias, then [`Backend::conv2d_batch_norm_statistics`] of that as it
-    /// would be stored.
-    conv2d_scaled_batch_norm_statistics = Conv2dScaledBatchNormStatistics(Conv2dScaledBatchNorm) {
-        x: read, input_scale: read number, input_bias: read number, weight: read, y: write, gamma: read number,
-        beta: read number, mean: write number, inverse_std: write number, scale: write number,
-        bias: write number, running_mean: update number, running_variance: update number,
+    $ {
+        conv2d_fprop = Conv2dFprop in convolution;
+        conv2d_dgrad = Conv2dDgrad in convolution;
+        conv2d_wgrad = Conv2dWgrad in convolution;
     }
 
     /// Statistics of a batch for batch normalisation, and the affine map they give.
@@ -178,93 +39,188 @@ operations! {
     /// `mean` and biased variance over the rows (merged stably, never as `E[x²] − E[x]²`), `inverse_std = 1/sqrt(var + epsilon)`,
     /// `scale = gamma * inverse_std`, `bias = beta - mean * scale`; the running statistics move by `momentum` towards the
     /// mean and the **unbiased** variance, as PyTorch's do. All operands but x are (channels).
-    batch_norm_statistics = BatchNormStatistics(BatchNorm) {
-        x: read, gamma: read number, beta: read number, mean: write number, inverse_std: write number,
-        scale: write number, bias: write number, running_mean: update number, running_variance: update number,
+    batch_norm_statistics = BatchNormStatistics(n: BatchNorm) in batch_norm {
+        x: read working[n.extent.elements()],
+        gamma: read accumulator[n.extent.channels],
+        beta: read accumulator[n.extent.channels],
+        mean: write accumulator[n.extent.channels],
+        inverse_std: write accumulator[n.extent.channels],
+        scale: write accumulator[n.extent.channels],
+        bias: write accumulator[n.extent.channels],
+        running_mean: update accumulator[n.extent.channels],
+        running_variance: update accumulator[n.extent.channels],
     }
 
     /// The affine map of batch normalisation in eval mode, from running statistics: `inverse_std`, `scale`, `bias`.
-    batch_norm_frozen = BatchNormFrozen(BatchNorm) {
-        gamma: read number, beta: read number, running_mean: read number, running_variance: read number,
-        inverse_std: write number, scale: write number, bias: write number,
+    batch_norm_frozen = BatchNormFrozen(n: BatchNorm) in batch_norm {
+        gamma: read accumulator[n.extent.channels],
+        beta: read accumulator[n.extent.channels],
+        running_mean: read accumulator[n.extent.channels],
+        running_variance: read accumulator[n.extent.channels],
+        inverse_std: write accumulator[n.extent.channels],
+        scale: write accumulator[n.extent.channels],
+        bias: write accumulator[n.extent.channels],
     }
 
     /// Folds a batch normalisation in eval mode into the convolution before it:
     /// `folded[k,..] = weight[k,..] * gamma[k] / sqrt(running_variance[k] + epsilon)`, `bias[k] = beta[k] - running_mean[k] *
     /// gamma[k] / sqrt(..)`. `extent.rows` is the number of output channels, `extent.channels` the elements of one filter.
-    batch_norm_fold = BatchNormFold(BatchNorm) {
-        weight: read number, gamma: read number, beta: read number, running_mean: read number,
-        running_variance: read number, folded: write, bias: write number,
+    batch_norm_fold = BatchNormFold(n: BatchNorm) in batch_norm {
+        weight: read accumulator[n.extent.elements()],
+        gamma: read accumulator[n.extent.rows],
+        beta: read accumulator[n.extent.rows],
+        running_mean: read accumulator[n.extent.rows],
+        running_variance: read accumulator[n.extent.rows],
+        folded: write working[n.extent.elements()],
+        bias: write accumulator[n.extent.rows],
     }
 
     /// `y = act(scale * x + bias)`, scale and bias per channel.
-    scale_bias = ScaleBiasForward(ScaleBias) { x: read, scale: read number, bias: read number, y: write }
+    scale_bias = ScaleBiasForward(a: ScaleBias) in batch_norm {
+        x: read working[a.extent.elements()],
+        scale: read accumulator[a.extent.channels],
+        bias: read accumulator[a.extent.channels],
+        y: write working[a.extent.elements()],
+    }
 
     /// `y = act(scale * x + bias + residual)`.
-    scale_bias_residual = ScaleBiasResidual(ScaleBias) {
-        x: read, scale: read number, bias: read number, residual: read, y: write,
+    scale_bias_residual = ScaleBiasResidual(a: ScaleBias) in batch_norm {
+        x: read working[a.extent.elements()],
+        scale: read accumulator[a.extent.channels],
+        bias: read accumulator[a.extent.channels],
+        residual: read working[a.extent.elements()],
+        y: write working[a.extent.elements()],
     }
 
     /// First half of the gradient of batch normalisation: with `d = dy`, zero where a rectifier cut,
     /// `dbeta = sum of d`, `dgamma = sum of d * (x - mean) * inverse_std` over the rows.
-    batch_norm_reduce = BatchNormReduce(BatchNormGradient) {
-        dy: read, x: read, scale: read number, bias: read number, mean: read number, inverse_std: read number,
-        dgamma: write number, dbeta: write number,
+    batch_norm_reduce = BatchNormReduce(n: BatchNormGradient) in batch_norm {
+        dy: read working[n.extent.elements()],
+        x: read working[n.extent.elements()],
+        scale: read accumulator[n.extent.channels],
+        bias: read accumulator[n.extent.channels],
+        mean: read accumulator[n.extent.channels],
+        inverse_std: read accumulator[n.extent.channels],
+        dgamma: write accumulator[n.extent.channels],
+        dbeta: write accumulator[n.extent.channels],
     }
 
     /// Second half: `dx = scale * (d - dbeta/rows - x̂ * dgamma/rows)` with `x̂ = (x - mean) * inverse_std`;
     /// frozen: `dx = scale * d`.
-    batch_norm_input_gradient = BatchNormInputGradient(BatchNormGradient) {
-        dy: read, x: read, scale: read number, bias: read number, mean: read number, inverse_std: read number,
-        dgamma: read number, dbeta: read number, dx: write,
+    batch_norm_input_gradient = BatchNormInputGradient(n: BatchNormGradient) in batch_norm {
+        dy: read working[n.extent.elements()],
+        x: read working[n.extent.elements()],
+        scale: read accumulator[n.extent.channels],
+        bias: read accumulator[n.extent.channels],
+        mean: read accumulator[n.extent.channels],
+        inverse_std: read accumulator[n.extent.channels],
+        dgamma: read accumulator[n.extent.channels],
+        dbeta: read accumulator[n.extent.channels],
+        dx: write working[n.extent.elements()],
     }
 
     /// `y = max(x, 0)`: activations, or numbers, such as the cosines between a head's two maps.
-    relu = Relu(Rows) { x: read, y: write }
+    relu = Relu(r: Rows) in pointwise {
+        x: read float[r.elements()],
+        y: write float[r.elements()],
+    }
 
     /// `dx = dy` where `y > 0`, else 0: activations, or numbers.
-    relu_gradient = ReluGradient(Rows) { y: read, dy: read, dx: write }
+    relu_gradient = ReluGradient(r: Rows) in pointwise {
+        y: read float[r.elements()],
+        dy: read float[r.elements()],
+        dx: write float[r.elements()],
+    }
+
+    /// `x` becomes zero where `y > 0` does not hold.
+    relu_gradient_in_place = ReluGradientInPlace(r: Rows) in pointwise {
+        y: read working[r.elements()],
+        x: update working[r.elements()],
+    }
 
     /// `y = a + b`.
-    add = Add(Rows) { a: read, b: read, y: write }
+    add = Add(r: Rows) in pointwise {
+        a: read working[r.elements()],
+        b: read working[r.elements()],
+        y: write working[r.elements()],
+    }
 
     /// `y = x`.
-    copy = Copy(Rows) { x: read, y: write }
+    copy = CopyRows(r: Rows) in pointwise {
+        x: read working[r.elements()],
+        y: write working[r.elements()],
+    }
 
     /// `y = x`, from the accumulator type (parameters) to the working type (activations).
-    cast = Cast(Rows) { x: read number, y: write }
+    cast = Cast(r: Rows) in pointwise {
+        x: read accumulator[r.elements()],
+        y: write working[r.elements()],
+    }
 
     /// `y += x`: activations, or numbers, such as the gradients of features that two heads share.
-    accumulate = Accumulate(Rows) { x: read, y: update }
+    accumulate = Accumulate(r: Rows) in pointwise {
+        x: read float[r.elements()],
+        y: update float[r.elements()],
+    }
 
     /// Maximum over a window; `argmax` holds the position `h * width + w` of the first maximum in row-major order
     /// (PyTorch's choice among ties). NaN wins.
-    max_pool = MaxPool(Pool) { x: read, y: write, argmax: write integer }
+    max_pool = MaxPool(p: Pool) in pooling {
+        x: read working[p.inputs()],
+        y: write working[p.outputs()],
+        argmax: write i32[p.outputs()],
+    }
 
     /// `dx` receives each `dy` at the position of its maximum, summed where windows overlap, zero elsewhere.
-    max_pool_gradient = MaxPoolGradient(Pool) { dy: read, argmax: read integer, dx: write }
+    max_pool_gradient = MaxPoolGradient(p: Pool) in pooling {
+        dy: read working[p.outputs()],
+        argmax: read i32[p.outputs()],
+        dx: write working[p.inputs()],
+    }
 
     /// Mean over all pixels: x (batch, height, width, channels) to y (batch, channels). Only `batch`, `height`, `width` and
     /// `channels` of the attributes count.
-    global_average_pool = GlobalAveragePool(Pool) { x: read, y: write number }
+    global_average_pool = GlobalAveragePool(p: GlobalPool) in pooling {
+        x: read working[p.inputs()],
+        y: write accumulator[p.outputs()],
+    }
 
     /// `dx[n,h,w,c] = dy[n,c] / (height * width)`.
-    global_average_pool_gradient = GlobalAveragePoolGradient(Pool) { dy: read number, dx: write }
+    global_average_pool_gradient = GlobalAveragePoolGradient(p: GlobalPool) in pooling {
+        dy: read accumulator[p.outputs()],
+        dx: write working[p.inputs()],
+    }
 
     /// `y = x weightᵀ + bias`: x (batch, inputs), weight (outputs, inputs), bias (outputs), y (batch, outputs).
-    linear = LinearForward(Linear) { x: read number, weight: read number, bias: read number, y: write number }
+    linear = LinearForward(l: Linear) in linear {
+        x: read accumulator[l.batch * l.inputs],
+        weight: read accumulator[l.outputs * l.inputs],
+        bias: read accumulator[l.outputs],
+        y: write accumulator[l.batch * l.outputs],
+    }
 
-    /// [`Backend::global_average_pool`] of x to features, then [`Backend::linear`] of these to logits.
-    pool_head = PoolHeadForward(PoolHead) {
-        x: read, weight: read number, bias: read number, features: write number, logits: write number,
+    /// [`GlobalAveragePool`] of x to features, then [`LinearForward`] of these to logits.
+    pool_head = PoolHeadForward(h: PoolHead) in pool_head {
+        x: read working[h.pool.inputs()],
+        weight: read accumulator[h.outputs * h.pool.channels],
+        bias: read accumulator[h.outputs],
+        features: write accumulator[h.pool.outputs()],
+        logits: write accumulator[h.pool.batch * h.outputs],
     }
 
     /// `dx = dy weight`.
-    linear_input_gradient = LinearInputGradient(Linear) { dy: read number, weight: read number, dx: write number }
+    linear_input_gradient = LinearInputGradient(l: Linear) in linear {
+        dy: read accumulator[l.batch * l.outputs],
+        weight: read accumulator[l.outputs * l.inputs],
+        dx: write accumulator[l.batch * l.inputs],
+    }
 
     /// `dweight = dyᵀ x`, `dbias = sum over the batch of dy`.
-    linear_weight_gradient = LinearWeightGradient(Linear) {
-        x: read number, dy: read number, dweight: write number, dbias: write number,
+    linear_weight_gradient = LinearWeightGradient(l: Linear) in linear {
+        x: read accumulator[l.batch * l.inputs],
+        dy: read accumulator[l.batch * l.outputs],
+        dweight: write accumulator[l.outputs * l.inputs],
+        dbias: write accumulator[l.outputs],
     }
 
     /// The cosine classifier: `y[n,o] = s * cosines[n,o]`, `cosines[n,o] = (x[n] . weight[o]) * r[n] * r[batch + o]`.
@@ -272,32 +228,50 @@ operations! {
     /// x (batch, inputs), weight (outputs, inputs), scale (1), y and cosines (batch, outputs). `inverse_norms`, called r
     /// here, holds `1 / max(|row|, epsilon)` of the rows of x, then of weight. `s = softplus(scale)` or the scale itself.
     /// Its gradients read what it leaves behind.
-    cosine = CosineForward(Cosine) {
-        x: read number, weight: read number, scale: read number, inverse_norms: write number,
-        cosines: write number, y: write number,
+    cosine = CosineForward(c: Cosine) in cosine {
+        x: read accumulator[c.batch * c.inputs],
+        weight: read accumulator[c.outputs * c.inputs],
+        scale: read accumulator[1],
+        inverse_norms: write accumulator[c.batch + c.outputs],
+        cosines: write accumulator[c.batch * c.outputs],
+        y: write accumulator[c.batch * c.outputs],
     }
 
     /// `dx[n] = s r[n] (sum over o of dy[n,o] r[batch + o] weight[o]  -  r[n] x[n] * sum over o of dy[n,o] cosines[n,o])`;
     /// without the second term where the norm of x was replaced by epsilon.
-    cosine_input_gradient = CosineInputGradient(Cosine) {
-        x: read number, weight: read number, scale: read number, inverse_norms: read number,
-        cosines: read number, dy: read number, dx: write number,
+    cosine_input_gradient = CosineInputGradient(c: Cosine) in cosine {
+        x: read accumulator[c.batch * c.inputs],
+        weight: read accumulator[c.outputs * c.inputs],
+        scale: read accumulator[1],
+        inverse_norms: read accumulator[c.batch + c.outputs],
+        cosines: read accumulator[c.batch * c.outputs],
+        dy: read accumulator[c.batch * c.outputs],
+        dx: write accumulator[c.batch * c.inputs],
     }
 
     /// `dweight` is the same with x and weight exchanged; `dscale = s' * sum of dy * cosines`, with s' the derivative of
     /// softplus at the scale, or 1.
-    cosine_weight_gradient = CosineWeightGradient(Cosine) {
-        x: read number, weight: read number, scale: read number, inverse_norms: read number,
-        cosines: read number, dy: read number, dweight: write number, dscale: write number,
+    cosine_weight_gradient = CosineWeightGradient(c: Cosine) in cosine {
+        x: read accumulator[c.batch * c.inputs],
+        weight: read accumulator[c.outputs * c.inputs],
+        scale: read accumulator[1],
+        inverse_norms: read accumulator[c.batch + c.outputs],
+        cosines: read accumulator[c.batch * c.outputs],
+        dy: read accumulator[c.batch * c.outputs],
+        dweight: write accumulator[c.outputs * c.inputs],
+        dscale: write accumulator[1],
     }
 
     /// Divergence of two softmaxes, forward and backward in one pass.
     ///
     /// `p = softmax(first[n] / T)`, `q = softmax(second[n] / T)`, logits (batch, classes); `loss[n] = KL(p, q)` or as the
     /// direction says; `dfirst` and `dsecond` are the gradients of the **mean** loss, zero on a detached side.
-    kl_divergence = SoftmaxDivergence(KlDivergence) {
-        first: read number, second: read number, loss: write number, dfirst: write number,
-        dsecond: write number,
+    kl_divergence = SoftmaxDivergence(d: KlDivergence) in divergence {
+        first: read accumulator[d.batch * d.classes],
+        second: read accumulator[d.batch * d.classes],
+        loss: write accumulator[d.batch],
+        dfirst: write accumulator[d.batch * d.classes],
+        dsecond: write accumulator[d.batch * d.classes],
     }
 
     /// Logits of groups of classes: `y[n,g] = T log(sum over c with group_of[c] = g of exp(x[n,c] / T))`, so that
@@ -305,59 +279,89 @@ operations! {
     ///
     /// x (batch, classes), group_of (classes, i32), y (batch, groups). A class whose group is not among `0..groups` counts
     /// nowhere; a group without classes has `y = -inf`, the logarithm of nothing.
-    log_sum_groups = LogSumGroups(ClassGroups) { x: read number, group_of: read integer, y: write number }
+    log_sum_groups = LogSumGroups(g: ClassGroups) in groups {
+        x: read accumulator[g.batch * g.classes],
+        group_of: read i32[g.classes],
+        y: write accumulator[g.batch * g.groups],
+    }
 
     /// `dx[n,c] = dy[n,g] exp((x[n,c] - y[n,g]) / T)` with `g = group_of[c]`, zero for a class that counts nowhere.
-    log_sum_groups_gradient = LogSumGroupsGradient(ClassGroups) {
-        x: read number, group_of: read integer, y: read number, dy: read number, dx: write number,
+    log_sum_groups_gradient = LogSumGroupsGradient(g: ClassGroups) in groups {
+        x: read accumulator[g.batch * g.classes],
+        group_of: read i32[g.classes],
+        y: read accumulator[g.batch * g.groups],
+        dy: read accumulator[g.batch * g.groups],
+        dx: write accumulator[g.batch * g.classes],
     }
 
     /// Margins for the energy `E[n] = -log(sum over c of exp(logits[n,c]))`, forward and backward in one pass.
     ///
     /// logits (batch, classes); outlier (batch, i32) is 0 for a sample of the classes, anything else for an outlier. `loss[n] =
     /// max(0, E - inside)²` or, for an outlier, `max(0, outside - E)²`; `dlogits` is the gradient of the **mean** loss.
-    energy_margin = EnergyMarginLoss(EnergyMargin) {
-        logits: read number, outlier: read integer, loss: write number, dlogits: write number,
+    energy_margin = EnergyMarginLoss(e: EnergyMargin) in energy {
+        logits: read accumulator[e.batch * e.classes],
+        outlier: read i32[e.batch],
+        loss: write accumulator[e.batch],
+        dlogits: write accumulator[e.batch * e.classes],
     }
 
     /// `x[n,c] *= weights[n]`, in place: weights of samples, applied to a loss (channels 1) and to its gradient.
-    weigh_rows = WeighRows(Rows) { weights: read number, x: update number }
+    scale_rows = ScaleRows(r: Rows) in loss {
+        weights: read accumulator[r.rows],
+        x: update accumulator[r.elements()],
+    }
 
     /// Softmax cross-entropy, forward and backward in one pass.
     ///
     /// logits (batch, classes), labels (batch, i32). `loss[n] = -sum over c of t[c] * log_softmax(logits[n])[c]` with
     /// `t = (1 - smoothing) * onehot + smoothing / classes`; `prediction[n]` is the first largest logit;
     /// `dlogits = (softmax - t) / batch`, the gradient of the **mean** loss.
-    softmax_cross_entropy = SoftmaxCrossEntropy(CrossEntropy) {
-        logits: read number, labels: read integer, loss: write number, prediction: write integer,
-        dlogits: write number,
+    softmax_cross_entropy = SoftmaxCrossEntropy(l: CrossEntropy) in loss {
+        logits: read accumulator[l.batch * l.classes],
+        labels: read i32[l.batch],
+        loss: write accumulator[l.batch],
+        prediction: write i32[l.batch],
+        dlogits: write accumulator[l.batch * l.classes],
     }
 
     /// Option A shortcut: `y[n,p,q,(out-in)/2 + c] = x[n, p*stride, q*stride, c]`, other channels zero.
-    shortcut_a = ShortcutAForward(ShortcutA) { x: read, y: write }
+    shortcut_a = ShortcutAForward(s: ShortcutA) in pointwise {
+        x: read working[s.inputs()],
+        y: write working[s.outputs()],
+    }
 
     /// Its gradient: `dx` is zero but at the pixels that were kept.
-    shortcut_a_gradient = ShortcutAGradient(ShortcutA) { dy: read, dx: write }
+    shortcut_a_gradient = ShortcutAGradient(s: ShortcutA) in pointwise {
+        dy: read working[s.outputs()],
+        dx: write working[s.inputs()],
+    }
 
     /// One step of SGD: `g = gradient + weight_decay * p; v = momentum * v + g; p -= lr * (nesterov ? g + momentum * v : v)`.
     ///
     /// Segments of the parameters have a weight decay and a row of `hyper` (rows, 4) each, whose first number is the learning
     /// rate: numbers that change from step to step live in memory, so that a captured graph can be replayed. A velocity of
-    /// zeros gives PyTorch's first step. Without momentum the velocity is not touched. `copies` receives the new parameters in
+    /// zeros gives PyTorch's first step; without momentum it is empty. `copies` receives the new parameters in
     /// the working type, if that is asked for, and is empty otherwise.
-    sgd = SgdStep(Sgd) {
-        parameters: update number, gradients: read number, velocity: update number, hyper: read number,
-        copies: write,
+    sgd = SgdStep(o: Sgd) in optimizer {
+        parameters: update accumulator[parameters_of(&o.segments)],
+        gradients: read accumulator[parameters_of(&o.segments)],
+        velocity: update accumulator[if o.momentum == 0.0 { 0 } else { parameters_of(&o.segments) }],
+        hyper: read accumulator[HYPER_NUMBERS],
+        copies: write working[if o.copy { parameters_of(&o.segments) } else { 0 }],
     }
 
     /// One step of Adam or AdamW.
     ///
-    /// Segments, rows of `hyper` and `copies` as in [`Backend::sgd`]; `hyper = [lr, 1 - beta1^t, sqrt(1 - beta2^t)]`; `m += (1-beta1)(g - m)`, `v = beta2 v + (1-beta2) g²`,
+    /// Segments, rows of `hyper` and `copies` as in [`SgdStep`]; `hyper = [lr, 1 - beta1^t, sqrt(1 - beta2^t)]`; `m += (1-beta1)(g - m)`, `v = beta2 v + (1-beta2) g²`,
     /// `p -= lr / hyper[1] * m / (sqrt(v) / hyper[2] + epsilon)`; weight decay joins g, or, decoupled, shrinks p by
     /// `1 - lr * weight_decay` first.
-    adam = AdamStep(Adam) {
-        parameters: update number, gradients: read number, first: update number, second: update number,
-        hyper: read number, copies: write,
+    adam = AdamStep(o: Adam) in optimizer {
+        parameters: update accumulator[parameters_of(&o.segments)],
+        gradients: read accumulator[parameters_of(&o.segments)],
+        first: update accumulator[parameters_of(&o.segments)],
+        second: update accumulator[parameters_of(&o.segments)],
+        hyper: read accumulator[HYPER_NUMBERS],
+        copies: write working[if o.copy { parameters_of(&o.segments) } else { 0 }],
     }
 
     /// A batch of network inputs from pixels in memory: crop, flip, rotation and normalisation in one pass.
@@ -367,13 +371,21 @@ operations! {
     /// right_of_y, top, down_of_x, down_of_y, 0]` in 16.16 fixed point: the pixel (x, y) of the output is the pixel
     /// `((left + x * right_of_x + y * right_of_y) >> 16, (top + x * down_of_x + y * down_of_y) >> 16)` of image `index`, or zero
     /// (before normalisation) outside it.
-    load_images = LoadImages(ImageBatch) { pixels: read byte, table: read number, placement: read integer, y: write }
+    load_images = LoadImages(i: ImageBatch) in images {
+        pixels: read u8[i.images * i.image_elements()] touching[i.batch * i.image_elements()],
+        table: read accumulator[256 * i.channels],
+        placement: read i32[i.batch * PLACEMENT_NUMBERS],
+        y: write working[i.batch * i.image_elements()],
+    }
 
     /// Remembers one loss of a step: `totals[slot, 2 * column] = sum of loss`, `totals[slot, 2 * column + 1] = number of
     /// predictions that equal the label`, with `slot = hyper[3]`; totals is (slots, 2 * columns). A loss without predictions of
     /// its own is given those of any other.
-    step_totals = RecordTotals(StepTotals) {
-        loss: read number, prediction: read integer, labels: read integer, hyper: read number,
-        totals: update number,
+    step_totals = RecordTotals(t: StepTotals) in loss {
+        loss: read accumulator[t.batch],
+        prediction: read i32[t.batch],
+        labels: read i32[t.batch],
+        hyper: read accumulator[HYPER_NUMBERS],
+        totals: update accumulator[2 * t.slots * t.columns] touching[2],
     }
 }

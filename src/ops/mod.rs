@@ -1,53 +1,78 @@
 //! Every numeric operation a network's step is made of: named, documented, once.
 //!
-//! The macro `operations!` declares the list. From it come the [`Backend`] trait (one method per operation, which a CPU or GPU
-//! implements on top of [`Device`]), the [`Call`] enum (an operation together with the buffers it reads and writes: what a plan is made of)
-//! and the function that carries a call out. Operands are marked `read`, `write` (every element is overwritten) or
-//! `update` (read and written); what holds no activations says so: `number`, `integer`, `byte` ([`Content`]).
+//! | file | holds |
+//! |---|---|
+//! | `list` | the operations: name, attributes, operands with access, element type and number of elements |
+//! | `declare` | what is generated from a line of the list |
+//! | `convolution` | the three convolution operations, with their prologues and epilogues |
+//! | `expand` | fused operations as the plain ones they stand for |
+//! | `attributes`, `extents` | the fixed numbers of operations; which make sense, their shape in a word, their FLOP |
+//! | `check` | what a call's operands are held to before a device sees them |
+//! | `device` | the [`Device`] trait: what carries calls out |
+//!
+//! An operation is a struct of attributes and operands, a [`Call`] is any of them. The same call stands in a plan (operands are
+//! buffers), in memory (operands are [`Span`](crate::tensor::Span)s) and alone (operands are nothing).
 //!
 //! Layouts: activations NHWC, convolution weights KRSC, linear weights (outputs, inputs). Operands of one call never
-//! overlap unless an operation says so.
+//! overlap.
 
 mod attributes;
+mod check;
+mod convolution;
+mod declare;
 mod device;
+mod expand;
 mod extents;
 mod list;
 mod rows;
 
 pub use attributes::{
-    Adam, BatchNorm, BatchNormGradient, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
-    Conv2dGradientReduce, Conv2dInference, Conv2dScaled, Conv2dScaledBatchNorm, Cosine, CrossEntropy,
-    Direction, EnergyMargin, HYPER_ROW, HYPER_ROWS, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS,
-    Pool, PoolHead, Rows, ScaleBias, Segment, Segments, Sgd, ShortcutA, Side, StepTotals,
+    Adam, BatchNorm, BatchNormGradient, ClassGroups, Conv2d, Cosine, CrossEntropy, Direction, EnergyMargin,
+    GlobalPool, HYPER_ROW, HYPER_ROWS, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS, Pool, PoolHead,
+    Rows, ScaleBias, Segment, Segments, Sgd, ShortcutA, Side, StepTotals,
+};
+pub use convolution::{
+    Affine, BiasEpilogue, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue, ReduceEpilogue, ReluBackward,
+    StatisticsEpilogue,
 };
 pub use device::{Device, Event, Graph, Hardware, HardwareKind, Readback};
-pub(crate) use extents::{check, segment_elements};
-pub use list::{Backend, Call};
+pub use expand::{Part, Parts};
+pub(crate) use expand::{run_parts, workspace_of_parts};
+pub(crate) use list::dispatch;
+pub use list::*;
 pub use rows::{Features, Labelled, Points, RowOps};
 
 use crate::tensor::DType;
 
-/// What an operand holds, which decides its type where activations are narrower than sums.
+/// The type of an operand's elements.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Content {
-    /// Activations, their gradients, convolution weights: the backend's working type.
-    Activation,
+pub enum ElementType {
+    /// Activations, their gradients, convolution weights: the device's working type.
+    Working,
     /// Statistics, parameters, losses, heads: the working type's accumulator.
-    Number,
-    /// Labels and positions: i32.
-    Integer,
-    /// Pixels: u8.
-    Byte,
+    Accumulator,
+    /// Either of these, the same for all such operands of a call.
+    Float,
+    /// Labels and positions.
+    I32,
+    /// Pixels.
+    U8,
+    /// Features of caches.
+    F32,
+    /// Scores and statistics of features.
+    F64,
 }
 
-impl Content {
-    /// The element type where activations have the type `working`.
+impl ElementType {
+    /// The element type where activations have the type `working`; of either type that one.
     pub fn dtype(self, working: DType) -> DType {
         match self {
-            Content::Activation => working,
-            Content::Number => working.accumulator(),
-            Content::Integer => DType::I32,
-            Content::Byte => DType::U8,
+            ElementType::Working | ElementType::Float => working,
+            ElementType::Accumulator => working.accumulator(),
+            ElementType::I32 => DType::I32,
+            ElementType::U8 => DType::U8,
+            ElementType::F32 => DType::F32,
+            ElementType::F64 => DType::F64,
         }
     }
 }
