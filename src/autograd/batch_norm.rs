@@ -5,7 +5,10 @@
 //! otherwise the mask is recomputed from `scale * x + bias`, which saves reading the output.
 
 use super::{Parameter, Tape, Var};
-use crate::ops::{BatchNorm, BatchNormGradient, Call, Rows, ScaleBias};
+use crate::ops::{
+    BatchNorm, BatchNormFrozen, BatchNormGradient, BatchNormInputGradient, BatchNormReduce,
+    BatchNormStatistics, Call, ReluGradient, Rows, ScaleBias, ScaleBiasForward, ScaleBiasResidual,
+};
 use crate::tensor::Shape;
 
 /// The parameters of one batch normalisation, all of shape (channels).
@@ -60,7 +63,7 @@ impl Tape {
         let frozen = options.statistics == Statistics::Frozen;
         let mean = if frozen { running_mean } else { mean };
         self.plan.push(if frozen {
-            Call::BatchNormFrozen {
+            Call::BatchNormFrozen(BatchNormFrozen {
                 attributes,
                 gamma,
                 beta,
@@ -69,9 +72,9 @@ impl Tape {
                 inverse_std,
                 scale,
                 bias,
-            }
+            })
         } else {
-            Call::BatchNormStatistics {
+            Call::BatchNormStatistics(BatchNormStatistics {
                 attributes,
                 x: x.buffer,
                 gamma,
@@ -82,23 +85,25 @@ impl Tape {
                 bias,
                 running_mean,
                 running_variance,
-            }
+            })
         });
 
         let y = self.transient("normalised", x.shape);
         let apply = ScaleBias { extent, relu: options.relu };
         self.plan.push(match options.residual {
-            None => Call::ScaleBiasForward { attributes: apply, x: x.buffer, scale, bias, y },
+            None => {
+                Call::ScaleBiasForward(ScaleBiasForward { attributes: apply, x: x.buffer, scale, bias, y })
+            }
             Some(residual) => {
                 assert_eq!(residual.shape, x.shape, "a residual has the shape of what it is added to");
-                Call::ScaleBiasResidual {
+                Call::ScaleBiasResidual(ScaleBiasResidual {
                     attributes: apply,
                     x: x.buffer,
                     scale,
                     bias,
                     residual: residual.buffer,
                     y,
-                }
+                })
             }
         });
 
@@ -107,7 +112,7 @@ impl Tape {
         self.record(y, x.shape, &inputs, norm.gamma.gradient.is_some(), move |backward, dy| {
             let masked = if options.relu && options.residual.is_some() {
                 let masked = backward.transient("masked gradient", x.shape);
-                backward.plan.push(Call::ReluGradient { attributes: extent, y, dy, dx: masked });
+                backward.plan.push(ReluGradient { attributes: extent, y, dy, dx: masked });
                 masked
             } else {
                 dy
@@ -116,7 +121,7 @@ impl Tape {
             let attributes = BatchNormGradient { extent, relu, frozen };
             let dgamma = backward.parameter_gradient("gamma gradient", &norm.gamma);
             let dbeta = backward.parameter_gradient("beta gradient", &norm.beta);
-            backward.plan.push(Call::BatchNormReduce {
+            backward.plan.push(BatchNormReduce {
                 attributes,
                 dy: masked,
                 x: x.buffer,
@@ -129,7 +134,7 @@ impl Tape {
             });
             if x.differentiable {
                 let dx = backward.transient("normalisation gradient", x.shape);
-                backward.plan.push(Call::BatchNormInputGradient {
+                backward.plan.push(BatchNormInputGradient {
                     attributes,
                     dy: masked,
                     x: x.buffer,

@@ -2,7 +2,7 @@
 //! along a shortcut.
 
 use super::{Parameter, Tape, Var};
-use crate::ops::{Call, Conv2d, Conv2dGradient};
+use crate::ops::{Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad};
 use crate::tensor::Shape;
 
 /// The convolution of an NHWC tensor with a KRSC weight.
@@ -24,17 +24,16 @@ impl Tape {
         let shape = output_shape(&conv);
         let w = self.narrow_parameter("weight", weight);
         let y = self.transient("convolution", shape);
-        self.plan.push(Call::Conv2dForward { attributes: conv, x: x.buffer, weight: w, y });
+        self.plan.push(Conv2dFprop::new(conv, [x.buffer, w, y]));
         let weight = *weight;
         self.record(y, shape, &[x], weight.gradient.is_some(), move |backward, dy| {
             if weight.gradient.is_some() {
                 let dweight = backward.parameter_gradient("weight gradient", &weight);
-                backward.plan.push(Call::Conv2dWeightGradient { attributes: conv, x: x.buffer, dy, dweight });
+                backward.plan.push(Conv2dWgrad::new(conv, [x.buffer, dy, dweight]));
             }
             if x.differentiable {
                 let dx = backward.transient("gradient", x.shape);
-                let attributes = Conv2dGradient { conv, accumulate: false };
-                backward.plan.push(Call::Conv2dInputGradient { attributes, dy, weight: w, dx });
+                backward.plan.push(Conv2dDgrad::new(conv, [dy, w, dx]));
                 backward.give(x, dx);
             }
         })

@@ -5,7 +5,7 @@
 
 use super::conv2d::{attributes, output_shape};
 use super::{BatchNormOptions, BatchNormParameters, Mode, Parameter, Statistics, Tape, Var};
-use crate::ops::{BatchNorm, Call, Conv2dInference, Rows};
+use crate::ops::{BatchNorm, BatchNormFold, BiasEpilogue, Conv2dFprop, FpropEpilogue, Rows};
 use crate::tensor::Shape;
 
 impl Tape {
@@ -46,7 +46,7 @@ impl Tape {
         let running_variance = self.parameter("running variance", &norm.running_variance);
         let folded = self.transient("folded weight", weight.shape);
         let bias = self.transient_number("folded bias", Shape::from([conv.out_channels]));
-        self.plan.setup.push(Call::BatchNormFold {
+        self.plan.push_setup(BatchNormFold {
             attributes: BatchNorm { extent: filters, epsilon: norm.epsilon, momentum: norm.momentum },
             weight: w,
             gamma,
@@ -58,17 +58,10 @@ impl Tape {
         });
         let shape = output_shape(&conv);
         let y = self.transient("convolution", shape);
-        let attributes = Conv2dInference { conv, relu };
-        self.plan.push(match residual {
-            None => Call::Conv2dBias { attributes, x: x.buffer, weight: folded, bias, y },
-            Some(r) => Call::Conv2dBiasResidual {
-                attributes,
-                x: x.buffer,
-                weight: folded,
-                bias,
-                residual: r.buffer,
-                y,
-            },
+        let epilogue = BiasEpilogue { bias, residual: residual.map(|r| r.buffer), relu };
+        self.plan.push(Conv2dFprop {
+            epilogue: Some(FpropEpilogue::Bias(epilogue)),
+            ..Conv2dFprop::new(conv, [x.buffer, folded, y])
         });
         Var { buffer: y, shape, differentiable: false }
     }

@@ -1,7 +1,7 @@
 //! The cosine classifier.
 
 use super::{Parameter, Tape, Var};
-use crate::ops::{Call, Cosine};
+use crate::ops::{Cosine, CosineForward, CosineInputGradient, CosineWeightGradient};
 use crate::tensor::Shape;
 
 /// The smallest norm that vectors are divided by, as in PyTorch's `normalize`.
@@ -21,7 +21,7 @@ impl Tape {
         let inverse_norms = self.transient_number("inverse norms", Shape::from([batch + outputs]));
         let cosines = self.transient_number("cosines", shape);
         let y = self.transient_number("logits", shape);
-        self.plan.push(Call::CosineForward {
+        self.plan.push(CosineForward {
             attributes,
             x: x.buffer,
             weight: w,
@@ -35,7 +35,7 @@ impl Tape {
         self.record(y, shape, &[x], has_parameters, move |backward, dy| {
             let dweight = backward.parameter_gradient("weight gradient", &weight);
             let dscale = backward.parameter_gradient("scale gradient", &scale);
-            backward.plan.push(Call::CosineWeightGradient {
+            backward.plan.push(CosineWeightGradient {
                 attributes,
                 x: x.buffer,
                 weight: w,
@@ -48,7 +48,7 @@ impl Tape {
             });
             if x.differentiable {
                 let dx = backward.transient_number("cosine gradient", x.shape);
-                backward.plan.push(Call::CosineInputGradient {
+                backward.plan.push(CosineInputGradient {
                     attributes,
                     x: x.buffer,
                     weight: w,

@@ -1,7 +1,7 @@
 //! Margins for the energy of samples and outliers: losses and the gradient of their mean in one pass.
 
 use super::{Tape, Var};
-use crate::ops::{Call, EnergyMargin};
+use crate::ops::{EnergyMargin, EnergyMarginLoss};
 use crate::plan::{BufferId, Home};
 use crate::tensor::Shape;
 
@@ -23,7 +23,7 @@ impl Tape {
         let number = self.dtype.accumulator();
         let per_sample = self.plan.buffer("energy margin", outlier.shape, number, Home::Step);
         let dlogits = self.transient_number("energy margin gradient", logits.shape);
-        self.plan.push(Call::EnergyMarginLoss {
+        self.plan.push(EnergyMarginLoss {
             attributes: EnergyMargin { batch, classes, inside, outside },
             logits: logits.buffer,
             outlier: outlier.buffer,

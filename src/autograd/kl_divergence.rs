@@ -1,7 +1,7 @@
 //! The divergence of two softmaxes: losses and the gradients of their mean in one pass.
 
 use super::{Tape, Var};
-use crate::ops::{Call, Direction, KlDivergence, Side};
+use crate::ops::{Direction, KlDivergence, Side, SoftmaxDivergence};
 use crate::plan::{BufferId, Home};
 use crate::tensor::Shape;
 
@@ -30,7 +30,7 @@ impl Tape {
         let per_sample = self.plan.buffer("divergence", Shape::from([batch]), number, Home::Step);
         let dfirst = self.transient_number("divergence gradient", first.shape);
         let dsecond = self.transient_number("divergence gradient", second.shape);
-        self.plan.push(Call::SoftmaxDivergence {
+        self.plan.push(SoftmaxDivergence {
             attributes: KlDivergence { batch, classes, temperature, direction, detached },
             first: first.buffer,
             second: second.buffer,

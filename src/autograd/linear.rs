@@ -1,7 +1,7 @@
 //! The fully connected layer.
 
 use super::{Parameter, Tape, Var};
-use crate::ops::{Call, Linear};
+use crate::ops::{Linear, LinearForward, LinearInputGradient, LinearWeightGradient};
 use crate::tensor::Shape;
 
 impl Tape {
@@ -15,15 +15,15 @@ impl Tape {
         let w = self.parameter("weight", weight);
         let b = self.parameter("bias", bias);
         let y = self.transient_number("logits", shape);
-        self.plan.push(Call::LinearForward { attributes, x: x.buffer, weight: w, bias: b, y });
+        self.plan.push(LinearForward { attributes, x: x.buffer, weight: w, bias: b, y });
         let (weight, bias) = (*weight, *bias);
         self.record(y, shape, &[x], weight.gradient.is_some(), move |backward, dy| {
             let dweight = backward.parameter_gradient("weight gradient", &weight);
             let dbias = backward.parameter_gradient("bias gradient", &bias);
-            backward.plan.push(Call::LinearWeightGradient { attributes, x: x.buffer, dy, dweight, dbias });
+            backward.plan.push(LinearWeightGradient { attributes, x: x.buffer, dy, dweight, dbias });
             if x.differentiable {
                 let dx = backward.transient_number("linear gradient", x.shape);
-                backward.plan.push(Call::LinearInputGradient { attributes, dy, weight: w, dx });
+                backward.plan.push(LinearInputGradient { attributes, dy, weight: w, dx });
                 backward.give(x, dx);
             }
         })

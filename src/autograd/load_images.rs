@@ -1,7 +1,7 @@
 //! Network inputs from pixels in memory. No gradient flows to bytes.
 
 use super::{Tape, Var};
-use crate::ops::{Call, ImageBatch};
+use crate::ops::{ImageBatch, LoadImages};
 use crate::plan::BufferId;
 use crate::tensor::Shape;
 
@@ -17,7 +17,7 @@ impl Tape {
         let ImageBatch { batch, side, channels, .. } = attributes;
         let shape = Shape::from([batch, side, side, channels]);
         let y = self.transient("images", shape);
-        self.plan.push(Call::LoadImages { attributes, pixels, table, placement, y });
+        self.plan.push(LoadImages { attributes, pixels, table, placement, y });
         Var { buffer: y, shape, differentiable: false }
     }
 }

@@ -1,7 +1,7 @@
 //! Logits of groups of classes: what a head over subclasses says about superclasses.
 
 use super::{Tape, Var};
-use crate::ops::{Call, ClassGroups};
+use crate::ops::{ClassGroups, LogSumGroups, LogSumGroupsGradient};
 use crate::plan::BufferId;
 use crate::tensor::Shape;
 
@@ -14,17 +14,10 @@ impl Tape {
         let attributes = ClassGroups { batch, classes, groups: count, temperature };
         let shape = Shape::from([batch, count]);
         let y = self.transient_number("logits of groups", shape);
-        self.plan.push(Call::LogSumGroups { attributes, x: x.buffer, group_of: groups, y });
+        self.plan.push(LogSumGroups { attributes, x: x.buffer, group_of: groups, y });
         self.record(y, shape, &[x], false, move |backward, dy| {
             let dx = backward.transient_number("gradient through groups", x.shape);
-            backward.plan.push(Call::LogSumGroupsGradient {
-                attributes,
-                x: x.buffer,
-                group_of: groups,
-                y,
-                dy,
-                dx,
-            });
+            backward.plan.push(LogSumGroupsGradient { attributes, x: x.buffer, group_of: groups, y, dy, dx });
             backward.give(x, dx);
         })
     }

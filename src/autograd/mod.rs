@@ -32,7 +32,7 @@ pub use energy_margin::EnergyLoss;
 pub use kl_divergence::Divergence;
 pub use softmax_cross_entropy::Loss;
 
-use crate::ops::{Call, Rows};
+use crate::ops::{Accumulate, Call, Rows};
 use crate::plan::{BufferId, Home, Plan};
 use crate::tensor::{DType, Shape, Span};
 
@@ -131,7 +131,7 @@ impl Tape {
     }
 
     /// Appends a call that has no gradient, such as an optimizer's step.
-    pub fn push(&mut self, call: Call<BufferId>) {
+    pub fn push(&mut self, call: impl Into<Call<BufferId>>) {
         self.plan.push(call);
     }
 
@@ -259,7 +259,7 @@ impl Backward<'_> {
             }
             Some(&existing) => {
                 let attributes = Rows { rows: var.shape.rows(), channels: var.shape.channels() };
-                self.plan.push(Call::Accumulate { attributes, x: gradient, y: existing });
+                self.plan.push(Accumulate { attributes, x: gradient, y: existing });
             }
         }
     }

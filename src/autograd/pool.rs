@@ -1,7 +1,7 @@
 //! Max pooling and global average pooling.
 
 use super::{Tape, Var};
-use crate::ops::{Call, Pool};
+use crate::ops::{GlobalAveragePool, GlobalAveragePoolGradient, GlobalPool, MaxPool, MaxPoolGradient, Pool};
 use crate::plan::Home;
 use crate::tensor::{DType, Shape};
 
@@ -13,10 +13,10 @@ impl Tape {
         let shape = Shape::from([batch, attributes.out_height(), attributes.out_width(), channels]);
         let y = self.transient("maxima", shape);
         let argmax = self.plan.buffer("positions of maxima", shape, DType::I32, Home::Transient);
-        self.plan.push(Call::MaxPool { attributes, x: x.buffer, y, argmax });
+        self.plan.push(MaxPool { attributes, x: x.buffer, y, argmax });
         self.record(y, shape, &[x], false, move |backward, dy| {
             let dx = backward.transient("max pool gradient", x.shape);
-            backward.plan.push(Call::MaxPoolGradient { attributes, dy, argmax, dx });
+            backward.plan.push(MaxPoolGradient { attributes, dy, argmax, dx });
             backward.give(x, dx);
         })
     }
@@ -24,14 +24,13 @@ impl Tape {
     /// Records the mean over all pixels: (batch, height, width, channels) to (batch, channels).
     pub fn global_average_pool(&mut self, x: Var) -> Var {
         let [batch, height, width, channels] = x.shape.nhwc();
-        let attributes =
-            Pool { batch, height, width, channels, window: height.max(width), stride: 1, padding: 0 };
+        let attributes = GlobalPool { batch, height, width, channels };
         let shape = Shape::from([batch, channels]);
         let y = self.transient_number("features", shape);
-        self.plan.push(Call::GlobalAveragePool { attributes, x: x.buffer, y });
+        self.plan.push(GlobalAveragePool { attributes, x: x.buffer, y });
         self.record(y, shape, &[x], false, move |backward, dy| {
             let dx = backward.transient("average pool gradient", x.shape);
-            backward.plan.push(Call::GlobalAveragePoolGradient { attributes, dy, dx });
+            backward.plan.push(GlobalAveragePoolGradient { attributes, dy, dx });
             backward.give(x, dx);
         })
     }

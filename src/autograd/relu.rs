@@ -1,7 +1,7 @@
 //! The rectifier.
 
 use super::{Tape, Var};
-use crate::ops::{Call, Rows};
+use crate::ops::{Relu, ReluGradient, Rows};
 use crate::plan::Home;
 use crate::tensor::DType;
 
@@ -19,10 +19,10 @@ impl Tape {
     fn rectifier(&mut self, x: Var, dtype: DType) -> Var {
         let attributes = Rows { rows: x.shape.rows(), channels: x.shape.channels() };
         let y = self.plan.buffer("rectified", x.shape, dtype, Home::Transient);
-        self.plan.push(Call::Relu { attributes, x: x.buffer, y });
+        self.plan.push(Relu { attributes, x: x.buffer, y });
         self.record(y, x.shape, &[x], false, move |backward, dy| {
             let dx = backward.plan.buffer("rectifier gradient", x.shape, dtype, Home::Transient);
-            backward.plan.push(Call::ReluGradient { attributes, y, dy, dx });
+            backward.plan.push(ReluGradient { attributes, y, dy, dx });
             backward.give(x, dx);
         })
     }

@@ -1,7 +1,7 @@
 //! He et al.'s parameter-free shortcut: subsampling and zero channels.
 
 use super::{Tape, Var};
-use crate::ops::{Call, ShortcutA};
+use crate::ops::{ShortcutA, ShortcutAForward, ShortcutAGradient};
 use crate::tensor::Shape;
 
 impl Tape {
@@ -11,10 +11,10 @@ impl Tape {
         let attributes = ShortcutA { batch, height, width, in_channels, out_channels, stride };
         let shape = Shape::from([batch, attributes.out_height(), attributes.out_width(), out_channels]);
         let y = self.transient("shortcut", shape);
-        self.plan.push(Call::ShortcutAForward { attributes, x: x.buffer, y });
+        self.plan.push(ShortcutAForward { attributes, x: x.buffer, y });
         self.record(y, shape, &[x], false, move |backward, dy| {
             let dx = backward.transient("shortcut gradient", x.shape);
-            backward.plan.push(Call::ShortcutAGradient { attributes, dy, dx });
+            backward.plan.push(ShortcutAGradient { attributes, dy, dx });
             backward.give(x, dx);
         })
     }

@@ -1,7 +1,7 @@
 //! Softmax cross-entropy: loss, predictions and the gradient of the mean loss in one pass.
 
 use super::{Tape, Var};
-use crate::ops::{Call, CrossEntropy};
+use crate::ops::{CrossEntropy, SoftmaxCrossEntropy};
 use crate::plan::{BufferId, Home};
 use crate::tensor::{DType, Shape};
 
@@ -26,7 +26,7 @@ impl Tape {
         let per_sample = self.plan.buffer("loss", labels.shape, self.dtype.accumulator(), Home::Step);
         let prediction = self.plan.buffer("prediction", labels.shape, DType::I32, Home::Step);
         let logits_gradient = self.transient_number("logits gradient", logits.shape);
-        self.plan.push(Call::SoftmaxCrossEntropy {
+        self.plan.push(SoftmaxCrossEntropy {
             attributes: CrossEntropy { batch, classes, smoothing },
             logits: logits.buffer,
             labels: labels.buffer,

@@ -1,7 +1,7 @@
 //! Weights of samples.
 
 use super::Tape;
-use crate::ops::{Call, Rows};
+use crate::ops::{Rows, ScaleRows};
 use crate::plan::BufferId;
 use crate::tensor::Shape;
 
@@ -13,6 +13,6 @@ impl Tape {
         let rows = self.plan.buffers[weights.index()].shape.elements();
         let channels = shape.elements() / rows;
         assert_eq!(rows * channels, shape.elements(), "one weight per row");
-        self.plan.push(Call::WeighRows { attributes: Rows { rows, channels }, weights, x });
+        self.plan.push(ScaleRows { attributes: Rows { rows, channels }, weights, x });
     }
 }

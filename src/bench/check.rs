@@ -6,7 +6,6 @@ use serde::Serialize;
 use super::edge_cases::edge_cases;
 use super::networks::NetworkName;
 use super::overlap::compare_launches;
-use super::parts::parts;
 use super::roofline::Rates;
 use super::row_passes::{RowPass, row_edge_cases};
 use super::row_stage::worst_result;
@@ -15,12 +14,12 @@ use super::steps::StepKind;
 use super::suite::Filter;
 use super::timing::{Patience, Timing, Until, time_call};
 use super::values::{Values, values};
-use super::work::{elements, shape, work};
+use super::work::work;
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::TakenSources;
 use crate::backend::{Choice, DeviceName};
 use crate::error::{Error, Result};
-use crate::ops::{Access, Call, Device, HardwareKind, RowOps};
+use crate::ops::{Access, Call, Device, HardwareKind, Operand, Part, RowOps};
 use crate::plan::Fusions;
 use crate::tensor::DType;
 
@@ -231,7 +230,7 @@ fn check_calls(
     let batch = options.batch.unwrap_or(if emulated { 2 } else { BATCH });
     let mut calls: Vec<(String, Call<()>)> = Vec::new();
     let mut add = |call: Call<()>| {
-        let name = format!("{}.{}.{}", call.name(), shape(&call), super::precision(device.dtype()));
+        let name = format!("{}.{}.{}", call.name(), call.shape(), super::precision(device.dtype()));
         if options.filter.wants(&name) && calls.iter().all(|(known, _)| *known != name) {
             calls.push((name, call));
         }
@@ -273,10 +272,10 @@ fn check_calls(
 
 /// Random values for a call's operands, which the device's type holds exactly.
 fn inputs(call: &Call<()>, dtype: DType) -> Result<Vec<Values>> {
-    let operands = call.operands().into_iter().zip(call.contents()).zip(elements(call)?);
-    Ok(operands
-        .map(|(((operand, ..), content), elements)| values(call, (operand, content), elements, dtype))
-        .collect())
+    call.check_attributes()?;
+    let values =
+        |operand: Operand<()>| values(call, (operand.name, operand.element), operand.elements, dtype);
+    Ok(call.operands().into_iter().map(values).collect())
 }
 
 /// Runs a call on the device and on the reference, and compares what they write.
@@ -297,10 +296,11 @@ fn judge(device: &mut dyn Device, reference: &mut Cpu<f64>, name: String, call: 
 /// What a device found, beside what was expected.
 fn compare(mut check: Check, call: &Call<()>, found: &[Values], expected: &[Values]) -> Check {
     let mut worst = 0.0;
-    for (((operand, _, access), found), expected) in call.operands().into_iter().zip(found).zip(expected) {
-        let error = if access == Access::Read { 0.0 } else { difference(found, expected) };
-        if error > worst || check.operand.is_empty() && access != Access::Read {
-            (worst, check.operand) = (error.max(worst), operand);
+    for ((operand, found), expected) in call.operands().into_iter().zip(found).zip(expected) {
+        let written = operand.access != Access::Read;
+        let error = if written { difference(found, expected) } else { 0.0 };
+        if error > worst || check.operand.is_empty() && written {
+            (worst, check.operand) = (error.max(worst), operand.name);
         }
     }
     check.found(worst);
@@ -332,7 +332,8 @@ impl Reference {
     }
 }
 
-/// What the reference makes of a call's operands, where the last of several parts reads what the device stored.
+/// What the reference makes of a call's operands. Of a call of several parts the last reads what the device stored, rounded as the
+/// device rounds: a spread of two rows would else be judged by their roundings. What lies between parts is stored nowhere.
 fn expected(
     reference: &mut Cpu<f64>,
     call: &Call<()>,
@@ -341,17 +342,29 @@ fn expected(
 ) -> Result<Vec<Values>> {
     let mut operands = 0..;
     let numbered = call.map(|()| operands.next().expect("numbers without end"));
-    let parts = parts(&numbered);
+    let own = |part: &Part<usize>| match *part {
+        Part::Own(operand) => Some(operand),
+        Part::Between(_) => None,
+    };
+    let parts = numbered.expand().and_then(|parts| {
+        let calls = parts.iter().map(|part| {
+            let stored = part.operands().iter().all(|operand| own(&operand.place).is_some());
+            stored.then(|| part.map(|operand| own(&operand).expect("an operand that is stored")))
+        });
+        calls.collect::<Option<Vec<_>>>()
+    });
+    let parts = parts.unwrap_or_else(|| vec![numbered]);
     let (mut expected, mut given) = (inputs.clone(), inputs);
     for (index, part) in parts.iter().enumerate() {
-        let read: Vec<Values> =
-            part.operands().into_iter().map(|(_, operand, _)| given[operand].clone()).collect();
+        let operands = part.operands();
+        let read: Vec<Values> = operands.iter().map(|operand| given[operand.place].clone()).collect();
         let written = results(reference, &part.map(|_| ()), &read)?;
         let before_last = index + 2 == parts.len();
-        for ((_, operand, access), written) in part.operands().into_iter().zip(written) {
-            if access != Access::Read {
-                given[operand] = if before_last { found[operand].clone() } else { written.clone() };
-                expected[operand] = written;
+        for (operand, written) in operands.iter().zip(written) {
+            if operand.access != Access::Read {
+                given[operand.place] =
+                    if before_last { found[operand.place].clone() } else { written.clone() };
+                expected[operand.place] = written;
             }
         }
     }
@@ -396,10 +409,10 @@ fn time(
     rates: Option<&Rates>,
     check: &mut Check,
 ) {
-    let measured =
-        time_call(device, call, patience).and_then(|timing| Ok((timing, work(call, device.dtype())?)));
+    let measured = time_call(device, call, patience);
     match measured {
-        Ok((timing, work)) => {
+        Ok(timing) => {
+            let work = work(call, device.dtype());
             check.timing = Some(timing);
             check.teraflops = (work.flop > 0.0).then(|| work.flop / timing.seconds / 1e12);
             check.gigabytes_per_second = Some(work.bytes / timing.seconds / 1e9);
@@ -431,15 +444,7 @@ mod tests {
         let mut names: Vec<&str> = edge_cases().iter().map(Call::name).collect();
         names.sort_unstable();
         names.dedup();
-        // `    conv2d_forward = Conv2dForward(Conv2d) {`
-        let mut declared: Vec<&str> = include_str!("../ops/list.rs")
-            .lines()
-            .filter_map(|line| line.strip_prefix("    ")?.split_once(" = "))
-            .filter(|(name, rest)| {
-                name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && rest.contains(") {")
-            })
-            .map(|(name, _)| name)
-            .collect();
+        let mut declared = Call::<()>::NAMES.to_vec();
         declared.sort_unstable();
         assert!(declared.len() > 30);
         assert_eq!(names, declared);

@@ -1,12 +1,7 @@
 //! Calls of awkward extents: channels that fill no vector, batches that fill no block, windows that hang over every edge; and
 //! the operations that no plan of the standard networks has.
 
-use crate::ops::{
-    Adam, BatchNorm, BatchNormGradient, Call, ClassGroups, Conv2d, Conv2dBatchNorm, Conv2dGradient,
-    Conv2dGradientReduce, Conv2dInference, Conv2dScaled, Conv2dScaledBatchNorm, Cosine, CrossEntropy,
-    Direction, EnergyMargin, ImageBatch, KlDivergence, Linear, Pool, PoolHead, Rows, ScaleBias, Segment, Sgd,
-    ShortcutA, StepTotals,
-};
+use crate::ops::*;
 
 /// Batch, height, width, input and output channels, filter rows and columns, stride, padding.
 const CONVOLUTIONS: [[usize; 9]; 13] = [
@@ -62,89 +57,46 @@ fn convolutions(extents: &[usize; 9], calls: &mut Vec<Call<()>>) {
         stride,
         padding,
     };
-    let (x, weight, bias, residual, y, dy, dx) = ((), (), (), (), (), (), ());
-    let with = |relu| Conv2dInference { conv, relu };
-    let gradient = |accumulate| Conv2dGradient { conv, accumulate };
-    calls.extend([
-        Call::Conv2dForward { attributes: conv, x, weight, y },
-        Call::Conv2dBias { attributes: with(false), x, weight, bias, y },
-        Call::Conv2dBiasResidual { attributes: with(true), x, weight, bias, residual, y },
-        Call::Conv2dInputGradient { attributes: gradient(false), dy, weight, dx },
-        Call::Conv2dInputGradient { attributes: gradient(true), dy, weight, dx },
-        Call::Conv2dWeightGradient { attributes: conv, x, dy, dweight: () },
+    let (fprop, dgrad, wgrad) =
+        (Conv2dFprop::new(conv, [(); 3]), Conv2dDgrad::new(conv, [(); 3]), Conv2dWgrad::new(conv, [(); 3]));
+    let bias = |residual, relu| Some(FpropEpilogue::Bias(BiasEpilogue { bias: (), residual, relu }));
+    calls.extend::<[Call<()>; 4]>([
+        fprop.into(),
+        Conv2dFprop { epilogue: bias(None, false), ..fprop }.into(),
+        Conv2dFprop { epilogue: bias(Some(()), true), ..fprop }.into(),
+        wgrad.into(),
     ]);
-    let (gamma, beta, mean, inverse_std, running_mean, running_variance) = ((), (), (), (), (), ());
-    let (scale, dgamma, dbeta, input_scale, input_bias) = ((), (), (), (), ());
+    let prologue = |relu| Some(Affine { scale: (), bias: (), relu });
     for relu in [false, true] {
-        let attributes = Conv2dScaled { conv, relu };
-        calls.extend([
-            Call::Conv2dScaledForward { attributes, x, scale, bias, weight, y },
-            Call::Conv2dScaledWeightGradient { attributes, x, scale, bias, dy, dweight: () },
-        ]);
+        calls.push(Conv2dFprop { prologue: prologue(relu), ..fprop }.into());
+        calls.push(Conv2dWgrad { prologue: prologue(relu), ..wgrad }.into());
     }
     // A single row has no unbiased variance.
     if conv.out_pixels() > 1 {
-        let behind = Conv2dBatchNorm { conv, epsilon: 1e-5, momentum: 0.1 };
-        calls.push(Call::Conv2dScaledBatchNormStatistics {
-            attributes: Conv2dScaledBatchNorm { behind, relu: true },
-            x,
-            input_scale,
-            input_bias,
-            weight,
-            y,
-            gamma,
-            beta,
-            mean,
-            inverse_std,
-            scale,
-            bias,
-            running_mean,
-            running_variance,
-        });
-        calls.push(Call::Conv2dBatchNormStatistics {
-            attributes: behind,
-            x,
-            weight,
-            y,
-            gamma,
-            beta,
-            mean,
-            inverse_std,
-            scale,
-            bias,
-            running_mean,
-            running_variance,
-        });
+        let statistics = StatisticsEpilogue {
+            epsilon: 1e-5,
+            momentum: 0.1,
+            gamma: (),
+            beta: (),
+            mean: (),
+            inverse_std: (),
+            scale: (),
+            bias: (),
+            running_mean: (),
+            running_variance: (),
+        };
+        let fprop = Conv2dFprop { epilogue: Some(FpropEpilogue::Statistics(statistics)), ..fprop };
+        calls.push(fprop.into());
+        calls.push(Conv2dFprop { prologue: prologue(true), ..fprop }.into());
     }
+    let reduce = |relu| {
+        let (x, scale, bias, mean, inverse_std, dgamma, dbeta) = ((), (), (), (), (), (), ());
+        ReduceEpilogue { relu, x, scale, bias, mean, inverse_std, dgamma, dbeta }
+    };
     for accumulate in [false, true] {
-        calls.push(Call::Conv2dInputGradientMaskReduce {
-            attributes: gradient(accumulate),
-            dy,
-            weight,
-            y,
-            x,
-            scale,
-            bias,
-            mean,
-            inverse_std,
-            dx,
-            dgamma,
-            dbeta,
-        });
-        for relu in [false, true] {
-            calls.push(Call::Conv2dInputGradientReduce {
-                attributes: Conv2dGradientReduce { gradient: gradient(accumulate), relu },
-                dy,
-                weight,
-                x,
-                scale,
-                bias,
-                mean,
-                inverse_std,
-                dx,
-                dgamma,
-                dbeta,
-            });
+        calls.push(Conv2dDgrad { accumulate, ..dgrad }.into());
+        for relu in [ReluBackward::None, ReluBackward::OfAffine, ReluBackward::OfOutput(())] {
+            calls.push(Conv2dDgrad { accumulate, epilogue: Some(reduce(relu)), ..dgrad }.into());
         }
     }
 }
@@ -152,121 +104,68 @@ fn convolutions(extents: &[usize; 9], calls: &mut Vec<Call<()>>) {
 fn rows(&[rows, channels]: &[usize; 2], calls: &mut Vec<Call<()>>) {
     let extent = Rows { rows, channels };
     let norm = BatchNorm { extent, epsilon: 1e-5, momentum: 0.1 };
-    let (x, y, dy, dx, a, b, residual) = ((), (), (), (), (), (), ());
-    let (scale, bias, gamma, beta, mean, inverse_std, dgamma, dbeta) = ((), (), (), (), (), (), (), ());
-    let (weight, weights, folded, running_mean, running_variance) = ((), (), (), (), ());
     // A single row has no unbiased variance.
     if rows > 1 {
-        calls.push(Call::BatchNormStatistics {
-            attributes: norm,
-            x,
-            gamma,
-            beta,
-            mean,
-            inverse_std,
-            scale,
-            bias,
-            running_mean,
-            running_variance,
-        });
+        calls.push(BatchNormStatistics::alone(norm));
     }
     for (relu, frozen) in [(true, false), (false, false), (true, true)] {
         let attributes = BatchNormGradient { extent, relu, frozen };
-        calls.extend([
-            Call::BatchNormReduce { attributes, dy, x, scale, bias, mean, inverse_std, dgamma, dbeta },
-            Call::BatchNormInputGradient {
-                attributes,
-                dy,
-                x,
-                scale,
-                bias,
-                mean,
-                inverse_std,
-                dgamma,
-                dbeta,
-                dx,
-            },
-        ]);
+        calls.extend([BatchNormReduce::alone(attributes), BatchNormInputGradient::alone(attributes)]);
     }
     for relu in [false, true] {
         let attributes = ScaleBias { extent, relu };
-        calls.extend([
-            Call::ScaleBiasForward { attributes, x, scale, bias, y },
-            Call::ScaleBiasResidual { attributes, x, scale, bias, residual, y },
-        ]);
+        calls.extend([ScaleBiasForward::alone(attributes), ScaleBiasResidual::alone(attributes)]);
     }
-    calls.extend([
-        Call::BatchNormFrozen {
-            attributes: norm,
-            gamma,
-            beta,
-            running_mean,
-            running_variance,
-            inverse_std,
-            scale,
-            bias,
-        },
-        Call::BatchNormFold {
-            attributes: norm,
-            weight,
-            gamma,
-            beta,
-            running_mean,
-            running_variance,
-            folded,
-            bias,
-        },
-        Call::Relu { attributes: extent, x, y },
-        Call::ReluGradient { attributes: extent, y, dy, dx },
-        Call::Add { attributes: extent, a, b, y },
-        Call::Copy { attributes: extent, x, y },
-        Call::Cast { attributes: extent, x, y },
-        Call::Accumulate { attributes: extent, x, y },
-        Call::WeighRows { attributes: extent, weights, x },
-    ]);
+    calls.extend([BatchNormFrozen::alone(norm), BatchNormFold::alone(norm)]);
+    calls.extend(
+        [
+            Relu::alone,
+            ReluGradient::alone,
+            ReluGradientInPlace::alone,
+            Add::alone,
+            CopyRows::alone,
+            Cast::alone,
+            Accumulate::alone,
+            ScaleRows::alone,
+        ]
+        .map(|alone| alone(extent)),
+    );
 }
 
 fn pools(&[batch, height, width, channels, window, stride, padding]: &[usize; 7], calls: &mut Vec<Call<()>>) {
-    let attributes = Pool { batch, height, width, channels, window, stride, padding };
+    let pool = Pool { batch, height, width, channels, window, stride, padding };
+    let global = GlobalPool { batch, height, width, channels };
     let shortcut =
         ShortcutA { batch, height, width, in_channels: channels, out_channels: 2 * channels, stride };
-    let (x, y, dy, dx, argmax) = ((), (), (), (), ());
     calls.extend([
-        Call::MaxPool { attributes, x, y, argmax },
-        Call::MaxPoolGradient { attributes, dy, argmax, dx },
-        Call::GlobalAveragePool { attributes, x, y },
-        Call::GlobalAveragePoolGradient { attributes, dy, dx },
-        Call::ShortcutAForward { attributes: shortcut, x, y },
-        Call::ShortcutAGradient { attributes: shortcut, dy, dx },
+        MaxPool::alone(pool),
+        MaxPoolGradient::alone(pool),
+        GlobalAveragePool::alone(global),
+        GlobalAveragePoolGradient::alone(global),
+        ShortcutAForward::alone(shortcut),
+        ShortcutAGradient::alone(shortcut),
     ]);
 }
 
 fn linear(&[batch, inputs, outputs]: &[usize; 3], calls: &mut Vec<Call<()>>) {
-    let attributes = Linear { batch, inputs, outputs };
-    let (x, weight, bias, y, dy, dx, dweight, dbias) = ((), (), (), (), (), (), (), ());
-    let (logits, labels, loss, prediction, dlogits) = ((), (), (), (), ());
+    let linear = Linear { batch, inputs, outputs };
     calls.extend([
-        Call::LinearForward { attributes, x, weight, bias, y },
-        Call::LinearInputGradient { attributes, dy, weight, dx },
-        Call::LinearWeightGradient { attributes, x, dy, dweight, dbias },
+        LinearForward::alone(linear),
+        LinearInputGradient::alone(linear),
+        LinearWeightGradient::alone(linear),
     ]);
     for side in [1, 7] {
-        let pool =
-            Pool { batch, height: side, width: side, channels: inputs, window: 1, stride: 1, padding: 0 };
-        let (features, logits) = ((), ());
-        let attributes = PoolHead { pool, outputs };
-        calls.push(Call::PoolHeadForward { attributes, x, weight, bias, features, logits });
+        let pool = GlobalPool { batch, height: side, width: side, channels: inputs };
+        calls.push(PoolHeadForward::alone(PoolHead { pool, outputs }));
     }
     // One class is no question.
     for smoothing in if outputs > 1 { &[0.0, 0.1][..] } else { &[] } {
         let attributes = CrossEntropy { batch, classes: outputs, smoothing: *smoothing };
-        calls.push(Call::SoftmaxCrossEntropy { attributes, logits, labels, loss, prediction, dlogits });
+        calls.push(SoftmaxCrossEntropy::alone(attributes));
     }
 }
 
 fn heads(&[batch, inputs, outputs]: &[usize; 3], calls: &mut Vec<Call<()>>) {
-    let (x, weight, scale, inverse_norms, cosines, y, dy, dx) = ((), (), (), (), (), (), (), ());
-    let (first, second, loss, dfirst, dsecond, dweight, dscale) = ((), (), (), (), (), (), ());
     // One feature has no direction, and one class no distribution.
     if inputs == 1 || outputs == 1 {
         return;
@@ -274,42 +173,27 @@ fn heads(&[batch, inputs, outputs]: &[usize; 3], calls: &mut Vec<Call<()>>) {
     for softplus in [false, true] {
         let attributes = Cosine { batch, inputs, outputs, epsilon: 1e-12, softplus };
         calls.extend([
-            Call::CosineForward { attributes, x, weight, scale, inverse_norms, cosines, y },
-            Call::CosineInputGradient { attributes, x, weight, scale, inverse_norms, cosines, dy, dx },
-            Call::CosineWeightGradient {
-                attributes,
-                x,
-                weight,
-                scale,
-                inverse_norms,
-                cosines,
-                dy,
-                dweight,
-                dscale,
-            },
+            CosineForward::alone(attributes),
+            CosineInputGradient::alone(attributes),
+            CosineWeightGradient::alone(attributes),
         ]);
     }
     for direction in [Direction::FirstToSecond, Direction::SecondToFirst, Direction::Both] {
         let attributes =
             KlDivergence { batch, classes: outputs, temperature: 2.0, direction, detached: None };
-        calls.push(Call::SoftmaxDivergence { attributes, first, second, loss, dfirst, dsecond });
+        calls.push(SoftmaxDivergence::alone(attributes));
     }
-    let (group_of, logits, outlier, dlogits) = ((), (), (), ());
     for groups in [1, outputs.div_ceil(3), outputs] {
         let attributes = ClassGroups { batch, classes: outputs, groups, temperature: 2.0 };
-        calls.extend([
-            Call::LogSumGroups { attributes, x, group_of, y },
-            Call::LogSumGroupsGradient { attributes, x, group_of, y, dy, dx },
-        ]);
+        calls.extend([LogSumGroups::alone(attributes), LogSumGroupsGradient::alone(attributes)]);
     }
     // Energies of random logits lie between: every sample is on the wrong side.
     let energy = -(outputs as f64).ln();
     let attributes = EnergyMargin { batch, classes: outputs, inside: energy - 1.0, outside: energy + 1.0 };
-    calls.push(Call::EnergyMarginLoss { attributes, logits, outlier, loss, dlogits });
+    calls.push(EnergyMarginLoss::alone(attributes));
 }
 
 fn optimizers(calls: &mut Vec<Call<()>>) {
-    let (parameters, gradients, velocity, first, second, hyper, copies) = ((), (), (), (), (), (), ());
     let segment = |elements, weight_decay, row| Segment { elements, weight_decay, row };
     let all = [
         Segment::alone(1, 5e-4),
@@ -319,25 +203,20 @@ fn optimizers(calls: &mut Vec<Call<()>>) {
     ];
     for segments in all {
         for (momentum, nesterov, copy) in [(0.9, false, true), (0.9, true, false), (0.0, false, true)] {
-            let attributes = Sgd { segments, momentum, nesterov, copy };
-            calls.push(Call::SgdStep { attributes, parameters, gradients, velocity, hyper, copies });
+            calls.push(SgdStep::alone(Sgd { segments, momentum, nesterov, copy }));
         }
         for (decoupled, copy) in [(false, true), (true, true), (true, false)] {
             let attributes = Adam { segments, beta1: 0.9, beta2: 0.999, epsilon: 1e-8, decoupled, copy };
-            calls.push(Call::AdamStep { attributes, parameters, gradients, first, second, hyper, copies });
+            calls.push(AdamStep::alone(attributes));
         }
     }
 }
 
 fn images(calls: &mut Vec<Call<()>>) {
-    let (pixels, table, placement, y) = ((), (), (), ());
     for (images, batch, side, channels) in [(1, 1, 1, 1), (5, 3, 9, 3), (7, 16, 12, 3)] {
-        let attributes = ImageBatch { images, batch, side, channels };
-        calls.push(Call::LoadImages { attributes, pixels, table, placement, y });
+        calls.push(LoadImages::alone(ImageBatch { images, batch, side, channels }));
     }
-    let (loss, prediction, labels, hyper, totals) = ((), (), (), (), ());
     for (batch, slots, columns, column) in [(1, 1, 1, 0), (130, 2, 3, 1)] {
-        let attributes = StepTotals { batch, slots, columns, column };
-        calls.push(Call::RecordTotals { attributes, loss, prediction, labels, hyper, totals });
+        calls.push(RecordTotals::alone(StepTotals { batch, slots, columns, column }));
     }
 }

@@ -22,7 +22,6 @@ mod merge;
 pub mod model;
 mod networks;
 mod overlap;
-mod parts;
 mod results;
 mod roofline;
 mod row_passes;
@@ -46,7 +45,7 @@ pub use roofline::{Floors, Rates};
 pub use steps::StepKind;
 pub use suite::{Filter, Observer, Suite, bench};
 pub use timing::{Patience, Timing, Until};
-pub use work::{Work, elements, shape, work};
+pub use work::{Work, work};
 
 use crate::tensor::DType;
 

@@ -165,7 +165,6 @@ impl NetworkName {
 
 #[cfg(test)]
 mod tests {
-    use super::super::work::elements;
     use super::*;
     use crate::backend::cpu::Cpu;
 
@@ -197,18 +196,16 @@ mod tests {
             for prepared in [training.plan.prepared(), inference.plan.prepared()] {
                 let plan = prepared.plan();
                 for call in plan.setup.iter().chain(&plan.calls) {
-                    let spans = call.operands().into_iter().map(|(_, id, _)| prepared.span(id).elements);
-                    let elements = elements(call).unwrap();
-                    for ((name, id, _), elements) in call.operands().iter().zip(&elements) {
-                        // Totals and numbers of a step may be longer than what one call needs.
-                        let span = prepared.span(*id).elements;
+                    for operand in call.operands() {
+                        let span = prepared.span(operand.place).elements;
                         assert!(
-                            span == *elements,
-                            "{} `{name}`: {span} in the plan, {elements} alone",
-                            call.name()
+                            span == operand.elements,
+                            "{} `{}`: {span} in the plan, {} alone",
+                            call.name(),
+                            operand.name,
+                            operand.elements
                         );
                     }
-                    assert_eq!(spans.count(), elements.len());
                     checked += 1;
                 }
             }

@@ -6,7 +6,7 @@ use super::stage::Stage;
 use super::timing::{Patience, time_call};
 use super::work::{Work, work};
 use crate::error::Result;
-use crate::ops::{Call, Device, HardwareKind, Rows};
+use crate::ops::{CopyRows, Device, HardwareKind, Rows};
 
 /// What a card can do at best.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -57,9 +57,9 @@ impl Rates {
         if let Some(rates) = Rates::of_card(&hardware.name) {
             return Ok(Some(rates));
         }
-        let call = Call::Copy { attributes: Rows { rows: 1 << 18, channels: 64 }, x: (), y: () };
+        let call = CopyRows::alone(Rows { rows: 1 << 18, channels: 64 });
         let timing = time_call(device, &call, &Patience { seconds: 0.5, least: 5, most: 50 })?;
-        let moved = work(&call, device.dtype())?.bytes;
+        let moved = work(&call, device.dtype()).bytes;
         Ok(Some(Rates {
             source: format!(
                 "bandwidth: a copy of {:.0} MB, measured",
@@ -79,7 +79,7 @@ impl Rates {
 
     /// Seconds that the work's operations and its bytes take at the least.
     pub fn floors(&self, work: &Work) -> Floors {
-        let rate = if work.matrix_units { self.bf16 } else { self.f32 };
+        let rate = if work.tensor_cores { self.bf16 } else { self.f32 };
         let arithmetic = rate.filter(|_| work.flop > 0.0).map(|rate| work.flop / rate);
         Floors { arithmetic, memory: work.bytes / self.bandwidth }
     }
@@ -106,11 +106,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_larger_floor_counts_and_only_matrix_units_have_the_matrix_rate() {
+    fn the_larger_floor_counts_and_only_tensor_cores_have_the_matrix_rate() {
         let rates = Rates::of_card("NVIDIA H200").unwrap();
-        let product = Work { flop: 788e12, bytes: 4.3e9, matrix_units: true };
+        let product = Work { flop: 788e12, bytes: 4.3e9, tensor_cores: true };
         assert_eq!(rates.floors(&product), Floors { arithmetic: Some(1.0), memory: 1e-3 });
-        let slower = rates.floors(&Work { matrix_units: false, ..product });
+        let slower = rates.floors(&Work { tensor_cores: false, ..product });
         assert!(slower.larger() > 10.0);
         let pass = rates.floors(&Work { flop: 0.0, ..product });
         assert_eq!((pass.arithmetic, pass.larger()), (None, 1e-3));

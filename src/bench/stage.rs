@@ -1,9 +1,8 @@
 //! One call in a memory of its own, as a plan would run it: its operands, its workspace, and copies of them to rotate over.
 
 use super::values::{Values, values};
-use super::work::elements;
 use crate::error::Result;
-use crate::ops::{Access, Call, Content, Device, Graph, Rows};
+use crate::ops::{Access, Call, CopyRows, Device, ElementType, Graph, Operand, Rows};
 use crate::tensor::{ALIGNMENT, DType, HostValues, Span, aligned};
 
 /// Random numbers are drawn for so many elements; longer operands repeat them. A multiple of every alignment.
@@ -42,17 +41,17 @@ impl<'d> Stage<'d> {
     /// # Errors
     /// Extents that make no sense, or not enough memory.
     pub(super) fn new(device: &'d mut dyn Device, call: &Call<()>, copies: usize) -> Result<Stage<'d>> {
-        let elements = elements(call)?;
-        let contents = call.contents();
+        call.check_attributes()?;
+        let wanted = call.operands();
         let scratch = device.dtype().accumulator();
         let workspace = device.workspace_bytes(call).div_ceil(scratch.size());
         let mut places = Places { end: aligned(device.red_zone()), red_zone: device.red_zone() };
         let copies = (0..copies)
             .map(|_| {
-                let mut operands = elements.iter().zip(&contents);
+                let mut operands = wanted.iter();
                 let call = call.map(|()| {
-                    let (&elements, content) = operands.next().expect("as many as the call has");
-                    places.span(elements, content.dtype(device.dtype()))
+                    let operand = operands.next().expect("as many as the call has");
+                    places.span(operand.elements, operand.element.dtype(device.dtype()))
                 });
                 Placed { call, workspace: places.span(workspace, scratch) }
             })
@@ -68,47 +67,46 @@ impl<'d> Stage<'d> {
 
     /// Bytes one copy of a call takes.
     pub(super) fn bytes(device: &dyn Device, call: &Call<()>) -> Result<usize> {
-        let operands = elements(call)?
-            .into_iter()
-            .zip(call.contents())
-            .map(|(elements, content)| aligned(elements * content.dtype(device.dtype()).size()));
+        call.check_attributes()?;
+        let operands = call.operands().into_iter();
+        let operands =
+            operands.map(|operand| aligned(operand.elements * operand.element.dtype(device.dtype()).size()));
         Ok(operands.sum::<usize>() + aligned(device.workspace_bytes(call)))
     }
 
     /// Fills everything with random values: drawn for the first [`TILE`] elements, then repeated.
     pub(super) fn fill(&mut self) -> Result<()> {
         for placed in self.copies.clone() {
-            let operands = placed.call.operands().into_iter().zip(placed.call.contents());
-            for ((name, span, _), content) in operands {
+            for Operand { name, place: span, element, .. } in placed.call.operands() {
                 // Which pixel won and where an image lies depends on the place: no repeating.
-                let tile = if content == Content::Integer { span.elements } else { span.elements.min(TILE) };
-                let values = values(&placed.call, (name, content), tile, self.device.dtype());
-                self.repeat(span, content, &values)?;
+                let tile = if element == ElementType::I32 { span.elements } else { span.elements.min(TILE) };
+                let values = values(&placed.call, (name, element), tile, self.device.dtype());
+                self.repeat(span, element, &values)?;
             }
         }
         Ok(())
     }
 
     /// Writes values to the front of a span and repeats them to its end.
-    fn repeat(&mut self, span: Span, content: Content, values: &Values) -> Result<()> {
+    fn repeat(&mut self, span: Span, element: ElementType, values: &Values) -> Result<()> {
         let part = |from: usize, elements: usize| Span {
             offset: span.offset + from * span.dtype.size(),
             elements,
             dtype: span.dtype,
         };
         let mut done = span.elements.min(TILE);
-        if content == Content::Integer {
+        if element == ElementType::I32 {
             return write(self.device, span, values);
         }
         write(self.device, part(0, done), values)?;
         while done < span.elements {
-            let next = (span.elements - done).min(if content == Content::Activation { done } else { TILE });
-            if content == Content::Activation {
+            let next = (span.elements - done).min(if element == ElementType::Working { done } else { TILE });
+            if element == ElementType::Working {
                 // On the device: gigabytes of activations need not come from the host.
                 let (x, y) = (part(0, next), part(done, next));
                 let attributes = Rows { rows: next, channels: 1 };
                 let nothing = part(0, 0);
-                self.device.run(&Call::Copy { attributes, x, y }, nothing)?;
+                self.device.run(&CopyRows { attributes, x, y }.into(), nothing)?;
             } else {
                 write(self.device, part(done, next), &first(values, next))?;
             }
@@ -120,7 +118,7 @@ impl<'d> Stage<'d> {
     /// Hands the first copy its inputs; what it writes, and its workspace, becomes NaN.
     pub(super) fn load(&mut self, inputs: &[Values]) -> Result<()> {
         let Placed { call, workspace } = self.copies[0].clone();
-        for ((_, span, access), values) in call.operands().into_iter().zip(inputs) {
+        for (Operand { place: span, access, .. }, values) in call.operands().into_iter().zip(inputs) {
             if access == Access::Write { self.poison(span)? } else { write(self.device, span, values)? }
         }
         self.poison(workspace)
@@ -168,7 +166,7 @@ impl<'d> Stage<'d> {
         let operands = self.copies[0].call.operands();
         operands
             .into_iter()
-            .map(|(_, span, _)| match span.dtype {
+            .map(|Operand { place: span, .. }| match span.dtype {
                 DType::I32 => {
                     let mut values = vec![0; span.elements];
                     self.device.read_i32(span, &mut values)?;

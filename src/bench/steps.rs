@@ -13,8 +13,7 @@ use crate::backend::Choice;
 use crate::error::{Error, Result};
 use crate::features::batches_in_flight;
 use crate::nn::{InferenceReading, Model};
-use crate::ops::Content;
-use crate::ops::{Call, Device, ImageBatch};
+use crate::ops::{Device, ElementType, ImageBatch, LoadImages};
 use crate::plan::{Fusions, Prepared};
 use crate::tensor::{DType, HostValues};
 use crate::train::{BatchTargets, StepInputs, TrainStep};
@@ -169,7 +168,7 @@ impl StepWork<'_> {
         let mut ideal = 0.0;
         let (mut flop, mut bytes) = (0.0, 0.0);
         for call in &prepared.plan().calls {
-            let work = work(call, dtype)?;
+            let work = work(call, dtype);
             flop += work.flop;
             bytes += work.bytes;
             ideal += self.rates.map_or(0.0, |rates| rates.floors(&work).larger());
@@ -211,8 +210,9 @@ impl Batches {
         batch: usize,
     ) -> Result<Batches> {
         let attributes = ImageBatch { images, batch: images, side: 1, channels: 3 };
-        let call = Call::LoadImages { attributes, pixels: (), table: (), placement: (), y: () };
-        if let Values::Bytes(bytes) = values(&call, ("pixels", Content::Byte), pixels.elements, DType::F32) {
+        let call = LoadImages::alone(attributes);
+        if let Values::Bytes(bytes) = values(&call, ("pixels", ElementType::U8), pixels.elements, DType::F32)
+        {
             model.write(pixels, HostValues::U8(&bytes))?;
         }
         let table = model.network().parameters().image_table();
@@ -220,7 +220,7 @@ impl Batches {
         model.write(table, HostValues::F32(&normalised))?;
         let numbers = images * crate::ops::PLACEMENT_NUMBERS;
         let Values::Integers(placements) =
-            values(&call, ("placement", Content::Integer), numbers, DType::F32)
+            values(&call, ("placement", ElementType::I32), numbers, DType::F32)
         else {
             unreachable!("placements are integers")
         };

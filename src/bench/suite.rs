@@ -9,7 +9,7 @@ use super::row_passes::{RowPass, measured};
 use super::row_stage::time_passes;
 use super::steps::{StepKind, StepWork};
 use super::timing::{Patience, Until, time_call};
-use super::work::{shape, work};
+use super::work::work;
 use crate::backend::Choice;
 use crate::error::{Error, Result};
 use crate::ops::{Call, Device, Hardware, HardwareKind, RowOps};
@@ -203,7 +203,7 @@ impl Suite {
         let mut calls: Vec<(String, Call<()>)> = Vec::new();
         for network in if self.operations { networks.as_slice() } else { &[] } {
             for call in network.calls(device, batches[0], self.fusions)? {
-                let name = format!("{}.{}.{}", call.name(), shape(&call), super::precision(dtype));
+                let name = format!("{}.{}.{}", call.name(), call.shape(), super::precision(dtype));
                 if self.filter.wants(&name) && calls.iter().all(|(known, _)| *known != name) {
                     calls.push((name, call));
                 }
@@ -269,7 +269,7 @@ fn operation(
     patience: &Patience,
     rates: Option<&Rates>,
 ) -> Result<Row> {
-    let work = work(call, device.dtype())?;
+    let work = work(call, device.dtype());
     let mut row = Row::new(name, Kind::Operation, device.dtype());
     (row.flop, row.bytes) = (work.flop, work.bytes);
     row.timing = Some(time_call(device, call, patience)?);

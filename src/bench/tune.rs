@@ -8,12 +8,12 @@ use super::check::Reference;
 use super::networks::NetworkName;
 use super::table::{columns, duration, words};
 use super::timing::{Patience, Timing, Until, time_call};
-use super::work::{conv_shape, convolution};
+use super::work::convolution;
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::{Cuda, KernelTable, MeasuredOn, Pass, TableRow};
 use crate::error::{Error, Result, printable};
 use crate::files;
-use crate::ops::{Call, Conv2d, Conv2dGradient, Device, HardwareKind};
+use crate::ops::{Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, Device, HardwareKind};
 use crate::plan::Fusions;
 
 /// Splits of a weight gradient that are tried, as shares of the predicted number.
@@ -70,7 +70,7 @@ impl Tuned {
         let fastest = (0..candidates.len()).min_by(|&a, &b| seconds(a).total_cmp(&seconds(b))).unwrap_or(0);
         let noise = candidates[0].timing.noise.max(candidates[fastest].timing.noise);
         let best = if seconds(0) > seconds(fastest) * (1.0 + noise) { fastest } else { 0 };
-        Tuned { pass, shape: conv_shape(conv), candidates, has_predicted, best }
+        Tuned { pass, shape: call(pass, *conv).shape(), candidates, has_predicted, best }
     }
 
     /// How many times faster the table's choice is than the predicted one.
@@ -200,7 +200,7 @@ pub fn tune(
             cut += 1;
             continue;
         }
-        progress(convolutions.len(), &format!("{} {}", pass.name(), conv_shape(&conv)));
+        progress(convolutions.len(), &format!("{} {}", pass.name(), call(pass, conv).shape()));
         let right;
         (cuda, right) = verdicts.right(cuda, pass, &conv)?;
         let mut candidates = Vec::new();
@@ -270,7 +270,7 @@ impl Verdicts {
                 continue;
             }
             self.device_failed = check.failure.is_some() && cuda.hardware().kind == HardwareKind::Gpu;
-            let (shape, kernel) = (conv_shape(&few), kernel.to_string());
+            let (shape, kernel) = (call(pass, few).shape(), kernel.to_string());
             self.refused.push(Refused { pass, shape, kernel, error: check.error, failure: check.failure });
             if self.device_failed {
                 right.clear();
@@ -372,12 +372,9 @@ fn row(
 /// The call that computes a pass of a convolution.
 fn call(pass: Pass, conv: Conv2d) -> Call<()> {
     match pass {
-        Pass::Forward => Call::Conv2dForward { attributes: conv, x: (), weight: (), y: () },
-        Pass::InputGradient => {
-            let attributes = Conv2dGradient { conv, accumulate: false };
-            Call::Conv2dInputGradient { attributes, dy: (), weight: (), dx: () }
-        }
-        Pass::WeightGradient => Call::Conv2dWeightGradient { attributes: conv, x: (), dy: (), dweight: () },
+        Pass::Forward => Conv2dFprop::new(conv, [(); 3]).into(),
+        Pass::InputGradient => Conv2dDgrad::new(conv, [(); 3]).into(),
+        Pass::WeightGradient => Conv2dWgrad::new(conv, [(); 3]).into(),
     }
 }
 

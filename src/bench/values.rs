@@ -3,7 +3,10 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use crate::ops::{Call, Content, PLACEMENT_NUMBERS, Pool};
+use crate::ops::{
+    Call, ElementType, LoadImages, LogSumGroups, LogSumGroupsGradient, MaxPoolGradient, PLACEMENT_NUMBERS,
+    Pool, SoftmaxCrossEntropy,
+};
 use crate::rng::{Purpose, Stream};
 use crate::tensor::DType;
 
@@ -19,21 +22,21 @@ pub(super) enum Values {
 /// holds exactly.
 pub(super) fn values<B: Copy + Sync>(
     call: &Call<B>,
-    (operand, content): (&'static str, Content),
+    (operand, element): (&'static str, ElementType),
     elements: usize,
     working: DType,
 ) -> Values {
-    let position = call.operands().iter().position(|(name, ..)| *name == operand).unwrap_or(0);
+    let position = call.operands().iter().position(|other| other.name == operand).unwrap_or(0);
     let stream = Stream::for_purpose(0, Purpose::Synthetic, &[position as u64]);
-    match content {
-        Content::Activation | Content::Number => {
-            let dtype = content.dtype(working);
+    match element {
+        ElementType::I32 => Values::Integers(integers(call, operand, &stream, elements)),
+        ElementType::U8 => Values::Bytes((0..elements as u64).map(|i| stream.bits(i) as u8).collect()),
+        _ => {
+            let dtype = element.dtype(working);
             let number = |i| rounded(number(call, operand, &stream, i), dtype);
             let numbers = (0..elements as u64).into_par_iter().map(number);
             Values::Numbers(numbers.collect())
         }
-        Content::Integer => Values::Integers(integers(call, operand, &stream, elements)),
-        Content::Byte => Values::Bytes((0..elements as u64).map(|i| stream.bits(i) as u8).collect()),
     }
 }
 
@@ -48,12 +51,7 @@ fn rounded(value: f64, dtype: DType) -> f64 {
 fn number<B: Sync>(call: &Call<B>, operand: &str, stream: &Stream, i: u64) -> f64 {
     // Whether a rectifier lets a gradient pass hangs on the sign of `scale * x + bias`. On these grids every precision
     // computes that sum exactly, and it is never zero: products are multiples of 2^-13, biases odd multiples of 2^-14.
-    if matches!(
-        call,
-        Call::BatchNormReduce { .. }
-            | Call::BatchNormInputGradient { .. }
-            | Call::Conv2dInputGradientReduce { .. }
-    ) {
+    if matches!(call, Call::BatchNormReduce(_) | Call::BatchNormInputGradient(_) | Call::Conv2dDgrad(_)) {
         match operand {
             "x" => return stream.below(i, 256) as f64 / 128.0 - 1.0,
             "scale" => return (1 + stream.below(i, 64)) as f64 / 64.0,
@@ -72,20 +70,26 @@ fn number<B: Sync>(call: &Call<B>, operand: &str, stream: &Stream, i: u64) -> f6
 fn integers<B>(call: &Call<B>, operand: &str, stream: &Stream, elements: usize) -> Vec<i32> {
     let below = |n: usize| (0..elements as u64).map(move |i| stream.below(i, n as u64) as i32).collect();
     match (call, operand) {
-        (Call::SoftmaxCrossEntropy { attributes, .. }, "labels") => below(attributes.classes),
-        (Call::LogSumGroups { attributes, .. } | Call::LogSumGroupsGradient { attributes, .. }, _) => {
+        (Call::SoftmaxCrossEntropy(SoftmaxCrossEntropy { attributes, .. }), "labels") => {
+            below(attributes.classes)
+        }
+        (
+            Call::LogSumGroups(LogSumGroups { attributes, .. })
+            | Call::LogSumGroupsGradient(LogSumGroupsGradient { attributes, .. }),
+            _,
+        ) => {
             // No group is left without a class.
             let groups = attributes.groups as u64;
             (0..elements as u64)
                 .map(|c| if c < groups { c } else { stream.below(c, groups) } as i32)
                 .collect()
         }
-        (Call::EnergyMarginLoss { .. }, _) => below(2),
-        (Call::RecordTotals { .. }, _) => below(3),
-        (Call::MaxPoolGradient { attributes, .. }, "argmax") => {
+        (Call::EnergyMarginLoss(_), _) => below(2),
+        (Call::RecordTotals(_), _) => below(3),
+        (Call::MaxPoolGradient(MaxPoolGradient { attributes, .. }), "argmax") => {
             (0..elements).map(|i| position_in_window(attributes, i, stream)).collect()
         }
-        (Call::LoadImages { attributes, .. }, "placement") => {
+        (Call::LoadImages(LoadImages { attributes, .. }), "placement") => {
             (0..elements).map(|i| placement(attributes.images, stream, i)).collect()
         }
         _ => vec![0; elements],

@@ -6,7 +6,7 @@ use super::initialise;
 use super::parameters::Entry;
 use super::resnet::Network;
 use crate::error::Result;
-use crate::ops::{Call, Device, Graph, Readback, Rows};
+use crate::ops::{Call, Cast, Device, Graph, Readback, Rows};
 use crate::plan::{Plan, PlanId, Prepared, fuse};
 use crate::tensor::{HostValues, Span};
 
@@ -97,7 +97,7 @@ impl Model {
         if let Some(copies) = parameters.copies().filter(|_| self.copies_are_old) {
             let (x, nothing) = (parameters.values(), Span { elements: 0, ..parameters.values() });
             let attributes = Rows { rows: 1, channels: x.elements };
-            self.device.run(&Call::Cast { attributes, x, y: copies }, nothing)?;
+            self.device.run(&Call::Cast(Cast { attributes, x, y: copies }), nothing)?;
         }
         self.copies_are_old = false;
         Ok(())
@@ -206,7 +206,7 @@ impl Model {
 /// Makes calls of a plan into one as the network's settings say, and lays it out behind the network's parameters.
 pub fn prepare(network: &Network, device: &dyn Device, plan: Plan) -> Prepared {
     Prepared::new(
-        fuse(plan, network.fusions(), |conv| device.scales_operands(conv)),
+        fuse(plan, network.fusions(), |conv| device.fuses_prologue(conv)),
         device,
         network.parameters().bytes(),
     )

@@ -85,3 +85,104 @@ impl Operand<Span> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::{Add, GlobalAveragePool, GlobalPool, Relu, Rows, Segment, Sgd, SgdStep};
+
+    const MEMORY: usize = 1024;
+
+    fn span(offset: usize, elements: usize) -> Span {
+        Span { offset, elements, dtype: DType::F32 }
+    }
+
+    /// What is said of a copy with a rectifier, of as many elements as x has.
+    fn relu(x: Span, y: Span) -> Result<()> {
+        let attributes = Rows { rows: 1, channels: x.elements };
+        Call::from(Relu { attributes, x, y }).check(DType::F32, MEMORY)
+    }
+
+    fn message(result: Result<()>) -> String {
+        result.unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_written_operand_overlaps_nothing() {
+        relu(span(0, 16), span(64, 16)).unwrap();
+        let error = message(relu(span(0, 17), span(64, 17)));
+        assert!(error.contains("`x` and `y` overlap"), "{error}");
+        relu(span(128, 16), span(64, 17)).unwrap_err();
+        let attributes = Rows { rows: 2, channels: 8 };
+        let add = |b, y| Call::from(Add { attributes, a: span(0, 16), b, y }).check(DType::F32, MEMORY);
+        // Two that are read may share.
+        add(span(0, 16), span(64, 16)).unwrap();
+        let error = message(add(span(64, 16), span(64, 16)));
+        assert!(error.contains("`b` and `y` overlap"), "{error}");
+    }
+
+    #[test]
+    fn an_operand_stays_inside_the_memory_and_is_aligned() {
+        relu(span(MEMORY - 64, 16), span(0, 16)).unwrap();
+        for wrong in [
+            span(MEMORY - 64, 17),
+            span(32, 4),
+            span(MEMORY, 1),
+            span(usize::MAX - 63, 16),
+            span(0, usize::MAX / 2),
+        ] {
+            let apart = span(512, wrong.elements);
+            let error = message(relu(wrong, apart));
+            assert!(error.contains("operand `x`"), "{error}");
+        }
+        let error = message(relu(span(0, 4), span(96, 4)));
+        assert!(error.contains("operand `y` begins at byte 96"), "{error}");
+    }
+
+    #[test]
+    fn an_operand_has_the_type_and_size_of_the_list() {
+        let error = message(relu(span(0, 5), span(64, 4)));
+        assert!(error.contains("operand `y` has 4 elements of F32; the call needs 5 of F32"), "{error}");
+        let other = |dtype| relu(span(0, 5), Span { dtype, ..span(64, 5) });
+        let error = message(other(DType::F64));
+        assert!(error.contains("operand `y` has 5 elements of F64; the call needs 5 of F32"), "{error}");
+        message(other(DType::I32));
+        // All floats of a call have the same of the two types, the working type or its accumulator.
+        let half = |offset| Span { dtype: DType::Bf16, ..span(offset, 5) };
+        let narrow = |x, y| {
+            let attributes = Rows { rows: 1, channels: 5 };
+            Call::from(Relu { attributes, x, y }).check(DType::Bf16, MEMORY)
+        };
+        narrow(half(0), half(64)).unwrap();
+        narrow(span(0, 5), span(64, 5)).unwrap();
+        message(narrow(half(0), span(64, 5)));
+        message(relu(half(0), half(64)));
+        let pool = GlobalPool { batch: 1, height: 1, width: 1, channels: 5 };
+        let average =
+            |x, y| Call::from(GlobalAveragePool { attributes: pool, x, y }).check(DType::Bf16, MEMORY);
+        average(half(0), span(64, 5)).unwrap();
+        message(average(half(0), half(64)));
+    }
+
+    #[test]
+    fn operands_that_are_not_needed_are_empty_and_their_place_does_not_matter() {
+        let attributes =
+            Sgd { segments: Segment::alone(8, 0.0), momentum: 0.0, nesterov: false, copy: false };
+        let sgd = |velocity, copies| {
+            let (parameters, gradients, hyper) = (span(0, 8), span(64, 8), span(128, 8));
+            Call::from(SgdStep { attributes, parameters, gradients, velocity, hyper, copies })
+                .check(DType::F32, MEMORY)
+        };
+        let empty = |offset| Span { dtype: DType::U8, ..span(offset, 0) };
+        sgd(empty(0), empty(0)).unwrap();
+        sgd(empty(2 * MEMORY), empty(MEMORY + 6)).unwrap();
+        message(sgd(span(192, 8), empty(0)));
+        message(sgd(empty(0), span(192, 8)));
+    }
+
+    #[test]
+    fn extents_that_make_no_sense_are_refused_before_operands() {
+        let error = message(relu(span(0, 0), span(0, 0)));
+        assert!(error.contains("cannot have the extents"), "{error}");
+    }
+}

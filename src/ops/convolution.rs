@@ -2,7 +2,9 @@
 //! out (an epilogue).
 
 use super::extents::Attributes;
-use super::{Access, BatchNorm, BatchNormGradient, Call, Conv2d, ElementType, Operand, ScaleBias};
+use super::{
+    Access, BatchNorm, BatchNormGradient, BatchNormStatistics, Call, Conv2d, ElementType, Operand, ScaleBias,
+};
 use crate::error::Result;
 
 /// Forward propagation: `y[n,p,q,k] = sum over r,s,c of x[n, p*stride + r - padding, q*stride + s - padding, c] *
@@ -106,6 +108,36 @@ pub struct StatisticsEpilogue<B> {
     pub running_variance: B,
 }
 
+impl<B: Copy> BatchNormStatistics<B> {
+    /// All but the matrix.
+    pub(crate) fn as_epilogue(&self) -> StatisticsEpilogue<B> {
+        let BatchNorm { epsilon, momentum, .. } = self.attributes;
+        let BatchNormStatistics {
+            gamma,
+            beta,
+            mean,
+            inverse_std,
+            scale,
+            bias,
+            running_mean,
+            running_variance,
+            ..
+        } = *self;
+        StatisticsEpilogue {
+            epsilon,
+            momentum,
+            gamma,
+            beta,
+            mean,
+            inverse_std,
+            scale,
+            bias,
+            running_mean,
+            running_variance,
+        }
+    }
+}
+
 /// [`BatchNormReduce`](super::BatchNormReduce) of dx as it is stored.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[allow(missing_docs)]
@@ -140,7 +172,8 @@ impl<B: Copy> Affine<B> {
     }
 
     fn operands(&self, conv: &Conv2d) -> [Operand<B>; 2] {
-        let per_channel = |name, place| Operand::new(name, place, Access::Read, ACCUMULATOR, conv.in_channels);
+        let per_channel =
+            |name, place| Operand::new(name, place, Access::Read, ACCUMULATOR, conv.in_channels);
         [per_channel("input_scale", self.scale), per_channel("input_bias", self.bias)]
     }
 
@@ -244,7 +277,10 @@ impl<B: Copy> Conv2dFprop<B> {
     pub fn operands(&self) -> Vec<Operand<B>> {
         let Conv2dFprop { conv, x, weight, y, prologue, epilogue } = self;
         let mut operands = vec![
-            Operand { touched: conv.inputs_seen(), ..Operand::new("x", *x, Access::Read, WORKING, conv.inputs().elements()) },
+            Operand {
+                touched: conv.inputs_seen(),
+                ..Operand::new("x", *x, Access::Read, WORKING, conv.inputs().elements())
+            },
             Operand::new("weight", *weight, Access::Read, WORKING, conv.weights()),
             Operand::new("y", *y, Access::Write, WORKING, conv.outputs().elements()),
         ];
@@ -299,7 +335,8 @@ impl<B: Copy> Conv2dDgrad<B> {
         if let Some(r) = epilogue {
             operands.extend(r.mask().map(|y| Operand::new("y", y, Access::Read, WORKING, inputs)));
             operands.push(Operand::new("x", r.x, Access::Read, WORKING, inputs));
-            let read = [("scale", r.scale), ("bias", r.bias), ("mean", r.mean), ("inverse_std", r.inverse_std)];
+            let read =
+                [("scale", r.scale), ("bias", r.bias), ("mean", r.mean), ("inverse_std", r.inverse_std)];
             let write = [("dgamma", r.dgamma), ("dbeta", r.dbeta)];
             let all = read.map(|operand| (operand, Access::Read)).into_iter();
             let all = all.chain(write.map(|operand| (operand, Access::Write)));
@@ -364,7 +401,10 @@ impl<B: Copy> Conv2dWgrad<B> {
     pub fn operands(&self) -> Vec<Operand<B>> {
         let Conv2dWgrad { conv, x, dy, dweight, prologue } = self;
         let mut operands = vec![
-            Operand { touched: conv.inputs_seen(), ..Operand::new("x", *x, Access::Read, WORKING, conv.inputs().elements()) },
+            Operand {
+                touched: conv.inputs_seen(),
+                ..Operand::new("x", *x, Access::Read, WORKING, conv.inputs().elements())
+            },
             Operand::new("dy", *dy, Access::Read, WORKING, conv.outputs().elements()),
             Operand::new("dweight", *dweight, Access::Write, ACCUMULATOR, conv.weights()),
         ];

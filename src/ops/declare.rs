@@ -115,6 +115,13 @@ macro_rules! operations {
                 }
             }
 
+            impl $Op<()> {
+                /// The operation, with its operands nowhere.
+                pub fn alone(attributes: $Attributes) -> Call<()> {
+                    $Op { attributes, $( $operand: (), )* }.into()
+                }
+            }
+
             impl<B> From<$Op<B>> for Call<B> {
                 fn from(operation: $Op<B>) -> Call<B> {
                     Call::$Op(operation)

@@ -101,9 +101,9 @@ pub trait Device: Send {
     /// Bytes of scratch memory a call wants; the plan reserves them for its duration.
     fn workspace_bytes(&self, call: &Call<()>) -> usize;
 
-    /// Whether a convolution and its weight gradient apply an affine map where they read its input, so that its result need
+    /// Whether a convolution and its wgrad apply a BN-ReLU prologue where they read its input, so that what it makes of it need
     /// not be stored, and whether that is faster. Where each would carry it out first, it is better done once for both.
-    fn scales_operands(&self, _: &Conv2d) -> bool {
+    fn fuses_prologue(&self, _: &Conv2d) -> bool {
         false
     }
 

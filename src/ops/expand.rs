@@ -2,8 +2,8 @@
 
 use super::convolution::{Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue};
 use super::{
-    BatchNormReduce, BatchNormStatistics, Call, Conv2d, Device, GlobalAveragePool, LinearForward, PoolHeadForward,
-    ReluGradientInPlace, ScaleBiasForward,
+    BatchNormReduce, BatchNormStatistics, Call, Conv2d, Device, GlobalAveragePool, LinearForward,
+    PoolHeadForward, ReluGradientInPlace, ScaleBiasForward,
 };
 use crate::error::{Error, Result};
 use crate::tensor::{DType, Span, aligned};

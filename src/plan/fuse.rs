@@ -13,8 +13,8 @@ use std::str::FromStr;
 use super::{BufferId, Home, Plan};
 use crate::error::{Error, Result};
 use crate::ops::{
-    Access, Call, Conv2d, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientReduce, Conv2dScaled,
-    Conv2dScaledBatchNorm, PoolHead,
+    Access, Affine, BatchNormReduce, Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue,
+    LinearForward, Operand, PoolHead, PoolHeadForward, ReduceEpilogue, ReluBackward,
 };
 
 /// Which calls are made into one.
@@ -101,13 +101,13 @@ impl fmt::Display for Fusions {
     }
 }
 
-/// Makes calls of a plan into one wherever the rules that are wanted find some. `scales_operands` says of which convolutions the
-/// device does ([`crate::ops::Backend::scales_operands`]).
-pub fn fuse(mut plan: Plan, fusions: &Fusions, scales_operands: impl Fn(&Conv2d) -> bool) -> Plan {
+/// Makes calls of a plan into one wherever the rules that are wanted find some. `fuses_prologue` says of which convolutions the
+/// device does ([`crate::ops::Device::fuses_prologue`]).
+pub fn fuse(mut plan: Plan, fusions: &Fusions, fuses_prologue: impl Fn(&Conv2d) -> bool) -> Plan {
     /// Merges calls with the one at an index, if they are what the rule is about.
     type Rule<'a> = &'a dyn Fn(&mut Plan, usize) -> Option<()>;
     let rules: [(bool, Rule<'_>); 5] = [
-        (fusions.prologue, &|plan, at| prologue(plan, at, &scales_operands)),
+        (fusions.prologue, &|plan, at| prologue(plan, at, &fuses_prologue)),
         (fusions.statistics, &statistics),
         (fusions.residual_gradient, &residual_gradient),
         (fusions.masks, &masks),
@@ -125,32 +125,31 @@ pub fn fuse(mut plan: Plan, fusions: &Fusions, scales_operands: impl Fn(&Conv2d)
     plan
 }
 
-/// `z = act(scale * x + bias)`, then `y = conv(z)` and perhaps its weight gradient; nobody else reads z, and x and the map's numbers
-/// are still what they were.
-fn prologue(plan: &mut Plan, at: usize, scales_operands: &dyn Fn(&Conv2d) -> bool) -> Option<()> {
-    let Call::ScaleBiasForward { attributes: map, x, scale, bias, y: z } = plan.calls[at] else {
-        return None;
-    };
+/// `z = act(scale * x + bias)`, then `y = conv(z)` and perhaps its wgrad; nobody else reads z, and what the pass reads is still what
+/// it was.
+fn prologue(plan: &mut Plan, at: usize, fuses_prologue: &dyn Fn(&Conv2d) -> bool) -> Option<()> {
+    let Call::ScaleBiasForward(pass) = plan.calls[at] else { return None };
+    let z = pass.y;
     let users: Vec<usize> = plan.uses(z).filter(|&index| index != at).collect();
-    let Call::Conv2dForward { attributes: conv, .. } = plan.calls[*users.first()?] else { return None };
-    let attributes = Conv2dScaled { conv, relu: map.relu };
+    let Call::Conv2dFprop(Conv2dFprop { conv, .. }) = plan.calls[*users.first()?] else { return None };
+    let affine = Affine { scale: pass.scale, bias: pass.bias, relu: pass.attributes.relu };
+    let prologue = Some(affine);
     let reading_x = |(place, &index): (usize, &usize)| match plan.calls[index] {
-        Call::Conv2dForward { x: read, weight, y, .. } if read == z && place == 0 => {
-            Some(Call::Conv2dScaledForward { attributes, x, scale, bias, weight, y })
+        Call::Conv2dFprop(fprop) if fprop.x == z && place == 0 && is_plain(&fprop) => {
+            Some(Conv2dFprop { x: pass.x, prologue, ..fprop }.into())
         }
-        Call::Conv2dWeightGradient { attributes: of, x: read, dy, dweight }
-            if read == z && of == conv && place == 1 =>
-        {
-            Some(Call::Conv2dScaledWeightGradient { attributes, x, scale, bias, dy, dweight })
+        Call::Conv2dWgrad(wgrad) if wgrad.x == z && wgrad.conv == conv && place == 1 => {
+            Some(Conv2dWgrad { x: pass.x, prologue, ..wgrad }.into())
         }
         _ => None,
     };
     let fused: Vec<Call<BufferId>> = users.iter().enumerate().map(reading_x).collect::<Option<_>>()?;
-    let fits = conv.is_pointwise() && attributes.map() == map && scales_operands(&conv);
+    let fits = conv.is_pointwise() && affine.attributes(&conv) == pass.attributes && fuses_prologue(&conv);
     let unseen = plan.is_private(z) && at < users[0];
     let unchanged = plan.calls[at..=*users.last()?].iter().all(|call| {
-        !call.operands().iter().any(|&(_, written, access)| {
-            access != Access::Read && [x, scale, bias].iter().any(|&read| plan.shares(written, read))
+        !call.operands().iter().any(|operand| {
+            let read = [pass.x, pass.scale, pass.bias];
+            operand.access != Access::Read && read.iter().any(|&read| plan.shares(operand.place, read))
         })
     });
     (fits && unseen && unchanged && fused.iter().all(|call| plan.is_disjoint(call))).then(|| {
@@ -161,150 +160,74 @@ fn prologue(plan: &mut Plan, at: usize, scales_operands: &dyn Fn(&Conv2d) -> boo
     })
 }
 
+fn is_plain(fprop: &Conv2dFprop<BufferId>) -> bool {
+    fprop.prologue.is_none() && fprop.epilogue.is_none()
+}
+
 /// `y = conv(x)`, then statistics of y.
 fn statistics(plan: &mut Plan, at: usize) -> Option<()> {
-    let (conv, y) = match plan.calls[at] {
-        Call::Conv2dForward { attributes: conv, y, .. } => (conv, y),
-        Call::Conv2dScaledForward { attributes, y, .. } => (attributes.conv, y),
-        _ => return None,
-    };
-    let next = plan.next_use(y, at)?;
-    let Call::BatchNormStatistics {
-        attributes,
-        x: of,
-        gamma,
-        beta,
-        mean,
-        inverse_std,
-        scale,
-        bias,
-        running_mean,
-        running_variance,
-    } = plan.calls[next]
-    else {
-        return None;
-    };
-    let same = of == y && attributes.extent == conv.outputs();
-    let behind = Conv2dBatchNorm { conv, epsilon: attributes.epsilon, momentum: attributes.momentum };
-    let fused = match plan.calls[at] {
-        Call::Conv2dScaledForward { attributes, x, scale: input_scale, bias: input_bias, weight, y } => {
-            Call::Conv2dScaledBatchNormStatistics {
-                attributes: Conv2dScaledBatchNorm { behind, relu: attributes.relu },
-                x,
-                input_scale,
-                input_bias,
-                weight,
-                y,
-                gamma,
-                beta,
-                mean,
-                inverse_std,
-                scale,
-                bias,
-                running_mean,
-                running_variance,
-            }
-        }
-        Call::Conv2dForward { x, weight, y, .. } => Call::Conv2dBatchNormStatistics {
-            attributes: behind,
-            x,
-            weight,
-            y,
-            gamma,
-            beta,
-            mean,
-            inverse_std,
-            scale,
-            bias,
-            running_mean,
-            running_variance,
-        },
-        _ => return None,
-    };
+    let Call::Conv2dFprop(fprop) = plan.calls[at] else { return None };
+    let next = plan.next_use(fprop.y, at)?;
+    let Call::BatchNormStatistics(pass) = plan.calls[next] else { return None };
+    let epilogue = pass.as_epilogue();
+    let same = fprop.epilogue.is_none()
+        && pass.x == fprop.y
+        && pass.attributes.extent == epilogue.attributes(&fprop.conv).extent;
+    let fused = Conv2dFprop { epilogue: Some(FpropEpilogue::Statistics(epilogue)), ..fprop }.into();
     (same && plan.moves_up(next, at, None) && plan.is_disjoint(&fused)).then(|| {
         plan.calls[at] = fused;
         plan.calls.remove(next);
     })
 }
 
-/// A fresh input gradient, then `other += gradient`, and nobody else reads it.
+/// A fresh dgrad, then `other += gradient`, and nobody else reads it.
 fn residual_gradient(plan: &mut Plan, at: usize) -> Option<()> {
-    let Call::Conv2dInputGradient { attributes, dy, weight, dx } = plan.calls[at] else { return None };
-    let next = plan.next_use(dx, at)?;
-    let Call::Accumulate { attributes: extent, x, y } = plan.calls[next] else { return None };
-    let whole = extent.rows * extent.channels == attributes.conv.inputs().rows * attributes.conv.in_channels;
-    let same = x == dx && whole && !attributes.accumulate;
-    let fused = Call::Conv2dInputGradient {
-        attributes: Conv2dGradient { accumulate: true, ..attributes },
-        dy,
-        weight,
-        dx: y,
-    };
-    let unseen = plan.is_private(dx) && plan.uses(dx).eq([at, next]);
+    let Call::Conv2dDgrad(dgrad) = plan.calls[at] else { return None };
+    let next = plan.next_use(dgrad.dx, at)?;
+    let Call::Accumulate(pass) = plan.calls[next] else { return None };
+    let whole = pass.attributes.elements() == dgrad.conv.inputs().elements();
+    let same = pass.x == dgrad.dx && whole && !dgrad.accumulate && dgrad.epilogue.is_none();
+    let fused = Conv2dDgrad { accumulate: true, dx: pass.y, ..dgrad }.into();
+    let unseen = plan.is_private(dgrad.dx) && plan.uses(dgrad.dx).eq([at, next]);
     (same && unseen && plan.moves_up(next, at, None) && plan.is_disjoint(&fused)).then(|| {
         plan.calls[at] = fused;
         plan.calls.remove(next);
     })
 }
 
-/// An input gradient, then the sums that the normalisation below needs of it: as it is, or masked by the output of the
-/// rectifier below, and nobody else reads what was not masked.
+/// A dgrad, then the sums that the normalisation below needs of it: as it is, or masked by the output of the rectifier below, and
+/// nobody else reads what was not masked.
 fn masks(plan: &mut Plan, at: usize) -> Option<()> {
-    let Call::Conv2dInputGradient { attributes: gradient, dy, weight, dx } = plan.calls[at] else {
-        return None;
-    };
+    let Call::Conv2dDgrad(dgrad) = plan.calls[at] else { return None };
+    let dx = dgrad.dx;
     let next = plan.next_use(dx, at)?;
     let mask = match plan.calls[next] {
-        Call::ReluGradient { y, dy: of, dx: masked, .. } if of == dx => Some((y, masked)),
+        Call::ReluGradient(pass) if pass.dy == dx => Some((pass.y, pass.dx)),
         _ => None,
     };
     let reduce = match mask {
         Some((_, masked)) => plan.next_use(masked, next)?,
         None => next,
     };
-    let Call::BatchNormReduce { attributes: norm, dy: of, x, scale, bias, mean, inverse_std, dgamma, dbeta } =
-        plan.calls[reduce]
-    else {
-        return None;
-    };
-    if norm.extent != gradient.conv.inputs() {
+    let Call::BatchNormReduce(pass) = plan.calls[reduce] else { return None };
+    if dgrad.epilogue.is_some() || pass.attributes.extent != dgrad.conv.inputs() {
         return None;
     }
+    let with = |relu| {
+        let BatchNormReduce { x, scale, bias, mean, inverse_std, dgamma, dbeta, .. } = pass;
+        let epilogue = ReduceEpilogue { relu, x, scale, bias, mean, inverse_std, dgamma, dbeta };
+        Conv2dDgrad { epilogue: Some(epilogue), ..dgrad }.into()
+    };
     match mask {
         None => {
-            let fused = Call::Conv2dInputGradientReduce {
-                attributes: Conv2dGradientReduce { gradient, relu: norm.relu },
-                dy,
-                weight,
-                x,
-                scale,
-                bias,
-                mean,
-                inverse_std,
-                dx,
-                dgamma,
-                dbeta,
-            };
-            (of == dx && plan.moves_up(reduce, at, None) && plan.is_disjoint(&fused)).then(|| {
+            let fused = with(if pass.attributes.relu { ReluBackward::OfAffine } else { ReluBackward::None });
+            (pass.dy == dx && plan.moves_up(reduce, at, None) && plan.is_disjoint(&fused)).then(|| {
                 plan.calls[at] = fused;
                 plan.calls.remove(reduce);
             })
         }
         Some((y, masked)) => {
-            let fused = Call::Conv2dInputGradientMaskReduce {
-                attributes: gradient,
-                dy,
-                weight,
-                y,
-                x,
-                scale,
-                bias,
-                mean,
-                inverse_std,
-                dx,
-                dgamma,
-                dbeta,
-            };
+            let fused = with(ReluBackward::OfOutput(y));
             let [old, new] = [dx, masked].map(|id| &plan.buffers[id.index()]);
             let alike = old.dtype == new.dtype && old.shape == new.shape;
             let unseen = plan.is_private(dx)
@@ -312,7 +235,8 @@ fn masks(plan: &mut Plan, at: usize) -> Option<()> {
                 && plan.uses(dx).all(|user| user <= next)
                 && plan.uses(masked).all(|user| user >= next);
             let moves = plan.moves_up(next, at, None) && plan.moves_up(reduce, at, Some(next));
-            (of == masked && !norm.relu && alike && unseen && moves && plan.is_disjoint(&fused)).then(|| {
+            let fits = pass.dy == masked && !pass.attributes.relu && alike;
+            (fits && unseen && moves && plan.is_disjoint(&fused)).then(|| {
                 plan.calls[at] = fused;
                 plan.calls.remove(reduce);
                 plan.calls.remove(next);
@@ -327,14 +251,14 @@ fn masks(plan: &mut Plan, at: usize) -> Option<()> {
 
 /// `features = mean(x)`, then a linear layer on them; whoever else reads the features finds them.
 fn pool_head(plan: &mut Plan, at: usize) -> Option<()> {
-    let Call::GlobalAveragePool { attributes: pool, x, y: features } = plan.calls[at] else { return None };
+    let Call::GlobalAveragePool(pool) = plan.calls[at] else { return None };
+    let (x, features) = (pool.x, pool.y);
     let next = plan.next_use(features, at)?;
-    let Call::LinearForward { attributes: linear, x: of, weight, bias, y: logits } = plan.calls[next] else {
-        return None;
-    };
-    let attributes = PoolHead { pool, outputs: linear.outputs };
-    let fused = Call::PoolHeadForward { attributes, x, weight, bias, features, logits };
-    let same = of == features && attributes.linear() == linear;
+    let Call::LinearForward(linear) = plan.calls[next] else { return None };
+    let attributes = PoolHead { pool: pool.attributes, outputs: linear.attributes.outputs };
+    let LinearForward { weight, bias, y: logits, .. } = linear;
+    let fused = PoolHeadForward { attributes, x, weight, bias, features, logits }.into();
+    let same = linear.x == features && attributes.linear() == linear.attributes;
     (same && plan.moves_up(next, at, None) && plan.is_disjoint(&fused)).then(|| {
         plan.calls[at] = fused;
         plan.calls.remove(next);
@@ -353,7 +277,7 @@ impl Plan {
     }
 
     fn touches(&self, call: &Call<BufferId>, id: BufferId) -> bool {
-        call.operands().iter().any(|&(_, operand, _)| self.shares(operand, id))
+        call.operands().iter().any(|operand| self.shares(operand.place, id))
     }
 
     /// The calls of a step that touch a buffer, by index.
@@ -377,11 +301,8 @@ impl Plan {
     fn moves_up(&self, from: usize, to: usize, along: Option<usize>) -> bool {
         let moved = self.calls[from].operands();
         let passes = |index: usize| {
-            let other = self.calls[index].operands();
-            !moved.iter().any(|&(_, a, how)| {
-                let written = how != Access::Read;
-                other.iter().any(|&(_, b, access)| (written || access != Access::Read) && self.shares(a, b))
-            })
+            let others = self.calls[index].operands();
+            !moved.iter().any(|a| others.iter().any(|b| self.collide(a, b)))
         };
         (to + 1..from).filter(|index| Some(*index) != along).all(passes)
     }
@@ -389,10 +310,11 @@ impl Plan {
     /// Whether the operands that a call writes overlap no other.
     fn is_disjoint(&self, call: &Call<BufferId>) -> bool {
         let operands = call.operands();
-        operands.iter().enumerate().all(|(index, &(_, a, how))| {
-            operands[..index]
-                .iter()
-                .all(|&(_, b, access)| (how == Access::Read && access == Access::Read) || !self.shares(a, b))
-        })
+        operands.iter().enumerate().all(|(index, a)| !operands[..index].iter().any(|b| self.collide(a, b)))
+    }
+
+    /// Whether two operands share memory and one of them is written.
+    fn collide(&self, a: &Operand<BufferId>, b: &Operand<BufferId>) -> bool {
+        (a.access != Access::Read || b.access != Access::Read) && self.shares(a.place, b.place)
     }
 }

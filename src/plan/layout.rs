@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 
 use super::{BufferId, Home, Plan};
-use crate::ops::{Access, Call, Device};
+use crate::ops::{Access, Call, Device, Operand};
 use crate::tensor::{DType, Span, aligned};
 
 /// The calls between which a buffer holds something: first write to last use, both included.
@@ -49,12 +49,12 @@ impl Plan {
         let mut lifetimes: Vec<Option<Lifetime>> =
             self.buffers.iter().map(|b| (b.home == Home::Step).then_some(whole)).collect();
         for call in &self.setup {
-            for (_, id, _) in call.operands() {
+            for Operand { place: id, .. } in call.operands() {
                 lifetimes[id.index()] = Some(whole);
             }
         }
         for (index, call) in self.calls.iter().enumerate() {
-            for (_, id, _) in call.operands() {
+            for Operand { place: id, .. } in call.operands() {
                 let lifetime = lifetimes[id.index()].get_or_insert(Lifetime { first: index, last: index });
                 lifetime.last = lifetime.last.max(index);
             }
@@ -135,7 +135,7 @@ impl Plan {
     fn inputs(&self) -> Vec<usize> {
         let written: HashSet<BufferId> = (self.setup.iter().chain(&self.calls))
             .flat_map(Call::operands)
-            .filter_map(|(_, id, access)| (access != Access::Read).then_some(id))
+            .filter_map(|operand| (operand.access != Access::Read).then_some(operand.place))
             .collect();
         (0..self.buffers.len())
             .filter(|&index| self.buffers[index].home == Home::Step)
@@ -187,7 +187,7 @@ fn place(blocks: &mut [Block]) -> (Vec<usize>, usize) {
 mod tests {
     use super::*;
     use crate::backend::cpu::Cpu;
-    use crate::ops::Rows;
+    use crate::ops::{Accumulate, Add, CopyRows, Rows};
     use crate::tensor::Shape;
 
     #[test]
@@ -228,9 +228,9 @@ mod tests {
         let (small, large) = (buffer("small", 3, Home::Step), buffer("large", 900, Home::Step));
         let sums = buffer("sums", 900, Home::Step);
         let (between, result) = (buffer("between", 500, Home::Transient), buffer("result", 500, Home::Step));
-        plan.push(Call::Accumulate { attributes: rows(900), x: large, y: sums });
-        plan.push(Call::Copy { attributes: rows(500), x: large, y: between });
-        plan.push(Call::Add { attributes: rows(500), a: between, b: small, y: result });
+        plan.push(Accumulate { attributes: rows(900), x: large, y: sums });
+        plan.push(CopyRows { attributes: rows(500), x: large, y: between });
+        plan.push(Add { attributes: rows(500), a: between, b: small, y: result });
         let spans = plan.layout(&Cpu::<f32>::new(1).unwrap(), 0).spans;
         let [small, large, sums, result] = [small, large, sums, result].map(|id| spans[id.index()]);
         assert_eq!(large.offset, aligned(small.offset + small.bytes()), "{spans:?}");

@@ -72,8 +72,13 @@ impl Plan {
     }
 
     /// Appends a call to the step.
-    pub fn push(&mut self, call: Call<BufferId>) {
-        self.calls.push(call);
+    pub fn push(&mut self, call: impl Into<Call<BufferId>>) {
+        self.calls.push(call.into());
+    }
+
+    /// Appends a call to the setup.
+    pub fn push_setup(&mut self, call: impl Into<Call<BufferId>>) {
+        self.setup.push(call.into());
     }
 
     /// Keeps a buffer until the end of the step, so that the host can read it.
@@ -90,7 +95,7 @@ impl Plan {
             self.calls[index]
                 .operands()
                 .iter()
-                .any(|&(_, operand, access)| operand == id && access != Access::Read)
+                .any(|operand| operand.place == id && operand.access != Access::Read)
         })
     }
 }

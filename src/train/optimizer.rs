@@ -2,7 +2,7 @@
 
 use crate::autograd::Tape;
 use crate::nn::{Group, Parameters};
-use crate::ops::{Adam, Call, Segment, Segments, Sgd};
+use crate::ops::{Adam, AdamStep, Segment, Segments, Sgd, SgdStep};
 use crate::plan::BufferId;
 use crate::tensor::Span;
 use crate::values::named;
@@ -82,14 +82,10 @@ impl Optimizer {
         match self.kind {
             OptimizerKind::Sgd => {
                 let attributes = Sgd { segments, momentum: self.momentum, nesterov: self.nesterov, copy };
-                tape.push(Call::SgdStep {
-                    attributes,
-                    parameters: values,
-                    gradients,
-                    velocity: first,
-                    hyper,
-                    copies,
-                });
+                let nothing = tape.nothing();
+                let velocity =
+                    if self.momentum == 0.0 { tape.persistent("velocity", nothing) } else { first };
+                tape.push(SgdStep { attributes, parameters: values, gradients, velocity, hyper, copies });
             }
             OptimizerKind::Adam | OptimizerKind::AdamW => {
                 let second = tape.persistent(self.slot_names()[1], part(parameters.slot(1)));
@@ -101,7 +97,7 @@ impl Optimizer {
                     decoupled: self.kind == OptimizerKind::AdamW,
                     copy,
                 };
-                tape.push(Call::AdamStep {
+                tape.push(AdamStep {
                     attributes,
                     parameters: values,
                     gradients,

@@ -5,7 +5,7 @@ use super::optimizer::{HYPER_NUMBERS, Optimizer, Rates};
 use crate::autograd::{Mode, Tape, Var};
 use crate::error::Result;
 use crate::nn::{ImageInput, Images, Model, Network, Output, prepare};
-use crate::ops::{Call, Device, Direction, HYPER_ROW, HYPER_ROWS, Readback, Side, StepTotals};
+use crate::ops::{Device, Direction, HYPER_ROW, HYPER_ROWS, Readback, RecordTotals, Side, StepTotals};
 use crate::plan::{BufferId, Prepared};
 use crate::tensor::{DType, HostValues, Shape, Span};
 
@@ -294,7 +294,7 @@ impl Recorder<'_> {
             factors
         });
         let labels = self.heads[head];
-        tape.push(Call::RecordTotals {
+        tape.push(RecordTotals {
             attributes: StepTotals { column, ..self.attributes },
             loss: per_sample,
             prediction: self.predictions[head],

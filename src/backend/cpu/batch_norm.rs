@@ -7,7 +7,13 @@ use rayon::prelude::*;
 
 use super::chunks::{vectorised, whole_rows};
 use super::element::Element;
-use crate::ops::{BatchNorm, BatchNormGradient, Rows};
+use super::{Cpu, pointwise};
+use crate::error::Result;
+use crate::ops::{
+    BatchNormFold, BatchNormFrozen, BatchNormGradient, BatchNormInputGradient, BatchNormReduce,
+    BatchNormStatistics, Rows, ScaleBiasForward, ScaleBiasResidual,
+};
+use crate::tensor::Span;
 
 /// Elements of a block: 64 KB of f32, read twice, the second time from cache.
 fn block_elements(extent: Rows) -> usize {
@@ -99,141 +105,154 @@ fn add_squared_deviations<T: Element>(x: &[T], channels: usize, mean: &[f64], su
     }
 }
 
-/// What [`statistics`] writes.
-pub(super) struct Statistics<'a, T> {
-    pub mean: &'a mut [T],
-    pub inverse_std: &'a mut [T],
-    pub scale: &'a mut [T],
-    pub bias: &'a mut [T],
-    pub running_mean: &'a mut [T],
-    pub running_variance: &'a mut [T],
-}
-
-/// Statistics of a batch, the affine map, and the step of the running statistics.
-pub(super) fn statistics<T: Element>(
-    attributes: &BatchNorm,
-    x: &[T],
-    gamma: &[T],
-    beta: &[T],
-    out: Statistics<'_, T>,
-) {
+pub(super) fn batch_norm_statistics<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &BatchNormStatistics<Span>,
+    _: Span,
+) -> Result<()> {
+    let attributes = &op.attributes;
     let channels = attributes.extent.channels;
-    let blocks: Vec<Moments> = x
-        .par_chunks(block_elements(attributes.extent))
-        .map(|block| Moments::of_block(block, channels))
-        .collect();
-    let Some(moments) = blocks.into_iter().reduce(|merged, block| merged.merge(&block)) else { return };
+    let ([x, gamma, beta], [mean, inverse_std, scale, bias, running_mean, running_variance]) =
+        cpu.memory.slices::<T, _, _>(
+            [op.x, op.gamma, op.beta],
+            [op.mean, op.inverse_std, op.scale, op.bias, op.running_mean, op.running_variance],
+        )?;
+    let blocks: Vec<Moments> = cpu.pool.install(|| {
+        let blocks = x.par_chunks(block_elements(attributes.extent));
+        blocks.map(|block| Moments::of_block(block, channels)).collect()
+    });
+    let Some(moments) = blocks.into_iter().reduce(|merged, block| merged.merge(&block)) else {
+        return Ok(());
+    };
     let momentum = attributes.momentum;
+    let step = |running: T, new: f64| T::from_f64((1.0 - momentum) * running.to_f64() + momentum * new);
     for channel in 0..channels {
-        let mean = moments.mean[channel];
+        let batch_mean = moments.mean[channel];
         let variance = moments.deviations[channel] / moments.count;
         // A single row has no spread: its unbiased variance would be 0 / 0.
         let unbiased = moments.deviations[channel] / (moments.count - 1.0).max(1.0);
-        let (inverse_std, scale, bias) =
-            affine_map(attributes.epsilon, mean, variance, gamma[channel], beta[channel]);
-        out.mean[channel] = T::from_f64(mean);
-        out.inverse_std[channel] = T::from_f64(inverse_std);
-        out.scale[channel] = T::from_f64(scale);
-        out.bias[channel] = T::from_f64(bias);
-        let step = |running: T, new: f64| T::from_f64((1.0 - momentum) * running.to_f64() + momentum * new);
-        out.running_mean[channel] = step(out.running_mean[channel], mean);
-        out.running_variance[channel] = step(out.running_variance[channel], unbiased);
+        let map = affine_map(attributes.epsilon, batch_mean, variance, gamma[channel], beta[channel]);
+        mean[channel] = T::from_f64(batch_mean);
+        (inverse_std[channel], scale[channel], bias[channel]) = map;
+        running_mean[channel] = step(running_mean[channel], batch_mean);
+        running_variance[channel] = step(running_variance[channel], unbiased);
     }
+    Ok(())
 }
 
 /// (inverse standard deviation, scale, bias) of one channel.
-fn affine_map<T: Element>(epsilon: f64, mean: f64, variance: f64, gamma: T, beta: T) -> (f64, f64, f64) {
+fn affine_map<T: Element>(epsilon: f64, mean: f64, variance: f64, gamma: T, beta: T) -> (T, T, T) {
     let inverse_std = 1.0 / (variance + epsilon).sqrt();
     let scale = gamma.to_f64() * inverse_std;
-    (inverse_std, scale, beta.to_f64() - mean * scale)
+    let bias = beta.to_f64() - mean * scale;
+    (T::from_f64(inverse_std), T::from_f64(scale), T::from_f64(bias))
 }
 
 /// The parameters and running statistics of a layer.
-pub(super) struct Parameters<'a, T> {
-    pub gamma: &'a [T],
-    pub beta: &'a [T],
-    pub running_mean: &'a [T],
-    pub running_variance: &'a [T],
+struct Parameters<'a, T> {
+    gamma: &'a [T],
+    beta: &'a [T],
+    running_mean: &'a [T],
+    running_variance: &'a [T],
 }
 
 impl<T: Element> Parameters<'_, T> {
     fn affine_map(&self, epsilon: f64, channel: usize) -> (T, T, T) {
         let (mean, variance) = (self.running_mean[channel].to_f64(), self.running_variance[channel].to_f64());
-        let (inverse_std, scale, bias) =
-            affine_map(epsilon, mean, variance, self.gamma[channel], self.beta[channel]);
-        (T::from_f64(inverse_std), T::from_f64(scale), T::from_f64(bias))
+        affine_map(epsilon, mean, variance, self.gamma[channel], self.beta[channel])
     }
 }
 
-/// The affine map from running statistics.
-pub(super) fn frozen<T: Element>(
-    attributes: &BatchNorm,
-    parameters: &Parameters<'_, T>,
-    inverse_std: &mut [T],
-    scale: &mut [T],
-    bias: &mut [T],
-) {
-    for channel in 0..attributes.extent.channels {
+pub(super) fn batch_norm_frozen<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &BatchNormFrozen<Span>,
+    _: Span,
+) -> Result<()> {
+    let ([gamma, beta, running_mean, running_variance], [inverse_std, scale, bias]) =
+        cpu.memory.slices::<T, _, _>(
+            [op.gamma, op.beta, op.running_mean, op.running_variance],
+            [op.inverse_std, op.scale, op.bias],
+        )?;
+    let parameters = Parameters { gamma, beta, running_mean, running_variance };
+    for channel in 0..op.attributes.extent.channels {
         (inverse_std[channel], scale[channel], bias[channel]) =
-            parameters.affine_map(attributes.epsilon, channel);
+            parameters.affine_map(op.attributes.epsilon, channel);
     }
+    Ok(())
 }
 
-/// Weights and bias of a convolution with the normalisation behind it folded in.
-pub(super) fn fold<T: Element>(
-    attributes: &BatchNorm,
-    weight: &[T],
-    parameters: &Parameters<'_, T>,
-    folded: &mut [T],
-    bias: &mut [T],
-) {
-    let filter = attributes.extent.channels;
+pub(super) fn batch_norm_fold<T: Element>(cpu: &mut Cpu<T>, op: &BatchNormFold<Span>, _: Span) -> Result<()> {
+    let ([weight, gamma, beta, running_mean, running_variance], [folded, bias]) =
+        cpu.memory.slices::<T, _, _>(
+            [op.weight, op.gamma, op.beta, op.running_mean, op.running_variance],
+            [op.folded, op.bias],
+        )?;
+    let parameters = Parameters { gamma, beta, running_mean, running_variance };
+    let filter = op.attributes.extent.channels;
     for (channel, (folded, weight)) in
         folded.chunks_exact_mut(filter).zip(weight.chunks_exact(filter)).enumerate()
     {
-        let (_, scale, shift) = parameters.affine_map(attributes.epsilon, channel);
+        let (_, scale, shift) = parameters.affine_map(op.attributes.epsilon, channel);
         bias[channel] = shift;
         for (folded, &weight) in folded.iter_mut().zip(weight) {
             *folded = weight * scale;
         }
     }
+    Ok(())
+}
+
+pub(super) fn scale_bias<T: Element>(cpu: &mut Cpu<T>, op: &ScaleBiasForward<Span>, _: Span) -> Result<()> {
+    let ([x, scale, bias], [y]) = cpu.memory.slices::<T, _, _>([op.x, op.scale, op.bias], [op.y])?;
+    cpu.pool.install(|| pointwise::affine(&op.attributes, x, scale, bias, None, y));
+    Ok(())
+}
+
+pub(super) fn scale_bias_residual<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &ScaleBiasResidual<Span>,
+    _: Span,
+) -> Result<()> {
+    let ([x, scale, bias, residual], [y]) =
+        cpu.memory.slices::<T, _, _>([op.x, op.scale, op.bias, op.residual], [op.y])?;
+    cpu.pool.install(|| pointwise::affine(&op.attributes, x, scale, bias, Some(residual), y));
+    Ok(())
 }
 
 /// The forward pass's per-channel numbers, as its gradient needs them.
-pub(super) struct Forward<'a, T> {
-    pub scale: &'a [T],
-    pub bias: &'a [T],
-    pub mean: &'a [T],
-    pub inverse_std: &'a [T],
+struct Forward<'a, T> {
+    scale: &'a [T],
+    bias: &'a [T],
+    mean: &'a [T],
 }
 
 /// `dbeta = sum of d`, `dgamma = sum of d * x̂`.
-pub(super) fn reduce<T: Element>(
-    attributes: &BatchNormGradient,
-    dy: &[T],
-    x: &[T],
-    forward: &Forward<'_, T>,
-    dgamma: &mut [T],
-    dbeta: &mut [T],
-) {
+pub(super) fn batch_norm_reduce<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &BatchNormReduce<Span>,
+    _: Span,
+) -> Result<()> {
+    let attributes = &op.attributes;
     let channels = attributes.extent.channels;
+    let ([dy, x, scale, bias, mean, inverse_std], [dgamma, dbeta]) = cpu.memory.slices::<T, _, _>(
+        [op.dy, op.x, op.scale, op.bias, op.mean, op.inverse_std],
+        [op.dgamma, op.dbeta],
+    )?;
+    let forward = Forward { scale, bias, mean };
     let block = block_elements(attributes.extent);
-    let sums: Vec<(Vec<f64>, Vec<f64>)> = dy
-        .par_chunks(block)
-        .zip(x.par_chunks(block))
-        .map(|(dy, x)| {
-            let mut sum_d = vec![0.0; channels];
-            let mut sum_dx = vec![0.0; channels];
-            if attributes.relu {
-                reduce_block(dy, x, forward, &mut sum_d, &mut sum_dx, |d, affine| {
-                    if affine > T::ZERO { d } else { T::ZERO }
-                });
-            } else {
-                reduce_block(dy, x, forward, &mut sum_d, &mut sum_dx, |d, _| d);
-            }
-            (sum_d, sum_dx)
-        })
-        .collect();
+    let sums_of_block = |(dy, x): (&[T], &[T])| {
+        let mut sum_d = vec![0.0; channels];
+        let mut sum_dx = vec![0.0; channels];
+        if attributes.relu {
+            reduce_block(dy, x, &forward, &mut sum_d, &mut sum_dx, |d, affine| {
+                if affine > T::ZERO { d } else { T::ZERO }
+            });
+        } else {
+            reduce_block(dy, x, &forward, &mut sum_d, &mut sum_dx, |d, _| d);
+        }
+        (sum_d, sum_dx)
+    };
+    let sums: Vec<(Vec<f64>, Vec<f64>)> =
+        cpu.pool.install(|| dy.par_chunks(block).zip(x.par_chunks(block)).map(sums_of_block).collect());
     for channel in 0..channels {
         let (mut sum_d, mut sum_dx) = (0.0, 0.0);
         for (block_d, block_dx) in &sums {
@@ -241,8 +260,9 @@ pub(super) fn reduce<T: Element>(
             sum_dx += block_dx[channel];
         }
         dbeta[channel] = T::from_f64(sum_d);
-        dgamma[channel] = T::from_f64(sum_dx * forward.inverse_std[channel].to_f64());
+        dgamma[channel] = T::from_f64(sum_dx * inverse_std[channel].to_f64());
     }
+    Ok(())
 }
 
 /// The sums, per channel, of `d` and `d * (x - mean)` of a block's rows; `gate(dy, scale * x + bias)` gives d.
@@ -285,34 +305,39 @@ fn reduce_row<T: Element>(
 }
 
 /// `dx = scale * (d - dbeta/rows - x̂ * dgamma/rows)`, or `scale * d` when frozen.
-pub(super) fn input_gradient<T: Element>(
-    attributes: &BatchNormGradient,
-    dy: &[T],
-    x: &[T],
-    forward: &Forward<'_, T>,
-    dgamma: &[T],
-    dbeta: &[T],
-    dx: &mut [T],
-) {
+pub(super) fn batch_norm_input_gradient<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &BatchNormInputGradient<Span>,
+    _: Span,
+) -> Result<()> {
+    let attributes = &op.attributes;
+    let ([dy, x, scale, bias, mean, inverse_std, dgamma, dbeta], [dx]) = cpu.memory.slices::<T, _, _>(
+        [op.dy, op.x, op.scale, op.bias, op.mean, op.inverse_std, op.dgamma, op.dbeta],
+        [op.dx],
+    )?;
+    let forward = Forward { scale, bias, mean };
     // dx = scale * d + slope * (x - mean) + offset, with numbers per channel.
     let channels = attributes.extent.channels;
     let rows = attributes.extent.rows as f64;
     let (mut slope, mut offset) = (vec![T::ZERO; channels], vec![T::ZERO; channels]);
     if !attributes.frozen {
         for channel in 0..channels {
-            let scale = forward.scale[channel].to_f64();
+            let scale = scale[channel].to_f64();
             slope[channel] =
-                T::from_f64(-scale * forward.inverse_std[channel].to_f64() * dgamma[channel].to_f64() / rows);
+                T::from_f64(-scale * inverse_std[channel].to_f64() * dgamma[channel].to_f64() / rows);
             offset[channel] = T::from_f64(-scale * dbeta[channel].to_f64() / rows);
         }
     }
-    if attributes.relu {
-        input_gradient_rows(attributes, dy, x, forward, &slope, &offset, dx, |d, affine| {
-            if affine > T::ZERO { d } else { T::ZERO }
-        });
-    } else {
-        input_gradient_rows(attributes, dy, x, forward, &slope, &offset, dx, |d, _| d);
-    }
+    cpu.pool.install(|| {
+        if attributes.relu {
+            input_gradient_rows(attributes, dy, x, &forward, &slope, &offset, dx, |d, affine| {
+                if affine > T::ZERO { d } else { T::ZERO }
+            });
+        } else {
+            input_gradient_rows(attributes, dy, x, &forward, &slope, &offset, dx, |d, _| d);
+        }
+    });
+    Ok(())
 }
 
 #[allow(clippy::too_many_arguments)]

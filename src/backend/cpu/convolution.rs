@@ -10,14 +10,77 @@ use rayon::prelude::*;
 use super::chunks::vectorised;
 use super::element::Element;
 use super::kernel::{Block, ROWS, RUN, store, widest};
+use super::memory::{NOTHING, scratch};
 use super::taps::{Direction, Taps, gather};
-use crate::ops::Conv2d;
+use super::{Cpu, weight_gradient};
+use crate::error::Result;
+use crate::ops::{
+    BiasEpilogue, Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue, run_parts,
+};
+use crate::tensor::Span;
 
 /// Inputs with fewer channels than this are gathered into patches first.
 const FEW_CHANNELS: usize = 8;
 
+/// Forward propagation; bias, residual and rectifier are applied tile by tile, anything else in parts.
+pub(super) fn conv2d_fprop<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &Conv2dFprop<Span>,
+    workspace: Span,
+) -> Result<()> {
+    if let Some(parts) = Call::from(*op).expand() {
+        return run_parts(cpu, &parts, workspace);
+    }
+    let epilogue = op.epilogue.and_then(|epilogue| match epilogue {
+        FpropEpilogue::Bias(epilogue) => Some(epilogue),
+        FpropEpilogue::Statistics(_) => None,
+    });
+    let bias = epilogue.map_or(NOTHING, |epilogue| epilogue.bias);
+    let residual = epilogue.and_then(|epilogue| epilogue.residual).unwrap_or(NOTHING);
+    let packed = scratch::<T>(workspace, forward_workspace::<T>(&op.conv))?;
+    let ([x, weight, bias, added], [y, packed]) =
+        cpu.memory.slices::<T, _, _>([op.x, op.weight, bias, residual], [op.y, packed])?;
+    let epilogue = epilogue.map(|BiasEpilogue { residual, relu, .. }| Epilogue {
+        bias,
+        residual: residual.map(|_| added),
+        relu,
+    });
+    cpu.pool.install(|| forward(&op.conv, x, weight, epilogue, y, packed));
+    Ok(())
+}
+
+/// The gradient of the input; with sums behind it in parts.
+pub(super) fn conv2d_dgrad<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &Conv2dDgrad<Span>,
+    workspace: Span,
+) -> Result<()> {
+    if let Some(parts) = Call::from(*op).expand() {
+        return run_parts(cpu, &parts, workspace);
+    }
+    let packed = scratch::<T>(workspace, input_gradient_workspace::<T>(&op.conv))?;
+    let ([dy, weight], [dx, packed]) = cpu.memory.slices::<T, _, _>([op.dy, op.weight], [op.dx, packed])?;
+    cpu.pool.install(|| input_gradient(&op.conv, dy, weight, op.accumulate, dx, packed));
+    Ok(())
+}
+
+/// The gradient of the weights; with a map in front of it in parts.
+pub(super) fn conv2d_wgrad<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &Conv2dWgrad<Span>,
+    workspace: Span,
+) -> Result<()> {
+    if let Some(parts) = Call::from(*op).expand() {
+        return run_parts(cpu, &parts, workspace);
+    }
+    let sums = scratch::<T>(workspace, weight_gradient::workspace::<T>(&op.conv))?;
+    let ([x, dy], [dweight, sums]) = cpu.memory.slices::<T, _, _>([op.x, op.dy], [op.dweight, sums])?;
+    cpu.pool.install(|| weight_gradient::weight_gradient(&op.conv, x, dy, dweight, sums));
+    Ok(())
+}
+
 /// What is done with a convolution's raw sums.
-pub(super) struct Epilogue<'a, T> {
+struct Epilogue<'a, T> {
     /// Added per output channel.
     pub bias: &'a [T],
     /// Added element by element.
@@ -211,7 +274,7 @@ impl<T> Scratch<T> {
 }
 
 /// `y = conv(x, weight)`, followed by the epilogue if there is one.
-pub(super) fn forward<T: Element>(
+fn forward<T: Element>(
     conv: &Conv2d,
     x: &[T],
     weight: &[T],
@@ -322,7 +385,7 @@ fn finish<T: Element>(epilogue: &Epilogue<'_, T>, first: usize, y: &mut [T]) {
 }
 
 /// `dx (+)=` the gradient of the input.
-pub(super) fn input_gradient<T: Element>(
+fn input_gradient<T: Element>(
     conv: &Conv2d,
     dy: &[T],
     weight: &[T],

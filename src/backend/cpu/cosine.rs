@@ -4,96 +4,60 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::element::Element;
-use super::matrix::{Matrix, multiply};
-use super::memory::operand;
+use super::linear::{Matrix, multiply};
 use crate::error::Result;
-use crate::ops::Cosine;
+use crate::ops::{Cosine, CosineForward, CosineInputGradient, CosineWeightGradient};
 use crate::tensor::Span;
 
 /// Rows of an output that one task computes.
 const ROWS: usize = 32;
 
-impl<T: Element> Cpu<T> {
-    /// `cosine` of [`crate::ops::Backend`].
-    pub(super) fn cosine_forward(
-        &mut self,
-        attributes: &Cosine,
-        [x, weight, scale]: [Span; 3],
-        [inverse_norms, cosines, y]: [Span; 3],
-    ) -> Result<()> {
-        let [n_x, n_weight, n_norms, n_y] = attributes.elements()?;
-        let ([x, weight, scale], [inverse_norms, cosines, y]) = self.memory.slices::<T, 3, 3>(
-            [
-                operand::<T>("x", x, n_x),
-                operand::<T>("weight", weight, n_weight),
-                operand::<T>("scale", scale, 1),
-            ],
-            [
-                operand::<T>("inverse_norms", inverse_norms, n_norms),
-                operand::<T>("cosines", cosines, n_y),
-                operand::<T>("y", y, n_y),
-            ],
-        )?;
-        self.pool.install(|| {
-            let (of_x, of_weight) = inverse_norms.split_at_mut(attributes.batch);
-            invert_norms(attributes, x, of_x);
-            invert_norms(attributes, weight, of_weight);
-            forward(attributes, [x, weight], [of_x, of_weight], Scale::new(attributes, scale[0]), cosines, y);
-        });
-        Ok(())
-    }
-
-    /// `cosine_input_gradient` of [`crate::ops::Backend`].
-    pub(super) fn cosine_to_input(&mut self, attributes: &Cosine, read: [Span; 6], dx: Span) -> Result<()> {
-        let ([x, weight, scale, norms, cosines, dy], [dx]) = self.memory.slices::<T, 6, 1>(
-            gradient_operands::<T>(attributes, read)?,
-            [operand::<T>("dx", dx, read[0].elements)],
-        )?;
-        let (of_x, of_weight) = norms.split_at(attributes.batch);
-        let scale = Scale::new(attributes, scale[0]);
-        let product = Product { rows: x, others: weight, of_rows: of_x, of_others: of_weight };
-        let along = [attributes.outputs, 1];
-        self.pool.install(|| product.gradient(attributes, scale, [cosines, dy], along, dx));
-        Ok(())
-    }
-
-    /// `cosine_weight_gradient` of [`crate::ops::Backend`].
-    pub(super) fn cosine_to_weight(
-        &mut self,
-        attributes: &Cosine,
-        read: [Span; 6],
-        [dweight, dscale]: [Span; 2],
-    ) -> Result<()> {
-        let ([x, weight, scale, norms, cosines, dy], [dweight, dscale]) = self.memory.slices::<T, 6, 2>(
-            gradient_operands::<T>(attributes, read)?,
-            [operand::<T>("dweight", dweight, read[1].elements), operand::<T>("dscale", dscale, 1)],
-        )?;
-        let (of_x, of_weight) = norms.split_at(attributes.batch);
-        let scale = Scale::new(attributes, scale[0]);
-        let product = Product { rows: weight, others: x, of_rows: of_weight, of_others: of_x };
-        let along = [1, attributes.outputs];
-        self.pool.install(|| product.gradient(attributes, scale, [cosines, dy], along, dweight));
-        let sum: f64 = dy.iter().zip(cosines).map(|(dy, cosine)| dy.to_f64() * cosine.to_f64()).sum();
-        dscale[0] = T::from_f64(scale.slope * sum);
-        Ok(())
-    }
+pub(super) fn cosine<T: Element>(cpu: &mut Cpu<T>, op: &CosineForward<Span>, _: Span) -> Result<()> {
+    let attributes = &op.attributes;
+    let ([x, weight, scale], [inverse_norms, cosines, y]) =
+        cpu.memory.slices::<T, _, _>([op.x, op.weight, op.scale], [op.inverse_norms, op.cosines, op.y])?;
+    cpu.pool.install(|| {
+        let (of_x, of_weight) = inverse_norms.split_at_mut(attributes.batch);
+        invert_norms(attributes, x, of_x);
+        invert_norms(attributes, weight, of_weight);
+        forward(attributes, [x, weight], [of_x, of_weight], Scale::new(attributes, scale[0]), cosines, y);
+    });
+    Ok(())
 }
 
-/// What both gradients read.
-fn gradient_operands<T: Element>(
-    attributes: &Cosine,
-    read: [Span; 6],
-) -> Result<[super::memory::Operand; 6]> {
-    let [n_x, n_weight, n_norms, n_y] = attributes.elements()?;
-    let [x, weight, scale, norms, cosines, dy] = read;
-    Ok([
-        operand::<T>("x", x, n_x),
-        operand::<T>("weight", weight, n_weight),
-        operand::<T>("scale", scale, 1),
-        operand::<T>("inverse_norms", norms, n_norms),
-        operand::<T>("cosines", cosines, n_y),
-        operand::<T>("dy", dy, n_y),
-    ])
+pub(super) fn cosine_input_gradient<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &CosineInputGradient<Span>,
+    _: Span,
+) -> Result<()> {
+    let attributes = &op.attributes;
+    let read = [op.x, op.weight, op.scale, op.inverse_norms, op.cosines, op.dy];
+    let ([x, weight, scale, norms, cosines, dy], [dx]) = cpu.memory.slices::<T, _, _>(read, [op.dx])?;
+    let (of_x, of_weight) = norms.split_at(attributes.batch);
+    let scale = Scale::new(attributes, scale[0]);
+    let product = Product { rows: x, others: weight, of_rows: of_x, of_others: of_weight };
+    let along = [attributes.outputs, 1];
+    cpu.pool.install(|| product.gradient(attributes, scale, [cosines, dy], along, dx));
+    Ok(())
+}
+
+pub(super) fn cosine_weight_gradient<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &CosineWeightGradient<Span>,
+    _: Span,
+) -> Result<()> {
+    let attributes = &op.attributes;
+    let read = [op.x, op.weight, op.scale, op.inverse_norms, op.cosines, op.dy];
+    let ([x, weight, scale, norms, cosines, dy], [dweight, dscale]) =
+        cpu.memory.slices::<T, _, _>(read, [op.dweight, op.dscale])?;
+    let (of_x, of_weight) = norms.split_at(attributes.batch);
+    let scale = Scale::new(attributes, scale[0]);
+    let product = Product { rows: weight, others: x, of_rows: of_weight, of_others: of_x };
+    let along = [1, attributes.outputs];
+    cpu.pool.install(|| product.gradient(attributes, scale, [cosines, dy], along, dweight));
+    let sum: f64 = dy.iter().zip(cosines).map(|(dy, cosine)| dy.to_f64() * cosine.to_f64()).sum();
+    dscale[0] = T::from_f64(scale.slope * sum);
+    Ok(())
 }
 
 /// What cosines are multiplied by, and its derivative with respect to the parameter.

@@ -1,15 +1,19 @@
-//! [`Device`] for the CPU: its memory, and the host's way in and out.
+//! [`Device`] for the CPU: checks calls, and hands each to the function of its operation.
 
 use std::fs;
 use std::time::Instant;
 
-use super::Cpu;
-use super::backend::workspace_bytes;
-use super::calls::{read, read_integers, write};
 use super::element::Element;
+use super::host::{read, read_integers, write};
 use super::memory::Memory;
+use super::{
+    Cpu, batch_norm, convolution, cosine, divergence, energy, groups, images, linear, loss, optimizer,
+    pointwise, pool_head, pooling, weight_gradient,
+};
 use crate::error::Result;
-use crate::ops::{Call, Device, Event, Graph, Hardware, HardwareKind, Readback};
+use crate::ops::{
+    Call, Device, Event, Graph, Hardware, HardwareKind, Readback, dispatch, workspace_of_parts,
+};
 use crate::tensor::{DType, HostValues, Span};
 
 impl<T: Element> Device for Cpu<T> {
@@ -27,7 +31,15 @@ impl<T: Element> Device for Cpu<T> {
     }
 
     fn workspace_bytes(&self, call: &Call<()>) -> usize {
-        workspace_bytes::<T>(call)
+        if let Some(parts) = call.expand() {
+            return workspace_of_parts(self, &parts);
+        }
+        match call {
+            Call::Conv2dFprop(fprop) => convolution::forward_workspace::<T>(&fprop.conv),
+            Call::Conv2dDgrad(dgrad) => convolution::input_gradient_workspace::<T>(&dgrad.conv),
+            Call::Conv2dWgrad(wgrad) => weight_gradient::workspace::<T>(&wgrad.conv),
+            _ => 0,
+        }
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<()> {
@@ -36,7 +48,8 @@ impl<T: Element> Device for Cpu<T> {
     }
 
     fn run(&mut self, call: &Call<Span>, workspace: Span) -> Result<()> {
-        call.dispatch(self, workspace)
+        call.check(T::DTYPE, self.memory.bytes())?;
+        dispatch!(call, self, workspace)
     }
 
     fn write(&mut self, to: Span, values: HostValues<'_>) -> Result<()> {

@@ -4,41 +4,30 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::element::Element;
-use super::memory::operand;
 use crate::error::Result;
-use crate::ops::{Direction, KlDivergence, Side};
+use crate::ops::{Direction, KlDivergence, Side, SoftmaxDivergence};
 use crate::tensor::Span;
 
-impl<T: Element> Cpu<T> {
-    /// `kl_divergence` of [`crate::ops::Backend`].
-    pub(super) fn divergence(
-        &mut self,
-        attributes: &KlDivergence,
-        [first, second]: [Span; 2],
-        [loss, dfirst, dsecond]: [Span; 3],
-    ) -> Result<()> {
-        let n = attributes.elements()?;
-        let ([first, second], [loss, dfirst, dsecond]) = self.memory.slices::<T, 2, 3>(
-            [operand::<T>("first", first, n), operand::<T>("second", second, n)],
-            [
-                operand::<T>("loss", loss, attributes.batch),
-                operand::<T>("dfirst", dfirst, n),
-                operand::<T>("dsecond", dsecond, n),
-            ],
-        )?;
-        let classes = attributes.classes;
-        self.pool.install(|| {
-            loss.par_iter_mut()
-                .zip(dfirst.par_chunks_exact_mut(classes).zip(dsecond.par_chunks_exact_mut(classes)))
-                .zip(first.par_chunks_exact(classes).zip(second.par_chunks_exact(classes)))
-                .for_each(|((loss, (dfirst, dsecond)), (first, second))| {
-                    let p = log_softmax(first, attributes.temperature);
-                    let q = log_softmax(second, attributes.temperature);
-                    *loss = T::from_f64(one_sample(attributes, &p, &q, dfirst, dsecond));
-                });
-        });
-        Ok(())
-    }
+pub(super) fn kl_divergence<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &SoftmaxDivergence<Span>,
+    _: Span,
+) -> Result<()> {
+    let attributes = &op.attributes;
+    let ([first, second], [loss, dfirst, dsecond]) =
+        cpu.memory.slices::<T, _, _>([op.first, op.second], [op.loss, op.dfirst, op.dsecond])?;
+    let classes = attributes.classes;
+    cpu.pool.install(|| {
+        loss.par_iter_mut()
+            .zip(dfirst.par_chunks_exact_mut(classes).zip(dsecond.par_chunks_exact_mut(classes)))
+            .zip(first.par_chunks_exact(classes).zip(second.par_chunks_exact(classes)))
+            .for_each(|((loss, (dfirst, dsecond)), (first, second))| {
+                let p = log_softmax(first, attributes.temperature);
+                let q = log_softmax(second, attributes.temperature);
+                *loss = T::from_f64(one_sample(attributes, &p, &q, dfirst, dsecond));
+            });
+    });
+    Ok(())
 }
 
 /// `log softmax(logits / temperature)` in f64.

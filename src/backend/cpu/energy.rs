@@ -4,36 +4,30 @@ use rayon::prelude::*;
 
 use super::Cpu;
 use super::element::Element;
-use super::memory::{integers, operand};
 use crate::error::Result;
-use crate::ops::EnergyMargin;
+use crate::ops::{EnergyMargin, EnergyMarginLoss};
 use crate::tensor::Span;
 
-impl<T: Element> Cpu<T> {
-    /// `energy_margin` of [`crate::ops::Backend`].
-    pub(super) fn margins(
-        &mut self,
-        attributes: &EnergyMargin,
-        [logits, outlier, loss, dlogits]: [Span; 4],
-    ) -> Result<()> {
-        let n = attributes.elements()?;
-        let ([logits, outlier], [loss, dlogits]) = self.memory.split(
-            [operand::<T>("logits", logits, n), integers("outlier", outlier, attributes.batch)],
-            [operand::<T>("loss", loss, attributes.batch), operand::<T>("dlogits", dlogits, n)],
-        )?;
-        let (logits, outlier): (&[T], &[i32]) = (bytemuck::cast_slice(logits), bytemuck::cast_slice(outlier));
-        let [loss, dlogits]: [&mut [T]; 2] = [loss, dlogits].map(bytemuck::cast_slice_mut);
-        let classes = attributes.classes;
-        self.pool.install(|| {
-            let outputs = loss.par_iter_mut().zip(dlogits.par_chunks_exact_mut(classes));
-            outputs.zip(logits.par_chunks_exact(classes)).zip(outlier).for_each(
-                |(((loss, dlogits), logits), &outlier)| {
-                    *loss = T::from_f64(one_sample(attributes, logits, outlier != 0, dlogits));
-                },
-            );
-        });
-        Ok(())
-    }
+pub(super) fn energy_margin<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &EnergyMarginLoss<Span>,
+    _: Span,
+) -> Result<()> {
+    let attributes = &op.attributes;
+    let ([logits, outlier], [loss, dlogits]) =
+        cpu.memory.split([op.logits, op.outlier], [op.loss, op.dlogits])?;
+    let (logits, outlier): (&[T], &[i32]) = (bytemuck::cast_slice(logits), bytemuck::cast_slice(outlier));
+    let [loss, dlogits]: [&mut [T]; 2] = [loss, dlogits].map(bytemuck::cast_slice_mut);
+    let classes = attributes.classes;
+    cpu.pool.install(|| {
+        let outputs = loss.par_iter_mut().zip(dlogits.par_chunks_exact_mut(classes));
+        outputs.zip(logits.par_chunks_exact(classes)).zip(outlier).for_each(
+            |(((loss, dlogits), logits), &outlier)| {
+                *loss = T::from_f64(one_sample(attributes, logits, outlier != 0, dlogits));
+            },
+        );
+    });
+    Ok(())
 }
 
 /// Loss of one sample; fills its row of the gradient.

@@ -14,70 +14,21 @@ pub(super) struct Memory {
     bytes: MmapMut,
 }
 
-/// A span together with what a call expects it to be.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Operand {
-    /// The operand's name in the list of operations, for messages.
-    pub name: &'static str,
-    /// Where it lies.
-    pub span: Span,
-    /// How many elements the call's attributes ask for.
-    pub elements: usize,
-    /// The type the call asks for.
-    pub dtype: DType,
-}
-
-/// A call's operands as slices: those it reads, and those it writes.
+/// A call's spans as slices: those it reads, and those it writes.
 pub(super) type Slices<'a, T, const R: usize, const W: usize> = ([&'a [T]; R], [&'a mut [T]; W]);
 
-/// An operand of the working type.
-pub(super) fn operand<T: Element>(name: &'static str, span: Span, elements: usize) -> Operand {
-    Operand { name, span, elements, dtype: T::DTYPE }
-}
-
-/// An operand of integers.
-pub(super) fn integers(name: &'static str, span: Span, elements: usize) -> Operand {
-    Operand { name, span, elements, dtype: DType::I32 }
-}
-
-/// An operand of bytes.
-pub(super) fn bytes(name: &'static str, span: Span, elements: usize) -> Operand {
-    Operand { name, span, elements, dtype: DType::U8 }
-}
+/// The place of an operand that is not there: an empty slice.
+pub(super) const NOTHING: Span = Span { offset: 0, elements: 0, dtype: DType::U8 };
 
 /// A workspace: whatever its type, `bytes` of it as elements of the working type.
-pub(super) fn scratch<T: Element>(span: Span, bytes: usize) -> Result<Operand> {
+pub(super) fn scratch<T: Element>(span: Span, bytes: usize) -> Result<Span> {
     if span.bytes() < bytes {
         return Err(Error::invalid(format!(
             "this call needs {bytes} bytes of workspace and was given {}; ask workspace_bytes for the size",
             span.bytes()
         )));
     }
-    let elements = bytes / T::DTYPE.size();
-    let span = Span { offset: span.offset, elements, dtype: T::DTYPE };
-    Ok(Operand { name: "workspace", span, elements, dtype: T::DTYPE })
-}
-
-impl Operand {
-    /// The bytes of the span, once type, size, alignment and bounds are known to be right.
-    fn range(&self, memory_bytes: usize) -> Result<Range<usize>> {
-        let Operand { name, span, elements, dtype } = *self;
-        if span.dtype != dtype || span.elements != elements {
-            return Err(Error::invalid(format!(
-                "operand `{name}` has {} elements of {:?}; the call needs {elements} of {dtype:?}",
-                span.elements, span.dtype
-            )));
-        }
-        let end = elements.checked_mul(dtype.size()).and_then(|bytes| span.offset.checked_add(bytes));
-        match end {
-            Some(end) if end <= memory_bytes && span.offset.is_multiple_of(ALIGNMENT) => Ok(span.offset..end),
-            _ => Err(Error::invalid(format!(
-                "operand `{name}`, {elements} elements at byte {}, is not aligned to {ALIGNMENT} or leaves the \
-                 memory of {memory_bytes} bytes",
-                span.offset
-            ))),
-        }
-    }
+    Ok(Span { offset: span.offset, elements: bytes / T::DTYPE.size(), dtype: T::DTYPE })
 }
 
 impl Memory {
@@ -100,43 +51,78 @@ impl Memory {
         Ok(Memory { bytes: map })
     }
 
-    /// The bytes of a span that is read from the host.
-    pub(super) fn read(&self, operand: Operand) -> Result<&[u8]> {
-        let range = operand.range(self.bytes.len())?;
+    /// Its size in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// The bytes of a span, once alignment and bounds are known to be right. An empty span is everywhere.
+    fn range(&self, name: &'static str, span: Span) -> Result<Range<usize>> {
+        let Span { offset, elements, dtype } = span;
+        if elements == 0 {
+            return Ok(0..0);
+        }
+        let end = elements.checked_mul(dtype.size()).and_then(|bytes| offset.checked_add(bytes));
+        match end {
+            Some(end) if end <= self.bytes() && offset.is_multiple_of(ALIGNMENT) => Ok(offset..end),
+            _ => Err(Error::invalid(format!(
+                "{name}, {elements} elements at byte {offset}, is not aligned to {ALIGNMENT} or leaves the memory of {} \
+                 bytes",
+                self.bytes()
+            ))),
+        }
+    }
+
+    /// The bytes of one of the host's spans, once type and size too are known to be right.
+    fn range_of(
+        &self,
+        name: &'static str,
+        span: Span,
+        elements: usize,
+        dtype: DType,
+    ) -> Result<Range<usize>> {
+        if span.dtype != dtype || span.elements != elements {
+            return Err(Error::invalid(format!(
+                "{name} has {} elements of {:?}; the call needs {elements} of {dtype:?}",
+                span.elements, span.dtype
+            )));
+        }
+        self.range(name, span)
+    }
+
+    /// The bytes of a span that the host reads, with what it must be.
+    pub(super) fn read(&self, from: Span, elements: usize, dtype: DType) -> Result<&[u8]> {
+        let range = self.range_of("operand `source`", from, elements, dtype)?;
         Ok(&self.bytes[range])
     }
 
-    /// The bytes of a span that is written from the host.
-    pub(super) fn write(&mut self, operand: Operand) -> Result<&mut [u8]> {
-        let range = operand.range(self.bytes.len())?;
+    /// The bytes of a span that the host writes, with what it must be.
+    pub(super) fn write(&mut self, to: Span, elements: usize, dtype: DType) -> Result<&mut [u8]> {
+        let range = self.range_of("operand `destination`", to, elements, dtype)?;
         Ok(&mut self.bytes[range])
     }
 
-    /// The bytes of all operands of a call: shared for those that are read, exclusive for those that are written.
+    /// The bytes of a call's operands and workspace: shared for those that are read, exclusive for those that are written.
     ///
     /// # Errors
-    /// A span of the wrong type or size, outside the memory, misaligned, or written while another operand overlaps it.
+    /// A span outside the memory, misaligned, or written while another overlaps it.
     pub(super) fn split<const R: usize, const W: usize>(
         &mut self,
-        reads: [Operand; R],
-        writes: [Operand; W],
+        reads: [Span; R],
+        writes: [Span; W],
     ) -> Result<Slices<'_, u8, R, W>> {
-        let limit = self.bytes.len();
         let mut read_ranges = [const { 0..0 }; R];
-        for (range, operand) in read_ranges.iter_mut().zip(&reads) {
-            *range = operand.range(limit)?;
-        }
         let mut write_ranges = [const { 0..0 }; W];
-        for (range, operand) in write_ranges.iter_mut().zip(&writes) {
-            *range = operand.range(limit)?;
+        let spans = reads.iter().chain(&writes);
+        for (range, &span) in read_ranges.iter_mut().chain(&mut write_ranges).zip(spans) {
+            *range = self.range("an operand or the workspace", span)?;
         }
         for (i, written) in write_ranges.iter().enumerate() {
-            let others = read_ranges.iter().zip(&reads).chain(write_ranges[..i].iter().zip(&writes[..i]));
-            for (other, operand) in others {
+            for other in read_ranges.iter().chain(&write_ranges[..i]) {
                 if written.start < other.end && other.start < written.end {
                     return Err(Error::invalid(format!(
-                        "operand `{}` is written and overlaps operand `{}`; operands of one call are disjoint",
-                        writes[i].name, operand.name
+                        "bytes {written:?} are written and overlap bytes {other:?}; operands and workspace of one call are \
+                         disjoint"
                     )));
                 }
             }
@@ -155,8 +141,8 @@ impl Memory {
     /// [`Memory::split`] for a call whose operands all have the working type.
     pub(super) fn slices<T: Element, const R: usize, const W: usize>(
         &mut self,
-        reads: [Operand; R],
-        writes: [Operand; W],
+        reads: [Span; R],
+        writes: [Span; W],
     ) -> Result<Slices<'_, T, R, W>> {
         let (reads, writes) = self.split(reads, writes)?;
         // Type and alignment were checked; bytemuck checks once more and panics rather than misread.
@@ -168,8 +154,8 @@ impl Memory {
 mod tests {
     use super::*;
 
-    fn span(offset: usize, elements: usize) -> Operand {
-        operand::<f32>("x", Span { offset, elements, dtype: DType::F32 }, elements)
+    fn span(offset: usize, elements: usize) -> Span {
+        Span { offset, elements, dtype: DType::F32 }
     }
 
     #[test]
@@ -184,11 +170,23 @@ mod tests {
     #[test]
     fn a_span_stays_inside_the_memory_and_keeps_its_alignment_type_and_size() {
         let mut memory = Memory::new(1024).unwrap();
-        assert!(memory.write(span(1024 - 64, 16)).is_ok());
+        assert!(memory.write(span(1024 - 64, 16), 16, DType::F32).is_ok());
         for wrong in [span(1024 - 64, 17), span(32, 4), span(usize::MAX - 63, 16), span(0, usize::MAX / 2)] {
-            assert!(memory.write(wrong).is_err(), "{wrong:?}");
+            assert!(memory.write(wrong, wrong.elements, DType::F32).is_err(), "{wrong:?}");
+            assert!(memory.slices::<f32, 1, 0>([wrong], []).is_err(), "{wrong:?}");
+            assert!(memory.slices::<f32, 0, 1>([], [wrong]).is_err(), "{wrong:?}");
         }
-        assert!(memory.read(Operand { elements: 4, ..span(0, 5) }).is_err());
-        assert!(memory.read(Operand { dtype: DType::F64, ..span(0, 5) }).is_err());
+        assert!(memory.read(span(0, 5), 4, DType::F32).is_err());
+        assert!(memory.read(span(0, 5), 5, DType::F64).is_err());
+    }
+
+    #[test]
+    fn an_empty_span_is_an_empty_slice_wherever_it_lies() {
+        let mut memory = Memory::new(1024).unwrap();
+        for empty in [NOTHING, span(70, 0), span(2048, 0)] {
+            let ([read], [written, all]) =
+                memory.slices::<f32, 1, 2>([empty], [empty, span(0, 256)]).unwrap();
+            assert_eq!((read.len(), written.len(), all.len()), (0, 0, 256));
+        }
     }
 }

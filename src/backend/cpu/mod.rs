@@ -2,22 +2,23 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `backend` | the [`crate::ops::Backend`] implementation: checks operands, calls the kernels below |
-//! | `device` | the [`crate::ops::Device`] implementation: memory and the host's way in and out |
-//! | `calls` | what several of its methods share |
-//! | `memory` | the flat memory and its one checked way to slices |
+//! | `device` | the [`crate::ops::Device`] implementation: checks calls, hands each to its function |
+//! | `memory`, `host` | the flat memory and its one checked way to slices; the host's ways in and out |
 //! | `chunks` | how work is cut, by shape alone |
 //! | `convolution`, `weight_gradient` | convolutions, cut into tiles; `taps` knows which input a tap sees |
-//! | `images` | from bytes to network inputs; the totals of a step |
 //! | `kernel` | the register-blocked inner loops of both |
-//! | `matrix`, `cosine` | matrix products of the fully connected layer and of the cosine classifier |
-//! | `batch_norm`, `pointwise`, `pooling`, `loss`, `divergence`, `shortcut`, `optimizer` | passes bound by memory |
+//! | `linear`, `cosine` | matrix products of the fully connected layer and of the cosine classifier |
+//! | `pool_head` | the mean over all pixels and the fully connected layer in one call |
+//! | `batch_norm`, `pointwise`, `pooling`, `optimizer` | passes bound by memory; `shortcut` has the loops of its own |
+//! | `loss`, `divergence`, `groups`, `energy` | what is done with logits; the totals of a step |
+//! | `images` | from bytes to network inputs |
+//!
+//! Each operation of the list has a function of its name in the module of its family: `pointwise::relu`. It finds the
+//! operands' slices; type, size, place and extents were checked once for all of them.
 //!
 //! Nothing here depends on the number of threads but the time it takes.
 
-mod backend;
 mod batch_norm;
-mod calls;
 mod chunks;
 mod convolution;
 mod cosine;
@@ -26,13 +27,15 @@ mod divergence;
 mod element;
 mod energy;
 mod groups;
+mod host;
 mod images;
 mod kernel;
+mod linear;
 mod loss;
-mod matrix;
 mod memory;
 mod optimizer;
 mod pointwise;
+mod pool_head;
 mod pooling;
 mod shortcut;
 mod taps;

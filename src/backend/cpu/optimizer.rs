@@ -5,77 +5,49 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::Cpu;
-use super::calls::hyper;
 use super::chunks::{flat, vectorised};
 use super::element::Element;
-use super::memory::operand;
 use crate::error::Result;
-use crate::ops::{Adam, HYPER_ROW, Segment, Segments, Sgd, segment_elements};
+use crate::ops::{Adam, AdamStep, HYPER_ROW, Segment, Segments, Sgd, SgdStep};
 use crate::tensor::Span;
 
-impl<T: Element> Cpu<T> {
-    /// `sgd` of [`crate::ops::Backend`].
-    pub(super) fn step_sgd(
-        &mut self,
-        attributes: &Sgd,
-        [parameters, gradients, velocity, hyper_span, copies]: [Span; 5],
-    ) -> Result<()> {
-        let [n, n_hyper] = segment_elements(&attributes.segments)?;
-        let n_velocity = if attributes.momentum == 0.0 { velocity.elements } else { n };
-        let n_copies = if attributes.copy { n } else { 0 };
-        let ([gradients, hyper], [parameters, velocity, copies]) = self.memory.slices::<T, 2, 3>(
-            [operand::<T>("gradients", gradients, n), hyper::<T>(hyper_span, n_hyper)],
-            [
-                operand::<T>("parameters", parameters, n),
-                operand::<T>("velocity", velocity, n_velocity),
-                operand::<T>("copies", copies, n_copies),
-            ],
-        )?;
-        self.pool.install(|| {
-            for (segment, range) in ranges(&attributes.segments) {
-                // Without momentum there need not be a velocity.
-                let velocity = velocity.get_mut(range.clone()).unwrap_or_default();
-                let (parameters, gradients) = (&mut parameters[range.clone()], &gradients[range]);
-                sgd(attributes, segment, parameters, gradients, velocity, hyper[segment.row * HYPER_ROW]);
-            }
-            if attributes.copy {
-                copies.copy_from_slice(parameters);
-            }
-        });
-        Ok(())
-    }
+pub(super) fn sgd<T: Element>(cpu: &mut Cpu<T>, op: &SgdStep<Span>, _: Span) -> Result<()> {
+    let attributes = &op.attributes;
+    let ([gradients, hyper], [parameters, velocity, copies]) =
+        cpu.memory.slices::<T, _, _>([op.gradients, op.hyper], [op.parameters, op.velocity, op.copies])?;
+    cpu.pool.install(|| {
+        for (segment, range) in ranges(&attributes.segments) {
+            // Without momentum there is no velocity.
+            let velocity = velocity.get_mut(range.clone()).unwrap_or_default();
+            let (parameters, gradients) = (&mut parameters[range.clone()], &gradients[range]);
+            let learning_rate = hyper[segment.row * HYPER_ROW];
+            sgd_segment(attributes, segment, parameters, gradients, velocity, learning_rate);
+        }
+        if attributes.copy {
+            copies.copy_from_slice(parameters);
+        }
+    });
+    Ok(())
+}
 
-    /// `adam` of [`crate::ops::Backend`].
-    pub(super) fn step_adam(
-        &mut self,
-        attributes: &Adam,
-        [parameters, gradients, first, second, hyper_span, copies]: [Span; 6],
-    ) -> Result<()> {
-        let [n, n_hyper] = segment_elements(&attributes.segments)?;
-        let n_copies = if attributes.copy { n } else { 0 };
-        let ([gradients, hyper], [parameters, first, second, copies]) = self.memory.slices::<T, 2, 4>(
-            [operand::<T>("gradients", gradients, n), hyper::<T>(hyper_span, n_hyper + 2)],
-            [
-                operand::<T>("parameters", parameters, n),
-                operand::<T>("first", first, n),
-                operand::<T>("second", second, n),
-                operand::<T>("copies", copies, n_copies),
-            ],
-        )?;
-        self.pool.install(|| {
-            for (segment, range) in ranges(&attributes.segments) {
-                let numbers = &hyper[segment.row * HYPER_ROW..];
-                let numbers = [0, 1, 2].map(|index| numbers[index].to_f64());
-                let moments = (&mut first[range.clone()], &mut second[range.clone()]);
-                let (parameters, gradients) = (&mut parameters[range.clone()], &gradients[range]);
-                adam(attributes, segment, parameters, gradients, moments, numbers);
-            }
-            if attributes.copy {
-                copies.copy_from_slice(parameters);
-            }
-        });
-        Ok(())
-    }
+pub(super) fn adam<T: Element>(cpu: &mut Cpu<T>, op: &AdamStep<Span>, _: Span) -> Result<()> {
+    let attributes = &op.attributes;
+    let ([gradients, hyper], [parameters, first, second, copies]) = cpu
+        .memory
+        .slices::<T, _, _>([op.gradients, op.hyper], [op.parameters, op.first, op.second, op.copies])?;
+    cpu.pool.install(|| {
+        for (segment, range) in ranges(&attributes.segments) {
+            let numbers = &hyper[segment.row * HYPER_ROW..];
+            let numbers = [0, 1, 2].map(|index| numbers[index].to_f64());
+            let moments = (&mut first[range.clone()], &mut second[range.clone()]);
+            let (parameters, gradients) = (&mut parameters[range.clone()], &gradients[range]);
+            adam_segment(attributes, segment, parameters, gradients, moments, numbers);
+        }
+        if attributes.copy {
+            copies.copy_from_slice(parameters);
+        }
+    });
+    Ok(())
 }
 
 /// Every segment and the elements it has.
@@ -88,7 +60,7 @@ fn ranges(segments: &Segments) -> impl Iterator<Item = (&Segment, Range<usize>)>
 }
 
 /// One step of SGD; `velocity` is not touched (and may be empty) without momentum.
-fn sgd<T: Element>(
+fn sgd_segment<T: Element>(
     attributes: &Sgd,
     segment: &Segment,
     parameters: &mut [T],
@@ -128,7 +100,7 @@ fn sgd<T: Element>(
 }
 
 /// One step of Adam or AdamW; `hyper = [lr, 1 - beta1^t, sqrt(1 - beta2^t)]`.
-fn adam<T: Element>(
+fn adam_segment<T: Element>(
     attributes: &Adam,
     segment: &Segment,
     parameters: &mut [T],

@@ -5,10 +5,65 @@ use rayon::prelude::*;
 
 use super::chunks::{flat, vectorised, whole_rows};
 use super::element::Element;
-use crate::ops::{Rows, ScaleBias};
+use super::{Cpu, shortcut};
+use crate::error::Result;
+use crate::ops::{
+    Accumulate, Add, Cast, CopyRows, Relu, ReluGradient, ReluGradientInPlace, ScaleBias, ShortcutAForward,
+    ShortcutAGradient,
+};
+use crate::tensor::Span;
+
+pub(super) fn relu<T: Element>(cpu: &mut Cpu<T>, op: &Relu<Span>, _: Span) -> Result<()> {
+    map(cpu, op.x, op.y, T::rectified)
+}
+
+pub(super) fn relu_gradient<T: Element>(cpu: &mut Cpu<T>, op: &ReluGradient<Span>, _: Span) -> Result<()> {
+    map2(cpu, [op.y, op.dy], op.dx, passed)
+}
+
+pub(super) fn relu_gradient_in_place<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &ReluGradientInPlace<Span>,
+    _: Span,
+) -> Result<()> {
+    update(cpu, op.y, op.x, passed)
+}
+
+pub(super) fn add<T: Element>(cpu: &mut Cpu<T>, op: &Add<Span>, _: Span) -> Result<()> {
+    map2(cpu, [op.a, op.b], op.y, |a, b| a + b)
+}
+
+pub(super) fn copy<T: Element>(cpu: &mut Cpu<T>, op: &CopyRows<Span>, _: Span) -> Result<()> {
+    map(cpu, op.x, op.y, |value| value)
+}
+
+/// Copies: the working type is its own accumulator.
+pub(super) fn cast<T: Element>(cpu: &mut Cpu<T>, op: &Cast<Span>, _: Span) -> Result<()> {
+    map(cpu, op.x, op.y, |value| value)
+}
+
+pub(super) fn accumulate<T: Element>(cpu: &mut Cpu<T>, op: &Accumulate<Span>, _: Span) -> Result<()> {
+    update(cpu, op.x, op.y, |x, y| y + x)
+}
+
+pub(super) fn shortcut_a<T: Element>(cpu: &mut Cpu<T>, op: &ShortcutAForward<Span>, _: Span) -> Result<()> {
+    let ([x], [y]) = cpu.memory.slices::<T, _, _>([op.x], [op.y])?;
+    cpu.pool.install(|| shortcut::forward(&op.attributes, x, y));
+    Ok(())
+}
+
+pub(super) fn shortcut_a_gradient<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &ShortcutAGradient<Span>,
+    _: Span,
+) -> Result<()> {
+    let ([dy], [dx]) = cpu.memory.slices::<T, _, _>([op.dy], [op.dx])?;
+    cpu.pool.install(|| shortcut::gradient(&op.attributes, dy, dx));
+    Ok(())
+}
 
 /// `y = act(scale * x + bias [+ residual])`.
-pub(super) fn scale_bias<T: Element>(
+pub(super) fn affine<T: Element>(
     attributes: &ScaleBias,
     x: &[T],
     scale: &[T],
@@ -17,13 +72,13 @@ pub(super) fn scale_bias<T: Element>(
     y: &mut [T],
 ) {
     if attributes.relu {
-        affine(attributes, x, scale, bias, residual, y, T::rectified);
+        affine_rows(attributes, x, scale, bias, residual, y, T::rectified);
     } else {
-        affine(attributes, x, scale, bias, residual, y, |value| value);
+        affine_rows(attributes, x, scale, bias, residual, y, |value| value);
     }
 }
 
-fn affine<T: Element>(
+fn affine_rows<T: Element>(
     attributes: &ScaleBias,
     x: &[T],
     scale: &[T],
@@ -61,55 +116,66 @@ fn affine<T: Element>(
 }
 
 /// `y[i] = f(x[i])`.
-pub(super) fn map<T: Element>(x: &[T], y: &mut [T], f: impl Fn(T) -> T + Sync) {
-    y.par_chunks_mut(flat()).zip(x.par_chunks(flat())).for_each(|(y, x)| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for (y, &x) in y.iter_mut().zip(x) {
-                    *y = f(x);
-                }
-            },
-        );
+fn map<T: Element>(cpu: &mut Cpu<T>, x: Span, y: Span, f: impl Fn(T) -> T + Send + Sync) -> Result<()> {
+    let ([x], [y]) = cpu.memory.slices::<T, _, _>([x], [y])?;
+    cpu.pool.install(|| {
+        y.par_chunks_mut(flat()).zip(x.par_chunks(flat())).for_each(|(y, x)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (y, &x) in y.iter_mut().zip(x) {
+                        *y = f(x);
+                    }
+                },
+            );
+        });
     });
+    Ok(())
 }
 
 /// `y[i] = f(a[i], b[i])`.
-pub(super) fn map2<T: Element>(a: &[T], b: &[T], y: &mut [T], f: impl Fn(T, T) -> T + Sync) {
-    y.par_chunks_mut(flat()).zip(a.par_chunks(flat())).zip(b.par_chunks(flat())).for_each(|((y, a), b)| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
-                    *y = f(a, b);
-                }
-            },
-        );
+fn map2<T: Element>(
+    cpu: &mut Cpu<T>,
+    [a, b]: [Span; 2],
+    y: Span,
+    f: impl Fn(T, T) -> T + Send + Sync,
+) -> Result<()> {
+    let ([a, b], [y]) = cpu.memory.slices::<T, _, _>([a, b], [y])?;
+    cpu.pool.install(|| {
+        let pieces = y.par_chunks_mut(flat()).zip(a.par_chunks(flat())).zip(b.par_chunks(flat()));
+        pieces.for_each(|((y, a), b)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+                        *y = f(a, b);
+                    }
+                },
+            );
+        });
     });
-}
-
-/// `x[n, c] *= weights[n]`.
-pub(super) fn weigh_rows<T: Element>(extent: &Rows, weights: &[T], x: &mut [T]) {
-    for (row, &weight) in x.chunks_exact_mut(extent.channels).zip(weights) {
-        row.iter_mut().for_each(|x| *x = *x * weight);
-    }
-}
-
-/// The gradient `dy` where the rectified value `y` is positive, else zero.
-pub(super) fn passed<T: Element>(y: T, dy: T) -> T {
-    if y > T::ZERO { dy } else { T::ZERO }
+    Ok(())
 }
 
 /// `y[i] = f(x[i], y[i])`.
-pub(super) fn update<T: Element>(x: &[T], y: &mut [T], f: impl Fn(T, T) -> T + Sync) {
-    y.par_chunks_mut(flat()).zip(x.par_chunks(flat())).for_each(|(y, x)| {
-        vectorised(
-            #[inline(always)]
-            || {
-                for (y, &x) in y.iter_mut().zip(x) {
-                    *y = f(x, *y);
-                }
-            },
-        );
+fn update<T: Element>(cpu: &mut Cpu<T>, x: Span, y: Span, f: impl Fn(T, T) -> T + Send + Sync) -> Result<()> {
+    let ([x], [y]) = cpu.memory.slices::<T, _, _>([x], [y])?;
+    cpu.pool.install(|| {
+        y.par_chunks_mut(flat()).zip(x.par_chunks(flat())).for_each(|(y, x)| {
+            vectorised(
+                #[inline(always)]
+                || {
+                    for (y, &x) in y.iter_mut().zip(x) {
+                        *y = f(x, *y);
+                    }
+                },
+            );
+        });
     });
+    Ok(())
+}
+
+/// The gradient `dy` where the rectified value `y` is positive, else zero.
+fn passed<T: Element>(y: T, dy: T) -> T {
+    if y > T::ZERO { dy } else { T::ZERO }
 }

@@ -1,12 +1,12 @@
-//! What all launchers share: operands that are checked, grids that fit, variants by working type.
+//! Shared by all launchers: grids that fit, scratch memory, variants by working type.
 
 use super::driver::Geometry;
 use super::module::Entry;
 use super::source::Variant;
 use super::{Cuda, Module};
 use crate::error::{Error, Result};
-use crate::ops::{Access, Content};
-use crate::tensor::{ALIGNMENT, DType, Span};
+use crate::ops::{self, Access};
+use crate::tensor::{DType, Span};
 
 /// Threads of a block in every kernel of the passes: `THREADS` of `packs.cuh`.
 pub(super) const THREADS: usize = 256;
@@ -14,8 +14,10 @@ pub(super) const THREADS: usize = 256;
 /// An operand as a launch lists it.
 pub(super) type Operand = (&'static str, Span, Access);
 
-/// An operand as a call hands it over: with what it must hold, and how much of it.
-pub(super) type Wanted = (&'static str, Span, Access, Content, usize);
+/// The operands of an operation that is one launch.
+pub(super) fn all(operands: Vec<ops::Operand<Span>>) -> Vec<Operand> {
+    operands.into_iter().map(|operand| (operand.name, operand.place, operand.access)).collect()
+}
 
 /// The variants of a file for either working type.
 pub(super) const fn of_both_types(file: &'static str) -> [Variant; 2] {
@@ -41,37 +43,6 @@ impl Cuda {
     /// Activations in 16 bytes.
     pub(super) fn pack(&self) -> usize {
         16 / self.dtype.size()
-    }
-
-    /// Operands, once type, size and alignment are known to be what the kernels rely on, and what is written to overlap
-    /// nothing else.
-    pub(super) fn operands<const N: usize>(&self, wanted: [Wanted; N]) -> Result<[Operand; N]> {
-        for (index, &(name, span, access, content, elements)) in wanted.iter().enumerate() {
-            let dtype = content.dtype(self.dtype);
-            if span.dtype != dtype || span.elements != elements {
-                return Err(Error::invalid(format!(
-                    "operand `{name}` has {} elements of {:?}; the call needs {elements} of {dtype:?}",
-                    span.elements, span.dtype
-                )));
-            }
-            if !span.offset.is_multiple_of(ALIGNMENT) {
-                return Err(Error::invalid(format!(
-                    "operand `{name}` begins at byte {}, which is not aligned to {ALIGNMENT}",
-                    span.offset
-                )));
-            }
-            for &(other, place, other_access, ..) in &wanted[..index] {
-                let shares =
-                    span.offset < place.offset + place.bytes() && place.offset < span.offset + span.bytes();
-                if shares && (access != Access::Read || other_access != Access::Read) {
-                    return Err(Error::invalid(format!(
-                        "operands `{other}` and `{name}` overlap and one of them is written; operands of one call \
-                         are disjoint"
-                    )));
-                }
-            }
-        }
-        Ok(wanted.map(|(name, span, access, ..)| (name, span, access)))
     }
 }
 

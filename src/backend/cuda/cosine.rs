@@ -2,13 +2,12 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{Operand, THREADS, entry, extent, grid};
+use super::call::{THREADS, all, entry, extent, grid};
 use super::driver::Geometry;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::Access::{Read, Write};
-use crate::ops::Content::Number;
-use crate::ops::Cosine;
+use crate::ops::{Cosine, CosineForward, CosineInputGradient, CosineWeightGradient};
 use crate::tensor::Span;
 
 /// Always f32, whatever activations are.
@@ -60,42 +59,35 @@ struct Forward {
     softplus: u32,
 }
 
-pub(super) fn forward(
-    cuda: &Cuda,
-    attributes: &Cosine,
-    [x, weight, scale, inverse_norms, cosines, y]: [Span; 6],
-) -> Result<()> {
-    let [n_x, n_weight, n_norms, n_y] = attributes.elements()?;
-    let Cosine { batch, outputs, inputs, .. } = *attributes;
-    let operands = cuda.operands([
-        ("x", x, Read, Number, n_x),
-        ("weight", weight, Read, Number, n_weight),
-        ("scale", scale, Read, Number, 1),
-        ("inverse_norms", inverse_norms, Write, Number, n_norms),
-        ("cosines", cosines, Write, Number, n_y),
-        ("y", y, Write, Number, n_y),
-    ])?;
+pub(super) fn cosine(cuda: &mut Cuda, op: &CosineForward<Span>, _: Span) -> Result<()> {
+    let Cosine { batch, outputs, inputs, epsilon, softplus } = op.attributes;
+    let CosineForward { x, weight, scale, inverse_norms, cosines, y, .. } = *op;
     let arguments = Norms {
         pointers: [x, weight, inverse_norms].map(|span| cuda.pointer(span)),
         batch: extent(batch)?,
         outputs: extent(outputs)?,
         inputs: extent(inputs)?,
-        epsilon: attributes.epsilon as f32,
+        epsilon: epsilon as f32,
     };
-    let [x, weight, scale, norms, cosines, y] = operands;
     let geometry = grid((batch + outputs).div_ceil(ROWS_PER_BLOCK), 1)?;
-    cuda.launch((&VARIANT, "cosine_norms"), geometry, &arguments, &[x, weight, norms])?;
+    let operands = [("x", x, Read), ("weight", weight, Read), ("inverse_norms", inverse_norms, Write)];
+    cuda.launch((&VARIANT, "cosine_norms"), geometry, &arguments, &operands)?;
     let arguments = Forward {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
+        pointers: [x, weight, scale, inverse_norms, cosines, y].map(|span| cuda.pointer(span)),
         batch: extent(batch)?,
         outputs: extent(outputs)?,
         inputs: extent(inputs)?,
-        softplus: attributes.softplus.into(),
+        softplus: softplus.into(),
     };
-    let norms = ("inverse_norms", norms.1, Read);
-    let geometry = tiles(batch, outputs)?;
-    let operands = [x, weight, scale, norms, cosines, y];
-    cuda.launch((&VARIANT, "cosine_forward"), geometry, &arguments, &operands)
+    let operands = [
+        ("x", x, Read),
+        ("weight", weight, Read),
+        ("scale", scale, Read),
+        ("inverse_norms", inverse_norms, Read),
+        ("cosines", cosines, Write),
+        ("y", y, Write),
+    ];
+    cuda.launch((&VARIANT, "cosine_forward"), tiles(batch, outputs)?, &arguments, &operands)
 }
 
 /// `Gradient` of the kernels.
@@ -118,44 +110,25 @@ struct Gradient {
     unused: u32,
 }
 
-/// What both gradients read: x, weight, scale, inverse norms, cosines, dy.
-fn read(attributes: &Cosine, read: [Span; 6]) -> Result<[super::call::Wanted; 6]> {
-    let [n_x, n_weight, n_norms, n_y] = attributes.elements()?;
-    let [x, weight, scale, norms, cosines, dy] = read;
-    Ok([
-        ("x", x, Read, Number, n_x),
-        ("weight", weight, Read, Number, n_weight),
-        ("scale", scale, Read, Number, 1),
-        ("inverse_norms", norms, Read, Number, n_norms),
-        ("cosines", cosines, Read, Number, n_y),
-        ("dy", dy, Read, Number, n_y),
-    ])
-}
-
 /// The gradient with respect to x or, seen from the other side, to weight.
-fn gradient(
-    cuda: &Cuda,
-    attributes: &Cosine,
-    [x, weight, scale, norms, cosines, dy, gradient]: [Operand; 7],
-    to_weight: bool,
-) -> Result<()> {
-    let Cosine { batch, outputs, inputs, .. } = *attributes;
-    let at = |operand: Operand| cuda.pointer(operand.1);
-    let norms_of_x = at(norms);
+fn gradient(cuda: &Cuda, op: &CosineInputGradient<Span>, to_weight: bool) -> Result<()> {
+    let Cosine { batch, outputs, inputs, epsilon, softplus } = op.attributes;
+    let at = |span| cuda.pointer(span);
+    let norms_of_x = at(op.inverse_norms);
     let norms_of_weight = norms_of_x + (batch * size_of::<f32>()) as u64;
     let mut arguments = Gradient {
-        rows: at(x),
-        others: at(weight),
+        rows: at(op.x),
+        others: at(op.weight),
         row_norms: norms_of_x,
         other_norms: norms_of_weight,
-        pointers: [cosines, dy, scale, gradient].map(at),
+        pointers: [op.cosines, op.dy, op.scale, op.dx].map(at),
         row_count: extent(batch)?,
         other_count: extent(outputs)?,
         inputs: extent(inputs)?,
         row_stride: extent(outputs)?,
         other_stride: 1,
-        softplus: attributes.softplus.into(),
-        constant: (1.0 / f64::from(attributes.epsilon as f32)) as f32,
+        softplus: softplus.into(),
+        constant: (1.0 / f64::from(epsilon as f32)) as f32,
         unused: 0,
     };
     if to_weight {
@@ -166,18 +139,11 @@ fn gradient(
     }
     let name = if to_weight { "cosine_weight_gradient" } else { "cosine_input_gradient" };
     let geometry = tiles(arguments.row_count as usize, inputs)?;
-    let operands = [x, weight, scale, norms, cosines, dy, gradient];
-    cuda.launch((&VARIANT, name), geometry, &arguments, &operands)
+    cuda.launch((&VARIANT, name), geometry, &arguments, &all(op.operands()))
 }
 
-pub(super) fn input_gradient(
-    cuda: &Cuda,
-    attributes: &Cosine,
-    [x, weight, scale, norms, cosines, dy, dx]: [Span; 7],
-) -> Result<()> {
-    let [x, weight, scale, norms, cosines, dy] = read(attributes, [x, weight, scale, norms, cosines, dy])?;
-    let operands = cuda.operands([x, weight, scale, norms, cosines, dy, ("dx", dx, Write, Number, x.4)])?;
-    gradient(cuda, attributes, operands, false)
+pub(super) fn cosine_input_gradient(cuda: &mut Cuda, op: &CosineInputGradient<Span>, _: Span) -> Result<()> {
+    gradient(cuda, op, false)
 }
 
 /// `ScaleGradient` of the kernels.
@@ -191,25 +157,18 @@ struct ScaleGradient {
     unused: u32,
 }
 
-pub(super) fn weight_gradient(
-    cuda: &Cuda,
-    attributes: &Cosine,
-    [x, weight, scale, norms, cosines, dy, dweight, dscale]: [Span; 8],
+pub(super) fn cosine_weight_gradient(
+    cuda: &mut Cuda,
+    op: &CosineWeightGradient<Span>,
+    _: Span,
 ) -> Result<()> {
-    let [x, weight, scale, norms, cosines, dy] = read(attributes, [x, weight, scale, norms, cosines, dy])?;
-    let operands = cuda.operands([
-        x,
-        weight,
-        scale,
-        norms,
-        cosines,
-        dy,
-        ("dweight", dweight, Write, Number, weight.4),
-        ("dscale", dscale, Write, Number, 1),
-    ])?;
-    let [x, weight, scale, norms, cosines, dy, dweight, dscale] = operands;
-    gradient(cuda, attributes, [x, weight, scale, norms, cosines, dy, dweight], true)?;
-    let operands = [cosines, dy, scale, dscale];
+    let CosineWeightGradient { attributes, x, weight, scale, inverse_norms, cosines, dy, dweight, dscale } =
+        *op;
+    let mirrored =
+        CosineInputGradient { attributes, x, weight, scale, inverse_norms, cosines, dy, dx: dweight };
+    gradient(cuda, &mirrored, true)?;
+    let operands =
+        [("cosines", cosines, Read), ("dy", dy, Read), ("scale", scale, Read), ("dscale", dscale, Write)];
     let arguments = ScaleGradient {
         pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
         elements: (attributes.batch * attributes.outputs) as u64,

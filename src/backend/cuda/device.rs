@@ -1,9 +1,11 @@
 //! [`Device`] for CUDA: the driver's memory, copies and graphs.
 
-use super::backend::workspace_bytes;
-use super::{Cuda, KernelTable, convolution, host, no_memory};
+use super::{
+    Cuda, KernelTable, batch_norm, convolution, cosine, divergence, energy, groups, host, images, linear,
+    loss, no_memory, optimizer, pointwise, pool_head, pooling,
+};
 use crate::error::Result;
-use crate::ops::{Call, Conv2d, Device, Event, Graph, Hardware, HardwareKind, Readback};
+use crate::ops::{Call, Conv2d, Device, Event, Graph, Hardware, HardwareKind, Readback, dispatch};
 use crate::tensor::{ALIGNMENT, DType, HostValues, Span};
 
 /// Steps between two looks at the results: enough that a look, which may let the device wait, is rare, and few enough that
@@ -30,11 +32,15 @@ impl Device for Cuda {
     }
 
     fn workspace_bytes(&self, call: &Call<()>) -> usize {
-        workspace_bytes(self, call)
+        convolution::workspace_bytes(self, call)
+            .or_else(|| batch_norm::workspace_bytes(self, call))
+            .or_else(|| linear::workspace_bytes(self, call))
+            .or_else(|| pool_head::workspace_bytes(self, call))
+            .unwrap_or(0)
     }
 
-    fn scales_operands(&self, conv: &Conv2d) -> bool {
-        convolution::scales_operands(self, conv)
+    fn fuses_prologue(&self, conv: &Conv2d) -> bool {
+        convolution::fuses_prologue(self, conv)
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<()> {
@@ -45,7 +51,8 @@ impl Device for Cuda {
     }
 
     fn run(&mut self, call: &Call<Span>, workspace: Span) -> Result<()> {
-        call.dispatch(self, workspace)
+        call.check(self.dtype, self.memory()?.bytes())?;
+        dispatch!(call, self, workspace)
     }
 
     fn write(&mut self, to: Span, values: HostValues<'_>) -> Result<()> {

@@ -2,12 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{THREADS, entry, extent, grid};
+use super::call::{THREADS, all, entry, extent, grid};
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
-use crate::ops::Access::{Read, Write};
-use crate::ops::Content::Number;
-use crate::ops::{Direction, KlDivergence, Side};
+use crate::ops::{Direction, KlDivergence, Side, SoftmaxDivergence};
 use crate::tensor::Span;
 
 /// Always f32, whatever activations are.
@@ -35,24 +33,12 @@ struct Divergence {
     unused: u32,
 }
 
-pub(super) fn kl_divergence(
-    cuda: &Cuda,
-    attributes: &KlDivergence,
-    [first, second, loss, dfirst, dsecond]: [Span; 5],
-) -> Result<()> {
+pub(super) fn kl_divergence(cuda: &mut Cuda, op: &SoftmaxDivergence<Span>, _: Span) -> Result<()> {
     const ROWS_PER_BLOCK: usize = THREADS / 32;
-    let n = attributes.elements()?;
-    let KlDivergence { batch, classes, temperature, direction, detached } = *attributes;
-    let operands = cuda.operands([
-        ("first", first, Read, Number, n),
-        ("second", second, Read, Number, n),
-        ("loss", loss, Write, Number, batch),
-        ("dfirst", dfirst, Write, Number, n),
-        ("dsecond", dsecond, Write, Number, n),
-    ])?;
+    let KlDivergence { batch, classes, temperature, direction, detached } = op.attributes;
     let share_of = |side| if detached == Some(side) { 0.0 } else { 1.0 / (batch as f64 * temperature) };
     let arguments = Divergence {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
+        pointers: [op.first, op.second, op.loss, op.dfirst, op.dsecond].map(|span| cuda.pointer(span)),
         batch: extent(batch)?,
         classes: extent(classes)?,
         inverse_temperature: 1.0 / temperature,
@@ -66,5 +52,5 @@ pub(super) fn kl_divergence(
         unused: 0,
     };
     let geometry = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
-    cuda.launch((&VARIANT, "kl_divergence"), geometry, &arguments, &operands)
+    cuda.launch((&VARIANT, "kl_divergence"), geometry, &arguments, &all(op.operands()))
 }

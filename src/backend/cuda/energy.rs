@@ -2,12 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{THREADS, entry, extent, grid};
+use super::call::{THREADS, all, entry, extent, grid};
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
-use crate::ops::Access::{Read, Write};
-use crate::ops::Content::{Integer, Number};
-use crate::ops::EnergyMargin;
+use crate::ops::{EnergyMargin, EnergyMarginLoss};
 use crate::tensor::Span;
 
 /// Always f32, whatever activations are.
@@ -33,22 +31,11 @@ struct Margin {
     classes: u32,
 }
 
-pub(super) fn margin(
-    cuda: &Cuda,
-    attributes: &EnergyMargin,
-    [logits, outlier, loss, dlogits]: [Span; 4],
-) -> Result<()> {
+pub(super) fn energy_margin(cuda: &mut Cuda, op: &EnergyMarginLoss<Span>, _: Span) -> Result<()> {
     const ROWS_PER_BLOCK: usize = THREADS / 32;
-    let n = attributes.elements()?;
-    let EnergyMargin { batch, classes, inside, outside } = *attributes;
-    let operands = cuda.operands([
-        ("logits", logits, Read, Number, n),
-        ("outlier", outlier, Read, Integer, batch),
-        ("loss", loss, Write, Number, batch),
-        ("dlogits", dlogits, Write, Number, n),
-    ])?;
+    let EnergyMargin { batch, classes, inside, outside } = op.attributes;
     let arguments = Margin {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
+        pointers: [op.logits, op.outlier, op.loss, op.dlogits].map(|span| cuda.pointer(span)),
         inside,
         outside,
         share: 1.0 / batch as f64,
@@ -56,5 +43,5 @@ pub(super) fn margin(
         classes: extent(classes)?,
     };
     let geometry = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
-    cuda.launch((&VARIANT, "energy_margin"), geometry, &arguments, &operands)
+    cuda.launch((&VARIANT, "energy_margin"), geometry, &arguments, &all(op.operands()))
 }

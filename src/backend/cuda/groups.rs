@@ -2,12 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{THREADS, entry, extent, few_threads, grid};
+use super::call::{THREADS, all, entry, extent, few_threads, grid};
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
-use crate::ops::Access::{Read, Write};
-use crate::ops::ClassGroups;
-use crate::ops::Content::{Integer, Number};
+use crate::ops::{ClassGroups, LogSumGroups, LogSumGroupsGradient};
 use crate::tensor::Span;
 
 /// Always f32, whatever activations are.
@@ -33,26 +31,20 @@ struct LogSum {
     unused: u32,
 }
 
-pub(super) fn log_sum(cuda: &Cuda, attributes: &ClassGroups, [x, group_of, y]: [Span; 3]) -> Result<()> {
+pub(super) fn log_sum_groups(cuda: &mut Cuda, op: &LogSumGroups<Span>, _: Span) -> Result<()> {
     const SUMS_PER_BLOCK: usize = THREADS / 32;
-    let [n_x, n_classes, n_y] = attributes.elements()?;
-    let ClassGroups { batch, classes, groups, temperature } = *attributes;
-    let operands = cuda.operands([
-        ("x", x, Read, Number, n_x),
-        ("group_of", group_of, Read, Integer, n_classes),
-        ("y", y, Write, Number, n_y),
-    ])?;
+    let ClassGroups { batch, classes, groups, temperature } = op.attributes;
     let arguments = LogSum {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
+        pointers: [op.x, op.group_of, op.y].map(|span| cuda.pointer(span)),
         temperature,
         batch: extent(batch)?,
         classes: extent(classes)?,
         groups: extent(groups)?,
         unused: 0,
     };
-    extent(n_y)?;
-    let geometry = grid(n_y.div_ceil(SUMS_PER_BLOCK), 1)?;
-    cuda.launch((&VARIANT, "log_sum_groups"), geometry, &arguments, &operands)
+    extent(op.y.elements)?;
+    let geometry = grid(op.y.elements.div_ceil(SUMS_PER_BLOCK), 1)?;
+    cuda.launch((&VARIANT, "log_sum_groups"), geometry, &arguments, &all(op.operands()))
 }
 
 /// `Gradient` of the kernels.
@@ -68,27 +60,20 @@ struct Gradient {
     unused: u32,
 }
 
-pub(super) fn gradient(
-    cuda: &Cuda,
-    attributes: &ClassGroups,
-    [x, group_of, y, dy, dx]: [Span; 5],
+pub(super) fn log_sum_groups_gradient(
+    cuda: &mut Cuda,
+    op: &LogSumGroupsGradient<Span>,
+    _: Span,
 ) -> Result<()> {
-    let [n_x, n_classes, n_y] = attributes.elements()?;
-    let operands = cuda.operands([
-        ("x", x, Read, Number, n_x),
-        ("group_of", group_of, Read, Integer, n_classes),
-        ("y", y, Read, Number, n_y),
-        ("dy", dy, Read, Number, n_y),
-        ("dx", dx, Write, Number, n_x),
-    ])?;
+    let ClassGroups { classes, groups, temperature, .. } = op.attributes;
     let arguments = Gradient {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
-        inverse_temperature: 1.0 / attributes.temperature,
-        elements: extent(n_x)?,
-        classes: extent(attributes.classes)?,
-        groups: extent(attributes.groups)?,
+        pointers: [op.x, op.group_of, op.y, op.dy, op.dx].map(|span| cuda.pointer(span)),
+        inverse_temperature: 1.0 / temperature,
+        elements: extent(op.dx.elements)?,
+        classes: extent(classes)?,
+        groups: extent(groups)?,
         unused: 0,
     };
-    let geometry = few_threads(n_x)?;
-    cuda.launch((&VARIANT, "log_sum_groups_gradient"), geometry, &arguments, &operands)
+    let geometry = few_threads(op.dx.elements)?;
+    cuda.launch((&VARIANT, "log_sum_groups_gradient"), geometry, &arguments, &all(op.operands()))
 }

@@ -2,12 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{entry, extent, few_threads, modules_of_both_types};
+use super::call::{all, entry, extent, few_threads, modules_of_both_types};
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
-use crate::ops::Access::{Read, Write};
-use crate::ops::Content::{Activation, Byte, Integer, Number};
-use crate::ops::ImageBatch;
+use crate::ops::LoadImages;
 use crate::tensor::Span;
 
 const FILE: &str = "images.cu";
@@ -22,7 +20,7 @@ pub(super) fn modules() -> Vec<Module> {
 /// `ImageBatch` of the kernels.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct LoadImages {
+struct Arguments {
     /// pixels, table, placement, y
     pointers: [u64; 4],
     elements: u64,
@@ -32,27 +30,17 @@ struct LoadImages {
     unused: u32,
 }
 
-pub(super) fn load_images(
-    cuda: &Cuda,
-    attributes: &ImageBatch,
-    [pixels, table, placement, y]: [Span; 4],
-) -> Result<()> {
-    let [n_pixels, n_table, n_placement, n_y] = attributes.elements()?;
-    let operands = cuda.operands([
-        ("pixels", pixels, Read, Byte, n_pixels),
-        ("table", table, Read, Number, n_table),
-        ("placement", placement, Read, Integer, n_placement),
-        ("y", y, Write, Activation, n_y),
-    ])?;
-    let arguments = LoadImages {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
-        elements: n_y as u64,
-        images: extent(attributes.images)?,
-        side: extent(attributes.side)?,
-        channels: extent(attributes.channels)?,
+pub(super) fn load_images(cuda: &mut Cuda, op: &LoadImages<Span>, _: Span) -> Result<()> {
+    let elements = op.y.elements;
+    let arguments = Arguments {
+        pointers: [op.pixels, op.table, op.placement, op.y].map(|span| cuda.pointer(span)),
+        elements: elements as u64,
+        images: extent(op.attributes.images)?,
+        side: extent(op.attributes.side)?,
+        channels: extent(op.attributes.channels)?,
         unused: 0,
     };
-    extent(n_y)?;
-    let geometry = few_threads(n_y.div_ceil(cuda.pack()))?;
-    cuda.launch((&cuda.variant(FILE), "load_images"), geometry, &arguments, &operands)
+    extent(elements)?;
+    let geometry = few_threads(elements.div_ceil(cuda.pack()))?;
+    cuda.launch((&cuda.variant(FILE), "load_images"), geometry, &arguments, &all(op.operands()))
 }

@@ -6,8 +6,7 @@ use super::call::{Operand, entry, extent, few_threads, grid, scratch};
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::Access::{Read, Write};
-use crate::ops::Content::Number;
-use crate::ops::{Call, Linear};
+use crate::ops::{Call, Linear, LinearForward, LinearInputGradient, LinearWeightGradient};
 use crate::tensor::{DType, Span};
 
 /// Always f32, whatever activations are.
@@ -67,9 +66,13 @@ impl Cut {
 /// Scratch memory of the calls of this family; `None` for others.
 pub(super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
     let extents = match call {
-        Call::LinearForward { attributes: l, .. } => [l.batch, l.outputs, l.inputs],
-        Call::LinearInputGradient { attributes: l, .. } => [l.batch, l.inputs, l.outputs],
-        Call::LinearWeightGradient { attributes: l, .. } => [l.outputs, l.inputs, l.batch],
+        Call::LinearForward(LinearForward { attributes: l, .. }) => [l.batch, l.outputs, l.inputs],
+        Call::LinearInputGradient(LinearInputGradient { attributes: l, .. }) => {
+            [l.batch, l.inputs, l.outputs]
+        }
+        Call::LinearWeightGradient(LinearWeightGradient { attributes: l, .. }) => {
+            [l.outputs, l.inputs, l.batch]
+        }
         _ => return None,
     };
     Some(Cut::new(cuda, extents).partial() * DType::F32.size())
@@ -148,37 +151,20 @@ fn product(
     cuda.launch((&VARIANT, "linear_sum"), few_threads(elements)?, &arguments, &operands)
 }
 
-pub(super) fn forward(
-    cuda: &Cuda,
-    attributes: &Linear,
-    [x, weight, bias, y]: [Span; 4],
-    workspace: Span,
-) -> Result<()> {
-    let [n_x, n_weight, n_y] = attributes.elements()?;
-    let Linear { batch, inputs, outputs } = *attributes;
-    let [x, weight, bias, y] = cuda.operands([
-        ("x", x, Read, Number, n_x),
-        ("weight", weight, Read, Number, n_weight),
-        ("bias", bias, Read, Number, outputs),
-        ("y", y, Write, Number, n_y),
-    ])?;
-    let extents = [batch, outputs, inputs];
-    product(cuda, "linear_forward", extents, [x, weight, y], Some(bias), workspace)
+pub(super) fn linear(cuda: &mut Cuda, op: &LinearForward<Span>, workspace: Span) -> Result<()> {
+    let Linear { batch, inputs, outputs } = op.attributes;
+    let operands = [("x", op.x, Read), ("weight", op.weight, Read), ("y", op.y, Write)];
+    let bias = Some(("bias", op.bias, Read));
+    product(cuda, "linear_forward", [batch, outputs, inputs], operands, bias, workspace)
 }
 
-pub(super) fn input_gradient(
-    cuda: &Cuda,
-    attributes: &Linear,
-    [dy, weight, dx]: [Span; 3],
+pub(super) fn linear_input_gradient(
+    cuda: &mut Cuda,
+    op: &LinearInputGradient<Span>,
     workspace: Span,
 ) -> Result<()> {
-    let [n_x, n_weight, n_y] = attributes.elements()?;
-    let Linear { batch, inputs, outputs } = *attributes;
-    let operands = cuda.operands([
-        ("dy", dy, Read, Number, n_y),
-        ("weight", weight, Read, Number, n_weight),
-        ("dx", dx, Write, Number, n_x),
-    ])?;
+    let Linear { batch, inputs, outputs } = op.attributes;
+    let operands = [("dy", op.dy, Read), ("weight", op.weight, Read), ("dx", op.dx, Write)];
     product(cuda, "linear_input_gradient", [batch, inputs, outputs], operands, None, workspace)
 }
 
@@ -192,25 +178,18 @@ struct BiasGradient {
     outputs: u32,
 }
 
-pub(super) fn weight_gradient(
-    cuda: &Cuda,
-    attributes: &Linear,
-    [x, dy, dweight, dbias]: [Span; 4],
+pub(super) fn linear_weight_gradient(
+    cuda: &mut Cuda,
+    op: &LinearWeightGradient<Span>,
     workspace: Span,
 ) -> Result<()> {
-    let [n_x, n_weight, n_y] = attributes.elements()?;
-    let Linear { batch, inputs, outputs } = *attributes;
-    let [x, dy, dweight, dbias] = cuda.operands([
-        ("x", x, Read, Number, n_x),
-        ("dy", dy, Read, Number, n_y),
-        ("dweight", dweight, Write, Number, n_weight),
-        ("dbias", dbias, Write, Number, outputs),
-    ])?;
-    let extents = [outputs, inputs, batch];
-    product(cuda, "linear_weight_gradient", extents, [dy, x, dweight], None, workspace)?;
+    let Linear { batch, inputs, outputs } = op.attributes;
+    let (dy, dbias) = (("dy", op.dy, Read), ("dbias", op.dbias, Write));
+    let operands = [dy, ("x", op.x, Read), ("dweight", op.dweight, Write)];
+    product(cuda, "linear_weight_gradient", [outputs, inputs, batch], operands, None, workspace)?;
     let arguments = BiasGradient {
-        dy: cuda.pointer(dy.1),
-        dbias: cuda.pointer(dbias.1),
+        dy: cuda.pointer(op.dy),
+        dbias: cuda.pointer(op.dbias),
         batch: extent(batch)?,
         outputs: extent(outputs)?,
     };

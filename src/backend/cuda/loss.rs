@@ -2,12 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{THREADS, entry, extent, few_threads, grid};
+use super::call::{THREADS, all, entry, extent, few_threads, grid};
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
-use crate::ops::Access::{Read, Update, Write};
-use crate::ops::Content::{Integer, Number};
-use crate::ops::{self, check};
+use crate::ops::{self, RecordTotals, ScaleRows, SoftmaxCrossEntropy};
 use crate::tensor::Span;
 
 /// Always f32, whatever activations are.
@@ -38,24 +36,12 @@ struct CrossEntropy {
     unused: u32,
 }
 
-pub(super) fn softmax_cross_entropy(
-    cuda: &Cuda,
-    attributes: &ops::CrossEntropy,
-    [logits, labels, loss, prediction, dlogits]: [Span; 5],
-) -> Result<()> {
+pub(super) fn softmax_cross_entropy(cuda: &mut Cuda, op: &SoftmaxCrossEntropy<Span>, _: Span) -> Result<()> {
     const ROWS_PER_BLOCK: usize = THREADS / 32;
-    let ops::CrossEntropy { batch, classes, smoothing } = *attributes;
-    check(batch > 0 && classes > 0, attributes)?;
-    let operands = cuda.operands([
-        ("logits", logits, Read, Number, batch * classes),
-        ("labels", labels, Read, Integer, batch),
-        ("loss", loss, Write, Number, batch),
-        ("prediction", prediction, Write, Integer, batch),
-        ("dlogits", dlogits, Write, Number, batch * classes),
-    ])?;
+    let ops::CrossEntropy { batch, classes, smoothing } = op.attributes;
     let spread = smoothing / classes as f64;
     let arguments = CrossEntropy {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
+        pointers: [op.logits, op.labels, op.loss, op.prediction, op.dlogits].map(|span| cuda.pointer(span)),
         batch: extent(batch)?,
         classes: extent(classes)?,
         hot: (1.0 - smoothing + spread) as f32,
@@ -64,7 +50,7 @@ pub(super) fn softmax_cross_entropy(
         unused: 0,
     };
     let geometry = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
-    cuda.launch((&VARIANT, "softmax_cross_entropy"), geometry, &arguments, &operands)
+    cuda.launch((&VARIANT, "softmax_cross_entropy"), geometry, &arguments, &all(op.operands()))
 }
 
 /// `Weigh` of the kernels.
@@ -77,18 +63,14 @@ struct Weigh {
     channels: u32,
 }
 
-pub(super) fn weigh_rows(cuda: &Cuda, attributes: &ops::Rows, [weights, x]: [Span; 2]) -> Result<()> {
-    let elements = attributes.elements()?;
-    let operands = cuda.operands([
-        ("weights", weights, Read, Number, attributes.rows),
-        ("x", x, Update, Number, elements),
-    ])?;
+pub(super) fn scale_rows(cuda: &mut Cuda, op: &ScaleRows<Span>, _: Span) -> Result<()> {
+    let elements = op.x.elements;
     let arguments = Weigh {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
+        pointers: [op.weights, op.x].map(|span| cuda.pointer(span)),
         elements: extent(elements)?,
-        channels: extent(attributes.channels)?,
+        channels: extent(op.attributes.channels)?,
     };
-    cuda.launch((&VARIANT, "weigh_rows"), few_threads(elements)?, &arguments, &operands)
+    cuda.launch((&VARIANT, "weigh_rows"), few_threads(elements)?, &arguments, &all(op.operands()))
 }
 
 /// `StepTotals` of the kernels.
@@ -103,26 +85,14 @@ struct StepTotals {
     column: u32,
 }
 
-pub(super) fn step_totals(
-    cuda: &Cuda,
-    attributes: &ops::StepTotals,
-    [loss, prediction, labels, hyper, totals]: [Span; 5],
-) -> Result<()> {
-    let ops::StepTotals { batch, slots, columns, column } = *attributes;
-    let n_totals = attributes.elements()?;
-    let operands = cuda.operands([
-        ("loss", loss, Read, Number, batch),
-        ("prediction", prediction, Read, Integer, batch),
-        ("labels", labels, Read, Integer, batch),
-        ("hyper", hyper, Read, Number, hyper.elements.max(4)),
-        ("totals", totals, Update, Number, n_totals),
-    ])?;
+pub(super) fn step_totals(cuda: &mut Cuda, op: &RecordTotals<Span>, _: Span) -> Result<()> {
+    let ops::StepTotals { batch, slots, columns, column } = op.attributes;
     let arguments = StepTotals {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
+        pointers: [op.loss, op.prediction, op.labels, op.hyper, op.totals].map(|span| cuda.pointer(span)),
         batch: extent(batch)?,
         slots: extent(slots)?,
         columns: extent(columns)?,
         column: extent(column)?,
     };
-    cuda.launch((&VARIANT, "step_totals"), grid(1, 1)?, &arguments, &operands)
+    cuda.launch((&VARIANT, "step_totals"), grid(1, 1)?, &arguments, &all(op.operands()))
 }

@@ -2,8 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `backend` | the [`crate::ops::Backend`] implementation: hands operands to the launchers below |
-//! | `device` | the [`crate::ops::Device`] implementation: copies and captured graphs |
+//! | `device` | the [`crate::ops::Device`] implementation: hands calls to the launchers below; copies and captured graphs |
 //! | `convolution`, `batch_norm`, `pointwise`, `pooling`, `linear`, `cosine`, `loss`, `divergence`, `optimizer`, `images` | a launcher for each file of `kernels/` of the same name: checks, geometry, arguments |
 //! | `rows` | the [`crate::ops::RowOps`] implementation: launches of `kernels/rows_*.cu` |
 //! | `call` | what the launchers share: checked operands, grids, variants by type |
@@ -12,7 +11,6 @@
 //! | `host` | values between the host's types and the device's |
 //! | [`driver`] | the device itself: a GPU, or its emulator |
 
-mod backend;
 mod batch_norm;
 mod call;
 mod convolution;

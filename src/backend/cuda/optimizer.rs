@@ -2,12 +2,10 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{entry, modules_of_both_types, threads};
+use super::call::{all, entry, modules_of_both_types, threads};
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
-use crate::ops::Access::{Read, Update, Write};
-use crate::ops::Content::{Activation, Number};
-use crate::ops::{self, segment_elements};
+use crate::ops::{self, AdamStep, SgdStep};
 use crate::tensor::Span;
 
 const FILE: &str = "optimizer.cu";
@@ -46,6 +44,11 @@ impl Segments {
     }
 }
 
+/// Addresses of operands; 0 for those that are empty.
+fn pointers<const N: usize>(cuda: &Cuda, spans: [Span; N]) -> [u64; N] {
+    spans.map(|span| if span.elements > 0 { cuda.pointer(span) } else { 0 })
+}
+
 /// `Sgd` of the kernels.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
@@ -57,28 +60,21 @@ struct Sgd {
     nesterov: u32,
 }
 
-pub(super) fn sgd(
-    cuda: &Cuda,
-    attributes: &ops::Sgd,
-    [parameters, gradients, velocity, hyper, copies]: [Span; 5],
-) -> Result<()> {
-    let [n, n_hyper] = segment_elements(&attributes.segments)?;
-    // Without momentum the velocity is not touched, and may be empty.
-    let n_velocity = if attributes.momentum == 0.0 { velocity.elements } else { n };
-    let operands = cuda.operands([
-        ("parameters", parameters, Update, Number, n),
-        ("gradients", gradients, Read, Number, n),
-        ("velocity", velocity, Update, Number, n_velocity),
-        ("hyper", hyper, Read, Number, hyper.elements.max(n_hyper)),
-        ("copies", copies, Write, Activation, if attributes.copy { n } else { 0 }),
-    ])?;
+pub(super) fn sgd(cuda: &mut Cuda, op: &SgdStep<Span>, _: Span) -> Result<()> {
+    let attributes = &op.attributes;
+    let operands = all(op.operands());
     let arguments = Sgd {
-        pointers: operands.map(|(_, span, _)| if span.elements > 0 { cuda.pointer(span) } else { 0 }),
+        pointers: pointers(cuda, [op.parameters, op.gradients, op.velocity, op.hyper, op.copies]),
         segments: Segments::new(&attributes.segments),
         momentum: attributes.momentum as f32,
         nesterov: u32::from(attributes.nesterov),
     };
-    cuda.launch((&cuda.variant(FILE), "sgd"), threads(n.div_ceil(PACK))?, &arguments, &operands)
+    cuda.launch(
+        (&cuda.variant(FILE), "sgd"),
+        threads(op.parameters.elements.div_ceil(PACK))?,
+        &arguments,
+        &operands,
+    )
 }
 
 /// `Adam` of the kernels.
@@ -96,22 +92,11 @@ struct Adam {
     unused: u32,
 }
 
-pub(super) fn adam(
-    cuda: &Cuda,
-    attributes: &ops::Adam,
-    [parameters, gradients, first, second, hyper, copies]: [Span; 6],
-) -> Result<()> {
-    let [n, n_hyper] = segment_elements(&attributes.segments)?;
-    let operands = cuda.operands([
-        ("parameters", parameters, Update, Number, n),
-        ("gradients", gradients, Read, Number, n),
-        ("first", first, Update, Number, n),
-        ("second", second, Update, Number, n),
-        ("hyper", hyper, Read, Number, hyper.elements.max(n_hyper + 2)),
-        ("copies", copies, Write, Activation, if attributes.copy { n } else { 0 }),
-    ])?;
+pub(super) fn adam(cuda: &mut Cuda, op: &AdamStep<Span>, _: Span) -> Result<()> {
+    let attributes = &op.attributes;
+    let operands = all(op.operands());
     let arguments = Adam {
-        pointers: operands.map(|(_, span, _)| if span.elements > 0 { cuda.pointer(span) } else { 0 }),
+        pointers: pointers(cuda, [op.parameters, op.gradients, op.first, op.second, op.hyper, op.copies]),
         segments: Segments::new(&attributes.segments),
         take1: (1.0 - attributes.beta1) as f32,
         beta2: attributes.beta2 as f32,
@@ -120,5 +105,10 @@ pub(super) fn adam(
         decoupled: u32::from(attributes.decoupled),
         unused: 0,
     };
-    cuda.launch((&cuda.variant(FILE), "adam"), threads(n.div_ceil(PACK))?, &arguments, &operands)
+    cuda.launch(
+        (&cuda.variant(FILE), "adam"),
+        threads(op.parameters.elements.div_ceil(PACK))?,
+        &arguments,
+        &operands,
+    )
 }

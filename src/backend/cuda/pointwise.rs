@@ -2,12 +2,13 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{Operand, entry, extent, few_threads, modules_of_both_types, of_both_types, threads};
+use super::call::{Operand, all, entry, extent, few_threads, modules_of_both_types, of_both_types, threads};
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
-use crate::ops::Access::{Read, Update, Write};
-use crate::ops::Content::{Activation, Number};
-use crate::ops::{Content, Rows, ShortcutA};
+use crate::ops::{
+    Accumulate, Add, Cast, CopyRows, Relu, ReluGradient, ReluGradientInPlace, ShortcutA, ShortcutAForward,
+    ShortcutAGradient,
+};
 use crate::tensor::{DType, Span};
 
 const FILE: &str = "pointwise.cu";
@@ -22,14 +23,8 @@ const ENTRIES: &[Entry] = &[
     entry("shortcut_a_gradient", 40, true),
 ];
 
-/// What a call's operands hold where it takes activations or numbers: what their type says.
-fn content_of(cuda: &Cuda, operand: Span) -> Content {
-    if operand.dtype == cuda.dtype { Activation } else { Number }
-}
-
-/// The variant of the kernels for such a content, and the elements of a pack.
-fn variant_for(cuda: &Cuda, content: Content) -> (Variant, usize) {
-    let dtype = content.dtype(cuda.dtype);
+/// The variant of the kernels for elements of a type, and the elements of a pack.
+fn variant_for(dtype: DType) -> (Variant, usize) {
     (of_both_types(FILE)[usize::from(dtype == DType::Bf16)], 16 / dtype.size())
 }
 
@@ -76,113 +71,71 @@ struct Shortcut {
     unused: u32,
 }
 
-fn unary(
-    cuda: &Cuda,
-    entry: &'static str,
-    content: Content,
-    elements: usize,
-    operands: [Operand; 2],
-) -> Result<()> {
-    let [x, y] = operands.map(|(_, span, _)| cuda.pointer(span));
-    let arguments = Unary { x, y, elements: elements as u64 };
-    let (variant, pack) = variant_for(cuda, content);
-    cuda.launch((&variant, entry), threads(elements.div_ceil(pack))?, &arguments, &operands)
-}
-
-fn binary(
-    cuda: &Cuda,
-    entry: &'static str,
-    content: Content,
-    elements: usize,
-    [a, b, y]: [Span; 3],
-    operands: &[Operand],
-) -> Result<()> {
-    let [a, b, y] = [a, b, y].map(|span| cuda.pointer(span));
-    let arguments = Binary { a, b, y, elements: elements as u64 };
-    let (variant, pack) = variant_for(cuda, content);
+fn unary(cuda: &Cuda, entry: &'static str, [x, y]: [Span; 2], operands: &[Operand]) -> Result<()> {
+    let elements = y.elements;
+    let arguments = Unary { x: cuda.pointer(x), y: cuda.pointer(y), elements: elements as u64 };
+    let (variant, pack) = variant_for(y.dtype);
     cuda.launch((&variant, entry), threads(elements.div_ceil(pack))?, &arguments, operands)
 }
 
-pub(super) fn relu(cuda: &Cuda, attributes: &Rows, [x, y]: [Span; 2]) -> Result<()> {
-    let n = attributes.elements()?;
-    let content = content_of(cuda, y);
-    let operands = cuda.operands([("x", x, Read, content, n), ("y", y, Write, content, n)])?;
-    unary(cuda, "relu", content, n, operands)
+fn binary(cuda: &Cuda, entry: &'static str, operands: [Span; 3], listed: &[Operand]) -> Result<()> {
+    let elements = operands[2].elements;
+    let [a, b, y] = operands.map(|span| cuda.pointer(span));
+    let arguments = Binary { a, b, y, elements: elements as u64 };
+    let (variant, pack) = variant_for(operands[2].dtype);
+    cuda.launch((&variant, entry), threads(elements.div_ceil(pack))?, &arguments, listed)
 }
 
-pub(super) fn copy(cuda: &Cuda, attributes: &Rows, [x, y]: [Span; 2]) -> Result<()> {
-    let n = attributes.elements()?;
-    let operands = cuda.operands([("x", x, Read, Activation, n), ("y", y, Write, Activation, n)])?;
-    unary(cuda, "copy", Activation, n, operands)
+pub(super) fn relu(cuda: &mut Cuda, op: &Relu<Span>, _: Span) -> Result<()> {
+    unary(cuda, "relu", [op.x, op.y], &all(op.operands()))
 }
 
-pub(super) fn cast(cuda: &Cuda, attributes: &Rows, [x, y]: [Span; 2]) -> Result<()> {
-    let n = attributes.elements()?;
-    let operands = cuda.operands([("x", x, Read, Number, n), ("y", y, Write, Activation, n)])?;
-    unary(cuda, "cast", Activation, n, operands)
+pub(super) fn copy(cuda: &mut Cuda, op: &CopyRows<Span>, _: Span) -> Result<()> {
+    unary(cuda, "copy", [op.x, op.y], &all(op.operands()))
 }
 
-pub(super) fn relu_gradient(cuda: &Cuda, attributes: &Rows, [y, dy, dx]: [Span; 3]) -> Result<()> {
-    let n = attributes.elements()?;
-    let content = content_of(cuda, y);
-    let operands = cuda.operands([
-        ("y", y, Read, content, n),
-        ("dy", dy, Read, content, n),
-        ("dx", dx, Write, content, n),
-    ])?;
-    binary(cuda, "relu_gradient", content, n, [y, dy, dx], &operands)
+pub(super) fn cast(cuda: &mut Cuda, op: &Cast<Span>, _: Span) -> Result<()> {
+    unary(cuda, "cast", [op.x, op.y], &all(op.operands()))
 }
 
-/// `dx` becomes zero where `y > 0` does not hold.
-pub(super) fn mask(cuda: &Cuda, attributes: &Rows, [y, dx]: [Span; 2]) -> Result<()> {
-    let n = attributes.elements()?;
-    let operands = cuda.operands([("y", y, Read, Activation, n), ("dx", dx, Update, Activation, n)])?;
-    binary(cuda, "relu_gradient", Activation, n, [y, dx, dx], &operands)
+pub(super) fn relu_gradient(cuda: &mut Cuda, op: &ReluGradient<Span>, _: Span) -> Result<()> {
+    binary(cuda, "relu_gradient", [op.y, op.dy, op.dx], &all(op.operands()))
 }
 
-pub(super) fn add(cuda: &Cuda, attributes: &Rows, [a, b, y]: [Span; 3]) -> Result<()> {
-    let n = attributes.elements()?;
-    let operands = cuda.operands([
-        ("a", a, Read, Activation, n),
-        ("b", b, Read, Activation, n),
-        ("y", y, Write, Activation, n),
-    ])?;
-    binary(cuda, "add", Activation, n, [a, b, y], &operands)
+pub(super) fn relu_gradient_in_place(cuda: &mut Cuda, op: &ReluGradientInPlace<Span>, _: Span) -> Result<()> {
+    binary(cuda, "relu_gradient", [op.y, op.x, op.x], &all(op.operands()))
 }
 
-pub(super) fn accumulate(cuda: &Cuda, attributes: &Rows, [x, y]: [Span; 2]) -> Result<()> {
-    let n = attributes.elements()?;
-    let content = content_of(cuda, y);
-    let operands = cuda.operands([("x", x, Read, content, n), ("y", y, Update, content, n)])?;
-    binary(cuda, "add", content, n, [y, x, y], &operands)
+pub(super) fn add(cuda: &mut Cuda, op: &Add<Span>, _: Span) -> Result<()> {
+    binary(cuda, "add", [op.a, op.b, op.y], &all(op.operands()))
 }
 
-pub(super) fn shortcut_a(cuda: &Cuda, attributes: &ShortcutA, [x, y]: [Span; 2]) -> Result<()> {
-    let [n_x, n_y] = attributes.elements()?;
-    let operands = cuda.operands([("x", x, Read, Activation, n_x), ("y", y, Write, Activation, n_y)])?;
-    shortcut(cuda, "shortcut_a", attributes, n_y, operands)
+pub(super) fn accumulate(cuda: &mut Cuda, op: &Accumulate<Span>, _: Span) -> Result<()> {
+    binary(cuda, "add", [op.y, op.x, op.y], &all(op.operands()))
 }
 
-pub(super) fn shortcut_a_gradient(cuda: &Cuda, attributes: &ShortcutA, [dy, dx]: [Span; 2]) -> Result<()> {
-    let [n_x, n_y] = attributes.elements()?;
-    let operands = cuda.operands([("dy", dy, Read, Activation, n_y), ("dx", dx, Write, Activation, n_x)])?;
-    shortcut(cuda, "shortcut_a_gradient", attributes, n_x, operands)
+pub(super) fn shortcut_a(cuda: &mut Cuda, op: &ShortcutAForward<Span>, _: Span) -> Result<()> {
+    shortcut(cuda, "shortcut_a", &op.attributes, [op.x, op.y], &all(op.operands()))
+}
+
+pub(super) fn shortcut_a_gradient(cuda: &mut Cuda, op: &ShortcutAGradient<Span>, _: Span) -> Result<()> {
+    shortcut(cuda, "shortcut_a_gradient", &op.attributes, [op.dy, op.dx], &all(op.operands()))
 }
 
 fn shortcut(
     cuda: &Cuda,
     entry: &'static str,
     attributes: &ShortcutA,
-    elements: usize,
-    operands: [Operand; 2],
+    [from, to]: [Span; 2],
+    operands: &[Operand],
 ) -> Result<()> {
     let ShortcutA { height, width, in_channels, out_channels, stride, .. } = *attributes;
     let shift = (out_channels - in_channels) / 2;
     let wide = [in_channels, out_channels, shift].iter().all(|n| n.is_multiple_of(cuda.pack()));
-    let [from, to] = operands.map(|(_, span, _)| cuda.pointer(span));
+    let elements = to.elements;
     let arguments = Shortcut {
-        from,
-        to,
+        from: cuda.pointer(from),
+        to: cuda.pointer(to),
         elements: elements as u64,
         height: extent(height)?,
         width: extent(width)?,
@@ -196,5 +149,5 @@ fn shortcut(
         unused: 0,
     };
     let geometry = few_threads(elements.div_ceil(if wide { cuda.pack() } else { 1 }))?;
-    cuda.launch((&cuda.variant(FILE), entry), geometry, &arguments, &operands)
+    cuda.launch((&cuda.variant(FILE), entry), geometry, &arguments, operands)
 }

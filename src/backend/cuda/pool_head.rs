@@ -3,13 +3,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{entry, extent, grid, modules_of_both_types};
+use super::call::{all, entry, extent, grid, modules_of_both_types};
 use super::pooling::Averaging;
-use super::{Cuda, Entry, Module, linear, pooling};
+use super::{Cuda, Entry, Module};
 use crate::error::Result;
-use crate::ops::Access::{Read, Write};
-use crate::ops::Content::{Activation, Number};
-use crate::ops::{Call, PoolHead};
+use crate::ops::{Call, PoolHead, PoolHeadForward, run_parts, workspace_of_parts};
 use crate::tensor::Span;
 
 const FILE: &str = "pool_head.cu";
@@ -36,12 +34,8 @@ fn fits(head: &PoolHead) -> bool {
 /// Scratch memory of the calls of this family; `None` for others.
 pub(super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
     match call {
-        Call::PoolHeadForward { attributes, .. } if fits(attributes) => Some(0),
-        Call::PoolHeadForward { attributes, .. } => {
-            let (x, weight, bias, y) = ((), (), (), ());
-            let linear = Call::LinearForward { attributes: attributes.linear(), x, weight, bias, y };
-            linear::workspace_bytes(cuda, &linear)
-        }
+        Call::PoolHeadForward(op) if fits(&op.attributes) => Some(0),
+        Call::PoolHeadForward(_) => call.expand().map(|parts| workspace_of_parts(cuda, &parts)),
         _ => None,
     }
 }
@@ -64,32 +58,17 @@ struct Arguments {
     unused: u32,
 }
 
-pub(super) fn forward(
-    cuda: &Cuda,
-    attributes: &PoolHead,
-    [x, weight, bias, features, logits]: [Span; 5],
-    workspace: Span,
-) -> Result<()> {
-    let PoolHead { pool, outputs } = attributes;
-    let [n_x, n_weight, n_features, n_logits] = attributes.elements()?;
-    let operands = cuda.operands([
-        ("x", x, Read, Activation, n_x),
-        ("weight", weight, Read, Number, n_weight),
-        ("bias", bias, Read, Number, *outputs),
-        ("features", features, Write, Number, n_features),
-        ("logits", logits, Write, Number, n_logits),
-    ])?;
-    if !fits(attributes) {
-        pooling::global_average_pool(cuda, pool, [x, features])?;
-        let operands = [features, weight, bias, logits];
-        return linear::forward(cuda, &attributes.linear(), operands, workspace);
+pub(super) fn pool_head(cuda: &mut Cuda, op: &PoolHeadForward<Span>, workspace: Span) -> Result<()> {
+    let PoolHead { pool, outputs } = &op.attributes;
+    if let Some(parts) = Call::from(*op).expand().filter(|_| !fits(&op.attributes)) {
+        return run_parts(cuda, &parts, workspace);
     }
     let averaging = Averaging::new(cuda, pool);
     // As few images a block as give every multiprocessor one.
     let multiprocessors = cuda.driver().properties().multiprocessors as usize;
     let images = pool.batch.div_ceil(multiprocessors).clamp(1, MOST_IMAGES);
     let arguments = Arguments {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
+        pointers: [op.x, op.weight, op.bias, op.features, op.logits].map(|span| cuda.pointer(span)),
         batch: extent(pool.batch)?,
         pixels: extent(pool.height * pool.width)?,
         channels: extent(pool.channels)?,
@@ -102,5 +81,5 @@ pub(super) fn forward(
         unused: 0,
     };
     let geometry = grid(pool.batch.div_ceil(images), 1)?;
-    cuda.launch((&cuda.variant(FILE), "pool_head"), geometry, &arguments, &operands)
+    cuda.launch((&cuda.variant(FILE), "pool_head"), geometry, &arguments, &all(op.operands()))
 }

@@ -2,13 +2,11 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{THREADS, entry, extent, few_threads, grid, modules_of_both_types};
+use super::call::{THREADS, all, entry, extent, few_threads, grid, modules_of_both_types};
 use super::driver::Geometry;
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
-use crate::ops::Access::{Read, Write};
-use crate::ops::Content::{Activation, Integer, Number};
-use crate::ops::Pool;
+use crate::ops::{GlobalAveragePool, GlobalAveragePoolGradient, GlobalPool, MaxPool, MaxPoolGradient, Pool};
 use crate::tensor::Span;
 
 const FILE: &str = "pooling.cu";
@@ -28,7 +26,7 @@ pub(super) fn modules() -> Vec<Module> {
 /// `MaxPoolArguments` and `MaxPoolGradientArguments` of the kernels, whose first three are x, y, argmax or dy, argmax, dx.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
-struct MaxPool {
+struct MaxArguments {
     pointers: [u64; 3],
     elements: u64,
     /// height, width, out_height, out_width, channels, window, stride, padding
@@ -36,7 +34,7 @@ struct MaxPool {
     wide: u64,
 }
 
-fn max_arguments(pool: &Pool, pointers: [u64; 3], elements: usize, wide: bool) -> Result<MaxPool> {
+fn max_arguments(pool: &Pool, pointers: [u64; 3], elements: usize, wide: bool) -> Result<MaxArguments> {
     let extents = [
         pool.height,
         pool.width,
@@ -51,39 +49,27 @@ fn max_arguments(pool: &Pool, pointers: [u64; 3], elements: usize, wide: bool) -
     for (to, from) in window.iter_mut().zip(extents) {
         *to = extent(from)?;
     }
-    Ok(MaxPool { pointers, elements: elements as u64, window, wide: u64::from(wide) })
+    Ok(MaxArguments { pointers, elements: elements as u64, window, wide: u64::from(wide) })
 }
 
 /// Whether a thread holds a pack of channels, and the grid for so many elements.
-fn packs(cuda: &Cuda, pool: &Pool, elements: usize) -> Result<(bool, Geometry)> {
-    let wide = pool.channels.is_multiple_of(cuda.pack());
+fn packs(cuda: &Cuda, channels: usize, elements: usize) -> Result<(bool, Geometry)> {
+    let wide = channels.is_multiple_of(cuda.pack());
     Ok((wide, few_threads(elements / if wide { cuda.pack() } else { 1 })?))
 }
 
-pub(super) fn max_pool(cuda: &Cuda, attributes: &Pool, [x, y, argmax]: [Span; 3]) -> Result<()> {
-    let [n_x, n_y] = attributes.elements()?;
-    let operands = cuda.operands([
-        ("x", x, Read, Activation, n_x),
-        ("y", y, Write, Activation, n_y),
-        ("argmax", argmax, Write, Integer, n_y),
-    ])?;
-    let (wide, geometry) = packs(cuda, attributes, n_y)?;
-    let pointers = operands.map(|(_, span, _)| cuda.pointer(span));
-    let arguments = max_arguments(attributes, pointers, n_y, wide)?;
-    cuda.launch((&cuda.variant(FILE), "max_pool"), geometry, &arguments, &operands)
+pub(super) fn max_pool(cuda: &mut Cuda, op: &MaxPool<Span>, _: Span) -> Result<()> {
+    let (wide, geometry) = packs(cuda, op.attributes.channels, op.y.elements)?;
+    let pointers = [op.x, op.y, op.argmax].map(|span| cuda.pointer(span));
+    let arguments = max_arguments(&op.attributes, pointers, op.y.elements, wide)?;
+    cuda.launch((&cuda.variant(FILE), "max_pool"), geometry, &arguments, &all(op.operands()))
 }
 
-pub(super) fn max_pool_gradient(cuda: &Cuda, attributes: &Pool, [dy, argmax, dx]: [Span; 3]) -> Result<()> {
-    let [n_x, n_y] = attributes.elements()?;
-    let operands = cuda.operands([
-        ("dy", dy, Read, Activation, n_y),
-        ("argmax", argmax, Read, Integer, n_y),
-        ("dx", dx, Write, Activation, n_x),
-    ])?;
-    let (wide, geometry) = packs(cuda, attributes, n_x)?;
-    let pointers = operands.map(|(_, span, _)| cuda.pointer(span));
-    let arguments = max_arguments(attributes, pointers, n_x, wide)?;
-    cuda.launch((&cuda.variant(FILE), "max_pool_gradient"), geometry, &arguments, &operands)
+pub(super) fn max_pool_gradient(cuda: &mut Cuda, op: &MaxPoolGradient<Span>, _: Span) -> Result<()> {
+    let (wide, geometry) = packs(cuda, op.attributes.channels, op.dx.elements)?;
+    let pointers = [op.dy, op.argmax, op.dx].map(|span| cuda.pointer(span));
+    let arguments = max_arguments(&op.attributes, pointers, op.dx.elements, wide)?;
+    cuda.launch((&cuda.variant(FILE), "max_pool_gradient"), geometry, &arguments, &all(op.operands()))
 }
 
 /// `AverageArguments` of the kernels.
@@ -112,7 +98,7 @@ pub(super) struct Averaging {
 
 impl Averaging {
     /// Few pixels need few lanes; what is left of the block goes along channels, as far as there are any.
-    pub fn new(cuda: &Cuda, pool: &Pool) -> Averaging {
+    pub fn new(cuda: &Cuda, pool: &GlobalPool) -> Averaging {
         const PIXELS_PER_THREAD: usize = 4;
         let wide = pool.channels.is_multiple_of(cuda.pack());
         let groups = pool.channels / if wide { cuda.pack() } else { 1 };
@@ -123,23 +109,21 @@ impl Averaging {
     }
 }
 
-pub(super) fn global_average_pool(cuda: &Cuda, attributes: &Pool, [x, y]: [Span; 2]) -> Result<()> {
-    let [n_x, n_y] = attributes.global_elements()?;
-    let operands = cuda.operands([("x", x, Read, Activation, n_x), ("y", y, Write, Number, n_y)])?;
-    let Averaging { wide, columns, column_blocks } = Averaging::new(cuda, attributes);
-    let [x, y] = operands.map(|(_, span, _)| cuda.pointer(span));
+pub(super) fn global_average_pool(cuda: &mut Cuda, op: &GlobalAveragePool<Span>, _: Span) -> Result<()> {
+    let GlobalPool { batch, height, width, channels } = op.attributes;
+    let Averaging { wide, columns, column_blocks } = Averaging::new(cuda, &op.attributes);
     let arguments = Average {
-        x,
-        y,
-        pixels: extent(attributes.height * attributes.width)?,
-        channels: extent(attributes.channels)?,
+        x: cuda.pointer(op.x),
+        y: cuda.pointer(op.y),
+        pixels: extent(height * width)?,
+        channels: extent(channels)?,
         column_blocks: extent(column_blocks)?,
         columns: columns as u32,
         wide: u32::from(wide),
         unused: 0,
     };
-    let geometry = grid(attributes.batch * column_blocks, 1)?;
-    cuda.launch((&cuda.variant(FILE), "global_average_pool"), geometry, &arguments, &operands)
+    let geometry = grid(batch * column_blocks, 1)?;
+    cuda.launch((&cuda.variant(FILE), "global_average_pool"), geometry, &arguments, &all(op.operands()))
 }
 
 /// `AverageGradientArguments` of the kernels.
@@ -156,22 +140,26 @@ struct AverageGradient {
 }
 
 pub(super) fn global_average_pool_gradient(
-    cuda: &Cuda,
-    attributes: &Pool,
-    [dy, dx]: [Span; 2],
+    cuda: &mut Cuda,
+    op: &GlobalAveragePoolGradient<Span>,
+    _: Span,
 ) -> Result<()> {
-    let [n_x, n_y] = attributes.global_elements()?;
-    let operands = cuda.operands([("dy", dy, Read, Number, n_y), ("dx", dx, Write, Activation, n_x)])?;
-    let (wide, geometry) = packs(cuda, attributes, n_x)?;
-    let [dy, dx] = operands.map(|(_, span, _)| cuda.pointer(span));
+    let GlobalPool { height, width, channels, .. } = op.attributes;
+    let elements = op.dx.elements;
+    let (wide, geometry) = packs(cuda, channels, elements)?;
     let arguments = AverageGradient {
-        dy,
-        dx,
-        elements: n_x as u64,
-        pixels: extent(attributes.height * attributes.width)?,
-        channels: extent(attributes.channels)?,
+        dy: cuda.pointer(op.dy),
+        dx: cuda.pointer(op.dx),
+        elements: elements as u64,
+        pixels: extent(height * width)?,
+        channels: extent(channels)?,
         wide: u32::from(wide),
         unused: 0,
     };
-    cuda.launch((&cuda.variant(FILE), "global_average_pool_gradient"), geometry, &arguments, &operands)
+    cuda.launch(
+        (&cuda.variant(FILE), "global_average_pool_gradient"),
+        geometry,
+        &arguments,
+        &all(op.operands()),
+    )
 }

@@ -33,7 +33,7 @@ use super::networks::NetworkName;
 use super::stage::Stage;
 use super::steps::{StepKind, StepWork};
 use super::timing::{Patience, time_call};
-use super::work::{convolution, reads_through_map, shape, work};
+use super::work::{convolution, has_prologue, work};
 use crate::backend::cuda::driver::Driver;
 use crate::backend::cuda::driver::native::Native;
 use crate::backend::cuda::driver::recorder::{RecordedLaunch, Recorder};
@@ -334,7 +334,7 @@ impl Modeller {
     }
 
     fn call(&mut self, call: Call<()>, count: usize) -> Result<CallModel> {
-        let work = work(&call, self.cuda.dtype())?;
+        let work = work(&call, self.cuda.dtype());
         let floors = self.card.rates.floors(&work);
         self.recorder.take();
         Stage::new(&mut self.cuda, &call, 1)?.run(0)?;
@@ -351,7 +351,7 @@ impl Modeller {
         }
         Ok(CallModel {
             operation: call.name().to_string(),
-            shape: shape(&call),
+            shape: call.shape(),
             count,
             flop: work.flop,
             bytes: work.bytes,
@@ -384,7 +384,7 @@ impl Modeller {
         // What finishes a convolution, or adds up its parts, is a pass.
         let products = convolution(call)
             .map(|(pass, conv)| {
-                if reads_through_map(call) {
+                if has_prologue(call) {
                     self.cuda.products_behind_map(pass, conv)
                 } else {
                     self.cuda.products(pass, conv)

@@ -7,15 +7,16 @@ mod sums;
 mod sums_tests;
 
 use bytemuck::{Pod, Zeroable};
-pub(super) use sums::{Partials, partial_bytes, reduce, statistics, workspace_bytes};
+pub(super) use sums::{Partials, batch_norm_reduce, batch_norm_statistics, workspace_bytes};
 
-use super::call::{Operand, THREADS, entry, extent, few_threads, grid, modules_of_both_types, threads};
+use super::call::{Operand, THREADS, all, entry, extent, few_threads, grid, modules_of_both_types, threads};
 use super::driver::Geometry;
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
-use crate::ops::Access::{Read, Write};
-use crate::ops::Content::{Activation, Number};
-use crate::ops::{BatchNorm, BatchNormGradient, Rows, ScaleBias};
+use crate::ops::{
+    BatchNorm, BatchNormFold, BatchNormFrozen, BatchNormGradient, BatchNormInputGradient, Rows, ScaleBias,
+    ScaleBiasForward, ScaleBiasResidual,
+};
 use crate::tensor::Span;
 
 const FILE: &str = "batch_norm.cu";
@@ -58,25 +59,14 @@ struct Frozen {
     epsilon: f32,
 }
 
-pub(super) fn frozen(
-    cuda: &Cuda,
-    attributes: &BatchNorm,
-    [gamma, beta, running_mean, running_variance, inverse_std, scale, bias]: [Span; 7],
-) -> Result<()> {
-    attributes.extent.elements()?;
-    let c = attributes.extent.channels;
-    let operands = cuda.operands([
-        ("gamma", gamma, Read, Number, c),
-        ("beta", beta, Read, Number, c),
-        ("running_mean", running_mean, Read, Number, c),
-        ("running_variance", running_variance, Read, Number, c),
-        ("inverse_std", inverse_std, Write, Number, c),
-        ("scale", scale, Write, Number, c),
-        ("bias", bias, Write, Number, c),
-    ])?;
-    let numbers = operands.map(|(_, span, _)| cuda.pointer(span));
-    let arguments = Frozen { numbers, channels: extent(c)?, epsilon: attributes.epsilon as f32 };
-    cuda.launch((&cuda.variant(FILE), "batch_norm_frozen"), threads(c)?, &arguments, &operands)
+pub(super) fn batch_norm_frozen(cuda: &mut Cuda, op: &BatchNormFrozen<Span>, _: Span) -> Result<()> {
+    let BatchNorm { extent: Rows { channels, .. }, epsilon, .. } = op.attributes;
+    let operands = all(op.operands());
+    let numbers =
+        [op.gamma, op.beta, op.running_mean, op.running_variance, op.inverse_std, op.scale, op.bias];
+    let numbers = numbers.map(|span| cuda.pointer(span));
+    let arguments = Frozen { numbers, channels: extent(channels)?, epsilon: epsilon as f32 };
+    cuda.launch((&cuda.variant(FILE), "batch_norm_frozen"), threads(channels)?, &arguments, &operands)
 }
 
 /// `FoldArguments` of the kernels.
@@ -90,29 +80,17 @@ struct Fold {
     wide: u32,
 }
 
-pub(super) fn fold(
-    cuda: &Cuda,
-    attributes: &BatchNorm,
-    [weight, gamma, beta, running_mean, running_variance, folded, bias]: [Span; 7],
-) -> Result<()> {
-    let n = attributes.extent.elements()?;
-    let Rows { rows: c, channels: filter } = attributes.extent;
-    let operands = cuda.operands([
-        ("weight", weight, Read, Number, n),
-        ("gamma", gamma, Read, Number, c),
-        ("beta", beta, Read, Number, c),
-        ("running_mean", running_mean, Read, Number, c),
-        ("running_variance", running_variance, Read, Number, c),
-        ("folded", folded, Write, Activation, n),
-        ("bias", bias, Write, Number, c),
-    ])?;
+pub(super) fn batch_norm_fold(cuda: &mut Cuda, op: &BatchNormFold<Span>, _: Span) -> Result<()> {
+    let BatchNorm { extent: Rows { rows: filters, channels: filter }, epsilon, .. } = op.attributes;
+    let pointers = [op.weight, op.gamma, op.beta, op.running_mean, op.running_variance, op.folded, op.bias];
     let arguments = Fold {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
+        pointers: pointers.map(|span| cuda.pointer(span)),
         filter: filter as u64,
-        epsilon: attributes.epsilon as f32,
+        epsilon: epsilon as f32,
         wide: u32::from(filter.is_multiple_of(cuda.pack())),
     };
-    cuda.launch((&cuda.variant(FILE), "batch_norm_fold"), grid(c, 1)?, &arguments, &operands)
+    let kernel = (&cuda.variant(FILE), "batch_norm_fold");
+    cuda.launch(kernel, grid(filters, 1)?, &arguments, &all(op.operands()))
 }
 
 /// Blocks of a pass in which every thread stays with its channels: the number of threads is a multiple of the packs in
@@ -145,33 +123,14 @@ struct Affine {
     unused: u32,
 }
 
-pub(super) fn scale_bias(cuda: &Cuda, attributes: &ScaleBias, [x, scale, bias, y]: [Span; 4]) -> Result<()> {
-    let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
-    let operands = cuda.operands([
-        ("x", x, Read, Activation, n),
-        ("scale", scale, Read, Number, c),
-        ("bias", bias, Read, Number, c),
-        ("y", y, Write, Activation, n),
-    ])?;
-    let [x, scale, bias, y] = operands.map(|(_, span, _)| cuda.pointer(span));
-    affine(cuda, "scale_bias", attributes, [x, scale, bias, 0, y], &operands)
+pub(super) fn scale_bias(cuda: &mut Cuda, op: &ScaleBiasForward<Span>, _: Span) -> Result<()> {
+    let [x, scale, bias, y] = [op.x, op.scale, op.bias, op.y].map(|span| cuda.pointer(span));
+    affine(cuda, "scale_bias", &op.attributes, [x, scale, bias, 0, y], &all(op.operands()))
 }
 
-pub(super) fn scale_bias_residual(
-    cuda: &Cuda,
-    attributes: &ScaleBias,
-    [x, scale, bias, residual, y]: [Span; 5],
-) -> Result<()> {
-    let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
-    let operands = cuda.operands([
-        ("x", x, Read, Activation, n),
-        ("scale", scale, Read, Number, c),
-        ("bias", bias, Read, Number, c),
-        ("residual", residual, Read, Activation, n),
-        ("y", y, Write, Activation, n),
-    ])?;
-    let pointers = operands.map(|(_, span, _)| cuda.pointer(span));
-    affine(cuda, "scale_bias_residual", attributes, pointers, &operands)
+pub(super) fn scale_bias_residual(cuda: &mut Cuda, op: &ScaleBiasResidual<Span>, _: Span) -> Result<()> {
+    let pointers = [op.x, op.scale, op.bias, op.residual, op.y].map(|span| cuda.pointer(span));
+    affine(cuda, "scale_bias_residual", &op.attributes, pointers, &all(op.operands()))
 }
 
 fn affine(
@@ -212,33 +171,23 @@ struct InputGradient {
     wide: u32,
 }
 
-pub(super) fn input_gradient(
-    cuda: &Cuda,
-    attributes: &BatchNormGradient,
-    [dy, x, scale, bias, mean, inverse_std, dgamma, dbeta, dx]: [Span; 9],
+pub(super) fn batch_norm_input_gradient(
+    cuda: &mut Cuda,
+    op: &BatchNormInputGradient<Span>,
+    _: Span,
 ) -> Result<()> {
-    let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
-    let operands = cuda.operands([
-        ("dy", dy, Read, Activation, n),
-        ("x", x, Read, Activation, n),
-        ("scale", scale, Read, Number, c),
-        ("bias", bias, Read, Number, c),
-        ("mean", mean, Read, Number, c),
-        ("inverse_std", inverse_std, Read, Number, c),
-        ("dgamma", dgamma, Read, Number, c),
-        ("dbeta", dbeta, Read, Number, c),
-        ("dx", dx, Write, Activation, n),
-    ])?;
-    let wide = c.is_multiple_of(cuda.pack());
+    let BatchNormGradient { extent: rows, relu, frozen } = op.attributes;
+    let wide = rows.channels.is_multiple_of(cuda.pack());
+    let pointers = [op.dy, op.x, op.scale, op.bias, op.mean, op.inverse_std, op.dgamma, op.dbeta, op.dx];
     let arguments = InputGradient {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
-        rows: attributes.extent.rows as u64,
-        channels: extent(c)?,
-        relu: u32::from(attributes.relu),
-        frozen: u32::from(attributes.frozen),
+        pointers: pointers.map(|span| cuda.pointer(span)),
+        rows: rows.rows as u64,
+        channels: extent(rows.channels)?,
+        relu: u32::from(relu),
+        frozen: u32::from(frozen),
         wide: u32::from(wide),
     };
     let kernel = "batch_norm_input_gradient";
-    let geometry = walk(cuda, kernel, &attributes.extent, wide)?;
-    cuda.launch((&cuda.variant(FILE), kernel), geometry, &arguments, &operands)
+    let geometry = walk(cuda, kernel, &rows, wide)?;
+    cuda.launch((&cuda.variant(FILE), kernel), geometry, &arguments, &all(op.operands()))
 }

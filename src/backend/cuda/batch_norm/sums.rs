@@ -12,8 +12,7 @@ use super::super::{Cuda, Entry, Module, Variant};
 use super::{FILE, wave};
 use crate::error::Result;
 use crate::ops::Access::{Read, Update, Write};
-use crate::ops::Content::{Activation, Number};
-use crate::ops::{BatchNorm, BatchNormGradient, Call, Rows};
+use crate::ops::{BatchNormReduce, BatchNormStatistics, Call, Rows, StatisticsEpilogue};
 use crate::tensor::{DType, Span};
 
 /// Channels that one block of the last stage finishes: `FINISH_COLUMNS` of the kernels.
@@ -161,33 +160,32 @@ impl Partials {
     pub(in super::super) fn finish_statistics(
         self,
         cuda: &Cuda,
-        attributes: &BatchNorm,
+        op: &StatisticsEpilogue<Span>,
         pivot: Option<Span>,
-        [gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance]: [Span; 8],
     ) -> Result<()> {
-        let c = self.cut.channels as usize;
-        let numbers = cuda.operands([
-            ("gamma", gamma, Read, Number, c),
-            ("beta", beta, Read, Number, c),
-            ("mean", mean, Write, Number, c),
-            ("inverse_std", inverse_std, Write, Number, c),
-            ("scale", scale, Write, Number, c),
-            ("bias", bias, Write, Number, c),
-            ("running_mean", running_mean, Update, Number, c),
-            ("running_variance", running_variance, Update, Number, c),
-        ])?;
         let partials = self.few(cuda, "merge_moments")?;
+        let mut operands = vec![
+            ("gamma", op.gamma, Read),
+            ("beta", op.beta, Read),
+            ("mean", op.mean, Write),
+            ("inverse_std", op.inverse_std, Write),
+            ("scale", op.scale, Write),
+            ("bias", op.bias, Write),
+            ("running_mean", op.running_mean, Update),
+            ("running_variance", op.running_variance, Update),
+        ];
+        let mut numbers = [0; 8];
+        numbers.iter_mut().zip(&operands).for_each(|(number, (_, span, _))| *number = cuda.pointer(*span));
         let arguments = Finish {
             pivot: pivot.map_or(0, |x| cuda.pointer(x)),
             partial: cuda.pointer(partials.span),
-            numbers: numbers.map(|(_, span, _)| cuda.pointer(span)),
+            numbers,
             cut: partials.cut,
-            epsilon: attributes.epsilon as f32,
-            momentum: attributes.momentum as f32,
-            keep: (1.0 - attributes.momentum) as f32,
+            epsilon: op.epsilon as f32,
+            momentum: op.momentum as f32,
+            keep: (1.0 - op.momentum) as f32,
             unused: 0,
         };
-        let mut operands = numbers.to_vec();
         operands.push(("partial", partials.span, Read));
         operands.extend(pivot.map(|x| ("x", x, Read)));
         let kernel = (&cuda.variant(FILE), "batch_norm_statistics");
@@ -198,22 +196,21 @@ impl Partials {
     pub(in super::super) fn finish_reduce(
         self,
         cuda: &Cuda,
-        [inverse_std, dgamma, dbeta]: [Span; 3],
+        inverse_std: Span,
+        [dgamma, dbeta]: [Span; 2],
     ) -> Result<()> {
-        let c = self.cut.channels as usize;
-        let numbers = cuda.operands([
-            ("inverse_std", inverse_std, Read, Number, c),
-            ("dgamma", dgamma, Write, Number, c),
-            ("dbeta", dbeta, Write, Number, c),
-        ])?;
         let partials = self.few(cuda, "merge_sums")?;
         let arguments = ReduceFinish {
             partial: cuda.pointer(partials.span),
-            numbers: numbers.map(|(_, span, _)| cuda.pointer(span)),
+            numbers: [inverse_std, dgamma, dbeta].map(|span| cuda.pointer(span)),
             cut: partials.cut,
         };
-        let mut operands = numbers.to_vec();
-        operands.push(("partial", partials.span, Read));
+        let operands = [
+            ("inverse_std", inverse_std, Read),
+            ("dgamma", dgamma, Write),
+            ("dbeta", dbeta, Write),
+            ("partial", partials.span, Read),
+        ];
         let kernel = (&cuda.variant(FILE), "batch_norm_reduce");
         cuda.launch(kernel, partials.last_stage()?, &arguments, &operands)
     }
@@ -222,16 +219,12 @@ impl Partials {
 /// Scratch memory of the calls of this family; `None` for others.
 pub(in super::super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
     let extents = match call {
-        Call::BatchNormStatistics { attributes, .. } => attributes.extent,
-        Call::BatchNormReduce { attributes, .. } => attributes.extent,
+        Call::BatchNormStatistics(op) => op.attributes.extent,
+        Call::BatchNormReduce(op) => op.attributes.extent,
         _ => return None,
     };
-    partial_bytes(cuda, &extents)
-}
-
-/// Scratch memory of sums over the rows of a matrix. Extents that no kernel can do are refused where they are used.
-pub(in super::super) fn partial_bytes(cuda: &Cuda, extents: &Rows) -> Option<usize> {
-    let cut = Slabs::new(cuda, extents).ok()?.cut;
+    // Extents that no kernel can do are refused where they are used.
+    let cut = Slabs::new(cuda, &extents).ok()?.cut;
     Some(Partials::elements(cut.slabs as usize, extents.channels) * DType::F32.size())
 }
 
@@ -268,20 +261,19 @@ struct Finish {
     unused: u32,
 }
 
-pub(in super::super) fn statistics(
-    cuda: &Cuda,
-    attributes: &BatchNorm,
-    [x, numbers @ ..]: [Span; 9],
+pub(in super::super) fn batch_norm_statistics(
+    cuda: &mut Cuda,
+    op: &BatchNormStatistics<Span>,
     workspace: Span,
 ) -> Result<()> {
-    let [operand] = cuda.operands([("x", x, Read, Activation, attributes.extent.elements()?)])?;
-    let slabs = Slabs::new(cuda, &attributes.extent)?;
-    let partials = slabs.partials(&attributes.extent, workspace)?;
-    let arguments = Moments { x: cuda.pointer(x), partial: cuda.pointer(partials.span), slabs };
+    let extents = &op.attributes.extent;
+    let slabs = Slabs::new(cuda, extents)?;
+    let partials = slabs.partials(extents, workspace)?;
+    let arguments = Moments { x: cuda.pointer(op.x), partial: cuda.pointer(partials.span), slabs };
     let kernel = (&cuda.variant(FILE), "batch_norm_moments");
-    let operands = [operand, ("partial", partials.span, Write)];
+    let operands = [("x", op.x, Read), ("partial", partials.span, Write)];
     cuda.launch(kernel, slabs.first_stage(cuda)?, &arguments, &operands)?;
-    partials.finish_statistics(cuda, attributes, Some(x), numbers)
+    partials.finish_statistics(cuda, &op.as_epilogue(), Some(op.x))
 }
 
 /// `ReduceArguments` of the kernels.
@@ -305,31 +297,29 @@ struct ReduceFinish {
     cut: Cut,
 }
 
-pub(in super::super) fn reduce(
-    cuda: &Cuda,
-    attributes: &BatchNormGradient,
-    [dy, x, scale, bias, mean, inverse_std, dgamma, dbeta]: [Span; 8],
+pub(in super::super) fn batch_norm_reduce(
+    cuda: &mut Cuda,
+    op: &BatchNormReduce<Span>,
     workspace: Span,
 ) -> Result<()> {
-    let (n, c) = (attributes.extent.elements()?, attributes.extent.channels);
-    let operands = cuda.operands([
-        ("dy", dy, Read, Activation, n),
-        ("x", x, Read, Activation, n),
-        ("scale", scale, Read, Number, c),
-        ("bias", bias, Read, Number, c),
-        ("mean", mean, Read, Number, c),
-    ])?;
-    let slabs = Slabs::new(cuda, &attributes.extent)?;
-    let partials = slabs.partials(&attributes.extent, workspace)?;
+    let extents = &op.attributes.extent;
+    let slabs = Slabs::new(cuda, extents)?;
+    let partials = slabs.partials(extents, workspace)?;
     let arguments = Sums {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
+        pointers: [op.dy, op.x, op.scale, op.bias, op.mean].map(|span| cuda.pointer(span)),
         partial: cuda.pointer(partials.span),
         slabs,
-        relu: u64::from(attributes.relu),
+        relu: u64::from(op.attributes.relu),
     };
-    let mut operands = operands.to_vec();
-    operands.push(("partial", partials.span, Write));
+    let operands = [
+        ("dy", op.dy, Read),
+        ("x", op.x, Read),
+        ("scale", op.scale, Read),
+        ("bias", op.bias, Read),
+        ("mean", op.mean, Read),
+        ("partial", partials.span, Write),
+    ];
     let kernel = (&cuda.variant(FILE), "batch_norm_sums");
     cuda.launch(kernel, slabs.first_stage(cuda)?, &arguments, &operands)?;
-    partials.finish_reduce(cuda, [inverse_std, dgamma, dbeta])
+    partials.finish_reduce(cuda, op.inverse_std, [op.dgamma, op.dbeta])
 }

@@ -1,9 +1,11 @@
-//! Convolutions as implicit matrix products: launches of the files `convolution_*.cu`.
+//! Convolutions as implicit GEMMs: launches of the files `convolution_*.cu`.
+//!
+//! Kernels of sm_90a apply a prologue to the patches of 1x1 convolutions in shared memory, and leave sums of slabs of their result
+//! while they have it in registers, which the last stages of batch normalisation finish. What a kernel cannot do runs as it would
+//! alone ([`crate::ops::Call::expand`]).
 //!
 //! | file | holds |
 //! |---|---|
-//! | `fused` | convolutions with the passes of batch normalisation behind them |
-//! | `scaled` | convolutions with the map of a batch normalisation in front of them |
 //! | `problem` | a convolution as a product of elements at addresses: the arguments of `convolution_sm80.cu` |
 //! | `sm90`, `sm90_arguments` | a convolution as boxes of tensors: launches of `convolution_*_sm90.cu`, and their arguments |
 //! | `sm90_rows` | how two of them keep rows of images |
@@ -14,11 +16,9 @@
 //! | `table` | a file that says which kernel a product gets, from measurements |
 
 mod choice;
-mod fused;
 mod kernels;
 mod problem;
 mod products;
-mod scaled;
 #[cfg(test)]
 mod scaled_tests;
 mod sm90;
@@ -31,21 +31,18 @@ mod variants;
 #[cfg(test)]
 mod variants_tests;
 
+use super::batch_norm::Partials;
 use super::driver::Geometry;
 use super::{Cuda, Module};
 use crate::error::{Error, Result};
-use crate::ops::{Access, Call, Conv2d, Conv2dGradient, Conv2dInference};
+use crate::ops::{
+    Access, BiasEpilogue, Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue, Parts, Rows,
+    run_parts, workspace_of_parts,
+};
 use crate::tensor::{DType, Span};
 use choice::{Chosen, choose};
-pub(super) use fused::{forward_statistics, input_gradient_mask_reduce, input_gradient_reduce};
 use problem::{Arguments, SumArguments, WALKS, Walk};
 pub use products::{Items, Products, Units};
-use scaled::Map;
-pub(super) use scaled::{
-    forward as scaled_forward, forward_statistics as scaled_forward_statistics, scales_operands,
-    weight_gradient as scaled_weight_gradient,
-};
-use sm90::Reduce;
 pub use table::{KernelTable, MeasuredOn, TableRow};
 use variants::Kernel;
 pub use variants::Pass;
@@ -57,140 +54,152 @@ pub(super) fn modules() -> impl Iterator<Item = Module> {
 
 /// Scratch memory of the calls of this family; `None` for others.
 pub(super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
-    match call {
-        Call::Conv2dWeightGradient { attributes, .. } => {
-            let chosen = choose(cuda, Pass::WeightGradient, attributes);
-            Some(parts_bytes(attributes, chosen.splits))
+    let (parts, own) = match call {
+        Call::Conv2dFprop(op) => {
+            let kernel = choose(cuda, Pass::Forward, &op.conv).kernel;
+            (fprop_parts(kernel, op), if is_statistics(op) { sums_bytes(kernel, &op.conv) } else { 0 })
         }
-        Call::Conv2dForward { .. }
-        | Call::Conv2dBias { .. }
-        | Call::Conv2dBiasResidual { .. }
-        | Call::Conv2dInputGradient { .. } => Some(0),
-        _ => fused::workspace_bytes(cuda, call).or_else(|| scaled::workspace_bytes(cuda, call)),
+        Call::Conv2dDgrad(op) => {
+            let kernel = choose(cuda, Pass::InputGradient, &op.conv).kernel;
+            (dgrad_parts(kernel, op), if op.epilogue.is_some() { sums_bytes(kernel, &op.conv) } else { 0 })
+        }
+        Call::Conv2dWgrad(op) => {
+            let Chosen { kernel, splits } = choose(cuda, Pass::WeightGradient, &op.conv);
+            (wgrad_parts(kernel, op), parts_bytes(&op.conv, splits))
+        }
+        _ => return None,
+    };
+    Some(parts.map_or(own, |parts| workspace_of_parts(cuda, &parts)))
+}
+
+/// Whether a convolution and its wgrad apply a BN-ReLU prologue in their kernels, and that is better than a pass before both.
+///
+/// Every tile that multiplies a patch rewrites it in shared memory, which is about seven times as fast as memory: beyond about so many
+/// tiles in a row of both products that takes longer than the pass it saves. Chosen by prediction, until a GPU tells.
+pub(super) fn fuses_prologue(cuda: &Cuda, conv: &Conv2d) -> bool {
+    const MOST_REWRITES: usize = 8;
+    let [forward, gradient] =
+        [Pass::Forward, Pass::WeightGradient].map(|pass| choose(cuda, pass, conv).kernel);
+    let rewrites = conv.out_channels.div_ceil(forward.tile[1]) + conv.out_channels.div_ceil(gradient.tile[0]);
+    forward.maps_patches(conv) && gradient.maps_patches(conv) && rewrites <= MOST_REWRITES
+}
+
+fn is_statistics<B>(op: &Conv2dFprop<B>) -> bool {
+    matches!(op.epilogue, Some(FpropEpilogue::Statistics(_)))
+}
+
+/// The calls that a forward convolution becomes where its kernel cannot do all of it.
+fn fprop_parts<B: Copy>(kernel: &Kernel, op: &Conv2dFprop<B>) -> Option<Parts<B>> {
+    if op.prologue.is_some() && !kernel.maps_patches(&op.conv) {
+        return op.without_prologue();
+    }
+    if kernel.leaves_sums() { None } else { op.without_epilogue() }
+}
+
+/// The same for a dgrad.
+fn dgrad_parts<B: Copy>(kernel: &Kernel, op: &Conv2dDgrad<B>) -> Option<Parts<B>> {
+    if kernel.leaves_sums() { None } else { op.without_epilogue() }
+}
+
+/// The same for a wgrad.
+fn wgrad_parts<B: Copy>(kernel: &Kernel, op: &Conv2dWgrad<B>) -> Option<Parts<B>> {
+    if kernel.maps_patches(&op.conv) { None } else { op.without_prologue() }
+}
+
+/// The result of a pass, as a matrix.
+fn written(kernel: &Kernel, conv: &Conv2d) -> Rows {
+    if kernel.pass == Pass::Forward { conv.outputs() } else { conv.inputs() }
+}
+
+/// Bytes of the sums that a kernel leaves of its result.
+fn sums_bytes(kernel: &Kernel, conv: &Conv2d) -> usize {
+    Partials::elements(sm90::slabs(kernel, conv), written(kernel, conv).channels) * DType::F32.size()
+}
+
+/// Room for them.
+fn sums(kernel: &Kernel, conv: &Conv2d, workspace: Span) -> Result<Partials> {
+    let slabs = sm90::slabs(kernel, conv);
+    Partials::new(&written(kernel, conv), sm90::slab_rows(kernel), slabs, workspace)
+}
+
+pub(super) fn conv2d_fprop(cuda: &mut Cuda, op: &Conv2dFprop<Span>, workspace: Span) -> Result<()> {
+    let kernel = choose(cuda, Pass::Forward, &op.conv).kernel;
+    if let Some(parts) = fprop_parts(kernel, op) {
+        return run_parts(cuda, &parts, workspace);
+    }
+    let Some(FpropEpilogue::Statistics(statistics)) = &op.epilogue else {
+        return launch_fprop(cuda, kernel, op, None);
+    };
+    let sums = sums(kernel, &op.conv, workspace)?;
+    launch_fprop(cuda, kernel, op, Some(sums.span))?;
+    sums.finish_statistics(cuda, statistics, None)
+}
+
+pub(super) fn conv2d_dgrad(cuda: &mut Cuda, op: &Conv2dDgrad<Span>, workspace: Span) -> Result<()> {
+    let kernel = choose(cuda, Pass::InputGradient, &op.conv).kernel;
+    if let Some(parts) = dgrad_parts(kernel, op) {
+        return run_parts(cuda, &parts, workspace);
+    }
+    let Some(reduce) = &op.epilogue else { return launch_dgrad(cuda, kernel, op, None) };
+    let sums = sums(kernel, &op.conv, workspace)?;
+    launch_dgrad(cuda, kernel, op, Some(sums.span))?;
+    sums.finish_reduce(cuda, reduce.inverse_std, [reduce.dgamma, reduce.dbeta])
+}
+
+pub(super) fn conv2d_wgrad(cuda: &mut Cuda, op: &Conv2dWgrad<Span>, workspace: Span) -> Result<()> {
+    let chosen = choose(cuda, Pass::WeightGradient, &op.conv);
+    match wgrad_parts(chosen.kernel, op) {
+        Some(parts) => run_parts(cuda, &parts, workspace),
+        None => launch_wgrad(cuda, chosen, op, workspace),
     }
 }
 
-pub(super) fn forward(cuda: &Cuda, attributes: &Conv2d, [x, weight, y]: [Span; 3], _: Span) -> Result<()> {
-    let kernel = choose(cuda, Pass::Forward, attributes).kernel;
-    launch_forward(cuda, kernel, attributes, [x, weight, y], &Extras::default())
-}
-
-pub(super) fn bias(
-    cuda: &Cuda,
-    attributes: &Conv2dInference,
-    [x, weight, bias, y]: [Span; 4],
-    _: Span,
-) -> Result<()> {
-    let extras = Extras { bias: Some(bias), relu: attributes.relu, ..Extras::default() };
-    let kernel = choose(cuda, Pass::Forward, &attributes.conv).kernel;
-    launch_forward(cuda, kernel, &attributes.conv, [x, weight, y], &extras)
-}
-
-pub(super) fn bias_residual(
-    cuda: &Cuda,
-    attributes: &Conv2dInference,
-    [x, weight, bias, residual, y]: [Span; 5],
-    _: Span,
-) -> Result<()> {
-    let extras =
-        Extras { bias: Some(bias), residual: Some(residual), relu: attributes.relu, ..Extras::default() };
-    let kernel = choose(cuda, Pass::Forward, &attributes.conv).kernel;
-    launch_forward(cuda, kernel, &attributes.conv, [x, weight, y], &extras)
-}
-
-pub(super) fn input_gradient(
-    cuda: &Cuda,
-    attributes: &Conv2dGradient,
-    operands: [Span; 3],
-    _: Span,
-) -> Result<()> {
-    let kernel = choose(cuda, Pass::InputGradient, &attributes.conv).kernel;
-    launch_input_gradient(cuda, kernel, attributes, operands, None)
-}
-
-pub(super) fn weight_gradient(
-    cuda: &Cuda,
-    attributes: &Conv2d,
-    operands: [Span; 3],
-    workspace: Span,
-) -> Result<()> {
-    let chosen = choose(cuda, Pass::WeightGradient, attributes);
-    launch_weight_gradient(cuda, chosen, attributes, operands, None, workspace)
-}
-
-/// What a forward convolution does besides its products: to the patches before, to the sums before they are rounded.
-#[derive(Default)]
-struct Extras {
-    /// What becomes of patches, by a kernel that [maps](Kernel::maps_patches) them.
-    map: Option<Map>,
-    bias: Option<Span>,
-    residual: Option<Span>,
-    relu: bool,
-    /// Where a kernel of sm_90a leaves the moments of slabs of the rounded result.
-    moments: Option<Span>,
-}
-
-fn launch_forward(
-    cuda: &Cuda,
-    kernel: &Kernel,
-    conv: &Conv2d,
-    [x, weight, y]: [Span; 3],
-    extras: &Extras,
-) -> Result<()> {
-    check(cuda, conv, x, weight, y, cuda.dtype)?;
-    check_map(kernel, conv, extras.map)?;
+/// Launches a forward convolution with its prologue and its epilogue, of which the kernel does what is done before its result is
+/// stored; `partial` is where it leaves the moments of slabs of that.
+fn launch_fprop(cuda: &Cuda, kernel: &Kernel, op: &Conv2dFprop<Span>, partial: Option<Span>) -> Result<()> {
+    let conv = &op.conv;
+    check_counts(conv)?;
+    check_fits(kernel, conv, op.prologue.is_some(), partial.is_some())?;
     let mut operands =
-        vec![("x", x, Access::Read), ("weight", weight, Access::Read), ("y", y, Access::Write)];
-    if let Some(bias) = extras.bias {
-        expect("bias", bias, conv.out_channels, DType::F32)?;
+        vec![("x", op.x, Access::Read), ("weight", op.weight, Access::Read), ("y", op.y, Access::Write)];
+    if let Some(FpropEpilogue::Bias(BiasEpilogue { bias, residual, .. })) = op.epilogue {
         operands.push(("bias", bias, Access::Read));
-    }
-    if let Some(residual) = extras.residual {
-        expect("residual", residual, y.elements, y.dtype)?;
-        operands.push(("residual", residual, Access::Read));
+        operands.extend(residual.map(|residual| ("residual", residual, Access::Read)));
     }
     if kernel.is_sm90() {
-        return sm90::launch_forward(cuda, kernel, conv, [x, weight, y], extras, operands);
-    }
-    if extras.moments.is_some() {
-        return Err(no_partials(kernel));
+        return sm90::launch_fprop(cuda, kernel, op, partial, operands);
     }
     let address = |span| cuda.pointer(span);
     let mut arguments = Arguments::forward(conv, kernel);
-    arguments.image = address(x);
-    arguments.matrix = address(weight);
-    arguments.out = address(y);
-    arguments.bias = extras.bias.map_or(0, address);
-    arguments.addend = extras.residual.map_or(0, address);
-    arguments.relu = extras.relu.into();
+    arguments.image = address(op.x);
+    arguments.matrix = address(op.weight);
+    arguments.out = address(op.y);
+    if let Some(FpropEpilogue::Bias(BiasEpilogue { bias, residual, relu })) = op.epilogue {
+        arguments.bias = address(bias);
+        arguments.addend = residual.map_or(0, address);
+        arguments.relu = relu.into();
+    }
     arguments.walks[0] = Walk::of_outputs(conv);
     let blocks = kernel.tiles(conv.out_pixels(), conv.out_channels);
     launch(cuda, kernel, [blocks, 1], &arguments, &operands)
 }
 
-fn launch_input_gradient(
-    cuda: &Cuda,
-    kernel: &Kernel,
-    attributes: &Conv2dGradient,
-    [dy, weight, dx]: [Span; 3],
-    reduce: Option<&Reduce>,
-) -> Result<()> {
-    let conv = &attributes.conv;
-    check(cuda, conv, dx, weight, dy, cuda.dtype)?;
-    let access = if attributes.accumulate { Access::Update } else { Access::Write };
-    let operands = vec![("dy", dy, Access::Read), ("weight", weight, Access::Read), ("dx", dx, access)];
+/// Launches a dgrad; `partial` is where the kernel leaves the sums that its epilogue asks for.
+fn launch_dgrad(cuda: &Cuda, kernel: &Kernel, op: &Conv2dDgrad<Span>, partial: Option<Span>) -> Result<()> {
+    let conv = &op.conv;
+    check_counts(conv)?;
+    check_fits(kernel, conv, false, partial.is_some())?;
+    let access = if op.accumulate { Access::Update } else { Access::Write };
+    let operands =
+        vec![("dy", op.dy, Access::Read), ("weight", op.weight, Access::Read), ("dx", op.dx, access)];
     if kernel.is_sm90() {
-        let spans = [dy, weight, dx];
-        return sm90::launch_input_gradient(cuda, kernel, attributes, spans, reduce, operands);
-    }
-    if reduce.is_some() {
-        return Err(no_partials(kernel));
+        return sm90::launch_dgrad(cuda, kernel, op, partial, operands);
     }
     let mut arguments = Arguments::input_gradient(conv, kernel);
-    arguments.image = cuda.pointer(dy);
-    arguments.matrix = cuda.pointer(weight);
-    arguments.out = cuda.pointer(dx);
-    arguments.addend = if attributes.accumulate { arguments.out } else { 0 };
+    arguments.image = cuda.pointer(op.dy);
+    arguments.matrix = cuda.pointer(op.weight);
+    arguments.out = cuda.pointer(op.dx);
+    arguments.addend = if op.accumulate { arguments.out } else { 0 };
     for walks in Walk::of_inputs(conv).chunks(WALKS) {
         arguments.walks[..walks.len()].copy_from_slice(walks);
         let most = walks.iter().map(|walk| walk.pixels).max().unwrap_or(0) as usize;
@@ -200,16 +209,16 @@ fn launch_input_gradient(
     Ok(())
 }
 
-fn launch_weight_gradient(
+/// Launches a wgrad with its prologue.
+fn launch_wgrad(
     cuda: &Cuda,
     Chosen { kernel, splits }: Chosen,
-    conv: &Conv2d,
-    [x, dy, dweight]: [Span; 3],
-    map: Option<Map>,
+    op: &Conv2dWgrad<Span>,
     workspace: Span,
 ) -> Result<()> {
-    check(cuda, conv, x, dweight, dy, DType::F32)?;
-    check_map(kernel, conv, map)?;
+    let conv = &op.conv;
+    check_counts(conv)?;
+    check_fits(kernel, conv, op.prologue.is_some(), false)?;
     let bytes = parts_bytes(conv, splits);
     if workspace.bytes() < bytes {
         return Err(Error::invalid(format!(
@@ -218,43 +227,37 @@ fn launch_weight_gradient(
         )));
     }
     let parts = Span { elements: bytes / 4, dtype: DType::F32, ..workspace };
-    let (to, name) = if splits > 1 { (parts, "workspace") } else { (dweight, "dweight") };
-    let operands = vec![("x", x, Access::Read), ("dy", dy, Access::Read), (name, to, Access::Write)];
+    let (to, name) = if splits > 1 { (parts, "workspace") } else { (op.dweight, "dweight") };
+    let operands = vec![("x", op.x, Access::Read), ("dy", op.dy, Access::Read), (name, to, Access::Write)];
     if kernel.is_sm90() {
-        let chosen = Chosen { kernel, splits };
-        sm90::launch_weight_gradient(cuda, chosen, conv, [x, dy, to], map, operands)?;
+        sm90::launch_wgrad(cuda, Chosen { kernel, splits }, op, to, operands)?;
     } else {
         let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
-        arguments.image = cuda.pointer(x);
-        arguments.matrix = cuda.pointer(dy);
+        arguments.image = cuda.pointer(op.x);
+        arguments.matrix = cuda.pointer(op.dy);
         arguments.out = cuda.pointer(to);
         arguments.walks[0] = Walk::of_outputs(conv);
         let blocks = kernel.tiles(conv.out_channels, conv.filter_elements());
         launch(cuda, kernel, [blocks, splits], &arguments, &operands)?;
     }
-    if splits > 1 { sum_parts(cuda, parts, dweight, splits) } else { Ok(()) }
+    if splits > 1 { sum_parts(cuda, parts, op.dweight, splits) } else { Ok(()) }
 }
 
-/// What only kernels of sm_90a do was asked of another.
-fn no_partials(kernel: &Kernel) -> Error {
-    Error::invalid(format!(
-        "the convolution kernel {} leaves nothing for batch normalisation; run its passes after it",
-        kernel.name
-    ))
-}
-
-/// Holds a map to the channels it is of, and the kernel to what it can do.
-fn check_map(kernel: &Kernel, conv: &Conv2d, map: Option<Map>) -> Result<()> {
-    let Some(map) = map else { return Ok(()) };
-    expect("scale of the input", map.scale, conv.in_channels, DType::F32)?;
-    expect("bias of the input", map.bias, conv.in_channels, DType::F32)?;
-    if kernel.maps_patches(conv) {
-        return Ok(());
+/// Refuses to ask a kernel for what it does not do.
+fn check_fits(kernel: &Kernel, conv: &Conv2d, prologue: bool, sums: bool) -> Result<()> {
+    if prologue && !kernel.maps_patches(conv) {
+        return Err(Error::invalid(format!(
+            "the convolution kernel {} applies no map to the input of {conv:?}; run scale_bias before it",
+            kernel.name
+        )));
     }
-    Err(Error::invalid(format!(
-        "the convolution kernel {} applies no map to the input of {conv:?}; run scale_bias before it",
-        kernel.name
-    )))
+    if sums && !kernel.leaves_sums() {
+        return Err(Error::invalid(format!(
+            "the convolution kernel {} leaves nothing for batch normalisation; run its passes after it",
+            kernel.name
+        )));
+    }
+    Ok(())
 }
 
 /// Adds the splits of a weight gradient in their order.
@@ -303,20 +306,16 @@ fn parts_bytes(conv: &Conv2d, splits: usize) -> usize {
     if splits > 1 { splits * conv.out_channels * conv.filter_elements() * size_of::<f32>() } else { 0 }
 }
 
-/// Holds the operands of a convolution (or what has their shapes) to its extents, and those to what kernels can count.
-fn check(cuda: &Cuda, conv: &Conv2d, x: Span, weight: Span, y: Span, weight_type: DType) -> Result<()> {
-    let [n_x, n_weight, n_y] = conv.elements()?;
-    expect("input", x, n_x, cuda.dtype)?;
-    expect("weight", weight, n_weight, weight_type)?;
-    expect("output", y, n_y, cuda.dtype)?;
+/// Holds extents to what kernels can count.
+fn check_counts(conv: &Conv2d) -> Result<()> {
     // Pixels, taps and the elements of one image are counted in 31 bits, with room for one tile more.
     const MOST: usize = (1 << 31) - (1 << 16);
     let counted = [
-        ("input pixels", conv.batch * conv.height * conv.width),
+        ("input pixels", conv.inputs().rows),
         ("output pixels", conv.out_pixels()),
-        ("elements of an input image", n_x / conv.batch),
-        ("elements of an output image", n_y / conv.batch),
-        ("weights", n_weight),
+        ("elements of an input image", conv.height * conv.width * conv.in_channels),
+        ("elements of an output image", conv.out_height() * conv.out_width() * conv.out_channels),
+        ("weights", conv.weights()),
     ];
     for (what, count) in counted {
         if count > MOST {
@@ -326,14 +325,4 @@ fn check(cuda: &Cuda, conv: &Conv2d, x: Span, weight: Span, y: Span, weight_type
         }
     }
     Ok(())
-}
-
-fn expect(name: &str, span: Span, elements: usize, dtype: DType) -> Result<()> {
-    if span.elements == elements && span.dtype == dtype {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "the {name} of a convolution has {} elements of {:?}, its extents ask for {elements} of {dtype:?}",
-        span.elements, span.dtype
-    )))
 }

@@ -3,16 +3,16 @@
 
 use super::choice::Chosen;
 use super::problem::WALKS;
-use super::scaled::Map;
 use super::sm90_arguments::{Arguments, STEP, Walk};
 use super::sm90_rows::Layout;
 use super::variants::{Form, Kernel, Pass};
-use super::{Extras, expect};
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::driver::Geometry;
 use crate::backend::cuda::driver::tensor_map::{Piece, TensorMap, TensorMapRequest};
-use crate::error::Result;
-use crate::ops::{Access, Conv2d, Conv2dGradient};
+use crate::error::{Error, Result};
+use crate::ops::{
+    Access, Affine, BiasEpilogue, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue, ReluBackward,
+};
 use crate::tensor::{DType, Span};
 
 /// Bytes of an element of every operand that is copied by a map.
@@ -20,25 +20,6 @@ const BYTES: u64 = 2;
 
 /// An operand as a launch lists it.
 type Operand = (&'static str, Span, Access);
-
-/// What is done with an input gradient while the kernel has it in registers: it is masked, and reduced as the batch
-/// normalisation that it goes to wants it.
-pub(super) struct Reduce {
-    /// f32 (2, [`slabs`], input channels): sums of d, and of d (x - mean), as the second stage of the reduction reads them.
-    pub partial: Span,
-    /// Activations above zero where dx is not masked.
-    pub mask: Option<Span>,
-    /// What the normalisation has read, its map and its mean.
-    pub x: Span,
-    /// Per channel.
-    pub scale: Span,
-    /// Per channel.
-    pub bias: Span,
-    /// Per channel.
-    pub mean: Span,
-    /// Whether it has a rectifier, which dx passes in the sums alone.
-    pub relu: bool,
-}
 
 /// Rows of a result that one slab of partials is of; the last of a walk has those that are left.
 pub(super) fn slab_rows(kernel: &Kernel) -> usize {
@@ -62,26 +43,28 @@ pub(super) fn partial_elements(kernel: &Kernel, conv: &Conv2d) -> usize {
     2 * slabs(kernel, conv) * kernel.extents(conv)[1]
 }
 
-pub(super) fn launch_forward(
+pub(super) fn launch_fprop(
     cuda: &Cuda,
     kernel: &Kernel,
-    conv: &Conv2d,
-    [x, weight, y]: [Span; 3],
-    extras: &Extras,
+    op: &Conv2dFprop<Span>,
+    partial: Option<Span>,
     mut operands: Vec<Operand>,
 ) -> Result<()> {
+    let conv = &op.conv;
     let address = |span| cuda.pointer(span);
     let mut arguments = Arguments::forward(conv, kernel);
-    let images = Images::inputs(conv, address(x));
+    let images = Images::inputs(conv, address(op.x));
     arguments.walks[0].patches = images.patches(cuda, kernel, conv, &arguments.walks[0])?;
-    arguments.matrix = filters(cuda, conv, address(weight), kernel.tile[1] / kernel.cluster()[0])?;
-    arguments.out = address(y);
-    arguments.bias = extras.bias.map_or(0, address);
-    arguments.addend = extras.residual.map_or(0, address);
-    arguments.relu = extras.relu.into();
-    operands.extend(map_patches(cuda, &mut arguments, extras.map));
-    if let Some(partial) = extras.moments {
-        expect("partial", partial, partial_elements(kernel, conv), DType::F32)?;
+    arguments.matrix = filters(cuda, conv, address(op.weight), kernel.tile[1] / kernel.cluster()[0])?;
+    arguments.out = address(op.y);
+    if let Some(FpropEpilogue::Bias(BiasEpilogue { bias, residual, relu })) = op.epilogue {
+        arguments.bias = address(bias);
+        arguments.addend = residual.map_or(0, address);
+        arguments.relu = relu.into();
+    }
+    operands.extend(map_patches(cuda, &mut arguments, op.prologue));
+    if let Some(partial) = partial {
+        check_partial(kernel, conv, partial)?;
         arguments.partial = address(partial);
         arguments.slabs = slabs(kernel, conv) as u32;
         operands.push(("partial", partial, Access::Write));
@@ -89,41 +72,42 @@ pub(super) fn launch_forward(
     launch(cuda, kernel, &arguments, &operands)
 }
 
-pub(super) fn launch_input_gradient(
+/// `partial` receives sums of d, and of d (x - mean), of each slab of d, which is dx as the epilogue masks it: f32 (2, [`slabs`], input
+/// channels).
+pub(super) fn launch_dgrad(
     cuda: &Cuda,
     kernel: &Kernel,
-    attributes: &Conv2dGradient,
-    [dy, weight, dx]: [Span; 3],
-    reduce: Option<&Reduce>,
+    op: &Conv2dDgrad<Span>,
+    partial: Option<Span>,
     mut operands: Vec<Operand>,
 ) -> Result<()> {
-    let conv = &attributes.conv;
+    let conv = &op.conv;
     let address = |span| cuda.pointer(span);
     let mut common = Arguments::input_gradient(conv, kernel);
-    common.matrix = filters(cuda, conv, address(weight), STEP)?;
-    common.out = address(dx);
-    common.addend = if attributes.accumulate { common.out } else { 0 };
-    if let Some(reduce) = reduce {
-        expect("partial", reduce.partial, partial_elements(kernel, conv), DType::F32)?;
-        common.partial = address(reduce.partial);
+    common.matrix = filters(cuda, conv, address(op.weight), STEP)?;
+    common.out = address(op.dx);
+    common.addend = if op.accumulate { common.out } else { 0 };
+    if let (Some(reduce), Some(partial)) = (&op.epilogue, partial) {
+        check_partial(kernel, conv, partial)?;
+        common.partial = address(partial);
         common.slabs = slabs(kernel, conv) as u32;
-        common.mask = reduce.mask.map_or(0, address);
+        common.mask = reduce.mask().map_or(0, address);
         common.norm_x = address(reduce.x);
         common.norm_scale = address(reduce.scale);
         common.norm_bias = address(reduce.bias);
         common.norm_mean = address(reduce.mean);
-        common.norm_relu = reduce.relu.into();
-        operands.push(("partial", reduce.partial, Access::Write));
-        operands.extend(reduce.mask.map(|mask| ("mask", mask, Access::Read)));
+        common.norm_relu = matches!(reduce.relu, ReluBackward::OfAffine).into();
+        operands.push(("partial", partial, Access::Write));
+        operands.extend(reduce.mask().map(|mask| ("mask", mask, Access::Read)));
         for (name, span) in
             [("x", reduce.x), ("scale", reduce.scale), ("bias", reduce.bias), ("mean", reduce.mean)]
         {
             operands.push((name, span, Access::Read));
         }
     }
-    let images = Images::outputs(conv, address(dy));
+    let images = Images::outputs(conv, address(op.dy));
     let mut walks = Walk::of_inputs(conv);
-    if attributes.accumulate && reduce.is_none() {
+    if op.accumulate && partial.is_none() {
         // Pixels that no output has seen keep what they hold.
         walks.retain(|walk| walk.taps() > 0);
     }
@@ -142,30 +126,42 @@ pub(super) fn launch_input_gradient(
 }
 
 /// The sums of each split go to `out`, one behind the other.
-pub(super) fn launch_weight_gradient(
+pub(super) fn launch_wgrad(
     cuda: &Cuda,
     Chosen { kernel, splits }: Chosen,
-    conv: &Conv2d,
-    [x, dy, out]: [Span; 3],
-    map: Option<Map>,
+    op: &Conv2dWgrad<Span>,
+    out: Span,
     mut operands: Vec<Operand>,
 ) -> Result<()> {
+    let conv = &op.conv;
     let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
-    let images = Images::inputs(conv, cuda.pointer(x));
+    let images = Images::inputs(conv, cuda.pointer(op.x));
     arguments.walks[0].patches = images.patches(cuda, kernel, conv, &arguments.walks[0])?;
-    arguments.matrix = Images::outputs(conv, cuda.pointer(dy)).matrix(cuda, STEP)?;
+    arguments.matrix = Images::outputs(conv, cuda.pointer(op.dy)).matrix(cuda, STEP)?;
     arguments.out = cuda.pointer(out);
-    operands.extend(map_patches(cuda, &mut arguments, map));
+    operands.extend(map_patches(cuda, &mut arguments, op.prologue));
     launch(cuda, kernel, &arguments, &operands)
 }
 
-/// Has patches mapped, and gives what is read for it.
-fn map_patches(cuda: &Cuda, arguments: &mut Arguments, map: Option<Map>) -> Vec<Operand> {
-    let Some(map) = map else { return Vec::new() };
-    arguments.patch_scale = cuda.pointer(map.scale);
-    arguments.patch_bias = cuda.pointer(map.bias);
-    arguments.patch_relu = map.relu.into();
-    vec![("scale of the input", map.scale, Access::Read), ("bias of the input", map.bias, Access::Read)]
+/// Has a prologue applied to patches, and gives what is read for it.
+fn map_patches(cuda: &Cuda, arguments: &mut Arguments, prologue: Option<Affine<Span>>) -> Vec<Operand> {
+    let Some(Affine { scale, bias, relu }) = prologue else { return Vec::new() };
+    arguments.patch_scale = cuda.pointer(scale);
+    arguments.patch_bias = cuda.pointer(bias);
+    arguments.patch_relu = relu.into();
+    vec![("input_scale", scale, Access::Read), ("input_bias", bias, Access::Read)]
+}
+
+/// Holds the place of partials to their number.
+fn check_partial(kernel: &Kernel, conv: &Conv2d, partial: Span) -> Result<()> {
+    let elements = partial_elements(kernel, conv);
+    if (partial.elements, partial.dtype) == (elements, DType::F32) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "the partials of a convolution have {} elements of {:?}, its extents ask for {elements} of F32",
+        partial.elements, partial.dtype
+    )))
 }
 
 /// Pixels of a tile of forward or input gradient that one copy moves: blocks side by side share them out.

@@ -15,7 +15,7 @@ use super::variants::Pass;
 use crate::backend::cuda::driver::Properties;
 use crate::error::{Error, Position, Result};
 use crate::files;
-use crate::ops::Conv2d;
+use crate::ops::{Call, Conv2d, Conv2dFprop};
 use crate::tensor::DType;
 
 /// The layout of the file this program writes, and the only one there has been.
@@ -307,8 +307,8 @@ fn check_extents(conv: &Conv2d) -> Result<(), Fault> {
     if largest > MOST_ELEMENTS {
         return Err(Fault::new(format!("at most {MOST_ELEMENTS} elements"), largest.to_string()));
     }
-    match conv.elements() {
-        Ok(_) => Ok(()),
+    match Call::from(Conv2dFprop::new(*conv, [(); 3])).check_attributes() {
+        Ok(()) => Ok(()),
         Err(error) => Err(Fault::new("a filter that fits into the padded image", error.to_string())),
     }
 }

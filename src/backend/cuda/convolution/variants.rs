@@ -80,6 +80,16 @@ impl Kernel {
         !matches!(self.form, Form::Sm80 { .. })
     }
 
+    /// Whether it leaves sums of slabs of its result for batch normalisation.
+    pub fn leaves_sums(&self) -> bool {
+        self.is_sm90()
+    }
+
+    /// Whether it applies a prologue to the patches of a convolution.
+    pub fn maps_patches(&self, conv: &Conv2d) -> bool {
+        matches!(self.form, Form::Sm90 { .. }) && self.pass != Pass::InputGradient && conv.is_pointwise()
+    }
+
     /// The size of `Memory` in the kernel's file.
     pub fn shared_bytes(&self) -> u32 {
         // Of sm_90a's: rings, a slab for each consumer, barriers; all in pieces of the swizzle's period.
