@@ -8,10 +8,10 @@ use std::time::Duration;
 use criterion::{
     BenchmarkGroup, Criterion, Throughput, criterion_group, criterion_main, measurement::WallTime,
 };
-use residua::backend::cpu::{Cpu, Memory};
+use residua::backend::cpu::Cpu;
 use residua::ops::{
-    Adam, Backend, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy,
-    Device as _, Linear, Pool, Rows, ScaleBias, Segment, Sgd, ShortcutA,
+    Adam, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy, Device,
+    Linear, Pool, Rows, ScaleBias, Segment, Sgd, ShortcutA,
 };
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues, Span, aligned};
@@ -52,44 +52,41 @@ impl Places {
         self.span(elements, DType::F32)
     }
 
-    fn fill(&self, backend: &Cpu<f32>) -> Memory {
-        let mut memory = backend.allocate(self.end).expect("memory for one layer");
+    fn fill(&self, device: &mut dyn Device) {
+        device.allocate(self.end).expect("memory for one layer");
         for (key, span) in self.spans.iter().enumerate() {
             if span.dtype == DType::F32 {
                 let stream = Stream::for_purpose(0, Purpose::Synthetic, &[key as u64]);
                 let values: Vec<f32> =
                     (0..span.elements as u64).map(|i| (stream.uniform(i) - 0.5) as f32).collect();
-                backend.write(&mut memory, *span, HostValues::F32(&values)).expect("the span is inside");
+                device.write(*span, HostValues::F32(&values)).expect("the span is inside");
             }
         }
-        memory
     }
 }
 
 /// Times calls that share their places.
 fn time(
     group: &mut BenchmarkGroup<'_, WallTime>,
-    backend: &Cpu<f32>,
+    device: &mut dyn Device,
     shape: &str,
     mut places: Places,
     calls: &[(Throughput, Call<Span>)],
 ) {
     let workspace_bytes =
-        calls.iter().map(|(_, call)| backend.workspace_bytes(&call.map(|_| ()))).max().unwrap_or(0);
+        calls.iter().map(|(_, call)| device.workspace_bytes(&call.map(|_| ()))).max().unwrap_or(0);
     let workspace = places.f32(workspace_bytes.div_ceil(4));
-    let mut memory = places.fill(backend);
+    places.fill(device);
     for (throughput, call) in calls {
         group.throughput(throughput.clone());
         group.bench_function(format!("{}/{shape}", call.name()), |bencher| {
-            bencher.iter(|| {
-                call.run(backend, black_box(&mut memory), workspace).expect("the call is well formed")
-            });
+            bencher.iter(|| black_box(&mut *device).run(call, workspace).expect("the call is well formed"));
         });
     }
 }
 
 fn convolutions(criterion: &mut Criterion) {
-    let backend = Cpu::<f32>::new(2).expect("two threads");
+    let mut device = Cpu::<f32>::new(2).expect("two threads");
     let mut group = group(criterion, "convolution");
     for [size, in_channels, out_channels, filter, stride] in LAYERS {
         let conv = Conv2d {
@@ -119,12 +116,12 @@ fn convolutions(criterion: &mut Criterion) {
         ];
         let flop = Throughput::Elements(conv.flop() as u64);
         let shape = format!("{in_channels}to{out_channels}_{filter}x{filter}_stride{stride}_at{size}");
-        time(&mut group, &backend, &shape, places, &calls.map(|call| (flop.clone(), call)));
+        time(&mut group, &mut device, &shape, places, &calls.map(|call| (flop.clone(), call)));
     }
 }
 
 fn passes(criterion: &mut Criterion) {
-    let backend = Cpu::<f32>::new(2).expect("two threads");
+    let mut device = Cpu::<f32>::new(2).expect("two threads");
     let mut group = group(criterion, "pass");
     for [size, channels] in [[32, 64], [16, 128], [8, 256], [4, 512]] {
         let extent = Rows { rows: BATCH * size * size, channels };
@@ -189,12 +186,12 @@ fn passes(criterion: &mut Criterion) {
             (2, Call::Copy { attributes: extent, x: a, y: out }),
         ];
         let calls = calls.map(|(passes, call)| (Throughput::Bytes((passes * elements * 4) as u64), call));
-        time(&mut group, &backend, &format!("{}x{channels}", extent.rows), places, &calls);
+        time(&mut group, &mut device, &format!("{}x{channels}", extent.rows), places, &calls);
     }
 }
 
 fn ends_of_the_network(criterion: &mut Criterion) {
-    let backend = Cpu::<f32>::new(2).expect("two threads");
+    let mut device = Cpu::<f32>::new(2).expect("two threads");
     let mut group = group(criterion, "ends");
     let (features, classes, parameters) = (512, 100, 11_220_132);
     let pool =
@@ -308,7 +305,7 @@ fn ends_of_the_network(criterion: &mut Criterion) {
         (large.bytes(), Call::ShortcutAGradient { attributes: shortcut, dy: widened, dx: large }),
     ];
     let calls = calls.map(|(bytes, call)| (Throughput::Bytes(bytes as u64), call));
-    time(&mut group, &backend, "resnet18", places, &calls);
+    time(&mut group, &mut device, "resnet18", places, &calls);
 }
 
 /// Few samples: the whole file is to end within three minutes.

@@ -29,7 +29,7 @@ fn architecture() -> Architecture {
 }
 
 fn training_step(c: &mut Criterion) {
-    let backend = Cpu::<f32>::new(0).expect("threads");
+    let device = Cpu::<f32>::new(0).expect("threads");
     let optimizer = Optimizer {
         kind: OptimizerKind::Sgd,
         momentum: 0.9,
@@ -37,9 +37,9 @@ fn training_step(c: &mut Criterion) {
         weight_decay: 5e-4,
         separate_heads: false,
     };
-    let network = Network::new(&architecture(), backend.dtype(), Some(optimizer.slots()));
-    let step = TrainStep::new(&network, &backend, &optimizer, &IMAGES, &Objective::cross_entropy(0.0));
-    let mut model = Model::new(network, backend, step.prepared().bytes()).expect("memory");
+    let network = Network::new(&architecture(), device.dtype(), Some(optimizer.slots()));
+    let step = TrainStep::new(&network, &device, &optimizer, &IMAGES, &Objective::cross_entropy(0.0));
+    let mut model = Model::new(network, Box::new(device), step.prepared().bytes()).expect("memory");
     model.initialise(1).expect("initial values");
     let labels: Vec<i32> = (0..BATCH as i32).map(|i| i % 100).collect();
     let targets = BatchTargets::plain(&labels);
@@ -60,7 +60,7 @@ fn training_step(c: &mut Criterion) {
 }
 
 /// Seconds per kind of call within one step, largest first: where the time goes.
-fn print_calls(step: &TrainStep, model: &mut Model<Cpu<f32>>) {
+fn print_calls(step: &TrainStep, model: &mut Model) {
     let mut totals = std::collections::BTreeMap::<&str, f64>::new();
     const STEPS: usize = 3;
     for _ in 0..STEPS {
@@ -76,10 +76,10 @@ fn print_calls(step: &TrainStep, model: &mut Model<Cpu<f32>>) {
 }
 
 fn inference(c: &mut Criterion) {
-    let backend = Cpu::<f32>::new(0).expect("threads");
-    let network = Network::new(&architecture(), backend.dtype(), None);
-    let pass = Inference::new(&network, &backend, &IMAGES);
-    let mut model = Model::new(network, backend, pass.prepared().bytes()).expect("memory");
+    let device = Cpu::<f32>::new(0).expect("threads");
+    let network = Network::new(&architecture(), device.dtype(), None);
+    let pass = Inference::new(&network, &device, &IMAGES);
+    let mut model = Model::new(network, Box::new(device), pass.prepared().bytes()).expect("memory");
     model.initialise(1).expect("initial values");
     pass.set_up(&mut model).expect("folding");
     let images = images();

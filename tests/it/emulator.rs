@@ -1,8 +1,8 @@
 //! The emulator finds what it promises to find: every mistake planted here has a twin without it that passes.
 
 use residua::Result;
-use residua::backend::cuda::driver::emulator::{Copies, Emulator, Memory, Options, Order};
-use residua::backend::cuda::driver::{Driver, Geometry, Launch};
+use residua::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
+use residua::backend::cuda::driver::{Driver, Geometry, Launch, Memory};
 use residua::backend::cuda::{Source, Sources, Variant};
 use residua::ops::Access;
 use residua::tensor::{DType, Span};
@@ -38,7 +38,7 @@ pub struct Rig {
 
 /// What kernels of this file take: pointers to both operands, and a number.
 fn arguments(rig: &Rig, number: u64) -> [u64; 3] {
-    let base = rig.emulator.address(&rig.memory);
+    let base = rig.memory.address();
     [base + rig.x.offset as u64, base + rig.y.offset as u64, number]
 }
 
@@ -64,7 +64,7 @@ impl Rig {
             arguments: bytemuck::cast_slice(&arguments),
             operands: &[("x", self.x, Access::Read), ("y", self.y, Access::Write)],
         };
-        self.emulator.launch(&mut self.memory, &module, &launch)
+        self.emulator.launch(&self.memory, &module, &launch)
     }
 
     pub fn y(&self) -> Vec<f32> {
@@ -373,7 +373,7 @@ fn a_launch_that_cuda_would_refuse_is_refused() {
         ("tset", &[0; 24], "test.cu has no kernel `tset`"),
     ] {
         let launch = Launch { entry, geometry: ONE_BLOCK, arguments, operands: &[] };
-        let error = rig.emulator.launch(&mut rig.memory, &module, &launch).unwrap_err().to_string();
+        let error = rig.emulator.launch(&rig.memory, &module, &launch).unwrap_err().to_string();
         assert!(error.contains(part), "`{part}` is missing in: {error}");
     }
 }
@@ -385,10 +385,10 @@ fn a_graph_freezes_arguments_but_not_memory() {
     let module = rig.emulator.module(&source(&text)).unwrap();
     let (x, y) = (rig.x, rig.y);
     let mut number = 1;
-    let base = rig.emulator.address(&rig.memory);
+    let base = rig.memory.address();
     let Rig { emulator, memory, .. } = &mut rig;
     let graph = emulator
-        .capture(memory, &mut |memory| {
+        .capture(&mut || {
             let arguments = [base + x.offset as u64, base + y.offset as u64, number];
             let launch = Launch {
                 entry: "test",
@@ -408,20 +408,19 @@ fn a_graph_freezes_arguments_but_not_memory() {
     assert_eq!(rig.y()[0], 0.0, "a capture runs nothing");
     number += 10;
     rig.emulator.upload(&mut rig.memory, x.offset, bytemuck::cast_slice(&[100.0f32])).unwrap();
-    rig.emulator.replay(&mut rig.memory, &graph).unwrap();
+    rig.emulator.replay(&rig.memory, &graph).unwrap();
     assert_eq!(rig.y()[0], 101.0, "memory counts as it is now, an argument ({number}) as it was");
-    let mut other = rig.emulator.allocate(4096).unwrap();
-    assert!(rig.emulator.replay(&mut other, &graph).is_err(), "the addresses are frozen too");
+    let other = rig.emulator.allocate(4096).unwrap();
+    assert!(rig.emulator.replay(&other, &graph).is_err(), "the addresses are frozen too");
 }
 
 #[test]
 fn a_failed_capture_leaves_the_device_usable() {
     let mut rig = Rig::new(emulator(MODES[0]), &counting(64), 64);
     let Rig { emulator, memory, .. } = &mut rig;
-    let failing = &mut |memory: &mut Memory| emulator.upload(memory, 0, &[0]);
-    assert!(emulator.capture(memory, failing).is_err());
+    assert!(emulator.capture(&mut || emulator.upload(memory, 0, &[0])).is_err());
     emulator.upload(memory, 0, &[0]).unwrap();
-    let panicking = std::panic::AssertUnwindSafe(|| emulator.capture(memory, &mut |_| panic!("planted")));
+    let panicking = std::panic::AssertUnwindSafe(|| emulator.capture(&mut || panic!("planted")));
     assert!(std::panic::catch_unwind(panicking).is_err());
     emulator.upload(memory, 0, &[0]).unwrap();
 }

@@ -2,9 +2,9 @@
 //! mode.
 
 use residua::Result;
-use residua::backend::cuda::driver::emulator::{Copies, Emulator, Memory, Order};
+use residua::backend::cuda::driver::emulator::{Copies, Emulator, Order};
 use residua::backend::cuda::driver::tensor_map::{Piece, TensorMap, TensorMapRequest};
-use residua::backend::cuda::driver::{Driver, Geometry, Launch};
+use residua::backend::cuda::driver::{Driver, Geometry, Launch, Memory};
 use residua::backend::cuda::{Source, Sources, Variant};
 use residua::ops::Access;
 use residua::tensor::{DType, Span};
@@ -56,7 +56,7 @@ impl Rig {
 
     pub fn map(&self, of_b: bool, extents: &[u64], strides: &[u64], piece: Piece<'_>) -> TensorMap {
         let span = if of_b { self.b } else { self.a };
-        let address = self.device.address(&self.memory) + span.offset as u64;
+        let address = self.memory.address() + span.offset as u64;
         self.device.tensor_map(&TensorMapRequest { address, extents, strides, piece }).unwrap()
     }
 
@@ -84,7 +84,7 @@ impl Rig {
         [a, b]: [TensorMap; 2],
     ) -> Result<Vec<f32>> {
         let module = self.device.module(&source_sm90(text))?;
-        let y = self.device.address(&self.memory) + self.y.offset as u64;
+        let y = self.memory.address() + self.y.offset as u64;
         let arguments = Arguments { a, b, y, unused: [0; 15] };
         let launch = Launch {
             entry,
@@ -96,7 +96,7 @@ impl Rig {
                 ("y", self.y, Access::Write),
             ],
         };
-        self.device.launch(&mut self.memory, &module, &launch)?;
+        self.device.launch(&self.memory, &module, &launch)?;
         let mut values = vec![0.0; self.y.elements];
         self.device.download(&self.memory, self.y.offset, bytemuck::cast_slice_mut(&mut values))?;
         Ok(values)

@@ -130,7 +130,7 @@ fn of_many_blocks_that_fail_the_first_is_named() {
 #[test]
 fn a_compilers_error_points_at_the_kernels_own_line() {
     let text = format!("{HEAD}\nKERNEL(64, test, Arguments) {{\n  store(p.y, undeclared);\n}}");
-    let error = emulator(MODES[0]).module(&source(&text)).unwrap_err().to_string();
+    let error = emulator(MODES[0]).module(&source(&text)).err().unwrap().to_string();
     assert!(error.contains("test.cu does not compile"), "{error}");
     assert!(error.contains("test.cu:3:") && error.contains("undeclared"), "{error}");
 }
@@ -143,7 +143,7 @@ fn a_kernel_that_would_overflow_its_stack_does_not_compile() {
         ))
     };
     emulator(MODES[0]).module(&source(&body(4096))).unwrap();
-    let error = emulator(MODES[0]).module(&source(&body(1 << 20))).unwrap_err().to_string();
+    let error = emulator(MODES[0]).module(&source(&body(1 << 20))).err().unwrap().to_string();
     assert!(error.contains("test.cu") && error.contains("frame"), "{error}");
 }
 

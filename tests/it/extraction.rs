@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use residua::backend::cuda::driver::emulator::{Emulator, Options};
 use residua::backend::cuda::driver::native::Native;
-use residua::backend::cuda::{Cuda, Sources};
 use residua::data::{InMemory, Loader, LoaderOptions, Normalize, SharedDataset, Transform};
 use residua::error::Error;
 use residua::features::{Pass, PassBatch};
@@ -12,9 +11,11 @@ use residua::nn::{
     Architecture, Depth, HeadKind, HeadSpec, HeadValues, ImageSource, Images, Inference, Model, Network,
     SUBCLASS_HEAD, SUPERCLASS_HEAD, Stem,
 };
-use residua::ops::Backend;
+use residua::ops::Device;
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues};
+
+use crate::ops::kernels;
 
 const SIDE: u32 = 8;
 const BATCH: usize = 2;
@@ -41,10 +42,10 @@ fn network(dtype: DType) -> Network {
 }
 
 /// What a pass hands out, batch by batch.
-fn pass<B: Backend>(backend: B) -> Vec<PassBatch> {
-    let network = network(backend.dtype());
-    let pass = Pass::new(&network, &backend, BATCH, SAMPLES, SIDE as usize);
-    let mut model = Model::new(network, backend, pass.bytes()).unwrap();
+fn pass(device: Box<dyn Device>) -> Vec<PassBatch> {
+    let network = network(device.dtype());
+    let pass = Pass::new(&network, &*device, BATCH, SAMPLES, SIDE as usize);
+    let mut model = Model::new(network, device, pass.bytes()).unwrap();
     model.initialise(3).unwrap();
     let mut batches = Vec::new();
     let consume = |batch| {
@@ -56,14 +57,14 @@ fn pass<B: Backend>(backend: B) -> Vec<PassBatch> {
 }
 
 /// The same batches, each alone on a device that does nothing else.
-fn alone<B: Backend>(backend: impl Fn() -> B) -> Vec<(Vec<HeadValues>, Vec<i64>)> {
+fn alone(device: impl Fn() -> Box<dyn Device>) -> Vec<(Vec<HeadValues>, Vec<i64>)> {
     let loader = Loader::new(data(), &transform(), LoaderOptions::evaluation(BATCH)).unwrap();
     let batches = loader.map(|batch| {
-        let (batch, device) = (batch.unwrap(), backend());
+        let (batch, device) = (batch.unwrap(), device());
         let network = network(device.dtype());
         let extent = [SIDE as usize, SIDE as usize, 3];
         let images = Images { batch: batch.labels.len(), extent, source: ImageSource::Bytes };
-        let inference = Inference::new(&network, &device, &images);
+        let inference = Inference::new(&network, &*device, &images);
         let table = network.parameters().image_table();
         let mut model = Model::new(network, device, inference.prepared().bytes()).unwrap();
         model.initialise(3).unwrap();
@@ -76,8 +77,8 @@ fn alone<B: Backend>(backend: impl Fn() -> B) -> Vec<(Vec<HeadValues>, Vec<i64>)
     batches.collect()
 }
 
-fn check<B: Backend>(backend: impl Fn() -> B) {
-    let (found, expected) = (pass(backend()), alone(&backend));
+fn check(device: impl Fn() -> Box<dyn Device>) {
+    let (found, expected) = (pass(device()), alone(&device));
     assert_eq!(found.len(), SAMPLES.div_ceil(BATCH));
     let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<u32>>();
     for (index, (found, (heads, labels))) in found.iter().zip(&expected).enumerate() {
@@ -95,9 +96,9 @@ fn check<B: Backend>(backend: impl Fn() -> B) {
 fn batches_under_way_together_give_the_bits_that_each_gives_alone() {
     for dtype in [DType::F32, DType::Bf16] {
         let emulator = || Emulator::new(Options::default()).expect("a C++ compiler");
-        check(|| Cuda::new(emulator(), dtype, Sources::default()).unwrap());
+        check(|| kernels(emulator(), dtype));
         if Native::if_present(0).is_some() {
-            check(|| Cuda::new(Native::if_present(0).unwrap(), dtype, Sources::default()).unwrap());
+            check(|| kernels(Native::if_present(0).unwrap(), dtype));
         }
     }
 }
@@ -105,9 +106,9 @@ fn batches_under_way_together_give_the_bits_that_each_gives_alone() {
 #[test]
 fn a_batch_that_is_refused_ends_the_pass_whatever_is_under_way_behind_it() {
     let emulator = Emulator::new(Options::default()).expect("a C++ compiler");
-    let device = Cuda::new(emulator, DType::F32, Sources::default()).unwrap();
+    let device = kernels(emulator, DType::F32);
     let network = network(DType::F32);
-    let pass = Pass::new(&network, &device, BATCH, SAMPLES, SIDE as usize);
+    let pass = Pass::new(&network, &*device, BATCH, SAMPLES, SIDE as usize);
     let mut model = Model::new(network, device, pass.bytes()).unwrap();
     model.initialise(3).unwrap();
     let mut seen = 0;

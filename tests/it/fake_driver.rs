@@ -9,10 +9,10 @@ use std::process::Command;
 use std::sync::OnceLock;
 
 use residua::backend::cuda::Source;
+use residua::backend::cuda::driver::native::Native;
 use residua::backend::cuda::driver::native::nvrtc::Nvrtc;
-use residua::backend::cuda::driver::native::{Memory, Module, Native};
 use residua::backend::cuda::driver::tensor_map::{Piece, TensorMapRequest};
-use residua::backend::cuda::driver::{Driver, Geometry, Launch, Launches};
+use residua::backend::cuda::driver::{Driver, Geometry, Launch, Launches, LoadedModule, Memory};
 use residua::error::Error;
 use residua::rng::{Purpose, Stream};
 
@@ -89,8 +89,8 @@ struct Add {
 const GEOMETRY: Geometry = Geometry { grid: [1, 1, 1], threads: 32, shared_bytes: 0, cluster: 1 };
 
 /// Adds `x` to the first `n` numbers.
-fn add(driver: &Native, memory: &mut Memory, module: &Module, n: u64, x: f32) -> residua::Result<()> {
-    let arguments = Add { y: driver.address(memory), n, x, unused: 0 };
+fn add(driver: &Native, memory: &Memory, module: &LoadedModule, n: u64, x: f32) -> residua::Result<()> {
+    let arguments = Add { y: memory.address(), n, x, unused: 0 };
     let arguments = bytemuck::bytes_of(&arguments);
     driver.launch(memory, module, &Launch { entry: "add", geometry: GEOMETRY, arguments, operands: &[] })
 }
@@ -124,7 +124,7 @@ fn memory_and_copies() {
     // Larger than the ring several times over; from another thread, where no context is current yet.
     const BYTES: usize = 80_000_001;
     let mut memory = driver.allocate(BYTES).unwrap();
-    assert_eq!(driver.address(&memory) % 256, 0);
+    assert_eq!(memory.address() % 256, 0);
     let expected = std::thread::scope(|scope| {
         let work = || {
             let mut host = vec![1; BYTES];
@@ -158,15 +158,15 @@ fn memory_and_copies() {
     drop(driver.begin_download(&memory, 0, 1000).unwrap());
     driver.upload(&mut memory, 0, &[7; 4096]).unwrap();
     let second = driver.begin_download(&memory, 16, 100).unwrap();
-    assert_eq!(driver.finish_download(second).unwrap(), [7; 100]);
-    assert_eq!(driver.finish_download(first).unwrap(), expected[16..116]);
+    assert_eq!(second().unwrap(), [7; 100]);
+    assert_eq!(first().unwrap(), expected[16..116]);
 
     let outside = driver.upload(&mut memory, BYTES - 3, &[0; 4]).unwrap_err().to_string();
     assert!(outside.contains("4 bytes at byte 79999998"), "{outside}");
     assert!(driver.begin_download(&memory, usize::MAX, 2).is_err());
     let error = driver.allocate(1 << 40).err().unwrap().to_string();
     assert!(error.contains("1048576 MiB") && error.contains("12 MiB are free"), "{error}");
-    assert_eq!(driver.bytes(&driver.allocate(0).unwrap()), 0);
+    assert_eq!(driver.allocate(0).unwrap().bytes(), 0);
 }
 
 #[test]
@@ -184,79 +184,77 @@ fn launches_and_graphs() {
     let mut memory = driver.allocate(4096).unwrap();
     let module = driver.module(&source()).unwrap();
     let before = driver.event().unwrap();
-    add(&driver, &mut memory, &module, 3, 2.0).unwrap();
+    add(&driver, &memory, &module, 3, 2.0).unwrap();
     let after = driver.event().unwrap();
     assert_eq!(driver.elapsed_seconds(&before, &after).unwrap(), 1e-3);
     assert_eq!(numbers(&driver, &memory, 4), [2.0, 2.0, 2.0, 0.0]);
 
-    let refused = |memory: &mut Memory, entry: &str, arguments: &[u8], geometry: Geometry| {
+    let refused = |memory: &Memory, entry: &str, arguments: &[u8], geometry: Geometry| {
         driver
             .launch(memory, &module, &Launch { entry, geometry, arguments, operands: &[] })
             .unwrap_err()
             .to_string()
     };
-    let text = refused(&mut memory, "sub", &[0; 24], GEOMETRY);
+    let text = refused(&memory, "sub", &[0; 24], GEOMETRY);
     assert!(text.contains("no kernel `sub`; it has add, fault, two"), "{text}");
-    let text = refused(&mut memory, "add", &[0; 16], GEOMETRY);
+    let text = refused(&memory, "add", &[0; 16], GEOMETRY);
     assert!(text.contains("one argument of 24 bytes, and is given a struct of 16"), "{text}");
-    let text = refused(&mut memory, "two", &[0; 8], GEOMETRY);
+    let text = refused(&memory, "two", &[0; 8], GEOMETRY);
     assert!(text.contains("not exactly one argument"), "{text}");
     let much = Geometry { shared_bytes: 100 << 10, ..GEOMETRY };
-    let arguments = Add { y: driver.address(&memory), n: 0, x: 0.0, unused: 0 };
+    let arguments = Add { y: memory.address(), n: 0, x: 0.0, unused: 0 };
     let launch =
         Launch { entry: "add", geometry: much, arguments: bytemuck::bytes_of(&arguments), operands: &[] };
-    driver.launch(&mut memory, &module, &launch).unwrap();
-    let text = refused(&mut memory, "add", &[0; 24], Geometry { cluster: 2, ..GEOMETRY });
+    driver.launch(&memory, &module, &launch).unwrap();
+    let text = refused(&memory, "add", &[0; 24], Geometry { cluster: 2, ..GEOMETRY });
     assert!(text.contains("1 blocks in x in clusters of 2"), "{text}");
-    let text = refused(&mut memory, "add", &[0; 24], Geometry { shared_bytes: 300 << 10, ..GEOMETRY });
+    let text = refused(&memory, "add", &[0; 24], Geometry { shared_bytes: 300 << 10, ..GEOMETRY });
     assert!(text.contains("let `add` use 307200 bytes"), "{text}");
 
     // The stand-in adds once for every block of a cluster.
-    let arguments = Add { y: driver.address(&memory), n: 1, x: 2.0, unused: 0 };
+    let arguments = Add { y: memory.address(), n: 1, x: 2.0, unused: 0 };
     let geometry = Geometry { grid: [6, 1, 1], cluster: 3, ..GEOMETRY };
     let launch = Launch { entry: "add", geometry, arguments: bytemuck::bytes_of(&arguments), operands: &[] };
     let before = numbers(&driver, &memory, 1);
-    driver.launch(&mut memory, &module, &launch).unwrap();
+    driver.launch(&memory, &module, &launch).unwrap();
     assert_eq!(numbers(&driver, &memory, 1), [before[0] + 6.0]);
-    add(&driver, &mut memory, &module, 1, -6.0).unwrap();
+    add(&driver, &memory, &module, 1, -6.0).unwrap();
 
     // Captured launches do not run; replayed ones run with the arguments they had.
     let mut x = 1.0;
     let graph = driver
-        .capture(&mut memory, &mut |memory| {
-            add(&driver, memory, &module, 1, x)?;
+        .capture(&mut || {
+            add(&driver, &memory, &module, 1, x)?;
             x = 10.0;
-            add(&driver, memory, &module, 1, x)
+            add(&driver, &memory, &module, 1, x)
         })
         .unwrap();
     assert_eq!(numbers(&driver, &memory, 1), [2.0]);
     for _ in 0..3 {
-        driver.replay(&mut memory, &graph).unwrap();
+        driver.replay(&memory, &graph).unwrap();
     }
     assert_eq!(numbers(&driver, &memory, 1), [35.0]);
 
     // What a capture cannot hold is refused by name, and a capture that fails or panics leaves the stream usable.
-    let in_capture = |memory: &mut Memory, work: &mut dyn FnMut(&mut Memory) -> residua::Result<()>| {
-        driver.capture(memory, work).err().unwrap().to_string()
-    };
-    let text = in_capture(&mut memory, &mut |memory| driver.upload(memory, 0, &[0]));
+    let in_capture =
+        |work: &mut dyn FnMut() -> residua::Result<()>| driver.capture(work).err().unwrap().to_string();
+    let text = in_capture(&mut || driver.upload(&mut memory, 0, &[0]));
     assert!(text.contains("being captured") && text.contains("copy to the GPU"), "{text}");
-    let text = in_capture(&mut memory, &mut |_| driver.module(&source()).map(drop));
+    let text = in_capture(&mut || driver.module(&source()).map(drop));
     assert!(text.contains("compile and load add.cu BF16=0"), "{text}");
-    let text = in_capture(&mut memory, &mut |_| driver.synchronise());
+    let text = in_capture(&mut || driver.synchronise());
     assert!(text.contains("wait"), "{text}");
-    let text = in_capture(&mut memory, &mut |_| driver.allocate(8).map(drop));
+    let text = in_capture(&mut || driver.allocate(8).map(drop));
     assert!(text.contains("allocate"), "{text}");
-    let panicked =
-        catch_unwind(AssertUnwindSafe(|| driver.capture(&mut memory, &mut |_| panic!("planted")).map(drop)));
+    let panicked = catch_unwind(AssertUnwindSafe(|| driver.capture(&mut || panic!("planted")).map(drop)));
     assert!(panicked.is_err());
-    add(&driver, &mut memory, &module, 1, 1.0).unwrap();
+    add(&driver, &memory, &module, 1, 1.0).unwrap();
     assert_eq!(numbers(&driver, &memory, 1), [36.0]);
     drop(graph);
 
     // A kernel that faults is told of where its result is waited for, with what to do.
     let launch = Launch { entry: "fault", geometry: GEOMETRY, arguments: &[0; 8], operands: &[] };
-    driver.launch(&mut memory, &module, &launch).unwrap();
+    driver.launch(&memory, &module, &launch).unwrap();
     let text = driver.synchronise().unwrap_err().to_string();
     assert!(text.contains("CUDA_ERROR_ILLEGAL_ADDRESS") && text.contains("--device emulator"), "{text}");
     assert!(driver.allocate(8).is_err());
@@ -286,17 +284,17 @@ fn overlapped_launches() {
         let driver = Native::new(0).unwrap().with_launches(launches);
         let mut memory = driver.allocate(4096).unwrap();
         let module = driver.module(source).unwrap();
-        let add_often = |memory: &mut Memory, times: usize| -> residua::Result<()> {
+        let add_often = |memory: &Memory, times: usize| -> residua::Result<()> {
             (0..times).try_for_each(|_| add(&driver, memory, &module, 1, 1.0))
         };
-        let graph = driver.capture(&mut memory, &mut |memory| add_often(memory, 3)).unwrap();
+        let graph = driver.capture(&mut || add_often(&memory, 3)).unwrap();
         // Behind a copy the first waits as ever.
         driver.upload(&mut memory, 0, &1.0_f32.to_le_bytes()).unwrap();
         let before = driver.event().unwrap();
-        add_often(&mut memory, 3).unwrap();
+        add_often(&memory, 3).unwrap();
         let between = driver.event().unwrap();
         driver.upload(&mut memory, 4, &[0; 4]).unwrap();
-        driver.replay(&mut memory, &graph).unwrap();
+        driver.replay(&memory, &graph).unwrap();
         let after = driver.event().unwrap();
         let took = [(&before, &between), (&between, &after)]
             .map(|(from, to)| driver.elapsed_seconds(from, to).unwrap());

@@ -3,15 +3,15 @@
 use residua::autograd::{BatchNormOptions, Parameter, Statistics, Tape, Var};
 use residua::backend::cpu::Cpu;
 use residua::backend::cuda::driver::emulator::{Emulator, Options};
-use residua::backend::cuda::{Cuda, Sources};
 use residua::nn::{Architecture, Depth, ImageSource, Images, Model, Network, Shortcut, Stem};
-use residua::ops::{Backend, Call};
+use residua::ops::{Call, Device};
 use residua::plan::{Fusions, Plan, fuse};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues};
 use residua::train::{BatchTargets, Objective, Optimizer, OptimizerKind, TrainStep};
 
 use crate::gradients::{check_fused, fused_gradients, norm_parameters, shape};
+use crate::ops::kernels;
 
 const OPTIMIZER: Optimizer = Optimizer {
     kind: OptimizerKind::Sgd,
@@ -29,16 +29,16 @@ const RESIDUAL_GRADIENT: Fusions = Fusions { residual_gradient: true, ..Fusions:
 const MASKS: Fusions = Fusions { masks: true, ..Fusions::NONE };
 
 /// A network of so many pixels a side, and its step.
-fn step<B: Backend>(
-    backend: &B,
+fn step(
+    device: &dyn Device,
     architecture: &Architecture,
     side: usize,
     fusions: Fusions,
 ) -> (Network, TrainStep) {
-    let mut network = Network::new(architecture, backend.dtype(), Some(OPTIMIZER.slots()));
+    let mut network = Network::new(architecture, device.dtype(), Some(OPTIMIZER.slots()));
     network.set_fusions(fusions);
     let images = Images { batch: BATCH, extent: [side, side, 3], source: ImageSource::Numbers };
-    let step = TrainStep::new(&network, backend, &OPTIMIZER, &images, &Objective::cross_entropy(0.1));
+    let step = TrainStep::new(&network, device, &OPTIMIZER, &images, &Objective::cross_entropy(0.1));
     (network, step)
 }
 
@@ -48,8 +48,8 @@ fn narrow(depth: Depth, stem: Stem, shortcut: Option<Shortcut>) -> Architecture 
 
 /// How often each kind of call that matters here stands in a step.
 fn counts(depth: Depth, stem: Stem, shortcut: Option<Shortcut>, fusions: Fusions) -> [usize; 8] {
-    let backend = Cpu::<f32>::new(1).unwrap();
-    let (_, step) = step(&backend, &narrow(depth, stem, shortcut), 32, fusions);
+    let device = Cpu::<f32>::new(1).unwrap();
+    let (_, step) = step(&device, &narrow(depth, stem, shortcut), 32, fusions);
     let calls = &step.prepared().plan().calls;
     let count = |name: &str| calls.iter().filter(|call| call.name() == name).count();
     let adding = |call: &&Call<_>| match call {
@@ -94,9 +94,8 @@ fn rules_fire_as_often_as_the_architecture_says() {
     assert_eq!(cifar20, [19, 0, 9, 0, 10, 8, 1, 1]);
 }
 
-fn emulated(dtype: DType) -> Cuda<Emulator> {
-    let emulator = Emulator::new(Options::default()).expect("a C++ compiler");
-    Cuda::new(emulator, dtype, Sources::default()).unwrap()
+fn emulated(dtype: DType) -> Box<dyn Device> {
+    kernels(Emulator::new(Options::default()).expect("a C++ compiler"), dtype)
 }
 
 /// Convolutions that apply a map, weight gradients that do, such convolutions with statistics, and maps that are passes.
@@ -110,8 +109,8 @@ fn maps(plan: &Plan) -> [usize; 4] {
 #[test]
 fn maps_join_the_last_convolutions_of_bottlenecks_where_the_backend_applies_them() {
     let recorded = |depth| {
-        let backend = Cpu::<f32>::new(1).unwrap();
-        let (_, step) = step(&backend, &narrow(depth, Stem::Cifar, None), 32, Fusions::NONE);
+        let device = Cpu::<f32>::new(1).unwrap();
+        let (_, step) = step(&device, &narrow(depth, Stem::Cifar, None), 32, Fusions::NONE);
         step.prepared().plan().clone()
     };
     // The stem, the first of each block, projections.
@@ -131,16 +130,16 @@ fn maps_applied_where_they_are_read_leave_every_bit_of_a_training_as_it_was() {
     let run =
         |prologue| trained(emulated(DType::Bf16), &architecture, side, Fusions { prologue, ..Fusions::ALL });
     // Where the narrow network has channels enough.
-    let (_, step) = step(&emulated(DType::Bf16), &architecture, side, Fusions::ALL);
+    let (_, step) = step(&*emulated(DType::Bf16), &architecture, side, Fusions::ALL);
     let [_, gradients, convolutions, _] = maps(step.prepared().plan());
     assert!(gradients > 0 && convolutions == gradients);
     assert!(run(true) == run(false));
 }
 
 /// All learned values, gradients and running statistics after two steps, and the losses of both.
-fn trained<B: Backend>(backend: B, architecture: &Architecture, side: usize, fusions: Fusions) -> Vec<f64> {
-    let (network, step) = step(&backend, architecture, side, fusions);
-    let mut model = Model::new(network, backend, step.prepared().bytes()).unwrap();
+fn trained(device: Box<dyn Device>, architecture: &Architecture, side: usize, fusions: Fusions) -> Vec<f64> {
+    let (network, step) = step(&*device, architecture, side, fusions);
+    let mut model = Model::new(network, device, step.prepared().bytes()).unwrap();
     model.initialise(3).unwrap();
     step.set_up(&mut model).unwrap();
     // Blocks that add little make the problem well conditioned: rounding is not amplified from layer to layer.
@@ -186,7 +185,7 @@ fn nets() -> [(Architecture, usize); 3] {
 #[test]
 fn a_training_in_f64_does_not_depend_on_fusions() {
     for (architecture, side) in nets() {
-        let run = |fusions| trained(Cpu::<f64>::new(2).unwrap(), &architecture, side, fusions);
+        let run = |fusions| trained(Box::new(Cpu::<f64>::new(2).unwrap()), &architecture, side, fusions);
         let plain = run(Fusions::NONE);
         // The same sums in the same order.
         assert!(run(STATISTICS) == plain && run(MASKS) == plain, "{architecture}");

@@ -12,19 +12,18 @@ type Build<'a> = &'a dyn Fn(&mut Tape, &[Var], &[Parameter]) -> Var;
 
 /// Evaluates `sum of weights * f(inputs, parameters)` and its gradient.
 struct Laboratory {
-    backend: Cpu<f64>,
+    device: Cpu<f64>,
     prepared: Prepared,
     inputs: Vec<BufferId>,
     input_gradients: Vec<Option<BufferId>>,
     parameters: Vec<Parameter>,
     output: BufferId,
     output_gradient: BufferId,
-    memory: <Cpu<f64> as Device>::Memory,
 }
 
 impl Laboratory {
     fn new(fusions: Fusions, inputs: &[Shape], parameters: &[Shape], build: Build<'_>) -> Laboratory {
-        let backend = Cpu::<f64>::new(2).unwrap();
+        let mut device = Cpu::<f64>::new(2).unwrap();
         let mut base = 0;
         let mut place = |shape: &Shape| {
             let span = Span { offset: base, elements: shape.elements(), dtype: DType::F64 };
@@ -46,15 +45,15 @@ impl Laboratory {
         let output = tape.keep(y);
         let output_gradient = tape.input("output gradient", y.shape, DType::F64).buffer;
         let input_gradients = tape.backward_from(y, output_gradient, &vars);
-        let prepared = Prepared::new(fuse(tape.finish(), &fusions, |_| true), &backend, base);
-        let memory = backend.allocate(prepared.bytes()).unwrap();
+        let prepared = Prepared::new(fuse(tape.finish(), &fusions, |_| true), &device, base);
+        device.allocate(prepared.bytes()).unwrap();
         let inputs = vars.iter().map(|var| var.buffer).collect();
-        Laboratory { backend, prepared, inputs, input_gradients, parameters, output, output_gradient, memory }
+        Laboratory { device, prepared, inputs, input_gradients, parameters, output, output_gradient }
     }
 
     fn read(&self, span: Span) -> Vec<f64> {
         let mut values = vec![0.0; span.elements];
-        self.backend.read_f64(&self.memory, span, &mut values).unwrap();
+        self.device.read_f64(span, &mut values).unwrap();
         values
     }
 
@@ -67,11 +66,11 @@ impl Laboratory {
             .chain(self.parameters.iter().map(|parameter| parameter.value))
             .collect();
         for (span, values) in spans.iter().zip(values) {
-            self.backend.write(&mut self.memory, *span, HostValues::F64(values)).unwrap();
+            self.device.write(*span, HostValues::F64(values)).unwrap();
         }
         let span = self.prepared.span(self.output_gradient);
-        self.backend.write(&mut self.memory, span, HostValues::F64(weights)).unwrap();
-        self.prepared.run(&self.backend, &mut self.memory).unwrap();
+        self.device.write(span, HostValues::F64(weights)).unwrap();
+        self.prepared.run(&mut self.device).unwrap();
         let output = self.read(self.prepared.span(self.output));
         output.iter().zip(weights).map(|(y, w)| y * w).sum()
     }

@@ -26,7 +26,7 @@ struct Comparison<'a> {
 
 impl Comparison<'_> {
     fn check(&self, name: &str, build: impl Fn(&mut Tape, &[Var], &[Var], &[Var]) -> Losses) {
-        let backend = Cpu::<f64>::new(1).unwrap();
+        let mut device = Cpu::<f64>::new(1).unwrap();
         let mut tape = Tape::new(DType::F64, Mode::Train);
         let vars: Vec<Var> =
             self.inputs.iter().map(|(extents, _)| tape.differentiable_input("input", *extents)).collect();
@@ -36,19 +36,19 @@ impl Comparison<'_> {
             self.numbers.iter().map(|values| tape.number_input("numbers", [values.len()])).collect();
         let losses = build(&mut tape, &vars, &integers, &numbers);
         let gradients = tape.backward_from_all(&losses.gradients, &vars);
-        let prepared = Prepared::new(tape.finish(), &backend, 0);
-        let mut memory = backend.allocate(prepared.bytes()).unwrap();
+        let prepared = Prepared::new(tape.finish(), &device, 0);
+        device.allocate(prepared.bytes()).unwrap();
         let mut run = |values: &[Vec<f64>]| {
             for (var, values) in vars.iter().zip(values).chain(numbers.iter().zip(self.numbers)) {
-                backend.write(&mut memory, prepared.span(var.buffer), HostValues::F64(values)).unwrap();
+                device.write(prepared.span(var.buffer), HostValues::F64(values)).unwrap();
             }
             for (var, values) in integers.iter().zip(self.integers) {
-                backend.write(&mut memory, prepared.span(var.buffer), HostValues::I32(values)).unwrap();
+                device.write(prepared.span(var.buffer), HostValues::I32(values)).unwrap();
             }
-            prepared.run(&backend, &mut memory).unwrap();
+            prepared.run(&mut device).unwrap();
             let read = |id| {
                 let mut values = vec![0.0; prepared.span(id).elements];
-                backend.read_f64(&memory, prepared.span(id), &mut values).unwrap();
+                device.read_f64(prepared.span(id), &mut values).unwrap();
                 values
             };
             let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;

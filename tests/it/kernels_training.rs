@@ -9,18 +9,19 @@ use std::collections::BTreeMap;
 use residua::backend::cpu::Cpu;
 use residua::backend::cuda::driver::emulator::{Emulator, Options};
 use residua::backend::cuda::driver::native::Native;
-use residua::backend::cuda::{Cuda, Sources};
 use residua::data::Placement;
 use residua::nn::{
     Architecture, Depth, Entry, HeadKind, HeadSpec, ImageSource, Images, Kind, Model, Network, SUBCLASS_HEAD,
     SUPERCLASS_HEAD, Stem,
 };
-use residua::ops::{Backend, Direction};
+use residua::ops::{Device, Direction};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues};
 use residua::train::{
     BatchTargets, Consistency, Coupling, Exposure, Objective, Optimizer, OptimizerKind, StepInputs, TrainStep,
 };
+
+use crate::ops::kernels;
 
 const BATCH: usize = 16;
 const IMAGES: usize = 2 * BATCH;
@@ -66,15 +67,15 @@ impl Problem {
     }
 }
 
-fn train<B: Backend>(backend: B, problem: &Problem) -> Trained {
+fn train(device: Box<dyn Device>, problem: &Problem) -> Trained {
     let Problem { architecture, side, kind, objective, teacher } = problem;
     let (side, kind) = (*side, *kind);
     // The heads have a rate of their own where there are two.
     let separate_heads = architecture.heads.len() > 1;
     let optimizer = Optimizer { kind, momentum: 0.9, nesterov: true, weight_decay: 5e-4, separate_heads };
-    let mut network = Network::new(architecture, backend.dtype(), Some(optimizer.slots()));
+    let mut network = Network::new(architecture, device.dtype(), Some(optimizer.slots()));
     if let Some(teacher) = teacher {
-        network.add_teacher(teacher, backend.dtype());
+        network.add_teacher(teacher, device.dtype());
     }
     let pixels = network.reserve(IMAGES * side * side * 3, DType::U8);
     let images = Images {
@@ -82,8 +83,8 @@ fn train<B: Backend>(backend: B, problem: &Problem) -> Trained {
         extent: [side, side, 3],
         source: ImageSource::Resident { pixels, images: IMAGES },
     };
-    let step = TrainStep::new(&network, &backend, &optimizer, &images, objective);
-    let mut model = Model::new(network, backend, step.prepared().bytes()).expect("memory");
+    let step = TrainStep::new(&network, &*device, &optimizer, &images, objective);
+    let mut model = Model::new(network, device, step.prepared().bytes()).expect("memory");
     model.initialise(6).expect("initial values");
 
     let stream = Stream::for_purpose(3, Purpose::Synthetic, &[1]);
@@ -112,7 +113,7 @@ fn train<B: Backend>(backend: B, problem: &Problem) -> Trained {
         }
     }
     step.set_up(&mut model).expect("what is written once");
-    let weights = |model: &Model<B>| -> BTreeMap<String, Vec<f64>> {
+    let weights = |model: &Model| -> BTreeMap<String, Vec<f64>> {
         let matrix =
             |entry: &&Entry| matches!(entry.kind, Kind::ConvWeight | Kind::LinearWeight | Kind::CosineWeight);
         let matrices = entries.iter().filter(matrix);
@@ -131,7 +132,7 @@ fn train<B: Backend>(backend: B, problem: &Problem) -> Trained {
             StepInputs { pixels: &[], placement: &placement, targets: &targets, rates: &rates, slot };
         step.load(&mut model, &inputs).expect("a batch");
         step.queue(&mut model).unwrap_or_else(|error| panic!("step {number}: {error}"));
-        let totals = model.finish_read(step.begin_totals(&model).expect("totals")).expect("totals");
+        let totals = step.begin_totals(&model).expect("totals").wait().expect("totals");
         let columns = 2 * step.columns();
         let totals = &totals[columns * slot..][..columns];
         losses.push(totals.iter().step_by(2).sum::<f64>() / BATCH as f64);
@@ -184,8 +185,8 @@ fn check(depth: Depth, stem: Stem, width: f64, side: usize, kind: OptimizerKind,
 }
 
 fn check_problem(problem: &Problem, bf16_cosine: f64) {
-    let oracle = train(Cpu::<f64>::new(1).expect("a thread"), problem);
-    let single = train(Cpu::<f32>::new(1).expect("a thread"), problem);
+    let oracle = train(Box::new(Cpu::<f64>::new(1).expect("a thread")), problem);
+    let single = train(Box::new(Cpu::<f32>::new(1).expect("a thread")), problem);
     follows("cpu f32", &single, &oracle, 1e-4, 5e-2, 0.99);
     let Problem { architecture, kind, .. } = problem;
     let name = |device: &str, dtype: DType| format!("{architecture} by {kind:?}, {device} {dtype:?}");
@@ -193,12 +194,10 @@ fn check_problem(problem: &Problem, bf16_cosine: f64) {
         [(DType::F32, 1e-4, 5e-2, 0.99), (DType::Bf16, 5e-3, f64::MAX, bf16_cosine)]
     {
         let emulator = Emulator::new(Options::default()).expect("a C++ compiler");
-        let device = Cuda::new(emulator, dtype, Sources::default()).expect("f32 and bf16 exist");
-        let found = train(device, problem);
+        let found = train(kernels(emulator, dtype), problem);
         follows(&name("emulator", dtype), &found, &oracle, losses, updates, cosine);
         if let Some(gpu) = Native::if_present(0) {
-            let device = Cuda::new(gpu, dtype, Sources::default()).expect("f32 and bf16 exist");
-            let found = train(device, problem);
+            let found = train(kernels(gpu, dtype), problem);
             follows(&name("gpu", dtype), &found, &oracle, losses, updates, cosine);
         }
     }

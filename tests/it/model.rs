@@ -2,16 +2,16 @@
 //! decides what is launched, and is written for the device that was measured.
 
 use std::path::Path;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use residua::backend::cuda::driver::emulator::{Emulator, Options};
 use residua::backend::cuda::driver::recorder::{RecordedLaunch, Recorder};
 use residua::backend::cuda::driver::tensor_map::{TensorMap, TensorMapRequest};
-use residua::backend::cuda::driver::{Driver, Launch, Properties};
+use residua::backend::cuda::driver::{Download, Driver, Launch, LoadedModule, Memory, Properties};
 use residua::backend::cuda::{Cuda, KernelTable, MeasuredOn, Pass, Source, Sources, TableRow};
 use residua::bench::{NetworkName, elements};
 use residua::error::Result;
-use residua::ops::{Backend, Call, Conv2d};
+use residua::ops::{Call, Conv2d, Device, Event, Graph};
 use residua::plan::Fusions;
 use residua::tensor::{DType, Span, aligned};
 use serde_json::Value;
@@ -27,48 +27,29 @@ struct Watched {
 }
 
 impl Driver for Watched {
-    type Memory = <Emulator as Driver>::Memory;
-    type Module = (std::sync::Arc<Source>, <Emulator as Driver>::Module);
-    type Graph = <Emulator as Driver>::Graph;
-    type Download = <Emulator as Driver>::Download;
-    type Event = <Emulator as Driver>::Event;
-
     fn properties(&self) -> &Properties {
         self.emulator.properties()
     }
-    fn allocate(&self, bytes: usize) -> Result<Self::Memory> {
+    fn allocate(&self, bytes: usize) -> Result<Memory> {
         self.emulator.allocate(bytes)
     }
-    fn bytes(&self, memory: &Self::Memory) -> usize {
-        self.emulator.bytes(memory)
-    }
-    fn address(&self, memory: &Self::Memory) -> u64 {
-        self.emulator.address(memory)
-    }
-    fn upload(&self, memory: &mut Self::Memory, offset: usize, bytes: &[u8]) -> Result<()> {
+    fn upload(&self, memory: &mut Memory, offset: usize, bytes: &[u8]) -> Result<()> {
         self.emulator.upload(memory, offset, bytes)
     }
-    fn download(&self, memory: &Self::Memory, offset: usize, bytes: &mut [u8]) -> Result<()> {
+    fn download(&self, memory: &Memory, offset: usize, bytes: &mut [u8]) -> Result<()> {
         self.emulator.download(memory, offset, bytes)
     }
-    fn begin_download(&self, memory: &Self::Memory, offset: usize, bytes: usize) -> Result<Vec<u8>> {
+    fn begin_download(&self, memory: &Memory, offset: usize, bytes: usize) -> Result<Download> {
         self.emulator.begin_download(memory, offset, bytes)
     }
-    fn finish_download(&self, download: Vec<u8>) -> Result<Vec<u8>> {
-        self.emulator.finish_download(download)
-    }
-    fn module(&self, source: &Source) -> Result<Self::Module> {
-        Ok((source.clone().into(), self.emulator.module(source)?))
+    fn module(&self, source: &Source) -> Result<LoadedModule> {
+        Ok(LoadedModule::new((Arc::new(source.clone()), self.emulator.module(source)?)))
     }
     fn tensor_map(&self, request: &TensorMapRequest<'_>) -> Result<TensorMap> {
         self.emulator.tensor_map(request)
     }
-    fn launch(
-        &self,
-        memory: &mut Self::Memory,
-        (source, module): &Self::Module,
-        launch: &Launch<'_>,
-    ) -> Result<()> {
+    fn launch(&self, memory: &Memory, module: &LoadedModule, launch: &Launch<'_>) -> Result<()> {
+        let (source, module) = module.inner::<(Arc<Source>, LoadedModule)>();
         self.launches.lock().unwrap().push(RecordedLaunch {
             source: source.clone(),
             entry: launch.entry.to_string(),
@@ -80,57 +61,53 @@ impl Driver for Watched {
     fn synchronise(&self) -> Result<()> {
         self.emulator.synchronise()
     }
-    fn capture(
-        &self,
-        memory: &mut Self::Memory,
-        record: &mut dyn FnMut(&mut Self::Memory) -> Result<()>,
-    ) -> Result<Self::Graph> {
-        self.emulator.capture(memory, record)
+    fn capture(&self, record: &mut dyn FnMut() -> Result<()>) -> Result<Graph> {
+        self.emulator.capture(record)
     }
-    fn replay(&self, memory: &mut Self::Memory, graph: &Self::Graph) -> Result<()> {
+    fn replay(&self, memory: &Memory, graph: &Graph) -> Result<()> {
         self.emulator.replay(memory, graph)
     }
-    fn event(&self) -> Result<Self::Event> {
+    fn event(&self) -> Result<Event> {
         self.emulator.event()
     }
-    fn elapsed_seconds(&self, from: &Self::Event, to: &Self::Event) -> Result<f64> {
+    fn elapsed_seconds(&self, from: &Event, to: &Event) -> Result<f64> {
         self.emulator.elapsed_seconds(from, to)
     }
 }
 
 /// Places a call's operands in memory of zeros, and runs it.
-fn run_alone<B: Backend>(backend: &B, call: &Call<()>) {
-    let mut end = aligned(backend.red_zone());
+fn run_alone(device: &mut dyn Device, call: &Call<()>) {
+    let mut end = aligned(device.red_zone());
     let mut place = |elements: usize, dtype: DType| {
         let span = Span { offset: end, elements, dtype };
-        end += aligned(span.bytes() + backend.red_zone());
+        end += aligned(span.bytes() + device.red_zone());
         span
     };
     let mut operands = elements(call).unwrap().into_iter().zip(call.contents());
     let placed = call.map(|()| {
         let (elements, content) = operands.next().unwrap();
-        place(elements, content.dtype(backend.dtype()))
+        place(elements, content.dtype(device.dtype()))
     });
-    let workspace = place(backend.workspace_bytes(call).div_ceil(4), DType::F32);
-    let mut memory = backend.allocate(end).unwrap();
-    placed.run(backend, &mut memory, workspace).unwrap();
+    let workspace = place(device.workspace_bytes(call).div_ceil(4), DType::F32);
+    device.allocate(end).unwrap();
+    device.run(&placed, workspace).unwrap();
 }
 
 #[test]
 fn the_recorder_sees_the_launches_that_the_emulator_runs() {
     let network: NetworkName = TOY.parse().unwrap();
     let emulator = Emulator::new(Options::default()).unwrap();
-    let recorder = Recorder::new(emulator.properties().clone());
-    let watched = Watched { emulator, launches: Mutex::default() };
-    let watched = Cuda::new(watched, DType::Bf16, Sources::default()).unwrap();
-    let recorded = Cuda::new(recorder, DType::Bf16, Sources::default()).unwrap();
+    let recorder = Arc::new(Recorder::new(emulator.properties().clone()));
+    let watcher = Arc::new(Watched { emulator, launches: Mutex::default() });
+    let mut watched = Cuda::new(watcher.clone(), DType::Bf16, Sources::default()).unwrap();
+    let mut recorded = Cuda::new(recorder.clone(), DType::Bf16, Sources::default()).unwrap();
     let calls = network.calls(&recorded, 2, Fusions::ALL).unwrap();
     assert!(calls.len() > 60, "{} calls", calls.len());
     for call in &calls {
-        run_alone(&watched, call);
-        run_alone(&recorded, call);
-        let run = std::mem::take(&mut *watched.driver().launches.lock().unwrap());
-        assert!(!run.is_empty() && run == recorded.driver().take(), "{}", call.name());
+        run_alone(&mut watched, call);
+        run_alone(&mut recorded, call);
+        let run = std::mem::take(&mut *watcher.launches.lock().unwrap());
+        assert!(!run.is_empty() && run == recorder.take(), "{}", call.name());
     }
 }
 
@@ -164,11 +141,12 @@ fn a_table_that_names_another_kernel_changes_the_launch() {
             let row = TableRow { pass, dtype, kernel, splits, microseconds: None, convolution: conv };
             table.push(row).unwrap();
         }
-        let recorder = Recorder::new(properties.clone());
-        let cuda = Cuda::new(recorder, DType::Bf16, Sources::default()).unwrap().with_table(table).unwrap();
-        run_alone(&cuda, &Call::Conv2dForward { attributes: conv, x: (), weight: (), y: () });
-        run_alone(&cuda, &Call::Conv2dWeightGradient { attributes: conv, x: (), dy: (), dweight: () });
-        cuda.driver().take()
+        let recorder = Arc::new(Recorder::new(properties.clone()));
+        let cuda = Cuda::new(recorder.clone(), DType::Bf16, Sources::default()).unwrap();
+        let mut cuda = cuda.with_table(table).unwrap();
+        run_alone(&mut cuda, &Call::Conv2dForward { attributes: conv, x: (), weight: (), y: () });
+        run_alone(&mut cuda, &Call::Conv2dWeightGradient { attributes: conv, x: (), dy: (), dweight: () });
+        recorder.take()
     };
     let tuned = launched(&[(Pass::Forward, "sm80-128x64", 1), (Pass::WeightGradient, "sm80-64x128", 2)]);
     assert!(tuned[0].source.name.contains("TILE_M=128 TILE_N=64"), "{}", tuned[0].source.name);

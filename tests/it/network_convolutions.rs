@@ -48,12 +48,12 @@ fn passes(conv: Conv2d) -> [(Call<usize>, [Values; 3]); 3] {
 }
 
 fn check(convolutions: impl IntoIterator<Item = Conv2d>) {
-    let cpu = Cpu::<f64>::new(0).unwrap();
-    let devices = every_emulator(DType::Bf16);
+    let mut cpu = Cpu::<f64>::new(0).unwrap();
+    let mut devices = every_emulator(DType::Bf16);
     in_bf16(|| {
         for (call, operands) in convolutions.into_iter().flat_map(passes) {
-            let expected = results(&cpu, &call, &operands);
-            check_on(&devices, &call, &operands, &expected, 1e-2);
+            let expected = results(&mut cpu, &call, &operands);
+            check_on(&mut devices, &call, &operands, &expected, 1e-2);
         }
     });
 }

@@ -2,13 +2,15 @@
 //! the CPU in both precisions with one, two and three threads, the kernels on the emulator in three orders of threads,
 //! and on a GPU where there is one. Here the convolutions; the other operations are in `ops_passes`.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
 
-use residua::backend::cpu::Cpu;
+use residua::backend::cpu::{Cpu, Element};
+use residua::backend::cuda::driver::Driver;
 use residua::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
 use residua::backend::cuda::driver::native::Native;
 use residua::backend::cuda::{Cuda, Sources};
-use residua::ops::{Access, Backend, Call, Conv2d, Conv2dGradient, Conv2dInference};
+use residua::ops::{Access, Call, Conv2d, Conv2dGradient, Conv2dInference, Device};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{ALIGNMENT, DType, HostValues, Span, aligned};
 
@@ -83,10 +85,10 @@ const RED_ZONE: usize = 4 * ALIGNMENT;
 
 /// Runs a call whose operands are numbered; written operands, workspace and red zones are poisoned first. Gives all
 /// operands back.
-pub fn results<B: Backend>(backend: &B, call: &Call<usize>, operands: &[Values]) -> Vec<Values> {
-    let mut dtypes = vec![backend.dtype().accumulator(); operands.len()];
+pub fn results(device: &mut dyn Device, call: &Call<usize>, operands: &[Values]) -> Vec<Values> {
+    let mut dtypes = vec![device.dtype().accumulator(); operands.len()];
     for ((_, index, _), content) in call.operands().iter().zip(call.contents()) {
-        dtypes[*index] = content.dtype(backend.dtype());
+        dtypes[*index] = content.dtype(device.dtype());
     }
     let mut end = RED_ZONE;
     let mut red_zones = vec![Span { offset: 0, elements: RED_ZONE, dtype: DType::U8 }];
@@ -100,12 +102,12 @@ pub fn results<B: Backend>(backend: &B, call: &Call<usize>, operands: &[Values])
     };
     let spans: Vec<Span> =
         operands.iter().zip(&dtypes).map(|(values, &dtype)| place(values.elements(), dtype)).collect();
-    let scratch = backend.dtype().accumulator();
-    let workspace = place(backend.workspace_bytes(&call.map(|_| ())).div_ceil(scratch.size()), scratch);
-    let mut memory = backend.allocate(end).unwrap();
+    let scratch = device.dtype().accumulator();
+    let workspace = place(device.workspace_bytes(&call.map(|_| ())).div_ceil(scratch.size()), scratch);
+    device.allocate(end).unwrap();
 
     for span in &red_zones {
-        backend.write(&mut memory, *span, HostValues::U8(&[0xff; RED_ZONE])).unwrap();
+        device.write(*span, HostValues::U8(&[0xff; RED_ZONE])).unwrap();
     }
     for (span, values) in spans.iter().zip(operands) {
         let values = match values {
@@ -113,33 +115,33 @@ pub fn results<B: Backend>(backend: &B, call: &Call<usize>, operands: &[Values])
             Values::Integer(values) => HostValues::I32(values),
             Values::Byte(values) => HostValues::U8(values),
         };
-        backend.write(&mut memory, *span, values).unwrap();
+        device.write(*span, values).unwrap();
     }
-    let poison = |memory: &mut _, span: Span| {
+    let mut poison = |span: Span| {
         if span.dtype == DType::I32 {
-            backend.write(memory, span, HostValues::I32(&vec![i32::MIN; span.elements])).unwrap();
+            device.write(span, HostValues::I32(&vec![i32::MIN; span.elements])).unwrap();
         } else {
-            backend.write(memory, span, HostValues::F64(&vec![f64::NAN; span.elements])).unwrap();
+            device.write(span, HostValues::F64(&vec![f64::NAN; span.elements])).unwrap();
         }
     };
     for (_, index, access) in call.operands() {
         if access == Access::Write {
-            poison(&mut memory, spans[index]);
+            poison(spans[index]);
         }
     }
-    poison(&mut memory, workspace);
+    poison(workspace);
 
-    call.map(|index| spans[index])
-        .run(backend, &mut memory, workspace)
-        .unwrap_or_else(|error| panic!("{}: {call:?}: {error}", backend.name()));
+    device
+        .run(&call.map(|index| spans[index]), workspace)
+        .unwrap_or_else(|error| panic!("{}: {call:?}: {error}", device.name()));
     for span in &red_zones {
         let words = Span { elements: RED_ZONE / 4, dtype: DType::I32, ..*span };
         let mut values = [0; RED_ZONE / 4];
-        backend.read_i32(&memory, words, &mut values).unwrap();
+        device.read_i32(words, &mut values).unwrap();
         assert!(
             values.iter().all(|&word| word == -1),
             "{}: {call:?} wrote outside its operands",
-            backend.name()
+            device.name()
         );
     }
     spans
@@ -148,12 +150,12 @@ pub fn results<B: Backend>(backend: &B, call: &Call<usize>, operands: &[Values])
         .map(|(span, values)| match values {
             Values::Integer(_) => {
                 let mut values = vec![0; span.elements];
-                backend.read_i32(&memory, *span, &mut values).unwrap();
+                device.read_i32(*span, &mut values).unwrap();
                 Values::Integer(values)
             }
             Values::Float(_) => {
                 let mut values = vec![0.0; span.elements];
-                backend.read_f64(&memory, *span, &mut values).unwrap();
+                device.read_f64(*span, &mut values).unwrap();
                 Values::Float(values)
             }
             Values::Byte(values) => Values::Byte(values.clone()),
@@ -182,16 +184,20 @@ fn same_bits(a: &[Values], b: &[Values]) -> bool {
     })
 }
 
-fn emulated_in(options: &[(Order, Copies)], dtype: DType) -> Vec<Cuda<Emulator>> {
+/// The kernels on a driver.
+pub fn kernels(driver: impl Driver + 'static, dtype: DType) -> Box<dyn Device> {
+    Box::new(Cuda::new(Arc::new(driver), dtype, Sources::default()).unwrap())
+}
+
+fn emulated_in(options: &[(Order, Copies)], dtype: DType) -> Vec<Box<dyn Device>> {
     let device = |&(order, copies): &(Order, Copies)| {
-        let emulator = Emulator::new(Options { order, copies, threads: 1 }).expect("a C++ compiler");
-        Cuda::new(emulator, dtype, Sources::default()).unwrap()
+        kernels(Emulator::new(Options { order, copies, threads: 1 }).expect("a C++ compiler"), dtype)
     };
     options.iter().map(device).collect()
 }
 
 /// The kernels on the emulator: three orders of threads, both times of copies. The device is made once a thread.
-fn emulated(dtype: DType) -> Vec<Cuda<Emulator>> {
+fn emulated(dtype: DType) -> Vec<Box<dyn Device>> {
     emulated_in(
         &[(Order::Forward, Copies::Lazy), (Order::Reverse, Copies::Eager), (Order::Random(7), Copies::Lazy)],
         dtype,
@@ -199,7 +205,7 @@ fn emulated(dtype: DType) -> Vec<Cuda<Emulator>> {
 }
 
 /// The same in each of these orders at both times.
-pub fn every_emulator(dtype: DType) -> Vec<Cuda<Emulator>> {
+pub fn every_emulator(dtype: DType) -> Vec<Box<dyn Device>> {
     let orders = [Order::Forward, Order::Reverse, Order::Random(7)];
     let options: Vec<(Order, Copies)> =
         orders.iter().flat_map(|&order| [(order, Copies::Lazy), (order, Copies::Eager)]).collect();
@@ -207,16 +213,16 @@ pub fn every_emulator(dtype: DType) -> Vec<Cuda<Emulator>> {
 }
 
 /// Runs a call on several devices, which must agree to the bit, and holds it to its reference.
-pub fn check_on<B: Backend>(
-    devices: &[B],
+pub fn check_on(
+    devices: &mut [Box<dyn Device>],
     call: &Call<usize>,
     operands: &[Values],
     expected: &[Values],
     tolerance: f64,
 ) {
-    let found = results(&devices[0], call, operands);
-    for device in &devices[1..] {
-        let again = results(device, call, operands);
+    let found = results(&mut *devices[0], call, operands);
+    for device in &mut devices[1..] {
+        let again = results(&mut **device, call, operands);
         assert!(same_bits(&found, &again), "{call:?}: {} gives other bits", device.name());
     }
     // What a call does not write, it leaves alone; what it writes is what the reference finds.
@@ -236,24 +242,30 @@ pub fn check_on<B: Backend>(
 /// Holds the kernels to the reference of a call that the CPU refuses: `expected` are all operands after the call.
 pub fn check_kernels(call: Call<usize>, operands: &[Values], expected: &[Values]) {
     thread_local! {
-        static EMULATED: [Vec<Cuda<Emulator>>; 2] = [emulated(DType::F32), emulated(DType::Bf16)];
+        static EMULATED: RefCell<[Vec<Box<dyn Device>>; 2]> =
+            RefCell::new([emulated(DType::F32), emulated(DType::Bf16)]);
     }
     let (dtype, tolerance) = if COARSE.get() { (DType::Bf16, 1e-2) } else { (DType::F32, 1e-5) };
     EMULATED.with(|devices| {
-        check_on(&devices[usize::from(dtype == DType::Bf16)], &call, operands, expected, tolerance);
+        let devices = &mut devices.borrow_mut()[usize::from(dtype == DType::Bf16)];
+        check_on(devices, &call, operands, expected, tolerance);
     });
     if let Some(native) = Native::if_present(0) {
-        let device = Cuda::new(native, dtype, Sources::default()).unwrap();
-        check_on(&[device], &call, operands, expected, tolerance);
+        check_on(&mut [kernels(native, dtype)], &call, operands, expected, tolerance);
     }
+}
+
+/// The CPU with so many threads.
+fn cpu<T: Element>(threads: usize) -> Box<dyn Device> {
+    Box::new(Cpu::<T>::new(threads).unwrap())
 }
 
 /// Holds a call to its reference: `expected` are all operands after the call.
 pub fn check(call: Call<usize>, operands: &[Values], expected: &[Values]) {
     if !COARSE.get() {
         let threads = [1, 2, 3];
-        check_on(&threads.map(|n| Cpu::<f64>::new(n).unwrap()), &call, operands, expected, 1e-12);
-        check_on(&threads.map(|n| Cpu::<f32>::new(n).unwrap()), &call, operands, expected, 1e-5);
+        check_on(&mut threads.map(cpu::<f64>), &call, operands, expected, 1e-12);
+        check_on(&mut threads.map(cpu::<f32>), &call, operands, expected, 1e-5);
     }
     check_kernels(call, operands, expected);
 }

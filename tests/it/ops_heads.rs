@@ -3,12 +3,11 @@
 use residua::autograd::{Mode, Parameter, Tape};
 use residua::backend::cpu::Cpu;
 use residua::backend::cuda::driver::emulator::{Emulator, Options};
-use residua::backend::cuda::{Cuda, Sources};
-use residua::ops::{Backend, Call, Cosine, Direction, KlDivergence, Side};
+use residua::ops::{Call, Cosine, Device, Direction, KlDivergence, Side};
 use residua::plan::Prepared;
 use residua::tensor::{DType, HostValues, Shape, Span, aligned};
 
-use crate::ops::{Values, check, in_every_precision, output, random};
+use crate::ops::{Values, check, in_every_precision, kernels, output, random};
 
 fn float(values: &[f64]) -> Values {
     Values::Float(values.to_vec())
@@ -290,8 +289,8 @@ fn equal_logits_do_not_diverge_and_huge_ones_do_not_overflow() {
 
 /// Gradient of a batch of activations whose pooled features go to two heads: a linear one, and cosines, rectified, that go to
 /// a linear layer.
-fn gradient_through_two_heads<B: Backend>(backend: &B) -> Vec<f64> {
-    let number = backend.dtype().accumulator();
+fn gradient_through_two_heads(device: &mut dyn Device) -> Vec<f64> {
+    let number = device.dtype().accumulator();
     let mut end = 0;
     let mut place = |extents: &[usize]| {
         let shape = Shape::new(extents);
@@ -303,7 +302,7 @@ fn gradient_through_two_heads<B: Backend>(backend: &B) -> Vec<f64> {
     let [weight, bias, directions, scale, weight_behind, bias_behind] =
         [&[5, 8][..], &[5], &[7, 8], &[1], &[3, 7], &[3]].map(&mut place);
     let parameters = [weight, bias, directions, scale, weight_behind, bias_behind];
-    let mut tape = Tape::new(backend.dtype(), Mode::Train);
+    let mut tape = Tape::new(device.dtype(), Mode::Train);
     let x = tape.differentiable_input("x", [2, 3, 3, 8]);
     let features = tape.global_average_pool(x);
     let cosines = tape.cosine(features, &directions, &scale, false);
@@ -312,24 +311,24 @@ fn gradient_through_two_heads<B: Backend>(backend: &B) -> Vec<f64> {
         [tape.linear(features, &weight, &bias), tape.linear(rectified, &weight_behind, &bias_behind)];
     let given = logits.map(|logits| tape.number_input("gradient", logits.shape).buffer);
     let dx = tape.backward_from_all(&[(logits[0], given[0]), (logits[1], given[1])], &[x])[0].unwrap();
-    let prepared = Prepared::new(tape.finish(), backend, end);
-    let mut memory = backend.allocate(prepared.bytes()).unwrap();
+    let prepared = Prepared::new(tape.finish(), device, end);
+    device.allocate(prepared.bytes()).unwrap();
     let spans = [prepared.span(x.buffer), prepared.span(given[0]), prepared.span(given[1])];
     for (key, span) in spans.into_iter().chain(parameters.iter().map(|p| p.value)).enumerate() {
-        backend.write(&mut memory, span, HostValues::F64(&random(span.elements, key as u64))).unwrap();
+        device.write(span, HostValues::F64(&random(span.elements, key as u64))).unwrap();
     }
-    prepared.run(backend, &mut memory).unwrap_or_else(|error| panic!("{}: {error}", backend.name()));
+    prepared.run(device).unwrap_or_else(|error| panic!("{}: {error}", device.name()));
     let mut values = vec![0.0; prepared.span(dx).elements];
-    backend.read_f64(&memory, prepared.span(dx), &mut values).unwrap();
+    device.read_f64(prepared.span(dx), &mut values).unwrap();
     values
 }
 
 #[test]
 fn gradients_of_two_heads_on_the_same_features_add_up() {
-    let expected = gradient_through_two_heads(&Cpu::<f64>::new(1).unwrap());
+    let expected = gradient_through_two_heads(&mut Cpu::<f64>::new(1).unwrap());
     for (dtype, tolerance) in [(DType::F32, 1e-5), (DType::Bf16, 1e-2)] {
         let emulator = Emulator::new(Options::default()).unwrap();
-        let found = gradient_through_two_heads(&Cuda::new(emulator, dtype, Sources::default()).unwrap());
+        let found = gradient_through_two_heads(&mut *kernels(emulator, dtype));
         for (found, expected) in found.iter().zip(&expected) {
             assert!(
                 (found - expected).abs() <= tolerance * expected.abs().max(0.1),

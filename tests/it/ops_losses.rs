@@ -2,11 +2,10 @@
 
 use residua::backend::cpu::Cpu;
 use residua::backend::cuda::driver::emulator::{Emulator, Options};
-use residua::backend::cuda::{Cuda, Sources};
-use residua::ops::{Backend, Call, ClassGroups, EnergyMargin, Rows};
+use residua::ops::{Call, ClassGroups, Device, EnergyMargin, Rows};
 use residua::tensor::{DType, HostValues, Span};
 
-use crate::ops::{Values, check, in_every_precision, output, random};
+use crate::ops::{Values, check, in_every_precision, kernels, output, random};
 use crate::ops_passes::{after, float};
 use crate::reference;
 
@@ -68,22 +67,21 @@ fn a_class_of_no_group_counts_nowhere_and_has_no_gradient() {
 
 /// The sums of groups in f64 on the CPU and in f32 on the emulator.
 fn sums_of_groups(attributes: ClassGroups, x: &[f64], group_of: &[i32]) -> [Vec<f64>; 2] {
-    fn on<B: Backend>(backend: &B, attributes: ClassGroups, x: &[f64], group_of: &[i32]) -> Vec<f64> {
-        let mut memory = backend.allocate(1024).unwrap();
+    let on = |device: &mut dyn Device| -> Vec<f64> {
+        device.allocate(1024).unwrap();
         let span = |place: usize, elements, dtype| Span { offset: 256 * place, elements, dtype };
-        let (values, groups) = (span(0, x.len(), backend.dtype()), span(1, x.len(), DType::I32));
-        let y = span(2, attributes.groups, backend.dtype());
-        backend.write(&mut memory, values, HostValues::F64(x)).unwrap();
-        backend.write(&mut memory, groups, HostValues::I32(group_of)).unwrap();
+        let (values, groups) = (span(0, x.len(), device.dtype()), span(1, x.len(), DType::I32));
+        let y = span(2, attributes.groups, device.dtype());
+        device.write(values, HostValues::F64(x)).unwrap();
+        device.write(groups, HostValues::I32(group_of)).unwrap();
         let call = Call::LogSumGroups { attributes, x: values, group_of: groups, y };
-        call.run(backend, &mut memory, span(3, 0, DType::F32)).unwrap();
+        device.run(&call, span(3, 0, DType::F32)).unwrap();
         let mut found = vec![0.0; y.elements];
-        backend.read_f64(&memory, y, &mut found).unwrap();
+        device.read_f64(y, &mut found).unwrap();
         found
-    }
-    let emulator = Emulator::new(Options::default()).unwrap();
-    let emulator = Cuda::new(emulator, DType::F32, Sources::default()).unwrap();
-    [on(&Cpu::<f64>::new(1).unwrap(), attributes, x, group_of), on(&emulator, attributes, x, group_of)]
+    };
+    let mut emulator = kernels(Emulator::new(Options::default()).unwrap(), DType::F32);
+    [on(&mut Cpu::<f64>::new(1).unwrap()), on(&mut *emulator)]
 }
 
 #[test]

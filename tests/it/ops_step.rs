@@ -3,7 +3,7 @@
 
 use residua::backend::cpu::Cpu;
 use residua::ops::{
-    Adam, Call, CrossEntropy, Device as _, ImageBatch, Linear, PLACEMENT_NUMBERS, Pool, PoolHead, Segment,
+    Adam, Call, CrossEntropy, Device, ImageBatch, Linear, PLACEMENT_NUMBERS, Pool, PoolHead, Segment,
     Segments, Sgd, StepTotals,
 };
 use residua::tensor::{DType, HostValues, Span};
@@ -131,8 +131,8 @@ fn cross_entropy_is_exact_for_small_and_for_huge_logits() {
 #[test]
 fn a_label_outside_the_classes_is_an_error_on_the_host() {
     in_every_precision(|| {
-        let backend = Cpu::<f32>::new(1).unwrap();
-        let mut memory = backend.allocate(1024).unwrap();
+        let mut device = Cpu::<f32>::new(1).unwrap();
+        device.allocate(1024).unwrap();
         let span = |place: usize, elements, dtype| Span { offset: place * 64, elements, dtype };
         let labels = span(1, 2, DType::I32);
         let call = Call::SoftmaxCrossEntropy {
@@ -144,8 +144,8 @@ fn a_label_outside_the_classes_is_an_error_on_the_host() {
             dlogits: span(4, 6, DType::F32),
         };
         for label in [3, -1] {
-            backend.write(&mut memory, labels, HostValues::I32(&[0, label])).unwrap();
-            let message = call.run(&backend, &mut memory, span(8, 0, DType::F32)).unwrap_err().to_string();
+            device.write(labels, HostValues::I32(&[0, label])).unwrap();
+            let message = device.run(&call, span(8, 0, DType::F32)).unwrap_err().to_string();
             assert!(message.contains(&format!("sample 1 of the batch has label {label}")), "{message}");
         }
     });
@@ -153,8 +153,8 @@ fn a_label_outside_the_classes_is_an_error_on_the_host() {
 
 #[test]
 fn an_image_or_a_slot_that_is_not_there_is_an_error_on_the_host_that_says_which() {
-    let backend = Cpu::<f32>::new(1).unwrap();
-    let mut memory = backend.allocate(8192).unwrap();
+    let mut device = Cpu::<f32>::new(1).unwrap();
+    device.allocate(8192).unwrap();
     let span = |place: usize, elements, dtype| Span { offset: place * 64, elements, dtype };
     let placement = span(2, 2 * PLACEMENT_NUMBERS, DType::I32);
     let images = Call::LoadImages {
@@ -167,8 +167,8 @@ fn an_image_or_a_slot_that_is_not_there_is_an_error_on_the_host_that_says_which(
     for number in [4, -1] {
         let mut numbers = [0; 2 * PLACEMENT_NUMBERS];
         numbers[PLACEMENT_NUMBERS] = number;
-        backend.write(&mut memory, placement, HostValues::I32(&numbers)).unwrap();
-        let message = images.run(&backend, &mut memory, span(8, 0, DType::F32)).unwrap_err().to_string();
+        device.write(placement, HostValues::I32(&numbers)).unwrap();
+        let message = device.run(&images, span(8, 0, DType::F32)).unwrap_err().to_string();
         let expected = format!("image 1 of the batch is number {number} of 4 in memory");
         assert!(message.contains(&expected), "{message}");
     }
@@ -181,9 +181,8 @@ fn an_image_or_a_slot_that_is_not_there_is_an_error_on_the_host_that_says_which(
         hyper,
         totals: span(4, 4, DType::F32),
     };
-    backend.write(&mut memory, hyper, HostValues::F32(&[0.0, 0.0, 0.0, 2.0])).unwrap();
-    let mut message =
-        |column| totals(column).run(&backend, &mut memory, span(8, 0, DType::F32)).unwrap_err().to_string();
+    device.write(hyper, HostValues::F32(&[0.0, 0.0, 0.0, 2.0])).unwrap();
+    let mut message = |column| device.run(&totals(column), span(8, 0, DType::F32)).unwrap_err().to_string();
     assert!(message(0).contains("slot 2 of 2"), "{}", message(0));
     assert!(message(1).contains("columns: 1, column: 1"), "{}", message(1));
 }
@@ -408,8 +407,8 @@ fn adam_and_adamw_step_as_defined_in_every_segment() {
 #[test]
 fn a_pack_that_lies_in_two_segments_is_refused() {
     in_every_precision(|| {
-        let backend = Cpu::<f32>::new(1).unwrap();
-        let mut memory = backend.allocate(1024).unwrap();
+        let mut device = Cpu::<f32>::new(1).unwrap();
+        device.allocate(1024).unwrap();
         let span = |place: usize, elements| Span { offset: place * 64, elements, dtype: DType::F32 };
         let segment = |elements| Segment { elements, weight_decay: 0.0, row: 0 };
         let call = Call::SgdStep {
@@ -425,7 +424,7 @@ fn a_pack_that_lies_in_two_segments_is_refused() {
             hyper: span(3, 8),
             copies: span(4, 0),
         };
-        let error = call.run(&backend, &mut memory, span(5, 0)).unwrap_err().to_string();
+        let error = device.run(&call, span(5, 0)).unwrap_err().to_string();
         assert!(error.contains("multiple of four"), "{error}");
     });
 }

@@ -3,15 +3,16 @@
 use half::bf16;
 use residua::backend::cpu::Cpu;
 use residua::backend::cuda::driver::emulator::{Emulator, Options};
-use residua::backend::cuda::{Cuda, Sources};
 use residua::nn::{
     Architecture, Depth, HeadKind, HeadSpec, ImageSource, Images, Model, Network, SUBCLASS_HEAD,
     SUPERCLASS_HEAD,
 };
-use residua::ops::{Backend, Call};
+use residua::ops::{Call, Device};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues};
 use residua::train::{BatchTargets, Objective, Optimizer, OptimizerKind, TrainStep};
+
+use crate::ops::kernels;
 
 const SIDE: usize = 8;
 const BATCH: usize = 4;
@@ -24,27 +25,23 @@ fn small() -> Architecture {
     Architecture::new(Depth::ResNet20, None, None, 0.25, 3).unwrap()
 }
 
-fn prepared<B: Backend>(
-    backend: &B,
-    architecture: &Architecture,
-    optimizer: &Optimizer,
-) -> (Network, TrainStep) {
-    let network = Network::new(architecture, backend.dtype(), Some(optimizer.slots()));
+fn prepared(device: &dyn Device, architecture: &Architecture, optimizer: &Optimizer) -> (Network, TrainStep) {
+    let network = Network::new(architecture, device.dtype(), Some(optimizer.slots()));
     let images = Images { batch: BATCH, extent: [SIDE, SIDE, 3], source: ImageSource::Numbers };
-    let step = TrainStep::new(&network, backend, optimizer, &images, &Objective::cross_entropy(0.0));
+    let step = TrainStep::new(&network, device, optimizer, &images, &Objective::cross_entropy(0.0));
     (network, step)
 }
 
 #[test]
 fn all_groups_are_updated_by_one_call_whatever_their_rates_and_decays() {
-    let backend = Cpu::<f32>::new(1).unwrap();
+    let device = Cpu::<f32>::new(1).unwrap();
     let heads = vec![
         HeadSpec::new(SUPERCLASS_HEAD, HeadKind::Cosine, 2),
         HeadSpec::new(SUBCLASS_HEAD, HeadKind::Linear, 3),
     ];
     let two_heads = small().with_heads(heads).unwrap();
     for kind in [OptimizerKind::Sgd, OptimizerKind::AdamW] {
-        let (network, step) = prepared(&backend, &two_heads, &optimizer(kind, true));
+        let (network, step) = prepared(&device, &two_heads, &optimizer(kind, true));
         let calls = &step.prepared().plan().calls;
         let segments: Vec<_> = calls
             .iter()
@@ -65,7 +62,7 @@ fn all_groups_are_updated_by_one_call_whatever_their_rates_and_decays() {
 
 /// A bf16 network on the emulator.
 struct Laboratory {
-    model: Model<Cuda<Emulator>>,
+    model: Model,
     step: TrainStep,
     optimizer: Optimizer,
     images: Vec<f32>,
@@ -74,10 +71,10 @@ struct Laboratory {
 impl Laboratory {
     fn new(kind: OptimizerKind, seed: u64) -> Laboratory {
         let emulator = Emulator::new(Options::default()).expect("a C++ compiler");
-        let backend = Cuda::new(emulator, DType::Bf16, Sources::default()).unwrap();
+        let device = kernels(emulator, DType::Bf16);
         let optimizer = optimizer(kind, false);
-        let (network, step) = prepared(&backend, &small(), &optimizer);
-        let mut model = Model::new(network, backend, step.prepared().bytes()).unwrap();
+        let (network, step) = prepared(&*device, &small(), &optimizer);
+        let mut model = Model::new(network, device, step.prepared().bytes()).unwrap();
         model.initialise(seed).unwrap();
         let stream = Stream::for_purpose(8, Purpose::Synthetic, &[]);
         let numbers = BATCH * SIDE * SIDE * 3;

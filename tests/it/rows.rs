@@ -1,5 +1,8 @@
 //! Operations on rows, as kernels: each against plain loops, and whole evaluations against an independent implementation.
 
+use std::sync::Arc;
+
+use residua::backend::cuda::driver::Driver;
 use residua::backend::cuda::driver::emulator::{Copies, Emulator, Options as EmulatorOptions, Order};
 use residua::backend::cuda::driver::native::Native;
 use residua::backend::cuda::{Cuda, Sources};
@@ -11,20 +14,23 @@ use residua::tensor::{DType, HostValues, Span, aligned};
 
 use crate::ood_scores::{case, expected, options};
 
-fn emulator(order: Order, copies: Copies) -> Cuda<Emulator> {
-    let emulator = Emulator::new(EmulatorOptions { order, copies, threads: 1 }).expect("a C++ compiler");
-    Cuda::new(emulator, DType::F32, Sources::default()).unwrap()
+fn kernels(driver: impl Driver + 'static) -> Box<dyn RowOps> {
+    Box::new(Cuda::new(Arc::new(driver), DType::F32, Sources::default()).unwrap())
+}
+
+fn emulator(order: Order, copies: Copies) -> Box<dyn RowOps> {
+    kernels(Emulator::new(EmulatorOptions { order, copies, threads: 1 }).expect("a C++ compiler"))
 }
 
 /// Runs a test on the emulator, lowest thread first and in a random order, and on a GPU where there is one.
 macro_rules! on_every_device {
-    (|$device:ident| $body:block) => {
+    (|$device:pat_param| $body:block) => {
         for order in [Order::Forward, Order::Random(5)] {
             let $device = emulator(order, Copies::Lazy);
             $body
         }
         if let Some(native) = Native::if_present(0) {
-            let $device = Cuda::new(native, DType::F32, Sources::default()).unwrap();
+            let $device = kernels(native);
             $body
         }
     };
@@ -36,15 +42,16 @@ fn random(elements: usize, key: u64) -> Vec<f64> {
 }
 
 /// Operands of one call, in memory of their own.
-struct Bench<'a, B: RowOps> {
-    device: &'a B,
-    memory: B::Memory,
+struct Bench<'a> {
+    device: &'a mut dyn RowOps,
     end: usize,
 }
 
-impl<'a, B: RowOps> Bench<'a, B> {
-    fn new(device: &'a B) -> Bench<'a, B> {
-        Bench { device, memory: device.allocate(1 << 22).unwrap(), end: aligned(device.red_zone()) }
+impl<'a> Bench<'a> {
+    fn new(device: &'a mut dyn RowOps) -> Bench<'a> {
+        device.allocate(1 << 22).unwrap();
+        let end = aligned(device.red_zone());
+        Bench { device, end }
     }
 
     fn place(&mut self, elements: usize, dtype: DType) -> Span {
@@ -55,13 +62,13 @@ impl<'a, B: RowOps> Bench<'a, B> {
 
     fn given(&mut self, values: &[f64], dtype: DType) -> Span {
         let span = self.place(values.len(), dtype);
-        self.device.write(&mut self.memory, span, HostValues::F64(values)).unwrap();
+        self.device.write(span, HostValues::F64(values)).unwrap();
         span
     }
 
     fn read(&self, span: Span) -> Vec<f64> {
         let mut values = vec![0.0; span.elements];
-        self.device.read_f64(&self.memory, span, &mut values).unwrap();
+        self.device.read_f64(span, &mut values).unwrap();
         values
     }
 }
@@ -76,15 +83,15 @@ fn close(what: &str, found: &[f64], expected: &[f64], tolerance: f64) {
 
 #[test]
 fn logit_scores_of_every_row_are_those_of_their_definitions() {
-    on_every_device!(|device| {
+    on_every_device!(|mut device| {
         for (rows, classes, temperature, size) in
             [(1, 1, 1.0, 1.0), (3, 5, 2.0, 1.0), (9, 33, 0.5, 10.0), (17, 100, 1.0, 500.0)]
         {
             let logits: Vec<f64> = random(rows * classes, 1).iter().map(|x| x * size).collect();
-            let mut bench = Bench::new(&device);
+            let mut bench = Bench::new(&mut *device);
             let from = bench.given(&logits, DType::F64);
             let to = [(); 3].map(|()| bench.place(rows, DType::F64));
-            device.logit_scores(&mut bench.memory, [rows, classes], temperature, from, to).unwrap();
+            bench.device.logit_scores([rows, classes], temperature, from, to).unwrap();
             let found = to.map(|span| bench.read(span));
             for (row, logits) in logits.chunks(classes).enumerate() {
                 let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -104,7 +111,7 @@ fn logit_scores_of_every_row_are_those_of_their_definitions() {
 
 #[test]
 fn projections_and_norms_shift_and_divide_rows_first() {
-    on_every_device!(|device| {
+    on_every_device!(|mut device| {
         for (rows, columns, outputs, shifted, divided) in [
             (1, 1, 1, false, false),
             (5, 7, 3, true, false),
@@ -131,7 +138,7 @@ fn projections_and_norms_shift_and_divide_rows_first() {
                 values.chunks(columns).map(|row| row.iter().map(|x| x * x).sum()).collect()
             };
 
-            let mut bench = Bench::new(&device);
+            let mut bench = Bench::new(&mut *device);
             let features = Features {
                 x: bench.given(&x, DType::F32),
                 rows,
@@ -142,10 +149,10 @@ fn projections_and_norms_shift_and_divide_rows_first() {
             let basis = bench.given(&basis, DType::F64);
             let z = bench.place(rows * outputs, DType::F64);
             let [norms, of_z, inverse] = [(); 3].map(|()| bench.place(rows, DType::F64));
-            device.project(&mut bench.memory, &features, outputs, basis, z).unwrap();
-            device.square_norms(&mut bench.memory, &features, norms).unwrap();
-            device.square_norms_of_coordinates(&mut bench.memory, [rows, outputs], z, of_z).unwrap();
-            device.inverse_norms(&mut bench.memory, &features, 0.25, inverse).unwrap();
+            bench.device.project(&features, outputs, basis, z).unwrap();
+            bench.device.square_norms(&features, norms).unwrap();
+            bench.device.square_norms_of_coordinates([rows, outputs], z, of_z).unwrap();
+            bench.device.inverse_norms(&features, 0.25, inverse).unwrap();
             close("coordinates", &bench.read(z), &coordinates, 1e-14);
             close("norms", &bench.read(norms), &square_norms(&prepared, columns), 1e-14);
             close("norms of coordinates", &bench.read(of_z), &square_norms(&coordinates, outputs), 1e-13);
@@ -170,7 +177,7 @@ fn sorted_distances(rows: &[f64], points: &[f64], columns: usize) -> Vec<Vec<f64
 
 #[test]
 fn the_kth_nearest_is_that_of_a_sorted_list_with_ties_and_with_little_scratch() {
-    on_every_device!(|device| {
+    on_every_device!(|mut device| {
         for (rows, columns, count, k, room) in [
             (1, 1, 1, 1, 1),
             (70, 5, 9, 9, 9),
@@ -187,11 +194,11 @@ fn the_kth_nearest_is_that_of_a_sorted_list_with_ties_and_with_little_scratch() 
             let kth = |rows: &[f64], points: &[f64]| -> Vec<f64> {
                 sorted_distances(rows, points, columns).iter().map(|all| all[k - 1]).collect()
             };
-            let mut bench = Bench::new(&device);
+            let mut bench = Bench::new(&mut *device);
             let z = bench.given(&x, DType::F64);
             let (scratch, nearest) = (bench.place(room, DType::F64), bench.place(rows, DType::F64));
             let to = Points { values: bench.given(&points, DType::F64), count, k };
-            device.nearest(&mut bench.memory, [rows, columns], z, &to, scratch, nearest).unwrap();
+            bench.device.nearest([rows, columns], z, &to, scratch, nearest).unwrap();
             close("nearest", &bench.read(nearest), &kth(&x, &points), 1e-14);
 
             let scales = |values: &[f64]| -> Vec<f64> {
@@ -210,13 +217,13 @@ fn the_kth_nearest_is_that_of_a_sorted_list_with_ties_and_with_little_scratch() 
             let bank = Points { values: bench.given(&points, DType::F32), count, k };
             let of_bank = bench.given(&bank_scale, DType::F64);
             let (of_rows, of_points) = ((&features, scale), (&bank, of_bank));
-            device.nearest_normalised(&mut bench.memory, of_rows, of_points, scratch, nearest).unwrap();
+            bench.device.nearest_normalised(of_rows, of_points, scratch, nearest).unwrap();
             let expected = kth(&scaled(&x, &x_scale), &scaled(&points, &bank_scale));
             close("nearest normalised", &bench.read(nearest), &expected, 1e-14);
 
             for wrong in [0, count + 1] {
                 let to = Points { k: wrong, ..to };
-                let error = device.nearest(&mut bench.memory, [rows, columns], z, &to, scratch, nearest);
+                let error = bench.device.nearest([rows, columns], z, &to, scratch, nearest);
                 let message = error.unwrap_err().to_string();
                 assert!(
                     message.contains(&format!("neighbour number {wrong} of {count} points")),
@@ -230,7 +237,7 @@ fn the_kth_nearest_is_that_of_a_sorted_list_with_ties_and_with_little_scratch() 
 #[test]
 fn moments_on_a_device_are_those_of_the_cpu() {
     on_every_device!(|device| {
-        let device = OnDevice::new(device);
+        let mut device = OnDevice::new(device);
         for (rows, columns, classes) in [(1, 1, 1), (30, 3, 4), (200, 66, 3), (50, 130, 1)] {
             // Means far from zero: E[x²] − E[x]² would lose digits. The last class has no samples if there are several.
             let values: Vec<f32> = random(rows * columns, 3).iter().map(|x| (x + 100.0) as f32).collect();
@@ -246,7 +253,7 @@ fn moments_on_a_device_are_those_of_the_cpu() {
     });
 }
 
-fn check_case(name: &str, compute: &dyn Compute, absent: &[Method]) {
+fn check_case(name: &str, compute: &mut dyn Compute, absent: &[Method]) {
     let folder = case(name);
     let head = Head::open(&folder.join("head.npz")).unwrap();
     let train = FeatureSet::open(&folder.join("train.npz")).unwrap();
@@ -282,23 +289,23 @@ fn every_score_computed_by_kernels_meets_the_reference() {
         ("rank_deficient", &[]),
         ("more_classes_than_dim", &constant),
     ];
-    let device = OnDevice::new(emulator(Order::Forward, Copies::Lazy));
-    cases.iter().for_each(|(name, absent)| check_case(name, &device, absent));
+    let mut device = OnDevice::new(emulator(Order::Forward, Copies::Lazy));
+    cases.iter().for_each(|(name, absent)| check_case(name, &mut device, absent));
     if let Some(native) = Native::if_present(0) {
-        let device = OnDevice::new(Cuda::new(native, DType::F32, Sources::default()).unwrap());
-        cases.iter().for_each(|(name, absent)| check_case(name, &device, absent));
+        let mut device = OnDevice::new(kernels(native));
+        cases.iter().for_each(|(name, absent)| check_case(name, &mut device, absent));
     }
 }
 
 #[test]
 fn scores_do_not_depend_on_the_order_in_which_threads_run() {
     let scores = |order, copies| {
-        let device = OnDevice::new(emulator(order, copies));
+        let mut device = OnDevice::new(emulator(order, copies));
         let folder = case("tiny");
         let head = Head::open(&folder.join("head.npz")).unwrap();
         let train = FeatureSet::open(&folder.join("train.npz")).unwrap();
-        let detectors = Detectors::fit_on(&device, &train, &head, &options(head.dimension())).unwrap();
-        detectors.score_on(&device, &FeatureSet::open(&folder.join("ood.npz")).unwrap()).unwrap()
+        let detectors = Detectors::fit_on(&mut device, &train, &head, &options(head.dimension())).unwrap();
+        detectors.score_on(&mut device, &FeatureSet::open(&folder.join("ood.npz")).unwrap()).unwrap()
     };
     let forward = scores(Order::Forward, Copies::Lazy);
     assert!(forward == scores(Order::Reverse, Copies::Eager));
@@ -307,7 +314,7 @@ fn scores_do_not_depend_on_the_order_in_which_threads_run() {
 
 #[test]
 fn samples_by_index_and_short_last_blocks_score_as_in_the_whole_set() {
-    let device = OnDevice::new(emulator(Order::Forward, Copies::Lazy));
+    let mut device = OnDevice::new(emulator(Order::Forward, Copies::Lazy));
     // 2,000 features make blocks of 131 rows: three blocks, the last one short.
     let (rows, columns, classes) = (300, 2000, 3);
     let values = random(rows * columns, 9).iter().map(|&x| x as f32).collect();
@@ -317,9 +324,9 @@ fn samples_by_index_and_short_last_blocks_score_as_in_the_whole_set() {
     let set = FeatureSet::from_parts("rows", features, None, None).unwrap();
     let methods = vec![Method::Msp, Method::Energy, Method::Gen, Method::React, Method::Knn];
     let options = residua::ood::Options { methods, temperature: 3.0, knn_k: 5, ..Default::default() };
-    let detectors = Detectors::fit_on(&device, &set, &head, &options).unwrap();
-    let all = detectors.score_on(&device, &set).unwrap();
-    let some = detectors.score_samples(&device, &set, &[299, 0, 131, 262]).unwrap();
+    let detectors = Detectors::fit_on(&mut device, &set, &head, &options).unwrap();
+    let all = detectors.score_on(&mut device, &set).unwrap();
+    let some = detectors.score_samples(&mut device, &set, &[299, 0, 131, 262]).unwrap();
     let cpu = detectors.score(&set).unwrap();
     for (name, all) in &all {
         let picked: Vec<f64> = [299, 0, 131, 262].iter().map(|&index: &usize| all[index]).collect();

@@ -179,7 +179,7 @@ mod tests {
         let other = span(places[2], 64, DType::I32);
         cuda.allocate(5 * slot).unwrap();
         let untouched: Vec<i32> = (0..64).collect();
-        cuda.write(&mut other, HostValues::I32(&untouched)).unwrap();
+        cuda.write(other, HostValues::I32(&untouched)).unwrap();
         let (labels, rates, last) =
             (span(places[0], 5, DType::I32), span(places[1], 3, DType::F32), span(places[3], 1, DType::F32));
         let writes = [
@@ -187,16 +187,16 @@ mod tests {
             (labels, HostValues::I32(&[1, 2, 3, 4, 5])),
             (rates, HostValues::F64(&[0.25, 0.5, 0.75])),
         ];
-        cuda.write_all(&mut &writes).unwrap();
+        cuda.write_all(&writes).unwrap();
 
         let read_i32 = |from: Span| {
             let mut values = vec![0; from.elements];
-            cuda.read_i32(&from, &mut values).unwrap();
+            cuda.read_i32(from, &mut values).unwrap();
             values
         };
         let read_f64 = |from: Span| {
             let mut values = vec![0.0; from.elements];
-            cuda.read_f64(&from, &mut values).unwrap();
+            cuda.read_f64(from, &mut values).unwrap();
             values
         };
         assert_eq!(read_i32(labels), [1, 2, 3, 4, 5]);

@@ -110,7 +110,7 @@ fn run(name: &str, levels: Level, options: &TrainOptions) -> Trainee {
     let folder = RunFolder::lock(folder.path()).expect("a run folder");
     let stop = AtomicBool::new(false);
     let job = materials.job(options, 0, &folder, false, &stop);
-    train(Cpu::<f64>::new(2).expect("threads"), &job, &mut Quiet)
+    train(Box::new(Cpu::<f64>::new(2).expect("threads")), &job, &mut Quiet)
         .unwrap_or_else(|error| panic!("{name}: {error}"));
     let lines = read_metrics(&folder.metrics()).expect("a log");
     let steps = lines.into_iter().filter(|line| line.scope == residua::train::Scope::Step).collect();

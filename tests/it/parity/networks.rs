@@ -6,7 +6,6 @@ use residua::backend::cpu::Cpu;
 use residua::nn::{
     Architecture, Depth, ImageSource, Images, Inference, Model, Network, Shortcut, Stem, prepare,
 };
-use residua::ops::Backend;
 use residua::tensor::{DType, HostValues, Shape};
 
 use crate::golden::{Array, Golden, assert_close};
@@ -31,7 +30,7 @@ pub fn architecture(
 }
 
 /// Fills a model with tensors found by name; what is not found keeps the start of running statistics.
-pub fn fill<'a, B: Backend>(model: &mut Model<B>, find: impl Fn(&str) -> Option<&'a Array>) {
+pub fn fill<'a>(model: &mut Model, find: impl Fn(&str) -> Option<&'a Array>) {
     let entries = model.network().parameters().entries().to_vec();
     for entry in entries {
         let values = match find(&entry.name) {
@@ -58,7 +57,7 @@ fn check(name: &str, depth: Depth, stem: Stem, shortcut: Shortcut) {
     let first = find("conv1.weight").expect("a first convolution");
     let architecture = architecture(depth, stem, shortcut, first, find("fc.weight").expect("a classifier"));
 
-    let backend = Cpu::<f64>::new(2).expect("two threads");
+    let device = Cpu::<f64>::new(2).expect("two threads");
     let network = Network::new(&architecture, DType::F64, Some(0));
     let input = golden.get("input").channels_last();
     let labels = golden.get("labels");
@@ -72,13 +71,13 @@ fn check(name: &str, depth: Depth, stem: Stem, shortcut: Shortcut) {
     let logits = tape.keep(output.heads[0].logits);
     let loss = tape.softmax_cross_entropy(output.heads[0].logits, labels_in, 0.0);
     tape.backward(&loss, &[]);
-    let step = prepare(&network, &backend, tape.finish());
+    let step = prepare(&network, &device, tape.finish());
     let extent = [height, width, channels];
     let given = Images { batch, extent, source: ImageSource::Numbers };
-    let inference = Inference::new(&network, &backend, &given);
+    let inference = Inference::new(&network, &device, &given);
 
     let bytes = step.bytes().max(inference.prepared().bytes());
-    let mut model = Model::new(network, backend, bytes).expect("memory for a narrow network");
+    let mut model = Model::new(network, Box::new(device), bytes).expect("memory for a narrow network");
     fill(&mut model, find);
     model.write(step.span(images_in.buffer), HostValues::F64(&input.values)).expect("images");
     model.write(step.span(labels_in.buffer), HostValues::I32(&labels.labels())).expect("labels");

@@ -1,7 +1,7 @@
 //! Optimizers against torch.optim: parameters after every step, in f64.
 
 use residua::backend::cpu::Cpu;
-use residua::ops::{Adam, Backend as _, Device as _, Segment, Sgd};
+use residua::ops::{Adam, Call, Device, Segment, Sgd};
 use residua::tensor::{DType, HostValues, Span, aligned};
 use residua::train::{HYPER_NUMBERS, Optimizer, OptimizerKind};
 
@@ -34,24 +34,24 @@ fn check(case: &Case<'_>) {
     let start = &case.get("start").values;
     let elements = start.len();
     let [parameters, gradients, first, second, hyper] = spans(elements);
-    let backend = Cpu::<f64>::new(1).expect("one thread");
-    let mut memory = backend.allocate(hyper.offset + aligned(hyper.bytes())).expect("a little memory");
+    let mut device = Cpu::<f64>::new(1).expect("one thread");
+    device.allocate(hyper.offset + aligned(hyper.bytes())).expect("a little memory");
     let nothing = Span { offset: 0, elements: 0, dtype: DType::F64 };
     let workspace = nothing;
-    backend.write(&mut memory, parameters, HostValues::F64(start)).expect("the parameter");
+    device.write(parameters, HostValues::F64(start)).expect("the parameter");
 
     let (rates, after) = (&case.get("rates").values, &case.get("parameters").values);
     let given = &case.get("gradients").values;
     for (step, &rate) in rates.iter().enumerate() {
         let now = step * elements..(step + 1) * elements;
         let numbers = optimizer.rates(rate, step as u64 + 1).network;
-        backend.write(&mut memory, gradients, HostValues::F64(&given[now.clone()])).expect("the gradient");
-        backend.write(&mut memory, hyper, HostValues::F64(&numbers)).expect("the learning rate");
-        if kind == OptimizerKind::Sgd {
+        device.write(gradients, HostValues::F64(&given[now.clone()])).expect("the gradient");
+        device.write(hyper, HostValues::F64(&numbers)).expect("the learning rate");
+        let call = if kind == OptimizerKind::Sgd {
             let Optimizer { momentum, nesterov, weight_decay, .. } = optimizer;
             let segments = Segment::alone(elements, weight_decay);
             let attributes = Sgd { segments, momentum, nesterov, copy: false };
-            backend.sgd(&mut memory, &attributes, [parameters, gradients, first, hyper, nothing], workspace)
+            Call::SgdStep { attributes, parameters, gradients, velocity: first, hyper, copies: nothing }
         } else {
             let attributes = Adam {
                 segments: Segment::alone(elements, optimizer.weight_decay),
@@ -61,16 +61,11 @@ fn check(case: &Case<'_>) {
                 decoupled: kind == OptimizerKind::AdamW,
                 copy: false,
             };
-            backend.adam(
-                &mut memory,
-                &attributes,
-                [parameters, gradients, first, second, hyper, nothing],
-                workspace,
-            )
-        }
-        .expect("the step runs");
+            Call::AdamStep { attributes, parameters, gradients, first, second, hyper, copies: nothing }
+        };
+        device.run(&call, workspace).expect("the step runs");
         let mut found = vec![0.0; elements];
-        backend.read_f64(&memory, parameters, &mut found).expect("the parameter");
+        device.read_f64(parameters, &mut found).expect("the parameter");
         assert_close(&format!("{} after step {step}", case.name), &found, &after[now], TOLERANCE);
     }
 }

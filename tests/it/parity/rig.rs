@@ -11,7 +11,7 @@ use crate::golden::{Array, Case, assert_close};
 /// A tape under test. Parameters lie behind each other at the beginning of memory, each followed by its gradient.
 pub struct Rig<T: Element = f64> {
     pub tape: Tape,
-    backend: Cpu<T>,
+    device: Cpu<T>,
     parameter_bytes: usize,
     parameters: Vec<(Span, Vec<f64>)>,
     inputs: Vec<(BufferId, Vec<f64>)>,
@@ -20,9 +20,8 @@ pub struct Rig<T: Element = f64> {
 
 /// A step that ran.
 pub struct Outcome<T: Element = f64> {
-    backend: Cpu<T>,
+    device: Cpu<T>,
     prepared: Prepared,
-    memory: <Cpu<T> as Device>::Memory,
 }
 
 impl Rig {
@@ -35,7 +34,7 @@ impl<T: Element> Rig<T> {
     pub fn in_type() -> Rig<T> {
         Rig {
             tape: Tape::new(T::DTYPE, Mode::Train),
-            backend: Cpu::new(2).expect("two threads"),
+            device: Cpu::new(2).expect("two threads"),
             parameter_bytes: 0,
             parameters: Vec::new(),
             inputs: Vec::new(),
@@ -96,11 +95,11 @@ impl<T: Element> Rig<T> {
 
     /// Runs the recorded step once.
     pub fn run(self) -> Outcome<T> {
-        let prepared = Prepared::new(self.tape.finish(), &self.backend, self.parameter_bytes);
-        let backend = self.backend;
-        let mut memory = backend.allocate(prepared.bytes()).expect("memory for a small step");
+        let prepared = Prepared::new(self.tape.finish(), &self.device, self.parameter_bytes);
+        let mut device = self.device;
+        device.allocate(prepared.bytes()).expect("memory for a small step");
         let mut write = |span: Span, values: HostValues<'_>| {
-            backend.write(&mut memory, span, values).expect("a span inside memory");
+            device.write(span, values).expect("a span inside memory");
         };
         // What a step overwrites must not matter, and what it reads before writing must show.
         let everything = Span { offset: 0, elements: prepared.bytes() / T::DTYPE.size(), dtype: T::DTYPE };
@@ -114,8 +113,8 @@ impl<T: Element> Rig<T> {
         for (buffer, values) in &self.labels {
             write(prepared.span(*buffer), HostValues::I32(values));
         }
-        prepared.run(&backend, &mut memory).expect("the step runs");
-        Outcome { backend, prepared, memory }
+        prepared.run(&mut device).expect("the step runs");
+        Outcome { device, prepared }
     }
 
     /// Walks back from `y` with the case's `dy`, runs, and compares `y`, the gradients of `inputs` and `parameters`
@@ -160,7 +159,7 @@ impl<T: Element> Outcome<T> {
 
     pub fn read(&self, span: Span) -> Vec<f64> {
         let mut values = vec![0.0; span.elements];
-        self.backend.read_f64(&self.memory, span, &mut values).expect("a span inside memory");
+        self.device.read_f64(span, &mut values).expect("a span inside memory");
         values
     }
 

@@ -5,7 +5,7 @@
 
 use residua::backend::cpu::{Cpu, Element};
 use residua::nn::{Depth, ImageSource, Images, Model, Network, Shortcut, Stem};
-use residua::ops::{Backend, Device as _};
+use residua::ops::Device;
 use residua::tensor::{HostValues, Span};
 use residua::train::{BatchTargets, Objective, Optimizer, OptimizerKind, TrainStep};
 
@@ -42,25 +42,22 @@ fn optimizer(kind: OptimizerKind) -> Optimizer {
 }
 
 /// Trains as generate/trajectories.py does; the loss of every step, and the trained model.
-fn train<T: Element>(depth: Depth, kind: OptimizerKind, rate: f64, steps: usize) -> (Vec<f64>, Model<Cpu<T>>)
-where
-    Cpu<T>: Backend,
-{
+fn train<T: Element>(depth: Depth, kind: OptimizerKind, rate: f64, steps: usize) -> (Vec<f64>, Model) {
     let initial = Golden::load(&format!("trajectories/{depth}_init"));
     let (first, classifier) = (initial.get("conv1.weight"), initial.get("fc.weight"));
     let architecture = architecture(depth, Stem::Cifar, Shortcut::B, first, classifier);
     let optimizer = optimizer(kind);
-    let backend = Cpu::<T>::new(2).expect("two threads");
-    let network = Network::new(&architecture, backend.dtype(), Some(optimizer.slots()));
+    let device = Cpu::<T>::new(2).expect("two threads");
+    let network = Network::new(&architecture, device.dtype(), Some(optimizer.slots()));
     let (images, labels) = images();
     // Twenty images: batches of 8, 8 and 4, and the short one has its own plan.
     let short = labels.len() % BATCH;
     let plans = [BATCH, short].map(|batch| {
         let images = Images { batch, extent: [32, 32, 3], source: ImageSource::Numbers };
-        TrainStep::new(&network, &backend, &optimizer, &images, &Objective::cross_entropy(0.0))
+        TrainStep::new(&network, &device, &optimizer, &images, &Objective::cross_entropy(0.0))
     });
     let bytes = plans.iter().map(|plan| plan.prepared().bytes()).max().expect("two plans");
-    let mut model = Model::new(network, backend, bytes).expect("memory for a narrow network");
+    let mut model = Model::new(network, Box::new(device), bytes).expect("memory for a narrow network");
     fill(&mut model, |name| initial.find(name));
 
     let (mut losses, mut start) = (Vec::new(), 0);

@@ -1,5 +1,7 @@
 //! The last stages of sums over rows, on what a convolution may leave: any number of slabs, and no pivot.
 
+use std::sync::Arc;
+
 use super::super::Cuda;
 use super::super::driver::emulator::{Emulator, Options};
 use super::super::source::Sources;
@@ -14,9 +16,9 @@ const ROWS_PER_SLAB: usize = 3;
 /// Few slabs and very many, with a last one that is not full, and a last run that is not full.
 const ROWS: [usize; 3] = [2 * ROWS_PER_SLAB, 512 * ROWS_PER_SLAB - 1, 1090 * ROWS_PER_SLAB + 1];
 
-fn device() -> Cuda<Emulator> {
+fn device() -> Cuda {
     let emulator = Emulator::new(Options::default()).expect("a C++ compiler");
-    Cuda::new(emulator, DType::F32, Sources::default()).expect("f32")
+    Cuda::new(Arc::new(emulator), DType::F32, Sources::default()).expect("f32")
 }
 
 /// Vectors of numbers behind each other, and scratch memory behind them.
@@ -39,25 +41,25 @@ fn finished(
     partial: &[f64],
     inputs: &[Vec<f64>],
     outputs: usize,
-    finish: impl Fn(&Cuda<Emulator>, Partials, &mut <Emulator as super::super::driver::Driver>::Memory, &[Span]),
+    finish: impl Fn(&Cuda, Partials, &[Span]),
 ) -> Vec<Vec<f64>> {
-    let cuda = device();
+    let mut cuda = device();
     let slabs = rows.div_ceil(ROWS_PER_SLAB);
     let (spans, offset) = places(CHANNELS, inputs.len() + outputs);
     let elements = Partials::elements(slabs, CHANNELS);
     let workspace = Span { offset, elements, dtype: DType::F32 };
-    let mut memory = cuda.allocate(offset + workspace.bytes()).unwrap();
-    cuda.write(&mut memory, workspace, HostValues::F64(&vec![f64::NAN; elements])).unwrap();
+    cuda.allocate(offset + workspace.bytes()).unwrap();
+    cuda.write(workspace, HostValues::F64(&vec![f64::NAN; elements])).unwrap();
     let partials =
         Partials::new(&Rows { rows, channels: CHANNELS }, ROWS_PER_SLAB, slabs, workspace).unwrap();
-    cuda.write(&mut partials.span, HostValues::F64(partial)).unwrap();
+    cuda.write(partials.span, HostValues::F64(partial)).unwrap();
     for (span, values) in spans.iter().zip(inputs) {
-        cuda.write(&mut *span, HostValues::F64(values)).unwrap();
+        cuda.write(*span, HostValues::F64(values)).unwrap();
     }
-    finish(&cuda, partials, &mut &spans);
+    finish(&cuda, partials, &spans);
     let read = |span: &Span| {
         let mut values = vec![0.0; CHANNELS];
-        cuda.read_f64(&*span, &mut values).unwrap();
+        cuda.read_f64(*span, &mut values).unwrap();
         values
     };
     spans.iter().map(read).collect()
@@ -88,7 +90,7 @@ fn statistics_are_those_of_all_rows_however_many_slabs_there_are() {
         let attributes =
             BatchNorm { extent: Rows { rows, channels: CHANNELS }, epsilon: 1e-5, momentum: 0.1 };
         let inputs = [gamma.clone(), beta, mean.clone(), variance.clone()];
-        let found = finished(rows, &partial, &inputs, 4, |cuda, partials, memory, spans| {
+        let found = finished(rows, &partial, &inputs, 4, |cuda, partials, spans| {
             let [gamma, beta, running_mean, running_variance, mean, inverse_std, scale, bias] = *spans else {
                 panic!("eight vectors")
             };
@@ -122,16 +124,11 @@ fn gradients_of_gamma_and_beta_are_sums_over_all_slabs() {
         let slabs = rows.div_ceil(ROWS_PER_SLAB);
         let partial = random(2 * slabs * CHANNELS, 6);
         let inverse_std = random(CHANNELS, 7);
-        let found = finished(
-            rows,
-            &partial,
-            std::slice::from_ref(&inverse_std),
-            2,
-            |cuda, partials, memory, spans| {
+        let found =
+            finished(rows, &partial, std::slice::from_ref(&inverse_std), 2, |cuda, partials, spans| {
                 let [inverse_std, dgamma, dbeta] = *spans else { panic!("three vectors") };
                 partials.finish_reduce(cuda, [inverse_std, dgamma, dbeta]).unwrap();
-            },
-        );
+            });
         let sum = |from: &[f64], c: usize| from.iter().skip(c).step_by(CHANNELS).sum::<f64>();
         let (first, second) = partial.split_at(slabs * CHANNELS);
         let dgamma: Vec<f64> = (0..CHANNELS).map(|c| sum(second, c) * inverse_std[c]).collect();

@@ -125,16 +125,18 @@ fn items(kernel: &Kernel, conv: &Conv2d, splits: usize) -> Vec<Items> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::backend::cuda::Sources;
     use crate::backend::cuda::driver::Properties;
     use crate::backend::cuda::driver::recorder::Recorder;
 
-    fn card() -> Cuda<Recorder> {
+    fn card() -> Cuda {
         with("sm_80", (8, 0))
     }
 
-    fn with(architecture: &str, capability: (u32, u32)) -> Cuda<Recorder> {
+    fn with(architecture: &str, capability: (u32, u32)) -> Cuda {
         let properties = Properties {
             name: "a card".into(),
             architecture: architecture.into(),
@@ -145,7 +147,7 @@ mod tests {
             red_zone: 0,
             versions: String::new(),
         };
-        Cuda::new(Recorder::new(properties), DType::Bf16, Sources::default()).unwrap()
+        Cuda::new(Arc::new(Recorder::new(properties)), DType::Bf16, Sources::default()).unwrap()
     }
 
     const CONV: Conv2d = Conv2d {

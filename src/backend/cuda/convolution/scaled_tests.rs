@@ -1,14 +1,16 @@
 //! Kernels that map patches, against the same kernels on what a pass of its own has stored: equal bit for bit.
 
+use std::sync::Arc;
+
 use super::choice::Chosen;
 use super::kernels::KERNELS;
 use super::scaled::{Map, scales_operands};
 use super::sm90;
 use super::variants::{Kernel, Pass};
-use super::variants_tests::{numbers, results};
+use super::variants_tests::{emulated, numbers, results};
 use super::{Extras, launch_forward, launch_weight_gradient, parts_bytes};
 use crate::backend::cuda::driver::Properties;
-use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
+use crate::backend::cuda::driver::emulator::{Copies, Options, Order};
 use crate::backend::cuda::driver::recorder::Recorder;
 use crate::backend::cuda::{Cuda, Sources, batch_norm};
 use crate::ops::{Conv2d, Conv2dScaled};
@@ -34,7 +36,7 @@ fn computed(
     options: Options,
     by_itself: bool,
 ) -> [Vec<f64>; 2] {
-    let cuda = Cuda::new(Emulator::new(options).unwrap(), BF16, Sources::default()).unwrap();
+    let mut cuda = emulated(options, BF16);
     let [n_x, n_weight, n_y] = conv.elements().unwrap();
     let forward = kernel.pass == Pass::Forward;
     let (n_other, n_out, out) = if forward { (n_weight, n_y, BF16) } else { (n_y, n_weight, F32) };
@@ -53,20 +55,20 @@ fn computed(
     ];
     let bytes = parts_bytes(&conv, SPLITS);
     let [.., result, moments] =
-        results(&cuda, operands, bytes, |memory, [x, scale, bias, other, z, to, moments], workspace| {
+        results(&mut cuda, operands, bytes, |cuda, [x, scale, bias, other, z, to, moments], workspace| {
             let (from, map) = if by_itself {
                 (x, Some(Map { scale, bias, relu }))
             } else {
                 let map = Conv2dScaled { conv, relu }.map();
-                batch_norm::scale_bias(&cuda, &map, [x, scale, bias, z]).unwrap();
+                batch_norm::scale_bias(cuda, &map, [x, scale, bias, z]).unwrap();
                 (z, None)
             };
             if forward {
                 let extras = Extras { map, moments: Some(moments), ..Extras::default() };
-                launch_forward(&cuda, kernel, &conv, [from, other, to], &extras)
+                launch_forward(cuda, kernel, &conv, [from, other, to], &extras)
             } else {
                 let (chosen, spans) = (Chosen { kernel, splits: SPLITS }, [from, other, to]);
-                launch_weight_gradient(&cuda, chosen, &conv, spans, map, workspace)
+                launch_weight_gradient(cuda, chosen, &conv, spans, map, workspace)
             }
             .unwrap_or_else(|error| panic!("{kernel:?}: {error}"));
         });
@@ -97,7 +99,7 @@ fn patches_mapped_in_shared_memory_give_the_bits_of_those_a_pass_has_stored() {
 
 #[test]
 fn a_map_is_refused_by_kernels_and_for_convolutions_that_cannot_apply_it() {
-    let cuda = Cuda::new(Emulator::new(Options::default()).unwrap(), BF16, Sources::default()).unwrap();
+    let mut cuda = emulated(Options::default(), BF16);
     let flat = pointwise([1, 4, 4, 8, 8]);
     let padded = Conv2d { padding: 1, ..flat };
     let named =
@@ -107,9 +109,9 @@ fn a_map_is_refused_by_kernels_and_for_convolutions_that_cannot_apply_it() {
         let ones = |n: usize| vec![1.0; n];
         let (x, number, weight, y) = (ones(n_x), ones(8), ones(n_weight), ones(n_y));
         let operands = [(&x[..], BF16), (&number, F32), (&number, F32), (&weight, BF16), (&y, BF16)];
-        results(&cuda, operands, 0, |memory, [x, scale, bias, weight, y], _| {
+        results(&mut cuda, operands, 0, |cuda, [x, scale, bias, weight, y], _| {
             let extras = Extras { map: Some(Map { scale, bias, relu: true }), ..Extras::default() };
-            let error = launch_forward(&cuda, named(name), &conv, [x, weight, y], &extras).unwrap_err();
+            let error = launch_forward(cuda, named(name), &conv, [x, weight, y], &extras).unwrap_err();
             let text = error.to_string();
             assert!(text.contains(name) && text.contains("run scale_bias before it"), "{text}");
         });
@@ -129,7 +131,7 @@ fn maps_are_left_to_kernels_that_apply_them_while_few_tiles_read_the_same_patche
             red_zone: 0,
             versions: String::new(),
         };
-        Cuda::new(Recorder::new(properties), dtype, Sources::default()).unwrap()
+        Cuda::new(Arc::new(Recorder::new(properties)), dtype, Sources::default()).unwrap()
     };
     let hopper = card(BF16, "sm_90a", (9, 0));
     // The last convolutions of a ResNet-50's blocks, for images of 64 pixels a side.

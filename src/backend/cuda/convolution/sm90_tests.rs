@@ -3,19 +3,18 @@
 use super::kernels::KERNELS;
 use super::sm90::{self, Reduce};
 use super::variants::{Form, Kernel, Pass};
-use super::variants_tests::{numbers, results};
+use super::variants_tests::{emulated, numbers, results};
 use super::{Extras, launch_forward, launch_input_gradient};
-use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
-use crate::backend::cuda::{Cuda, Sources};
+use crate::backend::cuda::Cuda;
+use crate::backend::cuda::driver::emulator::{Copies, Options, Order};
 use crate::ops::{Conv2d, Conv2dGradient};
 use crate::tensor::DType;
 
 const BF16: DType = DType::Bf16;
 const F32: DType = DType::F32;
 
-fn device(copies: Copies) -> Cuda<Emulator> {
-    let options = Options { order: Order::Random(11), copies, threads: 1 };
-    Cuda::new(Emulator::new(options).unwrap(), BF16, Sources::default()).unwrap()
+fn device(copies: Copies) -> Cuda {
+    emulated(Options { order: Order::Random(11), copies, threads: 1 }, BF16)
 }
 
 fn kernels(pass: Pass) -> impl Iterator<Item = &'static Kernel> {
@@ -55,11 +54,11 @@ fn a_forward_kernel_leaves_the_moments_of_what_it_stored() {
         let [n_x, n_weight, n_y] = conv.elements().unwrap();
         let (x, weight, y) = (numbers(n_x, 1), numbers(n_weight, 2), vec![f64::NAN; n_y]);
         let partial = vec![f64::NAN; sm90::partial_elements(kernel, &conv)];
-        let cuda = device(Copies::Lazy);
+        let mut cuda = device(Copies::Lazy);
         let operands = [(&x[..], BF16), (&weight, BF16), (&y, BF16), (&partial, F32)];
-        let [_, _, y, partial] = results(&cuda, operands, 0, |memory, [x, weight, y, partial], _| {
+        let [_, _, y, partial] = results(&mut cuda, operands, 0, |cuda, [x, weight, y, partial], _| {
             let extras = Extras { moments: Some(partial), ..Extras::default() };
-            launch_forward(&cuda, kernel, &conv, [x, weight, y], &extras).unwrap();
+            launch_forward(cuda, kernel, &conv, [x, weight, y], &extras).unwrap();
         });
         let (means, deviations) = partial.split_at(partial.len() / 2);
         let slab_rows = sm90::slab_rows(kernel);
@@ -94,7 +93,7 @@ fn an_input_gradient_kernel_masks_and_leaves_the_sums_of_what_it_stored() {
         let [scale, bias, mean] = [6, 7, 8].map(|key| numbers(channels, key));
         let partial = vec![f64::NAN; sm90::partial_elements(kernel, &conv)];
         let run = |reduces: bool| {
-            let cuda = device(Copies::Eager);
+            let mut cuda = device(Copies::Eager);
             let operands = [
                 (&dy[..], BF16),
                 (&weight, BF16),
@@ -106,13 +105,18 @@ fn an_input_gradient_kernel_masks_and_leaves_the_sums_of_what_it_stored() {
                 (&mean, F32),
                 (&partial, F32),
             ];
-            results(&cuda, operands, 0, |memory, [dy, weight, dx, x, mask, scale, bias, mean, partial], _| {
-                let attributes = Conv2dGradient { conv, accumulate: true };
-                let mask = masked.then_some(mask);
-                let reduce = Reduce { partial, mask, x, scale, bias, mean, relu };
-                let reduce = reduces.then_some(&reduce);
-                launch_input_gradient(&cuda, kernel, &attributes, [dy, weight, dx], reduce).unwrap();
-            })
+            results(
+                &mut cuda,
+                operands,
+                0,
+                |cuda, [dy, weight, dx, x, mask, scale, bias, mean, partial], _| {
+                    let attributes = Conv2dGradient { conv, accumulate: true };
+                    let mask = masked.then_some(mask);
+                    let reduce = Reduce { partial, mask, x, scale, bias, mean, relu };
+                    let reduce = reduces.then_some(&reduce);
+                    launch_input_gradient(cuda, kernel, &attributes, [dy, weight, dx], reduce).unwrap();
+                },
+            )
         };
         let [_, _, plain, ..] = run(false);
         let [_, _, dx, .., partial] = run(true);

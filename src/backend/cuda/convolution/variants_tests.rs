@@ -1,5 +1,7 @@
 //! Every compiled kernel, also those that small problems never get, against the CPU in double precision.
 
+use std::sync::Arc;
+
 use super::choice::Chosen;
 use super::kernels::KERNELS;
 use super::variants::{Form, Kernel, Pass};
@@ -7,7 +9,7 @@ use super::{Extras, launch_forward, launch_input_gradient, launch_weight_gradien
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
 use crate::backend::cuda::{Cuda, Sources};
-use crate::ops::{Backend, Call, Conv2d, Conv2dGradient, Device};
+use crate::ops::{Call, Conv2d, Conv2dGradient, Device};
 use crate::rng::{Purpose, Stream};
 use crate::tensor::{DType, HostValues, Span, aligned};
 
@@ -102,12 +104,17 @@ pub(super) fn numbers(elements: usize, key: u64) -> Vec<f64> {
     (0..elements as u64).map(|i| (stream.uniform(i) * 64.0).floor() / 32.0 - 1.0).collect()
 }
 
+/// The emulator, without memory yet.
+pub(super) fn emulated(options: Options, dtype: DType) -> Cuda {
+    Cuda::new(Arc::new(Emulator::new(options).unwrap()), dtype, Sources::default()).unwrap()
+}
+
 /// Lays operands and a workspace out in memory, computes, and reads the operands.
 pub(super) fn results<D: Device, const N: usize>(
-    device: &D,
+    device: &mut D,
     operands: [(&[f64], DType); N],
     workspace_bytes: usize,
-    compute: impl FnOnce(&mut D::Memory, [Span; N], Span),
+    compute: impl FnOnce(&mut D, [Span; N], Span),
 ) -> [Vec<f64>; N] {
     let mut end = 0;
     let mut place = |elements: usize, dtype: DType| {
@@ -118,22 +125,22 @@ pub(super) fn results<D: Device, const N: usize>(
     let spans = operands.map(|(values, dtype)| place(values.len(), dtype));
     let scratch = device.dtype().accumulator();
     let workspace = place(workspace_bytes.div_ceil(scratch.size()), scratch);
-    let mut memory = device.allocate(end).unwrap();
+    device.allocate(end).unwrap();
     for (span, (values, _)) in spans.into_iter().zip(operands) {
-        device.write(&mut span, HostValues::F64(values)).unwrap();
+        device.write(span, HostValues::F64(values)).unwrap();
     }
-    compute(&mut spans, workspace);
+    compute(device, spans, workspace);
     spans.map(|span| {
         let mut values = vec![0.0; span.elements];
-        device.read_f64(&span, &mut values).unwrap();
+        device.read_f64(span, &mut values).unwrap();
         values
     })
 }
 
 /// One product of a convolution, by a kernel and by the CPU.
 fn both(kernel: &'static Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 2] {
-    let cpu = Cpu::<f64>::new(1).unwrap();
-    let cuda = Cuda::new(Emulator::new(options).unwrap(), kernel.dtype, Sources::default()).unwrap();
+    let mut cpu = Cpu::<f64>::new(1).unwrap();
+    let mut cuda = emulated(options, kernel.dtype);
     let [n_x, n_weight, n_y] = conv.elements().unwrap();
     let (x, weight, y) = (numbers(n_x, 1), numbers(n_weight, 2), numbers(n_y, 3));
     let attributes = Conv2dGradient { conv: *conv, accumulate: true };
@@ -150,24 +157,24 @@ fn both(kernel: &'static Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 
     let nowhere = Span { offset: 0, elements: 0, dtype: DType::F64 };
     let bytes = cpu.workspace_bytes(&call([nowhere; 3]).map(|_| ()));
     let [_, _, expected] = results(
-        &cpu,
+        &mut cpu,
         [(a, DType::F64), (b, DType::F64), (c, DType::F64)],
         bytes,
-        |memory, spans, workspace| {
-            call(spans).run(&cpu, workspace).unwrap();
+        |cpu, spans, workspace| {
+            cpu.run(&call(spans), workspace).unwrap();
         },
     );
 
     const SPLITS: usize = 3;
     let out = if kernel.pass == Pass::WeightGradient { DType::F32 } else { kernel.dtype };
     let operands = [(a, kernel.dtype), (b, kernel.dtype), (c, out)];
-    let [_, _, got] = results(&cuda, operands, parts_bytes(conv, SPLITS), |memory, spans, workspace| {
+    let [_, _, got] = results(&mut cuda, operands, parts_bytes(conv, SPLITS), |cuda, spans, workspace| {
         match kernel.pass {
-            Pass::Forward => launch_forward(&cuda, kernel, conv, spans, &Extras::default()),
-            Pass::InputGradient => launch_input_gradient(&cuda, kernel, &attributes, spans, None),
+            Pass::Forward => launch_forward(cuda, kernel, conv, spans, &Extras::default()),
+            Pass::InputGradient => launch_input_gradient(cuda, kernel, &attributes, spans, None),
             Pass::WeightGradient => {
                 let chosen = Chosen { kernel, splits: SPLITS };
-                launch_weight_gradient(&cuda, chosen, conv, spans, None, workspace)
+                launch_weight_gradient(cuda, chosen, conv, spans, None, workspace)
             }
         }
         .unwrap_or_else(|error| panic!("{kernel:?}: {error}"));
@@ -247,12 +254,11 @@ fn blocks_of_a_cluster_ask_for_what_they_share_once_and_compute_whole_pieces() {
 #[test]
 fn parts_of_a_sum_are_added_whether_they_are_fewer_or_more_than_warps() {
     for (splits, elements) in [(2, 5), (3, 128), (21, 203), (40, 1204)] {
-        let cuda =
-            Cuda::new(Emulator::new(Options::default()).unwrap(), DType::Bf16, Sources::default()).unwrap();
+        let mut cuda = emulated(Options::default(), DType::Bf16);
         let (parts, out) = (numbers(splits * elements, 1), vec![f64::NAN; elements]);
         let operands = [(&parts[..], DType::F32), (&out, DType::F32)];
-        let [_, sums] = results(&cuda, operands, 0, |memory, [parts, out], _| {
-            sum_parts(&cuda, parts, out, splits).unwrap();
+        let [_, sums] = results(&mut cuda, operands, 0, |cuda, [parts, out], _| {
+            sum_parts(cuda, parts, out, splits).unwrap();
         });
         for (i, sum) in sums.iter().enumerate() {
             let column = parts.iter().skip(i).step_by(elements);
