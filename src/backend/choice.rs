@@ -13,7 +13,7 @@ use super::cuda::driver::native::Native;
 use super::cuda::driver::{Driver, Launches};
 use super::cuda::{Cuda, EditedSources, KernelTable, Sources, TakenSources};
 use crate::error::{Error, Result};
-use crate::ops::{Device, RowOps};
+use crate::ops::Device;
 use crate::tensor::DType;
 use crate::values::named;
 
@@ -145,12 +145,12 @@ impl Choice {
         }
     }
 
-    /// The device that goes over rows of features where it was asked for; none where the CPU does, which needs no kernels. Rows
+    /// The device that goes over rows of features where it was asked for; none where the CPU does, for which scores have code of their own. Rows
     /// have a precision of their own: f32 features, f64 sums.
     ///
     /// # Errors
     /// The device cannot be had.
-    pub fn for_rows(&self) -> Result<Option<Box<dyn RowOps>>> {
+    pub fn for_rows(&self) -> Result<Option<Box<dyn Device>>> {
         let on_cpu = || {
             self.check_no_kernels()?;
             Ok(None)

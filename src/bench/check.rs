@@ -7,19 +7,17 @@ use super::edge_cases::edge_cases;
 use super::networks::NetworkName;
 use super::overlap::compare_launches;
 use super::roofline::Rates;
-use super::row_passes::{RowPass, row_edge_cases};
-use super::row_stage::worst_result;
 use super::stage::Stage;
 use super::steps::StepKind;
 use super::suite::Filter;
 use super::timing::{Patience, Timing, Until, time_call};
 use super::values::{Values, values};
-use super::work::work;
+use super::work::{computes_in, work};
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::TakenSources;
 use crate::backend::{Choice, DeviceName};
 use crate::error::{Error, Result};
-use crate::ops::{Access, Call, Device, HardwareKind, Operand, Part, RowOps};
+use crate::ops::{Access, Call, Device, HardwareKind, Operand, Part};
 use crate::plan::Fusions;
 use crate::tensor::DType;
 
@@ -144,16 +142,9 @@ fn limit(dtype: DType) -> f64 {
 /// # Errors
 /// The device cannot be had. What it does wrong is in the result.
 pub fn check(choice: &Choice, options: &CheckOptions, observer: &mut dyn CheckObserver) -> Result<Checks> {
-    let rows: Vec<RowPass> =
-        row_edge_cases().into_iter().filter(|pass| options.filter.wants(&pass.name())).collect();
-    let rows = if choice.has_kernels() { rows } else { Vec::new() };
     let trainings = trainings(choice, options);
-    let others = rows.len() + trainings.len();
-    let mut checks = check_calls(&mut *choice.device()?, options, others, observer, choice.threads)?;
+    let mut checks = check_calls(&mut *choice.device()?, options, trainings.len(), observer, choice.threads)?;
     checks.kernels = choice.kernels_taken();
-    if let Some(mut device) = choice.for_rows()? {
-        check_rows(&mut *device, options, rows, &mut checks, observer);
-    }
     for (name, network) in trainings {
         if options.until.is_over() {
             checks.cut.push(name);
@@ -184,34 +175,6 @@ fn trainings(choice: &Choice, options: &CheckOptions) -> Vec<(String, NetworkNam
     named.filter(|(name, _)| options.filter.wants(name)).collect()
 }
 
-/// Checks passes over rows, which are f64 whatever the precision of activations.
-fn check_rows(
-    device: &mut dyn RowOps,
-    options: &CheckOptions,
-    rows: Vec<RowPass>,
-    checks: &mut Checks,
-    observer: &mut dyn CheckObserver,
-) {
-    for pass in rows {
-        let name = pass.name();
-        if options.until.is_over() {
-            checks.cut.push(name);
-            continue;
-        }
-        observer.check(&name);
-        let mut check = Check::new(name, DType::F64, limit(DType::F64));
-        match worst_result(device, pass) {
-            Ok((operand, error)) => {
-                check.operand = operand;
-                check.found(error);
-            }
-            Err(error) => check.failure = Some(error.to_string()),
-        }
-        observer.done(&check);
-        checks.checks.push(check);
-    }
-}
-
 /// Checks calls, edge cases first; `others` checks of another kind follow.
 fn check_calls(
     device: &mut dyn Device,
@@ -230,7 +193,12 @@ fn check_calls(
     let batch = options.batch.unwrap_or(if emulated { 2 } else { BATCH });
     let mut calls: Vec<(String, Call<()>)> = Vec::new();
     let mut add = |call: Call<()>| {
-        let name = format!("{}.{}.{}", call.name(), call.shape(), super::precision(device.dtype()));
+        let name = format!(
+            "{}.{}.{}",
+            call.name(),
+            call.shape(),
+            super::precision(computes_in(&call, device.dtype()))
+        );
         if options.filter.wants(&name) && calls.iter().all(|(known, _)| *known != name) {
             calls.push((name, call));
         }
@@ -281,15 +249,14 @@ fn inputs(call: &Call<()>, dtype: DType) -> Result<Vec<Values>> {
 /// Runs a call on the device and on the reference, and compares what they write.
 fn judge(device: &mut dyn Device, reference: &mut Cpu<f64>, name: String, call: &Call<()>) -> Result<Check> {
     let inputs = inputs(call, device.dtype())?;
+    let dtype = computes_in(call, device.dtype());
+    let check = Check::new(name, dtype, limit(dtype));
     match results(device, call, &inputs) {
         Ok(found) => {
             let expected = expected(reference, call, inputs, &found)?;
-            Ok(compare(Check::new(name, device.dtype(), limit(device.dtype())), call, &found, &expected))
+            Ok(compare(check, call, &found, &expected))
         }
-        Err(error) => {
-            let check = Check::new(name, device.dtype(), limit(device.dtype()));
-            Ok(Check { failure: Some(error.to_string()), ..check })
-        }
+        Err(error) => Ok(Check { failure: Some(error.to_string()), ..check }),
     }
 }
 
@@ -372,7 +339,7 @@ fn expected(
 }
 
 fn results(device: &mut dyn Device, call: &Call<()>, inputs: &[Values]) -> Result<Vec<Values>> {
-    let mut stage = Stage::new(device, call, 1)?;
+    let mut stage = Stage::new(device, std::slice::from_ref(call), 1)?;
     stage.load(inputs)?;
     stage.run(0)?;
     stage.read()

@@ -1,6 +1,7 @@
 //! Calls of awkward extents: channels that fill no vector, batches that fill no block, windows that hang over every edge; and
 //! the operations that no plan of the standard networks has.
 
+use super::row_scores::passes;
 use crate::ops::*;
 
 /// Batch, height, width, input and output channels, filter rows and columns, stride, padding.
@@ -30,6 +31,9 @@ const POOLS: [[usize; 7]; 4] =
 /// Samples, inputs, outputs.
 const LINEAR: [[usize; 3]; 4] = [[1, 1, 1], [5, 64, 10], [33, 65, 100], [4, 512, 7]];
 
+/// Rows and columns of features; classes, points or coordinates.
+const FEATURES: [[usize; 3]; 4] = [[1, 1, 1], [5, 7, 3], [67, 65, 70], [130, 33, 9]];
+
 /// One of every operation, most at several extents.
 pub fn edge_cases() -> Vec<Call<()>> {
     let mut calls = Vec::new();
@@ -40,6 +44,7 @@ pub fn edge_cases() -> Vec<Call<()>> {
     LINEAR.iter().for_each(|extents| heads(extents, &mut calls));
     optimizers(&mut calls);
     images(&mut calls);
+    calls.extend(FEATURES.iter().flat_map(|&[rows, columns, others]| passes(rows, columns, others)));
     calls
 }
 

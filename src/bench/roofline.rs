@@ -7,6 +7,7 @@ use super::timing::{Patience, time_call};
 use super::work::{Work, work};
 use crate::error::Result;
 use crate::ops::{CopyRows, Device, HardwareKind, Rows};
+use crate::tensor::DType;
 
 /// What a card can do at best.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,7 +64,7 @@ impl Rates {
         Ok(Some(Rates {
             source: format!(
                 "bandwidth: a copy of {:.0} MB, measured",
-                Stage::bytes(device, &call)? as f64 / 2e6
+                Stage::bytes(device, std::slice::from_ref(&call))? as f64 / 2e6
             ),
             bf16: None,
             f32: None,
@@ -79,7 +80,11 @@ impl Rates {
 
     /// Seconds that the work's operations and its bytes take at the least.
     pub fn floors(&self, work: &Work) -> Floors {
-        let rate = if work.tensor_cores { self.bf16 } else { self.f32 };
+        let rate = match work.products {
+            DType::Bf16 => self.bf16,
+            DType::F64 => self.f64(),
+            _ => self.f32,
+        };
         let arithmetic = rate.filter(|_| work.flop > 0.0).map(|rate| work.flop / rate);
         Floors { arithmetic, memory: work.bytes / self.bandwidth }
     }
@@ -108,9 +113,9 @@ mod tests {
     #[test]
     fn the_larger_floor_counts_and_only_tensor_cores_have_the_matrix_rate() {
         let rates = Rates::of_card("NVIDIA H200").unwrap();
-        let product = Work { flop: 788e12, bytes: 4.3e9, tensor_cores: true };
+        let product = Work { flop: 788e12, bytes: 4.3e9, products: DType::Bf16 };
         assert_eq!(rates.floors(&product), Floors { arithmetic: Some(1.0), memory: 1e-3 });
-        let slower = rates.floors(&Work { tensor_cores: false, ..product });
+        let slower = rates.floors(&Work { products: DType::F32, ..product });
         assert!(slower.larger() > 10.0);
         let pass = rates.floors(&Work { flop: 0.0, ..product });
         assert_eq!((pass.arithmetic, pass.larger()), (None, 1e-3));

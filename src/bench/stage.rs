@@ -1,4 +1,4 @@
-//! One call in a memory of its own, as a plan would run it: its operands, its workspace, and copies of them to rotate over.
+//! Calls in a memory of their own, as a plan would run them: their operands, their workspace, and copies of them to rotate over.
 
 use super::values::{Values, values};
 use crate::error::Result;
@@ -14,10 +14,10 @@ pub(super) struct Stage<'d> {
     copies: Vec<Placed>,
 }
 
-/// A call with its places.
+/// Calls with their places.
 #[derive(Debug, Clone)]
 struct Placed {
-    call: Call<Span>,
+    calls: Vec<Call<Span>>,
     workspace: Span,
 }
 
@@ -36,24 +36,35 @@ impl Places {
 }
 
 impl<'d> Stage<'d> {
-    /// Places a call `copies` times.
+    /// Places calls `copies` times. Operands of one name and size are the same place.
     ///
     /// # Errors
     /// Extents that make no sense, or not enough memory.
-    pub(super) fn new(device: &'d mut dyn Device, call: &Call<()>, copies: usize) -> Result<Stage<'d>> {
-        call.check_attributes()?;
-        let wanted = call.operands();
+    pub(super) fn new(device: &'d mut dyn Device, calls: &[Call<()>], copies: usize) -> Result<Stage<'d>> {
+        calls.iter().try_for_each(Call::check_attributes)?;
         let scratch = device.dtype().accumulator();
-        let workspace = device.workspace_bytes(call).div_ceil(scratch.size());
+        let workspace = calls.iter().map(|call| device.workspace_bytes(call)).max().unwrap_or(0);
         let mut places = Places { end: aligned(device.red_zone()), red_zone: device.red_zone() };
         let copies = (0..copies)
             .map(|_| {
-                let mut operands = wanted.iter();
-                let call = call.map(|()| {
-                    let operand = operands.next().expect("as many as the call has");
-                    places.span(operand.elements, operand.element.dtype(device.dtype()))
+                let mut known: Vec<(&str, Span)> = Vec::new();
+                let mut placed = |operand: &Operand<()>| {
+                    let Operand { name, elements, element, .. } = *operand;
+                    let same = |(other, span): &&(&str, Span)| *other == name && span.elements == elements;
+                    if let Some((_, span)) = known.iter().find(same) {
+                        return *span;
+                    }
+                    let span = places.span(elements, element.dtype(device.dtype()));
+                    known.push((name, span));
+                    span
+                };
+                let calls = calls.iter().map(|call| {
+                    let wanted = call.operands();
+                    let mut operands = wanted.iter();
+                    call.map(|()| placed(operands.next().expect("as many as the call has")))
                 });
-                Placed { call, workspace: places.span(workspace, scratch) }
+                let calls = calls.collect();
+                Placed { calls, workspace: places.span(workspace.div_ceil(scratch.size()), scratch) }
             })
             .collect();
         device.allocate(places.end.max(ALIGNMENT))?;
@@ -65,22 +76,23 @@ impl<'d> Stage<'d> {
         self.copies.len()
     }
 
-    /// Bytes one copy of a call takes.
-    pub(super) fn bytes(device: &dyn Device, call: &Call<()>) -> Result<usize> {
-        call.check_attributes()?;
-        let operands = call.operands().into_iter();
+    /// Bytes one copy of the calls takes.
+    pub(super) fn bytes(device: &dyn Device, calls: &[Call<()>]) -> Result<usize> {
+        calls.iter().try_for_each(Call::check_attributes)?;
+        let operands = calls.iter().flat_map(Call::operands);
         let operands =
             operands.map(|operand| aligned(operand.elements * operand.element.dtype(device.dtype()).size()));
-        Ok(operands.sum::<usize>() + aligned(device.workspace_bytes(call)))
+        let workspace = calls.iter().map(|call| aligned(device.workspace_bytes(call))).max();
+        Ok(operands.sum::<usize>() + workspace.unwrap_or(0))
     }
 
     /// Fills everything with random values: drawn for the first [`TILE`] elements, then repeated.
     pub(super) fn fill(&mut self) -> Result<()> {
-        for placed in self.copies.clone() {
-            for Operand { name, place: span, element, .. } in placed.call.operands() {
+        for call in self.copies.clone().iter().flat_map(|placed| &placed.calls) {
+            for Operand { name, place: span, element, .. } in call.operands() {
                 // Which pixel won and where an image lies depends on the place: no repeating.
                 let tile = if element == ElementType::I32 { span.elements } else { span.elements.min(TILE) };
-                let values = values(&placed.call, (name, element), tile, self.device.dtype());
+                let values = values(call, (name, element), tile, self.device.dtype());
                 self.repeat(span, element, &values)?;
             }
         }
@@ -115,10 +127,10 @@ impl<'d> Stage<'d> {
         Ok(())
     }
 
-    /// Hands the first copy its inputs; what it writes, and its workspace, becomes NaN.
+    /// Hands the first call of the first copy its inputs; what it writes, and its workspace, becomes NaN.
     pub(super) fn load(&mut self, inputs: &[Values]) -> Result<()> {
-        let Placed { call, workspace } = self.copies[0].clone();
-        for (Operand { place: span, access, .. }, values) in call.operands().into_iter().zip(inputs) {
+        let Placed { calls, workspace } = self.copies[0].clone();
+        for (Operand { place: span, access, .. }, values) in calls[0].operands().into_iter().zip(inputs) {
             if access == Access::Write { self.poison(span)? } else { write(self.device, span, values)? }
         }
         self.poison(workspace)
@@ -135,19 +147,20 @@ impl<'d> Stage<'d> {
 
     /// Runs one of the copies.
     pub(super) fn run(&mut self, copy: usize) -> Result<()> {
-        let Placed { call, workspace } = &self.copies[copy % self.copies.len()];
-        self.device.run(call, *workspace)
+        let Placed { calls, workspace } = &self.copies[copy % self.copies.len()];
+        calls.iter().try_for_each(|call| self.device.run(call, *workspace))
     }
 
-    /// Runs `calls` calls, one copy after the other, or records them for a device that can repeat them by itself.
-    pub(super) fn capture(&mut self, calls: usize) -> Result<Option<Graph>> {
+    /// Runs the calls `repeats` times, one copy after the other, or records them for a device that can repeat them by itself.
+    pub(super) fn capture(&mut self, repeats: usize) -> Result<Option<Graph>> {
         let Stage { device, copies } = self;
         device.capture(&mut |device| {
             copies
                 .iter()
                 .cycle()
-                .take(calls)
-                .try_for_each(|placed| device.run(&placed.call, placed.workspace))
+                .take(repeats)
+                .flat_map(|placed| placed.calls.iter().map(|call| (call, placed.workspace)))
+                .try_for_each(|(call, workspace)| device.run(call, workspace))
         })
     }
 
@@ -161,9 +174,9 @@ impl<'d> Stage<'d> {
         self.device
     }
 
-    /// What the first copy's operands hold.
+    /// What the operands of the first call of the first copy hold.
     pub(super) fn read(&self) -> Result<Vec<Values>> {
-        let operands = self.copies[0].call.operands();
+        let operands = self.copies[0].calls[0].operands();
         operands
             .into_iter()
             .map(|Operand { place: span, .. }| match span.dtype {

@@ -4,15 +4,14 @@ use std::time::Instant;
 
 use super::networks::NetworkName;
 use super::results::{Kind, Results, Row};
-use super::roofline::Rates;
-use super::row_passes::{RowPass, measured};
-use super::row_stage::time_passes;
+use super::roofline::{Floors, Rates};
+use super::row_scores::{Measured, measured};
 use super::steps::{StepKind, StepWork};
-use super::timing::{Patience, Until, time_call};
-use super::work::work;
+use super::timing::{Patience, Until, time_calls};
+use super::work::{computes_in, work};
 use crate::backend::Choice;
 use crate::error::{Error, Result};
-use crate::ops::{Call, Device, Hardware, HardwareKind, RowOps};
+use crate::ops::{Call, Device, Hardware, HardwareKind};
 use crate::plan::Fusions;
 use crate::tensor::DType;
 
@@ -90,16 +89,17 @@ pub trait Observer {
 /// # Errors
 /// The device cannot be had, or nothing is to be measured. A row that fails holds its error, and the others go on.
 pub fn bench(choice: &Choice, suite: &Suite, observer: &mut dyn Observer) -> Result<Results> {
-    let Plan { hardware, dtype, rates, calls, networks, batches } = suite.survey(&mut *choice.device()?)?;
+    let Plan { hardware, dtype, rates, mut calls, networks, batches } =
+        suite.survey(&mut *choice.device()?)?;
     let steps: Vec<_> = steps(suite, &networks, &batches, dtype);
-    let rows = suite.row_passes(choice, hardware.kind);
-    if calls.is_empty() && steps.is_empty() && rows.is_empty() {
+    calls.extend(suite.row_passes(choice, hardware.kind));
+    if calls.is_empty() && steps.is_empty() {
         return Err(Error::usage(
             "no row is called like that; without --only all of them are measured and printed by name",
         ));
     }
     let mut results = Results::new(&hardware, rates.clone(), choice.kernels_taken());
-    observer.begin(&hardware, calls.len() + steps.len() + rows.len());
+    observer.begin(&hardware, calls.len() + steps.len());
     for (kind, network, batch, name) in steps {
         if suite.until.is_over() {
             results.cut.push(name);
@@ -116,18 +116,17 @@ pub fn bench(choice: &Choice, suite: &Suite, observer: &mut dyn Observer) -> Res
     }
     if !calls.is_empty() {
         let device = &mut *choice.device()?;
-        for (name, call) in calls {
-            results.measure(suite, observer, name, dtype, |name| {
-                operation(device, name, &call, &suite.patience, rates.as_ref())
-            });
-        }
-    }
-    if let Some(mut device) = if rows.is_empty() { None } else { choice.for_rows()? } {
-        // Passes over rows are f64 whatever the precision of activations.
-        for (name, passes) in rows {
-            results.measure(suite, observer, name, DType::F64, |name| {
-                row_operation(&mut *device, name, &passes, &suite.patience, rates.as_ref())
-            });
+        for (name, calls) in calls {
+            if suite.until.is_over() {
+                results.cut.push(name);
+                continue;
+            }
+            observer.row(&name);
+            let dtype = computes_in(&calls[0], dtype);
+            let row = operation(device, name.clone(), &calls, &suite.patience, rates.as_ref())
+                .unwrap_or_else(|error| failed(name, Kind::Operation, dtype, &error));
+            observer.done(&row);
+            results.push(row);
         }
     }
     Ok(results)
@@ -142,7 +141,7 @@ impl Suite {
 
     /// The passes over rows of features, which are no network's: a million of rows, on an emulator as many as it does in a
     /// moment.
-    fn row_passes(&self, choice: &Choice, kind: HardwareKind) -> Vec<(String, Vec<RowPass>)> {
+    fn row_passes(&self, choice: &Choice, kind: HardwareKind) -> Vec<Measured> {
         if !self.operations || !self.networks.is_empty() || !choice.has_kernels() {
             return Vec::new();
         }
@@ -183,7 +182,7 @@ struct Plan {
     hardware: Hardware,
     dtype: DType,
     rates: Option<Rates>,
-    calls: Vec<(String, Call<()>)>,
+    calls: Vec<Measured>,
     networks: Vec<NetworkName>,
     batches: Vec<usize>,
 }
@@ -200,83 +199,43 @@ impl Suite {
         if batches.is_empty() {
             batches = vec![NetworkName::standard_batch(hardware.kind)];
         }
-        let mut calls: Vec<(String, Call<()>)> = Vec::new();
+        let mut calls: Vec<Measured> = Vec::new();
         for network in if self.operations { networks.as_slice() } else { &[] } {
             for call in network.calls(device, batches[0], self.fusions)? {
                 let name = format!("{}.{}.{}", call.name(), call.shape(), super::precision(dtype));
                 if self.filter.wants(&name) && calls.iter().all(|(known, _)| *known != name) {
-                    calls.push((name, call));
+                    calls.push((name, vec![call]));
                 }
             }
         }
         // Operations of a kind beside each other, in the order of their first appearance.
-        let order: Vec<&str> = calls.iter().map(|(_, call)| call.name()).collect();
+        let order: Vec<&str> = calls.iter().map(|(_, calls)| calls[0].name()).collect();
         let mut sorted = calls.clone();
-        sorted.sort_by_key(|(_, call)| order.iter().position(|name| *name == call.name()));
+        sorted.sort_by_key(|(_, calls)| order.iter().position(|name| *name == calls[0].name()));
         Ok(Plan { rates: Rates::of(device)?, calls: sorted, hardware, dtype, networks, batches })
     }
 }
 
-impl Results {
-    /// Measures an operation unless it is too late; a row that fails holds its error.
-    fn measure(
-        &mut self,
-        suite: &Suite,
-        observer: &mut dyn Observer,
-        name: String,
-        dtype: DType,
-        measure: impl FnOnce(String) -> Result<Row>,
-    ) {
-        if suite.until.is_over() {
-            self.cut.push(name);
-            return;
-        }
-        observer.row(&name);
-        let row = measure(name.clone()).unwrap_or_else(|error| failed(name, Kind::Operation, dtype, &error));
-        observer.done(&row);
-        self.push(row);
-    }
-}
-
-/// Times passes over rows, one after the other, and sets the sums of their floors beside it.
-fn row_operation(
-    device: &mut dyn RowOps,
-    name: String,
-    passes: &[RowPass],
-    patience: &Patience,
-    rates: Option<&Rates>,
-) -> Result<Row> {
-    let mut row = Row::new(name, Kind::Operation, DType::F64);
-    row.flop = passes.iter().map(RowPass::flop).sum();
-    row.bytes = passes.iter().map(RowPass::bytes).sum();
-    row.timing = Some(time_passes(device, passes, patience)?);
-    if let Some(rates) = rates {
-        let arithmetic = |pass: &RowPass| rates.f64().map_or(0.0, |rate| pass.flop() / rate);
-        let memory = |pass: &RowPass| pass.bytes() / rates.bandwidth;
-        row.floor_arithmetic_seconds =
-            rates.f64().filter(|_| row.flop > 0.0).map(|_| passes.iter().map(arithmetic).sum());
-        row.floor_memory_seconds = Some(passes.iter().map(memory).sum());
-        row.floor_seconds = Some(passes.iter().map(|pass| memory(pass).max(arithmetic(pass))).sum());
-    }
-    Ok(row)
-}
-
-/// Times one call and sets its floors beside it.
+/// Times calls one after the other, and sets the sums of their floors beside it.
 fn operation(
     device: &mut dyn Device,
     name: String,
-    call: &Call<()>,
+    calls: &[Call<()>],
     patience: &Patience,
     rates: Option<&Rates>,
 ) -> Result<Row> {
-    let work = work(call, device.dtype());
-    let mut row = Row::new(name, Kind::Operation, device.dtype());
-    (row.flop, row.bytes) = (work.flop, work.bytes);
-    row.timing = Some(time_call(device, call, patience)?);
-    if let Some(floors) = rates.map(|rates| rates.floors(&work)) {
-        row.floor_arithmetic_seconds = floors.arithmetic;
-        row.floor_memory_seconds = Some(floors.memory);
-        row.floor_seconds = Some(floors.larger());
+    let works: Vec<_> = calls.iter().map(|call| work(call, device.dtype())).collect();
+    let dtype = computes_in(&calls[0], device.dtype());
+    let mut row = Row::new(name, Kind::Operation, dtype);
+    row.flop = works.iter().map(|work| work.flop).sum();
+    row.bytes = works.iter().map(|work| work.bytes).sum();
+    row.timing = Some(time_calls(device, calls, patience)?);
+    if let Some(rates) = rates {
+        let floors: Vec<_> = works.iter().map(|work| rates.floors(work)).collect();
+        let arithmetic = floors.iter().filter_map(|floors| floors.arithmetic);
+        row.floor_arithmetic_seconds = arithmetic.reduce(|a, b| a + b);
+        row.floor_memory_seconds = Some(floors.iter().map(|floors| floors.memory).sum());
+        row.floor_seconds = Some(floors.iter().map(Floors::larger).sum());
     }
     Ok(row)
 }

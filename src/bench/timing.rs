@@ -99,11 +99,19 @@ pub(super) fn measure(patience: &Patience, mut sample: impl FnMut() -> Result<f6
 /// # Errors
 /// The device failed.
 pub(super) fn time_call(device: &mut dyn Device, call: &Call<()>, patience: &Patience) -> Result<Timing> {
+    time_calls(device, std::slice::from_ref(call), patience)
+}
+
+/// Times calls, one after the other, on random values.
+///
+/// # Errors
+/// The device failed.
+pub(super) fn time_calls(device: &mut dyn Device, calls: &[Call<()>], patience: &Patience) -> Result<Timing> {
     let emulated = device.hardware().kind == HardwareKind::Emulator;
-    let bytes = Stage::bytes(device, call)?.max(1);
+    let bytes = Stage::bytes(device, calls)?.max(1);
     let room = device.own_memory_bytes().map_or(HOST_BYTES, |bytes| bytes / 2);
     let most = if emulated { 1 } else { MOST_COPIES.min(room / bytes).max(1) };
-    let mut stage = Stage::new(device, call, ROTATION_BYTES.div_ceil(bytes).clamp(1, most))?;
+    let mut stage = Stage::new(device, calls, ROTATION_BYTES.div_ceil(bytes).clamp(1, most))?;
     stage.fill()?;
     for copy in 0..stage.copies() {
         stage.run(copy)?;
@@ -116,16 +124,16 @@ pub(super) fn time_call(device: &mut dyn Device, call: &Call<()>, patience: &Pat
         stage.run(copy)?;
     }
     let about = seconds_since(&stage, &from)? / stage.copies() as f64;
-    let calls = (LEAST_SAMPLE / about.max(1e-9)).ceil().min(MOST_CALLS as f64) as usize;
-    let calls = if emulated { 1 } else { calls.max(stage.copies()) };
-    let captured = stage.capture(calls)?;
+    let repeats = (LEAST_SAMPLE / about.max(1e-9)).ceil().min(MOST_CALLS as f64) as usize;
+    let repeats = if emulated { 1 } else { repeats.max(stage.copies()) };
+    let captured = stage.capture(repeats)?;
     let mut copy = 0;
     measure(patience, || {
         let from = stage.device().event()?;
-        let calls = match &captured {
+        let repeats = match &captured {
             Some(captured) => {
                 stage.replay(captured)?;
-                calls
+                repeats
             }
             None => {
                 copy += 1;
@@ -133,7 +141,7 @@ pub(super) fn time_call(device: &mut dyn Device, call: &Call<()>, patience: &Pat
                 1
             }
         };
-        Ok(seconds_since(&stage, &from)? / calls as f64)
+        Ok(seconds_since(&stage, &from)? / repeats as f64)
     })
 }
 

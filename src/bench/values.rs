@@ -3,10 +3,7 @@
 use half::bf16;
 use rayon::prelude::*;
 
-use crate::ops::{
-    Call, ElementType, LoadImages, LogSumGroups, LogSumGroupsGradient, MaxPoolGradient, PLACEMENT_NUMBERS,
-    Pool, SoftmaxCrossEntropy,
-};
+use crate::ops::*;
 use crate::rng::{Purpose, Stream};
 use crate::tensor::DType;
 
@@ -60,7 +57,7 @@ fn number<B: Sync>(call: &Call<B>, operand: &str, stream: &Stream, i: u64) -> f6
         }
     }
     match operand {
-        "running_variance" | "inverse_std" | "second" => 0.5 + stream.uniform(i),
+        "running_variance" | "inverse_std" | "second" | "divisor" | "bank_scale" => 0.5 + stream.uniform(i),
         // The learning rate, Adam's two corrections, the slot of the step's totals.
         "hyper" => [1.0 / 64.0, 0.5, 0.75, 0.0, 1.0 / 32.0, 0.25, 0.875, 0.0][i as usize % 8],
         _ => 2.0 * stream.uniform(i) - 1.0,
@@ -84,6 +81,12 @@ fn integers<B>(call: &Call<B>, operand: &str, stream: &Stream, elements: usize) 
                 .map(|c| if c < groups { c } else { stream.below(c, groups) } as i32)
                 .collect()
         }
+        (
+            Call::RowClassSums(RowClassSums { attributes: labelled, .. })
+            | Call::RowClassDeviations(RowClassDeviations { attributes: labelled, .. })
+            | Call::RowWithinScatter(RowWithinScatter { attributes: Scatter { labelled, .. }, .. }),
+            _,
+        ) => below(labelled.classes),
         (Call::EnergyMarginLoss(_), _) => below(2),
         (Call::RecordTotals(_), _) => below(3),
         (Call::MaxPoolGradient(MaxPoolGradient { attributes, .. }), "argmax") => {

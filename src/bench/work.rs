@@ -1,7 +1,7 @@
 //! What a call has to do at the least: bytes that must move, floating-point operations.
 
 use crate::backend::cuda::Pass;
-use crate::ops::{Access, Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad};
+use crate::ops::{Access, Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, ElementType};
 use crate::tensor::DType;
 
 /// What a call has to do at the least.
@@ -11,8 +11,8 @@ pub struct Work {
     pub flop: f64,
     /// Bytes that must be read and written, each once.
     pub bytes: f64,
-    /// Whether the products may run on tensor cores: those of activations in bf16.
-    pub tensor_cores: bool,
+    /// The type that decides their rate: bf16 on tensor cores, which convolutions of such activations run on; f64; or f32.
+    pub products: DType,
 }
 
 /// The least a call has to do where activations have the type `working`.
@@ -21,8 +21,18 @@ pub fn work<B: Copy>(call: &Call<B>, working: DType) -> Work {
         let times = if operand.access == Access::Update { 2 } else { 1 };
         times * operand.touched * operand.element.dtype(working).size()
     });
-    let bytes = bytes.sum::<usize>() as f64;
-    Work { flop: call.flop(), bytes, tensor_cores: convolution(call).is_some() && working == DType::Bf16 }
+    let products = match computes_in(call, working) {
+        DType::Bf16 if convolution(call).is_none() => DType::F32,
+        dtype => dtype,
+    };
+    Work { flop: call.flop(), bytes: bytes.sum::<usize>() as f64, products }
+}
+
+/// The type that a call computes in where activations have the type `working`: passes over rows of features are f64 in any case.
+pub(super) fn computes_in<B: Copy>(call: &Call<B>, working: DType) -> DType {
+    let depends =
+        |element| matches!(element, ElementType::Working | ElementType::Accumulator | ElementType::Float);
+    if call.operands().iter().any(|operand| depends(operand.element)) { working } else { DType::F64 }
 }
 
 /// The convolution a call carries out, and in which direction.
@@ -42,5 +52,25 @@ pub(super) fn has_prologue<B>(call: &Call<B>) -> bool {
             prologue.is_some()
         }
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ops::{Labelled, Projection, RowClassSums, RowProject};
+
+    #[test]
+    fn work_counts_every_byte_and_multiply_add_once() {
+        let projection = Projection { rows: 10, columns: 4, outputs: 3, shift: true, divisor: true };
+        let pass = RowProject::alone(projection);
+        let found = work(&pass, DType::F32);
+        assert_eq!(found.flop, 2.0 * 10.0 * 4.0 * 3.0);
+        assert_eq!(found.bytes, (4 * 40 + 8 * (4 + 4 + 12 + 30)) as f64);
+        let sums = RowClassSums::alone(Labelled { rows: 10, columns: 4, classes: 2 });
+        let found = work(&sums, DType::Bf16);
+        assert_eq!((found.flop, found.bytes), (0.0, (4 * 50 + 2 * 8 * 8) as f64));
+        assert_eq!((pass.name(), pass.shape().as_str()), ("row_project", "10x4-k3"));
+        assert_eq!(computes_in(&pass, DType::Bf16), DType::F64);
     }
 }

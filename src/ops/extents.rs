@@ -36,7 +36,7 @@ pub(super) trait Attributes: Debug {
     }
 }
 
-fn positive<const N: usize>(extents: [usize; N]) -> bool {
+pub(super) fn positive<const N: usize>(extents: [usize; N]) -> bool {
     !extents.contains(&0)
 }
 

@@ -5,8 +5,9 @@ use super::declare::{access, element, operations, touched};
 use super::extents::{Attributes, HYPER_NUMBERS, parameters_of};
 use super::{
     Access, Adam, BatchNorm, BatchNormGradient, ClassGroups, Cosine, CrossEntropy, ElementType, EnergyMargin,
-    GlobalPool, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS, Pool, PoolHead, Rows, ScaleBias, Sgd,
-    ShortcutA, StepTotals,
+    GlobalPool, ImageBatch, InverseNorms, KlDivergence, Labelled, Linear, LogitScores, Nearest,
+    PLACEMENT_NUMBERS, Pool, PoolHead, PreparedRows, Projection, Rows, ScaleBias, Scatter, Sgd, ShortcutA,
+    StepTotals,
 };
 use crate::error::Result;
 
@@ -387,5 +388,85 @@ operations! {
         labels: read i32[t.batch],
         hyper: read accumulator[HYPER_NUMBERS],
         totals: update accumulator[2 * t.slots * t.columns] touching[2],
+    }
+
+    /// Three scores of logits: `msp`, the largest probability of `softmax(l / T)`; `mls`, the largest logit; `energy`, `T
+    /// logsumexp(l / T)`.
+    row_logit_scores = RowLogitScores(l: LogitScores) in rows {
+        logits: read f64[l.rows * l.classes],
+        msp: write f64[l.rows],
+        mls: write f64[l.rows],
+        energy: write f64[l.rows],
+    }
+
+    /// `z = ((x - shift) / divisor) basis`: basis (columns, outputs), z (rows, outputs).
+    row_project = RowProject(p: Projection) in rows {
+        x: read f32[p.rows * p.columns],
+        shift: read f64[if p.shift { p.columns } else { 0 }],
+        divisor: read f64[if p.divisor { p.columns } else { 0 }],
+        basis: read f64[p.columns * p.outputs],
+        z: write f64[p.rows * p.outputs],
+    }
+
+    /// `norms[n] = |(x[n] - shift) / divisor|²`.
+    row_square_norms = RowSquareNorms(r: PreparedRows) in rows {
+        x: read f32[r.rows * r.columns],
+        shift: read f64[if r.shift { r.columns } else { 0 }],
+        divisor: read f64[if r.divisor { r.columns } else { 0 }],
+        norms: write f64[r.rows],
+    }
+
+    /// `norms[n] = |z[n]|²`, z (rows, channels).
+    row_square_norms_of_coordinates = RowSquareNormsOfCoordinates(r: Rows) in rows {
+        z: read f64[r.elements()],
+        norms: write f64[r.rows],
+    }
+
+    /// `norms[n] = 1 / (|x[n]| + floor)`.
+    row_inverse_norms = RowInverseNorms(r: InverseNorms) in rows {
+        x: read f32[r.rows * r.columns],
+        norms: write f64[r.rows],
+    }
+
+    /// The squared distance of each row of z to the k-th nearest of points.
+    row_nearest = RowNearest(n: Nearest) in rows {
+        z: read f64[n.rows * n.columns],
+        points: read f64[n.points * n.columns],
+        nearest: write f64[n.rows],
+    }
+
+    /// The same for features and a bank of features, both multiplied by a number a row first:
+    /// `|x[n] scale[n] - bank[m] bank_scale[m]|²`.
+    row_nearest_normalised = RowNearestNormalised(n: Nearest) in rows {
+        x: read f32[n.rows * n.columns],
+        scale: read f64[n.rows],
+        bank: read f32[n.points * n.columns],
+        bank_scale: read f64[n.points],
+        nearest: write f64[n.rows],
+    }
+
+    /// `sums[c] += sum of the rows of class c`.
+    row_class_sums = RowClassSums(l: Labelled) in rows {
+        x: read f32[l.rows * l.columns],
+        labels: read i32[l.rows],
+        sums: update f64[l.classes * l.columns],
+    }
+
+    /// `deviations[n] = |x[n] - means[label of n]|²`.
+    row_class_deviations = RowClassDeviations(l: Labelled) in rows {
+        x: read f32[l.rows * l.columns],
+        labels: read i32[l.rows],
+        means: read f64[l.classes * l.columns],
+        deviations: write f64[l.rows],
+    }
+
+    /// Adds `sum of (x[n] - means[y]) (x[n] - means[y])ᵀ`, y the label of n, to scatter (slices, columns, columns), on and below
+    /// the diagonal: rows in as many runs of equal length as there are slices, the last of which may be shorter. The sum over
+    /// slices is what is wanted.
+    row_within_scatter = RowWithinScatter(s: Scatter) in rows {
+        x: read f32[s.labelled.rows * s.labelled.columns],
+        labels: read i32[s.labelled.rows],
+        means: read f64[s.labelled.classes * s.labelled.columns],
+        scatter: update f64[s.slices * s.labelled.columns * s.labelled.columns],
     }
 }

@@ -6,7 +6,7 @@
 //! | `declare` | what is generated from a line of the list |
 //! | `convolution` | the three convolution operations, with their prologues and epilogues |
 //! | `expand` | fused operations as the plain ones they stand for |
-//! | `attributes`, `extents` | the fixed numbers of operations; which make sense, their shape in a word, their FLOP |
+//! | `attributes`, `rows`, `extents` | the fixed numbers of operations; which make sense, their shape in a word, their FLOP |
 //! | `check` | what a call's operands are held to before a device sees them |
 //! | `device` | the [`Device`] trait: what carries calls out |
 //!
@@ -40,7 +40,7 @@ pub use expand::{Part, Parts};
 pub(crate) use expand::{run_parts, workspace_of_parts};
 pub(crate) use list::dispatch;
 pub use list::*;
-pub use rows::{Features, Labelled, Points, RowOps};
+pub use rows::{InverseNorms, Labelled, LogitScores, Nearest, PreparedRows, Projection, Scatter};
 
 use crate::tensor::DType;
 

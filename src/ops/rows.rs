@@ -1,138 +1,174 @@
-//! Operations on blocks of rows: what scores and statistics of many samples are made of.
+//! Attributes of passes over many rows of features: what scores and statistics of many samples are made of.
 //!
-//! Features are f32, labels i32; everything computed from them is f64, summed up in a fixed order. Whatever is fitted
-//! (means, bases, whitening maps) is handed over as f64. Matrices are row-major.
+//! Features are f32, labels i32; everything computed from them is f64, summed up in a fixed order, whatever the working type.
+//! Whatever is fitted (means, bases, whitening maps) is handed over as f64. Matrices are row-major.
 
-use super::Device;
-use crate::error::Result;
-use crate::tensor::Span;
+use super::extents::{Attributes, positive};
 
-/// Some rows of a matrix of features, with how each number is prepared: `(x - shift) / divisor`.
-#[derive(Debug, Clone, Copy)]
-pub struct Features {
-    /// (rows, columns) f32.
-    pub x: Span,
-    /// Number of rows.
+/// Logits of many samples.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct LogitScores {
+    /// Samples.
     pub rows: usize,
-    /// Features of a row.
-    pub columns: usize,
-    /// What is subtracted from every row, (columns) f64; nothing if absent.
-    pub shift: Option<Span>,
-    /// What every row is divided by, (columns) f64; nothing if absent.
-    pub divisor: Option<Span>,
+    /// Classes.
+    pub classes: usize,
+    /// What logits are divided by before their softmax.
+    pub temperature: f64,
 }
 
-/// Points that rows are compared with.
-#[derive(Debug, Clone, Copy)]
-pub struct Points {
-    /// (count, columns).
-    pub values: Span,
-    /// How many there are.
-    pub count: usize,
+/// Rows that are prepared, `(x - shift) / divisor`, and then projected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Projection {
+    /// Samples.
+    pub rows: usize,
+    /// Features of a sample.
+    pub columns: usize,
+    /// Coordinates.
+    pub outputs: usize,
+    /// Whether something is subtracted from every row.
+    pub shift: bool,
+    /// Whether every row is divided by something.
+    pub divisor: bool,
+}
+
+/// Rows that are prepared, `(x - shift) / divisor`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct PreparedRows {
+    /// Samples.
+    pub rows: usize,
+    /// Features of a sample.
+    pub columns: usize,
+    /// Whether something is subtracted from every row.
+    pub shift: bool,
+    /// Whether every row is divided by something.
+    pub divisor: bool,
+}
+
+/// Norms of rows, from below.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct InverseNorms {
+    /// Samples.
+    pub rows: usize,
+    /// Features of a sample.
+    pub columns: usize,
+    /// Added to every norm.
+    pub floor: f64,
+}
+
+/// Rows, and points that each is compared with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Nearest {
+    /// Samples.
+    pub rows: usize,
+    /// Features or coordinates of a sample and of a point.
+    pub columns: usize,
+    /// Points.
+    pub points: usize,
     /// The neighbour whose distance is wanted: the nearest is number 1.
     pub k: usize,
 }
 
-/// Labelled rows of features.
-#[derive(Debug, Clone, Copy)]
+/// Labelled rows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Labelled {
-    /// (rows, columns) f32.
-    pub x: Span,
-    /// (rows) i32, each in 0..classes.
-    pub labels: Span,
-    /// Number of rows.
+    /// Samples.
     pub rows: usize,
-    /// Features of a row.
+    /// Features of a sample.
     pub columns: usize,
-    /// Number of classes.
+    /// Classes; every label is one of them.
     pub classes: usize,
 }
 
-/// A device that computes on blocks of rows.
-///
-/// All methods may return before the work is done.
-pub trait RowOps: Device {
-    /// Three `scores`, (rows) each, of logits (rows, classes) f64, these being the extents: the largest probability of
-    /// `softmax(l / T)`, the largest logit, the energy `T logsumexp(l / T)`.
-    ///
-    /// # Errors
-    /// Spans that do not fit, or the device failed.
-    fn logit_scores(
-        &mut self,
-        extents: [usize; 2],
-        temperature: f64,
-        logits: Span,
-        scores: [Span; 3],
-    ) -> Result<()>;
+/// The scatter of labelled rows about their class means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Scatter {
+    /// The rows.
+    pub labelled: Labelled,
+    /// Runs of rows that are summed up side by side.
+    pub slices: usize,
+}
 
-    /// `z = ((x - shift) / divisor) basis`: basis (columns, outputs), z (rows, outputs).
-    ///
-    /// # Errors
-    /// As [`RowOps::logit_scores`].
-    fn project(&mut self, features: &Features, outputs: usize, basis: Span, z: Span) -> Result<()>;
+impl Attributes for LogitScores {
+    fn make_sense(&self) -> bool {
+        positive([self.rows, self.classes]) && self.temperature > 0.0
+    }
 
-    /// `norms[n] = |(x[n] - shift) / divisor|²`.
-    ///
-    /// # Errors
-    /// As [`RowOps::logit_scores`].
-    fn square_norms(&mut self, features: &Features, norms: Span) -> Result<()>;
+    fn shape(&self) -> String {
+        format!("{}x{}", self.rows, self.classes)
+    }
+}
 
-    /// `norms[n] = |z[n]|²`, z (rows, columns) f64.
-    ///
-    /// # Errors
-    /// As [`RowOps::logit_scores`].
-    fn square_norms_of_coordinates(&mut self, extents: [usize; 2], z: Span, norms: Span) -> Result<()>;
+impl Attributes for Projection {
+    fn make_sense(&self) -> bool {
+        positive([self.rows, self.columns, self.outputs])
+    }
 
-    /// `norms[n] = 1 / (|x[n]| + floor)`; shift and divisor do not count.
-    ///
-    /// # Errors
-    /// As [`RowOps::logit_scores`].
-    fn inverse_norms(&mut self, features: &Features, floor: f64, norms: Span) -> Result<()>;
+    fn shape(&self) -> String {
+        format!("{}x{}-k{}", self.rows, self.columns, self.outputs)
+    }
 
-    /// The squared distance of each row of z (rows, columns) to the k-th nearest of points (count, columns), all f64.
-    ///
-    /// `scratch` holds distances, f64: at least those of one row, which are `count`; with more, more rows at a time.
-    ///
-    /// # Errors
-    /// As [`RowOps::logit_scores`], or k is not in 1..=count.
-    fn nearest(
-        &mut self,
-        extents: [usize; 2],
-        z: Span,
-        points: &Points,
-        scratch: Span,
-        nearest: Span,
-    ) -> Result<()>;
+    fn flop(&self) -> f64 {
+        2.0 * (self.rows * self.columns * self.outputs) as f64
+    }
+}
 
-    /// The same for features and a bank of features (count, columns) f32, both multiplied by a number a row first:
-    /// `|x[n] scale[n] - bank[m] bank_scale[m]|²`.
-    ///
-    /// # Errors
-    /// As [`RowOps::nearest`].
-    fn nearest_normalised(
-        &mut self,
-        features: (&Features, Span),
-        bank: (&Points, Span),
-        scratch: Span,
-        nearest: Span,
-    ) -> Result<()>;
+impl Attributes for PreparedRows {
+    fn make_sense(&self) -> bool {
+        positive([self.rows, self.columns])
+    }
 
-    /// `sums[c] += sum of the rows of class c`; sums (classes, columns).
-    ///
-    /// # Errors
-    /// As [`RowOps::logit_scores`].
-    fn class_sums(&mut self, rows: &Labelled, sums: Span) -> Result<()>;
+    fn shape(&self) -> String {
+        format!("{}x{}", self.rows, self.columns)
+    }
+}
 
-    /// `deviations[n] = |x[n] - means[label of n]|²`; means (classes, columns).
-    ///
-    /// # Errors
-    /// As [`RowOps::logit_scores`].
-    fn class_deviations(&mut self, rows: &Labelled, means: Span, deviations: Span) -> Result<()>;
+impl Attributes for InverseNorms {
+    fn make_sense(&self) -> bool {
+        positive([self.rows, self.columns])
+    }
 
-    /// Adds `sum of (x[n] - means[y]) (x[n] - means[y])ᵀ`, y the label of n, to scatter (slices, columns, columns), on and below
-    /// the diagonal; the sum over slices is what is wanted.
-    ///
-    /// # Errors
-    /// As [`RowOps::logit_scores`].
-    fn within_scatter(&mut self, rows: &Labelled, means: Span, slices: usize, scatter: Span) -> Result<()>;
+    fn shape(&self) -> String {
+        format!("{}x{}", self.rows, self.columns)
+    }
+}
+
+impl Attributes for Nearest {
+    fn make_sense(&self) -> bool {
+        positive([self.rows, self.columns, self.points, self.k]) && self.k <= self.points
+    }
+
+    fn shape(&self) -> String {
+        format!("{}x{}-k{}", self.rows, self.columns, self.points)
+    }
+
+    /// A difference comes before each multiply-add.
+    fn flop(&self) -> f64 {
+        3.0 * (self.rows * self.columns * self.points) as f64
+    }
+}
+
+impl Attributes for Labelled {
+    fn make_sense(&self) -> bool {
+        positive([self.rows, self.columns, self.classes])
+    }
+
+    fn shape(&self) -> String {
+        format!("{}x{}-k{}", self.rows, self.columns, self.classes)
+    }
+}
+
+impl Attributes for Scatter {
+    fn make_sense(&self) -> bool {
+        self.labelled.make_sense() && self.slices > 0
+    }
+
+    fn shape(&self) -> String {
+        self.labelled.shape()
+    }
+
+    /// On and below the diagonal.
+    fn flop(&self) -> f64 {
+        let Labelled { rows, columns, .. } = self.labelled;
+        (rows * columns * (columns + 1)) as f64
+    }
 }

@@ -8,7 +8,7 @@ use super::host::{read, read_integers, write};
 use super::memory::Memory;
 use super::{
     Cpu, batch_norm, convolution, cosine, divergence, energy, groups, images, linear, loss, optimizer,
-    pointwise, pool_head, pooling, weight_gradient,
+    pointwise, pool_head, pooling, rows, weight_gradient,
 };
 use crate::error::Result;
 use crate::ops::{
@@ -53,15 +53,15 @@ impl<T: Element> Device for Cpu<T> {
     }
 
     fn write(&mut self, to: Span, values: HostValues<'_>) -> Result<()> {
-        write::<T>(&mut self.memory, to, values)
+        write(&mut self.memory, to, values, T::DTYPE)
     }
 
     fn read_f32(&self, from: Span, values: &mut [f32]) -> Result<()> {
-        read::<T, f32>(&self.memory, from, values)
+        read(&self.memory, from, values, T::DTYPE)
     }
 
     fn read_f64(&self, from: Span, values: &mut [f64]) -> Result<()> {
-        read::<T, f64>(&self.memory, from, values)
+        read(&self.memory, from, values, T::DTYPE)
     }
 
     fn read_i32(&self, from: Span, values: &mut [i32]) -> Result<()> {

@@ -12,6 +12,7 @@
 //! | `batch_norm`, `pointwise`, `pooling`, `optimizer` | passes bound by memory; `shortcut` has the loops of its own |
 //! | `loss`, `divergence`, `groups`, `energy` | what is done with logits; the totals of a step |
 //! | `images` | from bytes to network inputs |
+//! | `rows` | passes over many rows of features, for scores and statistics |
 //!
 //! Each operation of the list has a function of its name in the module of its family: `pointwise::relu`. It finds the
 //! operands' slices; type, size, place and extents were checked once for all of them.
@@ -37,6 +38,7 @@ mod optimizer;
 mod pointwise;
 mod pool_head;
 mod pooling;
+mod rows;
 mod shortcut;
 mod taps;
 mod weight_gradient;

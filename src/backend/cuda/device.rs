@@ -2,7 +2,7 @@
 
 use super::{
     Cuda, KernelTable, batch_norm, convolution, cosine, divergence, energy, groups, host, images, linear,
-    loss, no_memory, optimizer, pointwise, pool_head, pooling,
+    loss, no_memory, optimizer, pointwise, pool_head, pooling, rows,
 };
 use crate::error::Result;
 use crate::ops::{Call, Conv2d, Device, Event, Graph, Hardware, HardwareKind, Readback, dispatch};
@@ -36,6 +36,7 @@ impl Device for Cuda {
             .or_else(|| batch_norm::workspace_bytes(self, call))
             .or_else(|| linear::workspace_bytes(self, call))
             .or_else(|| pool_head::workspace_bytes(self, call))
+            .or_else(|| rows::workspace_bytes(call))
             .unwrap_or(0)
     }
 

@@ -1,14 +1,18 @@
-//! [`RowOps`] for CUDA: launches of `rows_scores.cu`, `rows_products.cu` and `rows_moments.cu`.
+//! Passes over many rows of features: launches of `rows_scores.cu`, `rows_products.cu` and `rows_moments.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
-use super::call::{Operand, THREADS, entry, extent, grid};
+use super::call::{THREADS, all, entry, extent, grid};
 use super::driver::Geometry;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::{Error, Result};
-use crate::ops::Access::{self, Read, Update, Write};
-use crate::ops::{Features, Labelled, Points, RowOps};
-use crate::tensor::{ALIGNMENT, DType, Span};
+use crate::ops::Access::{Read, Write};
+use crate::ops::{
+    Call, InverseNorms, Labelled, LogitScores, Nearest, PreparedRows, Projection, RowClassDeviations,
+    RowClassSums, RowInverseNorms, RowLogitScores, RowNearest, RowNearestNormalised, RowProject,
+    RowSquareNorms, RowSquareNormsOfCoordinates, RowWithinScatter, Rows, Scatter,
+};
+use crate::tensor::{DType, Span};
 
 const SCORES: Variant = Variant { file: "rows_scores.cu", constants: &[] };
 const PRODUCTS: Variant = Variant { file: "rows_products.cu", constants: &[] };
@@ -39,6 +43,9 @@ pub(super) fn modules() -> Vec<Module> {
 /// Rows and columns of the part of a product that one block computes: `TILE` of `tiles.cuh`.
 const TILE: usize = 64;
 
+/// Distances between rows and points that are held at once: 64 MiB.
+const MOST_DISTANCES: usize = 1 << 23;
+
 /// A warp for every row.
 fn warps(rows: usize) -> Result<Geometry> {
     grid(rows.div_ceil(THREADS / 32), 1)
@@ -49,60 +56,25 @@ fn tiles(rows: usize, columns: usize) -> Result<Geometry> {
     grid(columns.div_ceil(TILE), rows.div_ceil(TILE))
 }
 
-/// An operand, once type, size and place are those that the kernels rely on.
-fn operand(name: &'static str, span: Span, access: Access, dtype: DType, elements: usize) -> Result<Operand> {
-    if elements > 0
-        && span.dtype == dtype
-        && span.elements == elements
-        && span.offset.is_multiple_of(ALIGNMENT)
-    {
-        return Ok((name, span, access));
-    }
-    Err(Error::invalid(format!(
-        "operand `{name}` has {} elements of {:?} at byte {}; rows need {elements}, at least one, of {dtype:?} at a \
-         multiple of {ALIGNMENT}",
-        span.elements, span.dtype, span.offset
-    )))
+/// Scratch memory of the calls of this family; `None` for others.
+pub(super) fn workspace_bytes(call: &Call<()>) -> Option<usize> {
+    let Nearest { rows, points, .. } = match call {
+        Call::RowNearest(op) => op.attributes,
+        Call::RowNearestNormalised(op) => op.attributes,
+        _ => return None,
+    };
+    Some((rows * points).min(MOST_DISTANCES.max(points)) * DType::F64.size())
 }
 
-fn double(name: &'static str, span: Span, access: Access, elements: usize) -> Result<Operand> {
-    operand(name, span, access, DType::F64, elements)
-}
-
-/// `rows` times `columns`, where that is a number.
-fn area(rows: usize, columns: usize) -> Result<usize> {
-    rows.checked_mul(columns).ok_or_else(|| Error::invalid(format!("{rows} rows of {columns} are too many")))
-}
-
-/// Part of a matrix of f64: rows `first..first + rows`.
+/// Part of a matrix: rows `first..first + rows`.
 fn part(span: Span, columns: usize, first: usize, rows: usize) -> Span {
     Span { offset: span.offset + first * columns * span.dtype.size(), elements: rows * columns, ..span }
 }
 
 impl Cuda {
-    fn run<A: Pod>(
-        &self,
-        kernel: (&Variant, &'static str),
-        geometry: Geometry,
-        arguments: &A,
-        operands: &[Option<Operand>],
-    ) -> Result<()> {
-        let operands: Vec<Operand> = operands.iter().copied().flatten().collect();
-        self.launch(kernel, geometry, arguments, &operands)
-    }
-
-    /// Addresses of operands; 0 for those that are absent.
-    fn addresses<const N: usize>(&self, operands: [Option<Operand>; N]) -> [u64; N] {
-        operands.map(|operand| operand.map_or(0, |(_, span, _)| self.pointer(span)))
-    }
-
-    /// Features, their shift and their divisor.
-    fn features(&self, features: &Features) -> Result<[Option<Operand>; 3]> {
-        let Features { x, rows, columns, shift, divisor } = *features;
-        let vector =
-            |name, span: Option<Span>| span.map(|span| double(name, span, Read, columns)).transpose();
-        let x = operand("x", x, Read, DType::F32, area(rows, columns)?)?;
-        Ok([Some(x), vector("shift", shift)?, vector("divisor", divisor)?])
+    /// Addresses of operands; 0 for those that are empty.
+    fn addresses<const N: usize>(&self, spans: [Span; N]) -> [u64; N] {
+        spans.map(|span| if span.elements > 0 { self.pointer(span) } else { 0 })
     }
 
     /// The k-th smallest of each row of `distances`.
@@ -123,78 +95,53 @@ impl Cuda {
             k: u32,
             unused: u32,
         }
-        let operands = [
-            Some(double("distances", distances, Read, area(rows, columns)?)?),
-            Some(("smallest", smallest, Write)),
-        ];
+        let operands = [("distances", distances, Read), ("smallest", smallest, Write)];
         let arguments = KthSmallest {
-            pointers: self.addresses(operands),
+            pointers: self.addresses([distances, smallest]),
             rows: extent(rows)?,
             columns: extent(columns)?,
             k: extent(k)?,
             unused: 0,
         };
-        self.run((&SCORES, "row_kth_smallest"), grid(rows, 1)?, &arguments, &operands)
+        self.launch((&SCORES, "row_kth_smallest"), grid(rows, 1)?, &arguments, &operands)
     }
 
-    /// Distances of some rows at a time, as many as `scratch` has room for, and the k-th smallest of each.
+    /// Distances of some rows at a time, as many as the workspace has room for, and the k-th smallest of each.
     fn kth_distances(
         &self,
-        rows: usize,
-        points: &Points,
-        scratch: Span,
-        nearest: Span,
-        mut distances: impl FnMut(usize, usize, Operand) -> Result<()>,
+        nearest: &Nearest,
+        workspace: Span,
+        to: Span,
+        mut distances: impl FnMut(usize, usize, Span) -> Result<()>,
     ) -> Result<()> {
-        let Points { count, k, .. } = *points;
-        if k == 0 || k > count {
-            return Err(Error::invalid(format!(
-                "neighbour number {k} of {count} points is wanted; k counts from 1 and ends at the number of points"
-            )));
-        }
-        double("nearest", nearest, Write, rows)?;
+        let Nearest { rows, points, k, .. } = *nearest;
         // Whole tiles where there is room for one.
-        let room = scratch.elements / count;
+        let room = workspace.bytes() / DType::F64.size() / points;
         let step = if room >= TILE { room / TILE * TILE } else { room };
-        if scratch.dtype != DType::F64 || step == 0 {
+        if step == 0 {
             return Err(Error::invalid(format!(
-                "a scratch of {} elements of {:?} has no room for {count} distances of type F64",
-                scratch.elements, scratch.dtype
+                "a workspace of {} bytes has no room for {points} distances of type F64",
+                workspace.bytes()
             )));
         }
         for first in (0..rows).step_by(step) {
             let some = step.min(rows - first);
-            let table = Span { elements: some * count, ..scratch };
-            distances(first, some, double("distances", table, Write, some * count)?)?;
-            self.kth_smallest([some, count], k, table, part(nearest, 1, first, some))?;
+            let table = Span { offset: workspace.offset, elements: some * points, dtype: DType::F64 };
+            distances(first, some, table)?;
+            self.kth_smallest([some, points], k, table, part(to, 1, first, some))?;
         }
         Ok(())
     }
+}
 
-    /// Labelled rows: features and labels.
-    fn labelled(&self, rows: &Labelled) -> Result<[Option<Operand>; 2]> {
-        Ok([
-            Some(operand("x", rows.x, Read, DType::F32, area(rows.rows, rows.columns)?)?),
-            Some(operand("labels", rows.labels, Read, DType::I32, rows.rows)?),
-        ])
-    }
-
-    fn launch_square_norms(&self, [rows, columns]: [usize; 2], operands: [Option<Operand>; 5]) -> Result<()> {
-        #[repr(C)]
-        #[derive(Clone, Copy, Pod, Zeroable)]
-        struct SquareNorms {
-            /// x, shift, divisor, labels, norms
-            pointers: [u64; 5],
-            rows: u32,
-            columns: u32,
-        }
-        let arguments = SquareNorms {
-            pointers: self.addresses(operands),
-            rows: extent(rows)?,
-            columns: extent(columns)?,
-        };
-        self.run((&SCORES, "row_square_norms"), warps(rows)?, &arguments, &operands)
-    }
+/// `SquareNorms` of the kernels.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct SquareNorms {
+    /// x, shift, divisor, labels, norms
+    pointers: [u64; 5],
+    rows: u32,
+    columns: u32,
 }
 
 /// Behind the pointers of `rows_products.cu` and of `within_scatter`.
@@ -205,6 +152,12 @@ struct Extents {
     others: u32,
     depth: u32,
     unused: u32,
+}
+
+impl Extents {
+    fn new(rows: usize, others: usize, depth: usize) -> Result<Extents> {
+        Ok(Extents { rows: extent(rows)?, others: extent(others)?, depth: extent(depth)?, unused: 0 })
+    }
 }
 
 /// The arguments of a kernel that takes so many pointers, and extents.
@@ -219,193 +172,148 @@ macro_rules! product {
     )* };
 }
 
-product!(Projection: 5, Distances: 3, NormalisedDistances: 5, WithinScatter: 4);
+product!(ProjectionArguments: 5, Distances: 3, NormalisedDistances: 5, WithinScatter: 4);
 
-impl RowOps for Cuda {
-    fn logit_scores(
-        &mut self,
-        [rows, classes]: [usize; 2],
+pub(super) fn row_logit_scores(cuda: &mut Cuda, op: &RowLogitScores<Span>, _: Span) -> Result<()> {
+    #[repr(C)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    struct Arguments {
+        /// logits, msp, mls, energy
+        pointers: [u64; 4],
+        rows: u32,
+        classes: u32,
         temperature: f64,
-        logits: Span,
-        [msp, mls, energy]: [Span; 3],
-    ) -> Result<()> {
-        #[repr(C)]
-        #[derive(Clone, Copy, Pod, Zeroable)]
-        struct LogitScores {
-            /// logits, msp, mls, energy
-            pointers: [u64; 4],
-            rows: u32,
-            classes: u32,
-            temperature: f64,
-        }
+    }
+    let LogitScores { rows, classes, temperature } = op.attributes;
+    let arguments = Arguments {
+        pointers: cuda.addresses([op.logits, op.msp, op.mls, op.energy]),
+        rows: extent(rows)?,
+        classes: extent(classes)?,
+        temperature,
+    };
+    cuda.launch((&SCORES, "row_logit_scores"), warps(rows)?, &arguments, &all(op.operands()))
+}
+
+pub(super) fn row_project(cuda: &mut Cuda, op: &RowProject<Span>, _: Span) -> Result<()> {
+    let Projection { rows, columns, outputs, .. } = op.attributes;
+    let pointers = cuda.addresses([op.x, op.shift, op.divisor, op.basis, op.z]);
+    let arguments = ProjectionArguments { pointers, extents: Extents::new(rows, columns, outputs)? };
+    cuda.launch((&PRODUCTS, "row_projection"), tiles(rows, outputs)?, &arguments, &all(op.operands()))
+}
+
+pub(super) fn row_square_norms(cuda: &mut Cuda, op: &RowSquareNorms<Span>, _: Span) -> Result<()> {
+    let PreparedRows { rows, columns, .. } = op.attributes;
+    let [x, shift, divisor, norms] = cuda.addresses([op.x, op.shift, op.divisor, op.norms]);
+    let arguments = SquareNorms {
+        pointers: [x, shift, divisor, 0, norms],
+        rows: extent(rows)?,
+        columns: extent(columns)?,
+    };
+    cuda.launch((&SCORES, "row_square_norms"), warps(rows)?, &arguments, &all(op.operands()))
+}
+
+pub(super) fn row_square_norms_of_coordinates(
+    cuda: &mut Cuda,
+    op: &RowSquareNormsOfCoordinates<Span>,
+    _: Span,
+) -> Result<()> {
+    #[repr(C)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    struct Arguments {
+        /// z, norms
+        pointers: [u64; 2],
+        rows: u32,
+        columns: u32,
+    }
+    let Rows { rows, channels } = op.attributes;
+    let pointers = cuda.addresses([op.z, op.norms]);
+    let arguments = Arguments { pointers, rows: extent(rows)?, columns: extent(channels)? };
+    let kernel = (&SCORES, "row_square_norms_of_coordinates");
+    cuda.launch(kernel, warps(rows)?, &arguments, &all(op.operands()))
+}
+
+pub(super) fn row_inverse_norms(cuda: &mut Cuda, op: &RowInverseNorms<Span>, _: Span) -> Result<()> {
+    #[repr(C)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    struct Arguments {
+        /// x, norms
+        pointers: [u64; 2],
+        rows: u32,
+        columns: u32,
+        floor: f64,
+    }
+    let InverseNorms { rows, columns, floor } = op.attributes;
+    let pointers = cuda.addresses([op.x, op.norms]);
+    let arguments = Arguments { pointers, rows: extent(rows)?, columns: extent(columns)?, floor };
+    cuda.launch((&SCORES, "row_inverse_norms"), warps(rows)?, &arguments, &all(op.operands()))
+}
+
+pub(super) fn row_nearest(cuda: &mut Cuda, op: &RowNearest<Span>, workspace: Span) -> Result<()> {
+    let Nearest { columns, points, .. } = op.attributes;
+    cuda.kth_distances(&op.attributes, workspace, op.nearest, |first, some, distances| {
+        let z = part(op.z, columns, first, some);
+        let pointers = cuda.addresses([z, op.points, distances]);
+        let arguments = Distances { pointers, extents: Extents::new(some, points, columns)? };
+        let operands = [("z", z, Read), ("points", op.points, Read), ("distances", distances, Write)];
+        cuda.launch((&PRODUCTS, "row_distances"), tiles(some, points)?, &arguments, &operands)
+    })
+}
+
+pub(super) fn row_nearest_normalised(
+    cuda: &mut Cuda,
+    op: &RowNearestNormalised<Span>,
+    workspace: Span,
+) -> Result<()> {
+    let Nearest { columns, points, .. } = op.attributes;
+    cuda.kth_distances(&op.attributes, workspace, op.nearest, |first, some, distances| {
+        let (x, scale) = (part(op.x, columns, first, some), part(op.scale, 1, first, some));
+        let pointers = cuda.addresses([x, scale, op.bank, op.bank_scale, distances]);
+        let arguments = NormalisedDistances { pointers, extents: Extents::new(some, points, columns)? };
         let operands = [
-            Some(double("logits", logits, Read, area(rows, classes)?)?),
-            Some(double("msp", msp, Write, rows)?),
-            Some(double("mls", mls, Write, rows)?),
-            Some(double("energy", energy, Write, rows)?),
+            ("x", x, Read),
+            ("scale", scale, Read),
+            ("bank", op.bank, Read),
+            ("bank_scale", op.bank_scale, Read),
+            ("distances", distances, Write),
         ];
-        let arguments = LogitScores {
-            pointers: self.addresses(operands),
-            rows: extent(rows)?,
-            classes: extent(classes)?,
-            temperature,
-        };
-        self.run((&SCORES, "row_logit_scores"), warps(rows)?, &arguments, &operands)
-    }
+        let kernel = (&PRODUCTS, "row_normalised_distances");
+        cuda.launch(kernel, tiles(some, points)?, &arguments, &operands)
+    })
+}
 
-    fn project(&mut self, features: &Features, outputs: usize, basis: Span, z: Span) -> Result<()> {
-        let Features { rows, columns, .. } = *features;
-        let [x, shift, divisor] = self.features(features)?;
-        let basis = Some(double("basis", basis, Read, area(columns, outputs)?)?);
-        let operands = [x, shift, divisor, basis, Some(double("z", z, Write, area(rows, outputs)?)?)];
-        let extents =
-            Extents { rows: extent(rows)?, others: extent(columns)?, depth: extent(outputs)?, unused: 0 };
-        let arguments = Projection { pointers: self.addresses(operands), extents };
-        self.run((&PRODUCTS, "row_projection"), tiles(rows, outputs)?, &arguments, &operands)
+pub(super) fn row_class_sums(cuda: &mut Cuda, op: &RowClassSums<Span>, _: Span) -> Result<()> {
+    #[repr(C)]
+    #[derive(Clone, Copy, Pod, Zeroable)]
+    struct Arguments {
+        /// x, labels, sums
+        pointers: [u64; 3],
+        rows: u32,
+        columns: u32,
     }
+    let Labelled { rows, columns, classes } = op.attributes;
+    let pointers = cuda.addresses([op.x, op.labels, op.sums]);
+    let arguments = Arguments { pointers, rows: extent(rows)?, columns: extent(columns)? };
+    let geometry = grid(columns.div_ceil(THREADS), classes)?;
+    cuda.launch((&MOMENTS, "class_sums"), geometry, &arguments, &all(op.operands()))
+}
 
-    fn square_norms(&mut self, features: &Features, norms: Span) -> Result<()> {
-        let [x, shift, divisor] = self.features(features)?;
-        let norms = Some(double("norms", norms, Write, features.rows)?);
-        self.launch_square_norms([features.rows, features.columns], [x, shift, divisor, None, norms])
-    }
+pub(super) fn row_class_deviations(cuda: &mut Cuda, op: &RowClassDeviations<Span>, _: Span) -> Result<()> {
+    let Labelled { rows, columns, .. } = op.attributes;
+    let [x, means, labels, norms] = cuda.addresses([op.x, op.means, op.labels, op.deviations]);
+    let arguments = SquareNorms {
+        pointers: [x, means, 0, labels, norms],
+        rows: extent(rows)?,
+        columns: extent(columns)?,
+    };
+    cuda.launch((&SCORES, "row_square_norms"), warps(rows)?, &arguments, &all(op.operands()))
+}
 
-    fn square_norms_of_coordinates(
-        &mut self,
-        [rows, columns]: [usize; 2],
-        z: Span,
-        norms: Span,
-    ) -> Result<()> {
-        #[repr(C)]
-        #[derive(Clone, Copy, Pod, Zeroable)]
-        struct CoordinateNorms {
-            /// z, norms
-            pointers: [u64; 2],
-            rows: u32,
-            columns: u32,
-        }
-        let operands =
-            [Some(double("z", z, Read, area(rows, columns)?)?), Some(double("norms", norms, Write, rows)?)];
-        let arguments = CoordinateNorms {
-            pointers: self.addresses(operands),
-            rows: extent(rows)?,
-            columns: extent(columns)?,
-        };
-        let kernel = (&SCORES, "row_square_norms_of_coordinates");
-        self.run(kernel, warps(rows)?, &arguments, &operands)
-    }
-
-    fn inverse_norms(&mut self, features: &Features, floor: f64, norms: Span) -> Result<()> {
-        #[repr(C)]
-        #[derive(Clone, Copy, Pod, Zeroable)]
-        struct InverseNorms {
-            /// x, norms
-            pointers: [u64; 2],
-            rows: u32,
-            columns: u32,
-            floor: f64,
-        }
-        let [x, _, _] = self.features(features)?;
-        let operands = [x, Some(double("norms", norms, Write, features.rows)?)];
-        let arguments = InverseNorms {
-            pointers: self.addresses(operands),
-            rows: extent(features.rows)?,
-            columns: extent(features.columns)?,
-            floor,
-        };
-        self.run((&SCORES, "row_inverse_norms"), warps(features.rows)?, &arguments, &operands)
-    }
-
-    fn nearest(
-        &mut self,
-        [rows, columns]: [usize; 2],
-        z: Span,
-        points: &Points,
-        scratch: Span,
-        nearest: Span,
-    ) -> Result<()> {
-        double("z", z, Read, area(rows, columns)?)?;
-        let values = double("points", points.values, Read, area(points.count, columns)?)?;
-        let depth = extent(columns)?;
-        self.kth_distances(rows, points, scratch, nearest, |first, some, distances| {
-            let operands = [Some(("z", part(z, columns, first, some), Read)), Some(values), Some(distances)];
-            let extents = Extents { rows: extent(some)?, others: extent(points.count)?, depth, unused: 0 };
-            let arguments = Distances { pointers: self.addresses(operands), extents };
-            let geometry = tiles(some, points.count)?;
-            self.run((&PRODUCTS, "row_distances"), geometry, &arguments, &operands)
-        })
-    }
-
-    fn nearest_normalised(
-        &mut self,
-        (features, scale): (&Features, Span),
-        (bank, bank_scale): (&Points, Span),
-        scratch: Span,
-        nearest: Span,
-    ) -> Result<()> {
-        let Features { x, rows, columns, .. } = *features;
-        self.features(features)?;
-        double("scale", scale, Read, rows)?;
-        let values = operand("bank", bank.values, Read, DType::F32, area(bank.count, columns)?)?;
-        let bank_scale = double("bank_scale", bank_scale, Read, bank.count)?;
-        let depth = extent(columns)?;
-        self.kth_distances(rows, bank, scratch, nearest, |first, some, distances| {
-            let operands = [
-                Some(("x", part(x, columns, first, some), Read)),
-                Some(("scale", part(scale, 1, first, some), Read)),
-                Some(values),
-                Some(bank_scale),
-                Some(distances),
-            ];
-            let extents = Extents { rows: extent(some)?, others: extent(bank.count)?, depth, unused: 0 };
-            let arguments = NormalisedDistances { pointers: self.addresses(operands), extents };
-            let geometry = tiles(some, bank.count)?;
-            self.run((&PRODUCTS, "row_normalised_distances"), geometry, &arguments, &operands)
-        })
-    }
-
-    fn class_sums(&mut self, rows: &Labelled, sums: Span) -> Result<()> {
-        #[repr(C)]
-        #[derive(Clone, Copy, Pod, Zeroable)]
-        struct ClassSums {
-            /// x, labels, sums
-            pointers: [u64; 3],
-            rows: u32,
-            columns: u32,
-        }
-        let [x, labels] = self.labelled(rows)?;
-        let operands = [x, labels, Some(double("sums", sums, Update, area(rows.classes, rows.columns)?)?)];
-        let arguments = ClassSums {
-            pointers: self.addresses(operands),
-            rows: extent(rows.rows)?,
-            columns: extent(rows.columns)?,
-        };
-        let geometry = grid(rows.columns.div_ceil(THREADS), rows.classes)?;
-        self.run((&MOMENTS, "class_sums"), geometry, &arguments, &operands)
-    }
-
-    fn class_deviations(&mut self, rows: &Labelled, means: Span, deviations: Span) -> Result<()> {
-        let [x, labels] = self.labelled(rows)?;
-        let means = Some(double("means", means, Read, area(rows.classes, rows.columns)?)?);
-        let norms = Some(double("deviations", deviations, Write, rows.rows)?);
-        self.launch_square_norms([rows.rows, rows.columns], [x, means, None, labels, norms])
-    }
-
-    fn within_scatter(&mut self, rows: &Labelled, means: Span, slices: usize, scatter: Span) -> Result<()> {
-        let columns = rows.columns;
-        let [x, labels] = self.labelled(rows)?;
-        let means = Some(double("means", means, Read, area(rows.classes, columns)?)?);
-        let elements = area(slices, area(columns, columns)?)?;
-        let operands = [x, labels, means, Some(double("scatter", scatter, Update, elements)?)];
-        let extents = Extents {
-            rows: extent(rows.rows)?,
-            others: extent(columns)?,
-            depth: extent(rows.rows.div_ceil(slices))?,
-            unused: 0,
-        };
-        let arguments = WithinScatter { pointers: self.addresses(operands), extents };
-        let mut geometry = tiles(columns, columns)?;
-        geometry.grid[2] = extent(slices)?;
-        self.run((&MOMENTS, "within_scatter"), geometry, &arguments, &operands)
-    }
+pub(super) fn row_within_scatter(cuda: &mut Cuda, op: &RowWithinScatter<Span>, _: Span) -> Result<()> {
+    let Scatter { labelled: Labelled { rows, columns, .. }, slices } = op.attributes;
+    let pointers = cuda.addresses([op.x, op.labels, op.means, op.scatter]);
+    let extents = Extents::new(rows, columns, rows.div_ceil(slices))?;
+    let arguments = WithinScatter { pointers, extents };
+    let mut geometry = tiles(columns, columns)?;
+    geometry.grid[2] = slices as u32;
+    cuda.launch((&MOMENTS, "within_scatter"), geometry, &arguments, &all(op.operands()))
 }

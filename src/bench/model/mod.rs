@@ -337,7 +337,7 @@ impl Modeller {
         let work = work(&call, self.cuda.dtype());
         let floors = self.card.rates.floors(&work);
         self.recorder.take();
-        Stage::new(&mut self.cuda, &call, 1)?.run(0)?;
+        Stage::new(&mut self.cuda, std::slice::from_ref(&call), 1)?.run(0)?;
         let recorded = self.recorder.take();
         let mut launches = Vec::with_capacity(recorded.len());
         for (index, launch) in recorded.iter().enumerate() {

@@ -15,18 +15,18 @@ use super::detectors::Detectors;
 use super::rows::{Rows, scoring_block};
 use crate::error::Result;
 use crate::features::{FeatureSet, Head, Matrix, Moments};
-use crate::ops::RowOps;
+use crate::ops::Device;
 use pipeline::{Pipeline, Steps};
 
 /// A device that goes over rows. Features are rounded to f32 on their way to it (caches of f32 and f16 are exact), all
 /// sums are f64.
 pub struct OnDevice {
-    device: Box<dyn RowOps>,
+    device: Box<dyn Device>,
 }
 
 impl OnDevice {
     /// Passes on this device.
-    pub fn new(device: Box<dyn RowOps>) -> OnDevice {
+    pub fn new(device: Box<dyn Device>) -> OnDevice {
         OnDevice { device }
     }
 }

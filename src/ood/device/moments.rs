@@ -6,7 +6,7 @@
 use super::pipeline::Places;
 use crate::error::Result;
 use crate::features::{Matrix, Moments, block_rows};
-use crate::ops::{Labelled, RowOps};
+use crate::ops::{Device, Labelled, RowClassDeviations, RowClassSums, RowWithinScatter, Scatter};
 use crate::tensor::{DType, HostValues, Span};
 
 /// Columns of a scatter that one block of threads computes, and blocks that fill a device.
@@ -24,7 +24,7 @@ fn slices(columns: usize) -> usize {
 
 /// [`Moments::accumulate`] on a device.
 pub(super) fn accumulate(
-    device: &mut dyn RowOps,
+    device: &mut dyn Device,
     features: &Matrix,
     labels: &[u32],
     classes: usize,
@@ -40,9 +40,10 @@ pub(super) fn accumulate(
     let deviations = double(block);
     let scatter = double(slices * columns * columns);
     places.allocate(device)?;
+    let nothing = Span { elements: 0, ..scatter };
 
     let mut values = Vec::new();
-    let mut upload = |device: &mut dyn RowOps, start: usize| -> Result<Labelled> {
+    let mut upload = |device: &mut dyn Device, start: usize| -> Result<(Labelled, Span, Span)> {
         let end = (start + block).min(rows);
         features.read_f32(start..end, &mut values);
         let numbers: Vec<i32> = labels[start..end].iter().map(|&label| label as i32).collect();
@@ -51,12 +52,12 @@ pub(super) fn accumulate(
         let label = Span { elements: count, ..label };
         device.write(x, HostValues::F32(&values))?;
         device.write(label, HostValues::I32(&numbers))?;
-        Ok(Labelled { x, labels: label, rows: count, columns, classes })
+        Ok((Labelled { rows: count, columns, classes }, x, label))
     };
 
     for start in (0..rows).step_by(block) {
-        let some = upload(device, start)?;
-        device.class_sums(&some, sums)?;
+        let (attributes, x, label) = upload(device, start)?;
+        device.run(&RowClassSums { attributes, x, labels: label, sums }.into(), nothing)?;
     }
     let mut counts = vec![0_u64; classes];
     labels[..rows].iter().for_each(|&label| counts[label as usize] += 1);
@@ -70,11 +71,21 @@ pub(super) fn accumulate(
     let mut class_scatter = vec![0.0; classes];
     let mut of_block = Vec::new();
     for start in (0..rows).step_by(block) {
-        let some = upload(device, start)?;
-        device.within_scatter(&some, sums, slices, scatter)?;
-        let deviations = Span { elements: some.rows, ..deviations };
-        device.class_deviations(&some, sums, deviations)?;
-        of_block.resize(some.rows, 0.0);
+        let (attributes, x, label) = upload(device, start)?;
+        let scatter = RowWithinScatter {
+            attributes: Scatter { labelled: attributes, slices },
+            x,
+            labels: label,
+            means: sums,
+            scatter,
+        };
+        device.run(&scatter.into(), nothing)?;
+        let deviations = Span { elements: attributes.rows, ..deviations };
+        device.run(
+            &RowClassDeviations { attributes, x, labels: label, means: sums, deviations }.into(),
+            nothing,
+        )?;
+        of_block.resize(attributes.rows, 0.0);
         device.read_f64(deviations, &mut of_block)?;
         for (&label, deviation) in labels[start..].iter().zip(&of_block) {
             class_scatter[label as usize] += deviation;

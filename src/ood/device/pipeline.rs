@@ -10,11 +10,12 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::ood::compute::Projector;
 use crate::ood::rows::Rows;
-use crate::ops::{Features, Points, Readback, RowOps};
+use crate::ops::{
+    Call, Device, InverseNorms, LogitScores, Nearest, PreparedRows, Projection, Readback, RowInverseNorms,
+    RowLogitScores, RowNearest, RowNearestNormalised, RowProject, RowSquareNorms,
+    RowSquareNormsOfCoordinates, Rows as RowsOf,
+};
 use crate::tensor::{DType, HostValues, Span, aligned};
-
-/// Distances between rows and a bank that are held at once: 64 MiB of f64.
-const MOST_DISTANCES: usize = 1 << 23;
 
 /// Blocks whose numbers are on their way back.
 const IN_FLIGHT: usize = 2;
@@ -45,7 +46,7 @@ impl<'a> Places<'a> {
     }
 
     /// Takes memory with room for all places, and uploads what was to be uploaded.
-    pub(super) fn allocate(&self, device: &mut dyn RowOps) -> Result<()> {
+    pub(super) fn allocate(&self, device: &mut dyn Device) -> Result<()> {
         device.allocate(self.end)?;
         self.uploads.iter().try_for_each(|&(span, values)| device.write(span, values))
     }
@@ -66,8 +67,8 @@ enum Step {
     LogitScores { temperature: f64 },
     Norms { map: Map },
     WholeNorms { shift: Option<Span>, divisor: Option<Span> },
-    Nearest { map: Map, points: Points },
-    Neighbours { bank: Points, bank_scale: Span, floor: f64 },
+    Nearest { map: Map, points: Span, count: usize },
+    Neighbours { bank: Span, bank_scale: Span, k: usize, floor: f64 },
 }
 
 /// Where a step's numbers are to be found.
@@ -91,8 +92,6 @@ pub(super) struct Steps<'a> {
     results: usize,
     /// Most coordinates a step projects a row to.
     coordinates: usize,
-    /// Most points a row is compared with.
-    points: usize,
 }
 
 impl<'a> Steps<'a> {
@@ -106,7 +105,6 @@ impl<'a> Steps<'a> {
             steps: Vec::new(),
             results: 0,
             coordinates: 0,
-            points: 0,
         }
     }
 
@@ -125,6 +123,22 @@ impl<'a> Steps<'a> {
             basis: self.places.upload(projector.basis),
             outputs: projector.outputs,
         }
+    }
+
+    /// Bytes of scratch memory that the steps take of a device.
+    fn workspace_bytes(&self, device: &dyn Device) -> usize {
+        let nearest = |columns, points, k| Nearest { rows: self.rows, columns, points, k };
+        let bytes = self.steps.iter().map(|(_, step)| match *step {
+            Step::Nearest { map, count, .. } => {
+                device.workspace_bytes(&RowNearest::alone(nearest(map.outputs, count, 1)))
+            }
+            Step::Neighbours { bank_scale, k, .. } => {
+                let attributes = nearest(self.columns, bank_scale.elements, k);
+                device.workspace_bytes(&RowNearestNormalised::alone(attributes))
+            }
+            Step::LogitScores { .. } | Step::Norms { .. } | Step::WholeNorms { .. } => 0,
+        });
+        bytes.max().unwrap_or(0)
     }
 
     /// Largest probability, largest logit and energy, in three columns.
@@ -157,9 +171,8 @@ impl<'a> Steps<'a> {
         }
         let map = self.map(projector);
         let count = points.len() / projector.outputs;
-        self.points = self.points.max(count);
-        let points = Points { values: self.places.upload(points), count, k: 1 };
-        self.push(Step::Nearest { map, points }, 1)
+        let points = self.places.upload(points);
+        self.push(Step::Nearest { map, points, count }, 1)
     }
 
     /// Squared distances of normalised features to the k-th nearest of a normalised bank.
@@ -169,12 +182,10 @@ impl<'a> Steps<'a> {
         k: usize,
         floor: f64,
     ) -> Place {
-        let values = self.places.place(bank.len(), DType::F32);
-        self.places.uploads.push((values, HostValues::F32(bank)));
+        let place = self.places.place(bank.len(), DType::F32);
+        self.places.uploads.push((place, HostValues::F32(bank)));
         let bank_scale = self.places.upload(scales);
-        self.points = self.points.max(scales.len());
-        let bank = Points { values, count: scales.len(), k };
-        self.push(Step::Neighbours { bank, bank_scale, floor }, 1)
+        self.push(Step::Neighbours { bank: place, bank_scale, k, floor }, 1)
     }
 }
 
@@ -199,7 +210,7 @@ impl Numbers {
 
 /// Steps with their buffers.
 pub(super) struct Pipeline<'d> {
-    device: &'d mut dyn RowOps,
+    device: &'d mut dyn Device,
     steps: Vec<(usize, Step)>,
     columns: usize,
     classes: usize,
@@ -207,7 +218,7 @@ pub(super) struct Pipeline<'d> {
     logits: Span,
     scale: Span,
     coordinates: Span,
-    distances: Span,
+    workspace: Span,
     /// Of the blocks in flight: columns of `stride` numbers.
     results: [Span; IN_FLIGHT],
     stride: usize,
@@ -215,14 +226,15 @@ pub(super) struct Pipeline<'d> {
 
 impl<'d> Pipeline<'d> {
     /// Reserves the buffers and uploads what the steps need.
-    pub(super) fn new(device: &'d mut dyn RowOps, mut steps: Steps<'_>) -> Result<Pipeline<'d>> {
+    pub(super) fn new(device: &'d mut dyn Device, mut steps: Steps<'_>) -> Result<Pipeline<'d>> {
         let Steps { rows, columns, classes, .. } = steps;
         // Every column of results begins where memory is aligned.
         let stride = aligned(rows * DType::F64.size()) / DType::F64.size();
-        let distances = (rows * steps.points).min(MOST_DISTANCES.max(steps.points));
+        let workspace = steps.workspace_bytes(device);
         let mut double = |elements| steps.places.place(elements, DType::F64);
-        let [logits, scale, coordinates, distances] =
-            [rows * classes, rows, rows * steps.coordinates, distances].map(&mut double);
+        let [logits, scale, coordinates, workspace] =
+            [rows * classes, rows, rows * steps.coordinates, workspace.div_ceil(DType::F64.size())]
+                .map(&mut double);
         let results = [(); IN_FLIGHT].map(|()| double(steps.results * stride));
         let x = steps.places.place(rows * columns, DType::F32);
         steps.places.allocate(device)?;
@@ -236,7 +248,7 @@ impl<'d> Pipeline<'d> {
             logits,
             scale,
             coordinates,
-            distances,
+            workspace,
             results,
             stride,
         })
@@ -290,11 +302,20 @@ impl<'d> Pipeline<'d> {
         if self.steps.iter().any(|(_, step)| matches!(step, Step::LogitScores { .. })) {
             device.write(logits, HostValues::F64(&rows.logits))?;
         }
-        let features = |shift, divisor| Features { x, rows: count, columns: self.columns, shift, divisor };
-        let project = |device: &mut dyn RowOps, map: &Map| {
-            let z = some(self.coordinates, count * map.outputs);
-            device.project(&features(map.shift, map.divisor), map.outputs, map.basis, z)?;
-            Ok::<Span, crate::error::Error>(z)
+        let (columns, nothing) = (self.columns, Span { elements: 0, ..self.scale });
+        let mut run = |call: Call<Span>| device.run(&call, self.workspace);
+        let coordinates = |map: &Map| some(self.coordinates, count * map.outputs);
+        let project = |map: &Map| -> Call<Span> {
+            let Map { shift, divisor, basis, outputs } = *map;
+            let attributes = Projection {
+                rows: count,
+                columns,
+                outputs,
+                shift: shift.is_some(),
+                divisor: divisor.is_some(),
+            };
+            let [shift, divisor] = [shift, divisor].map(|span| span.unwrap_or(nothing));
+            RowProject { attributes, x, shift, divisor, basis, z: coordinates(map) }.into()
         };
         for (first, step) in &self.steps {
             let column = |number: usize| Span {
@@ -305,25 +326,37 @@ impl<'d> Pipeline<'d> {
             let out = column(0);
             match step {
                 Step::LogitScores { temperature } => {
-                    let scores = [out, column(1), column(2)];
-                    device.logit_scores([count, self.classes], *temperature, logits, scores)?;
+                    let attributes =
+                        LogitScores { rows: count, classes: self.classes, temperature: *temperature };
+                    let [mls, energy] = [column(1), column(2)];
+                    run(RowLogitScores { attributes, logits, msp: out, mls, energy }.into())?;
                 }
                 Step::Norms { map } => {
-                    let z = project(device, map)?;
-                    device.square_norms_of_coordinates([count, map.outputs], z, out)?;
+                    run(project(map))?;
+                    let attributes = RowsOf { rows: count, channels: map.outputs };
+                    let z = coordinates(map);
+                    run(RowSquareNormsOfCoordinates { attributes, z, norms: out }.into())?;
                 }
                 Step::WholeNorms { shift, divisor } => {
-                    device.square_norms(&features(*shift, *divisor), out)?;
+                    let (has_shift, has_divisor) = (shift.is_some(), divisor.is_some());
+                    let attributes =
+                        PreparedRows { rows: count, columns, shift: has_shift, divisor: has_divisor };
+                    let [shift, divisor] = [*shift, *divisor].map(|span| span.unwrap_or(nothing));
+                    run(RowSquareNorms { attributes, x, shift, divisor, norms: out }.into())?;
                 }
-                Step::Nearest { map, points } => {
-                    let z = project(device, map)?;
-                    device.nearest([count, map.outputs], z, points, self.distances, out)?;
+                Step::Nearest { map, points, count: of } => {
+                    run(project(map))?;
+                    let attributes = Nearest { rows: count, columns: map.outputs, points: *of, k: 1 };
+                    let (z, points) = (coordinates(map), *points);
+                    run(RowNearest { attributes, z, points, nearest: out }.into())?;
                 }
-                Step::Neighbours { bank, bank_scale, floor } => {
-                    let (features, scale) = (features(None, None), some(self.scale, count));
-                    device.inverse_norms(&features, *floor, scale)?;
-                    let (rows, bank) = ((&features, scale), (bank, *bank_scale));
-                    device.nearest_normalised(rows, bank, self.distances, out)?;
+                Step::Neighbours { bank, bank_scale, k, floor } => {
+                    let scale = some(self.scale, count);
+                    let attributes = InverseNorms { rows: count, columns, floor: *floor };
+                    run(RowInverseNorms { attributes, x, norms: scale }.into())?;
+                    let attributes = Nearest { rows: count, columns, points: bank_scale.elements, k: *k };
+                    let (bank, bank_scale) = (*bank, *bank_scale);
+                    run(RowNearestNormalised { attributes, x, scale, bank, bank_scale, nearest: out }.into())?;
                 }
             }
         }

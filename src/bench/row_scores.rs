@@ -1,0 +1,73 @@
+//! What `bench` measures of the passes over many rows of features: every one of them, and all those together that the scores of a
+//! row take.
+
+use crate::ops::*;
+
+/// Slices that the scatter is summed in.
+const SLICES: usize = 2;
+const TEMPERATURE: f64 = 1.5;
+const FLOOR: f64 = 1e-10;
+/// The neighbour whose distance is asked for, where there are as many.
+const NEIGHBOUR: usize = 3;
+
+fn project(rows: usize, columns: usize, outputs: usize) -> Call<()> {
+    RowProject::alone(Projection { rows, columns, outputs, shift: true, divisor: true })
+}
+
+fn square_norms_of_coordinates(rows: usize, channels: usize) -> Call<()> {
+    RowSquareNormsOfCoordinates::alone(Rows { rows, channels })
+}
+
+fn logit_scores(rows: usize, classes: usize) -> Call<()> {
+    RowLogitScores::alone(LogitScores { rows, classes, temperature: TEMPERATURE })
+}
+
+fn square_norms(rows: usize, columns: usize) -> Call<()> {
+    RowSquareNorms::alone(PreparedRows { rows, columns, shift: true, divisor: true })
+}
+
+fn nearest(rows: usize, columns: usize, points: usize) -> Nearest {
+    Nearest { rows, columns, points, k: NEIGHBOUR.min(points) }
+}
+
+/// Every pass over so many rows.
+pub(super) fn passes(rows: usize, columns: usize, others: usize) -> Vec<Call<()>> {
+    let labelled = Labelled { rows, columns, classes: others };
+    vec![
+        logit_scores(rows, others),
+        project(rows, columns, others),
+        square_norms(rows, columns),
+        square_norms_of_coordinates(rows, columns),
+        RowInverseNorms::alone(InverseNorms { rows, columns, floor: FLOOR }),
+        RowNearest::alone(nearest(rows, columns, others)),
+        RowNearestNormalised::alone(nearest(rows, columns, others)),
+        RowClassSums::alone(labelled),
+        RowClassDeviations::alone(labelled),
+        RowWithinScatter::alone(Scatter { labelled, slices: SLICES }),
+    ]
+}
+
+/// The name of a row of results, and the calls that it times one after the other.
+pub(super) type Measured = (String, Vec<Call<()>>);
+
+/// Every pass, and all those together that the scores of a row, Mahalanobis, ViM and NECO take.
+pub(super) fn measured(rows: usize, columns: usize, classes: usize) -> Vec<Measured> {
+    let principal = classes.min(columns);
+    let residual = (columns - principal / 2).max(1);
+    let scores = vec![
+        logit_scores(rows, classes),
+        // Whitened, the nearest class mean.
+        project(rows, columns, columns),
+        RowNearest::alone(nearest(rows, columns, classes)),
+        // What lies outside the principal subspace.
+        project(rows, columns, residual),
+        square_norms_of_coordinates(rows, residual),
+        // What lies inside, and the whole.
+        project(rows, columns, principal),
+        square_norms_of_coordinates(rows, principal),
+        square_norms(rows, columns),
+    ];
+    let passes = passes(rows, columns, classes).into_iter();
+    let single = passes.map(|pass| (format!("{}.{}.f64", pass.name(), pass.shape()), vec![pass]));
+    single.chain([(format!("row_scores.{rows}x{columns}-k{classes}.f64"), scores)]).collect()
+}
