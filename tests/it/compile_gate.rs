@@ -8,27 +8,28 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use residua::backend::cuda::driver::cache::{Cache, Compiled};
+use residua::backend::cuda::driver::cache::{Cache, Cached, Compiled};
 use residua::backend::cuda::driver::native::nvrtc::Nvrtc;
 use residua::backend::cuda::driver::native::ptxas;
 use residua::backend::cuda::{EMBEDDED, Entry, Module, Source, Sources, modules};
+use residua::error::Result;
 
 const HOPPER: &str = "sm_90a";
-const ARCHITECTURES: [&str; 2] = ["sm_80", HOPPER];
+pub const ARCHITECTURES: [&str; 2] = ["sm_80", HOPPER];
 /// What a block may have of static shared memory on every architecture.
 const MOST_STATIC_SHARED: u32 = 48 << 10;
 
 /// The tools, or nothing where they are missing and may be.
-struct Tools {
-    nvrtc: Nvrtc,
-    nvdisasm: Option<PathBuf>,
-    cache: Cache,
+pub struct Tools {
+    pub nvrtc: Nvrtc,
+    pub nvdisasm: Option<PathBuf>,
+    pub cache: Cache,
 }
 
 impl Tools {
-    fn find() -> Option<Tools> {
+    pub fn find() -> Option<Tools> {
         let missing = |what: &str| {
             let required = std::env::var("RESIDUA_COMPILE_GATE").is_ok_and(|value| value == "required");
             assert!(!required, "the compile gate is required, but {what}");
@@ -54,7 +55,7 @@ impl Tools {
 
     /// The lines of machine code that [`instructions`] reads, kept as the machine code itself is: looking at it takes
     /// longer than making it.
-    fn disassemble(&self, cubin: &[u8]) -> Option<String> {
+    pub fn disassemble(&self, cubin: &[u8]) -> Option<String> {
         let nvdisasm = self.nvdisasm.as_ref()?;
         let disassemble = || {
             let folder = tempfile::tempdir().unwrap();
@@ -67,6 +68,45 @@ impl Tools {
         let cached = self.cache.get(&[cubin, b"nvdisasm"], "sass", disassemble).unwrap();
         Some(String::from_utf8_lossy(&cached.compiled.code).into_owned())
     }
+
+    /// Compiles every module for every architecture that it is written for, in any order, and hands each over as it is done. Returns
+    /// their number.
+    pub fn compile_all(&self, take: impl Fn(&Made<'_>, Result<Cached>) + Sync) -> usize {
+        let jobs: Vec<(Module, &str)> = ARCHITECTURES
+            .iter()
+            .flat_map(|&architecture| modules().into_iter().map(move |module| (module, architecture)))
+            .filter(|(module, architecture)| !module.is_for_hopper() || *architecture == HOPPER)
+            .collect();
+        let next = AtomicUsize::new(0);
+        let compiler = Mutex::new(());
+        std::thread::scope(|scope| {
+            for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
+                scope.spawn(|| {
+                    while let Some((module, architecture)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                        let source = Sources::default().assemble(&module.variant).unwrap();
+                        // The compiler works for one thread at a time; waiting for it is no time of this module's.
+                        let turn = compiler.lock();
+                        let start = Instant::now();
+                        let compiled = self.nvrtc.compile_cached(&self.cache, &source, architecture);
+                        let took = start.elapsed();
+                        drop(turn);
+                        take(&Made { module, name: &source.name, architecture, took }, compiled);
+                    }
+                });
+            }
+        });
+        jobs.len()
+    }
+}
+
+/// A module for one architecture, as [`Tools::compile_all`] hands it over.
+pub struct Made<'a> {
+    pub module: &'a Module,
+    /// File and constants.
+    pub name: &'a str,
+    pub architecture: &'a str,
+    /// Time of compiling it, or of finding it in the cache.
+    took: Duration,
 }
 
 /// Writes past the harness, which keeps the output of tests that pass.
@@ -88,7 +128,7 @@ fn nvdisasm(nvrtc: &Nvrtc) -> Option<PathBuf> {
 
 /// Instructions of one kernel that its limits speak of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-struct Instructions {
+pub struct Instructions {
     /// Products on matrix units.
     matrix: usize,
     /// Those of a whole warpgroup among them.
@@ -107,14 +147,19 @@ struct Instructions {
     waits: usize,
     /// Accesses to global memory that stand before the first wait.
     before_wait: usize,
+    /// Reads from the constant banks of the module: `__constant__` variables, and addresses of `__device__` ones.
+    pub module_constants: usize,
 }
+
+/// Constant banks that all kernels of a module share.
+const BANKS_OF_MODULES: [&str; 2] = ["c[0x3]", "c[0x4]"];
 
 /// What touches global memory.
 const GLOBAL: [&str; 11] =
     ["LD", "LDG", "LDGSTS", "ST", "STG", "ATOM", "ATOMG", "RED", "REDG", "UBLKCP", "UTMALDG"];
 
 /// Counts the instructions of each kernel in what nvdisasm prints.
-fn instructions(text: &str) -> BTreeMap<String, Instructions> {
+pub fn instructions(text: &str) -> BTreeMap<String, Instructions> {
     let mut kernels = BTreeMap::<String, Instructions>::new();
     let mut kernel = None;
     for line in text.lines() {
@@ -130,6 +175,7 @@ fn instructions(text: &str) -> BTreeMap<String, Instructions> {
         let mut parts = opcode.split('.');
         let instruction = parts.next().unwrap_or_default();
         counts.before_wait += usize::from(counts.waits == 0 && GLOBAL.contains(&instruction));
+        counts.module_constants += usize::from(BANKS_OF_MODULES.iter().any(|bank| code.contains(bank)));
         match instruction {
             "ACQBULK" => counts.waits += 1,
             "HMMA" | "UTCHMMA" | "UTCQMMA" => counts.matrix += 1,
@@ -234,49 +280,27 @@ fn faults_in(
 #[test]
 fn every_kernel_compiles_for_ampere_and_hopper_within_its_limits() {
     let Some(tools) = Tools::find() else { return };
-    let jobs: Vec<(Module, &str)> = ARCHITECTURES
-        .iter()
-        .flat_map(|&architecture| modules().into_iter().map(move |module| (module, architecture)))
-        .filter(|(module, architecture)| !module.is_for_hopper() || *architecture == HOPPER)
-        .collect();
-    let next = AtomicUsize::new(0);
     let told = Mutex::new(Vec::new());
     let cold = Mutex::new(Vec::new());
-    let compiler = Mutex::new(());
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(1, usize::from) {
-            scope.spawn(|| {
-                while let Some((module, architecture)) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let source = Sources::default().assemble(&module.variant).unwrap();
-                    // The compiler works for one thread at a time; waiting for it is no time of this module's.
-                    let turn = compiler.lock();
-                    let start = Instant::now();
-                    let compiled = tools.nvrtc.compile_cached(&tools.cache, &source, architecture);
-                    let took = start.elapsed();
-                    drop(turn);
-                    let faults = match compiled {
-                        Ok(cached) => {
-                            if cached.fresh {
-                                cold.lock().unwrap().push((took, source.name.clone(), *architecture));
-                            }
-                            let for_hopper = module.is_for_hopper().then_some(module);
-                            faults_in(&tools, &cached.compiled, module.entries, architecture, for_hopper)
-                        }
-                        Err(error) => vec![error.to_string()],
-                    };
-                    for fault in faults {
-                        told.lock().unwrap().push(format!("{} {architecture}: {fault}", source.name));
-                    }
+    let jobs = tools.compile_all(|made, compiled| {
+        let Made { module, name, architecture, took } = *made;
+        let faults = match compiled {
+            Ok(cached) => {
+                if cached.fresh {
+                    cold.lock().unwrap().push((took, name.to_string(), architecture.to_string()));
                 }
-            });
-        }
+                let for_hopper = module.is_for_hopper().then_some(module);
+                faults_in(&tools, &cached.compiled, module.entries, architecture, for_hopper)
+            }
+            Err(error) => vec![error.to_string()],
+        };
+        told.lock().unwrap().extend(faults.iter().map(|fault| format!("{name} {architecture}: {fault}")));
     });
     let mut told = told.into_inner().unwrap();
     told.sort();
     assert!(told.is_empty(), "{} faults in machine code:\n{}", told.len(), told.join("\n"));
     say(&format!(
-        "compile gate: {} modules for {} by NVRTC {} keep their limits",
-        jobs.len(),
+        "compile gate: {jobs} modules for {} by NVRTC {} keep their limits",
         ARCHITECTURES.join(" and "),
         tools.nvrtc.version()
     ));
@@ -284,7 +308,7 @@ fn every_kernel_compiles_for_ampere_and_hopper_within_its_limits() {
     let cold = cold.into_inner().unwrap();
     for (precision, constant) in [("f32", "BF16=0"), ("bf16", "BF16=1")] {
         let seconds = |architecture| -> f64 {
-            let of_it = |(_, name, on): &&(_, String, &str)| *on == architecture && name.contains(constant);
+            let of_it = |(_, name, on): &&(_, String, String)| on == architecture && name.contains(constant);
             cold.iter().filter(of_it).map(|(time, ..)| time.as_secs_f64()).sum()
         };
         let [ampere, hopper] = ARCHITECTURES.map(seconds);
@@ -306,7 +330,7 @@ fn every_kernel_file_belongs_to_a_module_that_the_gate_compiles() {
 }
 
 /// A kernel of the tests' own, in the words of `ptx.cuh`.
-fn planted(body: &str) -> Source {
+pub fn planted(body: &str) -> Source {
     let header = EMBEDDED.iter().find(|(name, _)| *name == "ptx.cuh").unwrap().1;
     let arguments = "struct Arguments { const float* x; float* y; u64 n; };";
     let text = format!("#line 1 \"ptx.cuh\"\n{header}\n#line 1 \"planted.cu\"\n{arguments}\n{body}\n");
@@ -381,6 +405,7 @@ fn the_gate_lets_a_good_kernel_pass_and_catches_each_planted_fault() {
 fn matrix_products_in_both_widths_are_recognised_in_machine_code() {
     let counts = instructions(
         "\t.section\t.text.first,\"ax\",@progbits\n.text.first:\n        /*0000*/                   LDC R1, c[0x0][0x28] ;\n\
+         /*0008*/ LDC.64 R6, c[0x4][0x18] ;\n/*000c*/ FADD R6, R6, c[0x3][R2] ;\n\
          \t/*0010*/              @!P0 LDG.E.128.CONSTANT R4, desc[UR4][R2.64] ;\n\
          /*0020*/ LDG.E.64 R4, [R2] ;\n/*0030*/ LDGSTS.E.BYPASS.LTC128B.128 [R1], [R2.64] ;\n\
          /*0040*/ LDGSTS.E.LTC128B [R1], [R2.64] ;\n/*0050*/ HMMA.16816.F32.BF16 R4, R8, R2, R4 ;\n\
@@ -389,7 +414,8 @@ fn matrix_products_in_both_widths_are_recognised_in_machine_code() {
          /*0008*/ UTMALDG.2D [UR4], [UR34] ;\n/*000c*/ UTMALDG.4D.IM2COL.MULTICAST [UR4], [UR34], UR6 ;\n/*0010*/ STL [R1], R2 ;\n",
     );
     let none = Instructions::default();
-    let first = Instructions { matrix: 1, wide_loads: 2, local: 1, before_wait: 4, ..none };
+    let first =
+        Instructions { matrix: 1, wide_loads: 2, local: 1, before_wait: 4, module_constants: 2, ..none };
     assert_eq!(counts["first"], first);
     let second =
         Instructions { matrix: 1, warpgroup: 1, tensor_copies: 2, multicasts: 1, local: 1, waits: 1, ..none };

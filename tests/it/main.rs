@@ -29,6 +29,7 @@ mod golden;
 mod gradients;
 mod gradients_of_losses;
 mod kernels_training;
+mod machine_code;
 mod metrics;
 mod model;
 mod names_and_numbers;
