@@ -6,12 +6,12 @@ use crate::error::{Error, Result};
 use crate::tensor::{ALIGNMENT, DType, Span};
 
 impl Call<Span> {
-    /// Holds the operands to what the list says of them, in a memory of so many bytes.
+    /// Holds the operands to what the list says of them, in a memory of so many bytes, and the workspace apart from them.
     ///
     /// # Errors
     /// Extents that make no sense; an operand of another type or size, misaligned or outside the memory; one that is written and
     /// overlaps another.
-    pub(crate) fn check(&self, working: DType, memory_bytes: usize) -> Result<()> {
+    pub(crate) fn check(&self, workspace: Span, working: DType, memory_bytes: usize) -> Result<()> {
         self.check_attributes()?;
         let operands = self.operands();
         let mut float = None;
@@ -28,7 +28,9 @@ impl Call<Span> {
                 operand.check_apart(other)?;
             }
         }
-        Ok(())
+        let workspace =
+            Operand::new("workspace", workspace, Access::Write, ElementType::U8, workspace.elements);
+        operands.iter().try_for_each(|operand| operand.check_apart(&workspace))
     }
 }
 
@@ -75,7 +77,10 @@ impl Operand<Span> {
 
     fn check_apart(&self, other: &Operand<Span>) -> Result<()> {
         let (a, b) = (self.place, other.place);
-        let shares = a.offset < b.offset + b.bytes() && b.offset < a.offset + a.bytes();
+        let shares = a.elements > 0
+            && b.elements > 0
+            && a.offset < b.offset + b.bytes()
+            && b.offset < a.offset + a.bytes();
         if shares && (self.access != Access::Read || other.access != Access::Read) {
             return Err(Error::invalid(format!(
                 "operands `{}` and `{}` overlap and one of them is written; operands of one call are disjoint",
@@ -93,6 +98,8 @@ mod tests {
 
     const MEMORY: usize = 1024;
 
+    const NOWHERE: Span = Span { offset: 0, elements: 0, dtype: DType::F32 };
+
     fn span(offset: usize, elements: usize) -> Span {
         Span { offset, elements, dtype: DType::F32 }
     }
@@ -100,7 +107,7 @@ mod tests {
     /// What is said of a copy with a rectifier, of as many elements as x has.
     fn relu(x: Span, y: Span) -> Result<()> {
         let attributes = Rows { rows: 1, channels: x.elements };
-        Call::from(Relu { attributes, x, y }).check(DType::F32, MEMORY)
+        Call::from(Relu { attributes, x, y }).check(NOWHERE, DType::F32, MEMORY)
     }
 
     fn message(result: Result<()>) -> String {
@@ -114,7 +121,8 @@ mod tests {
         assert!(error.contains("`x` and `y` overlap"), "{error}");
         relu(span(128, 16), span(64, 17)).unwrap_err();
         let attributes = Rows { rows: 2, channels: 8 };
-        let add = |b, y| Call::from(Add { attributes, a: span(0, 16), b, y }).check(DType::F32, MEMORY);
+        let add =
+            |b, y| Call::from(Add { attributes, a: span(0, 16), b, y }).check(NOWHERE, DType::F32, MEMORY);
         // Two that are read may share.
         add(span(0, 16), span(64, 16)).unwrap();
         let error = message(add(span(64, 16), span(64, 16)));
@@ -151,15 +159,16 @@ mod tests {
         let half = |offset| Span { dtype: DType::Bf16, ..span(offset, 5) };
         let narrow = |x, y| {
             let attributes = Rows { rows: 1, channels: 5 };
-            Call::from(Relu { attributes, x, y }).check(DType::Bf16, MEMORY)
+            Call::from(Relu { attributes, x, y }).check(NOWHERE, DType::Bf16, MEMORY)
         };
         narrow(half(0), half(64)).unwrap();
         narrow(span(0, 5), span(64, 5)).unwrap();
         message(narrow(half(0), span(64, 5)));
         message(relu(half(0), half(64)));
         let pool = GlobalPool { batch: 1, height: 1, width: 1, channels: 5 };
-        let average =
-            |x, y| Call::from(GlobalAveragePool { attributes: pool, x, y }).check(DType::Bf16, MEMORY);
+        let average = |x, y| {
+            Call::from(GlobalAveragePool { attributes: pool, x, y }).check(NOWHERE, DType::Bf16, MEMORY)
+        };
         average(half(0), span(64, 5)).unwrap();
         message(average(half(0), half(64)));
     }
@@ -170,14 +179,30 @@ mod tests {
             Sgd { segments: Segment::alone(8, 0.0), momentum: 0.0, nesterov: false, copy: false };
         let sgd = |velocity, copies| {
             let (parameters, gradients, hyper) = (span(0, 8), span(64, 8), span(128, 8));
-            Call::from(SgdStep { attributes, parameters, gradients, velocity, hyper, copies })
-                .check(DType::F32, MEMORY)
+            Call::from(SgdStep { attributes, parameters, gradients, velocity, hyper, copies }).check(
+                NOWHERE,
+                DType::F32,
+                MEMORY,
+            )
         };
         let empty = |offset| Span { dtype: DType::U8, ..span(offset, 0) };
         sgd(empty(0), empty(0)).unwrap();
         sgd(empty(2 * MEMORY), empty(MEMORY + 6)).unwrap();
+        sgd(empty(6), empty(70)).unwrap();
         message(sgd(span(192, 8), empty(0)));
         message(sgd(empty(0), span(192, 8)));
+    }
+
+    #[test]
+    fn the_workspace_lies_apart_from_every_operand() {
+        let attributes = Rows { rows: 1, channels: 16 };
+        let relu = Call::from(Relu { attributes, x: span(0, 16), y: span(64, 16) });
+        let with = |workspace| relu.check(workspace, DType::F32, MEMORY);
+        with(span(128, 4)).unwrap();
+        for workspace in [span(0, 1), span(64, 4), span(32, 40)] {
+            let error = message(with(workspace));
+            assert!(error.contains("workspace") && error.contains("overlap"), "{error}");
+        }
     }
 
     #[test]

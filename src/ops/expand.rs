@@ -105,7 +105,7 @@ fn prologue<B: Copy>(conv: &Conv2d, x: B, affine: &super::Affine<B>) -> (Call<Pa
 }
 
 impl<B: Copy> PoolHeadForward<B> {
-    fn parts(&self) -> Parts<B> {
+    pub(crate) fn parts(&self) -> Parts<B> {
         let PoolHeadForward { attributes, x, weight, bias, features, logits } = self.map(Part::Own);
         vec![
             GlobalAveragePool { attributes: attributes.pool, x, y: features }.into(),

@@ -48,7 +48,7 @@ impl<T: Element> Device for Cpu<T> {
     }
 
     fn run(&mut self, call: &Call<Span>, workspace: Span) -> Result<()> {
-        call.check(T::DTYPE, self.memory.bytes())?;
+        call.check(workspace, T::DTYPE, self.memory.bytes())?;
         dispatch!(call, self, workspace)
     }
 

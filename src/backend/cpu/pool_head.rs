@@ -3,7 +3,7 @@
 use super::Cpu;
 use super::element::Element;
 use crate::error::Result;
-use crate::ops::{Call, PoolHeadForward, run_parts};
+use crate::ops::{PoolHeadForward, run_parts};
 use crate::tensor::Span;
 
 pub(super) fn pool_head<T: Element>(
@@ -11,6 +11,5 @@ pub(super) fn pool_head<T: Element>(
     op: &PoolHeadForward<Span>,
     workspace: Span,
 ) -> Result<()> {
-    let parts = Call::from(*op).expand().expect("a pool head has parts");
-    run_parts(cpu, &parts, workspace)
+    run_parts(cpu, &op.parts(), workspace)
 }

@@ -52,7 +52,7 @@ impl Device for Cuda {
     }
 
     fn run(&mut self, call: &Call<Span>, workspace: Span) -> Result<()> {
-        call.check(self.dtype, self.memory()?.bytes())?;
+        call.check(workspace, self.dtype, self.memory()?.bytes())?;
         dispatch!(call, self, workspace)
     }
 

@@ -35,7 +35,7 @@ fn fits(head: &PoolHead) -> bool {
 pub(super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
     match call {
         Call::PoolHeadForward(op) if fits(&op.attributes) => Some(0),
-        Call::PoolHeadForward(_) => call.expand().map(|parts| workspace_of_parts(cuda, &parts)),
+        Call::PoolHeadForward(op) => Some(workspace_of_parts(cuda, &op.parts())),
         _ => None,
     }
 }
@@ -60,8 +60,8 @@ struct Arguments {
 
 pub(super) fn pool_head(cuda: &mut Cuda, op: &PoolHeadForward<Span>, workspace: Span) -> Result<()> {
     let PoolHead { pool, outputs } = &op.attributes;
-    if let Some(parts) = Call::from(*op).expand().filter(|_| !fits(&op.attributes)) {
-        return run_parts(cuda, &parts, workspace);
+    if !fits(&op.attributes) {
+        return run_parts(cuda, &op.parts(), workspace);
     }
     let averaging = Averaging::new(cuda, pool);
     // As few images a block as give every multiprocessor one.
