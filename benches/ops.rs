@@ -10,8 +10,13 @@ use criterion::{
 };
 use residua::backend::cpu::Cpu;
 use residua::ops::{
-    Adam, BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Conv2dInference, CrossEntropy, Device,
-    Linear, Pool, Rows, ScaleBias, Segment, Sgd, ShortcutA,
+    Accumulate, Adam, AdamStep, Add, BatchNorm, BatchNormFold, BatchNormFrozen, BatchNormGradient,
+    BatchNormInputGradient, BatchNormReduce, BatchNormStatistics, BiasEpilogue, Call, Conv2d, Conv2dDgrad,
+    Conv2dFprop, Conv2dWgrad, CopyRows, CrossEntropy, Device, FpropEpilogue, GlobalAveragePool,
+    GlobalAveragePoolGradient, GlobalPool, HYPER_ROW, HYPER_ROWS, Linear, LinearForward, LinearInputGradient,
+    LinearWeightGradient, MaxPool, MaxPoolGradient, Pool, Relu, ReluGradient, Rows, ScaleBias,
+    ScaleBiasForward, ScaleBiasResidual, Segment, Sgd, SgdStep, ShortcutA, ShortcutAForward,
+    ShortcutAGradient, SoftmaxCrossEntropy,
 };
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues, Span, aligned};
@@ -71,15 +76,15 @@ fn time(
     device: &mut dyn Device,
     shape: &str,
     mut places: Places,
-    calls: &[(Throughput, Call<Span>)],
+    calls: &[(String, Throughput, Call<Span>)],
 ) {
     let workspace_bytes =
-        calls.iter().map(|(_, call)| device.workspace_bytes(&call.map(|_| ()))).max().unwrap_or(0);
+        calls.iter().map(|(.., call)| device.workspace_bytes(&call.map(|_| ()))).max().unwrap_or(0);
     let workspace = places.f32(workspace_bytes.div_ceil(4));
     places.fill(device);
-    for (throughput, call) in calls {
+    for (name, throughput, call) in calls {
         group.throughput(throughput.clone());
-        group.bench_function(format!("{}/{shape}", call.name()), |bencher| {
+        group.bench_function(format!("{name}/{shape}"), |bencher| {
             bencher.iter(|| black_box(&mut *device).run(call, workspace).expect("the call is well formed"));
         });
     }
@@ -105,18 +110,23 @@ fn convolutions(criterion: &mut Criterion) {
         let weight = places.f32(out_channels * conv.filter_elements());
         let bias = places.f32(out_channels);
         let [y, residual] = [0; 2].map(|_| places.f32(conv.out_pixels() * out_channels));
-        let gradient = Conv2dGradient { conv, accumulate: false };
-        let inference = Conv2dInference { conv, relu: true };
+        let fprop = Conv2dFprop::new(conv, [x, weight, y]);
+        let with = |residual| Conv2dFprop {
+            epilogue: Some(FpropEpilogue::Bias(BiasEpilogue { bias, residual, relu: true })),
+            ..fprop
+        };
         let calls = [
-            Call::Conv2dForward { attributes: conv, x, weight, y },
-            Call::Conv2dBias { attributes: inference, x, weight, bias, y },
-            Call::Conv2dBiasResidual { attributes: inference, x, weight, bias, residual, y },
-            Call::Conv2dInputGradient { attributes: gradient, dy: y, weight, dx: x },
-            Call::Conv2dWeightGradient { attributes: conv, x, dy: y, dweight: weight },
+            ("", fprop.into()),
+            ("_bias", with(None).into()),
+            ("_bias_residual", with(Some(residual)).into()),
+            ("", Conv2dDgrad::new(conv, [y, weight, x]).into()),
+            ("", Conv2dWgrad::new(conv, [x, y, weight]).into()),
         ];
-        let flop = Throughput::Elements(conv.flop() as u64);
         let shape = format!("{in_channels}to{out_channels}_{filter}x{filter}_stride{stride}_at{size}");
-        time(&mut group, &mut device, &shape, places, &calls.map(|call| (flop.clone(), call)));
+        let calls = calls.map(|(fused, call): (_, Call<Span>)| {
+            (format!("{}{fused}", call.name()), Throughput::Elements(conv.flop() as u64), call)
+        });
+        time(&mut group, &mut device, &shape, places, &calls);
     }
 }
 
@@ -135,7 +145,7 @@ fn passes(criterion: &mut Criterion) {
         let calls = [
             (
                 1,
-                Call::BatchNormStatistics {
+                BatchNormStatistics {
                     attributes: BatchNorm { extent, epsilon: 1e-5, momentum: 0.1 },
                     x: a,
                     gamma,
@@ -146,13 +156,14 @@ fn passes(criterion: &mut Criterion) {
                     bias,
                     running_mean,
                     running_variance,
-                },
+                }
+                .into(),
             ),
-            (2, Call::ScaleBiasForward { attributes: affine, x: a, scale, bias, y: out }),
-            (3, Call::ScaleBiasResidual { attributes: affine, x: a, scale, bias, residual: b, y: out }),
+            (2, ScaleBiasForward { attributes: affine, x: a, scale, bias, y: out }.into()),
+            (3, ScaleBiasResidual { attributes: affine, x: a, scale, bias, residual: b, y: out }.into()),
             (
                 2,
-                Call::BatchNormReduce {
+                BatchNormReduce {
                     attributes: gradient,
                     dy: a,
                     x: b,
@@ -162,11 +173,12 @@ fn passes(criterion: &mut Criterion) {
                     inverse_std,
                     dgamma,
                     dbeta,
-                },
+                }
+                .into(),
             ),
             (
                 3,
-                Call::BatchNormInputGradient {
+                BatchNormInputGradient {
                     attributes: gradient,
                     dy: a,
                     x: b,
@@ -177,15 +189,18 @@ fn passes(criterion: &mut Criterion) {
                     dgamma,
                     dbeta,
                     dx: out,
-                },
+                }
+                .into(),
             ),
-            (2, Call::Relu { attributes: extent, x: a, y: out }),
-            (3, Call::ReluGradient { attributes: extent, y: a, dy: b, dx: out }),
-            (3, Call::Add { attributes: extent, a, b, y: out }),
-            (3, Call::Accumulate { attributes: extent, x: a, y: out }),
-            (2, Call::Copy { attributes: extent, x: a, y: out }),
+            (2, Relu { attributes: extent, x: a, y: out }.into()),
+            (3, ReluGradient { attributes: extent, y: a, dy: b, dx: out }.into()),
+            (3, Add { attributes: extent, a, b, y: out }.into()),
+            (3, Accumulate { attributes: extent, x: a, y: out }.into()),
+            (2, CopyRows { attributes: extent, x: a, y: out }.into()),
         ];
-        let calls = calls.map(|(passes, call)| (Throughput::Bytes((passes * elements * 4) as u64), call));
+        let calls = calls.map(|(passes, call): (_, Call<Span>)| {
+            (call.name().to_string(), Throughput::Bytes((passes * elements * 4) as u64), call)
+        });
         time(&mut group, &mut device, &format!("{}x{channels}", extent.rows), places, &calls);
     }
 }
@@ -194,8 +209,7 @@ fn ends_of_the_network(criterion: &mut Criterion) {
     let mut device = Cpu::<f32>::new(2).expect("two threads");
     let mut group = group(criterion, "ends");
     let (features, classes, parameters) = (512, 100, 11_220_132);
-    let pool =
-        Pool { batch: BATCH, height: 4, width: 4, channels: features, window: 4, stride: 4, padding: 0 };
+    let pool = GlobalPool { batch: BATCH, height: 4, width: 4, channels: features };
     let stem = Pool { batch: BATCH, height: 32, width: 32, channels: 64, window: 3, stride: 2, padding: 1 };
     let linear = Linear { batch: BATCH, inputs: features, outputs: classes };
     let mut places = Places::default();
@@ -210,9 +224,8 @@ fn ends_of_the_network(criterion: &mut Criterion) {
     let small = places.f32(BATCH * 16 * 16 * 64);
     let argmax = places.span(BATCH * 16 * 16 * 64, DType::I32);
     let [values, gradients, velocity] = [0; 3].map(|_| places.f32(parameters));
-    let hyper = places.f32(1);
+    let hyper = places.f32(HYPER_ROWS * HYPER_ROW);
     let second_moment = places.f32(parameters);
-    let adam_hyper = places.f32(3);
     let [gamma, beta, mean, variance, inverse_std, scale, shift] = [0; 7].map(|_| places.f32(512));
     let [filters, folded] = [0; 2].map(|_| places.f32(512 * 4608));
     let norm = |channels| BatchNorm { extent: Rows { rows: 512, channels }, epsilon: 1e-5, momentum: 0.1 };
@@ -232,52 +245,42 @@ fn ends_of_the_network(criterion: &mut Criterion) {
     let sgd = Sgd { segments, momentum: 0.9, nesterov: false, copy: false };
     let copies = places.f32(0);
     let calls = [
-        (large.bytes(), Call::MaxPool { attributes: stem, x: large, y: small, argmax }),
-        (large.bytes(), Call::MaxPoolGradient { attributes: stem, dy: small, argmax, dx: large }),
-        (maps.bytes(), Call::GlobalAveragePool { attributes: pool, x: maps, y: pooled }),
-        (maps.bytes(), Call::GlobalAveragePoolGradient { attributes: pool, dy: pooled, dx: maps }),
-        (weight.bytes(), Call::LinearForward { attributes: linear, x: pooled, weight, bias, y: logits }),
-        (weight.bytes(), Call::LinearInputGradient { attributes: linear, dy: logits, weight, dx: pooled }),
+        (large.bytes(), MaxPool { attributes: stem, x: large, y: small, argmax }.into()),
+        (large.bytes(), MaxPoolGradient { attributes: stem, dy: small, argmax, dx: large }.into()),
+        (maps.bytes(), GlobalAveragePool { attributes: pool, x: maps, y: pooled }.into()),
+        (maps.bytes(), GlobalAveragePoolGradient { attributes: pool, dy: pooled, dx: maps }.into()),
+        (weight.bytes(), LinearForward { attributes: linear, x: pooled, weight, bias, y: logits }.into()),
+        (weight.bytes(), LinearInputGradient { attributes: linear, dy: logits, weight, dx: pooled }.into()),
         (
             weight.bytes(),
-            Call::LinearWeightGradient {
-                attributes: linear,
-                x: pooled,
-                dy: logits,
-                dweight: weight,
-                dbias: bias,
-            },
+            LinearWeightGradient { attributes: linear, x: pooled, dy: logits, dweight: weight, dbias: bias }
+                .into(),
         ),
         (
             logits.bytes(),
-            Call::SoftmaxCrossEntropy {
-                attributes: loss_attributes,
-                logits,
-                labels,
-                loss,
-                prediction,
-                dlogits,
-            },
+            SoftmaxCrossEntropy { attributes: loss_attributes, logits, labels, loss, prediction, dlogits }
+                .into(),
         ),
         (
             5 * values.bytes(),
-            Call::SgdStep { attributes: sgd, parameters: values, gradients, velocity, hyper, copies },
+            SgdStep { attributes: sgd, parameters: values, gradients, velocity, hyper, copies }.into(),
         ),
         (
             7 * values.bytes(),
-            Call::AdamStep {
+            AdamStep {
                 attributes: adam,
                 parameters: values,
                 gradients,
                 first: velocity,
                 second: second_moment,
-                hyper: adam_hyper,
+                hyper,
                 copies,
-            },
+            }
+            .into(),
         ),
         (
             gamma.bytes(),
-            Call::BatchNormFrozen {
+            BatchNormFrozen {
                 attributes: norm(512),
                 gamma,
                 beta,
@@ -286,11 +289,12 @@ fn ends_of_the_network(criterion: &mut Criterion) {
                 inverse_std,
                 scale,
                 bias: shift,
-            },
+            }
+            .into(),
         ),
         (
             2 * filters.bytes(),
-            Call::BatchNormFold {
+            BatchNormFold {
                 attributes: norm(4608),
                 weight: filters,
                 gamma,
@@ -299,12 +303,15 @@ fn ends_of_the_network(criterion: &mut Criterion) {
                 running_variance: variance,
                 folded,
                 bias: shift,
-            },
+            }
+            .into(),
         ),
-        (large.bytes(), Call::ShortcutAForward { attributes: shortcut, x: large, y: widened }),
-        (large.bytes(), Call::ShortcutAGradient { attributes: shortcut, dy: widened, dx: large }),
+        (large.bytes(), ShortcutAForward { attributes: shortcut, x: large, y: widened }.into()),
+        (large.bytes(), ShortcutAGradient { attributes: shortcut, dy: widened, dx: large }.into()),
     ];
-    let calls = calls.map(|(bytes, call)| (Throughput::Bytes(bytes as u64), call));
+    let calls = calls.map(|(bytes, call): (usize, Call<Span>)| {
+        (call.name().to_string(), Throughput::Bytes(bytes as u64), call)
+    });
     time(&mut group, &mut device, "resnet18", places, &calls);
 }
 

@@ -34,16 +34,19 @@ fn bench_measures_the_operations_of_a_plan_and_whole_steps_with_their_floors() {
     assert!(run.status.success(), "{}", text(&run.stderr));
     let results = read(&out);
     let rows = results["rows"].as_array().unwrap();
+    // Operations, and what is fused into them.
     let operations = [
-        "conv2d_batch_norm_statistics",
-        "conv2d_weight_gradient",
-        "batch_norm_reduce",
-        "sgd",
-        "conv2d_bias_residual",
-        "pool_head",
+        ("conv2d_fprop.", "-statistics.f32"),
+        ("conv2d_wgrad.", ".f32"),
+        ("batch_norm_reduce.", ".f32"),
+        ("sgd.", ".f32"),
+        ("conv2d_fprop.", "-bias-residual-relu.f32"),
+        ("pool_head.", ".f32"),
     ];
-    for operation in operations {
-        let row = rows.iter().find(|row| row["name"].as_str().unwrap().starts_with(operation)).unwrap();
+    for (operation, fused) in operations {
+        let wanted = |name: &str| name.starts_with(operation) && name.ends_with(fused);
+        let row = rows.iter().find(|row| wanted(row["name"].as_str().unwrap()));
+        let row = row.unwrap_or_else(|| panic!("no {operation}*{fused}"));
         assert!(
             row["seconds"].as_f64().unwrap() > 0.0 && row["floor_seconds"].as_f64().unwrap() > 0.0,
             "{row}"

@@ -87,14 +87,14 @@ fn check(name: &str, inputs: &[Shape], parameters: &[Shape], build: Build<'_>) {
     check_fused(name, Fusions::NONE, inputs, parameters, build);
 }
 
-/// The same of a plan in which calls are made into one; gives their names.
+/// The same of a plan in which calls are made into one; gives these.
 pub fn check_fused(
     name: &str,
     fusions: Fusions,
     inputs: &[Shape],
     parameters: &[Shape],
     build: Build<'_>,
-) -> Vec<&'static str> {
+) -> Vec<Call<BufferId>> {
     let mut laboratory = Laboratory::new(fusions, inputs, parameters, build);
     let mut values: Vec<Vec<f64>> =
         inputs.iter().chain(parameters).enumerate().map(|(salt, shape)| random(shape, salt as u64)).collect();
@@ -126,7 +126,7 @@ pub fn check_fused(
         let relative = difference.sqrt() / norm.sqrt().max(1e-6);
         assert!(relative < 1e-7, "{name}: gradient of operand {tensor} is off by {relative:.2e} relative");
     }
-    laboratory.prepared.plan().calls.iter().map(Call::name).collect()
+    laboratory.prepared.plan().calls.clone()
 }
 
 /// All gradients of a plan in which calls are made into one, at random values.

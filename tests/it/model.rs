@@ -9,9 +9,9 @@ use residua::backend::cuda::driver::recorder::{RecordedLaunch, Recorder};
 use residua::backend::cuda::driver::tensor_map::{TensorMap, TensorMapRequest};
 use residua::backend::cuda::driver::{Download, Driver, Launch, LoadedModule, Memory, Properties};
 use residua::backend::cuda::{Cuda, KernelTable, MeasuredOn, Pass, Source, Sources, TableRow};
-use residua::bench::{NetworkName, elements};
+use residua::bench::NetworkName;
 use residua::error::Result;
-use residua::ops::{Call, Conv2d, Device, Event, Graph};
+use residua::ops::{Call, Conv2d, Conv2dFprop, Conv2dWgrad, Device, Event, Graph};
 use residua::plan::Fusions;
 use residua::tensor::{DType, Span, aligned};
 use serde_json::Value;
@@ -83,10 +83,10 @@ fn run_alone(device: &mut dyn Device, call: &Call<()>) {
         end += aligned(span.bytes() + device.red_zone());
         span
     };
-    let mut operands = elements(call).unwrap().into_iter().zip(call.contents());
+    let mut operands = call.operands().into_iter();
     let placed = call.map(|()| {
-        let (elements, content) = operands.next().unwrap();
-        place(elements, content.dtype(device.dtype()))
+        let operand = operands.next().unwrap();
+        place(operand.elements, operand.element.dtype(device.dtype()))
     });
     let workspace = place(device.workspace_bytes(call).div_ceil(4), DType::F32);
     device.allocate(end).unwrap();
@@ -144,8 +144,8 @@ fn a_table_that_names_another_kernel_changes_the_launch() {
         let recorder = Arc::new(Recorder::new(properties.clone()));
         let cuda = Cuda::new(recorder.clone(), DType::Bf16, Sources::default()).unwrap();
         let mut cuda = cuda.with_table(table).unwrap();
-        run_alone(&mut cuda, &Call::Conv2dForward { attributes: conv, x: (), weight: (), y: () });
-        run_alone(&mut cuda, &Call::Conv2dWeightGradient { attributes: conv, x: (), dy: (), dweight: () });
+        run_alone(&mut cuda, &Conv2dFprop::new(conv, [(); 3]).into());
+        run_alone(&mut cuda, &Conv2dWgrad::new(conv, [(); 3]).into());
         recorder.take()
     };
     let tuned = launched(&[(Pass::Forward, "sm80-128x64", 1), (Pass::WeightGradient, "sm80-64x128", 2)]);
@@ -330,8 +330,7 @@ fn tuning_writes_a_table_of_the_device_it_measured_and_of_no_other() {
     assert_eq!(KernelTable::read(&path).unwrap().hash(), written.hash());
 
     // The table is used where it was measured, and refused elsewhere; another device's is not written over.
-    let start =
-        ["bench", "--device", "emulator", "--kernel-table", table, "--only", "conv2d_weight_gradient"];
+    let start = ["bench", "--device", "emulator", "--kernel-table", table, "--only", "conv2d_wgrad"];
     let used = program::run(&[&start[..], &["--seconds", "0", "--repeats", "1"], &toy[..]].concat());
     assert!(used.status.success(), "{}", String::from_utf8_lossy(&used.stderr));
     let refused = program::run(&[&["bench", "--model", "--kernel-table", table][..], &toy[..]].concat());

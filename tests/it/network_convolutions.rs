@@ -4,7 +4,7 @@
 
 use residua::backend::cpu::Cpu;
 use residua::bench::NetworkName;
-use residua::ops::{Call, Conv2d, Conv2dGradient};
+use residua::ops::{Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad};
 use residua::plan::Fusions;
 use residua::tensor::DType;
 
@@ -19,9 +19,7 @@ fn convolutions(network: &str) -> Vec<Conv2d> {
     let mut unique = Vec::new();
     for call in network.calls(&Cpu::<f64>::new(1).unwrap(), BATCH, Fusions::NONE).unwrap() {
         match call {
-            Call::Conv2dWeightGradient { attributes, .. } if !unique.contains(&attributes) => {
-                unique.push(attributes);
-            }
+            Call::Conv2dWgrad(Conv2dWgrad { conv, .. }) if !unique.contains(&conv) => unique.push(conv),
             _ => {}
         }
     }
@@ -33,17 +31,13 @@ fn convolutions(network: &str) -> Vec<Conv2d> {
 fn passes(conv: Conv2d) -> [(Call<usize>, [Values; 3]); 3] {
     let [n_x, n_weight, n_y] = reference::conv_elements(&conv);
     let [x, weight, y] = [(n_x, 1), (n_weight, 2), (n_y, 3)].map(|(n, key)| Values::Float(random(n, key)));
-    let gradient = Conv2dGradient { conv, accumulate: true };
+    let fprop = Conv2dFprop::new(conv, [0, 1, 2]);
+    let dgrad = Conv2dDgrad { accumulate: true, ..Conv2dDgrad::new(conv, [0, 1, 2]) };
+    let wgrad = Conv2dWgrad::new(conv, [0, 1, 2]);
     [
-        (
-            Call::Conv2dForward { attributes: conv, x: 0, weight: 1, y: 2 },
-            [x.clone(), weight.clone(), output(n_y)],
-        ),
-        (
-            Call::Conv2dInputGradient { attributes: gradient, dy: 0, weight: 1, dx: 2 },
-            [y.clone(), weight, x.clone()],
-        ),
-        (Call::Conv2dWeightGradient { attributes: conv, x: 0, dy: 1, dweight: 2 }, [x, y, output(n_weight)]),
+        (fprop.into(), [x.clone(), weight.clone(), output(n_y)]),
+        (dgrad.into(), [y.clone(), weight, x.clone()]),
+        (wgrad.into(), [x, y, output(n_weight)]),
     ]
 }
 

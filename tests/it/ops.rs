@@ -10,7 +10,9 @@ use residua::backend::cuda::driver::Driver;
 use residua::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
 use residua::backend::cuda::driver::native::Native;
 use residua::backend::cuda::{Cuda, Sources};
-use residua::ops::{Access, Call, Conv2d, Conv2dGradient, Conv2dInference, Device};
+use residua::ops::{
+    Access, BiasEpilogue, Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, Device, FpropEpilogue, Operand,
+};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{ALIGNMENT, DType, HostValues, Span, aligned};
 
@@ -87,8 +89,8 @@ const RED_ZONE: usize = 4 * ALIGNMENT;
 /// operands back.
 pub fn results(device: &mut dyn Device, call: &Call<usize>, operands: &[Values]) -> Vec<Values> {
     let mut dtypes = vec![device.dtype().accumulator(); operands.len()];
-    for ((_, index, _), content) in call.operands().iter().zip(call.contents()) {
-        dtypes[*index] = content.dtype(device.dtype());
+    for operand in call.operands() {
+        dtypes[operand.place] = operand.element.dtype(device.dtype());
     }
     let mut end = RED_ZONE;
     let mut red_zones = vec![Span { offset: 0, elements: RED_ZONE, dtype: DType::U8 }];
@@ -124,9 +126,9 @@ pub fn results(device: &mut dyn Device, call: &Call<usize>, operands: &[Values])
             device.write(span, HostValues::F64(&vec![f64::NAN; span.elements])).unwrap();
         }
     };
-    for (_, index, access) in call.operands() {
-        if access == Access::Write {
-            poison(spans[index]);
+    for operand in call.operands() {
+        if operand.access == Access::Write {
+            poison(spans[operand.place]);
         }
     }
     poison(workspace);
@@ -226,7 +228,7 @@ pub fn check_on(
         assert!(same_bits(&found, &again), "{call:?}: {} gives other bits", device.name());
     }
     // What a call does not write, it leaves alone; what it writes is what the reference finds.
-    for (name, index, access) in call.operands() {
+    for Operand { name, place: index, access, .. } in call.operands() {
         let want = if access == Access::Read { &operands[index] } else { &expected[index] };
         match (&found[index], want) {
             (Values::Float(got), Values::Float(want)) => {
@@ -240,7 +242,8 @@ pub fn check_on(
 }
 
 /// Holds the kernels to the reference of a call that the CPU refuses: `expected` are all operands after the call.
-pub fn check_kernels(call: Call<usize>, operands: &[Values], expected: &[Values]) {
+pub fn check_kernels(call: impl Into<Call<usize>>, operands: &[Values], expected: &[Values]) {
+    let call = call.into();
     thread_local! {
         static EMULATED: RefCell<[Vec<Box<dyn Device>>; 2]> =
             RefCell::new([emulated(DType::F32), emulated(DType::Bf16)]);
@@ -261,7 +264,8 @@ fn cpu<T: Element>(threads: usize) -> Box<dyn Device> {
 }
 
 /// Holds a call to its reference: `expected` are all operands after the call.
-pub fn check(call: Call<usize>, operands: &[Values], expected: &[Values]) {
+pub fn check(call: impl Into<Call<usize>>, operands: &[Values], expected: &[Values]) {
+    let call = call.into();
     if !COARSE.get() {
         let threads = [1, 2, 3];
         check_on(&mut threads.map(cpu::<f64>), &call, operands, expected, 1e-12);
@@ -330,7 +334,7 @@ fn convolution_is_the_sum_over_taps_and_channels() {
             let [n_x, n_weight, n_y] = reference::conv_elements(&conv);
             let (x, weight) = (random(n_x, 1), random(n_weight, 2));
             let y = reference::convolution(&conv, &x, &weight);
-            let call = Call::Conv2dForward { attributes: conv, x: 0, weight: 1, y: 2 };
+            let call = Conv2dFprop::new(conv, [0, 1, 2]);
             check(call, &[float(&x), float(&weight), output(n_y)], &[output(0), output(0), Values::Float(y)]);
         }
     });
@@ -349,14 +353,23 @@ fn inference_convolution_adds_bias_and_residual_before_the_rectifier() {
             let biased = |i: usize| sums[i] + bias[i % conv.out_channels];
             let without = (0..n_y).map(|i| activation(biased(i))).collect();
             let with = (0..n_y).map(|i| activation(biased(i) + residual[i])).collect();
-            let attributes = Conv2dInference { conv, relu };
             let none = output(0);
-            let call = Call::Conv2dBias { attributes, x: 0, weight: 1, bias: 2, y: 3 };
+            let behind = |residual| Conv2dFprop {
+                epilogue: Some(FpropEpilogue::Bias(BiasEpilogue { bias: 2, residual, relu })),
+                ..Conv2dFprop::new(conv, [0, 1, 3])
+            };
             let mut operands = vec![float(&x), float(&weight), float(&bias), output(n_y)];
-            check(call, &operands, &[none.clone(), none.clone(), none.clone(), Values::Float(without)]);
-            let call = Call::Conv2dBiasResidual { attributes, x: 0, weight: 1, bias: 2, residual: 4, y: 3 };
+            check(
+                behind(None),
+                &operands,
+                &[none.clone(), none.clone(), none.clone(), Values::Float(without)],
+            );
             operands.push(float(&residual));
-            check(call, &operands, &[none.clone(), none.clone(), none.clone(), Values::Float(with), none]);
+            check(
+                behind(Some(4)),
+                &operands,
+                &[none.clone(), none.clone(), none.clone(), Values::Float(with), none],
+            );
         }
     });
 }
@@ -372,8 +385,7 @@ fn input_gradient_of_a_convolution_replaces_or_adds() {
             for (accumulate, start, expected) in
                 [(false, vec![f64::NAN; n_x], dx.clone()), (true, before.clone(), sum)]
             {
-                let attributes = Conv2dGradient { conv, accumulate };
-                let call = Call::Conv2dInputGradient { attributes, dy: 0, weight: 1, dx: 2 };
+                let call = Conv2dDgrad { accumulate, ..Conv2dDgrad::new(conv, [0, 1, 2]) };
                 let operands = [float(&dy), float(&weight), Values::Float(start)];
                 check(call, &operands, &[output(0), output(0), Values::Float(expected)]);
             }
@@ -399,7 +411,7 @@ fn weight_gradient_of_a_convolution_sums_over_all_pixels() {
             let [n_x, n_weight, n_y] = reference::conv_elements(&conv);
             let (x, dy) = (random(n_x, 8), random(n_y, 9));
             let dweight = reference::convolution_weight_gradient(&conv, &x, &dy);
-            let call = Call::Conv2dWeightGradient { attributes: conv, x: 0, dy: 1, dweight: 2 };
+            let call = Conv2dWgrad::new(conv, [0, 1, 2]);
             let operands = [float(&x), float(&dy), output(n_weight)];
             check(call, &operands, &[output(0), output(0), Values::Float(dweight)]);
         }

@@ -1,7 +1,8 @@
 //! Convolutions with the passes of batch normalisation before and behind them, each against its definition.
 
 use residua::ops::{
-    Call, Conv2d, Conv2dBatchNorm, Conv2dGradient, Conv2dGradientReduce, Conv2dScaled, Conv2dScaledBatchNorm,
+    Affine, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue, ReduceEpilogue, ReluBackward,
+    StatisticsEpilogue,
 };
 
 use crate::ops::{Values, check, conv_shapes, in_every_precision, output, random, stored};
@@ -41,6 +42,22 @@ fn statistics(conv: &Conv2d, y: &[f64]) -> (Vec<Values>, Vec<Values>) {
     ([given, running.to_vec()].concat(), columns.into_iter().map(Values::Float).collect())
 }
 
+/// The same as an epilogue, whose operands are those from `first` on.
+fn statistics_behind(first: usize) -> Option<FpropEpilogue<usize>> {
+    Some(FpropEpilogue::Statistics(StatisticsEpilogue {
+        epsilon: 1e-5,
+        momentum: 0.1,
+        gamma: first,
+        beta: first + 1,
+        mean: first + 2,
+        inverse_std: first + 3,
+        scale: first + 4,
+        bias: first + 5,
+        running_mean: first + 6,
+        running_variance: first + 7,
+    }))
+}
+
 /// Some shapes, and 1x1 convolutions of channels that fill less than a chunk of 64, one, one and a bit, almost two.
 fn shapes_with_pointwise() -> impl Iterator<Item = Conv2d> {
     let pointwise =
@@ -77,14 +94,13 @@ fn a_convolution_behind_a_map_reads_what_the_map_would_have_stored() {
             let [_, n_weight, n_y] = reference::conv_elements(&conv);
             let [x, scale, bias, z] = mapped(&conv, relu);
             let (weight, dy) = (random(n_weight, 2), random(n_y, 7));
-            let attributes = Conv2dScaled { conv, relu };
-            let call = Call::Conv2dScaledForward { attributes, x: 0, scale: 1, bias: 2, weight: 3, y: 4 };
+            let prologue = Some(Affine { scale: 1, bias: 2, relu });
+            let call = Conv2dFprop { prologue, ..Conv2dFprop::new(conv, [0, 3, 4]) };
             let front = [&x, &scale, &bias].map(|values| float(values)).to_vec();
             let operands = [front.clone(), vec![float(&weight), output(n_y)]].concat();
             check(call, &operands, &after(5, [(4, reference::convolution(&conv, &z, &weight))]));
 
-            let call =
-                Call::Conv2dScaledWeightGradient { attributes, x: 0, scale: 1, bias: 2, dy: 3, dweight: 4 };
+            let call = Conv2dWgrad { prologue, ..Conv2dWgrad::new(conv, [0, 3, 4]) };
             let operands = [front, vec![float(&dy), output(n_weight)]].concat();
             let dweight = reference::convolution_weight_gradient(&conv, &z, &dy);
             check(call, &operands, &after(5, [(4, dweight)]));
@@ -102,22 +118,10 @@ fn a_convolution_between_two_normalisations_applies_the_first_and_leaves_the_sta
             let weight = random(n_weight, 2);
             let y = reference::convolution(&conv, &z, &weight);
             let (given, columns) = statistics(&conv, &y);
-            let behind = Conv2dBatchNorm { conv, epsilon: 1e-5, momentum: 0.1 };
-            let call = Call::Conv2dScaledBatchNormStatistics {
-                attributes: Conv2dScaledBatchNorm { behind, relu },
-                x: 0,
-                input_scale: 1,
-                input_bias: 2,
-                weight: 3,
-                y: 4,
-                gamma: 5,
-                beta: 6,
-                mean: 7,
-                inverse_std: 8,
-                scale: 9,
-                bias: 10,
-                running_mean: 11,
-                running_variance: 12,
+            let call = Conv2dFprop {
+                prologue: Some(Affine { scale: 1, bias: 2, relu }),
+                epilogue: statistics_behind(5),
+                ..Conv2dFprop::new(conv, [0, 3, 4])
             };
             let front = [&x, &input_scale, &input_bias, &weight].map(|values| float(values)).to_vec();
             let operands = [front, vec![output(n_y)], given].concat();
@@ -136,20 +140,7 @@ fn a_convolution_with_statistics_leaves_those_of_its_stored_output() {
             let (x, weight) = (random(n_x, 1), random(n_weight, 2));
             let y = reference::convolution(&conv, &x, &weight);
             let (given, columns) = statistics(&conv, &y);
-            let call = Call::Conv2dBatchNormStatistics {
-                attributes: Conv2dBatchNorm { conv, epsilon: 1e-5, momentum: 0.1 },
-                x: 0,
-                weight: 1,
-                y: 2,
-                gamma: 3,
-                beta: 4,
-                mean: 5,
-                inverse_std: 6,
-                scale: 7,
-                bias: 8,
-                running_mean: 9,
-                running_variance: 10,
-            };
+            let call = Conv2dFprop { epilogue: statistics_behind(3), ..Conv2dFprop::new(conv, [0, 1, 2]) };
             let operands = [vec![float(&x), float(&weight), output(n_y)], given].concat();
             let mut expected = after(5, [(2, y)]);
             expected.extend(columns);
@@ -221,20 +212,17 @@ fn an_input_gradient_with_sums_stays_unmasked_and_sums_what_the_rectifier_passed
                 let masked: Vec<f64> =
                     dx.iter().enumerate().map(|(i, &d)| if passed(i) { d } else { 0.0 }).collect();
                 let [dgamma, dbeta] = problem.sums(&masked);
-                let gradient = Conv2dGradient { conv, accumulate };
-                let call = Call::Conv2dInputGradientReduce {
-                    attributes: Conv2dGradientReduce { gradient, relu },
-                    dy: 0,
-                    weight: 1,
+                let epilogue = Some(ReduceEpilogue {
+                    relu: if relu { ReluBackward::OfAffine } else { ReluBackward::None },
                     x: 2,
                     scale: 3,
                     bias: 4,
                     mean: 5,
                     inverse_std: 6,
-                    dx: 7,
                     dgamma: 8,
                     dbeta: 9,
-                };
+                });
+                let call = Conv2dDgrad { accumulate, epilogue, ..Conv2dDgrad::new(conv, [0, 1, 7]) };
                 let mut operands = vec![float(&problem.dy), float(&problem.weight), float(&problem.x)];
                 operands.extend([scale, bias, mean, inverse_std].map(|values| float(values)));
                 operands.extend([Values::Float(start), output(c), output(c)]);
@@ -254,20 +242,17 @@ fn an_input_gradient_with_a_mask_is_zero_where_the_output_below_is() {
             let y: Vec<f64> = random(dx.len(), 9).iter().map(|&y| reference::rectifier(y)).collect();
             let masked: Vec<f64> = dx.iter().zip(&y).map(|(&d, &y)| if y > 0.0 { d } else { 0.0 }).collect();
             let [dgamma, dbeta] = problem.sums(&masked);
-            let call = Call::Conv2dInputGradientMaskReduce {
-                attributes: Conv2dGradient { conv, accumulate },
-                dy: 0,
-                weight: 1,
-                y: 2,
+            let epilogue = Some(ReduceEpilogue {
+                relu: ReluBackward::OfOutput(2),
                 x: 3,
                 scale: 4,
                 bias: 5,
                 mean: 6,
                 inverse_std: 7,
-                dx: 8,
                 dgamma: 9,
                 dbeta: 10,
-            };
+            });
+            let call = Conv2dDgrad { accumulate, epilogue, ..Conv2dDgrad::new(conv, [0, 1, 8]) };
             let mut operands = vec![float(&problem.dy), float(&problem.weight), float(&y), float(&problem.x)];
             operands.extend(problem.numbers.each_ref().map(|values| float(values)));
             operands.extend([Values::Float(start), output(c), output(c)]);

@@ -3,7 +3,10 @@
 use residua::autograd::{Mode, Parameter, Tape};
 use residua::backend::cpu::Cpu;
 use residua::backend::cuda::driver::emulator::{Emulator, Options};
-use residua::ops::{Call, Cosine, Device, Direction, KlDivergence, Side};
+use residua::ops::{
+    Cosine, CosineForward, CosineInputGradient, CosineWeightGradient, Device, Direction, KlDivergence, Side,
+    SoftmaxDivergence,
+};
 use residua::plan::Prepared;
 use residua::tensor::{DType, HostValues, Shape, Span, aligned};
 
@@ -94,8 +97,7 @@ fn cosine_cases() -> Vec<(Cosine, f64)> {
 fn check_cosine(attributes: Cosine, x: &[f64], weight: &[f64], raw: f64) {
     let n_y = attributes.batch * attributes.outputs;
     let forward = cosine_forward(&attributes, x, weight, raw);
-    let call =
-        Call::CosineForward { attributes, x: 0, weight: 1, scale: 2, inverse_norms: 3, cosines: 4, y: 5 };
+    let call = CosineForward { attributes, x: 0, weight: 1, scale: 2, inverse_norms: 3, cosines: 4, y: 5 };
     let read = [float(x), float(weight), float(&[raw])];
     let mut operands = read.to_vec();
     operands.extend([output(forward.inverse_norms.len()), output(n_y), output(n_y)]);
@@ -114,7 +116,7 @@ fn check_cosine(attributes: Cosine, x: &[f64], weight: &[f64], raw: f64) {
     let (dx, dweight, dscale) = cosine_gradients(&attributes, x, weight, raw, &forward, &dy);
     let mut given = read.to_vec();
     given.extend([float(&forward.inverse_norms), float(&forward.cosines), float(&dy)]);
-    let call = Call::CosineInputGradient {
+    let call = CosineInputGradient {
         attributes,
         x: 0,
         weight: 1,
@@ -130,7 +132,7 @@ fn check_cosine(attributes: Cosine, x: &[f64], weight: &[f64], raw: f64) {
     expected.push(Values::Float(dx));
     check(call, &operands, &expected);
 
-    let call = Call::CosineWeightGradient {
+    let call = CosineWeightGradient {
         attributes,
         x: 0,
         weight: 1,
@@ -246,14 +248,8 @@ fn a_divergence_and_its_gradients_follow_their_definition_in_every_direction() {
                 let logits = |key| random(n, key).iter().map(|l| l * size).collect::<Vec<f64>>();
                 let (first, second) = (logits(1), logits(2));
                 let [loss, dfirst, dsecond] = divergence(&attributes, &first, &second);
-                let call = Call::SoftmaxDivergence {
-                    attributes,
-                    first: 0,
-                    second: 1,
-                    loss: 2,
-                    dfirst: 3,
-                    dsecond: 4,
-                };
+                let call =
+                    SoftmaxDivergence { attributes, first: 0, second: 1, loss: 2, dfirst: 3, dsecond: 4 };
                 let operands = [float(&first), float(&second), output(batch), output(n), output(n)];
                 let expected =
                     [output(0), output(0), float(&loss), Values::Float(dfirst), Values::Float(dsecond)];
@@ -269,8 +265,7 @@ fn equal_logits_do_not_diverge_and_huge_ones_do_not_overflow() {
         for direction in [Direction::FirstToSecond, Direction::SecondToFirst, Direction::Both] {
             let attributes =
                 KlDivergence { batch: 2, classes: 3, temperature: 1.0, direction, detached: None };
-            let call =
-                Call::SoftmaxDivergence { attributes, first: 0, second: 1, loss: 2, dfirst: 3, dsecond: 4 };
+            let call = SoftmaxDivergence { attributes, first: 0, second: 1, loss: 2, dfirst: 3, dsecond: 4 };
             // One-hot against one-hot: the first row agrees, in the second all probability is elsewhere.
             let first = [3000.0, 0.0, -3000.0, 3000.0, 0.0, 0.0];
             let second = [3000.0, 0.0, -3000.0, 0.0, 3000.0, 0.0];

@@ -2,7 +2,9 @@
 
 use residua::backend::cpu::Cpu;
 use residua::backend::cuda::driver::emulator::{Emulator, Options};
-use residua::ops::{Call, ClassGroups, Device, EnergyMargin, Rows};
+use residua::ops::{
+    ClassGroups, Device, EnergyMargin, EnergyMarginLoss, LogSumGroups, LogSumGroupsGradient, Rows, ScaleRows,
+};
 use residua::tensor::{DType, HostValues, Span};
 
 use crate::ops::{Values, check, in_every_precision, kernels, output, random};
@@ -17,7 +19,7 @@ fn dealt(classes: usize, groups: usize) -> Vec<i32> {
 fn check_groups(attributes: ClassGroups, x: &[f64], group_of: &[i32]) {
     let sums = attributes.batch * attributes.groups;
     let y = reference::log_sum_groups(&attributes, x, group_of);
-    let call = Call::LogSumGroups { attributes, x: 0, group_of: 1, y: 2 };
+    let call = LogSumGroups { attributes, x: 0, group_of: 1, y: 2 };
     let groups = Values::Integer(group_of.to_vec());
     check(call, &[float(x), groups.clone(), output(sums)], &after(3, [(2, y.clone())]));
 
@@ -25,7 +27,7 @@ fn check_groups(attributes: ClassGroups, x: &[f64], group_of: &[i32]) {
     let y: Vec<f64> = y.into_iter().map(|y| f64::from(y as f32)).collect();
     let dy = random(sums, 3);
     let dx = reference::log_sum_groups_gradient(&attributes, x, group_of, &y, &dy);
-    let call = Call::LogSumGroupsGradient { attributes, x: 0, group_of: 1, y: 2, dy: 3, dx: 4 };
+    let call = LogSumGroupsGradient { attributes, x: 0, group_of: 1, y: 2, dy: 3, dx: 4 };
     check(call, &[float(x), groups, float(&y), float(&dy), output(x.len())], &after(5, [(4, dx)]));
 }
 
@@ -74,8 +76,8 @@ fn sums_of_groups(attributes: ClassGroups, x: &[f64], group_of: &[i32]) -> [Vec<
         let y = span(2, attributes.groups, device.dtype());
         device.write(values, HostValues::F64(x)).unwrap();
         device.write(groups, HostValues::I32(group_of)).unwrap();
-        let call = Call::LogSumGroups { attributes, x: values, group_of: groups, y };
-        device.run(&call, span(3, 0, DType::F32)).unwrap();
+        let call = LogSumGroups { attributes, x: values, group_of: groups, y };
+        device.run(&call.into(), span(3, 0, DType::F32)).unwrap();
         let mut found = vec![0.0; y.elements];
         device.read_f64(y, &mut found).unwrap();
         found
@@ -98,7 +100,7 @@ fn a_group_without_classes_is_impossible_and_a_diverged_logit_spoils_its_own_gro
 
 fn check_margins(attributes: EnergyMargin, logits: &[f64], outlier: &[i32]) -> Vec<f64> {
     let (loss, dlogits) = reference::energy_margin(&attributes, logits, outlier);
-    let call = Call::EnergyMarginLoss { attributes, logits: 0, outlier: 1, loss: 2, dlogits: 3 };
+    let call = EnergyMarginLoss { attributes, logits: 0, outlier: 1, loss: 2, dlogits: 3 };
     let operands =
         [float(logits), Values::Integer(outlier.to_vec()), output(attributes.batch), output(logits.len())];
     check(call, &operands, &after(4, [(2, loss.clone()), (3, dlogits)]));
@@ -141,7 +143,7 @@ fn every_row_is_multiplied_by_its_weight() {
             let (mut weights, x) = (random(rows, 1), random(rows * channels, 2));
             weights[rows / 2] = 0.0;
             let weighed = x.iter().enumerate().map(|(i, x)| x * weights[i / channels]).collect();
-            let call = Call::WeighRows { attributes: Rows { rows, channels }, weights: 0, x: 1 };
+            let call = ScaleRows { attributes: Rows { rows, channels }, weights: 0, x: 1 };
             check(call, &[float(&weights), float(&x)], &after(2, [(1, weighed)]));
         }
     });

@@ -1,6 +1,11 @@
 //! Batch normalisation, element-wise passes, pooling and shortcuts, each against its definition.
 
-use residua::ops::{BatchNorm, BatchNormGradient, Call, Pool, Rows, ScaleBias, ShortcutA};
+use residua::ops::{
+    Accumulate, Add, BatchNorm, BatchNormFold, BatchNormFrozen, BatchNormGradient, BatchNormInputGradient,
+    BatchNormReduce, BatchNormStatistics, Cast, CopyRows, GlobalAveragePool, GlobalAveragePoolGradient,
+    GlobalPool, MaxPool, MaxPoolGradient, Pool, Relu, ReluGradient, ReluGradientInPlace, Rows, ScaleBias,
+    ScaleBiasForward, ScaleBiasResidual, ShortcutA, ShortcutAForward, ShortcutAGradient,
+};
 
 use crate::ops::{Values, check, held, in_every_precision, output, random};
 use crate::reference;
@@ -62,7 +67,7 @@ fn batch_norm_statistics_are_those_of_the_columns() {
                 ];
                 columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
             }
-            let call = Call::BatchNormStatistics {
+            let call = BatchNormStatistics {
                 attributes,
                 x: 0,
                 gamma: 1,
@@ -99,7 +104,7 @@ fn frozen_and_folded_batch_norm_use_the_running_statistics() {
             let statistics = [float(&gamma), float(&beta), float(&mean), float(&variance)];
 
             let attributes = BatchNorm { extent: Rows { rows: 7, channels: c }, epsilon, momentum: 0.1 };
-            let call = Call::BatchNormFrozen {
+            let call = BatchNormFrozen {
                 attributes,
                 gamma: 0,
                 beta: 1,
@@ -114,7 +119,7 @@ fn frozen_and_folded_batch_norm_use_the_running_statistics() {
             check(call, &operands, &after(7, [(4, inverse_std), (5, scale), (6, bias.clone())]));
 
             let attributes = BatchNorm { extent, epsilon, momentum: 0.1 };
-            let call = Call::BatchNormFold {
+            let call = BatchNormFold {
                 attributes,
                 weight: 4,
                 gamma: 0,
@@ -143,9 +148,9 @@ fn scale_bias_maps_adds_and_rectifies_in_this_order() {
             let with_residual = (0..n).map(|i| act(map(i) + residual[i])).collect();
             let attributes = ScaleBias { extent, relu };
             let operands = [float(&x), float(&scale), float(&bias), float(&residual), output(n)];
-            let call = Call::ScaleBiasForward { attributes, x: 0, scale: 1, bias: 2, y: 4 };
+            let call = ScaleBiasForward { attributes, x: 0, scale: 1, bias: 2, y: 4 };
             check(call, &operands, &after(5, [(4, plain)]));
-            let call = Call::ScaleBiasResidual { attributes, x: 0, scale: 1, bias: 2, residual: 3, y: 4 };
+            let call = ScaleBiasResidual { attributes, x: 0, scale: 1, bias: 2, residual: 3, y: 4 };
             check(call, &operands, &after(5, [(4, with_residual)]));
         }
     });
@@ -177,7 +182,7 @@ fn batch_norm_gradient_passes_through_rectifier_and_statistics() {
                     float(&inverse_std),
                 ];
                 operands.extend([output(c), output(c)]);
-                let call = Call::BatchNormReduce {
+                let call = BatchNormReduce {
                     attributes,
                     dy: 0,
                     x: 1,
@@ -196,7 +201,7 @@ fn batch_norm_gradient_passes_through_rectifier_and_statistics() {
                 let dx = (0..n).map(|i| scale[i % c] * if frozen { d(i) } else { through(i) }).collect();
                 operands.truncate(6);
                 operands.extend([float(&dgamma), float(&dbeta), output(n)]);
-                let call = Call::BatchNormInputGradient {
+                let call = BatchNormInputGradient {
                     attributes,
                     dy: 0,
                     x: 1,
@@ -224,16 +229,18 @@ fn elementwise_passes_follow_their_formulas() {
             let written = |f: &dyn Fn(f64, f64) -> f64| {
                 after(3, [(2, a.iter().zip(&b).map(|(&a, &b)| f(a, b)).collect())])
             };
-            check(Call::Relu { attributes: extent, x: 0, y: 2 }, &operands, &written(&|a, _| a.max(0.0)));
-            check(Call::Copy { attributes: extent, x: 0, y: 2 }, &operands, &written(&|a, _| a));
-            check(Call::Add { attributes: extent, a: 0, b: 1, y: 2 }, &operands, &written(&|a, b| a + b));
+            check(Relu { attributes: extent, x: 0, y: 2 }, &operands, &written(&|a, _| a.max(0.0)));
+            check(CopyRows { attributes: extent, x: 0, y: 2 }, &operands, &written(&|a, _| a));
+            check(Add { attributes: extent, a: 0, b: 1, y: 2 }, &operands, &written(&|a, b| a + b));
             check(
-                Call::ReluGradient { attributes: extent, y: 0, dy: 1, dx: 2 },
+                ReluGradient { attributes: extent, y: 0, dy: 1, dx: 2 },
                 &operands,
                 &written(&|a, b| if a > 0.0 { b } else { 0.0 }),
             );
+            let cut = a.iter().zip(&b).map(|(&a, &b)| if a > 0.0 { b } else { 0.0 }).collect();
+            check(ReluGradientInPlace { attributes: extent, y: 0, x: 1 }, &operands, &after(3, [(1, cut)]));
             let sum = a.iter().zip(&b).map(|(a, b)| a + b).collect();
-            check(Call::Accumulate { attributes: extent, x: 0, y: 1 }, &operands, &after(3, [(1, sum)]));
+            check(Accumulate { attributes: extent, x: 0, y: 1 }, &operands, &after(3, [(1, sum)]));
         }
     });
 }
@@ -244,7 +251,7 @@ fn a_cast_keeps_every_number_that_both_types_hold() {
         for extent in EXTENTS {
             let x = random(extent.rows * extent.channels, 1);
             let operands = [float(&x), output(x.len())];
-            check(Call::Cast { attributes: extent, x: 0, y: 1 }, &operands, &after(2, [(1, x.clone())]));
+            check(Cast { attributes: extent, x: 0, y: 1 }, &operands, &after(2, [(1, x.clone())]));
         }
     });
 }
@@ -258,10 +265,15 @@ fn a_rectifier_keeps_nan_and_its_gradient_is_cut_at_zero() {
         let attributes = extent;
         let results = after(2, [(1, relu[..5].to_vec())]);
         let short = Rows { rows: 1, channels: 5 };
-        check(Call::Relu { attributes: short, x: 0, y: 1 }, &[float(&x[..5]), output(5)], &results);
+        check(Relu { attributes: short, x: 0, y: 1 }, &[float(&x[..5]), output(5)], &results);
         let dx = vec![0.0, 0.0, 0.0, 3.0, 0.0, 3.0];
         let operands = [float(&relu), float(&[3.0; 6]), output(6)];
-        check(Call::ReluGradient { attributes, y: 0, dy: 1, dx: 2 }, &operands, &after(3, [(2, dx)]));
+        check(ReluGradient { attributes, y: 0, dy: 1, dx: 2 }, &operands, &after(3, [(2, dx.clone())]));
+        let call = ReluGradientInPlace { attributes, y: 0, x: 1 };
+        check(call, &operands[..2], &after(2, [(1, dx)]));
+        // What is cut becomes zero whatever it was.
+        let spoilt = vec![0.0, 0.0, 0.0, f64::NAN, 0.0, f64::NAN];
+        check(call, &[float(&x), float(&[f64::NAN; 6])], &after(2, [(1, spoilt)]));
     });
 }
 
@@ -298,7 +310,7 @@ fn max_pool_takes_the_first_maximum_and_nan_wins() {
                 x[at] = f64::NAN;
             }
             let (y, argmax) = reference::max_pool(&pool, &x);
-            let call = Call::MaxPool { attributes: pool, x: 0, y: 1, argmax: 2 };
+            let call = MaxPool { attributes: pool, x: 0, y: 1, argmax: 2 };
             let operands = [float(&x), output(y.len()), Values::Integer(vec![0; y.len()])];
             check(call, &operands, &[output(0), Values::Float(y.clone()), Values::Integer(argmax.clone())]);
 
@@ -309,7 +321,7 @@ fn max_pool_takes_the_first_maximum_and_nan_wins() {
                 let image = i / (pixels * columns);
                 dx[(image * pool.height * pool.width + position as usize) * columns + i % columns] += dy[i];
             }
-            let call = Call::MaxPoolGradient { attributes: pool, dy: 0, argmax: 1, dx: 2 };
+            let call = MaxPoolGradient { attributes: pool, dy: 0, argmax: 1, dx: 2 };
             check(call, &[float(&dy), Values::Integer(argmax), output(n)], &after(3, [(2, dx)]));
         }
     });
@@ -318,7 +330,8 @@ fn max_pool_takes_the_first_maximum_and_nan_wins() {
 #[test]
 fn global_average_pool_is_the_mean_over_pixels() {
     in_every_precision(|| {
-        for pool in pools() {
+        for Pool { batch, height, width, channels, .. } in pools() {
+            let pool = GlobalPool { batch, height, width, channels };
             let (pixels, c) = (pool.height * pool.width, pool.channels);
             let (x, dy) = (random(pool.batch * pixels * c, 1), random(pool.batch * c, 2));
             let mut y = vec![0.0; pool.batch * c];
@@ -327,10 +340,10 @@ fn global_average_pool_is_the_mean_over_pixels() {
             }
             let dx = (0..x.len()).map(|i| dy[i / (pixels * c) * c + i % c] / pixels as f64).collect();
             let operands = [float(&x), output(y.len())];
-            check(Call::GlobalAveragePool { attributes: pool, x: 0, y: 1 }, &operands, &after(2, [(1, y)]));
+            check(GlobalAveragePool { attributes: pool, x: 0, y: 1 }, &operands, &after(2, [(1, y)]));
             let operands = [float(&dy), output(x.len())];
             check(
-                Call::GlobalAveragePoolGradient { attributes: pool, dy: 0, dx: 1 },
+                GlobalAveragePoolGradient { attributes: pool, dy: 0, dx: 1 },
                 &operands,
                 &after(2, [(1, dx)]),
             );
@@ -366,11 +379,11 @@ fn shortcut_a_keeps_every_second_pixel_between_zero_channels() {
                 }
             }
             check(
-                Call::ShortcutAForward { attributes, x: 0, y: 1 },
+                ShortcutAForward { attributes, x: 0, y: 1 },
                 &[float(&x), output(n_y)],
                 &after(2, [(1, y)]),
             );
-            let call = Call::ShortcutAGradient { attributes, dy: 0, dx: 1 };
+            let call = ShortcutAGradient { attributes, dy: 0, dx: 1 };
             check(call, &[float(&dy), output(n_x)], &after(2, [(1, dx)]));
         }
     });

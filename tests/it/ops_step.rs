@@ -3,8 +3,9 @@
 
 use residua::backend::cpu::Cpu;
 use residua::ops::{
-    Adam, Call, CrossEntropy, Device, ImageBatch, Linear, PLACEMENT_NUMBERS, Pool, PoolHead, Segment,
-    Segments, Sgd, StepTotals,
+    Adam, AdamStep, CrossEntropy, Device, GlobalPool, ImageBatch, Linear, LinearForward, LinearInputGradient,
+    LinearWeightGradient, LoadImages, PLACEMENT_NUMBERS, PoolHead, PoolHeadForward, RecordTotals, Segment,
+    Segments, Sgd, SgdStep, SoftmaxCrossEntropy, StepTotals,
 };
 use residua::tensor::{DType, HostValues, Span};
 
@@ -34,13 +35,13 @@ fn a_linear_layer_and_its_gradients_are_matrix_products() {
                 }
             }
             let operands = [float(&x), float(&weight), float(&bias), output(y.len())];
-            let call = Call::LinearForward { attributes, x: 0, weight: 1, bias: 2, y: 3 };
+            let call = LinearForward { attributes, x: 0, weight: 1, bias: 2, y: 3 };
             check(call, &operands, &after(4, [(3, y)]));
             let operands = [float(&dy), float(&weight), output(x.len())];
-            let call = Call::LinearInputGradient { attributes, dy: 0, weight: 1, dx: 2 };
+            let call = LinearInputGradient { attributes, dy: 0, weight: 1, dx: 2 };
             check(call, &operands, &after(3, [(2, dx)]));
             let operands = [float(&x), float(&dy), output(weight.len()), output(outputs)];
-            let call = Call::LinearWeightGradient { attributes, x: 0, dy: 1, dweight: 2, dbias: 3 };
+            let call = LinearWeightGradient { attributes, x: 0, dy: 1, dweight: 2, dbias: 3 };
             check(call, &operands, &after(4, [(2, dweight), (3, dbias)]));
         }
     });
@@ -63,7 +64,7 @@ fn a_networks_tail_is_the_mean_over_pixels_and_a_linear_layer_on_it() {
             [2, 1, 2056, 2],
             [2, 1, 520, 520],
         ] {
-            let pool = Pool { batch, height: side, width: side, channels, window: 1, stride: 1, padding: 0 };
+            let pool = GlobalPool { batch, height: side, width: side, channels };
             let pixels = side * side;
             let (x, weight) = (random(batch * pixels * channels, 1), random(outputs * channels, 2));
             let bias = random(outputs, 3);
@@ -78,7 +79,7 @@ fn a_networks_tail_is_the_mean_over_pixels_and_a_linear_layer_on_it() {
                 }
             }
             let attributes = PoolHead { pool, outputs };
-            let call = Call::PoolHeadForward { attributes, x: 0, weight: 1, bias: 2, features: 3, logits: 4 };
+            let call = PoolHeadForward { attributes, x: 0, weight: 1, bias: 2, features: 3, logits: 4 };
             let results = [output(features.len()), output(logits.len())];
             let operands = [[float(&x), float(&weight), float(&bias)].as_slice(), &results].concat();
             check(call, &operands, &after(5, [(3, features), (4, logits)]));
@@ -101,14 +102,8 @@ fn cross_entropy_is_exact_for_small_and_for_huge_logits() {
             let labels: Vec<i32> = (0..batch).map(|n| (n * 7 % classes) as i32).collect();
             let (loss, prediction, gradient) = reference::cross_entropy(&logits, &labels, classes, smoothing);
             let attributes = CrossEntropy { batch, classes, smoothing };
-            let call = Call::SoftmaxCrossEntropy {
-                attributes,
-                logits: 0,
-                labels: 1,
-                loss: 2,
-                prediction: 3,
-                dlogits: 4,
-            };
+            let call =
+                SoftmaxCrossEntropy { attributes, logits: 0, labels: 1, loss: 2, prediction: 3, dlogits: 4 };
             let operands = [
                 float(&logits),
                 Values::Integer(labels),
@@ -135,7 +130,7 @@ fn a_label_outside_the_classes_is_an_error_on_the_host() {
         device.allocate(1024).unwrap();
         let span = |place: usize, elements, dtype| Span { offset: place * 64, elements, dtype };
         let labels = span(1, 2, DType::I32);
-        let call = Call::SoftmaxCrossEntropy {
+        let call = SoftmaxCrossEntropy {
             attributes: CrossEntropy { batch: 2, classes: 3, smoothing: 0.0 },
             logits: span(0, 6, DType::F32),
             labels,
@@ -145,7 +140,7 @@ fn a_label_outside_the_classes_is_an_error_on_the_host() {
         };
         for label in [3, -1] {
             device.write(labels, HostValues::I32(&[0, label])).unwrap();
-            let message = device.run(&call, span(8, 0, DType::F32)).unwrap_err().to_string();
+            let message = device.run(&call.into(), span(8, 0, DType::F32)).unwrap_err().to_string();
             assert!(message.contains(&format!("sample 1 of the batch has label {label}")), "{message}");
         }
     });
@@ -157,7 +152,7 @@ fn an_image_or_a_slot_that_is_not_there_is_an_error_on_the_host_that_says_which(
     device.allocate(8192).unwrap();
     let span = |place: usize, elements, dtype| Span { offset: place * 64, elements, dtype };
     let placement = span(2, 2 * PLACEMENT_NUMBERS, DType::I32);
-    let images = Call::LoadImages {
+    let images = LoadImages {
         attributes: ImageBatch { images: 4, batch: 2, side: 1, channels: 3 },
         pixels: span(0, 12, DType::U8),
         table: span(10, 768, DType::F32),
@@ -168,12 +163,12 @@ fn an_image_or_a_slot_that_is_not_there_is_an_error_on_the_host_that_says_which(
         let mut numbers = [0; 2 * PLACEMENT_NUMBERS];
         numbers[PLACEMENT_NUMBERS] = number;
         device.write(placement, HostValues::I32(&numbers)).unwrap();
-        let message = device.run(&images, span(8, 0, DType::F32)).unwrap_err().to_string();
+        let message = device.run(&images.into(), span(8, 0, DType::F32)).unwrap_err().to_string();
         let expected = format!("image 1 of the batch is number {number} of 4 in memory");
         assert!(message.contains(&expected), "{message}");
     }
-    let hyper = span(3, 4, DType::F32);
-    let totals = |column| Call::RecordTotals {
+    let hyper = span(3, 8, DType::F32);
+    let totals = |column| RecordTotals {
         attributes: StepTotals { batch: 1, slots: 2, columns: 1, column },
         loss: span(0, 1, DType::F32),
         prediction: span(1, 1, DType::I32),
@@ -181,8 +176,9 @@ fn an_image_or_a_slot_that_is_not_there_is_an_error_on_the_host_that_says_which(
         hyper,
         totals: span(4, 4, DType::F32),
     };
-    device.write(hyper, HostValues::F32(&[0.0, 0.0, 0.0, 2.0])).unwrap();
-    let mut message = |column| device.run(&totals(column), span(8, 0, DType::F32)).unwrap_err().to_string();
+    device.write(hyper, HostValues::F32(&[0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0, 0.0])).unwrap();
+    let mut message =
+        |column| device.run(&totals(column).into(), span(8, 0, DType::F32)).unwrap_err().to_string();
     assert!(message(0).contains("slot 2 of 2"), "{}", message(0));
     assert!(message(1).contains("columns: 1, column: 1"), "{}", message(1));
 }
@@ -201,14 +197,8 @@ fn a_label_outside_the_classes_makes_the_loss_of_its_row_nan_on_a_device() {
             gradient[row * classes..][..classes].fill(f64::NAN);
         }
         let attributes = CrossEntropy { batch, classes, smoothing: 0.1 };
-        let call = Call::SoftmaxCrossEntropy {
-            attributes,
-            logits: 0,
-            labels: 1,
-            loss: 2,
-            prediction: 3,
-            dlogits: 4,
-        };
+        let call =
+            SoftmaxCrossEntropy { attributes, logits: 0, labels: 1, loss: 2, prediction: 3, dlogits: 4 };
         let operands = [
             float(&logits),
             Values::Integer(labels),
@@ -237,14 +227,13 @@ fn totals_of_a_loss_go_to_their_slot_and_column_and_to_no_other() {
             totals[place] = loss.iter().sum();
             totals[place + 1] = hits as f64;
             let attributes = StepTotals { batch, slots, columns, column };
-            let call =
-                Call::RecordTotals { attributes, loss: 0, prediction: 1, labels: 2, hyper: 3, totals: 4 };
+            let call = RecordTotals { attributes, loss: 0, prediction: 1, labels: 2, hyper: 3, totals: 4 };
             let operands = |slot: f64| {
                 [
                     float(&loss),
                     Values::Integer(prediction.clone()),
                     Values::Integer(labels.clone()),
-                    float(&[0.125, 1.0, 1.0, slot]),
+                    float(&[0.125, 1.0, 1.0, slot, 0.25, 1.0, 1.0, slots as f64]),
                     float(&before),
                 ]
             };
@@ -297,7 +286,7 @@ fn images_are_cropped_flipped_turned_and_looked_up_in_one_pass() {
                 .flat_map(|n| placement((n * 5 % images) as i32, placements(side as f64)[n % 6]))
                 .collect();
             let y = reference::load_images(&attributes, &pixels, &table, &numbers);
-            let call = Call::LoadImages { attributes, pixels: 0, table: 1, placement: 2, y: 3 };
+            let call = LoadImages { attributes, pixels: 0, table: 1, placement: 2, y: 3 };
             let operands = |numbers: &[i32]| {
                 let numbers = Values::Integer(numbers.to_vec());
                 [Values::Byte(pixels.clone()), float(&table), numbers, output(y.len())]
@@ -344,9 +333,11 @@ fn sgd_steps_as_defined_in_every_segment() {
             let (momentum, nesterov) = [(0.0, false), (0.9, false), (0.9, true), (0.9, false)][index];
             let copy = index != 1;
             let attributes = Sgd { segments, momentum, nesterov, copy };
-            let (settings, rates) = (settings(&segments), [0.125, 0.0, 0.0, 0.0, 0.25]);
+            let (settings, rates) = (settings(&segments), [0.125, 0.0, 0.0, 0.0, 0.25, 0.0, 0.0, 0.0]);
             let elements = settings.len();
-            let (mut p, g, mut v) = (random(elements, 1), random(elements, 2), random(elements, 3));
+            // Without momentum there is no velocity.
+            let velocities = if momentum == 0.0 { 0 } else { elements };
+            let (mut p, g, mut v) = (random(elements, 1), random(elements, 2), random(velocities, 3));
             let copies = output(if copy { elements } else { 0 });
             let operands = [float(&p), float(&g), float(&v), float(&rates), copies];
             for (i, (weight_decay, row)) in settings.into_iter().enumerate() {
@@ -357,8 +348,7 @@ fn sgd_steps_as_defined_in_every_segment() {
                 let plain = if momentum == 0.0 { gradient } else { v[i] };
                 p[i] -= rates[4 * row] * if nesterov { gradient + momentum * v[i] } else { plain };
             }
-            let call =
-                Call::SgdStep { attributes, parameters: 0, gradients: 1, velocity: 2, hyper: 3, copies: 4 };
+            let call = SgdStep { attributes, parameters: 0, gradients: 1, velocity: 2, hyper: 3, copies: 4 };
             let copies = copied(copy, &p);
             check(call, &operands, &after(5, [(0, p), (2, v), (4, copies)]));
         }
@@ -389,7 +379,7 @@ fn adam_and_adamw_step_as_defined_in_every_segment() {
                 v[i] = 0.999 * v[i] + (1.0 - 0.999) * gradient * gradient;
                 p[i] -= hyper[0] / hyper[1] * m[i] / (v[i].sqrt() / hyper[2] + 1e-8);
             }
-            let call = Call::AdamStep {
+            let call = AdamStep {
                 attributes,
                 parameters: 0,
                 gradients: 1,
@@ -411,7 +401,7 @@ fn a_pack_that_lies_in_two_segments_is_refused() {
         device.allocate(1024).unwrap();
         let span = |place: usize, elements| Span { offset: place * 64, elements, dtype: DType::F32 };
         let segment = |elements| Segment { elements, weight_decay: 0.0, row: 0 };
-        let call = Call::SgdStep {
+        let call = SgdStep {
             attributes: Sgd {
                 segments: [segment(6), segment(4), Segment::EMPTY],
                 momentum: 0.0,
@@ -424,7 +414,7 @@ fn a_pack_that_lies_in_two_segments_is_refused() {
             hyper: span(3, 8),
             copies: span(4, 0),
         };
-        let error = device.run(&call, span(5, 0)).unwrap_err().to_string();
+        let error = device.run(&call.into(), span(5, 0)).unwrap_err().to_string();
         assert!(error.contains("multiple of four"), "{error}");
     });
 }

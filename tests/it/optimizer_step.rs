@@ -7,7 +7,7 @@ use residua::nn::{
     Architecture, Depth, HeadKind, HeadSpec, ImageSource, Images, Model, Network, SUBCLASS_HEAD,
     SUPERCLASS_HEAD,
 };
-use residua::ops::{Call, Device};
+use residua::ops::{AdamStep, Call, Device, SgdStep};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues};
 use residua::train::{BatchTargets, Objective, Optimizer, OptimizerKind, TrainStep};
@@ -46,8 +46,8 @@ fn all_groups_are_updated_by_one_call_whatever_their_rates_and_decays() {
         let segments: Vec<_> = calls
             .iter()
             .filter_map(|call| match call {
-                Call::SgdStep { attributes, .. } => Some(attributes.segments),
-                Call::AdamStep { attributes, .. } => Some(attributes.segments),
+                Call::SgdStep(SgdStep { attributes, .. }) => Some(attributes.segments),
+                Call::AdamStep(AdamStep { attributes, .. }) => Some(attributes.segments),
                 _ => None,
             })
             .collect();

@@ -1,13 +1,16 @@
 //! Optimizers against torch.optim: parameters after every step, in f64.
 
 use residua::backend::cpu::Cpu;
-use residua::ops::{Adam, Call, Device, Segment, Sgd};
+use residua::ops::{Adam, AdamStep, Call, Device, HYPER_ROW, HYPER_ROWS, Segment, Sgd, SgdStep};
 use residua::tensor::{DType, HostValues, Span, aligned};
-use residua::train::{HYPER_NUMBERS, Optimizer, OptimizerKind};
+use residua::train::{Optimizer, OptimizerKind};
 
 use crate::golden::{Case, Golden, assert_close};
 
 const TOLERANCE: f64 = 1e-12;
+
+/// Numbers of an optimizer's `hyper`.
+const HYPER_NUMBERS: usize = HYPER_ROWS * HYPER_ROW;
 
 /// Places of the parameter, its gradient, two states and the numbers that change, one behind the other.
 fn spans(elements: usize) -> [Span; 5] {
@@ -45,13 +48,18 @@ fn check(case: &Case<'_>) {
     for (step, &rate) in rates.iter().enumerate() {
         let now = step * elements..(step + 1) * elements;
         let numbers = optimizer.rates(rate, step as u64 + 1).network;
+        // Nobody reads what is behind them.
+        let mut row = [f64::NAN; HYPER_NUMBERS];
+        row[..numbers.len()].copy_from_slice(&numbers);
         device.write(gradients, HostValues::F64(&given[now.clone()])).expect("the gradient");
-        device.write(hyper, HostValues::F64(&numbers)).expect("the learning rate");
-        let call = if kind == OptimizerKind::Sgd {
+        device.write(hyper, HostValues::F64(&row)).expect("the learning rate");
+        let call: Call<Span> = if kind == OptimizerKind::Sgd {
             let Optimizer { momentum, nesterov, weight_decay, .. } = optimizer;
             let segments = Segment::alone(elements, weight_decay);
             let attributes = Sgd { segments, momentum, nesterov, copy: false };
-            Call::SgdStep { attributes, parameters, gradients, velocity: first, hyper, copies: nothing }
+            // Without momentum there is no velocity.
+            let velocity = if momentum == 0.0 { nothing } else { first };
+            SgdStep { attributes, parameters, gradients, velocity, hyper, copies: nothing }.into()
         } else {
             let attributes = Adam {
                 segments: Segment::alone(elements, optimizer.weight_decay),
@@ -61,7 +69,7 @@ fn check(case: &Case<'_>) {
                 decoupled: kind == OptimizerKind::AdamW,
                 copy: false,
             };
-            Call::AdamStep { attributes, parameters, gradients, first, second, hyper, copies: nothing }
+            AdamStep { attributes, parameters, gradients, first, second, hyper, copies: nothing }.into()
         };
         device.run(&call, workspace).expect("the step runs");
         let mut found = vec![0.0; elements];
