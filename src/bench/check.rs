@@ -416,4 +416,36 @@ mod tests {
         assert!(declared.len() > 30);
         assert_eq!(names, declared);
     }
+
+    #[test]
+    fn the_edge_cases_have_convolutions_with_every_prologue_and_epilogue() {
+        let form = |call: &Call<()>| {
+            let shape = call.shape();
+            let fused = shape.strip_prefix("2x5x7x3-k5-1x1-s1p0")?;
+            Some(format!("{}{fused}", call.name()))
+        };
+        let mut forms: Vec<String> = edge_cases().iter().filter_map(form).collect();
+        forms.sort_unstable();
+        let expected = [
+            "conv2d_dgrad",
+            "conv2d_dgrad-add",
+            "conv2d_dgrad-add-mask-reduce",
+            "conv2d_dgrad-add-reduce",
+            "conv2d_dgrad-add-reduce-relu",
+            "conv2d_dgrad-mask-reduce",
+            "conv2d_dgrad-reduce",
+            "conv2d_dgrad-reduce-relu",
+            "conv2d_fprop",
+            "conv2d_fprop-affine",
+            "conv2d_fprop-affine-relu",
+            "conv2d_fprop-affine-relu-statistics",
+            "conv2d_fprop-bias",
+            "conv2d_fprop-bias-residual-relu",
+            "conv2d_fprop-statistics",
+            "conv2d_wgrad",
+            "conv2d_wgrad-affine",
+            "conv2d_wgrad-affine-relu",
+        ];
+        assert_eq!(forms, expected);
+    }
 }

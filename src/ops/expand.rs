@@ -164,6 +164,7 @@ mod tests {
     use super::*;
     use crate::backend::cpu::Cpu;
     use crate::ops::Affine;
+    use crate::tensor::HostValues;
 
     #[test]
     fn what_lies_between_parts_is_in_front_and_too_little_scratch_memory_is_told_with_both_sizes() {
@@ -180,14 +181,29 @@ mod tests {
         };
         let mut device = Cpu::<f32>::new(1).unwrap();
         let place = |offset, elements| Span { offset, elements, dtype: DType::F32 };
-        let prologue = Some(Affine { scale: place(512, 8), bias: place(576, 8), relu: true });
-        let operands = [place(0, 120), place(640, 128), place(1152, 240)];
-        let call = Conv2dFprop { prologue, ..Conv2dFprop::new(conv, operands) };
+        let [x, scale, bias] = [(0, 120), (512, 8), (576, 8)].map(|(at, elements)| place(at, elements));
+        let [weight, y] = [place(640, 128), place(1152, 240)];
+        let prologue = Some(Affine { scale, bias, relu: true });
+        let call = Conv2dFprop { prologue, ..Conv2dFprop::new(conv, [x, weight, y]) };
         let parts = call.without_prologue().unwrap();
         let bytes = workspace_of_parts(&device, &parts);
         assert!(bytes >= 3 * 5 * 8 * 4);
         device.allocate(4096 + bytes).unwrap();
+        let from: Vec<f64> = (0..120).map(f64::from).collect();
+        // Every channel twice.
+        let twice: Vec<f64> = (0..128).map(|i| f64::from(u8::from(i % 8 == i / 8 % 8))).collect();
+        for (to, values) in [(x, &from[..]), (scale, &[2.0; 8]), (bias, &[-50.0; 8]), (weight, &twice)] {
+            device.write(to, HostValues::F64(values)).unwrap();
+        }
         run_parts(&mut device, &parts, place(4096, bytes / 4)).unwrap();
+        let read = |from: Span| {
+            let mut values = vec![f64::NAN; from.elements];
+            device.read_f64(from, &mut values).unwrap();
+            values
+        };
+        let z: Vec<f64> = from.iter().map(|x| (2.0 * x - 50.0).max(0.0)).collect();
+        assert_eq!(read(place(4096, 120)), z);
+        assert_eq!(read(y), z.chunks(8).flat_map(|pixel| pixel.repeat(2)).collect::<Vec<_>>());
         let between = aligned(120 * 4);
         let error = run_parts(&mut device, &parts, place(4096, between / 4 - 1)).unwrap_err().to_string();
         let sizes = [format!("needs {between} bytes"), format!("was given {}", between - 4)];
