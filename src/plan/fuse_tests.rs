@@ -1,7 +1,11 @@
 //! Where the rules of `fuse` make calls into one, and where they must not.
 
 use super::{BufferId, Fusions, Home, Plan, fuse};
-use crate::ops::{BatchNorm, BatchNormGradient, Call, Conv2d, Conv2dGradient, Linear, Pool, Rows, ScaleBias};
+use crate::ops::{
+    Accumulate, Affine, BatchNorm, BatchNormGradient, BatchNormReduce, BatchNormStatistics, Call, Conv2d,
+    Conv2dDgrad, Conv2dFprop, Conv2dWgrad, CopyRows, GlobalAveragePool, GlobalPool, Linear, LinearForward,
+    ReduceEpilogue, ReluBackward, ReluGradient, Rows, ScaleBias, ScaleBiasForward,
+};
 use crate::tensor::{DType, Shape, Span};
 
 const CONV: Conv2d = Conv2d {
@@ -17,7 +21,7 @@ const CONV: Conv2d = Conv2d {
 };
 /// The same extents, pixel by pixel.
 const POINTWISE: Conv2d = Conv2d { filter_height: 1, filter_width: 1, padding: 0, ..CONV };
-const POOL: Pool = Pool { batch: 2, height: 4, width: 4, channels: 3, window: 4, stride: 1, padding: 0 };
+const POOL: GlobalPool = GlobalPool { batch: 2, height: 4, width: 4, channels: 3 };
 const ROWS: Rows = Rows { rows: 32, channels: 3 };
 
 /// A plan by hand: all activations have the same extents.
@@ -37,7 +41,7 @@ impl Bench {
 
     fn forward(&mut self) -> BufferId {
         let (x, weight, y) = (self.activation("x"), self.activation("weight"), self.activation("y"));
-        self.plan.push(Call::Conv2dForward { attributes: CONV, x, weight, y });
+        self.plan.push(Conv2dFprop::new(CONV, [x, weight, y]));
         y
     }
 
@@ -46,20 +50,20 @@ impl Bench {
         let [x, z] = ["x of the map", "z"].map(|name| self.activation(name));
         let [scale, bias] = ["scale", "bias"].map(|name| self.number(name));
         let attributes = ScaleBias { extent: ROWS, relu: true };
-        self.plan.push(Call::ScaleBiasForward { attributes, x, scale, bias, y: z });
+        self.plan.push(ScaleBiasForward { attributes, x, scale, bias, y: z });
         [x, scale, bias, z]
     }
 
     /// A convolution of z; gives its weight and its output.
-    fn convolve(&mut self, attributes: Conv2d, x: BufferId) -> [BufferId; 2] {
+    fn convolve(&mut self, conv: Conv2d, x: BufferId) -> [BufferId; 2] {
         let [weight, y] = ["weight", "y"].map(|name| self.activation(name));
-        self.plan.push(Call::Conv2dForward { attributes, x, weight, y });
+        self.plan.push(Conv2dFprop::new(conv, [x, weight, y]));
         [weight, y]
     }
 
-    fn weight_gradient(&mut self, attributes: Conv2d, x: BufferId) {
+    fn wgrad(&mut self, conv: Conv2d, x: BufferId) {
         let [dy, dweight] = ["dy", "dweight"].map(|name| self.activation(name));
-        self.plan.push(Call::Conv2dWeightGradient { attributes, x, dy, dweight });
+        self.plan.push(Conv2dWgrad::new(conv, [x, dy, dweight]));
     }
 
     fn statistics(&mut self, x: BufferId) {
@@ -67,7 +71,7 @@ impl Bench {
         let [gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance] =
             ["gamma", "beta", "mean", "inverse std", "scale", "bias", "running mean", "running variance"]
                 .map(|name| self.number(name));
-        self.plan.push(Call::BatchNormStatistics {
+        self.plan.push(BatchNormStatistics {
             attributes: BatchNorm { extent, epsilon: 1e-5, momentum: 0.1 },
             x,
             gamma,
@@ -81,23 +85,22 @@ impl Bench {
         });
     }
 
-    fn input_gradient(&mut self, dx: BufferId, accumulate: bool) {
+    fn dgrad(&mut self, dx: BufferId, accumulate: bool) {
         let (dy, weight) = (self.activation("dy"), self.activation("weight"));
-        let attributes = Conv2dGradient { conv: CONV, accumulate };
-        self.plan.push(Call::Conv2dInputGradient { attributes, dy, weight, dx });
+        self.plan.push(Conv2dDgrad { accumulate, ..Conv2dDgrad::new(CONV, [dy, weight, dx]) });
     }
 
     fn copy(&mut self, x: BufferId, y: BufferId) {
-        self.plan.push(Call::Copy { attributes: ROWS, x, y });
+        self.plan.push(CopyRows { attributes: ROWS, x, y });
     }
 
     fn accumulate(&mut self, x: BufferId, y: BufferId) {
-        self.plan.push(Call::Accumulate { attributes: ROWS, x, y });
+        self.plan.push(Accumulate { attributes: ROWS, x, y });
     }
 
     fn relu_gradient(&mut self, dy: BufferId) -> BufferId {
         let (y, dx) = (self.activation("rectified"), self.activation("masked"));
-        self.plan.push(Call::ReluGradient { attributes: ROWS, y, dy, dx });
+        self.plan.push(ReluGradient { attributes: ROWS, y, dy, dx });
         dx
     }
 
@@ -107,24 +110,14 @@ impl Bench {
         let [scale, bias, mean, inverse_std, dgamma, dbeta] =
             ["scale", "bias", "mean", "inverse std", "dgamma", "dbeta"].map(|name| self.number(name));
         let attributes = BatchNormGradient { extent: ROWS, relu, frozen: false };
-        self.plan.push(Call::BatchNormReduce {
-            attributes,
-            dy,
-            x,
-            scale,
-            bias,
-            mean,
-            inverse_std,
-            dgamma,
-            dbeta,
-        });
+        self.plan.push(BatchNormReduce { attributes, dy, x, scale, bias, mean, inverse_std, dgamma, dbeta });
         (x, dgamma)
     }
 
     /// A mean over pixels.
     fn average(&mut self, x: BufferId) -> BufferId {
         let features = self.activation("features");
-        self.plan.push(Call::GlobalAveragePool { attributes: POOL, x, y: features });
+        self.plan.push(GlobalAveragePool { attributes: POOL, x, y: features });
         features
     }
 
@@ -132,14 +125,28 @@ impl Bench {
     fn linear(&mut self, x: BufferId, batch: usize) -> BufferId {
         let [weight, bias, y] = ["weight", "bias", "logits"].map(|name| self.number(name));
         let attributes = Linear { batch, inputs: POOL.channels, outputs: 5 };
-        self.plan.push(Call::LinearForward { attributes, x, weight, bias, y });
+        self.plan.push(LinearForward { attributes, x, weight, bias, y });
         weight
     }
 
-    /// The names of the calls, before and after.
-    fn names(self, fusions: Fusions) -> Vec<&'static str> {
-        fuse(self.plan, &fusions, |_| true).calls.iter().map(Call::name).collect()
+    /// What the calls are, after.
+    fn fused(self, fusions: Fusions) -> Vec<String> {
+        named(&fuse(self.plan, &fusions, |_| true))
     }
+}
+
+/// The names of a plan's calls; behind that of a convolution, what its shape says of more than its extents.
+fn named(plan: &Plan) -> Vec<String> {
+    let named = |call: &Call<BufferId>| {
+        let extents = match *call {
+            Call::Conv2dFprop(op) => Call::from(Conv2dFprop::new(op.conv, [op.x, op.weight, op.y])).shape(),
+            Call::Conv2dDgrad(op) => Call::from(Conv2dDgrad::new(op.conv, [op.dy, op.weight, op.dx])).shape(),
+            Call::Conv2dWgrad(op) => Call::from(Conv2dWgrad::new(op.conv, [op.x, op.dy, op.dweight])).shape(),
+            _ => return call.name().to_string(),
+        };
+        format!("{}{}", call.name(), call.shape().strip_prefix(&extents).unwrap())
+    };
+    plan.calls.iter().map(named).collect()
 }
 
 const PROLOGUE: Fusions = Fusions { prologue: true, ..Fusions::NONE };
@@ -155,52 +162,52 @@ fn a_map_that_one_convolution_and_its_weight_gradient_read_is_applied_there() {
         let [.., z] = bench.scale_bias();
         let [_, y] = bench.convolve(POINTWISE, z);
         bench.statistics(y);
-        bench.weight_gradient(POINTWISE, z);
+        bench.wgrad(POINTWISE, z);
         bench
     };
-    let joined = ["conv2d_scaled", "batch_norm_statistics", "conv2d_scaled_weight_gradient"];
-    assert_eq!(build().names(PROLOGUE), joined);
-    let all = ["conv2d_scaled_batch_norm_statistics", "conv2d_scaled_weight_gradient"];
-    assert_eq!(build().names(Fusions::ALL), all);
+    let wgrad = "conv2d_wgrad-affine-relu";
+    let joined = ["conv2d_fprop-affine-relu", "batch_norm_statistics", wgrad];
+    assert_eq!(build().fused(PROLOGUE), joined);
+    let all = ["conv2d_fprop-affine-relu-statistics", wgrad];
+    assert_eq!(build().fused(Fusions::ALL), all);
     // Both read x through the map; the rectifier comes along.
     let bench = build();
-    let Call::ScaleBiasForward { x, scale, bias, .. } = bench.plan.calls[0] else { unreachable!() };
+    let Call::ScaleBiasForward(pass) = bench.plan.calls[0] else { unreachable!() };
     let plan = fuse(bench.plan, &PROLOGUE, |_| true);
     for call in [plan.calls[0], plan.calls[2]] {
-        let read = [x, scale, bias];
-        match call {
-            Call::Conv2dScaledForward { attributes, x, scale, bias, .. }
-            | Call::Conv2dScaledWeightGradient { attributes, x, scale, bias, .. } => {
-                assert!(attributes.relu && attributes.conv == POINTWISE && [x, scale, bias] == read)
-            }
+        let (conv, x, prologue) = match call {
+            Call::Conv2dFprop(op) => (op.conv, op.x, op.prologue),
+            Call::Conv2dWgrad(op) => (op.conv, op.x, op.prologue),
             other => panic!("{other:?}"),
-        }
+        };
+        let affine = Affine { scale: pass.scale, bias: pass.bias, relu: true };
+        assert!(conv == POINTWISE && x == pass.x && prologue == Some(affine), "{call:?}");
     }
     // A device that would carry the map out twice.
-    let names: Vec<_> = fuse(build().plan, &PROLOGUE, |_| false).calls.iter().map(Call::name).collect();
-    assert_eq!(names, ["scale_bias", "conv2d_forward", "batch_norm_statistics", "conv2d_weight_gradient"]);
+    let apart = named(&fuse(build().plan, &PROLOGUE, |_| false));
+    assert_eq!(apart, ["scale_bias", "conv2d_fprop", "batch_norm_statistics", "conv2d_wgrad"]);
     // In inference, and where two maps stand side by side.
     let mut bench = Bench::default();
     let maps = [bench.scale_bias(), bench.scale_bias()];
     for [.., z] in maps {
         bench.convolve(POINTWISE, z);
     }
-    assert_eq!(bench.names(PROLOGUE), ["conv2d_scaled", "conv2d_scaled"]);
+    assert_eq!(bench.fused(PROLOGUE), ["conv2d_fprop-affine-relu", "conv2d_fprop-affine-relu"]);
 }
 
 #[test]
 fn a_map_whose_result_somebody_else_reads_or_whose_input_changes_stays_apart() {
-    let plain = ["scale_bias", "conv2d_forward", "conv2d_weight_gradient"];
+    let plain = ["scale_bias", "conv2d_fprop", "conv2d_wgrad"];
     // Spoils a plan between the convolution and its weight gradient.
     let build = |conv, spoil: &dyn Fn(&mut Bench, [BufferId; 4])| {
         let mut bench = Bench::default();
         let [x, scale, bias, z] = bench.scale_bias();
         bench.convolve(conv, z);
         spoil(&mut bench, [x, scale, bias, z]);
-        bench.weight_gradient(conv, z);
-        bench.names(PROLOGUE)
+        bench.wgrad(conv, z);
+        bench.fused(PROLOGUE)
     };
-    assert_eq!(build(POINTWISE, &|_, _| ()), ["conv2d_scaled", "conv2d_scaled_weight_gradient"]);
+    assert_eq!(build(POINTWISE, &|_, _| ()), ["conv2d_fprop-affine-relu", "conv2d_wgrad-affine-relu"]);
     // Patches of several pixels, some of them zeros around the image; pixels apart.
     assert_eq!(build(CONV, &|_, _| ()), plain);
     assert_eq!(build(Conv2d { stride: 2, ..POINTWISE }, &|_, _| ()), plain);
@@ -210,25 +217,25 @@ fn a_map_whose_result_somebody_else_reads_or_whose_input_changes_stays_apart() {
         let other = bench.activation("other");
         bench.copy(z, other);
     });
-    assert_eq!(read, ["scale_bias", "conv2d_forward", "copy", "conv2d_weight_gradient"]);
+    assert_eq!(read, ["scale_bias", "conv2d_fprop", "copy", "conv2d_wgrad"]);
     let twice = build(POINTWISE, &|bench, [.., z]| {
         bench.convolve(POINTWISE, z);
     });
-    assert_eq!(twice, ["scale_bias", "conv2d_forward", "conv2d_forward", "conv2d_weight_gradient"]);
+    assert_eq!(twice, ["scale_bias", "conv2d_fprop", "conv2d_fprop", "conv2d_wgrad"]);
     // x or the map changes before the last who would read it, or z itself.
     for changed in 0..4 {
         let names = build(POINTWISE, &|bench, read| {
             let other = bench.activation("other");
             bench.copy(other, read[changed]);
         });
-        assert_eq!(names, ["scale_bias", "conv2d_forward", "copy", "conv2d_weight_gradient"], "{changed}");
+        assert_eq!(names, ["scale_bias", "conv2d_fprop", "copy", "conv2d_wgrad"], "{changed}");
     }
     // The convolution writes where the map reads.
     let mut bench = Bench::default();
     let [x, .., z] = bench.scale_bias();
     let weight = bench.activation("weight");
-    bench.plan.push(Call::Conv2dForward { attributes: POINTWISE, x: z, weight, y: x });
-    assert_eq!(bench.names(PROLOGUE), ["scale_bias", "conv2d_forward"]);
+    bench.plan.push(Conv2dFprop::new(POINTWISE, [z, weight, x]));
+    assert_eq!(bench.fused(PROLOGUE), ["scale_bias", "conv2d_fprop"]);
 }
 
 #[test]
@@ -238,7 +245,7 @@ fn statistics_join_their_convolution_whoever_else_reads_its_output() {
     bench.statistics(y);
     let other = bench.activation("other");
     bench.copy(y, other);
-    assert_eq!(bench.names(STATISTICS), ["conv2d_batch_norm_statistics", "copy"]);
+    assert_eq!(bench.fused(STATISTICS), ["conv2d_fprop-statistics", "copy"]);
 }
 
 #[test]
@@ -248,13 +255,13 @@ fn statistics_of_an_output_that_was_changed_or_is_another_stay_apart() {
     let (y, other) = (bench.forward(), bench.activation("other"));
     bench.accumulate(other, y);
     bench.statistics(y);
-    assert_eq!(bench.names(Fusions::ALL), ["conv2d_forward", "accumulate", "batch_norm_statistics"]);
+    assert_eq!(bench.fused(Fusions::ALL), ["conv2d_fprop", "accumulate", "batch_norm_statistics"]);
     // Statistics of the convolution's input.
     let mut bench = Bench::default();
     bench.forward();
-    let Call::Conv2dForward { x, .. } = bench.plan.calls[0] else { unreachable!() };
-    bench.statistics(x);
-    assert_eq!(bench.names(Fusions::ALL), ["conv2d_forward", "batch_norm_statistics"]);
+    let Call::Conv2dFprop(fprop) = bench.plan.calls[0] else { unreachable!() };
+    bench.statistics(fprop.x);
+    assert_eq!(bench.fused(Fusions::ALL), ["conv2d_fprop", "batch_norm_statistics"]);
 }
 
 #[test]
@@ -265,64 +272,61 @@ fn statistics_do_not_pass_a_call_that_writes_what_they_read() {
     let [written, read] =
         ["gamma", "the same"].map(|name| bench.plan.buffer(name, Shape::new(&[3]), DType::F32, gamma));
     let from = bench.number("new gamma");
-    bench.plan.push(Call::Copy { attributes: Rows { rows: 1, channels: 3 }, x: from, y: written });
+    bench.plan.push(CopyRows { attributes: Rows { rows: 1, channels: 3 }, x: from, y: written });
     bench.statistics(y);
-    if let Call::BatchNormStatistics { gamma, .. } = &mut bench.plan.calls[2] {
-        *gamma = read;
-    }
-    assert_eq!(bench.names(Fusions::ALL), ["conv2d_forward", "copy", "batch_norm_statistics"]);
+    let Call::BatchNormStatistics(pass) = &mut bench.plan.calls[2] else { unreachable!() };
+    pass.gamma = read;
+    assert_eq!(bench.fused(Fusions::ALL), ["conv2d_fprop", "copy", "batch_norm_statistics"]);
 }
 
 #[test]
 fn a_gradient_that_only_joins_another_is_added_where_it_arises() {
     let mut bench = Bench::default();
     let (fresh, other) = (bench.activation("fresh"), bench.activation("other"));
-    bench.input_gradient(fresh, false);
+    bench.dgrad(fresh, false);
     bench.accumulate(fresh, other);
     let plan = fuse(bench.plan, &RESIDUAL_GRADIENT, |_| true);
-    let [Call::Conv2dInputGradient { attributes, dx, .. }] = plan.calls[..] else {
-        panic!("{:?}", plan.calls)
-    };
-    assert!(attributes.accumulate && dx == other);
+    let [Call::Conv2dDgrad(dgrad)] = plan.calls[..] else { panic!("{:?}", plan.calls) };
+    assert!(dgrad.accumulate && dgrad.dx == other && dgrad.epilogue.is_none());
 }
 
 #[test]
 fn a_gradient_somebody_else_asks_for_is_not_added_away() {
-    let apart = ["conv2d_input_gradient", "accumulate"];
+    let apart = ["conv2d_dgrad", "accumulate"];
     // The host.
     let mut bench = Bench::default();
     let (fresh, other) = (bench.activation("fresh"), bench.activation("other"));
-    bench.input_gradient(fresh, false);
+    bench.dgrad(fresh, false);
     bench.accumulate(fresh, other);
     bench.plan.keep(fresh);
-    assert_eq!(bench.names(RESIDUAL_GRADIENT), apart);
+    assert_eq!(bench.fused(RESIDUAL_GRADIENT), apart);
     // A later call.
     let mut bench = Bench::default();
     let (fresh, other, third) =
         (bench.activation("fresh"), bench.activation("other"), bench.activation("third"));
-    bench.input_gradient(fresh, false);
+    bench.dgrad(fresh, false);
     bench.accumulate(fresh, other);
     bench.copy(fresh, third);
-    assert_eq!(bench.names(RESIDUAL_GRADIENT)[..2], apart);
+    assert_eq!(bench.fused(RESIDUAL_GRADIENT)[..2], apart);
     // A gradient that adds already.
     let mut bench = Bench::default();
     let (sum, other) = (bench.activation("sum"), bench.activation("other"));
-    bench.input_gradient(sum, true);
+    bench.dgrad(sum, true);
     bench.accumulate(sum, other);
-    assert_eq!(bench.names(RESIDUAL_GRADIENT), apart);
+    assert_eq!(bench.fused(RESIDUAL_GRADIENT), ["conv2d_dgrad-add", "accumulate"]);
     // A sum that is read, or written, between.
     for read in [false, true] {
         let mut bench = Bench::default();
         let (fresh, other, third) =
             (bench.activation("fresh"), bench.activation("other"), bench.activation("third"));
-        bench.input_gradient(fresh, false);
+        bench.dgrad(fresh, false);
         if read {
             bench.copy(other, third)
         } else {
             bench.copy(third, other)
         }
         bench.accumulate(fresh, other);
-        assert_eq!(bench.names(RESIDUAL_GRADIENT), ["conv2d_input_gradient", "copy", "accumulate"]);
+        assert_eq!(bench.fused(RESIDUAL_GRADIENT), ["conv2d_dgrad", "copy", "accumulate"]);
     }
 }
 
@@ -330,44 +334,45 @@ fn a_gradient_somebody_else_asks_for_is_not_added_away() {
 fn sums_join_the_input_gradient_past_calls_that_have_nothing_to_do_with_them() {
     let mut bench = Bench::default();
     let (gradient, a, b) = (bench.activation("gradient"), bench.activation("a"), bench.activation("b"));
-    bench.input_gradient(gradient, false);
+    bench.dgrad(gradient, false);
     bench.copy(a, b);
     bench.reduce(gradient, true);
     bench.copy(gradient, b);
     bench.plan.keep(gradient);
-    assert_eq!(bench.names(MASKS), ["conv2d_input_gradient_reduce", "copy", "copy"]);
+    assert_eq!(bench.fused(MASKS), ["conv2d_dgrad-reduce-relu", "copy", "copy"]);
 }
 
 #[test]
 fn a_masked_gradient_takes_the_place_of_the_plain_one_for_all_that_follows() {
     let mut bench = Bench::default();
     let (gradient, last) = (bench.activation("gradient"), bench.activation("last"));
-    bench.input_gradient(gradient, true);
+    bench.dgrad(gradient, true);
     let masked = bench.relu_gradient(gradient);
+    let Call::ReluGradient(ReluGradient { y: rectified, .. }) = bench.plan.calls[1] else { unreachable!() };
     bench.reduce(masked, false);
     bench.copy(masked, last);
     let plan = fuse(bench.plan, &MASKS, |_| true);
-    let [Call::Conv2dInputGradientMaskReduce { attributes, dx, .. }, Call::Copy { x, y, .. }] =
-        plan.calls[..]
-    else {
-        panic!("{:?}", plan.calls)
+    let [Call::Conv2dDgrad(dgrad), Call::CopyRows(copy)] = plan.calls[..] else { panic!("{:?}", plan.calls) };
+    let Some(ReduceEpilogue { relu: ReluBackward::OfOutput(y), .. }) = dgrad.epilogue else {
+        panic!("{dgrad:?}")
     };
-    assert!(attributes.accumulate && dx == gradient && x == gradient && y == last);
+    assert!(dgrad.accumulate && dgrad.dx == gradient && y == rectified);
+    assert!(copy.x == gradient && copy.y == last);
 }
 
 #[test]
 fn a_plain_gradient_somebody_still_reads_is_not_masked_where_it_stands() {
-    let apart = ["conv2d_input_gradient", "relu_gradient", "batch_norm_reduce"];
+    let apart = ["conv2d_dgrad", "relu_gradient", "batch_norm_reduce"];
     let build = |spoil: &dyn Fn(&mut Bench, BufferId, BufferId)| {
         let mut bench = Bench::default();
         let gradient = bench.activation("gradient");
-        bench.input_gradient(gradient, false);
+        bench.dgrad(gradient, false);
         let masked = bench.relu_gradient(gradient);
         bench.reduce(masked, false);
         spoil(&mut bench, gradient, masked);
-        bench.names(Fusions::ALL)
+        bench.fused(Fusions::ALL)
     };
-    assert_eq!(build(&|_, _, _| ()), ["conv2d_input_gradient_mask_reduce"]);
+    assert_eq!(build(&|_, _, _| ()), ["conv2d_dgrad-mask-reduce"]);
     // A later reader of the plain gradient.
     let read = build(&|bench, gradient, _| {
         let other = bench.activation("other");
@@ -379,9 +384,8 @@ fn a_plain_gradient_somebody_still_reads_is_not_masked_where_it_stands() {
     assert_eq!(build(&|bench, _, masked| bench.plan.keep(masked)), apart);
     // Sums that mask once more, by another rectifier.
     let twice = build(&|bench, _, _| {
-        if let Call::BatchNormReduce { attributes, .. } = &mut bench.plan.calls[2] {
-            attributes.relu = true;
-        }
+        let Call::BatchNormReduce(pass) = &mut bench.plan.calls[2] else { unreachable!() };
+        pass.attributes.relu = true;
     });
     assert_eq!(twice, apart);
     // Somebody who changes the masked gradient before it is summed up.
@@ -398,7 +402,7 @@ fn sums_do_not_pass_a_call_that_changes_what_they_read_or_reads_what_they_write(
     for writes_x in [false, true] {
         let mut bench = Bench::default();
         let (gradient, other) = (bench.activation("gradient"), bench.activation("other"));
-        bench.input_gradient(gradient, false);
+        bench.dgrad(gradient, false);
         let (x, dgamma) = bench.reduce(gradient, true);
         if writes_x {
             bench.copy(other, x)
@@ -406,7 +410,7 @@ fn sums_do_not_pass_a_call_that_changes_what_they_read_or_reads_what_they_write(
             bench.copy(dgamma, other)
         }
         bench.plan.calls.swap(1, 2);
-        assert_eq!(bench.names(Fusions::ALL), ["conv2d_input_gradient", "copy", "batch_norm_reduce"]);
+        assert_eq!(bench.fused(Fusions::ALL), ["conv2d_dgrad", "copy", "batch_norm_reduce"]);
     }
 }
 
@@ -417,7 +421,7 @@ fn the_first_linear_layer_on_pooled_features_joins_the_pool_and_the_second_finds
     let features = bench.average(x);
     bench.linear(features, POOL.batch);
     bench.linear(features, POOL.batch);
-    assert_eq!(bench.names(POOL_HEAD), ["pool_head", "linear"]);
+    assert_eq!(bench.fused(POOL_HEAD), ["pool_head", "linear"]);
 }
 
 #[test]
@@ -429,7 +433,7 @@ fn a_linear_layer_on_other_features_or_with_a_weight_yet_to_be_written_stays_apa
     bench.copy(features, other);
     bench.linear(features, POOL.batch);
     let apart = ["global_average_pool", "linear", "copy", "linear"];
-    assert_eq!(bench.names(POOL_HEAD), apart);
+    assert_eq!(bench.fused(POOL_HEAD), apart);
 
     let mut bench = Bench::default();
     let [x, source] = ["x", "source"].map(|name| bench.activation(name));
@@ -438,14 +442,14 @@ fn a_linear_layer_on_other_features_or_with_a_weight_yet_to_be_written_stays_apa
     bench.copy(source, weight);
     // The copy comes before the layer that reads what it writes.
     bench.plan.calls.swap(1, 2);
-    assert_eq!(bench.names(POOL_HEAD), ["global_average_pool", "copy", "linear"]);
+    assert_eq!(bench.fused(POOL_HEAD), ["global_average_pool", "copy", "linear"]);
 
     // As many numbers, but seen as another batch.
     let mut bench = Bench::default();
     let x = bench.activation("x");
     let features = bench.average(x);
     bench.linear(features, 1);
-    assert_eq!(bench.names(POOL_HEAD), ["global_average_pool", "linear"]);
+    assert_eq!(bench.fused(POOL_HEAD), ["global_average_pool", "linear"]);
 }
 
 #[test]

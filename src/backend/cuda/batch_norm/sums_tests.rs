@@ -6,7 +6,7 @@ use super::super::Cuda;
 use super::super::driver::emulator::{Emulator, Options};
 use super::super::source::Sources;
 use super::sums::Partials;
-use crate::ops::{BatchNorm, Device, Rows};
+use crate::ops::{Device, Rows, StatisticsEpilogue};
 use crate::rng::{Purpose, Stream};
 use crate::tensor::{ALIGNMENT, DType, HostValues, Span, aligned};
 
@@ -87,15 +87,25 @@ fn statistics_are_those_of_all_rows_however_many_slabs_there_are() {
         let means = slabs().map(|(slab, c)| moments(slab, c).0);
         let partial: Vec<f64> = means.chain(slabs().map(|(slab, c)| moments(slab, c).1)).collect();
         let [gamma, beta, mean, variance] = [2, 3, 4, 5].map(|key| random(CHANNELS, key));
-        let attributes =
-            BatchNorm { extent: Rows { rows, channels: CHANNELS }, epsilon: 1e-5, momentum: 0.1 };
         let inputs = [gamma.clone(), beta, mean.clone(), variance.clone()];
         let found = finished(rows, &partial, &inputs, 4, |cuda, partials, spans| {
             let [gamma, beta, running_mean, running_variance, mean, inverse_std, scale, bias] = *spans else {
                 panic!("eight vectors")
             };
-            let numbers = [gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance];
-            partials.finish_statistics(cuda, &attributes, None, numbers).unwrap();
+            let (epsilon, momentum) = (1e-5, 0.1);
+            let statistics = StatisticsEpilogue {
+                epsilon,
+                momentum,
+                gamma,
+                beta,
+                mean,
+                inverse_std,
+                scale,
+                bias,
+                running_mean,
+                running_variance,
+            };
+            partials.finish_statistics(cuda, &statistics, None).unwrap();
         });
         let of = |f: &dyn Fn(usize, f64, f64) -> f64| -> Vec<f64> {
             let one = |c| {
@@ -127,7 +137,7 @@ fn gradients_of_gamma_and_beta_are_sums_over_all_slabs() {
         let found =
             finished(rows, &partial, std::slice::from_ref(&inverse_std), 2, |cuda, partials, spans| {
                 let [inverse_std, dgamma, dbeta] = *spans else { panic!("three vectors") };
-                partials.finish_reduce(cuda, [inverse_std, dgamma, dbeta]).unwrap();
+                partials.finish_reduce(cuda, inverse_std, [dgamma, dbeta]).unwrap();
             });
         let sum = |from: &[f64], c: usize| from.iter().skip(c).step_by(CHANNELS).sum::<f64>();
         let (first, second) = partial.split_at(slabs * CHANNELS);

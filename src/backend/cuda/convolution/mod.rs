@@ -20,7 +20,7 @@ mod kernels;
 mod problem;
 mod products;
 #[cfg(test)]
-mod scaled_tests;
+mod prologue_tests;
 mod sm90;
 mod sm90_arguments;
 mod sm90_rows;

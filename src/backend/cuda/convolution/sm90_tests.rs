@@ -1,14 +1,14 @@
 //! What kernels of sm_90a leave for batch normalisation, against sums in double precision over what they stored.
 
 use super::kernels::KERNELS;
-use super::sm90::{self, Reduce};
+use super::sm90;
 use super::variants::{Form, Kernel, Pass};
-use super::variants_tests::{emulated, numbers, results};
-use super::{Extras, launch_forward, launch_input_gradient};
+use super::variants_tests::{elements, emulated, numbers, results};
+use super::{launch_dgrad, launch_fprop};
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::driver::emulator::{Copies, Options, Order};
-use crate::ops::{Conv2d, Conv2dGradient};
-use crate::tensor::DType;
+use crate::ops::{Conv2d, Conv2dDgrad, Conv2dFprop, ReduceEpilogue, ReluBackward};
+use crate::tensor::{DType, Span};
 
 const BF16: DType = DType::Bf16;
 const F32: DType = DType::F32;
@@ -51,14 +51,13 @@ fn a_forward_kernel_leaves_the_moments_of_what_it_stored() {
     for kernel in kernels(Pass::Forward) {
         let conv = problem(kernel, 1);
         let channels = conv.out_channels;
-        let [n_x, n_weight, n_y] = conv.elements().unwrap();
+        let [n_x, n_weight, n_y] = elements(&conv);
         let (x, weight, y) = (numbers(n_x, 1), numbers(n_weight, 2), vec![f64::NAN; n_y]);
         let partial = vec![f64::NAN; sm90::partial_elements(kernel, &conv)];
         let mut cuda = device(Copies::Lazy);
         let operands = [(&x[..], BF16), (&weight, BF16), (&y, BF16), (&partial, F32)];
         let [_, _, y, partial] = results(&mut cuda, operands, 0, |cuda, [x, weight, y, partial], _| {
-            let extras = Extras { moments: Some(partial), ..Extras::default() };
-            launch_forward(cuda, kernel, &conv, [x, weight, y], &extras).unwrap();
+            launch_fprop(cuda, kernel, &Conv2dFprop::new(conv, [x, weight, y]), Some(partial)).unwrap();
         });
         let (means, deviations) = partial.split_at(partial.len() / 2);
         let slab_rows = sm90::slab_rows(kernel);
@@ -83,16 +82,21 @@ fn a_forward_kernel_leaves_the_moments_of_what_it_stored() {
 
 #[test]
 fn an_input_gradient_kernel_masks_and_leaves_the_sums_of_what_it_stored() {
-    let cases = [(1, true, false), (2, false, true), (3, true, true)];
-    for (kernel, (stride, masked, relu)) in kernels(Pass::InputGradient).zip(cases.into_iter().cycle()) {
+    const OF_OUTPUT: ReluBackward<()> = ReluBackward::OfOutput(());
+    let cases: [(usize, &[ReluBackward<()>]); 3] = [
+        (1, &[OF_OUTPUT]),
+        (2, &[ReluBackward::OfAffine]),
+        (3, &[OF_OUTPUT, ReluBackward::OfAffine, ReluBackward::None]),
+    ];
+    for (kernel, (stride, rectifiers)) in kernels(Pass::InputGradient).zip(cases.into_iter().cycle()) {
         let conv = problem(kernel, stride);
         let channels = conv.in_channels;
-        let [n_dx, n_weight, n_dy] = conv.elements().unwrap();
+        let [n_dx, n_weight, n_dy] = elements(&conv);
         let (dy, weight, before) = (numbers(n_dy, 1), numbers(n_weight, 2), numbers(n_dx, 3));
         let (x, mask) = (numbers(n_dx, 4), numbers(n_dx, 5));
         let [scale, bias, mean] = [6, 7, 8].map(|key| numbers(channels, key));
         let partial = vec![f64::NAN; sm90::partial_elements(kernel, &conv)];
-        let run = |reduces: bool| {
+        let run = |rectifier: Option<ReluBackward<()>>| {
             let mut cuda = device(Copies::Eager);
             let operands = [
                 (&dy[..], BF16),
@@ -110,32 +114,53 @@ fn an_input_gradient_kernel_masks_and_leaves_the_sums_of_what_it_stored() {
                 operands,
                 0,
                 |cuda, [dy, weight, dx, x, mask, scale, bias, mean, partial], _| {
-                    let attributes = Conv2dGradient { conv, accumulate: true };
-                    let mask = masked.then_some(mask);
-                    let reduce = Reduce { partial, mask, x, scale, bias, mean, relu };
-                    let reduce = reduces.then_some(&reduce);
-                    launch_input_gradient(cuda, kernel, &attributes, [dy, weight, dx], reduce).unwrap();
+                    // What finishes the sums is not launched.
+                    let nowhere = Span { offset: 0, elements: 0, dtype: F32 };
+                    let epilogue = rectifier.map(|rectifier| ReduceEpilogue {
+                        relu: match rectifier {
+                            ReluBackward::None => ReluBackward::None,
+                            ReluBackward::OfAffine => ReluBackward::OfAffine,
+                            ReluBackward::OfOutput(()) => ReluBackward::OfOutput(mask),
+                        },
+                        x,
+                        scale,
+                        bias,
+                        mean,
+                        inverse_std: nowhere,
+                        dgamma: nowhere,
+                        dbeta: nowhere,
+                    });
+                    let alone = Conv2dDgrad::new(conv, [dy, weight, dx]);
+                    let op = Conv2dDgrad { accumulate: true, epilogue, ..alone };
+                    launch_dgrad(cuda, kernel, &op, rectifier.map(|_| partial)).unwrap();
                 },
             )
         };
-        let [_, _, plain, ..] = run(false);
-        let [_, _, dx, .., partial] = run(true);
-        for (i, (dx, plain)) in dx.iter().zip(&plain).enumerate() {
-            let expected = if masked && mask[i] <= 0.0 { 0.0 } else { *plain };
-            assert_eq!(*dx, expected, "{kernel:?} element {i}");
-        }
-        let (sums, products) = partial.split_at(partial.len() / 2);
-        for channel in 0..channels {
-            let total = |of: &[f64]| of.iter().skip(channel).step_by(channels).sum::<f64>();
-            let (mut sum, mut product, mut size) = (0.0, 0.0, 0.0);
-            for i in (channel..n_dx).step_by(channels) {
-                let d = if relu && scale[channel] * x[i] + bias[channel] <= 0.0 { 0.0 } else { dx[i] };
-                sum += d;
-                product += d * (x[i] - mean[channel]);
-                size += d.abs();
+        let [_, _, plain, ..] = run(None);
+        for &rectifier in rectifiers {
+            let [_, _, dx, .., partial] = run(Some(rectifier));
+            let (masked, relu) = (rectifier == OF_OUTPUT, rectifier == ReluBackward::OfAffine);
+            for (i, (dx, plain)) in dx.iter().zip(&plain).enumerate() {
+                let expected = if masked && mask[i] <= 0.0 { 0.0 } else { *plain };
+                assert_eq!(*dx, expected, "{kernel:?} {rectifier:?} element {i}");
             }
-            assert!(close(total(sums), sum, size), "{kernel:?} {channel}: {} {sum}", total(sums));
-            assert!(close(total(products), product, 3.0 * size), "{kernel:?} {channel}");
+            let (sums, products) = partial.split_at(partial.len() / 2);
+            for channel in 0..channels {
+                let total = |of: &[f64]| of.iter().skip(channel).step_by(channels).sum::<f64>();
+                let (mut sum, mut product, mut size) = (0.0, 0.0, 0.0);
+                for i in (channel..n_dx).step_by(channels) {
+                    let d = if relu && scale[channel] * x[i] + bias[channel] <= 0.0 { 0.0 } else { dx[i] };
+                    sum += d;
+                    product += d * (x[i] - mean[channel]);
+                    size += d.abs();
+                }
+                assert!(
+                    close(total(sums), sum, size),
+                    "{kernel:?} {rectifier:?} {channel}: {} {sum}",
+                    total(sums)
+                );
+                assert!(close(total(products), product, 3.0 * size), "{kernel:?} {rectifier:?} {channel}");
+            }
         }
     }
 }

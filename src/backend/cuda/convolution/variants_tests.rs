@@ -5,11 +5,11 @@ use std::sync::Arc;
 use super::choice::Chosen;
 use super::kernels::KERNELS;
 use super::variants::{Form, Kernel, Pass};
-use super::{Extras, launch_forward, launch_input_gradient, launch_weight_gradient, parts_bytes, sum_parts};
+use super::{launch_dgrad, launch_fprop, launch_wgrad, parts_bytes, sum_parts};
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
 use crate::backend::cuda::{Cuda, Sources};
-use crate::ops::{Call, Conv2d, Conv2dGradient, Device};
+use crate::ops::{Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, Device};
 use crate::rng::{Purpose, Stream};
 use crate::tensor::{DType, HostValues, Span, aligned};
 
@@ -104,6 +104,11 @@ pub(super) fn numbers(elements: usize, key: u64) -> Vec<f64> {
     (0..elements as u64).map(|i| (stream.uniform(i) * 64.0).floor() / 32.0 - 1.0).collect()
 }
 
+/// Elements of a convolution's input, weights and output.
+pub(super) fn elements(conv: &Conv2d) -> [usize; 3] {
+    [conv.inputs().elements(), conv.weights(), conv.outputs().elements()]
+}
+
 /// The emulator, without memory yet.
 pub(super) fn emulated(options: Options, dtype: DType) -> Cuda {
     Cuda::new(Arc::new(Emulator::new(options).unwrap()), dtype, Sources::default()).unwrap()
@@ -141,13 +146,14 @@ pub(super) fn results<D: Device, const N: usize>(
 fn both(kernel: &'static Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 2] {
     let mut cpu = Cpu::<f64>::new(1).unwrap();
     let mut cuda = emulated(options, kernel.dtype);
-    let [n_x, n_weight, n_y] = conv.elements().unwrap();
+    let [n_x, n_weight, n_y] = elements(conv);
     let (x, weight, y) = (numbers(n_x, 1), numbers(n_weight, 2), numbers(n_y, 3));
-    let attributes = Conv2dGradient { conv: *conv, accumulate: true };
-    let call = |[a, b, c]: [Span; 3]| match kernel.pass {
-        Pass::Forward => Call::Conv2dForward { attributes: *conv, x: a, weight: b, y: c },
-        Pass::InputGradient => Call::Conv2dInputGradient { attributes, dy: a, weight: b, dx: c },
-        Pass::WeightGradient => Call::Conv2dWeightGradient { attributes: *conv, x: a, dy: b, dweight: c },
+    let call = |spans: [Span; 3]| -> Call<Span> {
+        match kernel.pass {
+            Pass::Forward => Conv2dFprop::new(*conv, spans).into(),
+            Pass::InputGradient => Conv2dDgrad { accumulate: true, ..Conv2dDgrad::new(*conv, spans) }.into(),
+            Pass::WeightGradient => Conv2dWgrad::new(*conv, spans).into(),
+        }
     };
     let [a, b, c]: [&[f64]; 3] = match kernel.pass {
         Pass::Forward => [&x, &weight, &y],
@@ -169,13 +175,11 @@ fn both(kernel: &'static Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 
     let out = if kernel.pass == Pass::WeightGradient { DType::F32 } else { kernel.dtype };
     let operands = [(a, kernel.dtype), (b, kernel.dtype), (c, out)];
     let [_, _, got] = results(&mut cuda, operands, parts_bytes(conv, SPLITS), |cuda, spans, workspace| {
-        match kernel.pass {
-            Pass::Forward => launch_forward(cuda, kernel, conv, spans, &Extras::default()),
-            Pass::InputGradient => launch_input_gradient(cuda, kernel, &attributes, spans, None),
-            Pass::WeightGradient => {
-                let chosen = Chosen { kernel, splits: SPLITS };
-                launch_weight_gradient(cuda, chosen, conv, spans, None, workspace)
-            }
+        match call(spans) {
+            Call::Conv2dFprop(op) => launch_fprop(cuda, kernel, &op, None),
+            Call::Conv2dDgrad(op) => launch_dgrad(cuda, kernel, &op, None),
+            Call::Conv2dWgrad(op) => launch_wgrad(cuda, Chosen { kernel, splits: SPLITS }, &op, workspace),
+            other => panic!("{other:?}"),
         }
         .unwrap_or_else(|error| panic!("{kernel:?}: {error}"));
     });

@@ -4,16 +4,15 @@ use std::sync::Arc;
 
 use super::choice::Chosen;
 use super::kernels::KERNELS;
-use super::scaled::{Map, scales_operands};
 use super::sm90;
 use super::variants::{Kernel, Pass};
-use super::variants_tests::{emulated, numbers, results};
-use super::{Extras, launch_forward, launch_weight_gradient, parts_bytes};
+use super::variants_tests::{elements, emulated, numbers, results};
+use super::{fuses_prologue, launch_fprop, launch_wgrad, parts_bytes};
 use crate::backend::cuda::driver::Properties;
 use crate::backend::cuda::driver::emulator::{Copies, Options, Order};
 use crate::backend::cuda::driver::recorder::Recorder;
 use crate::backend::cuda::{Cuda, Sources, batch_norm};
-use crate::ops::{Conv2d, Conv2dScaled};
+use crate::ops::{Affine, Conv2d, Conv2dFprop, Conv2dWgrad, ScaleBiasForward};
 use crate::tensor::DType;
 
 const BF16: DType = DType::Bf16;
@@ -32,12 +31,13 @@ fn pointwise([batch, height, width, in_channels, out_channels]: [usize; 5]) -> C
 /// What a kernel makes of mapped patches, and the partials it leaves: mapped by itself, or by the pass.
 fn computed(
     kernel: &'static Kernel,
-    Conv2dScaled { conv, relu }: Conv2dScaled,
+    conv: Conv2d,
+    relu: bool,
     options: Options,
     by_itself: bool,
 ) -> [Vec<f64>; 2] {
     let mut cuda = emulated(options, BF16);
-    let [n_x, n_weight, n_y] = conv.elements().unwrap();
+    let [n_x, n_weight, n_y] = elements(&conv);
     let forward = kernel.pass == Pass::Forward;
     let (n_other, n_out, out) = if forward { (n_weight, n_y, BF16) } else { (n_y, n_weight, F32) };
     let partials = if forward { sm90::partial_elements(kernel, &conv) } else { 0 };
@@ -56,19 +56,22 @@ fn computed(
     let bytes = parts_bytes(&conv, SPLITS);
     let [.., result, moments] =
         results(&mut cuda, operands, bytes, |cuda, [x, scale, bias, other, z, to, moments], workspace| {
-            let (from, map) = if by_itself {
-                (x, Some(Map { scale, bias, relu }))
+            let affine = Affine { scale, bias, relu };
+            let (from, prologue) = if by_itself {
+                (x, Some(affine))
             } else {
-                let map = Conv2dScaled { conv, relu }.map();
-                batch_norm::scale_bias(cuda, &map, [x, scale, bias, z]).unwrap();
+                let attributes = affine.attributes(&conv);
+                let pass = ScaleBiasForward { attributes, x, scale, bias, y: z };
+                batch_norm::scale_bias(cuda, &pass, workspace).unwrap();
                 (z, None)
             };
+            let spans = [from, other, to];
             if forward {
-                let extras = Extras { map, moments: Some(moments), ..Extras::default() };
-                launch_forward(cuda, kernel, &conv, [from, other, to], &extras)
+                let op = Conv2dFprop { prologue, ..Conv2dFprop::new(conv, spans) };
+                launch_fprop(cuda, kernel, &op, Some(moments))
             } else {
-                let (chosen, spans) = (Chosen { kernel, splits: SPLITS }, [from, other, to]);
-                launch_weight_gradient(cuda, chosen, &conv, spans, map, workspace)
+                let op = Conv2dWgrad { prologue, ..Conv2dWgrad::new(conv, spans) };
+                launch_wgrad(cuda, Chosen { kernel, splits: SPLITS }, &op, workspace)
             }
             .unwrap_or_else(|error| panic!("{kernel:?}: {error}"));
         });
@@ -84,11 +87,11 @@ fn patches_mapped_in_shared_memory_give_the_bits_of_those_a_pass_has_stored() {
         for kernel in KERNELS.iter().filter(|kernel| kernel.maps_patches(&conv)) {
             let (order, copies) = orders[turn % orders.len()];
             let (options, relu) = (Options { order, copies, threads: 1 }, turn % 2 == 0);
-            let scaled = Conv2dScaled { conv, relu };
-            let [own, stored] = [true, false].map(|by_itself| computed(kernel, scaled, options, by_itself));
+            let [own, stored] =
+                [true, false].map(|by_itself| computed(kernel, conv, relu, options, by_itself));
             assert!(
                 own == stored && own[0].iter().all(|y| y.is_finite()),
-                "{kernel:?} {scaled:?} {options:?}"
+                "{kernel:?} {conv:?} {relu} {options:?}"
             );
             turn += 1;
         }
@@ -105,13 +108,14 @@ fn a_map_is_refused_by_kernels_and_for_convolutions_that_cannot_apply_it() {
     let named =
         |name: &str| KERNELS.iter().find(|kernel| kernel.name == name && kernel.dtype == BF16).unwrap();
     for (name, conv) in [("sm90-64x64", padded), ("sm80-64x64", flat)] {
-        let [n_x, n_weight, n_y] = conv.elements().unwrap();
+        let [n_x, n_weight, n_y] = elements(&conv);
         let ones = |n: usize| vec![1.0; n];
         let (x, number, weight, y) = (ones(n_x), ones(8), ones(n_weight), ones(n_y));
         let operands = [(&x[..], BF16), (&number, F32), (&number, F32), (&weight, BF16), (&y, BF16)];
         results(&mut cuda, operands, 0, |cuda, [x, scale, bias, weight, y], _| {
-            let extras = Extras { map: Some(Map { scale, bias, relu: true }), ..Extras::default() };
-            let error = launch_forward(cuda, named(name), &conv, [x, weight, y], &extras).unwrap_err();
+            let prologue = Some(Affine { scale, bias, relu: true });
+            let op = Conv2dFprop { prologue, ..Conv2dFprop::new(conv, [x, weight, y]) };
+            let error = launch_fprop(cuda, named(name), &op, None).unwrap_err();
             let text = error.to_string();
             assert!(text.contains(name) && text.contains("run scale_bias before it"), "{text}");
         });
@@ -137,9 +141,9 @@ fn maps_are_left_to_kernels_that_apply_them_while_few_tiles_read_the_same_patche
     // The last convolutions of a ResNet-50's blocks, for images of 64 pixels a side.
     let last = |side, channels| pointwise([256, side, side, channels, 4 * channels]);
     let blocks = [last(64, 64), last(32, 128), last(16, 256), last(8, 512)];
-    assert_eq!(blocks.map(|conv| scales_operands(&hopper, &conv)), [true, true, false, false]);
+    assert_eq!(blocks.map(|conv| fuses_prologue(&hopper, &conv)), [true, true, false, false]);
     for other in [card(F32, "sm_90a", (9, 0)), card(BF16, "sm_80", (8, 0))] {
-        assert!(!scales_operands(&other, &blocks[0]));
+        assert!(!fuses_prologue(&other, &blocks[0]));
     }
-    assert!(!scales_operands(&hopper, &Conv2d { stride: 2, ..blocks[0] }));
+    assert!(!fuses_prologue(&hopper, &Conv2d { stride: 2, ..blocks[0] }));
 }
