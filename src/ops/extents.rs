@@ -16,12 +16,7 @@ pub(super) const HYPER_NUMBERS: usize = HYPER_ROWS * HYPER_ROW;
 pub(super) trait Attributes: Debug {
     /// Refuses what no kernel can do: extents of zero, windows that hang outside their input.
     fn check(&self) -> Result<()> {
-        if self.make_sense() {
-            return Ok(());
-        }
-        Err(Error::invalid(format!(
-            "an operation cannot have the extents {self:?}: all must be positive and windows fit"
-        )))
+        if self.make_sense() { Ok(()) } else { Err(senseless(self)) }
     }
 
     /// Whether every kernel can do them.
@@ -34,6 +29,13 @@ pub(super) trait Attributes: Debug {
     fn flop(&self) -> f64 {
         0.0
     }
+}
+
+/// The refusal of extents that make no sense.
+pub(super) fn senseless(extents: impl Debug) -> Error {
+    Error::invalid(format!(
+        "an operation cannot have the extents {extents:?}: all must be positive and windows fit"
+    ))
 }
 
 pub(super) fn positive<const N: usize>(extents: [usize; N]) -> bool {
@@ -274,13 +276,7 @@ macro_rules! optimizer {
         impl Attributes for $Optimizer {
             fn check(&self) -> Result<()> {
                 check_segments(&self.segments)?;
-                if self.make_sense() {
-                    return Ok(());
-                }
-                Err(Error::invalid(format!(
-                    "an operation cannot have the extents {:?}: all must be positive and windows fit",
-                    self.segments
-                )))
+                if self.make_sense() { Ok(()) } else { Err(senseless(self.segments)) }
             }
 
             fn make_sense(&self) -> bool {

@@ -3,7 +3,8 @@
 //! Features are f32, labels i32; everything computed from them is f64, summed up in a fixed order, whatever the working type.
 //! Whatever is fitted (means, bases, whitening maps) is handed over as f64. Matrices are row-major.
 
-use super::extents::{Attributes, positive};
+use super::extents::{Attributes, positive, senseless};
+use crate::error::{Error, Result};
 
 /// Logits of many samples.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -133,8 +134,18 @@ impl Attributes for InverseNorms {
 }
 
 impl Attributes for Nearest {
+    fn check(&self) -> Result<()> {
+        let Nearest { points, k, .. } = *self;
+        if k == 0 || k > points {
+            return Err(Error::invalid(format!(
+                "neighbour number {k} of {points} points is wanted; k counts from 1 and ends at the number of points"
+            )));
+        }
+        if self.make_sense() { Ok(()) } else { Err(senseless(self)) }
+    }
+
     fn make_sense(&self) -> bool {
-        positive([self.rows, self.columns, self.points, self.k]) && self.k <= self.points
+        positive([self.rows, self.columns, self.points])
     }
 
     fn shape(&self) -> String {

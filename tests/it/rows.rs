@@ -1,32 +1,47 @@
-//! Operations on rows, as kernels: each against plain loops, and whole evaluations against an independent implementation.
+//! Operations on rows: each against plain loops, and whole evaluations against an independent implementation.
 
 use std::sync::Arc;
 
+use residua::backend::cpu::Cpu;
 use residua::backend::cuda::driver::Driver;
 use residua::backend::cuda::driver::emulator::{Copies, Emulator, Options as EmulatorOptions, Order};
 use residua::backend::cuda::driver::native::Native;
 use residua::backend::cuda::{Cuda, Sources};
+use residua::error::Result;
 use residua::features::{FeatureSet, Head, Matrix, Moments};
 use residua::ood::{Compute, Detectors, Method, OnDevice};
-use residua::ops::{Features, Points, RowOps};
+use residua::ops::{
+    Call, Device, InverseNorms, LogitScores, Nearest, PreparedRows, Projection, RowInverseNorms,
+    RowLogitScores, RowNearest, RowNearestNormalised, RowProject, RowSquareNorms,
+    RowSquareNormsOfCoordinates, Rows,
+};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues, Span, aligned};
 
 use crate::ood_scores::{case, expected, options};
 
-fn kernels(driver: impl Driver + 'static) -> Box<dyn RowOps> {
+fn kernels(driver: impl Driver + 'static) -> Box<dyn Device> {
     Box::new(Cuda::new(Arc::new(driver), DType::F32, Sources::default()).unwrap())
 }
 
-fn emulator(order: Order, copies: Copies) -> Box<dyn RowOps> {
+fn emulator(order: Order, copies: Copies) -> Box<dyn Device> {
     kernels(Emulator::new(EmulatorOptions { order, copies, threads: 1 }).expect("a C++ compiler"))
 }
 
-/// Runs a test on the emulator, lowest thread first and in a random order, and on a GPU where there is one.
+/// Runs a test on the CPU in both precisions, on the emulator, lowest thread first and in a random order, and on a GPU where there
+/// is one.
 macro_rules! on_every_device {
     (|$device:pat_param| $body:block) => {
         for order in [Order::Forward, Order::Random(5)] {
             let $device = emulator(order, Copies::Lazy);
+            $body
+        }
+        {
+            let $device: Box<dyn Device> = Box::new(Cpu::<f32>::new(2).unwrap());
+            $body
+        }
+        {
+            let $device: Box<dyn Device> = Box::new(Cpu::<f64>::new(1).unwrap());
             $body
         }
         if let Some(native) = Native::if_present(0) {
@@ -43,12 +58,12 @@ fn random(elements: usize, key: u64) -> Vec<f64> {
 
 /// Operands of one call, in memory of their own.
 struct Bench<'a> {
-    device: &'a mut dyn RowOps,
+    device: &'a mut dyn Device,
     end: usize,
 }
 
 impl<'a> Bench<'a> {
-    fn new(device: &'a mut dyn RowOps) -> Bench<'a> {
+    fn new(device: &'a mut dyn Device) -> Bench<'a> {
         device.allocate(1 << 22).unwrap();
         let end = aligned(device.red_zone());
         Bench { device, end }
@@ -64,6 +79,15 @@ impl<'a> Bench<'a> {
         let span = self.place(values.len(), dtype);
         self.device.write(span, HostValues::F64(values)).unwrap();
         span
+    }
+
+    /// Runs an operation with as much scratch memory as it asks for, or with so many distances' worth.
+    fn run(&mut self, call: impl Into<Call<Span>>, distances: Option<usize>) -> Result<()> {
+        let call = call.into();
+        let asked = self.device.workspace_bytes(&call.map(|_| ())).div_ceil(8);
+        let room = distances.unwrap_or(asked);
+        let workspace = self.place(room, DType::F64);
+        self.device.run(&call, workspace)
     }
 
     fn read(&self, span: Span) -> Vec<f64> {
@@ -91,7 +115,9 @@ fn logit_scores_of_every_row_are_those_of_their_definitions() {
             let mut bench = Bench::new(&mut *device);
             let from = bench.given(&logits, DType::F64);
             let to = [(); 3].map(|()| bench.place(rows, DType::F64));
-            bench.device.logit_scores([rows, classes], temperature, from, to).unwrap();
+            let [msp, mls, energy] = to;
+            let attributes = LogitScores { rows, classes, temperature };
+            bench.run(RowLogitScores { attributes, logits: from, msp, mls, energy }, None).unwrap();
             let found = to.map(|span| bench.read(span));
             for (row, logits) in logits.chunks(classes).enumerate() {
                 let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
@@ -139,20 +165,21 @@ fn projections_and_norms_shift_and_divide_rows_first() {
             };
 
             let mut bench = Bench::new(&mut *device);
-            let features = Features {
-                x: bench.given(&x, DType::F32),
-                rows,
-                columns,
-                shift: shifted.then(|| bench.given(&shift, DType::F64)),
-                divisor: divided.then(|| bench.given(&divisor, DType::F64)),
-            };
+            let x_span = bench.given(&x, DType::F32);
+            let nothing = Span { elements: 0, ..x_span };
+            let shift = if shifted { bench.given(&shift, DType::F64) } else { nothing };
+            let divisor = if divided { bench.given(&divisor, DType::F64) } else { nothing };
             let basis = bench.given(&basis, DType::F64);
             let z = bench.place(rows * outputs, DType::F64);
             let [norms, of_z, inverse] = [(); 3].map(|()| bench.place(rows, DType::F64));
-            bench.device.project(&features, outputs, basis, z).unwrap();
-            bench.device.square_norms(&features, norms).unwrap();
-            bench.device.square_norms_of_coordinates([rows, outputs], z, of_z).unwrap();
-            bench.device.inverse_norms(&features, 0.25, inverse).unwrap();
+            let attributes = Projection { rows, columns, outputs, shift: shifted, divisor: divided };
+            bench.run(RowProject { attributes, x: x_span, shift, divisor, basis, z }, None).unwrap();
+            let attributes = PreparedRows { rows, columns, shift: shifted, divisor: divided };
+            bench.run(RowSquareNorms { attributes, x: x_span, shift, divisor, norms }, None).unwrap();
+            let attributes = Rows { rows, channels: outputs };
+            bench.run(RowSquareNormsOfCoordinates { attributes, z, norms: of_z }, None).unwrap();
+            let attributes = InverseNorms { rows, columns, floor: 0.25 };
+            bench.run(RowInverseNorms { attributes, x: x_span, norms: inverse }, None).unwrap();
             close("coordinates", &bench.read(z), &coordinates, 1e-14);
             close("norms", &bench.read(norms), &square_norms(&prepared, columns), 1e-14);
             close("norms of coordinates", &bench.read(of_z), &square_norms(&coordinates, outputs), 1e-13);
@@ -196,9 +223,10 @@ fn the_kth_nearest_is_that_of_a_sorted_list_with_ties_and_with_little_scratch() 
             };
             let mut bench = Bench::new(&mut *device);
             let z = bench.given(&x, DType::F64);
-            let (scratch, nearest) = (bench.place(room, DType::F64), bench.place(rows, DType::F64));
-            let to = Points { values: bench.given(&points, DType::F64), count, k };
-            bench.device.nearest([rows, columns], z, &to, scratch, nearest).unwrap();
+            let nearest = bench.place(rows, DType::F64);
+            let attributes = Nearest { rows, columns, points: count, k };
+            let to = bench.given(&points, DType::F64);
+            bench.run(RowNearest { attributes, z, points: to, nearest }, Some(room)).unwrap();
             close("nearest", &bench.read(nearest), &kth(&x, &points), 1e-14);
 
             let scales = |values: &[f64]| -> Vec<f64> {
@@ -211,19 +239,21 @@ fn the_kth_nearest_is_that_of_a_sorted_list_with_ties_and_with_little_scratch() 
             let scaled = |values: &[f64], scales: &[f64]| -> Vec<f64> {
                 values.iter().enumerate().map(|(i, x)| x * scales[i / columns]).collect()
             };
-            let features =
-                Features { x: bench.given(&x, DType::F32), rows, columns, shift: None, divisor: None };
-            let scale = bench.given(&x_scale, DType::F64);
-            let bank = Points { values: bench.given(&points, DType::F32), count, k };
-            let of_bank = bench.given(&bank_scale, DType::F64);
-            let (of_rows, of_points) = ((&features, scale), (&bank, of_bank));
-            bench.device.nearest_normalised(of_rows, of_points, scratch, nearest).unwrap();
+            let normalised = RowNearestNormalised {
+                attributes,
+                x: bench.given(&x, DType::F32),
+                scale: bench.given(&x_scale, DType::F64),
+                bank: bench.given(&points, DType::F32),
+                bank_scale: bench.given(&bank_scale, DType::F64),
+                nearest,
+            };
+            bench.run(normalised, Some(room)).unwrap();
             let expected = kth(&scaled(&x, &x_scale), &scaled(&points, &bank_scale));
             close("nearest normalised", &bench.read(nearest), &expected, 1e-14);
 
             for wrong in [0, count + 1] {
-                let to = Points { k: wrong, ..to };
-                let error = bench.device.nearest([rows, columns], z, &to, scratch, nearest);
+                let attributes = Nearest { k: wrong, ..attributes };
+                let error = bench.run(RowNearest { attributes, z, points: to, nearest }, Some(room));
                 let message = error.unwrap_err().to_string();
                 assert!(
                     message.contains(&format!("neighbour number {wrong} of {count} points")),
