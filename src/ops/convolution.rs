@@ -181,7 +181,7 @@ impl<B: Copy> Affine<B> {
         Affine { scale: f(self.scale), bias: f(self.bias), relu: self.relu }
     }
 
-    fn shape(&self) -> &'static str {
+    fn form(&self) -> &'static str {
         if self.relu { "-affine-relu" } else { "-affine" }
     }
 }
@@ -256,7 +256,7 @@ impl<B: Copy> FpropEpilogue<B> {
         }
     }
 
-    fn shape(&self) -> String {
+    fn form(&self) -> String {
         match self {
             FpropEpilogue::Bias(BiasEpilogue { residual, relu, .. }) => {
                 let residual = if residual.is_some() { "-residual" } else { "" };
@@ -306,9 +306,12 @@ impl<B: Copy> Conv2dFprop<B> {
     }
 
     pub(super) fn shape(&self) -> String {
-        self.conv.shape()
-            + self.prologue.as_ref().map_or("", Affine::shape)
-            + &self.epilogue.as_ref().map_or_else(String::new, FpropEpilogue::shape)
+        self.conv.shape() + &self.form()
+    }
+
+    pub(super) fn form(&self) -> String {
+        let epilogue = self.epilogue.as_ref().map_or_else(String::new, FpropEpilogue::form);
+        self.prologue.as_ref().map_or("", Affine::form).to_string() + &epilogue
     }
 
     pub(super) fn flop(&self) -> f64 {
@@ -377,13 +380,17 @@ impl<B: Copy> Conv2dDgrad<B> {
     }
 
     pub(super) fn shape(&self) -> String {
+        self.conv.shape() + &self.form()
+    }
+
+    pub(super) fn form(&self) -> String {
         let epilogue = match self.epilogue.as_ref().map(|reduce| &reduce.relu) {
             None => "",
             Some(ReluBackward::None) => "-reduce",
             Some(ReluBackward::OfAffine) => "-reduce-relu",
             Some(ReluBackward::OfOutput(_)) => "-mask-reduce",
         };
-        self.conv.shape() + if self.accumulate { "-add" } else { "" } + epilogue
+        format!("{}{epilogue}", if self.accumulate { "-add" } else { "" })
     }
 
     pub(super) fn flop(&self) -> f64 {
@@ -428,7 +435,11 @@ impl<B: Copy> Conv2dWgrad<B> {
     }
 
     pub(super) fn shape(&self) -> String {
-        self.conv.shape() + self.prologue.as_ref().map_or("", Affine::shape)
+        self.conv.shape() + &self.form()
+    }
+
+    pub(super) fn form(&self) -> String {
+        self.prologue.as_ref().map_or("", Affine::form).to_string()
     }
 
     pub(super) fn flop(&self) -> f64 {

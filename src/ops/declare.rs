@@ -110,6 +110,10 @@ macro_rules! operations {
                     self.attributes.shape()
                 }
 
+                fn form(&self) -> String {
+                    String::new()
+                }
+
                 fn flop(&self) -> f64 {
                     self.attributes.flop()
                 }
@@ -181,6 +185,14 @@ macro_rules! operations {
                 match self {
                     $( Call::$Own(operation) => operation.shape(), )*
                     $( Call::$Op(operation) => operation.shape(), )*
+                }
+            }
+
+            /// The end of its shape that says what a convolution does besides: `-affine-relu-statistics`, `-add-mask-reduce`.
+            pub fn form(&self) -> String {
+                match self {
+                    $( Call::$Own(operation) => operation.form(), )*
+                    $( Call::$Op(operation) => operation.form(), )*
                 }
             }
 

@@ -91,18 +91,19 @@ impl StepModel {
     }
 
     /// The operations, in the order of their first appearance.
-    fn operations(&self) -> Vec<&str> {
-        let mut operations: Vec<&str> = Vec::new();
+    fn operations(&self) -> Vec<String> {
+        let mut operations: Vec<String> = Vec::new();
         for call in &self.calls {
-            if !operations.contains(&call.operation.as_str()) {
-                operations.push(&call.operation);
+            let operation = call.operation_and_form();
+            if !operations.contains(&operation) {
+                operations.push(operation);
             }
         }
         operations
     }
 
     fn of<'a>(&'a self, operation: &'a str) -> impl Iterator<Item = &'a CallModel> {
-        self.calls.iter().filter(move |call| call.operation == operation)
+        self.calls.iter().filter(move |call| call.operation_and_form() == operation)
     }
 
     fn calls_table(&self) -> String {
@@ -118,11 +119,11 @@ impl StepModel {
             "share",
         ])];
         for operation in self.operations() {
-            lines.push(words(&[operation]));
-            lines.extend(self.of(operation).map(|call| {
+            lines.push(words(&[&operation]));
+            lines.extend(self.of(&operation).map(|call| {
                 let seconds = call.measured_seconds.unwrap_or(call.predicted_seconds);
                 vec![
-                    format!("  {}", call.shape),
+                    format!("  {}", call.extents()),
                     call.count.to_string(),
                     if call.flop > 0.0 { digits(call.flop / 1e9) } else { "-".into() },
                     digits(call.bytes / 1e6),
@@ -143,10 +144,10 @@ impl StepModel {
         for operation in self.operations() {
             let of_products = |launch: &&LaunchModel| launch.tile.is_some();
             let mut headed = false;
-            for call in self.of(operation) {
+            for call in self.of(&operation) {
                 for launch in call.launches.iter().filter(of_products) {
                     if !std::mem::replace(&mut headed, true) {
-                        lines.push(words(&[operation]));
+                        lines.push(words(&[&operation]));
                     }
                     let cells = launch.cells(&call.shape);
                     // What is added to a result makes another call, not another kernel.
@@ -166,12 +167,12 @@ impl StepModel {
             .into_iter()
             .map(|operation| {
                 let sum = |seconds: &dyn Fn(&CallModel) -> f64| -> f64 {
-                    self.of(operation).map(|call| call.count as f64 * seconds(call)).sum()
+                    self.of(&operation).map(|call| call.count as f64 * seconds(call)).sum()
                 };
                 let predicted = sum(&|call| call.predicted_seconds);
                 let cells = vec![
-                    operation.to_string(),
-                    self.of(operation).map(|call| call.count).sum::<usize>().to_string(),
+                    operation.clone(),
+                    self.of(&operation).map(|call| call.count).sum::<usize>().to_string(),
                     duration(predicted),
                     duration(sum(&|call| call.floor_seconds)),
                     percent(predicted / self.predicted_seconds),
@@ -247,5 +248,17 @@ mod tests {
     fn thousands_stand_apart() {
         let texts = [0.4, 999.0, 1000.0, 90_000.0, 1_234_567.0].map(thousands);
         assert_eq!(texts, ["0", "999", "1,000", "90,000", "1,234,567"]);
+    }
+}
+
+impl CallModel {
+    /// The operation, and what it does besides: one heading for calls that are alike but for their extents.
+    fn operation_and_form(&self) -> String {
+        format!("{}{}", self.operation, self.call.form())
+    }
+
+    /// The shape without the latter.
+    fn extents(&self) -> &str {
+        self.shape.strip_suffix(&self.call.form()).unwrap_or(&self.shape)
     }
 }
