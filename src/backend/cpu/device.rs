@@ -43,6 +43,8 @@ impl<T: Element> Device for Cpu<T> {
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<()> {
+        // Room for the new before it is asked for.
+        self.memory = Memory::new(0)?;
         self.memory = Memory::new(bytes)?;
         Ok(())
     }

@@ -182,8 +182,8 @@ struct Captured {
     geometry: Geometry,
     arguments: Vec<u8>,
     operands: Vec<(&'static str, Span, Access)>,
-    /// Where the memory lay that it was captured on.
-    address: u64,
+    /// Where the memory lay that it was captured on, and its bytes.
+    memory: (u64, usize),
 }
 
 /// Launches of the graph that is being captured, if one is.
@@ -280,7 +280,7 @@ impl Driver for Emulator {
                 geometry: launch.geometry,
                 arguments: launch.arguments.to_vec(),
                 operands: launch.operands.to_vec(),
-                address: memory.address(),
+                memory: (memory.address(), memory.bytes()),
             });
             return Ok(());
         }
@@ -305,15 +305,16 @@ impl Driver for Emulator {
     fn replay(&self, memory: &Memory, graph: &Graph) -> Result<()> {
         self.not_while_capturing("a replay")?;
         for captured in &graph.inner::<CapturedStep>().launches {
-            let Captured { module, entry, name, geometry, arguments, operands, address } = captured;
-            if *address != memory.address() {
+            let Captured { module, entry, name, geometry, arguments, operands, memory: captured_on } =
+                captured;
+            if *captured_on != (memory.address(), memory.bytes()) {
                 return Err(Error::invalid(
                     "a graph is replayed on other memory than it was captured on; its launches hold the old addresses: \
                      capture it again",
                 ));
             }
             let launch = Launch { entry: name, geometry: *geometry, arguments, operands };
-            // SAFETY: as in `launch`; the checks were made on memory of this address and so of this size.
+            // SAFETY: as in `launch`; the checks were made on memory of this address and size.
             unsafe {
                 self.run(module, *entry, &launch, memory.address())?;
             }
