@@ -83,7 +83,7 @@ impl LoaderOptions {
     }
 }
 
-/// Some samples, ready for `load_images` of [`crate::ops::Call`].
+/// Some samples, ready for [`crate::ops::LoadImages`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Batch {
     /// The sized images, row-major, channels last: `indices.len() * size * size * 3` bytes; empty if they are resident.

@@ -2,7 +2,7 @@
 //!
 //! The map goes from output to input: the output's pixel (x, y) is the input's pixel
 //! `((left + x right_of_x + y right_of_y) >> 16, (top + x down_of_x + y down_of_y) >> 16)`, zero outside. Whoever holds the
-//! pixels applies it: `load_images` of [`crate::ops::Call`], on any device.
+//! pixels applies it: [`crate::ops::LoadImages`], on any device.
 
 use crate::ops::PLACEMENT_NUMBERS;
 
@@ -84,7 +84,7 @@ impl Placement {
         )
     }
 
-    /// As `load_images` of [`crate::ops::Call`] reads it, for image `index` of those in memory.
+    /// As [`crate::ops::LoadImages`] reads it, for image `index` of those in memory.
     ///
     /// # Panics
     /// The image is larger than [`super::LARGEST_SIDE`]; transforms are not.

@@ -109,7 +109,7 @@ impl Transform {
         3 * self.size as usize * self.size as usize
     }
 
-    /// The normalised value of every byte, channel by channel: what `load_images` of [`crate::ops::Call`] looks up.
+    /// The normalised value of every byte, channel by channel: what [`crate::ops::LoadImages`] looks up.
     pub fn table(&self) -> Vec<f32> {
         self.normalize.table().concat()
     }

@@ -48,7 +48,7 @@ const BETA1: f64 = 0.9;
 const BETA2: f64 = 0.999;
 const EPSILON: f64 = 1e-8;
 
-/// Numbers an optimizer reads from memory at every step: see `sgd` and `adam` in [`crate::ops::Call`].
+/// Numbers an optimizer reads from memory at every step: see [`crate::ops::SgdStep`] and [`crate::ops::AdamStep`].
 pub const HYPER_NUMBERS: usize = 3;
 
 impl Optimizer {

@@ -27,7 +27,7 @@ pub struct TrainStep {
 pub struct StepInputs<'a> {
     /// Bytes of the images; none where all images lie in memory.
     pub pixels: &'a [u8],
-    /// Which image each is, and where it lies in it: see `load_images` in [`crate::ops::Call`].
+    /// Which image each is, and where it lies in it: see [`crate::ops::LoadImages`].
     pub placement: &'a [i32],
     /// What the samples are told.
     pub targets: &'a BatchTargets,

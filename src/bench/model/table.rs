@@ -240,17 +240,6 @@ fn thousands(value: f64) -> String {
     text
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thousands_stand_apart() {
-        let texts = [0.4, 999.0, 1000.0, 90_000.0, 1_234_567.0].map(thousands);
-        assert_eq!(texts, ["0", "999", "1,000", "90,000", "1,234,567"]);
-    }
-}
-
 impl CallModel {
     /// The operation, and what it does besides: one heading for calls that are alike but for their extents.
     fn operation_and_form(&self) -> String {
@@ -260,5 +249,16 @@ impl CallModel {
     /// The shape without the latter.
     fn extents(&self) -> &str {
         self.shape.strip_suffix(&self.call.form()).unwrap_or(&self.shape)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thousands_stand_apart() {
+        let texts = [0.4, 999.0, 1000.0, 90_000.0, 1_234_567.0].map(thousands);
+        assert_eq!(texts, ["0", "999", "1,000", "90,000", "1,234,567"]);
     }
 }
