@@ -117,11 +117,12 @@ fn doctor_finds_the_cpu_right_and_tells_each_error() {
 #[test]
 fn doctor_finds_a_wrong_kernel() {
     let folder = tempfile::tempdir().unwrap();
-    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/pointwise.cu");
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/elementwise/pointwise.cu");
     let right = std::fs::read_to_string(kernels).unwrap();
     let wrong = right.replace("return a + b;", "return a - b;");
-    assert_ne!(right, wrong, "the planted error must hit the sum of pointwise.cu");
-    std::fs::write(folder.path().join("pointwise.cu"), wrong).unwrap();
+    assert_ne!(right, wrong, "the planted error must hit the sum of elementwise/pointwise.cu");
+    std::fs::create_dir(folder.path().join("elementwise")).unwrap();
+    std::fs::write(folder.path().join("elementwise/pointwise.cu"), wrong).unwrap();
     let check = |kernels: &[&str]| {
         let mut arguments =
             vec!["doctor", "--full", "--device", "emulator", "--precision", "f32", "--arch", TOY];
@@ -142,7 +143,7 @@ fn doctor_finds_a_wrong_kernel() {
 fn a_folder_of_kernels_that_nothing_would_read_is_refused_and_what_was_taken_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
-    let right = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/pointwise.cu");
+    let right = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/elementwise/pointwise.cu");
     let model = ["bench", "--model", "--device", "cpu", "--card", "A100", "--arch", TOY, "--batch-size", "2"];
     let with = |more: &[&str]| {
         let run = program::run(&[&model[..], more].concat());
@@ -163,22 +164,28 @@ fn a_folder_of_kernels_that_nothing_would_read_is_refused_and_what_was_taken_is_
         let run = run.output().unwrap();
         let told = text(&run.stderr);
         assert_eq!(run.status.code(), Some(2), "{told}");
-        assert!(told.contains("pointwize.cu") && told.contains("did you mean `pointwise.cu`?"), "{told}");
+        assert!(
+            told.contains("pointwize.cu") && told.contains("did you mean `elementwise/pointwise.cu`?"),
+            "{told}"
+        );
     }
     std::fs::remove_file(folder.path().join("pointwize.cu")).unwrap();
 
     // A model of steps knows no arithmetic, and says so.
     let edited = std::fs::read_to_string(&right).unwrap().replace("return a + b;", "return a - b;");
-    std::fs::write(folder.path().join("pointwise.cu"), edited).unwrap();
-    std::fs::copy(right.with_file_name("loss.cu"), folder.path().join("loss.cu")).unwrap();
+    std::fs::create_dir(folder.path().join("elementwise")).unwrap();
+    std::fs::write(folder.path().join("elementwise/pointwise.cu"), edited).unwrap();
+    std::fs::create_dir(folder.path().join("loss")).unwrap();
+    let same = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/loss/energy.cu");
+    std::fs::copy(same, folder.path().join("loss/energy.cu")).unwrap();
     let (code, shown, told) = with(&["--kernels", path]);
     assert_eq!(code, Some(0), "{told}");
-    let taken = "2 files, of which differ from the binary's: pointwise.cu";
+    let taken = "2 files, of which differ from the binary's: elementwise/pointwise.cu";
     assert!(told.contains(taken) && shown.contains(taken), "{told}{shown}");
     assert!(shown.contains("(the model sees"), "{shown}");
     let (_, shown, told) = with(&["--kernels", path, "--quiet", "--json"]);
     let model: Value = serde_json::from_str(&shown).unwrap();
-    assert_eq!(model["kernels"]["changed"], serde_json::json!(["pointwise.cu"]), "{shown}");
+    assert_eq!(model["kernels"]["changed"], serde_json::json!(["elementwise/pointwise.cu"]), "{shown}");
     assert!(
         model["kernels_note"].as_str().unwrap().starts_with("the model sees") && told.is_empty(),
         "{told}"
@@ -206,11 +213,12 @@ fn passes_over_rows_are_checked_and_measured_with_their_floors_work() {
     }
 
     let folder = tempfile::tempdir().unwrap();
-    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/rows_scores.cu");
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/rows/scores.cu");
     let right = std::fs::read_to_string(kernels).unwrap();
     let wrong = right.replace("store(p.mls + row, largest);", "store(p.mls + row, largest * 1.0000001);");
-    assert_ne!(right, wrong, "the planted error must hit the largest logit of rows_scores.cu");
-    std::fs::write(folder.path().join("rows_scores.cu"), wrong).unwrap();
+    assert_ne!(right, wrong, "the planted error must hit the largest logit of rows/scores.cu");
+    std::fs::create_dir(folder.path().join("rows")).unwrap();
+    std::fs::write(folder.path().join("rows/scores.cu"), wrong).unwrap();
     let (code, shown, _) = emulator(&[&doctor[..], &["--kernels", folder.path().to_str().unwrap()]].concat());
     let checks: Value = serde_json::from_str(&shown).unwrap();
     let wrong = |check: &&Value| !check["right"].as_bool().unwrap();

@@ -329,11 +329,12 @@ fn every_kernel_file_belongs_to_a_module_that_the_gate_compiles() {
     }
 }
 
-/// A kernel of the tests' own, in the words of `ptx.cuh`.
+/// A kernel of the tests' own, in the words of `intrinsics/ptx.cuh`.
 pub fn planted(body: &str) -> Source {
-    let header = EMBEDDED.iter().find(|(name, _)| *name == "ptx.cuh").unwrap().1;
+    let header = EMBEDDED.iter().find(|(name, _)| *name == "intrinsics/ptx.cuh").unwrap().1;
     let arguments = "struct Arguments { const float* x; float* y; u64 n; };";
-    let text = format!("#line 1 \"ptx.cuh\"\n{header}\n#line 1 \"planted.cu\"\n{arguments}\n{body}\n");
+    let text =
+        format!("#line 1 \"intrinsics/ptx.cuh\"\n{header}\n#line 1 \"planted.cu\"\n{arguments}\n{body}\n");
     Source { name: "planted.cu".to_string(), text }
 }
 

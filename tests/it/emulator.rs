@@ -20,7 +20,9 @@ pub const ONE_BLOCK: Geometry = Geometry { grid: [1, 1, 1], threads: 64, shared_
 
 /// The complete text of a kernel written in a test: lines count from the kernel's own first.
 pub fn source(kernel: &str) -> Source {
-    let words = Sources::default().assemble(&Variant { file: "ptx.cuh", constants: &[("BF16", 1)] }).unwrap();
+    let words = Sources::default()
+        .assemble(&Variant { file: "intrinsics/ptx.cuh", constants: &[("BF16", 1)] })
+        .unwrap();
     Source { name: "test.cu".into(), text: format!("{}\n#line 1 \"test.cu\"\n{kernel}", words.text) }
 }
 

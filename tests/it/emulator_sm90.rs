@@ -26,8 +26,9 @@ struct Arguments {
 
 /// A kernel's text with the words of 9.0 in front; lines count from the kernel's own first.
 fn source_sm90(kernel: &str) -> Source {
-    let words =
-        Sources::default().assemble(&Variant { file: "ptx_sm90.cuh", constants: &[("BF16", 1)] }).unwrap();
+    let words = Sources::default()
+        .assemble(&Variant { file: "intrinsics/ptx_sm90.cuh", constants: &[("BF16", 1)] })
+        .unwrap();
     Source { name: "test.cu".into(), text: format!("{}\n{HEAD}\n#line 1 \"test.cu\"\n{kernel}", words.text) }
 }
 

@@ -262,11 +262,12 @@ fn serial_launches_are_predicted_to_cost_more_each_and_nothing_else() {
 fn tuning_names_kernels_that_compute_something_else_and_leaves_them_out() {
     let folder = tempfile::tempdir().unwrap();
     let kernels = residua::backend::cuda::EMBEDDED;
-    let file = "convolution_rows_sm90.cu";
+    let file = "convolution/sm90/halo_reuse.cu";
     let (_, text) = kernels.iter().find(|(name, _)| *name == file).unwrap();
     // A tap less.
     let wrong = text.replace("down < taps_down", "down + 1 < taps_down");
     assert_ne!(wrong, **text);
+    std::fs::create_dir_all(folder.path().join(file).parent().unwrap()).unwrap();
     std::fs::write(folder.path().join(file), wrong).unwrap();
     let table = folder.path().join("kernels.toml");
     let (table, folder) = (table.to_str().unwrap(), folder.path().to_str().unwrap());

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::ops::{self, Access};
 use crate::tensor::{DType, Span};
 
-/// Threads of a block in every kernel of the passes: `THREADS` of `packs.cuh`.
+/// Threads of a block in every kernel of the passes: `THREADS` of `common/vectorized.cuh`.
 pub(super) const THREADS: usize = 256;
 
 /// An operand as a launch lists it.

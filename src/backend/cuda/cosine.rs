@@ -1,4 +1,4 @@
-//! The cosine classifier: launches of `cosine.cu`.
+//! The cosine classifier: launches of `head/cosine.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -11,7 +11,7 @@ use crate::ops::{Cosine, CosineForward, CosineInputGradient, CosineWeightGradien
 use crate::tensor::Span;
 
 /// Always f32, whatever activations are.
-const VARIANT: Variant = Variant { file: "cosine.cu", constants: &[] };
+const VARIANT: Variant = Variant { file: "head/cosine.cu", constants: &[] };
 
 const ENTRIES: &[Entry] = &[
     entry("cosine_norms", 40, true),

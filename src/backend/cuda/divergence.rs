@@ -1,4 +1,4 @@
-//! The divergence of two softmaxes: launches of `divergence.cu`.
+//! The divergence of two softmaxes: launches of `loss/divergence.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -9,7 +9,7 @@ use crate::ops::{Direction, KlDivergence, Side, SoftmaxDivergence};
 use crate::tensor::Span;
 
 /// Always f32, whatever activations are.
-const VARIANT: Variant = Variant { file: "divergence.cu", constants: &[] };
+const VARIANT: Variant = Variant { file: "loss/divergence.cu", constants: &[] };
 
 const ENTRIES: &[Entry] = &[entry("kl_divergence", 80, false)];
 

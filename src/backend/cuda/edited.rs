@@ -1,4 +1,6 @@
-//! A folder of edited kernel sources (`--kernels DIR`): what is taken from it, and what cannot be meant.
+//! A folder of edited kernel sources (`--kernels DIR`): the files taken from it, and the errors about those that nothing reads.
+//!
+//! Files have the paths that they have in `kernels/`, so a copy of that folder, or of the part of it that was edited, is one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -6,19 +8,22 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::source::{embedded, included, known};
+use super::source::{did_you_mean_path, embedded, included, known};
 use crate::error::{Error, Result, printable};
 use crate::files;
-use crate::values::did_you_mean;
 
 /// No source file is larger than this.
 const MOST_BYTES: u64 = 1 << 20;
+
+/// No folder of kernel sources has more files, nor deeper folders.
+const MOST_FILES: usize = 1000;
+const MOST_DEPTH: usize = 8;
 
 /// Kernel sources of a folder, as they were when the program began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EditedSources {
     pub(super) folder: PathBuf,
-    /// The text of each file, by name.
+    /// The text of each file, by its path relative to the folder, with `/` between names on every system.
     pub(super) files: BTreeMap<String, String>,
 }
 
@@ -27,15 +32,15 @@ pub struct EditedSources {
 pub struct TakenSources {
     /// The folder.
     pub folder: String,
-    /// Its files that were taken, in the place of those inside the binary.
+    /// Its files that were taken in the place of those inside the binary: paths relative to the folder.
     pub taken: Vec<String>,
     /// Those of them whose text is not the binary's.
     pub changed: Vec<String>,
 }
 
 impl EditedSources {
-    /// Reads a folder. Every file must be one the engine knows, or one that such a file includes; hidden files, backups
-    /// (`~`) and notes (`.md`) are left alone.
+    /// Reads a folder and the folders in it. Every file must be one the engine knows, or one that such a file includes; hidden files
+    /// and folders, backups (`~`) and notes (`.md`) are left alone.
     ///
     /// # Errors
     /// There is no such folder, it holds no kernel source, or a file that nothing would ever read.
@@ -48,57 +53,25 @@ impl EditedSources {
                 folder.display()
             )));
         }
-        let failed = |e| Error::io("read the folder", folder, e);
-        let mut files = BTreeMap::new();
-        for entry in fs::read_dir(folder).map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            if path.is_dir() || name.starts_with('.') || name.ends_with('~') || name.ends_with(".md") {
-                continue;
-            }
-            files.insert(name, files::read_text(&path, MOST_BYTES)?);
-        }
-        let edited = EditedSources { folder: folder.to_path_buf(), files };
-        edited.check()?;
-        Ok(edited)
-    }
-
-    fn check(&self) -> Result<()> {
-        let read = self.read_by_the_engine();
-        if let Some(stray) = self.files.keys().find(|name| !read.contains(name.as_str())) {
-            let names = known();
+        let mut paths = BTreeSet::new();
+        collect(folder, folder, &mut paths)?;
+        if paths.is_empty() {
             return Err(Error::usage(format!(
-                "{}: the engine knows no kernel source of that name, and none that it reads includes it{}; there are {}",
-                self.folder.join(stray).display(),
-                did_you_mean(stray, names.iter().copied()),
-                names.join(", ")
-            )));
-        }
-        if self.files.is_empty() {
-            return Err(Error::usage(format!(
-                "{} holds no kernel source; it takes files named as in kernels/, such as {}",
-                self.folder.display(),
+                "{} holds no kernel source; it takes files with the paths they have in kernels/, such as {}",
+                folder.display(),
                 known().join(", ")
             )));
         }
-        Ok(())
-    }
-
-    /// The files that the engine asks for by name, and all they include.
-    fn read_by_the_engine(&self) -> BTreeSet<&str> {
-        let mut read: BTreeSet<&str> =
-            self.files.keys().map(String::as_str).filter(|name| embedded(name).is_some()).collect();
-        let mut new: Vec<&str> = read.iter().copied().collect();
-        while let Some(name) = new.pop() {
-            for included in self.files[name].lines().filter_map(included) {
-                if let Some((own, _)) = self.files.get_key_value(included)
-                    && read.insert(own.as_str())
-                {
-                    new.push(own.as_str());
-                }
-            }
+        let files = read_by_the_engine(folder, &paths)?;
+        if let Some(stray) = paths.iter().find(|path| !files.contains_key(*path)) {
+            return Err(Error::usage(format!(
+                "{}: the engine knows no kernel source with that path, and none that it reads includes it{}; there are {}",
+                folder.join(stray).display(),
+                did_you_mean_path(stray),
+                known().join(", ")
+            )));
         }
-        read
+        Ok(EditedSources { folder: folder.to_path_buf(), files })
     }
 
     /// The record of this folder for result files.
@@ -110,6 +83,48 @@ impl EditedSources {
             changed: changed.map(|(name, _)| name.clone()).collect(),
         }
     }
+}
+
+/// Adds the paths of all files in `within`, relative to `folder`.
+fn collect(folder: &Path, within: &Path, paths: &mut BTreeSet<String>) -> Result<()> {
+    let failed = |e| Error::io("read the folder", within, e);
+    for entry in fs::read_dir(within).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') || name.ends_with('~') || name.ends_with(".md") {
+            continue;
+        }
+        let relative = path.strip_prefix(folder).unwrap_or(&path);
+        let names: Vec<_> = relative.iter().map(|name| name.to_string_lossy()).collect();
+        if paths.len() >= MOST_FILES || names.len() > MOST_DEPTH {
+            return Err(Error::usage(format!(
+                "{} has more than {MOST_FILES} files, or folders more than {MOST_DEPTH} deep; --kernels and RESIDUA_KERNELS name \
+                 a folder of kernel sources alone",
+                folder.display()
+            )));
+        }
+        if path.is_dir() {
+            collect(folder, &path, paths)?;
+        } else {
+            paths.insert(names.join("/"));
+        }
+    }
+    Ok(())
+}
+
+/// The texts of the files that the engine asks for by their paths, and of all they include.
+fn read_by_the_engine(folder: &Path, paths: &BTreeSet<String>) -> Result<BTreeMap<String, String>> {
+    let mut files = BTreeMap::new();
+    let mut next: Vec<String> = paths.iter().filter(|path| embedded(path).is_some()).cloned().collect();
+    while let Some(path) = next.pop() {
+        if !paths.contains(&path) || files.contains_key(&path) {
+            continue;
+        }
+        let text = files::read_text(&folder.join(&path), MOST_BYTES)?;
+        next.extend(text.lines().filter_map(included).map(String::from));
+        files.insert(path, text);
+    }
+    Ok(files)
 }
 
 impl TakenSources {
@@ -131,53 +146,64 @@ mod tests {
 
     fn folder(files: &[(&str, &str)]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
-        for (name, text) in files {
-            fs::write(folder.path().join(name), text).unwrap();
+        for (path, text) in files {
+            let path = folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
         }
         folder
     }
 
     #[test]
-    fn a_file_that_nothing_would_read_is_an_error_with_the_nearest_name() {
-        let edited = embedded("convolution_sm80.cu").unwrap();
-        let misspelt = folder(&[("convolution_sm80x.cu", edited), ("pointwise.cu", "")]);
+    fn a_file_that_nothing_would_read_is_an_error_with_the_nearest_path() {
+        let edited = embedded("convolution/sm80/implicit_gemm.cu").unwrap();
+        let pointwise = ("elementwise/pointwise.cu", "");
+        let misspelt = folder(&[("convolution/sm80/implicit_gem.cu", edited), pointwise]);
         let error = EditedSources::read(misspelt.path()).unwrap_err();
-        let text = error.to_string();
         assert_eq!(error.exit_code(), 2);
-        assert!(
-            text.contains("convolution_sm80x.cu: the engine knows no")
-                && text.contains("`convolution_sm80.cu`?"),
-            "{text}"
-        );
 
-        let (empty, notes) = (folder(&[]), folder(&[("README.md", ""), (".pointwise.cu.swp", "")]));
-        for (path, part) in [
-            (&misspelt.path().join("missing"), "cannot open the folder of kernels"),
-            (&misspelt.path().join("pointwise.cu"), "is no folder"),
-            (&empty.path().to_path_buf(), "holds no kernel source"),
-            (&notes.path().to_path_buf(), "holds no kernel source"),
+        let (empty, flat) = (folder(&[]), folder(&[("convolution_sm80.cu", edited)]));
+        let notes = folder(&[("README.md", ""), ("loss/.loss.cu.swp", ""), (".git/config", "")]);
+        let elsewhere = folder(&[("sm80/implicit_gemm.cu", edited), pointwise]);
+        let many: Vec<String> = (0..=MOST_FILES).map(|i| format!("a/{i}.txt")).collect();
+        let many = folder(&many.iter().map(|path| (path.as_str(), "")).collect::<Vec<_>>());
+        for (path, parts) in [
+            (
+                misspelt.path(),
+                ["implicit_gem.cu: the engine knows no", "`convolution/sm80/implicit_gemm.cu`?"],
+            ),
+            (flat.path(), ["convolution_sm80.cu: the engine", "`convolution/sm80/implicit_gemm.cu`?"]),
+            (elsewhere.path(), ["sm80/implicit_gemm.cu: the", "`convolution/sm80/implicit_gemm.cu`?"]),
+            (&misspelt.path().join("missing"), ["cannot open the folder of kernels", "missing"]),
+            (&misspelt.path().join("elementwise/pointwise.cu"), ["is no folder", "pointwise.cu"]),
+            (empty.path(), ["holds no kernel source", "elementwise/pointwise.cu"]),
+            (notes.path(), ["holds no kernel source", "elementwise/pointwise.cu"]),
+            (many.path(), ["more than 1000 files", "a folder of kernel sources alone"]),
         ] {
             let text = EditedSources::read(path).unwrap_err().to_string();
-            assert!(text.contains(part), "{text}");
+            assert!(parts.iter().all(|part| text.contains(part)), "{text}");
         }
     }
 
     #[test]
-    fn what_differs_is_told_and_headers_that_an_edited_kernel_includes_are_taken() {
-        let same = embedded("loss.cu").unwrap();
+    fn changed_files_are_told_and_headers_that_an_edited_kernel_includes_are_taken() {
+        let same = embedded("loss/energy.cu").unwrap();
         let with_own = folder(&[
-            ("loss.cu", same),
-            ("pointwise.cu", "#include \"mine.cuh\"\n"),
-            ("mine.cuh", "  #include \"deeper.cuh\"\n"),
-            ("deeper.cuh", ""),
-            ("pointwise.cu~", ""),
+            ("loss/energy.cu", same),
+            ("elementwise/pointwise.cu", "#include \"mine.cuh\"\n"),
+            ("mine.cuh", "  #include \"own/deeper.cuh\"\n"),
+            ("own/deeper.cuh", ""),
+            ("elementwise/pointwise.cu~", ""),
+            ("elementwise/.hidden/pointwise.cu", ""),
         ]);
         let taken = EditedSources::read(with_own.path()).unwrap().taken();
-        assert_eq!(taken.taken, ["deeper.cuh", "loss.cu", "mine.cuh", "pointwise.cu"]);
-        assert_eq!(taken.changed, ["deeper.cuh", "mine.cuh", "pointwise.cu"]);
+        assert_eq!(taken.taken, ["elementwise/pointwise.cu", "loss/energy.cu", "mine.cuh", "own/deeper.cuh"]);
+        assert_eq!(taken.changed, ["elementwise/pointwise.cu", "mine.cuh", "own/deeper.cuh"]);
         let text = taken.in_words();
         assert!(
-            text.ends_with("4 files, of which differ from the binary's: deeper.cuh, mine.cuh, pointwise.cu"),
+            text.ends_with(
+                "4 files, of which differ from the binary's: elementwise/pointwise.cu, mine.cuh, own/deeper.cuh"
+            ),
             "{text}"
         );
     }

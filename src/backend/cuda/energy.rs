@@ -1,4 +1,4 @@
-//! Margins for the energy of samples and outliers: launches of `energy.cu`.
+//! Margins for the energy of samples and outliers: launches of `loss/energy.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -9,7 +9,7 @@ use crate::ops::{EnergyMargin, EnergyMarginLoss};
 use crate::tensor::Span;
 
 /// Always f32, whatever activations are.
-const VARIANT: Variant = Variant { file: "energy.cu", constants: &[] };
+const VARIANT: Variant = Variant { file: "loss/energy.cu", constants: &[] };
 
 const ENTRIES: &[Entry] = &[entry("energy_margin", 48, false)];
 

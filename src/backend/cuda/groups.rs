@@ -1,4 +1,4 @@
-//! Logits of groups of classes: launches of `groups.cu`.
+//! Logits of groups of classes: launches of `head/class_groups.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -9,7 +9,7 @@ use crate::ops::{ClassGroups, LogSumGroups, LogSumGroupsGradient};
 use crate::tensor::Span;
 
 /// Always f32, whatever activations are.
-const VARIANT: Variant = Variant { file: "groups.cu", constants: &[] };
+const VARIANT: Variant = Variant { file: "head/class_groups.cu", constants: &[] };
 
 const ENTRIES: &[Entry] = &[entry("log_sum_groups", 48, false), entry("log_sum_groups_gradient", 48, false)];
 

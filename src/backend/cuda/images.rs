@@ -1,4 +1,4 @@
-//! From bytes to network inputs: launches of `images.cu`.
+//! From bytes to network inputs: launches of `input/images.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::ops::LoadImages;
 use crate::tensor::Span;
 
-const FILE: &str = "images.cu";
+const FILE: &str = "input/images.cu";
 
 const ENTRIES: &[Entry] = &[entry("load_images", 48, false)];
 

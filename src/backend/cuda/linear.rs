@@ -1,4 +1,4 @@
-//! The fully connected layer: launches of `linear.cu`.
+//! The fully connected layer: launches of `head/linear.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -10,7 +10,7 @@ use crate::ops::{Call, Linear, LinearForward, LinearInputGradient, LinearWeightG
 use crate::tensor::{DType, Span};
 
 /// Always f32, whatever activations are.
-const VARIANT: Variant = Variant { file: "linear.cu", constants: &[] };
+const VARIANT: Variant = Variant { file: "head/linear.cu", constants: &[] };
 
 const ENTRIES: &[Entry] = &[
     entry("linear_forward", 80, false),

@@ -1,4 +1,4 @@
-//! Softmax cross-entropy, weights of samples and the totals of a step: launches of `loss.cu`.
+//! Softmax cross-entropy, weights of samples and the totals of a step: launches of `loss/cross_entropy.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -9,7 +9,7 @@ use crate::ops::{self, RecordTotals, ScaleRows, SoftmaxCrossEntropy};
 use crate::tensor::Span;
 
 /// Always f32, whatever activations are.
-const VARIANT: Variant = Variant { file: "loss.cu", constants: &[] };
+const VARIANT: Variant = Variant { file: "loss/cross_entropy.cu", constants: &[] };
 
 const ENTRIES: &[Entry] = &[
     entry("softmax_cross_entropy", 40, false),

@@ -1,4 +1,4 @@
-//! What is compiled: every variant the engine can ask for, and the limits the compile gate holds its machine code to.
+//! Every variant that the engine can ask for, and the limits that the compile gate holds its machine code to.
 
 use super::source::Variant;
 use super::{
@@ -13,28 +13,28 @@ pub struct Entry {
     pub name: &'static str,
     /// Registers a thread may use.
     pub registers: u32,
-    /// Whether its products must run on matrix units (HMMA or better).
+    /// Whether its products must run on tensor cores (HMMA or better).
     pub tensor_cores: bool,
     /// Whether it is bound by memory and must load 16 bytes at a time.
     pub wide_loads: bool,
 }
 
-/// A kernel file, specialised.
+/// A kernel file specialised by constants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Module {
-    /// The file and its constants.
+    /// File and constants.
     pub variant: Variant,
     /// Its kernels; the file has no others.
     pub entries: &'static [Entry],
 }
 
 impl Module {
-    /// Whether it is written in the instructions of sm_90a, which nothing else runs: a file says so in its name.
+    /// Whether it is written in the instructions of sm_90a, which nothing else runs: the folder of its file says so.
     pub fn is_for_hopper(&self) -> bool {
-        self.variant.file.ends_with("_sm90.cu")
+        self.variant.file.split('/').any(|folder| folder == "sm90")
     }
 
-    /// Whether its blocks work in clusters and send each other what they copy.
+    /// Whether its blocks form clusters and multicast the tiles that they load.
     pub fn has_clusters(&self) -> bool {
         self.variant.constants.iter().any(|(name, value)| name.starts_with("CLUSTER_") && *value > 1)
     }

@@ -1,4 +1,4 @@
-//! Optimizer steps over whole regions of parameters: launches of `optimizer.cu`.
+//! Optimizer steps over whole regions of parameters: launches of `optimizer/optimizer.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -8,7 +8,7 @@ use crate::error::Result;
 use crate::ops::{self, AdamStep, SgdStep};
 use crate::tensor::Span;
 
-const FILE: &str = "optimizer.cu";
+const FILE: &str = "optimizer/optimizer.cu";
 
 const ENTRIES: &[Entry] = &[entry("sgd", 40, true), entry("adam", 48, true)];
 

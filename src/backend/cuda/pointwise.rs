@@ -1,4 +1,4 @@
-//! Passes over elements: launches of `pointwise.cu`.
+//! Passes over elements: launches of `elementwise/pointwise.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -11,7 +11,7 @@ use crate::ops::{
 };
 use crate::tensor::{DType, Span};
 
-const FILE: &str = "pointwise.cu";
+const FILE: &str = "elementwise/pointwise.cu";
 
 const ENTRIES: &[Entry] = &[
     entry("relu", 32, true),

@@ -1,4 +1,4 @@
-//! A network's tail: launches of `pool_head.cu`, or of the two kernels it replaces where its block does not hold the images or
+//! A network's tail: launches of `head/pool_head.cu`, or of the two kernels it replaces where its block does not hold the images or
 //! the matrix is large.
 
 use bytemuck::{Pod, Zeroable};
@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::ops::{Call, PoolHead, PoolHeadForward, run_parts, workspace_of_parts};
 use crate::tensor::Span;
 
-const FILE: &str = "pool_head.cu";
+const FILE: &str = "head/pool_head.cu";
 
 const ENTRIES: &[Entry] = &[entry("pool_head", 80, true)];
 

@@ -1,4 +1,4 @@
-//! Pooling: launches of `pooling.cu`.
+//! Pooling: launches of `pooling/pooling.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -9,7 +9,7 @@ use crate::error::Result;
 use crate::ops::{GlobalAveragePool, GlobalAveragePoolGradient, GlobalPool, MaxPool, MaxPoolGradient, Pool};
 use crate::tensor::Span;
 
-const FILE: &str = "pooling.cu";
+const FILE: &str = "pooling/pooling.cu";
 
 const ENTRIES: &[Entry] = &[
     entry("max_pool", 48, true),

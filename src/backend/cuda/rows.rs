@@ -1,4 +1,4 @@
-//! Passes over many rows of features: launches of `rows_scores.cu`, `rows_products.cu` and `rows_moments.cu`.
+//! Passes over many rows of features: launches of `rows/scores.cu`, `rows/products.cu` and `rows/moments.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -14,9 +14,9 @@ use crate::ops::{
 };
 use crate::tensor::{DType, Span};
 
-const SCORES: Variant = Variant { file: "rows_scores.cu", constants: &[] };
-const PRODUCTS: Variant = Variant { file: "rows_products.cu", constants: &[] };
-const MOMENTS: Variant = Variant { file: "rows_moments.cu", constants: &[] };
+const SCORES: Variant = Variant { file: "rows/scores.cu", constants: &[] };
+const PRODUCTS: Variant = Variant { file: "rows/products.cu", constants: &[] };
+const MOMENTS: Variant = Variant { file: "rows/moments.cu", constants: &[] };
 
 /// What is compiled for these families.
 pub(super) fn modules() -> Vec<Module> {
@@ -40,7 +40,7 @@ pub(super) fn modules() -> Vec<Module> {
     ]
 }
 
-/// Rows and columns of the part of a product that one block computes: `TILE` of `tiles.cuh`.
+/// Rows and columns of the part of a product that one block computes: `TILE` of `common/pairwise_tile.cuh`.
 const TILE: usize = 64;
 
 /// Distances between rows and points that are held at once: 64 MiB.
@@ -144,7 +144,7 @@ struct SquareNorms {
     columns: u32,
 }
 
-/// Behind the pointers of `rows_products.cu` and of `within_scatter`.
+/// Behind the pointers of `rows/products.cu` and of `within_scatter`.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Extents {

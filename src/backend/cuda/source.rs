@@ -7,73 +7,99 @@ use std::sync::Arc;
 
 use super::edited::EditedSources;
 use crate::error::{Error, Result};
-use crate::values::did_you_mean;
+use crate::values::nearest;
 
 /// Lists files of `kernels/` with their text.
 macro_rules! embedded {
-    ($($name:literal),* $(,)?) => {
-        /// Every kernel file, by name.
+    ($($path:literal),* $(,)?) => {
+        /// Every kernel file, by its path relative to `kernels/`.
         pub const EMBEDDED: &[(&str, &str)] =
-            &[$(($name, include_str!(concat!("../../../kernels/", $name)))),*];
+            &[$(($path, include_str!(concat!("../../../kernels/", $path)))),*];
     };
 }
 
 embedded![
-    "ptx.cuh",
-    "emulated.cuh",
-    "ptx_sm90.cuh",
-    "emulated_sm90.cuh",
-    "shared_tile.cuh",
-    "product_bf16_sm80.cuh",
-    "product_f32.cuh",
-    "divider.cuh",
-    "convolution.cuh",
-    "convolution_sm80.cu",
-    "convolution_sm90.cuh",
-    "convolution_epilogue_sm90.cuh",
-    "convolution_partials_sm90.cuh",
-    "convolution_finish_sm90.cuh",
-    "convolution_prologue_sm90.cuh",
-    "ring_sm90.cuh",
-    "cluster_sm90.cuh",
-    "convolution_sm90.cu",
-    "convolution_rows_sm90.cu",
-    "convolution_stream_sm90.cu",
-    "convolution_sum.cu",
-    "packs.cuh",
-    "reduce.cuh",
-    "average.cuh",
-    "batch_norm_merge.cu",
-    "tiles.cuh",
-    "softmax.cuh",
-    "batch_norm.cu",
-    "cosine.cu",
-    "divergence.cu",
-    "energy.cu",
-    "groups.cu",
-    "images.cu",
-    "linear.cu",
-    "loss.cu",
-    "optimizer.cu",
-    "pointwise.cu",
-    "pooling.cu",
-    "pool_head.cu",
-    "rows_scores.cu",
-    "rows_products.cu",
-    "rows_moments.cu",
+    "intrinsics/ptx.cuh",
+    "intrinsics/emulated.cuh",
+    "intrinsics/ptx_sm90.cuh",
+    "intrinsics/emulated_sm90.cuh",
+    "common/vectorized.cuh",
+    "common/reduce.cuh",
+    "common/spatial_mean.cuh",
+    "common/pairwise_tile.cuh",
+    "common/softmax.cuh",
+    "common/fast_divmod.cuh",
+    "convolution/split_k_reduce.cu",
+    "convolution/sm80/implicit_gemm.cu",
+    "convolution/sm80/problem.cuh",
+    "convolution/sm80/swizzled_tile.cuh",
+    "convolution/sm80/mma_bf16.cuh",
+    "convolution/sm80/simt_f32.cuh",
+    "convolution/sm90/implicit_gemm.cu",
+    "convolution/sm90/halo_reuse.cu",
+    "convolution/sm90/streaming_wgrad.cu",
+    "convolution/sm90/problem.cuh",
+    "convolution/sm90/pipeline.cuh",
+    "convolution/sm90/cluster.cuh",
+    "convolution/sm90/epilogue.cuh",
+    "convolution/sm90/epilogue_tile.cuh",
+    "convolution/sm90/epilogue_bn.cuh",
+    "convolution/sm90/prologue.cuh",
+    "normalization/batch_norm.cu",
+    "normalization/batch_norm_merge.cu",
+    "elementwise/pointwise.cu",
+    "pooling/pooling.cu",
+    "head/linear.cu",
+    "head/pool_head.cu",
+    "head/cosine.cu",
+    "head/class_groups.cu",
+    "loss/cross_entropy.cu",
+    "loss/divergence.cu",
+    "loss/energy.cu",
+    "optimizer/optimizer.cu",
+    "input/images.cu",
+    "rows/scores.cu",
+    "rows/products.cu",
+    "rows/moments.cu",
 ];
 
-/// The text inside the binary of a file of that name.
+/// The text inside the binary of the file with that path in `kernels/`.
 pub(super) fn embedded(file: &str) -> Option<&'static str> {
-    EMBEDDED.iter().find(|(name, _)| *name == file).map(|&(_, text)| text)
+    EMBEDDED.iter().find(|(path, _)| *path == file).map(|&(_, text)| text)
 }
 
-/// The names of all files inside the binary.
+/// The paths of all files inside the binary, relative to `kernels/`.
 pub(super) fn known() -> Vec<&'static str> {
-    EMBEDDED.iter().map(|&(name, _)| name).collect()
+    EMBEDDED.iter().map(|&(path, _)| path).collect()
 }
 
-/// The file that a line includes in quotes.
+/// ` (did you mean `x`?)` for a path that is not among [`known`], or nothing. A path may have a slip, the folder may be wrong or missing, or
+/// only some words may be those of a file.
+pub(super) fn did_you_mean_path(file: &str) -> String {
+    let name = |path: &'static str| path.rsplit_once('/').map_or(path, |(_, name)| name);
+    let given_name = file.rsplit_once('/').map_or(file, |(_, name)| name);
+    let with_slip = || nearest(file, known());
+    let elsewhere = || {
+        let meant = nearest(given_name, known().into_iter().map(name))?;
+        known().into_iter().find(|path| name(path) == meant)
+    };
+    let by_words = || {
+        let (stem, extension) = file.rsplit_once('.')?;
+        let words: Vec<&str> = stem.split(['/', '_', '-']).filter(|word| !word.is_empty()).collect();
+        let common = |path: &str| {
+            let (path, of_path) = path.rsplit_once('.').unwrap_or((path, ""));
+            let has = |word: &&&str| path.split(['/', '_']).any(|other| other == **word);
+            if of_path == extension { words.iter().filter(has).count() } else { 0 }
+        };
+        // The first of those with most words in common.
+        let path = known().into_iter().rev().max_by_key(|path| common(path))?;
+        (common(path) > 0).then_some(path)
+    };
+    let meant = with_slip().or_else(elsewhere).or_else(by_words);
+    meant.map_or_else(String::new, |path| format!(" (did you mean `{path}`?)"))
+}
+
+/// The file that a line includes in quotes: its path relative to the folder of kernels, whichever file the line is in.
 pub(super) fn included(line: &str) -> Option<&str> {
     line.trim().strip_prefix("#include \"").and_then(|rest| rest.strip_suffix('"'))
 }
@@ -81,7 +107,7 @@ pub(super) fn included(line: &str) -> Option<&str> {
 /// A kernel file specialised by constants: what is compiled at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Variant {
-    /// The file in `kernels/`.
+    /// The file's path relative to `kernels/`.
     pub file: &'static str,
     /// Preprocessor constants that specialise it.
     pub constants: &'static [(&'static str, i64)],
@@ -90,7 +116,7 @@ pub struct Variant {
 /// The complete text of one variant, for whichever compiler.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
-    /// For people: `convolution.cu TILE=128 BF16=1`.
+    /// For people: `elementwise/pointwise.cu BF16=1`.
     pub name: String,
     /// Constants, headers and the file, with `#line` directives that point at the originals.
     pub text: String,
@@ -98,7 +124,7 @@ pub struct Source {
 
 impl Source {
     /// Whether its kernels wait by themselves for those launched before, so that their launches may overlap. All of ours do; a folder
-    /// of edited sources may hold a `ptx.cuh` of before that was so, or a kernel that does not begin with `KERNEL`.
+    /// of edited sources may hold an `intrinsics/ptx.cuh` of before that was so, or a kernel that does not begin with `KERNEL`.
     pub fn awaits_earlier_kernels(&self) -> bool {
         // The word stands in KERNEL, and where the emulator defines it away.
         let entries = self.text.matches("__global__").count();
@@ -171,11 +197,10 @@ impl Sources {
             return Ok((edited.folder.join(file).display().to_string(), text.as_str().into()));
         }
         embedded(file).map(|text| (format!("kernels/{file}"), text.into())).ok_or_else(|| {
-            let names = known();
             Error::invalid(format!(
-                "no kernel file is called `{file}`{}; there are {}",
-                did_you_mean(file, names.iter().copied()),
-                names.join(", ")
+                "there is no kernel file `{file}`{}; there are {}",
+                did_you_mean_path(file),
+                known().join(", ")
             ))
         })
     }
@@ -187,20 +212,42 @@ mod tests {
 
     #[test]
     fn only_sources_whose_words_hold_the_wait_are_said_to_wait() {
-        let variant = Variant { file: "optimizer.cu", constants: &[("BF16", 0)] };
+        let variant = Variant { file: "optimizer/optimizer.cu", constants: &[("BF16", 0)] };
         assert!(Sources::default().assemble(&variant).unwrap().awaits_earlier_kernels());
         let folder = tempfile::tempdir().unwrap();
         let awaits = || {
             Sources::of_folder(folder.path()).unwrap().assemble(&variant).unwrap().awaits_earlier_kernels()
         };
-        let words = EMBEDDED.iter().find(|(name, _)| *name == "ptx.cuh").unwrap().1;
+        let words = EMBEDDED.iter().find(|(path, _)| *path == "intrinsics/ptx.cuh").unwrap().1;
         let older: Vec<&str> = words.lines().filter(|line| !line.contains("griddepcontrol")).collect();
-        std::fs::write(folder.path().join("ptx.cuh"), older.join("\n")).unwrap();
+        let write = |path: &str, text: &str| {
+            let path = folder.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        write("intrinsics/ptx.cuh", &older.join("\n"));
         assert!(!awaits());
         // A kernel that was not begun as all others are.
-        let plain = "#include \"ptx.cuh\"\nextern \"C\" __global__ void plain(const int p) {}\n";
-        std::fs::write(folder.path().join("ptx.cuh"), words).unwrap();
-        std::fs::write(folder.path().join("optimizer.cu"), plain).unwrap();
+        let plain = "#include \"intrinsics/ptx.cuh\"\nextern \"C\" __global__ void plain(const int p) {}\n";
+        write("intrinsics/ptx.cuh", words);
+        write("optimizer/optimizer.cu", plain);
         assert!(!awaits());
+    }
+
+    #[test]
+    fn a_path_with_a_slip_a_wrong_folder_or_some_words_of_a_file_finds_it() {
+        for (given, meant) in [
+            ("elementwise/pointwize.cu", "elementwise/pointwise.cu"),
+            ("pointwise.cu", "elementwise/pointwise.cu"),
+            ("pointwize.cu", "elementwise/pointwise.cu"),
+            ("sm90/pipeline.cuh", "convolution/sm90/pipeline.cuh"),
+            ("rows_scores.cu", "rows/scores.cu"),
+            ("convolution_sm90.cu", "convolution/sm90/implicit_gemm.cu"),
+            ("convolution_sm80.cu", "convolution/sm80/implicit_gemm.cu"),
+            ("loss.cu", "loss/cross_entropy.cu"),
+        ] {
+            assert_eq!(did_you_mean_path(given), format!(" (did you mean `{meant}`?)"), "{given}");
+        }
+        assert_eq!(did_you_mean_path("something.txt"), "");
     }
 }

@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn without_a_compiler_a_kernel_uses_what_it_is_held_to() {
         let mut library = Library::new("sm_80", From::Limits);
-        let variant = Variant { file: "convolution_sum.cu", constants: &[] };
+        let variant = Variant { file: "convolution/split_k_reduce.cu", constants: &[] };
         let source = Sources::default().assemble(&variant).unwrap();
         let resources = library.resources(&source, "convolution_sum").unwrap();
         assert_eq!(resources, Resources { registers: 64, shared: 0 });

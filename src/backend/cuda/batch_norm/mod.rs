@@ -1,4 +1,4 @@
-//! Batch normalisation and the passes that apply it: launches of `batch_norm.cu` and `batch_norm_merge.cu`.
+//! Batch normalisation and the passes that apply it: launches of `normalization/batch_norm.cu` and `normalization/batch_norm_merge.cu`.
 //!
 //! Here the passes over elements; `sums` has the sums over rows, in their stages.
 
@@ -19,7 +19,7 @@ use crate::ops::{
 };
 use crate::tensor::Span;
 
-const FILE: &str = "batch_norm.cu";
+const FILE: &str = "normalization/batch_norm.cu";
 
 const ENTRIES: &[Entry] = &[
     entry("batch_norm_moments", 64, true),

@@ -23,7 +23,7 @@ const MERGE_COLUMNS: usize = 32;
 const RUN: usize = 64;
 
 /// Always f32, whatever activations are.
-const MERGE_VARIANT: Variant = Variant { file: "batch_norm_merge.cu", constants: &[] };
+const MERGE_VARIANT: Variant = Variant { file: "normalization/batch_norm_merge.cu", constants: &[] };
 const MERGE_ENTRIES: &[Entry] = &[entry("merge_moments", 64, false), entry("merge_sums", 48, false)];
 pub(super) const MERGE: Module = Module { variant: MERGE_VARIANT, entries: MERGE_ENTRIES };
 

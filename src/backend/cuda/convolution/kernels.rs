@@ -48,7 +48,7 @@ macro_rules! kernel {
             form: Form::Sm80 { warps: [$down, $across] },
             vector: [$a, $b],
             module: Module {
-                variant: Variant { file: "convolution_sm80.cu", constants: &CONSTANTS },
+                variant: Variant { file: "convolution/sm80/implicit_gemm.cu", constants: &CONSTANTS },
                 entries: &ENTRIES,
             },
         }
@@ -98,7 +98,7 @@ macro_rules! kernel_sm90 {
             form: Form::Sm90 { cooperate: $cooperate, swap: $swap, stages: $stages, cluster: [$down, $across] },
             vector: [true, true],
             module: Module {
-                variant: Variant { file: "convolution_sm90.cu", constants: &CONSTANTS },
+                variant: Variant { file: "convolution/sm90/implicit_gemm.cu", constants: &CONSTANTS },
                 entries: &ENTRIES,
             },
         }
@@ -135,7 +135,7 @@ macro_rules! kernel_rows_sm90 {
             form: Form::Sm90Rows { cooperate: $cooperate, patch_bytes: $patches, filters: $filters },
             vector: [true, true],
             module: Module {
-                variant: Variant { file: "convolution_rows_sm90.cu", constants: &CONSTANTS },
+                variant: Variant { file: "convolution/sm90/halo_reuse.cu", constants: &CONSTANTS },
                 entries: &ENTRIES,
             },
         }
@@ -152,7 +152,7 @@ const STREAM_SM90: Kernel = Kernel {
     vector: [true, true],
     module: Module {
         variant: Variant {
-            file: "convolution_stream_sm90.cu",
+            file: "convolution/sm90/streaming_wgrad.cu",
             constants: &[("BF16", 1), ("PASS", Pass::WeightGradient as i64), ("TILE_M", 64), ("TILE_N", 576)],
         },
         entries: &[Entry {
@@ -225,7 +225,7 @@ pub(super) static KERNELS: [Kernel; 54] = [
 
 /// Adds the splits of a weight gradient.
 pub(super) const SUM: Module = Module {
-    variant: Variant { file: "convolution_sum.cu", constants: &[] },
+    variant: Variant { file: "convolution/split_k_reduce.cu", constants: &[] },
     entries: &[Entry { name: "convolution_sum", registers: 64, tensor_cores: false, wide_loads: true }],
 };
 

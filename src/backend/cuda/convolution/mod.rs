@@ -6,8 +6,8 @@
 //!
 //! | file | holds |
 //! |---|---|
-//! | `problem` | a convolution as a product of elements at addresses: the arguments of `convolution_sm80.cu` |
-//! | `sm90`, `sm90_arguments` | a convolution as boxes of tensors: launches of `convolution_*_sm90.cu`, and their arguments |
+//! | `problem` | a convolution as a product of elements at addresses: the arguments of `convolution/sm80/implicit_gemm.cu` |
+//! | `sm90`, `sm90_arguments` | a convolution as boxes of tensors: launches of `convolution/sm90/*.cu`, and their arguments |
 //! | `sm90_rows` | how two of them keep rows of images |
 //! | `variants` | what a compiled kernel is and can do |
 //! | `kernels` | the list of them |

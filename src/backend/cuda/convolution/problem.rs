@@ -1,4 +1,4 @@
-//! A convolution as a matrix product: the arguments of `convolution_sm80.cu`, field by field those of `convolution.cuh`.
+//! A convolution as a matrix product: the arguments of `convolution/sm80/implicit_gemm.cu`, field by field those of `convolution/sm80/problem.cuh`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -128,7 +128,7 @@ impl Residue {
     }
 }
 
-/// What `convolution_sm80.cu` is told.
+/// What `convolution/sm80/implicit_gemm.cu` is told.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(super) struct Arguments {
@@ -218,7 +218,7 @@ impl Arguments {
     }
 }
 
-/// What `convolution_sum.cu` is told.
+/// What `convolution/split_k_reduce.cu` is told.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(super) struct SumArguments {

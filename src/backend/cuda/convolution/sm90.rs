@@ -1,4 +1,4 @@
-//! Launches of `convolution_sm90.cu`, `convolution_rows_sm90.cu` and `convolution_stream_sm90.cu`: what their tensor maps describe, and
+//! Launches of `convolution/sm90/implicit_gemm.cu`, `convolution/sm90/halo_reuse.cu` and `convolution/sm90/streaming_wgrad.cu`: what their tensor maps describe, and
 //! their grid.
 
 use super::choice::Chosen;

@@ -1,4 +1,4 @@
-//! What the convolution kernels of sm_90a are told, field by field as in `convolution_sm90.cuh`: a convolution cut into pieces of work.
+//! What the convolution kernels of sm_90a are told, field by field as in `convolution/sm90/problem.cuh`: a convolution cut into pieces of work.
 
 use bytemuck::{Pod, Zeroable};
 

@@ -1,5 +1,5 @@
-//! Convolutions without stride whose images' rows lie in shared memory as they do in memory: what `convolution_rows_sm90.cu` and
-//! `convolution_stream_sm90.cu` are told of them, and which convolutions they can do.
+//! Convolutions without stride whose images' rows lie in shared memory as they do in memory: what `convolution/sm90/halo_reuse.cu` and
+//! `convolution/sm90/streaming_wgrad.cu` are told of them, and which convolutions they can do.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -14,14 +14,14 @@ const BLOCK: usize = 64;
 /// Copies of patches, and of rows, that can be there at once, as the kernels have barriers for them.
 const MOST_PATCHES: usize = 4;
 const MOST_PLACES: usize = 8;
-/// Room for rows in each ring of `convolution_stream_sm90.cu`.
+/// Room for rows in each ring of `convolution/sm90/streaming_wgrad.cu`.
 const RING_BYTES: usize = 60 << 10;
 /// Shared memory of that kernel, but for barriers: three rings, and five steps of dy.
 pub(super) const STREAM_BYTES: usize = 3 * RING_BYTES + 5 * BLOCK * PIXEL_BYTES;
 /// Most pixels of one row of taps that a copy to such a ring moves: finer copies fill it better.
 const MOST_STREAMED: usize = 96;
 
-/// Images in shared memory, field by field as in `convolution_sm90.cuh`.
+/// Images in shared memory, field by field as in `convolution/sm90/problem.cuh`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
 pub(super) struct Resident {

@@ -35,15 +35,15 @@ impl Pass {
 /// Which file a kernel is a variant of, and how its block works on a tile.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
-    /// `convolution_sm80.cu`: so many warps down and across.
+    /// `convolution/sm80/implicit_gemm.cu`: so many warps down and across.
     Sm80 { warps: [usize; 2] },
-    /// `convolution_sm90.cu`: whether both consumers share a tile, whether it is computed transposed, stages of the ring, and blocks
+    /// `convolution/sm90/implicit_gemm.cu`: whether both consumers share a tile, whether it is computed transposed, stages of the ring, and blocks
     /// of a cluster, which work on tiles one below the other and side by side.
     Sm90 { cooperate: bool, swap: bool, stages: usize, cluster: [usize; 2] },
-    /// `convolution_rows_sm90.cu`: whether both consumers share a tile (else each has its own, computed transposed, and all
+    /// `convolution/sm90/halo_reuse.cu`: whether both consumers share a tile (else each has its own, computed transposed, and all
     /// filters stay), bytes of room for patches, and places for a tap's filters.
     Sm90Rows { cooperate: bool, patch_bytes: usize, filters: usize },
-    /// `convolution_stream_sm90.cu`.
+    /// `convolution/sm90/streaming_wgrad.cu`.
     Sm90Stream,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Kernel {
     pub module: Module,
 }
 
-/// Stages of the pipeline, as `convolution_sm80.cu` has them.
+/// Stages of the pipeline, as `convolution/sm80/implicit_gemm.cu` has them.
 const STAGES: usize = 4;
 
 impl Kernel {

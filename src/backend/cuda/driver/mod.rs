@@ -43,7 +43,7 @@ pub struct Properties {
 }
 
 impl Properties {
-    /// Whether kernels wait by themselves for those launched before (`await_earlier_kernels` of `ptx.cuh`), so that the device can
+    /// Whether kernels wait by themselves for those launched before (`await_earlier_kernels` of `intrinsics/ptx.cuh`), so that the device can
     /// place their blocks early.
     pub fn overlaps_launches(&self) -> bool {
         self.capability >= (9, 0)

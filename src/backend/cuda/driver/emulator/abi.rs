@@ -1,10 +1,10 @@
-//! What a compiled kernel and this program know of each other: the structs of `kernels/emulated.cuh`, field by field.
+//! What a compiled kernel and this program know of each other: the structs of `kernels/intrinsics/emulated.cuh`, field by field.
 
 use std::ffi::{c_char, c_void};
 
 use corosensei::Yielder;
 
-/// Raised whenever a struct here changes; a kernel folder with an older `emulated.cuh` is refused.
+/// Raised whenever a struct here changes; a kernel folder with an older `intrinsics/emulated.cuh` is refused.
 pub(super) const VERSION: u32 = 4;
 
 /// Threads of a warp.

@@ -164,7 +164,7 @@ impl Module {
         let library = ManuallyDrop::new(
             unsafe { Library::new(path) }.map_err(|e| broken(format!("cannot be loaded: {e}")))?,
         );
-        // SAFETY: the symbols have these types in every version of emulated.cuh; the version says whether the rest has.
+        // SAFETY: the symbols have these types in every version of intrinsics/emulated.cuh; the version says whether the rest has.
         let (version, enter) = unsafe {
             let version = library.get::<*const u32>("residua_version").map(|symbol| **symbol);
             (version, library.get::<Enter>("residua_enter").map(|symbol| *symbol))
@@ -174,7 +174,7 @@ impl Module {
                 Ok(Module { library: Arc::new(library), enter, name: name.into() })
             }
             (found, _) => Err(broken(format!(
-                "emulated.cuh must have version {}, found {}; take the file that belongs to this program",
+                "intrinsics/emulated.cuh must have version {}, found {}; take the file that belongs to this program",
                 abi::VERSION,
                 found.map_or_else(|_| "none".to_string(), |version| version.to_string())
             ))),

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `compiler` | text to library, through the cache |
-//! | `abi` | the structs that kernels and this program share with `kernels/emulated.cuh` |
+//! | `abi` | the structs that kernels and this program share with `kernels/intrinsics/emulated.cuh` |
 //! | `grid` | a launch: its checks, its blocks over threads of the host |
 //! | `runner`, `running` | a block: a fiber for every thread, and what they share |
 //! | `meetings`, `order` | where threads wait for each other; who runs next |

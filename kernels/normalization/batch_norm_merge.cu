@@ -1,0 +1,81 @@
+// Sums of very many slabs of rows, merged in runs: between the two stages of batch_norm.cu.
+//
+//   merge_moments      means and squared deviations, by Chan's formula
+//   merge_sums         sums
+//
+// A block takes RUN slabs of MERGE_COLUMNS channels: a warp reads whole lines, and a thread has what it reads under way at
+// once. The order of the sums follows from the number of slabs alone.
+#include "intrinsics/ptx.cuh"
+#include "common/reduce.cuh"
+
+/// Slabs that become one.
+constexpr u32 RUN = 64;
+/// Channels of a block; the other threads are lanes along slabs.
+constexpr u32 MERGE_COLUMNS = 32;
+constexpr u32 LANES = THREADS / MERGE_COLUMNS;
+
+struct MergeArguments {
+    const float* partial;  // (2, slabs, channels)
+    float* merged;         // (2, slabs / RUN, channels)
+    Cut cut;
+};
+
+/// The part of a run that belongs to a thread: slabs first, first + LANES, .. below end, of one channel.
+struct Run {
+    u32 first, end, channel;
+    u64 second;  // from a slab's first sum to its second
+
+    __device__ explicit Run(const Cut& cut) {
+        const u32 begin = blockIdx.y * RUN;
+        end = begin + RUN < cut.slabs ? begin + RUN : cut.slabs;
+        first = begin + threadIdx.x / MERGE_COLUMNS;
+        channel = blockIdx.x * MERGE_COLUMNS + threadIdx.x % MERGE_COLUMNS;
+        if (channel >= cut.channels) end = 0;
+        second = u64(cut.slabs) * cut.channels;
+    }
+};
+
+/// Stores both numbers of this block's run, in the threads of the first lane.
+__device__ inline void store_merged(const MergeArguments& p, const Run& run, float first, float second) {
+    if (run.channel >= p.cut.channels || threadIdx.x >= MERGE_COLUMNS) return;
+    float* to = p.merged + u64(blockIdx.y) * p.cut.channels + run.channel;
+    store(to, first);
+    store(to + u64(gridDim.y) * p.cut.channels, second);
+}
+
+KERNEL(256, merge_moments, MergeArguments) {
+    SHARED(SharedMoments<1>, shared);
+    const Run run(p.cut);
+    Moments<1> moments;
+#pragma unroll
+    for (u32 turn = 0; turn < RUN / LANES; ++turn) {
+        const u32 slab = run.first + turn * LANES;
+        if (slab >= run.end) continue;
+        const float* from = p.partial + u64(slab) * p.cut.channels + run.channel;
+        const float mean[1] = {load(from)};
+        const float deviations[1] = {load(from + run.second)};
+        moments.merge(p.cut.rows_of(slab), mean, deviations);
+    }
+    merge_lanes(shared, moments, MERGE_COLUMNS);
+    store_merged(p, run, moments.mean[0], moments.deviations[0]);
+}
+
+struct SharedSums {
+    float values[2][THREADS];
+};
+
+KERNEL(256, merge_sums, MergeArguments) {
+    SHARED(SharedSums, shared);
+    const Run run(p.cut);
+    float sums[2] = {};
+#pragma unroll
+    for (u32 turn = 0; turn < RUN / LANES; ++turn) {
+        const u32 slab = run.first + turn * LANES;
+        if (slab >= run.end) continue;
+        const float* from = p.partial + u64(slab) * p.cut.channels + run.channel;
+        sums[0] += load(from);
+        sums[1] += load(from + run.second);
+    }
+    sum_lanes(shared.values, sums, MERGE_COLUMNS);
+    store_merged(p, run, sums[0], sums[1]);
+}

@@ -1,0 +1,190 @@
+// Numbers of single rows: scores of logits, norms, the k-th smallest of a row. One warp a row but for the last.
+//
+//   row_logit_scores   msp = 1 / s, mls = largest logit, energy = largest + T log s, s = sum of exp((l - largest) / T)
+//   row_square_norms   |(x - shift) / divisor|² of rows of f32; each row may have a shift of its own, by its label
+//   row_square_norms_of_coordinates   |z|² of rows of f64
+//   row_inverse_norms  1 / (|x| + floor)
+//   row_kth_smallest   the k-th smallest of the numbers of a row, none of them negative
+//
+// Sums are taken in f64, in an order that depends on the extents alone.
+#include "intrinsics/ptx.cuh"
+#include "common/pairwise_tile.cuh"
+
+constexpr u32 WARPS = THREADS / 32;
+
+/// The row of this warp; the same for all of its lanes.
+__device__ inline u32 warp_row() { return blockIdx.x * WARPS + threadIdx.x / 32; }
+
+struct LogitScores {
+    const double* logits;  // (rows, classes)
+    double* msp;           // (rows), as all three
+    double* mls;
+    double* energy;
+    u32 rows, classes;
+    double temperature;
+};
+
+KERNEL(256, row_logit_scores, LogitScores) {
+    const u32 lane = threadIdx.x % 32, row = warp_row();
+    if (row < p.rows) {
+        const double* logits = p.logits + u64(row) * p.classes;
+        double largest = load(logits);
+        for (u32 c = lane; c < p.classes; c += 32) {
+            const double logit = load(logits + c);
+            if (logit > largest) largest = logit;
+        }
+#pragma unroll
+        for (int mask = 16; mask > 0; mask /= 2) {
+            const double other = shuffle_xor(largest, mask);
+            if (other > largest) largest = other;
+        }
+        double sum = 0.0;
+        for (u32 c = lane; c < p.classes; c += 32) sum += exp((load(logits + c) - largest) / p.temperature);
+        sum = warp_sum(sum);
+        if (lane == 0) {
+            store(p.msp + row, 1.0 / sum);
+            store(p.mls + row, largest);
+            store(p.energy + row, largest + p.temperature * log(sum));
+        }
+    }
+}
+
+struct SquareNorms {
+    const float* x;         // (rows, columns)
+    const double* shift;    // (columns), or one such row for each label; or null
+    const double* divisor;  // (columns), or null
+    const int* labels;      // (rows), or null
+    double* norms;          // (rows)
+    u32 rows, columns;
+};
+
+KERNEL(256, row_square_norms, SquareNorms) {
+    const u32 lane = threadIdx.x % 32, row = warp_row();
+    if (row < p.rows) {
+        const float* x = p.x + u64(row) * p.columns;
+        const double* shift = p.shift;
+        if (p.labels) shift += u64(load(p.labels + row)) * p.columns;
+        auto square = [&](float value, u32 column) {
+            double centred = value;
+            if (shift) centred -= load(shift + column);
+            if (p.divisor) centred /= load(p.divisor + column);
+            return centred * centred;
+        };
+        double sum = 0.0;
+        if (p.columns % 4 == 0) {
+            for (u32 i = 4 * lane; i < p.columns; i += 128) {
+                const Pack<float, 4> values = load_pack<4>(x + i);
+#pragma unroll
+                for (u32 j = 0; j < 4; ++j) sum += square(values[j], i + j);
+            }
+        } else {
+            for (u32 i = lane; i < p.columns; i += 32) sum += square(load(x + i), i);
+        }
+        sum = warp_sum(sum);
+        if (lane == 0) store(p.norms + row, sum);
+    }
+}
+
+struct CoordinateNorms {
+    const double* z;  // (rows, columns)
+    double* norms;
+    u32 rows, columns;
+};
+
+KERNEL(256, row_square_norms_of_coordinates, CoordinateNorms) {
+    const u32 lane = threadIdx.x % 32, row = warp_row();
+    if (row < p.rows) {
+        const double* z = p.z + u64(row) * p.columns;
+        double sum = 0.0;
+        if (p.columns % 2 == 0) {
+            for (u32 i = 2 * lane; i < p.columns; i += 64) {
+                const Pack<double, 2> values = load_pack<2>(z + i);
+                sum += values[0] * values[0] + values[1] * values[1];
+            }
+        } else {
+            for (u32 i = lane; i < p.columns; i += 32) {
+                const double value = load(z + i);
+                sum += value * value;
+            }
+        }
+        sum = warp_sum(sum);
+        if (lane == 0) store(p.norms + row, sum);
+    }
+}
+
+struct InverseNorms {
+    const float* x;  // (rows, columns)
+    double* norms;
+    u32 rows, columns;
+    double floor;
+};
+
+KERNEL(256, row_inverse_norms, InverseNorms) {
+    const u32 lane = threadIdx.x % 32, row = warp_row();
+    if (row < p.rows) {
+        const float* x = p.x + u64(row) * p.columns;
+        double sum = 0.0;
+        if (p.columns % 4 == 0) {
+            for (u32 i = 4 * lane; i < p.columns; i += 128) {
+                const Pack<float, 4> values = load_pack<4>(x + i);
+#pragma unroll
+                for (u32 j = 0; j < 4; ++j) sum += double(values[j]) * values[j];
+            }
+        } else {
+            for (u32 i = lane; i < p.columns; i += 32) {
+                const double value = load(x + i);
+                sum += value * value;
+            }
+        }
+        sum = warp_sum(sum);
+        if (lane == 0) store(p.norms + row, 1.0 / (sqrt(sum) + p.floor));
+    }
+}
+
+struct KthSmallest {
+    const u64* values;  // (rows, columns): the bits of f64 that are not negative, whose order is that of the numbers
+    u64* smallest;      // (rows)
+    u32 rows, columns;
+    u32 k;              // from 1 to columns
+    u32 unused;
+};
+
+/// Bits of a number that one pass looks at.
+constexpr u32 DIGIT_BITS = 4;
+constexpr u32 DIGITS = 1 << DIGIT_BITS;
+
+struct DigitCounts {
+    u32 of_thread[DIGITS][THREADS];
+    u32 total[DIGITS];
+};
+
+/// Finds the k-th smallest digit by digit, the highest first: counts, among the numbers that begin with the digits found so
+/// far, how many have each next digit. One block a row; each thread counts by itself, so nothing is added atomically.
+KERNEL(256, row_kth_smallest, KthSmallest) {
+    SHARED(DigitCounts, counts);
+    const u32 thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
+    const u64* values = p.values + u64(blockIdx.x) * p.columns;
+    u64 found = 0;  // the digits found so far; lower ones zero
+    u32 k = p.k;
+    for (int shift = 64 - int(DIGIT_BITS); shift >= 0; shift -= DIGIT_BITS) {
+#pragma unroll
+        for (u32 digit = 0; digit < DIGITS; ++digit) counts.of_thread[digit][thread] = 0;
+        for (u32 i = thread; i < p.columns; i += THREADS) {
+            const u64 difference = load(values + i) ^ found;
+            // Digits above this one agree; the shift is split, for one by 64 is undefined.
+            if (difference >> shift >> DIGIT_BITS == 0) counts.of_thread[difference >> shift & (DIGITS - 1)][thread] += 1;
+        }
+        block_sync();
+        for (u32 digit = warp; digit < DIGITS; digit += WARPS) {
+            u32 total = 0;
+            for (u32 i = lane; i < THREADS; i += 32) total += counts.of_thread[digit][i];
+            total = warp_sum(total);
+            if (lane == 0) counts.total[digit] = total;
+        }
+        block_sync();
+        u32 digit = 0;
+        while (digit + 1 < DIGITS && k > counts.total[digit]) k -= counts.total[digit++];
+        found |= u64(digit) << shift;
+    }
+    if (thread == 0) store(p.smallest + blockIdx.x, found);
+}
