@@ -1,11 +1,11 @@
-// Sums over the threads of a block, in an order that depends on nothing but the block's shape.
+// Reductions over the threads of a thread block, in an order that depends only on the thread block's shape.
 //
-// A block of THREADS threads is seen as `columns` (a power of two) columns of lanes: thread t is lane t / columns of column
-// t % columns. Lanes of a column are merged as a tree: lane l takes over lane l + half, for half = lanes / 2, .., 2, 1.
+// A thread block of THREADS threads is seen as `columns` (a power of two) columns of lanes: thread t is lane t / columns of column
+// t % columns. Lanes of a column are reduced as a tree: lane l adds lane l + half, for half = lanes / 2, .., 2, 1.
 #pragma once
 #include "common/vectorized.cuh"
 
-/// Sums `values` over the lanes of each column; lane 0 has the sums. All threads of the block must call.
+/// Sums `values` over the lanes of each column; lane 0 has the sums. All threads of the thread block must call.
 template <int N>
 __device__ void sum_lanes(float (*shared)[THREADS], float (&values)[N], u32 columns) {
     const u32 thread = threadIdx.x;
@@ -31,7 +31,7 @@ __device__ Number warp_sum(Number value) {
     return value;
 }
 
-/// How the rows of a matrix are cut into slabs, of which sums are kept; the launcher's `Cut`.
+/// Slabs: consecutive rows of a matrix, over which one thread block takes partial sums; the launcher's `Cut`.
 struct Cut {
     u64 rows;
     u64 rows_per_slab;
@@ -57,7 +57,7 @@ struct Moments {
         for (int i = 0; i < N; ++i) mean[i] = deviations[i] = 0.0f;
     }
 
-    /// Takes over more numbers, by Chan, Golub & LeVeque's formula (1979); no difference of large sums is taken.
+    /// Merges the moments of more numbers, by Chan, Golub & LeVeque's formula (1979); no difference of large sums is taken.
     __device__ void merge(float other_count, const float (&other_mean)[N], const float (&other_deviations)[N]) {
         const float total = count + other_count;
         const float share = total > 0.0f ? other_count / total : 0.0f;
@@ -70,7 +70,7 @@ struct Moments {
         count = total;
     }
 
-    /// Takes over ROWS numbers of each channel: their mean first, then the deviations from it.
+    /// Adds ROWS numbers of each channel: their mean first, then the deviations from it.
     template <int ROWS>
     __device__ void take(const float (&x)[ROWS][N]) {
         float sum[N], square[N];
@@ -90,7 +90,7 @@ struct Moments {
     }
 };
 
-/// Where the moments of all threads of a block meet.
+/// Shared memory for the moments of all threads of a thread block.
 template <int N>
 struct SharedMoments {
     float count[THREADS];
@@ -98,7 +98,7 @@ struct SharedMoments {
     float deviations[N][THREADS];
 };
 
-/// Merges the moments of the lanes of each column; lane 0 has those of all. All threads of the block must call.
+/// Merges the moments of the lanes of each column; lane 0 has the result. All threads of the thread block must call.
 template <int N, int ROOM>
 __device__ void merge_lanes(SharedMoments<ROOM>& shared, Moments<N>& moments, u32 columns) {
     const u32 thread = threadIdx.x;

@@ -2,8 +2,8 @@
 #pragma once
 #include "common/pairwise_tile.cuh"
 
-/// Largest logit over T and the logarithm of the sum behind it: log softmax = logit / T - largest - log_sum, and
-/// largest + log_sum is the logarithm of the sum of exp(logit / T).
+/// Largest logit over T, and the logarithm of the sum of exponentials relative to it: log softmax = logit / T - largest -
+/// log_sum, and largest + log_sum is the logarithm of the sum of exp(logit / T).
 struct Softmax {
     double largest, log_sum;
 };
@@ -15,7 +15,7 @@ __device__ inline float warp_largest(float value) {
     return value;
 }
 
-/// All lanes must call.
+/// The softmax of a row; all lanes must call.
 __device__ inline Softmax softmax_of(const float* logits, u32 classes, double inverse_temperature) {
     const u32 lane = threadIdx.x % 32;
     float largest = -INFINITY_F32;

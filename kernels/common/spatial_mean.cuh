@@ -1,12 +1,12 @@
-// The mean over an image's pixels, by the threads of one block, in an order that depends on nothing but the image's extents: a
-// mean has the same bits in whichever kernel it is taken.
+// Global average pooling: the mean over an image's pixels, by one thread block, in an order that depends only on the image's
+// extents, so that a mean has the same bits in every kernel.
 #pragma once
 #include "common/reduce.cuh"
 
-/// N neighbouring channels from `channel` on, of an image that begins at x; lane 0 of a column ([`sum_lanes`]) has their means.
-/// All threads of the block must call, those beyond the channels too; before the next call they meet.
+/// Means of N neighbouring channels from `channel` on, of an image that begins at x; lane 0 of a column ([`sum_lanes`]) has them.
+/// All threads of the thread block must call, also those beyond the channels, and synchronise before the next call.
 template <int N>
-__device__ void average_pixels(const Real* x, u32 channel, u32 pixels, u32 channels, u32 columns,
+__device__ void spatial_mean(const Real* x, u32 channel, u32 pixels, u32 channels, u32 columns,
                                float (*shared)[THREADS], float (&means)[N]) {
 #pragma unroll
     for (int i = 0; i < N; ++i) means[i] = 0.0f;

@@ -1,4 +1,4 @@
-// Passes that need no neighbour: each reads and writes every element once.
+// Elementwise passes: each reads and writes every element once.
 //
 //   relu               y = max(x, 0)                  NaN stays NaN
 //   relu_gradient      dx = dy where y > 0, else 0
@@ -9,19 +9,19 @@
 //   shortcut_a         y[n, p, q, shift + c] = x[n, p stride, q stride, c], other channels zero (NHWC)
 //   shortcut_a_gradient    its transpose
 //
-// A thread moves one pack of 16 bytes; the last thread of the grid takes what is left, one by one. The shortcuts move
-// single elements where the channels do not divide into packs.
+// A thread processes one vector of 16 bytes; the last thread of the grid processes the remaining elements one by one. The
+// shortcuts process single elements where the channels are not whole vectors.
 #include "intrinsics/ptx.cuh"
 #include "common/vectorized.cuh"
 
-constexpr int WIDE = WIDEST<Real>;
+constexpr int VECTOR_SIZE = MAX_VECTOR_SIZE<Real>;
 
-/// Runs a pass over this thread's elements: once over a whole pack, or over each of what is left.
+/// Runs a pass over this thread's elements: once over a whole vector, or over each of the remaining elements.
 template <class Pass>
 __device__ void for_own_elements(u64 elements, Pass pass) {
-    u64 first = thread_in_grid() * WIDE;
-    if (first + WIDE <= elements) {
-        pass.template run<WIDE>(first);
+    u64 first = thread_in_grid() * VECTOR_SIZE;
+    if (first + VECTOR_SIZE <= elements) {
+        pass.template run<VECTOR_SIZE>(first);
     } else {
 #pragma unroll 1
         for (; first < elements; ++first) pass.template run<1>(first);
@@ -115,17 +115,17 @@ struct Shortcut {
     u32 height, width, in_channels;         // of x
     u32 out_height, out_width, out_channels;  // of y
     u32 stride, shift;
-    u32 wide;  // whether all channel counts and the shift divide into packs
+    u32 vectorized;  // whether all channel counts and the shift are whole vectors
     u32 unused;
 };
 
-/// One pack of y: copied, or zero.
+/// One vector of y: copied, or zero.
 template <int N>
 __device__ void shortcut_forward(const Shortcut& p) {
-    const u32 pack = thread_in_small_grid(), groups = p.out_channels / N;
-    const u64 at = u64(pack) * N;
+    const u32 vector = thread_in_small_grid(), groups = p.out_channels / N;
+    const u64 at = u64(vector) * N;
     if (at >= p.elements) return;
-    const u32 channel = pack % groups * N, pixel = pack / groups;
+    const u32 channel = vector % groups * N, pixel = vector / groups;
     const u32 q = pixel % p.out_width, line = pixel / p.out_width;
     const u32 row = line % p.out_height;
     const u64 image = line / p.out_height;
@@ -137,13 +137,13 @@ __device__ void shortcut_forward(const Shortcut& p) {
     store_floats(p.to + at, values);
 }
 
-/// One pack of dx: the gradient of the pixel that was kept, or zero.
+/// One vector of dx: the gradient of the pixel that was kept, or zero.
 template <int N>
 __device__ void shortcut_backward(const Shortcut& p) {
-    const u32 pack = thread_in_small_grid(), groups = p.in_channels / N;
-    const u64 at = u64(pack) * N;
+    const u32 vector = thread_in_small_grid(), groups = p.in_channels / N;
+    const u64 at = u64(vector) * N;
     if (at >= p.elements) return;
-    const u32 channel = pack % groups * N, pixel = pack / groups;
+    const u32 channel = vector % groups * N, pixel = vector / groups;
     const u32 column = pixel % p.width, line = pixel / p.width;
     const u32 row = line % p.height;
     const u64 image = line / p.height;
@@ -156,11 +156,11 @@ __device__ void shortcut_backward(const Shortcut& p) {
 }
 
 KERNEL(256, shortcut_a, Shortcut) {
-    if (p.wide) shortcut_forward<WIDE>(p);
+    if (p.vectorized) shortcut_forward<VECTOR_SIZE>(p);
     else shortcut_forward<1>(p);
 }
 
 KERNEL(256, shortcut_a_gradient, Shortcut) {
-    if (p.wide) shortcut_backward<WIDE>(p);
+    if (p.vectorized) shortcut_backward<VECTOR_SIZE>(p);
     else shortcut_backward<1>(p);
 }

@@ -1,10 +1,10 @@
-// Logits of groups of classes, such as subclasses within their superclass.
+// Logits of superclasses (class groups) from those of their subclasses.
 //
 //   y[n, g]  = T log(sum over c with group_of[c] = g of exp(x[n, c] / T))
 //   dx[n, c] = dy[n, g] exp((x[n, c] - y[n, g]) / T),  g = group_of[c]
 //
-// x (batch, classes), y (batch, groups). A class whose group is not among 0..groups counts nowhere and has no gradient; a
-// group without classes has y = -inf. Exponentials and sums in f64: what is compared with y may be close to it.
+// x (batch, classes), y (batch, groups). A class whose group is not among 0..groups contributes nowhere and has no gradient; a
+// group without classes has y = -inf. Exponentials and sums in f64: a number close to y may be subtracted from it.
 #include "intrinsics/ptx.cuh"
 #include "common/softmax.cuh"
 
@@ -17,7 +17,7 @@ struct LogSum {
     u32 unused;
 };
 
-/// A warp for every sum.
+/// A warp for each sum.
 KERNEL(256, log_sum_groups, LogSum) {
     const u32 lane = threadIdx.x % 32;
     const u32 sum = blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
@@ -49,7 +49,7 @@ struct Gradient {
     u32 unused;
 };
 
-/// A thread for every element of dx.
+/// A thread for each element of dx.
 KERNEL(256, log_sum_groups_gradient, Gradient) {
     const u32 at = thread_in_small_grid();
     if (at < p.elements) {

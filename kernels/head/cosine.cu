@@ -3,11 +3,11 @@
 //   r[n] = 1 / max(|x[n]|, epsilon), r[batch + o] = 1 / max(|weight[o]|, epsilon)
 //   cosines[n, o] = r[n] r[batch + o] sum over i of x[n, i] weight[o, i],  y = s cosines,  s = softplus(scale) or scale
 //   dx[n, i]      = s r[n] (sum over o of dy[n, o] r[batch + o] weight[o, i] - r[n] x[n, i] sum over o of dy[n, o] cosines[n, o])
-//   dweight       = the same with x and weight exchanged
+//   dweight       = as dx, with x and weight exchanged
 //   dscale        = s' sum over n, o of dy[n, o] cosines[n, o]
 //
-// The second term of a gradient is absent where epsilon stood in for the norm. Sums along a row are taken in f64: they
-// are few, and a difference of nearly equal vectors follows.
+// The second term of a gradient is absent where epsilon replaced the norm. Sums along a row are taken in f64: they
+// are few, and nearly equal vectors are subtracted afterwards.
 #include "intrinsics/ptx.cuh"
 #include "common/pairwise_tile.cuh"
 
@@ -21,7 +21,7 @@ struct Norms {
     float epsilon;
 };
 
-/// A warp for every row of x, then of weight.
+/// A warp for each row of x, then of weight.
 KERNEL(256, cosine_norms, Norms) {
     const u32 lane = threadIdx.x % 32;
     const u32 row = blockIdx.x * WARPS + threadIdx.x / 32;
@@ -30,7 +30,7 @@ KERNEL(256, cosine_norms, Norms) {
         double square = 0.0;
         if (p.inputs % 4 == 0) {
             for (u32 i = lane; i < p.inputs / 4; i += 32) {
-                const Pack<float, 4> values = load_pack<4>(from + 4 * i);
+                const Vector<float, 4> values = load_vector<4>(from + 4 * i);
 #pragma unroll
                 for (int j = 0; j < 4; ++j) square += double(values[j]) * values[j];
             }
@@ -48,7 +48,7 @@ KERNEL(256, cosine_norms, Norms) {
     }
 }
 
-/// What cosines are multiplied by.
+/// The factor of the cosines.
 __device__ inline float scale_of(const float* scale, u32 softplus) {
     const float raw = load(scale);
     // ln(1 + e^raw) without overflow.
@@ -67,11 +67,11 @@ struct Forward {
 };
 
 KERNEL(256, cosine_forward, Forward) {
-    SHARED(TilePieces<float>, pieces);
+    SHARED(TileStage<float>, stage);
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     float sums[4][4] = {};
     tile_sums<true, true>(
-        pieces, sums, first_row, p.batch, first_column, p.outputs, p.inputs,
+        stage, sums, first_row, p.batch, first_column, p.outputs, p.inputs,
         [&](u32 n, u32 i) { return load(p.x + u64(n) * p.inputs + i); },
         [&](u32 o, u32 i) { return load(p.weight + u64(o) * p.inputs + i); }, Multiply());
     const float scale = scale_of(p.scale, p.softplus);
@@ -82,7 +82,7 @@ KERNEL(256, cosine_forward, Forward) {
     });
 }
 
-/// The gradient with respect to `rows`, which met `others`; element (row, other) of cosines and dy lies at
+/// The gradient with respect to `rows`, whose cosines with `others` were taken; element (row, other) of cosines and dy lies at
 /// row * row_stride + other * other_stride.
 struct Gradient {
     const float* rows;          // (row_count, inputs)
@@ -96,12 +96,12 @@ struct Gradient {
     u32 row_count, other_count, inputs;
     u32 row_stride, other_stride;
     u32 softplus;
-    float constant;  // 1 / epsilon: the inverse norm of a row that was too short
+    float constant;  // 1 / epsilon: the inverse norm of a row whose norm epsilon replaced
     u32 unused;
 };
 
 struct alignas(16) GradientShared {
-    TilePieces<float> pieces;
+    TileStage<float> stage;
     float removed[TILE];
 };
 
@@ -126,7 +126,7 @@ __device__ void gradient(const Gradient& p, GradientShared& shared) {
 
     float sums[4][4] = {};
     tile_sums<!ROW_CONTIGUOUS, false>(
-        shared.pieces, sums, first_row, p.row_count, first_column, p.inputs, p.other_count,
+        shared.stage, sums, first_row, p.row_count, first_column, p.inputs, p.other_count,
         [&](u32 row, u32 other) { return load(p.dy + at(row, other)) * load(p.other_norms + other); },
         [&](u32 i, u32 other) { return load(p.others + u64(other) * p.inputs + i); }, Multiply());
     const float scale = scale_of(p.scale, p.softplus);
@@ -162,7 +162,7 @@ struct ScaleSums {
     double values[THREADS];
 };
 
-/// One block, one order.
+/// One thread block, so that the sum has one order.
 KERNEL(256, cosine_scale_gradient, ScaleGradient) {
     SHARED(ScaleSums, shared);
     const u32 thread = threadIdx.x;

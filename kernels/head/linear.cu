@@ -5,88 +5,88 @@
 //   linear_weight_gradient    dweight[o, i] = sum over n of dy[n, o] x[n, i]
 //   linear_bias_gradient      dbias[o] = sum over n of dy[n, o]
 //
-// All three products are C (rows, columns) = A B with depth as the inner extent, A and B read along whichever of their two
-// extents is contiguous. A block computes a TILE x TILE part of C over a slice of the depth, DEPTH at a time in shared
-// memory, each thread 4 x 4 of it in registers, while the next piece is on its way. These matrices are small: where the
-// tiles alone would leave multiprocessors idle, the depth is cut into `slices`, whose results `linear_sum` adds in order.
+// All three are GEMMs C (rows, columns) = A B, with A and B read along whichever of their two extents is contiguous. A thread block
+// computes a TILE x TILE part of C over a slice of K, BLOCK_K at a time in shared memory, each thread 4 x 4 of it in
+// registers, while the next stage is loaded. These matrices are small: where the tiles alone would leave SMs idle, K is cut into
+// `split_k` slices, whose results `linear_split_k_reduce` adds in order.
 #include "intrinsics/ptx.cuh"
 #include "common/reduce.cuh"
 
 constexpr u32 TILE = 64;
-constexpr u32 DEPTH = 16;
+constexpr u32 BLOCK_K = 16;
 
-struct Product {
+struct Gemm {
     const float* a;
     const float* b;
     const float* bias;  // per column of C, or null
-    float* c;           // (slices, rows, columns)
-    u32 rows, columns, depth;
-    u32 slice;  // depth of a slice, a multiple of DEPTH
+    float* c;           // (split_k, rows, columns)
+    u32 rows, columns, k_extent;
+    u32 slice;  // of K, a multiple of BLOCK_K
 };
 
-/// A piece of A and one of B: DEPTH x TILE each, the tile's extent fastest, four neighbours together.
-struct alignas(16) Pieces {
-    Pack<float, 4> a[DEPTH][TILE / 4];
-    Pack<float, 4> b[DEPTH][TILE / 4];
+/// A stage of A and B: BLOCK_K x TILE each, the extent of the tile fastest, four neighbours together.
+struct alignas(16) Stage {
+    Vector<float, 4> a[BLOCK_K][TILE / 4];
+    Vector<float, 4> b[BLOCK_K][TILE / 4];
 };
 
-/// Elements of a piece that one thread carries.
-constexpr u32 CARRIED = TILE * DEPTH / THREADS;
+/// Elements of a stage of one operand that a thread loads.
+constexpr u32 PER_THREAD = TILE * BLOCK_K / THREADS;
 
-/// Where in a piece (along the tile, along the depth) a thread's element number i lies. Neighbouring threads take
-/// neighbours in memory: along the depth if that is contiguous, else along the tile.
-template <bool DEPTH_CONTIGUOUS>
-__device__ void own_element(u32 i, u32& along_tile, u32& along_depth) {
+/// Position in a stage (along the tile, along K) of a thread's element number i. Neighbouring threads load
+/// neighbours in memory: along K for a K-major operand, else along the tile.
+template <bool K_MAJOR>
+__device__ void thread_element(u32 i, u32& along_tile, u32& along_k) {
     const u32 index = i * THREADS + threadIdx.x;
-    along_tile = DEPTH_CONTIGUOUS ? index / DEPTH : index % TILE;
-    along_depth = DEPTH_CONTIGUOUS ? index % DEPTH : index / TILE;
+    along_tile = K_MAJOR ? index / BLOCK_K : index % TILE;
+    along_k = K_MAJOR ? index % BLOCK_K : index / TILE;
 }
 
-/// Fetches this thread's elements of a piece; zero outside the matrix of `extent` x `depth`.
-template <bool DEPTH_CONTIGUOUS>
-__device__ void fetch(const float* matrix, u32 extent, u32 depth, u32 first, u32 first_depth, u32 end_depth,
-                      float (&carried)[CARRIED]) {
+/// Loads this thread's elements of a stage; zero outside the matrix of `extent` x `k_extent`.
+template <bool K_MAJOR>
+__device__ void fetch(const float* matrix, u32 extent, u32 k_extent, u32 first, u32 first_k, u32 end_k,
+                      float (&fetched)[PER_THREAD]) {
 #pragma unroll
-    for (u32 i = 0; i < CARRIED; ++i) {
-        u32 along_tile, along_depth;
-        own_element<DEPTH_CONTIGUOUS>(i, along_tile, along_depth);
-        const u64 at = first + along_tile, k = first_depth + along_depth;
-        const bool inside = at < extent && k < end_depth;
-        carried[i] = inside ? load(matrix + (DEPTH_CONTIGUOUS ? at * depth + k : k * extent + at)) : 0.0f;
+    for (u32 i = 0; i < PER_THREAD; ++i) {
+        u32 along_tile, along_k;
+        thread_element<K_MAJOR>(i, along_tile, along_k);
+        const u64 at = first + along_tile, k = first_k + along_k;
+        const bool inside = at < extent && k < end_k;
+        fetched[i] = inside ? load(matrix + (K_MAJOR ? at * k_extent + k : k * extent + at)) : 0.0f;
     }
 }
 
-template <bool DEPTH_CONTIGUOUS>
-__device__ void put(Pack<float, 4> (&piece)[DEPTH][TILE / 4], const float (&carried)[CARRIED]) {
+template <bool K_MAJOR>
+__device__ void store_stage(Vector<float, 4> (&stage)[BLOCK_K][TILE / 4], const float (&fetched)[PER_THREAD]) {
 #pragma unroll
-    for (u32 i = 0; i < CARRIED; ++i) {
-        u32 along_tile, along_depth;
-        own_element<DEPTH_CONTIGUOUS>(i, along_tile, along_depth);
-        piece[along_depth][along_tile / 4][along_tile % 4] = carried[i];
+    for (u32 i = 0; i < PER_THREAD; ++i) {
+        u32 along_tile, along_k;
+        thread_element<K_MAJOR>(i, along_tile, along_k);
+        stage[along_k][along_tile / 4][along_tile % 4] = fetched[i];
     }
 }
 
-template <bool A_DEPTH_CONTIGUOUS, bool B_DEPTH_CONTIGUOUS>
-__device__ void product(const Product& p, Pieces& pieces) {
+template <bool A_K_MAJOR, bool B_K_MAJOR>
+__device__ void gemm(const Gemm& p, Stage& stage) {
     const u32 tiles = (p.columns + TILE - 1) / TILE;
     const u32 first_row = blockIdx.x / tiles * TILE, first_column = blockIdx.x % tiles * TILE;
     const u32 begin = blockIdx.y * p.slice;
-    const u32 end = begin + p.slice < p.depth ? begin + p.slice : p.depth;
+    const u32 end = begin + p.slice < p.k_extent ? begin + p.slice : p.k_extent;
     const u32 own_row = threadIdx.x / (TILE / 4), own_column = threadIdx.x % (TILE / 4);
 
     float sums[4][4] = {};
-    float a[CARRIED], b[CARRIED];
-    fetch<A_DEPTH_CONTIGUOUS>(p.a, p.rows, p.depth, first_row, begin, end, a);
-    fetch<B_DEPTH_CONTIGUOUS>(p.b, p.columns, p.depth, first_column, begin, end, b);
-    for (u32 k = begin; k < end; k += DEPTH) {
-        put<A_DEPTH_CONTIGUOUS>(pieces.a, a);
-        put<B_DEPTH_CONTIGUOUS>(pieces.b, b);
+    float a[PER_THREAD], b[PER_THREAD];
+    fetch<A_K_MAJOR>(p.a, p.rows, p.k_extent, first_row, begin, end, a);
+    fetch<B_K_MAJOR>(p.b, p.columns, p.k_extent, first_column, begin, end, b);
+    for (u32 k = begin; k < end; k += BLOCK_K) {
+        store_stage<A_K_MAJOR>(stage.a, a);
+        store_stage<B_K_MAJOR>(stage.b, b);
         block_sync();
-        fetch<A_DEPTH_CONTIGUOUS>(p.a, p.rows, p.depth, first_row, k + DEPTH, end, a);
-        fetch<B_DEPTH_CONTIGUOUS>(p.b, p.columns, p.depth, first_column, k + DEPTH, end, b);
+        fetch<A_K_MAJOR>(p.a, p.rows, p.k_extent, first_row, k + BLOCK_K, end, a);
+        fetch<B_K_MAJOR>(p.b, p.columns, p.k_extent, first_column, k + BLOCK_K, end, b);
 #pragma unroll
-        for (u32 d = 0; d < DEPTH; ++d) {
-            const Pack<float, 4> left = pieces.a[d][own_row], right = pieces.b[d][own_column];
+        for (u32 d = 0; d < BLOCK_K; ++d) {
+            const Vector<float, 4> left = stage.a[d][own_row], right = stage.b[d][own_column];
 #pragma unroll
             for (int i = 0; i < 4; ++i) {
 #pragma unroll
@@ -111,36 +111,36 @@ __device__ void product(const Product& p, Pieces& pieces) {
     }
 }
 
-KERNEL(256, linear_forward, Product) {
-    SHARED(Pieces, pieces);
-    product<true, true>(p, pieces);
+KERNEL(256, linear_forward, Gemm) {
+    SHARED(Stage, stage);
+    gemm<true, true>(p, stage);
 }
 
-KERNEL(256, linear_input_gradient, Product) {
-    SHARED(Pieces, pieces);
-    product<true, false>(p, pieces);
+KERNEL(256, linear_input_gradient, Gemm) {
+    SHARED(Stage, stage);
+    gemm<true, false>(p, stage);
 }
 
-KERNEL(256, linear_weight_gradient, Product) {
-    SHARED(Pieces, pieces);
-    product<false, false>(p, pieces);
+KERNEL(256, linear_weight_gradient, Gemm) {
+    SHARED(Stage, stage);
+    gemm<false, false>(p, stage);
 }
 
-struct Sum {
-    const float* partial;  // (slices, elements)
+struct SplitKReduce {
+    const float* partial;  // (split_k, elements)
     const float* bias;     // per column, or null
     float* c;
     u64 elements;
     u32 columns;
-    u32 slices;
+    u32 split_k;
 };
 
-KERNEL(256, linear_sum, Sum) {
+KERNEL(256, linear_split_k_reduce, SplitKReduce) {
     const u64 at = thread_in_small_grid();
     if (at < p.elements) {
         float sum = 0.0f;
 #pragma unroll 4
-        for (u32 slice = 0; slice < p.slices; ++slice) sum += load(p.partial + slice * p.elements + at);
+        for (u32 slice = 0; slice < p.split_k; ++slice) sum += load(p.partial + slice * p.elements + at);
         store(p.c + at, p.bias ? sum + load(p.bias + u32(at) % p.columns) : sum);
     }
 }

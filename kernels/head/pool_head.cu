@@ -1,15 +1,15 @@
-// The tail of a network in one launch: the mean over all pixels, and the linear layer on it.
+// The head of a network in one launch: global average pooling, and the linear layer on it.
 //
 //   pool_head  features[n, c] = mean over the pixels of x[n, ., c], in f32;
 //              logits[n, o] = sum over c of features[n, c] weight[o, c], + bias[o]
 //
 // x (batch, pixels, channels) Real; weight (outputs, channels), bias (outputs), features (batch, channels), logits (batch,
-// outputs) f32. A block takes a few images, whose features stay in shared memory while each warp goes through rows of the
-// weight: every row is read once a block, so the matrix must be small.
+// outputs) f32. A thread block computes a few images, whose features stay in shared memory while each warp goes through rows of the
+// weight: every thread block reads every row, so the matrix must be small.
 #include "common/spatial_mean.cuh"
 
-constexpr int WIDE = WIDEST<Real>;
-/// Images of a block, at most, and channels of an image.
+constexpr int VECTOR_SIZE = MAX_VECTOR_SIZE<Real>;
+/// Images of a thread block, and channels of an image, at most.
 constexpr u32 IMAGES = 4;
 constexpr u32 MOST_CHANNELS = 2048;
 
@@ -23,17 +23,17 @@ struct Arguments {
     u32 pixels;
     u32 channels;
     u32 outputs;
-    u32 images;         // of a block
-    u32 column_blocks;  // times that a block's columns fit into the channels
-    u32 columns;        // threads side by side along channels, a power of two; the others are lanes along pixels
-    u32 wide;           // whether channels divide into packs of Real
-    u32 wide_rows;      // whether they divide into four
+    u32 images;           // of a thread block
+    u32 column_blocks;    // iterations of a thread block's columns over the channels
+    u32 columns;          // threads side by side along channels, a power of two; the others are lanes along pixels
+    u32 vectorized;       // whether channels are whole vectors of Real
+    u32 vectorized_rows;  // whether channels are whole vectors of four floats
     u32 unused;
 };
 
 struct alignas(16) Shared {
     float rows[IMAGES][MOST_CHANNELS];
-    float sums[WIDE][THREADS];
+    float sums[VECTOR_SIZE][THREADS];
 };
 
 template <int N>
@@ -43,7 +43,7 @@ __device__ void pool(const Arguments& p, u32 first, u32 images, Shared& shared) 
         for (u32 block = 0; block < p.column_blocks; ++block) {
             const u32 channel = (block * p.columns + threadIdx.x % p.columns) * N;
             float means[N];
-            average_pixels(p.x + image * p.pixels * p.channels, channel, p.pixels, p.channels, p.columns, shared.sums,
+            spatial_mean(p.x + image * p.pixels * p.channels, channel, p.pixels, p.channels, p.columns, shared.sums,
                            means);
             if (channel < p.channels && threadIdx.x < p.columns) {
 #pragma unroll
@@ -88,8 +88,8 @@ KERNEL(256, pool_head, Arguments) {
     SHARED(Shared, shared);
     const u32 first = blockIdx.x * p.images;
     const u32 images = first + p.images <= p.batch ? p.images : p.batch - first;
-    if (p.wide) pool<WIDE>(p, first, images, shared);
+    if (p.vectorized) pool<VECTOR_SIZE>(p, first, images, shared);
     else pool<1>(p, first, images, shared);
-    if (p.wide_rows) head<4>(p, first, images, shared);
+    if (p.vectorized_rows) head<4>(p, first, images, shared);
     else head<1>(p, first, images, shared);
 }

@@ -7,11 +7,11 @@
 //                                          (left + column right_of_x + row right_of_y) >> 16, c]]
 //   with the byte 0 outside the image. An index that names no image gives NaN.
 //
-// A thread writes one pack of y, 16 bytes, which crosses pixels and perhaps images; the last takes what is left.
+// A thread writes one vector of y, 16 bytes, which crosses pixels and perhaps images; the last writes the remaining elements.
 #include "intrinsics/ptx.cuh"
 #include "common/vectorized.cuh"
 
-constexpr int WIDE = WIDEST<Real>;
+constexpr int VECTOR_SIZE = MAX_VECTOR_SIZE<Real>;
 constexpr u32 PLACEMENT_NUMBERS = 8;
 
 struct ImageBatch {
@@ -24,14 +24,14 @@ struct ImageBatch {
     u32 unused;
 };
 
-/// Where the pixel of y that is being written comes from.
+/// The source of the pixel of y that is being written.
 struct Source {
     const u8* pixel;
     bool known, inside;
 
     __device__ Source(const ImageBatch& p, u32 image, u32 row, u32 column) {
-        const Pack<int, 4> a = load_pack<4>(p.placement + u64(image) * PLACEMENT_NUMBERS);
-        const Pack<int, 4> b = load_pack<4>(p.placement + u64(image) * PLACEMENT_NUMBERS + 4);
+        const Vector<int, 4> a = load_vector<4>(p.placement + u64(image) * PLACEMENT_NUMBERS);
+        const Vector<int, 4> b = load_vector<4>(p.placement + u64(image) * PLACEMENT_NUMBERS + 4);
         const i64 x = (a[1] + i64(column) * a[2] + i64(row) * a[3]) >> 16;
         const i64 y = (b[0] + i64(column) * b[1] + i64(row) * b[2]) >> 16;
         known = a[0] >= 0 && u32(a[0]) < p.images;
@@ -41,19 +41,19 @@ struct Source {
 };
 
 KERNEL(256, load_images, ImageBatch) {
-    const u64 first = u64(thread_in_small_grid()) * WIDE;
+    const u64 first = u64(thread_in_small_grid()) * VECTOR_SIZE;
     if (first < p.elements) {
-        // The launcher holds the number of elements below 2^31.
+        // The launcher limits the number of elements to 2^31.
         u32 channel = u32(first) % p.channels;
         const u32 pixel = u32(first) / p.channels, line = pixel / p.side;
         u32 column = pixel % p.side;
         u32 row = line % p.side;
         u32 image = line / p.side;
-        const u32 count = p.elements - first < WIDE ? u32(p.elements - first) : WIDE;
+        const u32 count = p.elements - first < VECTOR_SIZE ? u32(p.elements - first) : VECTOR_SIZE;
         Source source(p, image, row, column);
-        float values[WIDE];
+        float values[VECTOR_SIZE];
 #pragma unroll
-        for (u32 i = 0; i < WIDE; ++i) {
+        for (u32 i = 0; i < VECTOR_SIZE; ++i) {
             if (i < count) {
                 if (channel == p.channels) {
                     channel = 0;
@@ -71,7 +71,7 @@ KERNEL(256, load_images, ImageBatch) {
                 ++channel;
             }
         }
-        if (count == WIDE) {
+        if (count == VECTOR_SIZE) {
             store_floats(p.y + first, values);
         } else {
             for (u32 i = 0; i < count; ++i) store(p.y + first + i, from_float<Real>(values[i]));

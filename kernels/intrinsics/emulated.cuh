@@ -1,11 +1,11 @@
-// The second bodies of the words of ptx.cuh: what a kernel does when it runs on the host, thread by thread.
+// The second bodies of the intrinsics of ptx.cuh, for kernels that run on the host, thread by thread.
 //
-// Every thread of a block is a fiber. A fiber runs until it must wait for others (`meet`); the program that started it
-// (src/backend/cuda/driver/emulator) then runs the next one, completes the exchange once all lanes have come, and looks
-// for what a GPU would answer with wrong numbers or a hang. Every word takes the line it was called from, so that an
-// error can name it. No host header is included, so no name of a kernel can collide with one of theirs.
+// Every thread of a thread block is a fiber. A fiber runs until it must wait for others (`wait_for_others`); the host program
+// that started it (src/backend/cuda/driver/emulator) then runs the next one, completes the exchange once all lanes have come, and
+// detects errors that a GPU would answer with wrong numbers or a hang. Every intrinsic takes the line it was called from, so that
+// an error can name it. No host header is included, so no name of a kernel can collide with one of theirs.
 
-// ---- CUDA's own words ----
+// ---- CUDA's built-ins ----
 
 #define __global__
 #define __host__
@@ -43,7 +43,7 @@ inline float __expf(float x) { return expf(x); }
 inline float __logf(float x) { return logf(x); }
 inline float __fdividef(float x, float y) { return x / y; }
 inline float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
-/// Products and sums that no compiler may fuse.
+/// Multiplication and addition that no compiler may fuse.
 inline float __fmul_rn(float x, float y) {
     float z = x * y;
     asm("" : "+m"(z));
@@ -87,7 +87,7 @@ inline u64 max(u64 a, u64 b) { return a > b ? a : b; }
 inline float min(float a, float b) { return fminf(a, b); }
 inline float max(float a, float b) { return fmaxf(a, b); }
 
-// ---- what the program and the kernel know of each other ----
+// ---- the interface between the host program and the kernel ----
 
 namespace residua {
 
@@ -100,22 +100,22 @@ struct Index {
 
 enum State : u32 { RUNNING, AT_COLLECTIVE, AT_BARRIER, DONE, AT_NAMED_BARRIER, AT_MBARRIER, AT_WARPGROUP, AT_CLUSTER };
 
-/// One thread of a block.
+/// One thread of a thread block.
 struct Lane {
     Index thread;
     State state;
-    /// Where it waits, and for what.
+    /// Where and in which intrinsic it waits.
     const char* file;
     const char* what;
     u32 line;
     u32 unused;
-    /// Carries the exchange out for all 32 lanes of a warp, each of which has left its operands.
+    /// Completes the exchange for all 32 lanes of a warp, each of which has left its operands.
     void (*complete)(Lane* warp);
     void* operands;
     void* yielder;
 };
 
-/// A piece of global memory that the launch may touch.
+/// A part of global memory that the launch may access.
 struct Operand {
     u64 first;
     u64 bytes;
@@ -123,7 +123,7 @@ struct Operand {
 
 enum Wrong : u32 { NOTHING, GLOBAL_READ, GLOBAL_WRITE, SHARED_ADDRESS, DYNAMIC_SHARED, SPINNING };
 
-/// What a thread did wrong.
+/// The error of a thread.
 struct Failure {
     Wrong wrong;
     u32 line;
@@ -133,38 +133,38 @@ struct Failure {
     u64 bytes;
 };
 
-struct TensorCopy;
-struct Product;
+struct TmaLoad;
+struct Wgmma;
 
-/// One block, and the program's side of the words.
+/// One thread block, and the host program's side of the intrinsics.
 struct Block {
     Lane* lane;
     Index block, threads, blocks;
     u32 writable, operands;
-    /// Blocks of a cluster.
+    /// Thread blocks of a cluster.
     u32 cluster;
     const Operand* operand;
     u8* dynamic_shared;
     u64 dynamic_bytes;
     u8* static_shared;
     u64 static_bytes;
-    u64 fuse;
+    u64 steps_left;
     Failure failure;
     void (*suspend)(Block*);
     u8* (*declare_shared)(Block*, const void* key, const char* name, u64 bytes, const char* file, u32 line);
-    void (*copy)(Block*, void* to, const void* from, u32 bytes, u32 valid);
-    void (*commit)(Block*);
-    void (*wait)(Block*, u32 pending);
+    void (*cp_async)(Block*, void* to, const void* from, u32 bytes, u32 valid);
+    void (*cp_async_commit)(Block*);
+    void (*cp_async_wait)(Block*, u32 pending);
     // Of emulated_sm90.cuh.
-    void (*mbarrier)(Block*, u32 task, u64* barrier, u32 value);
-    void (*tensor_copy)(Block*, const TensorCopy*);
-    void (*wgmma)(Block*, const Product*);
+    void (*mbarrier)(Block*, u32 operation, u64* barrier, u32 value);
+    void (*tma_load)(Block*, const TmaLoad*);
+    void (*wgmma)(Block*, const Wgmma*);
     void (*wgmma_fence)(Block*);
     void (*wgmma_commit)(Block*);
-    void (*fence_async_shared)(Block*);
+    void (*fence_proxy_async)(Block*);
 };
 
-/// A kernel, as the program finds it.
+/// A kernel, as the host program finds it.
 struct Entry {
     void (*run)(const void* arguments);
     u32 most_threads;
@@ -172,7 +172,7 @@ struct Entry {
 };
 
 namespace {
-/// The block that this thread of the host is running.
+/// The thread block that this host thread is running.
 thread_local Block* running;
 }  // namespace
 
@@ -184,7 +184,7 @@ __attribute__((visibility("default"))) u32 residua_version = VERSION;
 __attribute__((visibility("default"))) void residua_enter(Block* block) { running = block; }
 }
 
-/// Stops this thread for good; the program reports why.
+/// Stops this thread for good; the host program reports why.
 [[noreturn]] __attribute__((noinline, cold)) inline void fail(Wrong wrong, const char* what, const void* address, u64 bytes,
                                                               const char* file, u32 line) {
     Block& b = block();
@@ -192,8 +192,8 @@ __attribute__((visibility("default"))) void residua_enter(Block* block) { runnin
     for (;;) b.suspend(&b);
 }
 
-/// Notes which word this thread is at.
-inline Lane& come_to(const char* what, const char* file, u32 line) {
+/// Notes which intrinsic this thread has called.
+inline Lane& note_call(const char* what, const char* file, u32 line) {
     Lane& l = lane();
     l.file = file;
     l.what = what;
@@ -201,10 +201,10 @@ inline Lane& come_to(const char* what, const char* file, u32 line) {
     return l;
 }
 
-/// Waits for others.
-inline void meet(State state, const char* what, void (*complete)(Lane*), void* operands, const char* file, u32 line) {
+/// Waits for other threads.
+inline void wait_for_others(State state, const char* what, void (*complete)(Lane*), void* operands, const char* file, u32 line) {
     Block& b = block();
-    Lane& l = come_to(what, file, line);
+    Lane& l = note_call(what, file, line);
     l.complete = complete;
     l.operands = operands;
     l.state = state;
@@ -224,13 +224,13 @@ inline bool allowed(const Block& b, u32 operands, const void* at, u64 bytes) {
 
 inline void check_read(const char* what, const void* from, u64 bytes, const char* file, u32 line) {
     Block& b = block();
-    if (__builtin_expect(--b.fuse == 0, 0)) fail(SPINNING, what, from, bytes, file, line);
+    if (__builtin_expect(--b.steps_left == 0, 0)) fail(SPINNING, what, from, bytes, file, line);
     if (__builtin_expect(!allowed(b, b.operands, from, bytes), 0)) fail(GLOBAL_READ, what, from, bytes, file, line);
 }
 
 inline void check_write(const char* what, const void* to, u64 bytes, const char* file, u32 line) {
     Block& b = block();
-    if (__builtin_expect(--b.fuse == 0, 0)) fail(SPINNING, what, to, bytes, file, line);
+    if (__builtin_expect(--b.steps_left == 0, 0)) fail(SPINNING, what, to, bytes, file, line);
     if (__builtin_expect(!allowed(b, b.writable, to, bytes), 0)) fail(GLOBAL_WRITE, what, to, bytes, file, line);
 }
 
@@ -248,7 +248,7 @@ inline void* dynamic_shared(const char* name, u64 bytes, const char* file, u32 l
     return b.dynamic_shared;
 }
 
-// ---- exchanges in a warp ----
+// ---- warp collectives ----
 
 struct Shuffle {
     u64 value;
@@ -268,46 +268,46 @@ inline T exchange(const char* what, T value, u32 from, const char* file, u32 lin
     static_assert(sizeof(T) == 4 || sizeof(T) == 8, "a shuffle moves 4 or 8 bytes");
     Shuffle shuffle{0, 0, from};
     __builtin_memcpy(&shuffle.value, &value, sizeof(T));
-    meet(AT_COLLECTIVE, what, complete_shuffle, &shuffle, file, line);
+    wait_for_others(AT_COLLECTIVE, what, complete_shuffle, &shuffle, file, line);
     __builtin_memcpy(&value, &shuffle.received, sizeof(T));
     return value;
 }
 
-struct LoadMatrix {
+struct Ldmatrix {
     u32* r;
     const u16* row;
 };
 
-inline void complete_load_matrix(Lane* warp) {
+inline void complete_ldmatrix(Lane* warp) {
     for (int l = 0; l < 32; l++) {
         for (int i = 0; i < 4; i++) {
-            const u16* row = static_cast<LoadMatrix*>(warp[8 * i + l / 4].operands)->row + 2 * (l % 4);
-            static_cast<LoadMatrix*>(warp[l].operands)->r[i] = row[0] | u32(row[1]) << 16;
+            const u16* row = static_cast<Ldmatrix*>(warp[8 * i + l / 4].operands)->row + 2 * (l % 4);
+            static_cast<Ldmatrix*>(warp[l].operands)->r[i] = row[0] | u32(row[1]) << 16;
         }
     }
 }
 
-inline void complete_load_matrix_transposed(Lane* warp) {
+inline void complete_ldmatrix_transposed(Lane* warp) {
     for (int l = 0; l < 32; l++) {
         for (int i = 0; i < 4; i++) {
             int row = 8 * i + 2 * (l % 4);
-            u16 upper = static_cast<LoadMatrix*>(warp[row].operands)->row[l / 4];
-            u16 lower = static_cast<LoadMatrix*>(warp[row + 1].operands)->row[l / 4];
-            static_cast<LoadMatrix*>(warp[l].operands)->r[i] = upper | u32(lower) << 16;
+            u16 upper = static_cast<Ldmatrix*>(warp[row].operands)->row[l / 4];
+            u16 lower = static_cast<Ldmatrix*>(warp[row + 1].operands)->row[l / 4];
+            static_cast<Ldmatrix*>(warp[l].operands)->r[i] = upper | u32(lower) << 16;
         }
     }
 }
 
-struct Multiply {
+struct Mma {
     float* d;
     const u32* a;
     u32 b[2];
 };
 
-/// Eight numbers of a row: one register of the host.
+/// Eight elements of a row: one register of the host.
 typedef float Row __attribute__((vector_size(32)));
 
-inline void complete_multiply(Lane* warp) {
+inline void complete_mma(Lane* warp) {
     float a[16][16];
     Row b[16], d[16];
     auto split = [](u32 pair, float& first, float& second) {
@@ -315,7 +315,7 @@ inline void complete_multiply(Lane* warp) {
         second = __uint_as_float(pair & 0xffff0000u);
     };
     for (int l = 0; l < 32; l++) {
-        const Multiply& m = *static_cast<Multiply*>(warp[l].operands);
+        const Mma& m = *static_cast<Mma*>(warp[l].operands);
         int g = l / 4, t = 2 * (l % 4);
         split(m.a[0], a[g][t], a[g][t + 1]);
         split(m.a[1], a[g + 8][t], a[g + 8][t + 1]);
@@ -338,7 +338,7 @@ inline void complete_multiply(Lane* warp) {
         d[i] = sum;
     }
     for (int l = 0; l < 32; l++) {
-        const Multiply& m = *static_cast<Multiply*>(warp[l].operands);
+        const Mma& m = *static_cast<Mma*>(warp[l].operands);
         int g = l / 4, t = 2 * (l % 4);
         m.d[0] = d[g][t];
         m.d[1] = d[g][t + 1];
@@ -354,21 +354,21 @@ inline void complete_multiply(Lane* warp) {
 #define blockDim (residua::block().threads)
 #define gridDim (residua::block().blocks)
 
-/// The place a word was called from, as its last two parameters.
-#define RESIDUA_PLACE const char *file = __builtin_FILE(), u32 line = __builtin_LINE()
+/// The line an intrinsic was called from, as its last two parameters.
+#define RESIDUA_CALL_SITE const char *file = __builtin_FILE(), u32 line = __builtin_LINE()
 
-// ---- the words ----
+// ---- the intrinsics ----
 
 #define INFINITY_F32 __builtin_inff()
-#define KERNEL(threads, name, Arguments) KERNEL_PREPARED(threads, name, Arguments, [](const Arguments&) {})
-#define KERNEL_PREPARED(threads, name, Arguments, prepare)                                                         \
-    static_assert((threads) % 32 == 0 && (threads) <= 1024, "a block is whole warps, at most 1024 threads");        \
+#define KERNEL(threads, name, Arguments) KERNEL_WITH_PREAMBLE(threads, name, Arguments, [](const Arguments&) {})
+#define KERNEL_WITH_PREAMBLE(threads, name, Arguments, preamble)                                                   \
+    static_assert((threads) % 32 == 0 && (threads) <= 1024, "a block is whole warps, at most 1024 threads");       \
     static void name(const Arguments& p);                                                                          \
     extern "C" {                                                                                                   \
     __attribute__((visibility("default"))) residua::Entry residua_kernel_##name = {                                \
         [](const void* arguments) {                                                                                \
             const Arguments& p = *static_cast<const Arguments*>(arguments);                                        \
-            prepare(p);                                                                                            \
+            preamble(p);                                                                                           \
             name(p);                                                                                               \
         },                                                                                                         \
         threads, sizeof(Arguments)};                                                                               \
@@ -382,27 +382,27 @@ inline void complete_multiply(Lane* warp) {
     Type& name = *static_cast<Type*>(residua::dynamic_shared(#name, sizeof(Type), __FILE__, __LINE__))
 
 template <class T>
-inline T load(const T* from, RESIDUA_PLACE) {
+inline T load(const T* from, RESIDUA_CALL_SITE) {
     residua::check_read("load", from, sizeof(T), file, line);
     return *from;
 }
 
 template <class T>
-inline void store(T* to, T value, RESIDUA_PLACE) {
+inline void store(T* to, T value, RESIDUA_CALL_SITE) {
     residua::check_write("store", to, sizeof(T), file, line);
     *to = value;
 }
 
 template <int N, class T>
-inline Pack<T, N> load_pack(const T* from, RESIDUA_PLACE) {
-    residua::check_read("load_pack", from, sizeof(Pack<T, N>), file, line);
-    return *reinterpret_cast<const Pack<T, N>*>(from);
+inline Vector<T, N> load_vector(const T* from, RESIDUA_CALL_SITE) {
+    residua::check_read("load_vector", from, sizeof(Vector<T, N>), file, line);
+    return *reinterpret_cast<const Vector<T, N>*>(from);
 }
 
 template <int N, class T>
-inline void store_pack(T* to, const Pack<T, N>& values, RESIDUA_PLACE) {
-    residua::check_write("store_pack", to, sizeof(Pack<T, N>), file, line);
-    *reinterpret_cast<Pack<T, N>*>(to) = values;
+inline void store_vector(T* to, const Vector<T, N>& values, RESIDUA_CALL_SITE) {
+    residua::check_write("store_vector", to, sizeof(Vector<T, N>), file, line);
+    *reinterpret_cast<Vector<T, N>*>(to) = values;
 }
 
 inline float to_float(float x) { return x; }
@@ -415,58 +415,58 @@ inline float from_float<float>(float x) { return x; }
 template <>
 inline bf16 from_float<bf16>(float x) {
     u32 bits = __float_as_uint(x);
-    // Half a unit of the last place that stays, less one where that place is even: ties go to even.
+    // Rounding adds half a unit in the last place that stays, less one where that place is even: ties go to even.
     u32 rounded = (bits + 0x7fff + ((bits >> 16) & 1)) >> 16;
     return bf16{u16((bits & 0x7fffffff) > 0x7f800000 ? 0x7fff : rounded)};
 }
 
-inline void block_sync(RESIDUA_PLACE) {
-    residua::meet(residua::AT_BARRIER, "block_sync", nullptr, nullptr, file, line);
+inline void block_sync(RESIDUA_CALL_SITE) {
+    residua::wait_for_others(residua::AT_BARRIER, "block_sync", nullptr, nullptr, file, line);
 }
-inline void warp_sync(RESIDUA_PLACE) {
-    residua::meet(residua::AT_COLLECTIVE, "warp_sync", nullptr, nullptr, file, line);
+inline void warp_sync(RESIDUA_CALL_SITE) {
+    residua::wait_for_others(residua::AT_COLLECTIVE, "warp_sync", nullptr, nullptr, file, line);
 }
 
 template <class T>
-inline T shuffle_xor(T value, u32 mask, RESIDUA_PLACE) {
+inline T shuffle_xor(T value, u32 mask, RESIDUA_CALL_SITE) {
     return residua::exchange("shuffle_xor", value, (threadIdx.x ^ mask) & 31, file, line);
 }
 template <class T>
-inline T shuffle_down(T value, u32 delta, RESIDUA_PLACE) {
+inline T shuffle_down(T value, u32 delta, RESIDUA_CALL_SITE) {
     u32 own = threadIdx.x & 31;
     return residua::exchange("shuffle_down", value, own + (delta & 31) < 32 ? own + (delta & 31) : own, file, line);
 }
 template <class T>
-inline T shuffle(T value, u32 lane, RESIDUA_PLACE) {
+inline T shuffle(T value, u32 lane, RESIDUA_CALL_SITE) {
     return residua::exchange("shuffle", value, lane & 31, file, line);
 }
 
-inline void cp_async_16(void* to, const void* from, bool valid, RESIDUA_PLACE) {
+inline void cp_async_16(void* to, const void* from, bool valid, RESIDUA_CALL_SITE) {
     residua::check_shared("cp_async_16", to, 16, file, line);
     if (valid) residua::check_read("cp_async_16", from, 16, file, line);
-    residua::block().copy(&residua::block(), to, from, 16, valid);
+    residua::block().cp_async(&residua::block(), to, from, 16, valid);
 }
-inline void cp_async_4(void* to, const void* from, bool valid, RESIDUA_PLACE) {
+inline void cp_async_4(void* to, const void* from, bool valid, RESIDUA_CALL_SITE) {
     residua::check_shared("cp_async_4", to, 4, file, line);
     if (valid) residua::check_read("cp_async_4", from, 4, file, line);
-    residua::block().copy(&residua::block(), to, from, 4, valid);
+    residua::block().cp_async(&residua::block(), to, from, 4, valid);
 }
-inline void cp_async_commit() { residua::block().commit(&residua::block()); }
+inline void cp_async_commit() { residua::block().cp_async_commit(&residua::block()); }
 template <int PENDING>
-inline void cp_async_wait() { residua::block().wait(&residua::block(), PENDING); }
+inline void cp_async_wait() { residua::block().cp_async_wait(&residua::block(), PENDING); }
 
-inline void ldmatrix_x4(u32 (&r)[4], const void* row, RESIDUA_PLACE) {
+inline void ldmatrix_x4(u32 (&r)[4], const void* row, RESIDUA_CALL_SITE) {
     residua::check_shared("ldmatrix_x4", row, 16, file, line);
-    residua::LoadMatrix operands{r, static_cast<const u16*>(row)};
-    residua::meet(residua::AT_COLLECTIVE, "ldmatrix_x4", residua::complete_load_matrix, &operands, file, line);
+    residua::Ldmatrix operands{r, static_cast<const u16*>(row)};
+    residua::wait_for_others(residua::AT_COLLECTIVE, "ldmatrix_x4", residua::complete_ldmatrix, &operands, file, line);
 }
-inline void ldmatrix_x4_transposed(u32 (&r)[4], const void* row, RESIDUA_PLACE) {
+inline void ldmatrix_x4_transposed(u32 (&r)[4], const void* row, RESIDUA_CALL_SITE) {
     residua::check_shared("ldmatrix_x4_transposed", row, 16, file, line);
-    residua::LoadMatrix operands{r, static_cast<const u16*>(row)};
-    residua::meet(residua::AT_COLLECTIVE, "ldmatrix_x4_transposed", residua::complete_load_matrix_transposed, &operands,
+    residua::Ldmatrix operands{r, static_cast<const u16*>(row)};
+    residua::wait_for_others(residua::AT_COLLECTIVE, "ldmatrix_x4_transposed", residua::complete_ldmatrix_transposed, &operands,
                   file, line);
 }
-inline void mma_16x8x16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, RESIDUA_PLACE) {
-    residua::Multiply operands{d, a, {b0, b1}};
-    residua::meet(residua::AT_COLLECTIVE, "mma_16x8x16", residua::complete_multiply, &operands, file, line);
+inline void mma_16x8x16(float (&d)[4], const u32 (&a)[4], u32 b0, u32 b1, RESIDUA_CALL_SITE) {
+    residua::Mma operands{d, a, {b0, b1}};
+    residua::wait_for_others(residua::AT_COLLECTIVE, "mma_16x8x16", residua::complete_mma, &operands, file, line);
 }

@@ -1,10 +1,10 @@
-// Softmax cross-entropy, forward and backward in one pass; weights of samples; the totals of a step.
+// Softmax cross-entropy, forward and backward in one pass; scaling of rows by sample weights; the totals of a step.
 //
 //   loss[n] = - sum over c of t[c] log softmax(logits[n])[c],  t = (1 - smoothing) onehot(label) + smoothing / classes
 //   dlogits[n, c] = (softmax(logits[n])[c] - t[c]) / batch,  prediction[n] = first largest logit
 //
-// logits (batch, classes) and labels (batch). One warp a row: the largest logit, then the sum of exponentials, then the
-// gradient; the row stays in the cache in between. A label outside the classes gives a NaN loss and NaN gradients.
+// logits (batch, classes) and labels (batch). One warp per row: the largest logit, then the sum of exponentials, then the
+// gradient; the row stays in L1 in between. A label outside the classes gives a NaN loss and NaN gradients.
 #include "intrinsics/ptx.cuh"
 #include "common/vectorized.cuh"
 
@@ -68,7 +68,7 @@ KERNEL(256, softmax_cross_entropy, CrossEntropy) {
         for (u32 c = lane; c < p.classes; c += 32) {
             const float shifted = load(logits + c) - largest;
             const float target = int(c) == label ? p.hot : p.spread;
-            // A class without target adds nothing, even where its probability underflowed to 0.
+            // A class without target adds nothing, even where its probability has underflowed to 0.
             if (target != 0.0f) loss -= target * (shifted - log_sum);
             const float gradient = (expf(shifted) * inverse_sum - target) * p.share;
             store(dlogits + c, known ? gradient : nan);
@@ -81,15 +81,15 @@ KERNEL(256, softmax_cross_entropy, CrossEntropy) {
     }
 }
 
-struct Weigh {
+struct ScaleRows {
     const float* weights;  // (elements / channels)
     float* x;              // rows of `channels`
     u32 elements;
     u32 channels;
 };
 
-/// x[n, c] *= weights[n]; a thread for every element.
-KERNEL(256, weigh_rows, Weigh) {
+/// x[n, c] *= weights[n]; a thread for each element.
+KERNEL(256, scale_rows, ScaleRows) {
     const u32 at = thread_in_small_grid();
     if (at < p.elements) store(p.x + at, load(p.x + at) * load(p.weights + at / p.channels));
 }
@@ -111,8 +111,8 @@ struct SharedTotals {
     u32 hits[THREADS];
 };
 
-/// totals[slot, column] = (sum of losses, number of hits), slot = hyper[3]; one block, one order, sums in f64. A slot
-/// outside the table is dropped.
+/// totals[slot, column] = (sum of losses, number of hits), slot = hyper[3]; one thread block, so that sums have one order, in
+/// f64. A slot outside the table is dropped.
 KERNEL(256, step_totals, StepTotals) {
     SHARED(SharedTotals, shared);
     const u32 thread = threadIdx.x;
@@ -134,8 +134,8 @@ KERNEL(256, step_totals, StepTotals) {
     if (thread == 0) {
         const float slot = load(p.hyper + 3);
         if (slot >= 0.0f && slot < float(p.slots)) {
-            const Pack<float, 2> totals = {{float(shared.loss[0]), float(shared.hits[0])}};
-            store_pack<2>(p.totals + 2 * (u64(slot) * p.columns + p.column), totals);
+            const Vector<float, 2> totals = {{float(shared.loss[0]), float(shared.hits[0])}};
+            store_vector<2>(p.totals + 2 * (u64(slot) * p.columns + p.column), totals);
         }
     }
 }

@@ -5,7 +5,7 @@
 //   dKL / dfirst   = p (log p - log q - KL) / T,  dKL / dsecond = (q - p) / T
 //   JS(p, q)       = (KL(p, m) + KL(q, m)) / 2 with m = (p + q) / 2,  dJS / dfirst = p (log p - log m - KL(p, m)) / (2 T)
 //
-// Gradients are those of the mean over the batch. One warp a row, in f64: where p and q are close the loss is a
+// Gradients are those of the mean over the batch. One warp per row, in f64: where p and q are close the loss is a
 // difference of nearly equal numbers, and a row has only a few hundred of them.
 #include "intrinsics/ptx.cuh"
 #include "common/softmax.cuh"
@@ -20,7 +20,7 @@ struct Divergence {
     double inverse_temperature;
     double share_of_first;   // 1 / (batch T), or 0 on a detached side
     double share_of_second;
-    u32 direction;           // 0: KL(p, q), 1: KL(q, p), 2: both towards their middle
+    u32 direction;           // 0: KL(p, q), 1: KL(q, p), 2: JS(p, q)
     u32 unused;
 };
 

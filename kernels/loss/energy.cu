@@ -1,10 +1,10 @@
-// Margins for the energy of samples and outliers, forward and backward in one pass.
+// Energy margin loss of samples and outliers, forward and backward in one pass.
 //
 //   E[n]          = -log(sum over c of exp(logits[n, c]))
 //   loss[n]       = max(0, E[n] - inside)^2, or max(0, outside - E[n])^2 where outlier[n] is not 0
 //   dlogits[n, c] = -dloss/dE softmax(logits[n])[c] / batch
 //
-// logits (batch, classes). One warp a row, in f64: the hinge is a difference of nearly equal numbers. NaN stays NaN.
+// logits (batch, classes). One warp per row, in f64: the hinge is a difference of nearly equal numbers. NaN stays NaN.
 #include "intrinsics/ptx.cuh"
 #include "common/softmax.cuh"
 

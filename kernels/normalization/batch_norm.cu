@@ -2,27 +2,27 @@
 //
 //   statistics         mean, biased variance -> inverse_std = 1 / sqrt(variance + epsilon), scale = gamma inverse_std,
 //                      bias = beta - mean scale; running statistics move towards the mean and the unbiased variance
-//   frozen             the same map from running statistics
+//   frozen             scale and bias from running statistics
 //   fold               weight[k, ..] scale[k] for the convolution before it
 //   scale_bias         y = act(scale x + bias [+ residual])
-//   reduce             dbeta = sum of d, dgamma = sum of d (x - mean) inverse_std, d = dy where act let pass
+//   reduce             dbeta = sum of d, dgamma = sum of d (x - mean) inverse_std, where d is dy where the ReLU passed x, else 0
 //   input_gradient     dx = scale (d - dbeta / rows - (x - mean) inverse_std dgamma / rows); frozen: dx = scale d
 //
-// Sums over rows have two stages. In the first a block takes a slab of rows and some channels: a thread holds WIDE
-// neighbouring channels, `columns` threads lie side by side along channels, the others are lanes along rows, so that a
-// warp reads whole lines. In the second the slabs' results are merged, in order; they may as well come from a convolution
-// that has just computed x or dy. Moments are taken of x less a pivot, the first row, and merged by Chan's formula: neither a
-// large mean nor a long column costs digits.
+// Sums over rows have two stages. In the first a thread block takes partial sums over a slab of rows, of some channels: a thread
+// holds VECTOR_SIZE neighbouring channels, `columns` threads lie side by side along channels, the others are lanes along rows, so
+// that a warp reads whole lines. The second stage merges the partial sums of all slabs, in order; they may also come from the
+// epilogue of the convolution that has just computed x or dy. Moments are taken of x less a pivot, the first row, and merged by
+// Chan's formula: neither a large mean nor a long column loses digits.
 #include "intrinsics/ptx.cuh"
 #include "common/reduce.cuh"
 
-constexpr int WIDE = WIDEST<Real>;
+constexpr int VECTOR_SIZE = MAX_VECTOR_SIZE<Real>;
 
-/// How a block takes its part of a slab; the launcher's `Slabs`.
+/// The threads of a thread block over a slab; the launcher's `Slabs`.
 struct Slabs {
     Cut cut;
     u32 columns;  // threads side by side, a power of two
-    u32 wide;     // whether a thread holds WIDE channels, or one
+    u32 vectorized;  // whether a thread holds VECTOR_SIZE channels, or one
 };
 
 /// The part of a slab that belongs to a thread: rows first, first + lanes, .. below end, of N channels.
@@ -41,12 +41,12 @@ struct Part {
         first = begin + threadIdx.x / s.columns;
     }
 
-    /// Whether this thread writes the block's result.
+    /// Whether this thread writes the thread block's result.
     __device__ bool writes(const Slabs& s) const { return inside && threadIdx.x < s.columns; }
 };
 
-/// The second stage: threads of a block side by side along channels; the others are lanes along slabs.
-constexpr u32 FINISH_COLUMNS = 8;
+/// Threads of the second stage side by side along channels; the others are lanes along slabs.
+constexpr u32 FINALIZE_COLUMNS = 8;
 
 // ---- statistics ----
 
@@ -71,7 +71,7 @@ __device__ void take_rows(const Real* x, u64 stride, const float (&pivot)[N], Mo
 }
 
 template <int N>
-__device__ void slab_moments(const StatisticsArguments& p, SharedMoments<WIDE>& shared) {
+__device__ void slab_moments(const StatisticsArguments& p, SharedMoments<VECTOR_SIZE>& shared) {
     const Part<N> part(p.slabs);
     const u32 channels = p.slabs.cut.channels;
     Moments<N> moments;
@@ -97,13 +97,13 @@ __device__ void slab_moments(const StatisticsArguments& p, SharedMoments<WIDE>& 
 }
 
 KERNEL(256, batch_norm_moments, StatisticsArguments) {
-    SHARED(SharedMoments<WIDE>, shared);
-    if (p.slabs.wide) slab_moments<WIDE>(p, shared);
+    SHARED(SharedMoments<VECTOR_SIZE>, shared);
+    if (p.slabs.vectorized) slab_moments<VECTOR_SIZE>(p, shared);
     else slab_moments<1>(p, shared);
 }
 
-struct FinishArguments {
-    const Real* pivot;  // of its first row the means were taken less; or null
+struct FinalizeStatisticsArguments {
+    const Real* pivot;  // whose first row was subtracted before the means were taken; or null
     const float* partial;
     const float* gamma;
     const float* beta;
@@ -120,22 +120,22 @@ struct FinishArguments {
     u32 unused;
 };
 
-KERNEL(256, batch_norm_statistics, FinishArguments) {
+KERNEL(256, batch_norm_statistics, FinalizeStatisticsArguments) {
     SHARED(SharedMoments<1>, shared);
-    const u32 channel = blockIdx.x * FINISH_COLUMNS + threadIdx.x % FINISH_COLUMNS;
+    const u32 channel = blockIdx.x * FINALIZE_COLUMNS + threadIdx.x % FINALIZE_COLUMNS;
     const u32 channels = p.cut.channels;
     Moments<1> moments;
     if (channel < channels) {
 #pragma unroll 4
-        for (u32 slab = threadIdx.x / FINISH_COLUMNS; slab < p.cut.slabs; slab += THREADS / FINISH_COLUMNS) {
+        for (u32 slab = threadIdx.x / FINALIZE_COLUMNS; slab < p.cut.slabs; slab += THREADS / FINALIZE_COLUMNS) {
             const u64 at = u64(slab) * channels + channel;
             const float mean[1] = {load(p.partial + at)};
             const float deviations[1] = {load(p.partial + u64(p.cut.slabs) * channels + at)};
             moments.merge(p.cut.rows_of(slab), mean, deviations);
         }
     }
-    merge_lanes(shared, moments, FINISH_COLUMNS);
-    if (channel < channels && threadIdx.x < FINISH_COLUMNS) {
+    merge_lanes(shared, moments, FINALIZE_COLUMNS);
+    if (channel < channels && threadIdx.x < FINALIZE_COLUMNS) {
         const u64 rows = p.cut.rows;
         const float mean = moments.mean[0] + (p.pivot ? to_float(load(p.pivot + channel)) : 0.0f);
         const float deviations = moments.deviations[0];
@@ -187,7 +187,7 @@ struct FoldArguments {
     float* bias;
     u64 filter;  // elements of a filter
     float epsilon;
-    u32 wide;  // whether a filter divides into packs
+    u32 vectorized;  // whether a filter is whole vectors
 };
 
 template <int N>
@@ -202,35 +202,35 @@ __device__ void fold_filter(const FoldArguments& p, float scale) {
     }
 }
 
-/// One block a filter.
+/// One thread block per filter.
 KERNEL(256, batch_norm_fold, FoldArguments) {
     const u32 channel = blockIdx.x;
     const float scale = load(p.gamma + channel) / sqrtf(load(p.running_variance + channel) + p.epsilon);
     if (threadIdx.x == 0) store(p.bias + channel, load(p.beta + channel) - load(p.running_mean + channel) * scale);
-    if (p.wide) fold_filter<WIDE>(p, scale);
+    if (p.vectorized) fold_filter<VECTOR_SIZE>(p, scale);
     else fold_filter<1>(p, scale);
 }
 
-// ---- passes with numbers per channel ----
+// ---- elementwise passes with coefficients per channel ----
 
-/// A walk over packs of N elements: the grid's number of threads is a multiple of the packs in a row, so a thread stays with
-/// its channels and holds their numbers in registers.
+/// A grid-stride loop over vectors of N elements: the number of threads in the grid is a multiple of the vectors in a row, so a
+/// thread keeps its channels, and their coefficients in registers.
 template <int N>
-struct Walk {
-    u64 first, step, packs;
+struct GridStride {
+    u64 first, step, vectors;
     u32 channel;
 
-    __device__ Walk(u64 rows, u32 channels) {
+    __device__ GridStride(u64 rows, u32 channels) {
         const u32 groups = channels / N;
         first = thread_in_small_grid();
         step = u64(gridDim.x) * THREADS;
-        packs = rows * groups;
+        vectors = rows * groups;
         channel = thread_in_small_grid() % groups * N;
     }
 };
 
-/// Packs of each operand that a thread has under way at once.
-constexpr int UNDER_WAY = 2;
+/// Vectors of each operand that a thread has in flight at a time.
+constexpr int IN_FLIGHT = 2;
 
 struct ScaleBiasArguments {
     const Real* x;
@@ -241,53 +241,53 @@ struct ScaleBiasArguments {
     u64 rows;
     u32 channels;
     u32 relu;
-    u32 wide;  // whether channels divide into packs
+    u32 vectorized;  // whether channels are whole vectors
     u32 unused;
 };
 
 template <int N, bool RESIDUAL>
-__device__ void scale_bias_packs(const ScaleBiasArguments& p) {
-    const Walk<N> walk(p.rows, p.channels);
+__device__ void scale_bias_vectors(const ScaleBiasArguments& p) {
+    const GridStride<N> loop(p.rows, p.channels);
     float scale[N], bias[N];
-    load_floats(p.scale + walk.channel, scale);
-    load_floats(p.bias + walk.channel, bias);
-    for (u64 pack = walk.first; pack < walk.packs; pack += UNDER_WAY * walk.step) {
-        Pack<Real, N> x[UNDER_WAY], residual[UNDER_WAY];
+    load_floats(p.scale + loop.channel, scale);
+    load_floats(p.bias + loop.channel, bias);
+    for (u64 vector = loop.first; vector < loop.vectors; vector += IN_FLIGHT * loop.step) {
+        Vector<Real, N> x[IN_FLIGHT], residual[IN_FLIGHT];
 #pragma unroll
-        for (int u = 0; u < UNDER_WAY; ++u) {
-            const u64 at = pack + u * walk.step;
-            if (at >= walk.packs) break;
-            x[u] = load_pack<N>(p.x + at * N);
-            if (RESIDUAL) residual[u] = load_pack<N>(p.residual + at * N);
+        for (int u = 0; u < IN_FLIGHT; ++u) {
+            const u64 at = vector + u * loop.step;
+            if (at >= loop.vectors) break;
+            x[u] = load_vector<N>(p.x + at * N);
+            if (RESIDUAL) residual[u] = load_vector<N>(p.residual + at * N);
         }
 #pragma unroll
-        for (int u = 0; u < UNDER_WAY; ++u) {
-            const u64 at = pack + u * walk.step;
-            if (at >= walk.packs) break;
+        for (int u = 0; u < IN_FLIGHT; ++u) {
+            const u64 at = vector + u * loop.step;
+            if (at >= loop.vectors) break;
 #pragma unroll
             for (int i = 0; i < N; ++i) {
                 float y = fmaf(scale[i], to_float(x[u][i]), bias[i]);
                 if (RESIDUAL) y += to_float(residual[u][i]);
                 x[u][i] = from_float<Real>(p.relu ? rectified(y) : y);
             }
-            store_pack<N>(p.y + at * N, x[u]);
+            store_vector<N>(p.y + at * N, x[u]);
         }
     }
 }
 
 KERNEL(256, scale_bias, ScaleBiasArguments) {
-    if (p.wide) scale_bias_packs<WIDE, false>(p);
-    else scale_bias_packs<1, false>(p);
+    if (p.vectorized) scale_bias_vectors<VECTOR_SIZE, false>(p);
+    else scale_bias_vectors<1, false>(p);
 }
 
 KERNEL(256, scale_bias_residual, ScaleBiasArguments) {
-    if (p.wide) scale_bias_packs<WIDE, true>(p);
-    else scale_bias_packs<1, true>(p);
+    if (p.vectorized) scale_bias_vectors<VECTOR_SIZE, true>(p);
+    else scale_bias_vectors<1, true>(p);
 }
 
 // ---- gradient ----
 
-/// dy where the rectifier behind `scale x + bias` let pass; the same rounding as in the forward pass.
+/// ReLU backward: dy where `scale x + bias`, rounded as in the forward pass, is positive.
 __device__ inline float gated(float dy, float x, float scale, float bias, bool relu) {
     return relu && !(fmaf(scale, x, bias) > 0.0f) ? 0.0f : dy;
 }
@@ -303,20 +303,20 @@ struct ReduceArguments {
     u64 relu;
 };
 
-/// Where the sums of all threads of a block meet.
+/// Shared memory for the sums of all threads of a thread block.
 struct SharedSums {
-    float values[2 * WIDE][THREADS];
+    float values[2 * VECTOR_SIZE][THREADS];
 };
 
 /// Adds ROWS rows, `stride` elements apart, to the sums of d and of d (x - mean).
 template <int ROWS, int N>
 __device__ void reduce_rows(const ReduceArguments& p, u64 at, u64 stride, const float (&scale)[N], const float (&bias)[N],
                             const float (&mean)[N], float (&sums)[2 * N]) {
-    Pack<Real, N> dy[ROWS], x[ROWS];
+    Vector<Real, N> dy[ROWS], x[ROWS];
 #pragma unroll
     for (int row = 0; row < ROWS; ++row) {
-        dy[row] = load_pack<N>(p.dy + at + row * stride);
-        x[row] = load_pack<N>(p.x + at + row * stride);
+        dy[row] = load_vector<N>(p.dy + at + row * stride);
+        x[row] = load_vector<N>(p.x + at + row * stride);
     }
 #pragma unroll
     for (int row = 0; row < ROWS; ++row) {
@@ -366,11 +366,11 @@ __device__ void reduce_slab(const ReduceArguments& p, SharedSums& shared) {
 
 KERNEL(256, batch_norm_sums, ReduceArguments) {
     SHARED(SharedSums, shared);
-    if (p.slabs.wide) reduce_slab<WIDE>(p, shared);
+    if (p.slabs.vectorized) reduce_slab<VECTOR_SIZE>(p, shared);
     else reduce_slab<1>(p, shared);
 }
 
-struct ReduceFinishArguments {
+struct FinalizeReduceArguments {
     const float* partial;
     const float* inverse_std;
     float* dgamma;
@@ -378,21 +378,21 @@ struct ReduceFinishArguments {
     Cut cut;
 };
 
-KERNEL(256, batch_norm_reduce, ReduceFinishArguments) {
+KERNEL(256, batch_norm_reduce, FinalizeReduceArguments) {
     SHARED(SharedSums, shared);
-    const u32 channel = blockIdx.x * FINISH_COLUMNS + threadIdx.x % FINISH_COLUMNS;
+    const u32 channel = blockIdx.x * FINALIZE_COLUMNS + threadIdx.x % FINALIZE_COLUMNS;
     const u32 channels = p.cut.channels;
     float sums[2] = {};
     if (channel < channels) {
 #pragma unroll 4
-        for (u32 slab = threadIdx.x / FINISH_COLUMNS; slab < p.cut.slabs; slab += THREADS / FINISH_COLUMNS) {
+        for (u32 slab = threadIdx.x / FINALIZE_COLUMNS; slab < p.cut.slabs; slab += THREADS / FINALIZE_COLUMNS) {
             const u64 at = u64(slab) * channels + channel;
             sums[0] += load(p.partial + at);
             sums[1] += load(p.partial + u64(p.cut.slabs) * channels + at);
         }
     }
-    sum_lanes(shared.values, sums, FINISH_COLUMNS);
-    if (channel < channels && threadIdx.x < FINISH_COLUMNS) {
+    sum_lanes(shared.values, sums, FINALIZE_COLUMNS);
+    if (channel < channels && threadIdx.x < FINALIZE_COLUMNS) {
         store(p.dbeta + channel, sums[0]);
         store(p.dgamma + channel, sums[1] * load(p.inverse_std + channel));
     }
@@ -412,56 +412,56 @@ struct InputGradientArguments {
     u32 channels;
     u32 relu;
     u32 frozen;
-    u32 wide;  // whether channels divide into packs
+    u32 vectorized;  // whether channels are whole vectors
 };
 
 template <int N>
-__device__ void input_gradient_packs(const InputGradientArguments& p) {
+__device__ void input_gradient_vectors(const InputGradientArguments& p) {
     // dx = scale d + slope (x - mean) + offset
-    const Walk<N> walk(p.rows, p.channels);
+    const GridStride<N> loop(p.rows, p.channels);
     float scale[N], bias[N], mean[N], slope[N], offset[N];
-    load_floats(p.scale + walk.channel, scale);
-    load_floats(p.bias + walk.channel, bias);
+    load_floats(p.scale + loop.channel, scale);
+    load_floats(p.bias + loop.channel, bias);
     if (!p.frozen) {
         const float share = 1.0f / float(p.rows);
         float inverse_std[N];
-        load_floats(p.mean + walk.channel, mean);
-        load_floats(p.inverse_std + walk.channel, inverse_std);
-        load_floats(p.dgamma + walk.channel, slope);
-        load_floats(p.dbeta + walk.channel, offset);
+        load_floats(p.mean + loop.channel, mean);
+        load_floats(p.inverse_std + loop.channel, inverse_std);
+        load_floats(p.dgamma + loop.channel, slope);
+        load_floats(p.dbeta + loop.channel, offset);
 #pragma unroll
         for (int i = 0; i < N; ++i) {
             slope[i] *= -scale[i] * inverse_std[i] * share;
             offset[i] *= -scale[i] * share;
         }
     }
-    for (u64 pack = walk.first; pack < walk.packs; pack += UNDER_WAY * walk.step) {
-        Pack<Real, N> dy[UNDER_WAY], x[UNDER_WAY];
+    for (u64 vector = loop.first; vector < loop.vectors; vector += IN_FLIGHT * loop.step) {
+        Vector<Real, N> dy[IN_FLIGHT], x[IN_FLIGHT];
 #pragma unroll
-        for (int u = 0; u < UNDER_WAY; ++u) {
-            const u64 at = pack + u * walk.step;
-            if (at >= walk.packs) break;
-            dy[u] = load_pack<N>(p.dy + at * N);
-            x[u] = load_pack<N>(p.x + at * N);
+        for (int u = 0; u < IN_FLIGHT; ++u) {
+            const u64 at = vector + u * loop.step;
+            if (at >= loop.vectors) break;
+            dy[u] = load_vector<N>(p.dy + at * N);
+            x[u] = load_vector<N>(p.x + at * N);
         }
 #pragma unroll
-        for (int u = 0; u < UNDER_WAY; ++u) {
-            const u64 at = pack + u * walk.step;
-            if (at >= walk.packs) break;
+        for (int u = 0; u < IN_FLIGHT; ++u) {
+            const u64 at = vector + u * loop.step;
+            if (at >= loop.vectors) break;
 #pragma unroll
             for (int i = 0; i < N; ++i) {
                 const float input = to_float(x[u][i]);
                 const float through = scale[i] * gated(to_float(dy[u][i]), input, scale[i], bias[i], p.relu);
-                // Frozen statistics pass nothing on, not even 0 times infinity.
+                // Frozen statistics have no gradient: not even 0 times infinity.
                 const float dx = p.frozen ? through : through + fmaf(slope[i], input - mean[i], offset[i]);
                 dy[u][i] = from_float<Real>(dx);
             }
-            store_pack<N>(p.dx + at * N, dy[u]);
+            store_vector<N>(p.dx + at * N, dy[u]);
         }
     }
 }
 
 KERNEL(256, batch_norm_input_gradient, InputGradientArguments) {
-    if (p.wide) input_gradient_packs<WIDE>(p);
-    else input_gradient_packs<1>(p);
+    if (p.vectorized) input_gradient_vectors<VECTOR_SIZE>(p);
+    else input_gradient_vectors<1>(p);
 }

@@ -1,16 +1,16 @@
-// Sums of very many slabs of rows, merged in runs: between the two stages of batch_norm.cu.
+// Partial sums of very many slabs of rows, merged in runs of RUN: a stage between the two of batch_norm.cu.
 //
 //   merge_moments      means and squared deviations, by Chan's formula
 //   merge_sums         sums
 //
-// A block takes RUN slabs of MERGE_COLUMNS channels: a warp reads whole lines, and a thread has what it reads under way at
-// once. The order of the sums follows from the number of slabs alone.
+// A thread block merges RUN slabs of MERGE_COLUMNS channels: a warp reads whole lines, and a thread has all its loads in flight at
+// a time. The order of the sums follows from the number of slabs alone.
 #include "intrinsics/ptx.cuh"
 #include "common/reduce.cuh"
 
-/// Slabs that become one.
+/// Slabs that are merged into one.
 constexpr u32 RUN = 64;
-/// Channels of a block; the other threads are lanes along slabs.
+/// Channels of a thread block; the other threads are lanes along slabs.
 constexpr u32 MERGE_COLUMNS = 32;
 constexpr u32 LANES = THREADS / MERGE_COLUMNS;
 
@@ -35,7 +35,7 @@ struct Run {
     }
 };
 
-/// Stores both numbers of this block's run, in the threads of the first lane.
+/// Stores both results of this thread block's run, in the threads of the first lane.
 __device__ inline void store_merged(const MergeArguments& p, const Run& run, float first, float second) {
     if (run.channel >= p.cut.channels || threadIdx.x >= MERGE_COLUMNS) return;
     float* to = p.merged + u64(blockIdx.y) * p.cut.channels + run.channel;

@@ -4,22 +4,22 @@
 //          lr = hyper[0]. Without momentum the velocity is not touched.
 //   adam   m += (1 - beta1)(g - m);  v = beta2 v + (1 - beta2) g^2;
 //          p -= hyper[0] / hyper[1] * m / (sqrt(v) / hyper[2] + epsilon)
-//          Weight decay joins g, or, decoupled (AdamW), shrinks p by 1 - lr weight_decay first.
+//          Weight decay is added to g, or, decoupled (AdamW), shrinks p by 1 - lr weight_decay first.
 //
-// Segments of the region have a weight decay and a row of `hyper` each. Where activations are narrower than parameters the
-// convolutions read a copy of these, which is written along.
+// Segments of the region have a weight decay and a row of `hyper` each. In bf16 training the convolutions read bf16 weights beside
+// these f32 master weights, which are written in the same pass.
 //
-// A thread moves 16 bytes of each region; the last thread of the grid takes what is left.
+// A thread processes 16 bytes of each region; the last thread of the grid processes the remaining elements.
 #include "intrinsics/ptx.cuh"
 #include "common/vectorized.cuh"
 
-constexpr int WIDE = WIDEST<float>;
+constexpr int VECTOR_SIZE = MAX_VECTOR_SIZE<float>;
 
-/// Numbers of a row of `hyper`.
+/// Elements of a row of `hyper`.
 constexpr u32 HYPER_ROW = 4;
 
 struct Segments {
-    u64 ends[3];  // multiples of WIDE but for the last: a pack lies in one segment
+    u64 ends[3];  // multiples of VECTOR_SIZE but for the last: a vector lies in one segment
     float weight_decays[3];
     u32 rows[3];
 
@@ -33,7 +33,7 @@ struct Sgd {
     const float* gradients;
     float* velocity;
     const float* hyper;
-    Real* copies;  // or null
+    Real* bf16_weights;  // or null
     Segments segments;
     float momentum;
     u32 nesterov;
@@ -62,13 +62,13 @@ __device__ void sgd_step(const Sgd& s, u64 at) {
 #pragma unroll
     for (int i = 0; i < N; ++i) p[i] -= learning_rate * g[i];
     store_floats(s.parameters + at, p);
-    if (s.copies) store_floats(s.copies + at, p);
+    if (s.bf16_weights) store_floats(s.bf16_weights + at, p);
 }
 
 KERNEL(256, sgd, Sgd) {
-    u64 at = thread_in_grid() * WIDE;
-    if (at + WIDE <= p.segments.elements()) {
-        sgd_step<WIDE>(p, at);
+    u64 at = thread_in_grid() * VECTOR_SIZE;
+    if (at + VECTOR_SIZE <= p.segments.elements()) {
+        sgd_step<VECTOR_SIZE>(p, at);
     } else {
 #pragma unroll 1
         for (; at < p.segments.elements(); ++at) sgd_step<1>(p, at);
@@ -81,7 +81,7 @@ struct Adam {
     float* first;
     float* second;
     const float* hyper;
-    Real* copies;  // or null
+    Real* bf16_weights;  // or null
     Segments segments;
     float take1;  // 1 - beta1
     float beta2;
@@ -91,7 +91,7 @@ struct Adam {
     u32 unused;
 };
 
-/// The numbers that change from step to step.
+/// Coefficients that change from step to step.
 struct Step {
     float size;         // lr / (1 - beta1^t)
     float correction2;  // 1 / sqrt(1 - beta2^t)
@@ -126,13 +126,13 @@ __device__ void adam_step(const Adam& s, u64 at) {
     store_floats(s.parameters + at, p);
     store_floats(s.first + at, m);
     store_floats(s.second + at, v);
-    if (s.copies) store_floats(s.copies + at, p);
+    if (s.bf16_weights) store_floats(s.bf16_weights + at, p);
 }
 
 KERNEL(256, adam, Adam) {
-    u64 at = thread_in_grid() * WIDE;
-    if (at + WIDE <= p.segments.elements()) {
-        adam_step<WIDE>(p, at);
+    u64 at = thread_in_grid() * VECTOR_SIZE;
+    if (at + VECTOR_SIZE <= p.segments.elements()) {
+        adam_step<VECTOR_SIZE>(p, at);
     } else {
 #pragma unroll 1
         for (; at < p.segments.elements(); ++at) adam_step<1>(p, at);

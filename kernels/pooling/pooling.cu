@@ -1,17 +1,17 @@
 // Pooling over NHWC images: x (batch, height, width, channels), y (batch, out_height, out_width, channels).
 //
-//   max_pool           y = maximum over a window, argmax = h * width + w of the first maximum in row-major order; NaN wins.
-//                      Pixels outside the image never do.
-//   max_pool_gradient  dx gathers dy of the windows whose maximum was here: no two threads write one place, and sums have
-//                      one order
+//   max_pool           y = maximum over a window, argmax = h * width + w of the first maximum in row-major order. NaN counts as
+//                      the maximum; pixels outside the image never do.
+//   max_pool_gradient  dx gathers dy of the windows whose maximum is at this pixel: no two threads write one address, and sums
+//                      have one order
 //   global_average_pool            y (batch, channels) = mean over all pixels, in f32
 //   global_average_pool_gradient   dx = dy / (height width)
 //
-// A thread holds a pack of neighbouring channels, 16 bytes of Real, or one channel where they do not divide into packs.
+// A thread processes a vector of neighbouring channels, 16 bytes of Real, or one channel where they are not whole vectors.
 #include "intrinsics/ptx.cuh"
 #include "common/spatial_mean.cuh"
 
-constexpr int WIDE = WIDEST<Real>;
+constexpr int VECTOR_SIZE = MAX_VECTOR_SIZE<Real>;
 
 struct Window {
     u32 height, width, out_height, out_width;
@@ -23,10 +23,10 @@ __device__ void store_integers(int* to, const int (&values)[N]) {
     constexpr int WIDTH = N < 4 ? N : 4;
 #pragma unroll
     for (int first = 0; first < N; first += WIDTH) {
-        Pack<int, WIDTH> pack;
+        Vector<int, WIDTH> vector;
 #pragma unroll
-        for (int i = 0; i < WIDTH; ++i) pack[i] = values[first + i];
-        store_pack<WIDTH>(to + first, pack);
+        for (int i = 0; i < WIDTH; ++i) vector[i] = values[first + i];
+        store_vector<WIDTH>(to + first, vector);
     }
 }
 
@@ -35,23 +35,23 @@ __device__ void load_integers(const int* from, int (&values)[N]) {
     constexpr int WIDTH = N < 4 ? N : 4;
 #pragma unroll
     for (int first = 0; first < N; first += WIDTH) {
-        const Pack<int, WIDTH> pack = load_pack<WIDTH>(from + first);
+        const Vector<int, WIDTH> vector = load_vector<WIDTH>(from + first);
 #pragma unroll
-        for (int i = 0; i < WIDTH; ++i) values[first + i] = pack[i];
+        for (int i = 0; i < WIDTH; ++i) values[first + i] = vector[i];
     }
 }
 
-/// Image, row, column and first channel of this thread's pack of a tensor, and its first element.
+/// Image, row, column and first channel of this thread's vector of a tensor, and its first element.
 template <int N>
 struct Place {
     u64 element, image;
     u32 row, column, channel;
 
     __device__ Place(u32 height, u32 width, u32 channels) {
-        const u32 pack = thread_in_small_grid(), groups = channels / N;
-        const u32 pixel = pack / groups, line = pixel / width;
-        element = u64(pack) * N;
-        channel = pack % groups * N;
+        const u32 vector = thread_in_small_grid(), groups = channels / N;
+        const u32 pixel = vector / groups, line = pixel / width;
+        element = u64(vector) * N;
+        channel = vector % groups * N;
         column = pixel % width;
         row = line % height;
         image = line / height;
@@ -66,11 +66,11 @@ struct MaxPoolArguments {
     int* argmax;
     u64 elements;  // of y
     Window window;
-    u64 wide;
+    u64 vectorized;
 };
 
 template <int N>
-__device__ void max_pool_pack(const MaxPoolArguments& p) {
+__device__ void max_pool_vector(const MaxPoolArguments& p) {
     const Window& w = p.window;
     const Place<N> place(w.out_height, w.out_width, w.channels);
     if (place.element >= p.elements) return;
@@ -80,7 +80,7 @@ __device__ void max_pool_pack(const MaxPoolArguments& p) {
     int argmax[N];
     bool first = true;
     for (u32 i = 0; i < w.window; ++i) {
-        const u32 row = top + i - w.padding;  // wraps beyond every height where outside
+        const u32 row = top + i - w.padding;  // wraps around beyond every height if outside
         if (row >= w.height) continue;
         for (u32 j = 0; j < w.window; ++j) {
             const u32 column = left + j - w.padding;
@@ -102,8 +102,8 @@ __device__ void max_pool_pack(const MaxPoolArguments& p) {
 }
 
 KERNEL(256, max_pool, MaxPoolArguments) {
-    if (p.wide) max_pool_pack<WIDE>(p);
-    else max_pool_pack<1>(p);
+    if (p.vectorized) max_pool_vector<VECTOR_SIZE>(p);
+    else max_pool_vector<1>(p);
 }
 
 struct MaxPoolGradientArguments {
@@ -112,7 +112,7 @@ struct MaxPoolGradientArguments {
     Real* dx;
     u64 elements;  // of dx
     Window window;
-    u64 wide;
+    u64 vectorized;
 };
 
 /// The windows first .. last - 1 that see a row or column, along one axis of `outputs` windows.
@@ -128,7 +128,7 @@ struct Windows {
 };
 
 template <int N>
-__device__ void max_pool_gradient_pack(const MaxPoolGradientArguments& p) {
+__device__ void max_pool_gradient_vector(const MaxPoolGradientArguments& p) {
     const Window& w = p.window;
     const Place<N> place(w.height, w.width, w.channels);
     if (place.element >= p.elements) return;
@@ -150,33 +150,33 @@ __device__ void max_pool_gradient_pack(const MaxPoolGradientArguments& p) {
 }
 
 KERNEL(256, max_pool_gradient, MaxPoolGradientArguments) {
-    if (p.wide) max_pool_gradient_pack<WIDE>(p);
-    else max_pool_gradient_pack<1>(p);
+    if (p.vectorized) max_pool_gradient_vector<VECTOR_SIZE>(p);
+    else max_pool_gradient_vector<1>(p);
 }
 
-// ---- mean over all pixels ----
+// ---- global average pooling ----
 
 struct AverageArguments {
     const Real* x;
     float* y;
     u32 pixels;
     u32 channels;
-    u32 column_blocks;  // blocks that an image's channels take
+    u32 column_blocks;  // thread blocks for an image's channels
     u32 columns;        // threads side by side along channels, a power of two; the others are lanes along pixels
-    u32 wide;
+    u32 vectorized;
     u32 unused;
 };
 
 struct SharedSums {
-    float values[WIDE][THREADS];
+    float values[VECTOR_SIZE][THREADS];
 };
 
 template <int N>
-__device__ void average(const AverageArguments& p, SharedSums& shared) {
+__device__ void global_average(const AverageArguments& p, SharedSums& shared) {
     const u32 image = blockIdx.x / p.column_blocks;
     const u32 channel = (blockIdx.x % p.column_blocks * p.columns + threadIdx.x % p.columns) * N;
     float means[N];
-    average_pixels(p.x + u64(image) * p.pixels * p.channels, channel, p.pixels, p.channels, p.columns, shared.values,
+    spatial_mean(p.x + u64(image) * p.pixels * p.channels, channel, p.pixels, p.channels, p.columns, shared.values,
                    means);
     if (channel < p.channels && threadIdx.x < p.columns) {
         store_floats(p.y + u64(image) * p.channels + channel, means);
@@ -185,8 +185,8 @@ __device__ void average(const AverageArguments& p, SharedSums& shared) {
 
 KERNEL(256, global_average_pool, AverageArguments) {
     SHARED(SharedSums, shared);
-    if (p.wide) average<WIDE>(p, shared);
-    else average<1>(p, shared);
+    if (p.vectorized) global_average<VECTOR_SIZE>(p, shared);
+    else global_average<1>(p, shared);
 }
 
 struct AverageGradientArguments {
@@ -195,12 +195,12 @@ struct AverageGradientArguments {
     u64 elements;  // of dx
     u32 pixels;
     u32 channels;
-    u32 wide;
+    u32 vectorized;
     u32 unused;
 };
 
 template <int N>
-__device__ void average_gradient(const AverageGradientArguments& p) {
+__device__ void global_average_gradient(const AverageGradientArguments& p) {
     const Place<N> place(1, p.pixels, p.channels);
     if (place.element >= p.elements) return;
     float values[N];
@@ -211,6 +211,6 @@ __device__ void average_gradient(const AverageGradientArguments& p) {
 }
 
 KERNEL(256, global_average_pool_gradient, AverageGradientArguments) {
-    if (p.wide) average_gradient<WIDE>(p);
-    else average_gradient<1>(p);
+    if (p.vectorized) global_average_gradient<VECTOR_SIZE>(p);
+    else global_average_gradient<1>(p);
 }

@@ -2,9 +2,9 @@
 //
 //   class_sums      sums[c, i] += sum over rows n of class c of x[n, i]
 //   within_scatter  scatter[s, i, j] += sum over rows n of slice s of (x[n, i] - mean[y, i]) (x[n, j] - mean[y, j]), y = label of
-//                   n, for j <= i: what lies above the diagonal is never touched
+//                   n, for j <= i: elements above the diagonal are never accessed
 //
-// Labels lie in 0..classes. A row adds to a sum in the order of rows, block of rows after block of rows.
+// Labels lie in 0..classes. Rows are added to a sum in their order, batch of rows after batch of rows.
 #include "intrinsics/ptx.cuh"
 #include "common/pairwise_tile.cuh"
 
@@ -15,7 +15,7 @@ struct ClassSums {
     u32 rows, columns;
 };
 
-/// Block (b, c): class c, 256 columns from 256 b on. All threads of a warp look at the same label, and only rows of the
+/// Thread block (b, c): class c, 256 columns from 256 b on. All threads of a warp read the same label, and only rows of the
 /// class are read.
 KERNEL(256, class_sums, ClassSums) {
     const int wanted = int(blockIdx.y);
@@ -41,17 +41,17 @@ struct WithinScatter {
 };
 
 KERNEL(256, within_scatter, WithinScatter) {
-    SHARED(TilePieces<double>, pieces);
+    SHARED(TileStage<double>, stage);
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     const u32 begin = blockIdx.z * p.slice;
-    if (first_column <= first_row && begin < p.rows) {  // the same for all threads of a block
+    if (first_column <= first_row && begin < p.rows) {  // the same for all threads of a thread block
         const u32 depth = p.rows - begin < p.slice ? p.rows - begin : p.slice;
         auto centred = [&](u32 i, u32 k) {
             const u32 n = begin + k;
             return load(p.x + u64(n) * p.columns + i) - load(p.means + u64(load(p.labels + n)) * p.columns + i);
         };
         double sums[4][4] = {};
-        tile_sums<false, false>(pieces, sums, first_row, p.columns, first_column, p.columns, depth, centred, centred,
+        tile_sums<false, false>(stage, sums, first_row, p.columns, first_column, p.columns, depth, centred, centred,
                                 Multiply());
         double* scatter = p.scatter + u64(blockIdx.z) * p.columns * p.columns;
         each_sum(sums, first_row, p.columns, first_column, p.columns, [&](u32 i, u32 j, double sum) {

@@ -1,12 +1,12 @@
-// Rows against rows: coordinates in a basis, and squared distances.
+// Products of rows with rows: coordinates in a basis, and squared distances.
 //
 //   row_projection            z[n, j] = sum over i of (x[n, i] - shift[i]) / divisor[i] * basis[i, j]
 //   row_distances             |z[n] - points[m]|²
 //   row_normalised_distances  |x[n] * x_scale[n] - bank[m] * bank_scale[m]|²
 //
-// Features are f32, everything computed from them is f64: where classes have collapsed, whitening multiplies what is left
-// of a difference of nearly equal numbers by thousands. Distances are taken by differences, not as |a|² - 2ab + |b|², for
-// the nearest rows are those in which that form cancels.
+// Features are f32, all results f64: where classes have collapsed, whitening multiplies the rounding error of a difference of
+// nearly equal numbers by thousands. Distances are taken by differences, not as |a|² - 2ab + |b|², which cancels for
+// the nearest rows.
 #include "intrinsics/ptx.cuh"
 #include "common/pairwise_tile.cuh"
 
@@ -21,11 +21,11 @@ struct Projection {
 };
 
 KERNEL(256, row_projection, Projection) {
-    SHARED(TilePieces<double>, pieces);
+    SHARED(TileStage<double>, stage);
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     double sums[4][4] = {};
     tile_sums<true, false>(
-        pieces, sums, first_row, p.rows, first_column, p.outputs, p.inputs,
+        stage, sums, first_row, p.rows, first_column, p.outputs, p.inputs,
         [&](u32 n, u32 i) {
             double value = load(p.x + u64(n) * p.inputs + i);
             if (p.shift) value -= load(p.shift + i);
@@ -46,13 +46,13 @@ struct Distances {
 };
 
 KERNEL(256, row_distances, Distances) {
-    SHARED(TilePieces<double>, pieces);
+    SHARED(TileStage<double>, stage);
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     double sums[4][4] = {};
     tile_sums<true, true>(
-        pieces, sums, first_row, p.rows, first_column, p.others, p.depth,
+        stage, sums, first_row, p.rows, first_column, p.others, p.depth,
         [&](u32 n, u32 i) { return load(p.z + u64(n) * p.depth + i); },
-        [&](u32 m, u32 i) { return load(p.points + u64(m) * p.depth + i); }, SquareDifference());
+        [&](u32 m, u32 i) { return load(p.points + u64(m) * p.depth + i); }, SquaredDifference());
     each_sum(sums, first_row, p.rows, first_column, p.others,
              [&](u32 n, u32 m, double sum) { store(p.distances + u64(n) * p.others + m, sum); });
 }
@@ -68,13 +68,13 @@ struct NormalisedDistances {
 };
 
 KERNEL(256, row_normalised_distances, NormalisedDistances) {
-    SHARED(TilePieces<double>, pieces);
+    SHARED(TileStage<double>, stage);
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     double sums[4][4] = {};
     tile_sums<true, true>(
-        pieces, sums, first_row, p.rows, first_column, p.others, p.depth,
+        stage, sums, first_row, p.rows, first_column, p.others, p.depth,
         [&](u32 n, u32 i) { return load(p.x + u64(n) * p.depth + i) * load(p.x_scale + n); },
-        [&](u32 m, u32 i) { return load(p.bank + u64(m) * p.depth + i) * load(p.bank_scale + m); }, SquareDifference());
+        [&](u32 m, u32 i) { return load(p.bank + u64(m) * p.depth + i) * load(p.bank_scale + m); }, SquaredDifference());
     each_sum(sums, first_row, p.rows, first_column, p.others,
              [&](u32 n, u32 m, double sum) { store(p.distances + u64(n) * p.others + m, sum); });
 }

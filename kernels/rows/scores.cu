@@ -1,7 +1,7 @@
-// Numbers of single rows: scores of logits, norms, the k-th smallest of a row. One warp a row but for the last.
+// Numbers of single rows: scores of logits, norms, the k-th smallest of a row. One warp per row but for the last.
 //
 //   row_logit_scores   msp = 1 / s, mls = largest logit, energy = largest + T log s, s = sum of exp((l - largest) / T)
-//   row_square_norms   |(x - shift) / divisor|² of rows of f32; each row may have a shift of its own, by its label
+//   row_square_norms   |(x - shift) / divisor|² of rows of f32; the shift may depend on the label of the row
 //   row_square_norms_of_coordinates   |z|² of rows of f64
 //   row_inverse_norms  1 / (|x| + floor)
 //   row_kth_smallest   the k-th smallest of the numbers of a row, none of them negative
@@ -51,7 +51,7 @@ KERNEL(256, row_logit_scores, LogitScores) {
 
 struct SquareNorms {
     const float* x;         // (rows, columns)
-    const double* shift;    // (columns), or one such row for each label; or null
+    const double* shift;    // (columns), or (labels, columns) where there are labels; or null
     const double* divisor;  // (columns), or null
     const int* labels;      // (rows), or null
     double* norms;          // (rows)
@@ -73,7 +73,7 @@ KERNEL(256, row_square_norms, SquareNorms) {
         double sum = 0.0;
         if (p.columns % 4 == 0) {
             for (u32 i = 4 * lane; i < p.columns; i += 128) {
-                const Pack<float, 4> values = load_pack<4>(x + i);
+                const Vector<float, 4> values = load_vector<4>(x + i);
 #pragma unroll
                 for (u32 j = 0; j < 4; ++j) sum += square(values[j], i + j);
             }
@@ -98,7 +98,7 @@ KERNEL(256, row_square_norms_of_coordinates, CoordinateNorms) {
         double sum = 0.0;
         if (p.columns % 2 == 0) {
             for (u32 i = 2 * lane; i < p.columns; i += 64) {
-                const Pack<double, 2> values = load_pack<2>(z + i);
+                const Vector<double, 2> values = load_vector<2>(z + i);
                 sum += values[0] * values[0] + values[1] * values[1];
             }
         } else {
@@ -126,7 +126,7 @@ KERNEL(256, row_inverse_norms, InverseNorms) {
         double sum = 0.0;
         if (p.columns % 4 == 0) {
             for (u32 i = 4 * lane; i < p.columns; i += 128) {
-                const Pack<float, 4> values = load_pack<4>(x + i);
+                const Vector<float, 4> values = load_vector<4>(x + i);
 #pragma unroll
                 for (u32 j = 0; j < 4; ++j) sum += double(values[j]) * values[j];
             }
@@ -142,14 +142,14 @@ KERNEL(256, row_inverse_norms, InverseNorms) {
 }
 
 struct KthSmallest {
-    const u64* values;  // (rows, columns): the bits of f64 that are not negative, whose order is that of the numbers
+    const u64* values;  // (rows, columns): the bits of f64 that are not negative, whose order is that of their values
     u64* smallest;      // (rows)
     u32 rows, columns;
     u32 k;              // from 1 to columns
     u32 unused;
 };
 
-/// Bits of a number that one pass looks at.
+/// Bits of a number that one pass examines.
 constexpr u32 DIGIT_BITS = 4;
 constexpr u32 DIGITS = 1 << DIGIT_BITS;
 
@@ -158,8 +158,8 @@ struct DigitCounts {
     u32 total[DIGITS];
 };
 
-/// Finds the k-th smallest digit by digit, the highest first: counts, among the numbers that begin with the digits found so
-/// far, how many have each next digit. One block a row; each thread counts by itself, so nothing is added atomically.
+/// Finds the k-th smallest digit by digit, the highest first: among the numbers that begin with the digits found so far, it
+/// counts how many have each next digit. One thread block per row; each thread counts by itself, so no atomics are needed.
 KERNEL(256, row_kth_smallest, KthSmallest) {
     SHARED(DigitCounts, counts);
     const u32 thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
@@ -171,7 +171,7 @@ KERNEL(256, row_kth_smallest, KthSmallest) {
         for (u32 digit = 0; digit < DIGITS; ++digit) counts.of_thread[digit][thread] = 0;
         for (u32 i = thread; i < p.columns; i += THREADS) {
             const u64 difference = load(values + i) ^ found;
-            // Digits above this one agree; the shift is split, for one by 64 is undefined.
+            // Digits above this one agree. The shift is split into two, since a shift by 64 is undefined.
             if (difference >> shift >> DIGIT_BITS == 0) counts.of_thread[difference >> shift & (DIGITS - 1)][thread] += 1;
         }
         block_sync();

@@ -18,7 +18,7 @@ use residua::error::Result;
 
 const HOPPER: &str = "sm_90a";
 pub const ARCHITECTURES: [&str; 2] = ["sm_80", HOPPER];
-/// What a block may have of static shared memory on every architecture.
+/// Bytes of static shared memory that a thread block may have on every architecture.
 const MOST_STATIC_SHARED: u32 = 48 << 10;
 
 /// The tools, or nothing where they are missing and may be.
@@ -129,21 +129,21 @@ fn nvdisasm(nvrtc: &Nvrtc) -> Option<PathBuf> {
 /// Instructions of one kernel that its limits speak of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Instructions {
-    /// Products on matrix units.
+    /// Matrix instructions on tensor cores.
     matrix: usize,
-    /// Those of a whole warpgroup among them.
+    /// WGMMA among them.
     warpgroup: usize,
     /// Loads of 16 bytes from global memory.
     wide_loads: usize,
-    /// Tensor copies by the copy engine.
-    tensor_copies: usize,
-    /// Those to several blocks of a cluster among them.
+    /// TMA loads.
+    tma_loads: usize,
+    /// Multicasts among them.
     multicasts: usize,
     /// Loads from and stores to local memory.
     local: usize,
-    /// Registers given to or taken from other warps.
+    /// setmaxnreg.
     moved: usize,
-    /// Waits for the kernels launched before.
+    /// Grid dependency waits (griddepcontrol.wait).
     waits: usize,
     /// Accesses to global memory that stand before the first wait.
     before_wait: usize,
@@ -154,7 +154,7 @@ pub struct Instructions {
 /// Constant banks that all kernels of a module share.
 const BANKS_OF_MODULES: [&str; 2] = ["c[0x3]", "c[0x4]"];
 
-/// What touches global memory.
+/// Instructions that access global memory.
 const GLOBAL: [&str; 11] =
     ["LD", "LDG", "LDGSTS", "ST", "STG", "ATOM", "ATOMG", "RED", "REDG", "UBLKCP", "UTMALDG"];
 
@@ -182,7 +182,7 @@ pub fn instructions(text: &str) -> BTreeMap<String, Instructions> {
             "HGMMA" => (counts.matrix, counts.warpgroup) = (counts.matrix + 1, counts.warpgroup + 1),
             "LDG" | "LDGSTS" if parts.any(|part| part == "128") => counts.wide_loads += 1,
             "UTMALDG" => {
-                counts.tensor_copies += 1;
+                counts.tma_loads += 1;
                 counts.multicasts += usize::from(parts.any(|part| part == "MULTICAST"));
             }
             "UBLKCP" => counts.wide_loads += 1,
@@ -244,18 +244,18 @@ fn faults_in(
             );
             hold(counts.matrix > 0 || !entry.tensor_cores, "no matrix instruction");
             hold(counts.wide_loads > 0 || !entry.wide_loads, "no 16-byte load");
-            hold(counts.warpgroup > 0 || for_hopper.is_none(), "no product of a warpgroup");
-            hold(counts.tensor_copies > 0 || for_hopper.is_none(), "no tensor copy");
+            hold(counts.warpgroup > 0 || for_hopper.is_none(), "no WGMMA instruction");
+            hold(counts.tma_loads > 0 || for_hopper.is_none(), "no TMA load");
             let has_clusters = for_hopper.is_some_and(Module::has_clusters);
             hold(
                 (counts.multicasts > 0) == has_clusters,
                 "multicasts without a cluster, or a cluster without",
             );
-            // Launches overlap there, so the wait is all that keeps kernels in order.
+            // With programmatic dependent launch only the wait keeps kernels in order.
             let overlaps = architecture == HOPPER;
             hold(
                 counts.waits > 0 && counts.before_wait == 0 || !overlaps,
-                "touches memory before it has waited for earlier kernels; begin it with KERNEL",
+                "accesses memory before the grid dependency wait; begin it with KERNEL",
             );
         }
         if !wrong.is_empty() {
@@ -329,7 +329,7 @@ fn every_kernel_file_belongs_to_a_module_that_the_gate_compiles() {
     }
 }
 
-/// A kernel of the tests' own, in the words of `intrinsics/ptx.cuh`.
+/// A kernel of the tests' own, with the intrinsics of `intrinsics/ptx.cuh`.
 pub fn planted(body: &str) -> Source {
     let header = EMBEDDED.iter().find(|(name, _)| *name == "intrinsics/ptx.cuh").unwrap().1;
     let arguments = "struct Arguments { const float* x; float* y; u64 n; };";
@@ -342,7 +342,7 @@ const ENTRY: Entry = Entry { name: "planted", registers: 32, tensor_cores: false
 
 const GOOD: &str = "KERNEL(256, planted, Arguments) {
     u64 i = (blockIdx.x * 256ull + threadIdx.x) * 4;
-    if (i < p.n) { store_pack<4>(p.y + i, load_pack<4>(p.x + i)); }
+    if (i < p.n) { store_vector<4>(p.y + i, load_vector<4>(p.x + i)); }
 }";
 
 #[test]
@@ -370,7 +370,7 @@ fn the_gate_lets_a_good_kernel_pass_and_catches_each_planted_fault() {
     }";
     caught(crowded, &[Entry { wide_loads: false, ..ENTRY }], "shared");
     if tools.nvdisasm.is_some() {
-        let narrow = GOOD.replace("_pack<4>", "_pack<1>");
+        let narrow = GOOD.replace("_vector<4>", "_vector<1>");
         caught(&narrow, &[ENTRY], "no 16-byte load");
         caught(GOOD, &[Entry { tensor_cores: true, ..ENTRY }], "no matrix instruction");
         let indexed = "KERNEL(256, planted, Arguments) {
@@ -384,10 +384,13 @@ fn the_gate_lets_a_good_kernel_pass_and_catches_each_planted_fault() {
         let entry = "extern \"C\" __global__ void __launch_bounds__(256) planted(const __grid_constant__ Arguments p)";
         let forgetful = GOOD.replace("KERNEL(256, planted, Arguments)", entry);
         let late = forgetful
-            .replace("if (i < p.n)", "float x = load(p.x); await_earlier_kernels(); if (x > 0 && i < p.n)");
+            .replace("if (i < p.n)", "float x = load(p.x); grid_dependency_wait(); if (x > 0 && i < p.n)");
         for wrong in [forgetful, late] {
             let [ampere, hopper] = on(&wrong, &[ENTRY]);
-            assert!(ampere.is_empty() && hopper.contains("before it has waited"), "{ampere}\n{hopper}");
+            assert!(
+                ampere.is_empty() && hopper.contains("before the grid dependency wait"),
+                "{ampere}\n{hopper}"
+            );
         }
     }
     // 160 values that are all alive at once in 32 registers.
@@ -419,7 +422,7 @@ fn matrix_products_in_both_widths_are_recognised_in_machine_code() {
         Instructions { matrix: 1, wide_loads: 2, local: 1, before_wait: 4, module_constants: 2, ..none };
     assert_eq!(counts["first"], first);
     let second =
-        Instructions { matrix: 1, warpgroup: 1, tensor_copies: 2, multicasts: 1, local: 1, waits: 1, ..none };
+        Instructions { matrix: 1, warpgroup: 1, tma_loads: 2, multicasts: 1, local: 1, waits: 1, ..none };
     assert_eq!(counts["second"], second);
     assert_eq!(counts.len(), 2);
 }

@@ -20,10 +20,10 @@ pub const ONE_BLOCK: Geometry = Geometry { grid: [1, 1, 1], threads: 64, shared_
 
 /// The complete text of a kernel written in a test: lines count from the kernel's own first.
 pub fn source(kernel: &str) -> Source {
-    let words = Sources::default()
+    let intrinsics = Sources::default()
         .assemble(&Variant { file: "intrinsics/ptx.cuh", constants: &[("BF16", 1)] })
         .unwrap();
-    Source { name: "test.cu".into(), text: format!("{}\n#line 1 \"test.cu\"\n{kernel}", words.text) }
+    Source { name: "test.cu".into(), text: format!("{}\n#line 1 \"test.cu\"\n{kernel}", intrinsics.text) }
 }
 
 pub fn emulator((order, copies): (Order, Copies)) -> Emulator {
@@ -38,7 +38,7 @@ pub struct Rig {
     y: Span,
 }
 
-/// What kernels of this file take: pointers to both operands, and a number.
+/// Arguments of the kernels of this file: pointers to both operands, and a number.
 fn arguments(rig: &Rig, number: u64) -> [u64; 3] {
     let base = rig.memory.address();
     [base + rig.x.offset as u64, base + rig.y.offset as u64, number]
@@ -86,7 +86,7 @@ pub fn kernel(body: &str) -> String {
     format!("{HEAD} typedef float Numbers[64];\nKERNEL(64, test, Arguments) {{ {body} }}\n")
 }
 
-/// What 64 threads of a body make of 0, 1, ..., 63, in one mode.
+/// Result of a body run by 64 threads on 0, 1, ..., 63, in one mode.
 fn run(mode: (Order, Copies), body: &str) -> Result<Vec<f32>> {
     run_with(mode, body, 0)
 }
@@ -139,12 +139,12 @@ fn a_missing_barrier_shows_in_the_results() {
     };
     sound(&with("block_sync();"), REVERSE);
     exposed(&with(""));
-    // A warp's own meeting point is not enough where warps exchange.
+    // A barrier of one warp is not enough where warps exchange.
     exposed(&with("warp_sync();"));
 }
 
 #[test]
-fn a_missing_meeting_of_a_warp_shows_in_the_results() {
+fn a_missing_barrier_of_a_warp_shows_in_the_results() {
     let with = |barrier: &str| {
         format!(
             "SHARED(Numbers, numbers); numbers[threadIdx.x] = load(p.x + threadIdx.x); {barrier} \
@@ -167,8 +167,8 @@ fn reads_and_writes_outside_the_operands_are_refused() {
         &["thread 0, test.cu line 2: store writes 4 bytes at 4 bytes before the first of `y`"],
     );
     refused(
-        "store_pack<4>(p.y + 4 * threadIdx.x, load_pack<4>(p.x + 4 * (threadIdx.x % 16)));",
-        &["test.cu line 2: store_pack writes 16 bytes at byte", "of `y`, which has 256 bytes"],
+        "store_vector<4>(p.y + 4 * threadIdx.x, load_vector<4>(p.x + 4 * (threadIdx.x % 16)));",
+        &["test.cu line 2: store_vector writes 16 bytes at byte", "of `y`, which has 256 bytes"],
     );
     refused(
         "store(p.y, load((const float*)nullptr));",
@@ -176,11 +176,12 @@ fn reads_and_writes_outside_the_operands_are_refused() {
     );
     // Across the end: the first half lies inside.
     let mut rig = Rig::new(emulator(MODES[0]), &counting(65), 64);
-    let text = kernel("store(p.y + threadIdx.x, load_pack<2>(p.x + 2 * threadIdx.x)[0]);");
+    let text = kernel("store(p.y + threadIdx.x, load_vector<2>(p.x + 2 * threadIdx.x)[0]);");
     let error = rig.launch(&text, ONE_BLOCK, 0).unwrap_err().to_string();
     assert!(
-        error
-            .contains("thread 32, test.cu line 2: load_pack reads 8 bytes at byte 256 of `x`, which has 260"),
+        error.contains(
+            "thread 32, test.cu line 2: load_vector reads 8 bytes at byte 256 of `x`, which has 260"
+        ),
         "{error}"
     );
 }
@@ -196,12 +197,12 @@ fn a_write_to_what_may_only_be_read_is_refused() {
 #[test]
 fn an_access_that_is_not_aligned_to_its_size_is_refused() {
     sound(
-        "Pack<float, 4> four = load_pack<4>(p.x + threadIdx.x / 4 * 4); store(p.y + threadIdx.x, four[threadIdx.x % 4]);",
+        "Vector<float, 4> four = load_vector<4>(p.x + threadIdx.x / 4 * 4); store(p.y + threadIdx.x, four[threadIdx.x % 4]);",
         |i| i as f32,
     );
     refused(
-        "Pack<float, 4> four = load_pack<4>(p.x + 1); store(p.y + threadIdx.x, four[0]);",
-        &["test.cu line 2: load_pack reads 16 bytes at byte 4 of `x`, which is not aligned to 16 bytes"],
+        "Vector<float, 4> four = load_vector<4>(p.x + 1); store(p.y + threadIdx.x, four[0]);",
+        &["test.cu line 2: load_vector reads 16 bytes at byte 4 of `x`, which is not aligned to 16 bytes"],
     );
 }
 

@@ -10,7 +10,7 @@ use crate::emulator::MODES;
 use crate::emulator_sm90::{Rig, bf16, whole_numbers};
 use crate::planted::Planted;
 
-/// Rows of a, all of which every block multiplies with its own 64 columns: each block of a cluster of two copies half of a's rows, by
+/// Rows of a, all of which every block multiplies with its own 64 columns: each block of a cluster of two loads half of a's rows, by
 /// boxes of 32, for both. Two stages, three steps of 64; y is (columns, 64 rows of a).
 const PIPELINE: &str = "
 struct Stage { u8 a[8192], b[8192]; };
@@ -30,10 +30,10 @@ KERNEL(256, test, Arguments) {
         for (u32 k = 0; k < 3; k++) {
             u32 i = k % 2;
             mbarrier_wait(shared.empty[i], k / 2 % 2 ^ 1);
-            mbarrier_arrive_expect(shared.full[i], 16384);
-            tensor_multicast(shared.stage[i].a + 4096 * rank, p.a, shared.full[i], 3, 64 * k, 32 * rank);
+            mbarrier_arrive_expect_tx(shared.full[i], 16384);
+            tma_load_multicast(shared.stage[i].a + 4096 * rank, p.a, shared.full[i], 3, 64 * k, 32 * rank);
             for (u32 half = 0; half < 2; half++)
-                tensor_copy(shared.stage[i].b + 4096 * half, p.b, shared.full[i], 64 * k, 64 * blockIdx.x + 32 * half);
+                tma_load(shared.stage[i].b + 4096 * half, p.b, shared.full[i], 64 * k, 64 * blockIdx.x + 32 * half);
         }
     } else if (threadIdx.x >= 128) {
         float d[32];
@@ -60,7 +60,7 @@ KERNEL(256, test, Arguments) {
 
 const GEOMETRY: Geometry = Geometry { grid: [4, 1, 1], threads: 256, shared_bytes: 64 << 10, cluster: 2 };
 
-/// What two clusters make of 64 rows and 256 columns with sums of 192, in one mode.
+/// Result of two clusters for 64 rows and 256 columns with a K of 192, in one mode.
 fn pipeline_on(mode: (Order, Copies), text: &str, geometry: Geometry) -> Result<Vec<f32>> {
     let (a, b) = (whole_numbers(64 * 192, 5), whole_numbers(256 * 192, 6));
     let mut rig = Rig::new(mode, &bf16(&a), &bf16(&b), 256 * 64);
@@ -98,8 +98,8 @@ KERNEL(64, test, Arguments) {
     if (threadIdx.x == 0) { mbarrier_init(box.full, 1); mbarrier_init_fence(); }
     for (u32 at = threadIdx.x; at < 512; at += 64) ((bf16*)box.tile)[at] = from_float<bf16>(-1.0f);
     cluster_sync();
-    if (threadIdx.x == 0 && rank % 2 == 1) mbarrier_arrive_expect(box.full, 1024);
-    if (threadIdx.x == 0 && rank == 2) tensor_multicast_im2col(box.tile, p.a, box.full, 10, 0, 0, 0, 0, 0, 0);
+    if (threadIdx.x == 0 && rank % 2 == 1) mbarrier_arrive_expect_tx(box.full, 1024);
+    if (threadIdx.x == 0 && rank == 2) tma_load_multicast_im2col(box.tile, p.a, box.full, 10, 0, 0, 0, 0, 0, 0);
     if (rank % 2 == 1) mbarrier_wait(box.full, 0);
     for (u32 row = 0; row < 8; row++) {
         u32 at = (128 * row + 2 * threadIdx.x) ^ row << 4;
@@ -134,7 +134,7 @@ fn clusters_that_no_device_can_run_are_refused() {
     // Launched without clusters, it finds no peer.
     let alone = Geometry { cluster: 1, ..GEOMETRY };
     let error = pipeline_on(MODES[0], PIPELINE, alone).unwrap_err().to_string();
-    assert!(error.contains("tensor_multicast: rank 1 in a cluster of 1"), "{error}");
+    assert!(error.contains("tma_load_multicast: rank 1 in a cluster of 1"), "{error}");
 }
 
 #[test]
@@ -142,9 +142,12 @@ fn a_multicast_to_a_block_that_is_not_there_is_refused() {
     let multicast = "p.a, shared.full[i], 3, 64 * k";
     RIGHT.refused(
         &RIGHT.with(multicast, "p.a, shared.full[i], 7, 64 * k"),
-        &["tensor_multicast: rank 2 in a cluster of 2"],
+        &["tma_load_multicast: rank 2 in a cluster of 2"],
     );
-    RIGHT.refused(&RIGHT.with(multicast, "p.a, shared.full[i], 0, 64 * k"), &["the copy goes to no block"]);
+    RIGHT.refused(
+        &RIGHT.with(multicast, "p.a, shared.full[i], 0, 64 * k"),
+        &["the multicast has no destination"],
+    );
     RIGHT.refused(
         &RIGHT.with("(shared.empty[i], peer)", "(shared.empty[i], 2)"),
         &["mbarrier_arrive_remote: rank 2 in a cluster of 2"],
@@ -160,10 +163,10 @@ fn bytes_that_a_block_does_not_expect_from_others_are_refused() {
     );
     // They expect their own half only.
     let few = RIGHT.with(
-        "mbarrier_arrive_expect(shared.full[i], 16384);",
-        "mbarrier_arrive_expect(shared.full[i], 12288);",
+        "mbarrier_arrive_expect_tx(shared.full[i], 16384);",
+        "mbarrier_arrive_expect_tx(shared.full[i], 12288);",
     );
-    RIGHT.refused_somewhere(&few, &["its 4096 bytes come after the phase they were copied in"]);
+    RIGHT.refused_somewhere(&few, &["its 4096 bytes arrive after the phase they were loaded in"]);
     for copies in [Copies::Lazy, Copies::Eager] {
         RIGHT.exposed_by(copies, &few);
     }
@@ -192,7 +195,7 @@ fn a_barrier_of_another_block_that_is_not_there_yet_is_refused() {
     );
     RIGHT.refused_somewhere(
         &early,
-        &["tensor_multicast: in block (", "there is no barrier here: nobody has called mbarrier_init"],
+        &["tma_load_multicast: in block (", "there is no barrier here: nobody has called mbarrier_init"],
     );
     RIGHT.refused(
         &RIGHT.with("(shared.empty[i], peer)", "(shared.empty[2], peer)"),
@@ -233,7 +236,7 @@ fn a_block_that_ends_while_others_reach_into_it_is_refused() {
     );
     RIGHT.refused_somewhere(
         &gone,
-        &["tensor_multicast: block (", "has ended", "must wait for them at cluster_sync"],
+        &["tma_load_multicast: block (", "has ended", "must wait for them at cluster_sync"],
     );
     // Some threads of a block that do not come.
     RIGHT.refused(

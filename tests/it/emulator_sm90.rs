@@ -1,4 +1,4 @@
-//! The words of compute capability 9.0 on the emulator: tensor copies and products of a warpgroup against plain loops, in every
+//! The intrinsics of compute capability 9.0 on the emulator: TMA loads and WGMMA against plain loops, in every
 //! mode.
 
 use residua::Result;
@@ -11,7 +11,7 @@ use residua::tensor::{DType, Span};
 
 use crate::emulator::{MODES, emulator};
 
-/// What a kernel of these tests takes.
+/// Arguments of the kernels of these tests.
 const HEAD: &str = "struct Arguments { TensorMap a, b; float* y; u64 unused[15]; };";
 
 /// The bytes of that struct.
@@ -24,12 +24,15 @@ struct Arguments {
     unused: [u64; 15],
 }
 
-/// A kernel's text with the words of 9.0 in front; lines count from the kernel's own first.
+/// A kernel's text with the intrinsics of 9.0 in front; lines count from the kernel's own first.
 fn source_sm90(kernel: &str) -> Source {
-    let words = Sources::default()
+    let intrinsics = Sources::default()
         .assemble(&Variant { file: "intrinsics/ptx_sm90.cuh", constants: &[("BF16", 1)] })
         .unwrap();
-    Source { name: "test.cu".into(), text: format!("{}\n{HEAD}\n#line 1 \"test.cu\"\n{kernel}", words.text) }
+    Source {
+        name: "test.cu".into(),
+        text: format!("{}\n{HEAD}\n#line 1 \"test.cu\"\n{kernel}", intrinsics.text),
+    }
 }
 
 /// One device, two operands of bf16 to read, `a` and `b`, and one of f32 to write, `y`.
@@ -120,8 +123,8 @@ const PRODUCTS: &str = "
 template <int N>
 struct Tiles { u8 a[8192], b[128 * N]; Mbarrier full; };
 
-template <int N, bool A_DOWN, bool B_DOWN>
-void product(const Arguments& p) {
+template <int N, bool A_MN_MAJOR, bool B_MN_MAJOR>
+void wgmma_test(const Arguments& p) {
     typedef Tiles<N> Shared;
     SHARED_DYNAMIC(Shared, tiles);
     if (threadIdx.x == 0) {
@@ -130,18 +133,18 @@ void product(const Arguments& p) {
     }
     block_sync();
     if (threadIdx.x == 0) {
-        mbarrier_arrive_expect(tiles.full, sizeof(tiles.a) + sizeof(tiles.b));
+        mbarrier_arrive_expect_tx(tiles.full, sizeof(tiles.a) + sizeof(tiles.b));
         prefetch_tensor_map(p.a);
-        tensor_copy(tiles.a, p.a, tiles.full, 0, 0);
-        if (B_DOWN) for (int j = 0; j < N / 64; j++) tensor_copy(tiles.b + 8192 * j, p.b, tiles.full, 64 * j, 0);
-        else tensor_copy(tiles.b, p.b, tiles.full, 0, 0);
+        tma_load(tiles.a, p.a, tiles.full, 0, 0);
+        if (B_MN_MAJOR) for (int j = 0; j < N / 64; j++) tma_load(tiles.b + 8192 * j, p.b, tiles.full, 64 * j, 0);
+        else tma_load(tiles.b, p.b, tiles.full, 0, 0);
     }
     mbarrier_wait(tiles.full, 0);
     float d[N / 2];
     wgmma_fence();
     for (int k = 0; k < 4; k++)
-        wgmma<N, A_DOWN, B_DOWN>(d, matrix_descriptor(tiles.a + k * (A_DOWN ? 2048 : 32), 8192, 1024),
-                                 matrix_descriptor(tiles.b, 8192, 1024) + k * (B_DOWN ? 2048 : 32) / 16, k > 0);
+        wgmma<N, A_MN_MAJOR, B_MN_MAJOR>(d, matrix_descriptor(tiles.a + k * (A_MN_MAJOR ? 2048 : 32), 8192, 1024),
+                                 matrix_descriptor(tiles.b, 8192, 1024) + k * (B_MN_MAJOR ? 2048 : 32) / 16, k > 0);
     wgmma_commit();
     wgmma_wait<0>();
     u32 row = threadIdx.x / 32 * 16 + threadIdx.x % 32 / 4, column = 2 * (threadIdx.x % 4);
@@ -150,15 +153,15 @@ void product(const Arguments& p) {
 }
 
 #define FOUR(N) \\
-    KERNEL(128, test_##N##_0_0, Arguments) { product<N, false, false>(p); } \\
-    KERNEL(128, test_##N##_0_1, Arguments) { product<N, false, true>(p); } \\
-    KERNEL(128, test_##N##_1_0, Arguments) { product<N, true, false>(p); } \\
-    KERNEL(128, test_##N##_1_1, Arguments) { product<N, true, true>(p); }
+    KERNEL(128, test_##N##_0_0, Arguments) { wgmma_test<N, false, false>(p); } \\
+    KERNEL(128, test_##N##_0_1, Arguments) { wgmma_test<N, false, true>(p); } \\
+    KERNEL(128, test_##N##_1_0, Arguments) { wgmma_test<N, true, false>(p); } \\
+    KERNEL(128, test_##N##_1_1, Arguments) { wgmma_test<N, true, true>(p); }
 FOUR(64) FOUR(128) FOUR(192) FOUR(256)
 ";
 
 #[test]
-fn products_of_a_warpgroup_are_right_for_every_width_and_layout() {
+fn wgmma_is_right_for_every_width_and_layout() {
     for columns in [64_usize, 128, 192, 256] {
         let a = whole_numbers(64 * 64, 1);
         let b = whole_numbers(64 * columns, 2);
@@ -190,14 +193,14 @@ fn products_of_a_warpgroup_are_right_for_every_width_and_layout() {
 }
 
 /// Copies one box to shared memory and writes it out as it was meant: row by row, without the swizzle.
-fn dump(copy: &str, rows: usize) -> String {
+fn dump(load: &str, rows: usize) -> String {
     format!(
         "struct Box {{ u8 tile[{}]; Mbarrier full; }};
 KERNEL(64, test, Arguments) {{
     SHARED_DYNAMIC(Box, box);
     if (threadIdx.x == 0) {{ mbarrier_init(box.full, 1); mbarrier_init_fence(); }}
     block_sync();
-    if (threadIdx.x == 0) {{ mbarrier_arrive_expect(box.full, {}); {copy}; }}
+    if (threadIdx.x == 0) {{ mbarrier_arrive_expect_tx(box.full, {}); {load}; }}
     mbarrier_wait(box.full, 0);
     for (u32 row = 0; row < {rows}; row++) {{
         u32 at = 128 * row + 2 * threadIdx.x;
@@ -227,7 +230,7 @@ fn a_copied_box_has_zeros_outside_its_tensor() {
     for mode in MODES {
         let mut rig = Rig::new(mode, &bf16(&x), &[0; 8], 64 * rows);
         let map = rig.map(false, &[40, 5, 3], &[96, 480], Piece::Tiled(&[64, 4, 3]));
-        let text = dump("tensor_copy(box.tile, p.a, box.full, -8, 3, -1)", rows);
+        let text = dump("tma_load(box.tile, p.a, box.full, -8, 3, -1)", rows);
         assert_eq!(rig.launch(&text, "test", 64, [map, map]).unwrap(), expected, "{mode:?}");
     }
 }
@@ -268,18 +271,18 @@ fn copied_pixels_are_those_a_convolution_reads() {
                 },
             );
             let (n, row, column) = (first / (out_w * out_h), first / out_w % out_h, first % out_w);
-            let copy = format!(
-                "tensor_copy_im2col(box.tile, p.a, box.full, {channel}, {}, {}, {n}, {s}, {r})",
+            let load = format!(
+                "tma_load_im2col(box.tile, p.a, box.full, {channel}, {}, {}, {n}, {s}, {r})",
                 column * stride - padding,
                 row * stride - padding
             );
-            let y = rig.launch(&dump(&copy, pixels as usize), "test", 64, [map, map]).unwrap();
+            let y = rig.launch(&dump(&load, pixels as usize), "test", 64, [map, map]).unwrap();
             assert!(y == expected, "window {window} stride {stride} tap ({r}, {s})");
         }
     }
 }
 
-/// A producer warpgroup, of which one thread copies, and a consumer warpgroup, which multiplies: two stages, five steps.
+/// A producer warpgroup, of which one thread issues TMA loads, and a consumer warpgroup, which multiplies: two stages, five K blocks.
 pub const PIPELINE: &str = "
 struct Stage { u8 a[8192], b[8192]; };
 struct Shared { Stage stage[2]; Mbarrier full[2], empty[2]; };
@@ -294,18 +297,18 @@ KERNEL(256, test, Arguments) {
     }
     block_sync();
     if (threadIdx.x < 128) {
-        registers_give<40>();
+        setmaxnreg_dec<40>();
         if (threadIdx.x == 0) {
             for (u32 k = 0; k < 5; k++) {
                 u32 i = k % 2;
                 mbarrier_wait(shared.empty[i], k / 2 % 2 ^ 1);
-                mbarrier_arrive_expect(shared.full[i], 16384);
-                tensor_copy(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0);
-                tensor_copy(shared.stage[i].b, p.b, shared.full[i], 64 * k, 0);
+                mbarrier_arrive_expect_tx(shared.full[i], 16384);
+                tma_load(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0);
+                tma_load(shared.stage[i].b, p.b, shared.full[i], 64 * k, 0);
             }
         }
     } else {
-        registers_take<232>();
+        setmaxnreg_inc<232>();
         float d[32];
         for (u32 k = 0; k < 5; k++) {
             u32 i = k % 2;
@@ -326,7 +329,7 @@ KERNEL(256, test, Arguments) {
 }
 ";
 
-/// What the pipeline makes of its operands in one mode.
+/// Result of the pipeline in one mode.
 pub fn pipeline(mode: (Order, Copies), text: &str) -> Result<Vec<f32>> {
     let (a, b) = (whole_numbers(64 * 320, 5), whole_numbers(64 * 320, 6));
     let mut rig = Rig::new(mode, &bf16(&a), &bf16(&b), 64 * 64);
@@ -334,7 +337,7 @@ pub fn pipeline(mode: (Order, Copies), text: &str) -> Result<Vec<f32>> {
     rig.launch(text, "test", 256, maps)
 }
 
-/// What it should make of them.
+/// Its correct result.
 pub fn expected_of_pipeline() -> Vec<f32> {
     let (a, b) = (whole_numbers(64 * 320, 5), whole_numbers(64 * 320, 6));
     (0..64 * 64).map(|i| (0..320).map(|k| a[i / 64 * 320 + k] * b[i % 64 * 320 + k]).sum()).collect()

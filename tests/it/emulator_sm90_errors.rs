@@ -10,42 +10,40 @@ use crate::planted::Planted;
 const RIGHT: Planted = Planted { text: PIPELINE, run: pipeline, expected: expected_of_pipeline };
 
 #[test]
-fn a_missing_wait_for_a_tensor_copy_shows() {
+fn a_missing_wait_for_a_tma_load_shows() {
     let text = RIGHT.with("mbarrier_wait(shared.full[i], k / 2 % 2);", "");
     RIGHT.exposed_by(Copies::Lazy, &text);
-    let consumer_left = RIGHT.with("registers_take<232>();", "registers_take<232>(); return;");
+    let consumer_left = RIGHT.with("setmaxnreg_inc<232>();", "setmaxnreg_inc<232>(); return;");
     RIGHT.refused(
         &consumer_left,
         &["no thread can go on", "mbarrier_wait", "lacks 1 of 1 arrivals and 0 bytes"],
     );
-    // A copy that nobody ever waits for.
+    // A load that no thread waits for.
     let abandoned = "struct One { u8 tile[8192]; Mbarrier full; };
 KERNEL(256, test, Arguments) {
     SHARED_DYNAMIC(One, one);
     if (threadIdx.x == 0) {
         mbarrier_init(one.full, 1);
-        mbarrier_arrive_expect(one.full, 8192);
-        tensor_copy(one.tile, p.a, one.full, 0, 0);
+        mbarrier_arrive_expect_tx(one.full, 8192);
+        tma_load(one.tile, p.a, one.full, 0, 0);
     }
 }";
     RIGHT.refused_somewhere(
         abandoned,
-        &["the block ended while a tensor copy of thread 0 (test.cu line 7) was under way"],
+        &["the block ended while a TMA load of thread 0 (test.cu line 7) was in flight"],
     );
 }
 
 #[test]
-fn a_missing_wait_for_products_is_refused() {
+fn a_missing_wait_for_wgmma_is_refused() {
     let early = RIGHT.with("wgmma_wait<0>();\n", "");
-    RIGHT.refused_somewhere(
-        &early,
-        &["the block ended while a product of thread", "wgmma_wait<0> are missing"],
-    );
+    RIGHT
+        .refused_somewhere(&early, &["the block ended while a wgmma of thread", "wgmma_wait<0> are missing"]);
     for copies in [Copies::Lazy, Copies::Eager] {
         RIGHT.exposed_by(copies, &early);
     }
     // Products that were not committed are waited for by nobody.
-    RIGHT.refused(&RIGHT.with("wgmma_commit();\n", ""), &["the block ended while a product"]);
+    RIGHT.refused(&RIGHT.with("wgmma_commit();\n", ""), &["the block ended while a wgmma"]);
 }
 
 #[test]
@@ -58,7 +56,7 @@ fn sums_that_are_touched_before_their_wait_show() {
     }
     RIGHT.refused(
         &RIGHT.with("wgmma_wait<0>();\n", "d[5] = 0.0f;\nwgmma_wait<0>();\n"),
-        &["wgmma_wait: its sums were written to while products were under way"],
+        &["wgmma_wait: its accumulators were written to while wgmma instructions were in flight"],
     );
     RIGHT.refused(
         &RIGHT.with("wgmma_fence();", ""),
@@ -98,28 +96,28 @@ fn a_stage_that_is_released_too_early_shows() {
 }
 
 #[test]
-fn bytes_that_do_not_match_what_was_announced_are_refused() {
+fn bytes_that_do_not_match_those_expected_are_refused() {
     RIGHT.refused(
         &RIGHT.with(
-            "mbarrier_arrive_expect(shared.full[i], 16384);",
-            "mbarrier_arrive_expect(shared.full[i], 16400);",
+            "mbarrier_arrive_expect_tx(shared.full[i], 16384);",
+            "mbarrier_arrive_expect_tx(shared.full[i], 16400);",
         ),
         &["no thread can go on", "a phase of parity 0 lacks 0 of 1 arrivals and 16 bytes"],
     );
     let few = RIGHT.with(
-        "mbarrier_arrive_expect(shared.full[i], 16384);",
-        "mbarrier_arrive_expect(shared.full[i], 8192);",
+        "mbarrier_arrive_expect_tx(shared.full[i], 16384);",
+        "mbarrier_arrive_expect_tx(shared.full[i], 8192);",
     );
-    RIGHT.refused_somewhere(&few, &["its 8192 bytes come after the phase they were copied in"]);
+    RIGHT.refused_somewhere(&few, &["its 8192 bytes arrive after the phase they were loaded in"]);
     for copies in [Copies::Lazy, Copies::Eager] {
         RIGHT.exposed_by(copies, &few);
     }
     RIGHT.refused(
         &RIGHT.with(
-            "mbarrier_arrive_expect(shared.full[i], 16384);",
-            "mbarrier_arrive_expect(shared.full[i], 1 << 20);",
+            "mbarrier_arrive_expect_tx(shared.full[i], 16384);",
+            "mbarrier_arrive_expect_tx(shared.full[i], 1 << 20);",
         ),
-        &["1048576 bytes are announced; a phase may have 1048575"],
+        &["1048576 bytes are expected; a phase may have 1048575"],
     );
 }
 
@@ -140,7 +138,7 @@ fn a_barrier_that_was_not_made_properly_is_refused() {
         &["mbarrier_init: there is a barrier already, made by thread 0"],
     );
     RIGHT.refused(
-        &RIGHT.with("registers_give<40>();", "shared.full[0].state = 0; registers_give<40>();"),
+        &RIGHT.with("setmaxnreg_dec<40>();", "shared.full[0].state = 0; setmaxnreg_dec<40>();"),
         &["something was written over the barrier"],
     );
     RIGHT.refused_somewhere(&RIGHT.with("block_sync();", ""), &["nobody has called mbarrier_init"]);
@@ -149,8 +147,8 @@ fn a_barrier_that_was_not_made_properly_is_refused() {
 #[test]
 fn an_arrival_too_many_is_refused() {
     let twice = RIGHT.with(
-        "mbarrier_arrive_expect(shared.full[i], 16384);",
-        "mbarrier_arrive_expect(shared.full[i], 16384); mbarrier_arrive(shared.full[i]);",
+        "mbarrier_arrive_expect_tx(shared.full[i], 16384);",
+        "mbarrier_arrive_expect_tx(shared.full[i], 16384); mbarrier_arrive(shared.full[i]);",
     );
     RIGHT.refused(&twice, &["mbarrier_arrive: one arrival too many: all 1 have come", "16384 bytes"]);
     RIGHT.exposed_by(Copies::Eager, &RIGHT.with("if (threadIdx.x == 128)", "if (threadIdx.x % 128 < 2)"));
@@ -188,10 +186,10 @@ fn a_descriptor_of_another_layout_shows() {
 }
 
 #[test]
-fn threads_of_a_warpgroup_at_different_products_are_refused() {
+fn threads_of_a_warpgroup_at_different_wgmma_are_refused() {
     RIGHT.refused(
         &RIGHT.with("k + s > 0", "k + s > threadIdx.x % 2"),
-        &["wgmma: thread", "asks for another product"],
+        &["wgmma: thread", "issues another wgmma"],
     );
     let skip = RIGHT
         .with("wgmma<64, false, false>(d,", "if (threadIdx.x != 200 || s != 3) wgmma<64, false, false>(d,");
@@ -199,7 +197,7 @@ fn threads_of_a_warpgroup_at_different_products_are_refused() {
     let other = PIPELINE
         .replace("float d[32];", "float d[32], e[32];")
         .replace("false>(d,", "false>(threadIdx.x == 131 && s ? e : d,");
-    RIGHT.refused(&other, &["adds to other sums than thread"]);
+    RIGHT.refused(&other, &["has other accumulators than thread"]);
     // A warp that does not come to the wait.
     RIGHT.refused(
         &RIGHT.with("wgmma_wait<0>();\n", "if (threadIdx.x < 224) wgmma_wait<0>();\n"),
@@ -235,49 +233,48 @@ fn a_named_barrier_with_wrong_threads_is_refused() {
 #[test]
 fn registers_that_a_warpgroup_does_not_have_are_refused() {
     RIGHT.refused(
-        &RIGHT.with("registers_give<40>();", "registers_give<256>();"),
-        &["at most 255 registers, and would keep 256"],
+        &RIGHT.with("setmaxnreg_dec<40>();", "setmaxnreg_dec<256>();"),
+        &["256 registers, and a thread of this warpgroup has at most 255"],
     );
     RIGHT.refused(
-        &RIGHT.with("registers_give<40>();", "if (threadIdx.x < 96) registers_give<40>();"),
-        &["no thread can go on", "is at registers_give"],
+        &RIGHT.with("setmaxnreg_dec<40>();", "if (threadIdx.x < 96) setmaxnreg_dec<40>();"),
+        &["no thread can go on", "is at setmaxnreg_dec"],
     );
-    // Together more than the multiprocessor has, for as long as nobody gives any.
+    // Together more than the SM has, until another warpgroup releases some.
     let taken = |give: &str| {
         format!(
-            "KERNEL(384, test, Arguments) {{ if (threadIdx.x < 128) {{ {give} }} else registers_take<232>(); }}"
+            "KERNEL(384, test, Arguments) {{ if (threadIdx.x < 128) {{ {give} }} else setmaxnreg_inc<232>(); }}"
         )
     };
     for mode in MODES {
         let mut rig = Rig::new(mode, &[0; 8], &[0; 8], 1);
-        rig.launch(&taken("registers_give<40>();"), "test", 384, [[0; 16]; 2]).unwrap();
+        rig.launch(&taken("setmaxnreg_dec<40>();"), "test", 384, [[0; 16]; 2]).unwrap();
         let error = rig.launch(&taken(""), "test", 384, [[0; 16]; 2]).unwrap_err().to_string();
         assert!(
-            error.contains("no thread can go on") && error.contains("is at registers_take"),
+            error.contains("no thread can go on") && error.contains("is at setmaxnreg_inc"),
             "{mode:?}: {error}"
         );
     }
 }
 
 #[test]
-fn a_tensor_copy_from_or_to_the_wrong_place_is_refused() {
-    let copy = "tensor_copy(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0);";
+fn a_tma_load_from_or_to_the_wrong_address_is_refused() {
+    let load = "tma_load(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0);";
     RIGHT.refused(
-        &RIGHT.with(copy, "tensor_copy((u8*)&shared + 65536, p.a, shared.full[i], 64 * k, 0);"),
-        &["8192 bytes are copied to address", "not in the block's shared memory"],
+        &RIGHT.with(load, "tma_load((u8*)&shared + 65536, p.a, shared.full[i], 64 * k, 0);"),
+        &["8192 bytes are loaded to address", "not in the block's shared memory"],
     );
     RIGHT.refused(
-        &RIGHT.with(copy, "tensor_copy(shared.stage[i].a + 128, p.a, shared.full[i], 64 * k, 0);"),
-        &["tensor_copy: the target lies 128 bytes behind a multiple of 1024"],
+        &RIGHT.with(load, "tma_load(shared.stage[i].a + 128, p.a, shared.full[i], 64 * k, 0);"),
+        &["tma_load: the target lies 128 bytes behind a multiple of 1024"],
     );
     RIGHT.refused(
-        &RIGHT.with(copy, "tensor_copy(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0, 0);"),
-        &["the map is of boxes in 2 dimensions, the copy of boxes in 3"],
+        &RIGHT.with(load, "tma_load(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0, 0);"),
+        &["the map is of boxes in 2 dimensions, the load of boxes in 3"],
     );
     RIGHT.refused(
-        &RIGHT
-            .with(copy, "tensor_copy_im2col(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0, 0, 0, 0, 0);"),
-        &["the map is of boxes in 2 dimensions, the copy of images in 4"],
+        &RIGHT.with(load, "tma_load_im2col(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0, 0, 0, 0, 0);"),
+        &["the map is of boxes in 2 dimensions, the load of images in 4"],
     );
     // A map of more rows than the operand has.
     let x = bf16(&whole_numbers(64 * 320, 5));
@@ -286,7 +283,8 @@ fn a_tensor_copy_from_or_to_the_wrong_place_is_refused() {
         let map = rig.map(false, &[320, 65], &[640], Piece::Tiled(&[64, 64]));
         let text = PIPELINE.replace("shared.full[i], 64 * k, 0);", "shared.full[i], 64 * k, 1);");
         let error = rig.launch(&text, "test", 256, [map, map]).unwrap_err().to_string();
-        let expected = "thread 0, test.cu line 21: tensor_copy reads 2 bytes at byte 40960 of `a`, which has 40960 bytes";
+        let expected =
+            "thread 0, test.cu line 21: tma_load reads 2 bytes at byte 40960 of `a`, which has 40960 bytes";
         assert!(error.contains(expected), "{mode:?}: {error}");
         let error = rig.launch(PIPELINE, "test", 256, [[0; 16], map]).unwrap_err().to_string();
         assert!(error.contains("was not made by this device's Driver::tensor_map"), "{mode:?}: {error}");
@@ -303,16 +301,15 @@ fn a_walk_that_begins_outside_its_bounding_box_is_refused() {
         (-2, 0, "the first pixel's w is -2; the map's bounding box has -1 to 6"),
         (0, 8, "h is 8; the map's bounding box has 0 to 7"),
     ] {
-        let copy =
-            format!("tensor_copy_im2col(shared.stage[i].a, p.a, shared.full[i], 0, {w}, {h}, 0, 0, 0);");
-        let text = RIGHT.with("tensor_copy(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0);", &copy);
+        let load = format!("tma_load_im2col(shared.stage[i].a, p.a, shared.full[i], 0, {w}, {h}, 0, 0, 0);");
+        let text = RIGHT.with("tma_load(shared.stage[i].a, p.a, shared.full[i], 64 * k, 0);", &load);
         let error = rig.launch(&text, "test", 256, [map, map]).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }
 
 #[test]
-fn stores_that_products_read_without_a_fence_are_refused() {
+fn stores_that_wgmma_reads_without_a_fence_are_refused() {
     // All threads of the consumer double tile a in place, whatever the swizzle.
     let doubled = |fence: &str| {
         RIGHT.with(
@@ -325,11 +322,11 @@ fn stores_that_products_read_without_a_fence_are_refused() {
     };
     let expected: Vec<f32> = expected_of_pipeline().iter().map(|value| 2.0 * value).collect();
     for mode in MODES {
-        assert!(pipeline(mode, &doubled("fence_async_shared();")).unwrap() == expected, "{mode:?}");
+        assert!(pipeline(mode, &doubled("fence_proxy_async();")).unwrap() == expected, "{mode:?}");
     }
     RIGHT.refused(
         &doubled(""),
-        &["of dynamic shared memory, which ordinary stores wrote; fence_async_shared by those threads"],
+        &["of dynamic shared memory, which ordinary stores wrote; fence_proxy_async by those threads"],
     );
 }
 

@@ -153,7 +153,7 @@ fn a_table_that_names_another_kernel_changes_the_launch() {
     assert!(tuned[1].source.name.contains("TILE_M=64 TILE_N=128"), "{}", tuned[1].source.name);
     // 64 x 576 in tiles of 64 x 128, in two parts.
     assert_eq!(tuned[1].geometry.grid, [5, 1, 2]);
-    assert_eq!(tuned[2].entry, "convolution_sum");
+    assert_eq!(tuned[2].entry, "split_k_reduce");
     let other = launched(&[(Pass::Forward, "sm80-64x64", 1), (Pass::WeightGradient, "sm80-64x128", 1)]);
     assert!(other[0].source.name.contains("TILE_M=64 TILE_N=64"), "{}", other[0].source.name);
     assert_eq!((other[1].geometry.grid, other.len()), ([5, 1, 1], 2));
@@ -265,7 +265,7 @@ fn tuning_names_kernels_that_compute_something_else_and_leaves_them_out() {
     let file = "convolution/sm90/halo_reuse.cu";
     let (_, text) = kernels.iter().find(|(name, _)| *name == file).unwrap();
     // A tap less.
-    let wrong = text.replace("down < taps_down", "down + 1 < taps_down");
+    let wrong = text.replace("tap_h < taps_h", "tap_h + 1 < taps_h");
     assert_ne!(wrong, **text);
     std::fs::create_dir_all(folder.path().join(file).parent().unwrap()).unwrap();
     std::fs::write(folder.path().join(file), wrong).unwrap();

@@ -10,7 +10,7 @@ pub struct Planted {
     pub text: &'static str,
     /// Runs a text in one mode.
     pub run: fn((Order, Copies), &str) -> Result<Vec<f32>>,
-    /// What the text without a mistake gives.
+    /// Result of the text without a mistake.
     pub expected: fn() -> Vec<f32>,
 }
 

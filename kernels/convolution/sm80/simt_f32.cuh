@@ -1,39 +1,39 @@
-// sums (TILE_M x TILE_N) += a * b on ordinary cores, for tiles of f32 in shared memory.
+// accumulators (TILE_M x TILE_N) += a * b on CUDA cores, for tiles of f32 in shared memory.
 //
-// A warp is 4 x 8 threads, the block WARPS_M x WARPS_N warps. Of a tile with the reduction along its rows a thread takes
-// every so-manieth row, four numbers of the sum at a time; of one with the reduction down its columns it takes chunks of
-// four neighbouring columns. Both are reads of 16 bytes, and a warp's do not collide.
+// A warp is 4 x 8 threads, the thread block WARPS_M x WARPS_N warps. Of a K-major tile a thread reads rows at a distance of the
+// number of threads along it, four elements of GEMM K at a time; of an MN-major tile it reads chunks of four neighbouring
+// columns. Both are reads of 16 bytes, and those of a warp have no bank conflicts.
 #pragma once
 
-template <bool A_ALONG, bool B_ALONG>
-struct Product {
-    static constexpr int STEP = 16;
+template <bool A_K_MAJOR, bool B_K_MAJOR>
+struct BlockMma {
+    static constexpr int BLOCK_K = 16;
     static constexpr int THREADS_M = 4 * WARPS_M, THREADS_N = 8 * WARPS_N;
-    static constexpr int DOWN = TILE_M / THREADS_M, ACROSS = TILE_N / THREADS_N;
+    static constexpr int THREAD_M = TILE_M / THREADS_M, THREAD_N = TILE_N / THREADS_N;
 
-    float sums[DOWN][ACROSS] = {};
+    float accumulators[THREAD_M][THREAD_N] = {};
 
     static __device__ int thread_row() { return threadIdx.x / 32 / WARPS_N * 4 + threadIdx.x % 32 / 8; }
     static __device__ int thread_column() { return threadIdx.x / 32 % WARPS_N * 8 + threadIdx.x % 8; }
 
-    /// The row or column of the product that a thread's i-th is.
-    template <bool ALONG>
+    /// The row or column of the tile that belongs to a thread's index i.
+    template <bool K_MAJOR>
     static __device__ int position(int thread, int threads, int i) {
-        return ALONG ? thread + threads * i : (thread + threads * (i / 4)) * 4 + i % 4;
+        return K_MAJOR ? thread + threads * i : (thread + threads * (i / 4)) * 4 + i % 4;
     }
 
-    /// to[i][k]: four numbers of the sum, from the `quarter`-th four of the step, for each of a thread's rows (columns).
-    template <bool ALONG, int COUNT, class T>
+    /// to[i][k]: four elements of GEMM K, those of `quarter`, for each of a thread's rows (columns).
+    template <bool K_MAJOR, int COUNT, class T>
     static __device__ void fetch(float (&to)[COUNT][4], const T& tile, int thread, int threads, int quarter) {
 #pragma unroll
-        for (int i = 0; i < (ALONG ? COUNT : COUNT / 4); i++)
+        for (int i = 0; i < (K_MAJOR ? COUNT : COUNT / 4); i++)
 #pragma unroll
-            for (int k = 0; k < (ALONG ? 1 : 4); k++) {
-                const float* from = ALONG ? tile.chunk(thread + threads * i, quarter)
-                                          : tile.chunk(quarter * 4 + k, thread + threads * i);
-                const Pack<float, 4> four = *reinterpret_cast<const Pack<float, 4>*>(from);
+            for (int k = 0; k < (K_MAJOR ? 1 : 4); k++) {
+                const float* from = K_MAJOR ? tile.chunk(thread + threads * i, quarter)
+                                            : tile.chunk(quarter * 4 + k, thread + threads * i);
+                const Vector<float, 4> four = *reinterpret_cast<const Vector<float, 4>*>(from);
 #pragma unroll
-                for (int v = 0; v < 4; v++) to[ALONG ? i : 4 * i + v][ALONG ? v : k] = four[v];
+                for (int v = 0; v < 4; v++) to[K_MAJOR ? i : 4 * i + v][K_MAJOR ? v : k] = four[v];
             }
     }
 
@@ -41,25 +41,25 @@ struct Product {
     __device__ void multiply(const A& a, const B& b) {
         // Not unrolled: the fragments of several quarters would not fit the registers.
 #pragma unroll 1
-        for (int quarter = 0; quarter < STEP / 4; quarter++) {
-            float as[DOWN][4], bs[ACROSS][4];
-            fetch<A_ALONG>(as, a, thread_row(), THREADS_M, quarter);
-            fetch<B_ALONG>(bs, b, thread_column(), THREADS_N, quarter);
+        for (int quarter = 0; quarter < BLOCK_K / 4; quarter++) {
+            float as[THREAD_M][4], bs[THREAD_N][4];
+            fetch<A_K_MAJOR>(as, a, thread_row(), THREADS_M, quarter);
+            fetch<B_K_MAJOR>(bs, b, thread_column(), THREADS_N, quarter);
 #pragma unroll
             for (int k = 0; k < 4; k++)
 #pragma unroll
-                for (int i = 0; i < DOWN; i++)
+                for (int i = 0; i < THREAD_M; i++)
 #pragma unroll
-                    for (int j = 0; j < ACROSS; j++) sums[i][j] += as[i][k] * bs[j][k];
+                    for (int j = 0; j < THREAD_N; j++) accumulators[i][j] += as[i][k] * bs[j][k];
         }
     }
 
-    __device__ void write(Slab<TILE_M, TILE_N>& slab) const {
+    __device__ void store_accumulators(EpilogueTile<TILE_M, TILE_N>& tile) const {
 #pragma unroll
-        for (int i = 0; i < DOWN; i++)
+        for (int i = 0; i < THREAD_M; i++)
 #pragma unroll
-            for (int j = 0; j < ACROSS; j++)
-                *slab.at(position<A_ALONG>(thread_row(), THREADS_M, i),
-                         position<B_ALONG>(thread_column(), THREADS_N, j)) = sums[i][j];
+            for (int j = 0; j < THREAD_N; j++)
+                *tile.at(position<A_K_MAJOR>(thread_row(), THREADS_M, i),
+                         position<B_K_MAJOR>(thread_column(), THREADS_N, j)) = accumulators[i][j];
     }
 };

@@ -1,103 +1,58 @@
-// A consumer's part of a tile: which matrix units' products it is made of, and how their sums get to memory.
+// The epilogue of a consumer warpgroup: accumulators to the result in global memory, and to partial sums for batch normalisation.
 //
-// Constants: PASS, TILE_M, TILE_N, COOPERATE (whether both consumers share a tile), SWAP (whether its transpose is computed).
+// Constants: PASS, TILE_M, TILE_N, COOPERATIVE, SWAP_AB (see mainloop.cuh).
 #pragma once
-#include "convolution/sm90/epilogue_tile.cuh"
 #include "convolution/sm90/epilogue_bn.cuh"
+#include "convolution/sm90/epilogue_tile.cuh"
+#include "convolution/sm90/tile_scheduler.cuh"
 
-constexpr u32 WARPGROUP = 128;
-constexpr u32 CONSUMERS = 2;
-constexpr u32 THREADS = WARPGROUP * (1 + CONSUMERS);
-
-// Whether the sum runs down the columns of an operand's tile, as it lies in memory. Patches lie pixel by pixel.
-constexpr bool LEFT_DOWN = PASS == WEIGHT_GRADIENT;
-constexpr bool RIGHT_DOWN = PASS != FORWARD;
-
-// What the matrix units see: an operand of 64 rows each time, and one of N.
-constexpr u32 TALL = (SWAP ? TILE_N : TILE_M) / (COOPERATE ? CONSUMERS : 1);
-constexpr u32 N = SWAP ? TILE_M : TILE_N;
-constexpr u32 PRODUCTS = TALL / 64;
-constexpr bool TALL_DOWN = SWAP ? RIGHT_DOWN : LEFT_DOWN;
-constexpr bool N_DOWN = SWAP ? LEFT_DOWN : RIGHT_DOWN;
-static_assert(TALL % 64 == 0 && !(SWAP && COOPERATE), "each consumer has whole products");
-
-// A kernel whose sums are few has registers enough for all threads.
-constexpr bool MOVES_REGISTERS = PRODUCTS * N > 128;
-
-/// Bytes of 64 rows (or columns) of an operand in a stage.
-constexpr u32 BLOCK_BYTES = 64 * STEP * sizeof(bf16);
-
-/// The operand of 64 rows that lies `block` blocks into a tile, from its k-th element of the sum on.
-template <bool DOWN>
-__device__ inline u64 operand(const u8* tile, u32 block, u32 k) {
-    return matrix_descriptor(tile + block * BLOCK_BYTES + k * (DOWN ? 128 : 2), DOWN ? BLOCK_BYTES : 16, 1024);
-}
-
-typedef float Sums[PRODUCTS][N / 2];
-
-/// Where consumers work alone: whose turn it is to multiply.
-struct Turns {
-    Mbarrier barriers[CONSUMERS];
-
-    __device__ void init() {
-        for (u32 i = 0; i < CONSUMERS; i++) mbarrier_init(barriers[i], 1);
-    }
-    /// Waits for a consumer's turn; its first is the 0th, which nobody has to give to the first consumer.
-    __device__ void await(u32 consumer, u32 turn) { mbarrier_wait(barriers[consumer], (turn & 1) ^ (consumer == 0)); }
-    /// The other consumer's products can follow at once; but where there was none, nothing has held this one's warps together,
-    /// and one that has not yet seen its turn would miss it.
-    __device__ void pass_on(u32 consumer) {
-        warpgroup_sync(consumer);
-        if (member() == 0) mbarrier_arrive(barriers[1 - consumer]);
-    }
-};
-
-/// Stores what a consumer has of a tile.
-__device__ inline void finish(const Arguments& p, const Work& work, const Sums& sums, Slab& slab, u32 consumer) {
-    const Walk& walk = p.walks[work.walk];
-    constexpr u32 DOWN = (SWAP ? N : TALL) / 64, ACROSS = (SWAP ? TALL : N) / 64;
-    const u32 first_row = work.first_row + (COOPERATE ? consumer * TALL : 0);
-    Partials partials;
-    // Once in the program for all blocks of 64 x 64: only what is read from registers is there for each.
+/// Stores a consumer's part of an output tile.
+__device__ inline void epilogue(const Arguments& p, const OutputTile& output, const Accumulators& accumulators, EpilogueTile& tile,
+                                u32 consumer) {
+    const Phase& phase = p.phases[output.phase];
+    constexpr u32 PANELS_M = (SWAP_AB ? WGMMA_N : WARPGROUP_M) / 64, PANELS_N = (SWAP_AB ? WARPGROUP_M : WGMMA_N) / 64;
+    const u32 first_row = output.first_row + (COOPERATIVE ? consumer * WARPGROUP_M : 0);
+    PartialSums partial;
+    // One loop body for all epilogue tiles: only the reads of registers, whose numbers are fixed, are unrolled.
 #pragma unroll 1
-    for (u32 block = 0; block < DOWN * ACROSS; block++) {
-        const u32 down = block % DOWN, across = block / DOWN;
+    for (u32 index = 0; index < PANELS_M * PANELS_N; index++) {
+        const u32 m = index % PANELS_M, n = index / PANELS_M;
         warpgroup_sync(consumer);
 #pragma unroll
-        for (u32 i = 0; i < PRODUCTS; i++) {
+        for (u32 i = 0; i < WGMMAS; i++) {
 #pragma unroll
-            for (u32 j = 0; j < N / 64; j++)
-                if (SWAP ? across == i && down == j : down == i && across == j) put_fragments(slab, sums[i], j);
+            for (u32 j = 0; j < WGMMA_N / 64; j++)
+                if (SWAP_AB ? n == i && m == j : m == i && n == j) store_accumulators(tile, accumulators[i], j);
         }
         warpgroup_sync(consumer);
-        const u32 row = first_row + 64 * down;
-        if constexpr (PASS == WEIGHT_GRADIENT) {
-            store_filters(p, slab, work.split, row, work.first_column / 64 + across);
+        const u32 row = first_row + 64 * m;
+        if constexpr (PASS == WGRAD) {
+            store_wgrad(p, tile, output.split, row, output.first_column / 64 + n);
         } else {
-            const u32 column = work.first_column + 64 * across, left = row < walk.pixels ? walk.pixels - row : 0;
-            const bool counts = p.partial && left > 0;
-            if (down == 0) partials = {};
-            if constexpr (PASS == FORWARD) {
-                const OwnRows own = finished_rows(p, walk, slab, row, column, 0);
+            const u32 column = output.first_column + 64 * n, rows_left = row < phase.pixels ? phase.pixels - row : 0;
+            const bool reduces = p.bn_partial && rows_left > 0;
+            if (m == 0) partial = {};
+            if constexpr (PASS == FPROP) {
+                const ThreadRows own = epilogue_rows(p, phase, tile, row, column, 0);
                 store_rows(p, own);
-                if (!counts) continue;
-                // What lies in the slab has been read.
+                if (!reduces) continue;
+                // All threads have read the epilogue tile.
                 warpgroup_sync(consumer);
-                take_moments(partials, own, left < 64 ? left : 64, slab, consumer);
+                merge_moments(partial, own, rows_left < 64 ? rows_left : 64, tile, consumer);
             } else {
                 GradientSums gradient;
 #pragma unroll 1
                 for (u32 round = 0; round < ROUNDS; round++) {
-                    const OwnRows own = finished_rows(p, walk, slab, row, column, round);
+                    const ThreadRows own = epilogue_rows(p, phase, tile, row, column, round);
                     store_rows(p, own);
-                    if (counts) gradient.add(p, own);
+                    if (reduces) gradient.add(p, own);
                 }
-                if (!counts) continue;
+                if (!reduces) continue;
                 warpgroup_sync(consumer);
-                take_gradient(partials, gradient, slab, consumer);
+                add_gradient_sums(partial, gradient, tile, consumer);
             }
-            if (down + 1 == DOWN || left <= 64)
-                store_partials(p, partials, walk.first_slab + first_row / (64 * DOWN), column);
+            if (m + 1 == PANELS_M || rows_left <= 64)
+                store_partial_sums(p, partial, phase.first_partial + first_row / (64 * PANELS_M), column);
         }
     }
 }

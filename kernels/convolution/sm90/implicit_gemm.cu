@@ -1,251 +1,253 @@
-// The three products of a convolution of bf16 images on sm_90a, where a tile is copied by one instruction and multiplied by
-// a warpgroup at once. Channels are multiples of eight.
+// fprop, dgrad and wgrad of bf16 images as implicit GEMMs on sm_90a: TMA loads and WGMMA. Channels are multiples of eight.
 //
-// As many blocks as there are multiprocessors each do one piece of work after another (blockIdx.x, then gridDim.x further):
-// a tile of TILE_M x TILE_N of the result. Of a block's three warpgroups the first has a ring of stages filled, 64 elements of
-// the sum at a time; the other two multiply. Alone (COOPERATE 0), each takes every other tile, and stores it while the other
-// multiplies; together (COOPERATE 1), each has half of a tile's rows. A matrix unit's product is 64 x N with N up to 256:
-// where the result has few columns and many rows, its transpose is computed (SWAP 1).
+// Persistent and warp-specialised. There is a thread block per SM (or fewer); each computes one output tile of TILE_M x TILE_N
+// after another (see tile_scheduler.cuh). Of its three warpgroups the first is the producer, which keeps a pipeline of stages
+// filled, BLOCK_K elements of GEMM K each; the other two are consumers. Ping-pong (COOPERATIVE 0): each consumer computes every
+// other tile, and one's epilogue overlaps with the other's mainloop. Cooperative (COOPERATIVE 1): each computes half of the rows
+// of every tile. A WGMMA is 64 x N with N up to 256: where the result has few columns and many rows, its transpose is computed
+// (SWAP_AB 1).
 //
-// Blocks of a cluster work on neighbouring tiles at the same time, CLUSTER_DOWN x CLUSTER_ACROSS of them, and copy what several
-// need for all of them. Tiles that lie outside the result for it are computed, and stored nowhere.
+// The thread blocks of a cluster compute neighbouring tiles at the same time, CLUSTER_M x CLUSTER_N of them, and multicast the
+// loads that several need. Their tiles outside the result are computed and not stored.
 //
-// Constants: PASS, TILE_M, TILE_N, COOPERATE, SWAP, STAGES, CLUSTER_DOWN, CLUSTER_ACROSS.
+// Constants: PASS, TILE_M, TILE_N, COOPERATIVE, SWAP_AB, STAGES, CLUSTER_M, CLUSTER_N.
 #include "convolution/sm90/cluster.cuh"
 #include "intrinsics/ptx_sm90.cuh"
 #include "convolution/sm90/epilogue.cuh"
 #include "convolution/sm90/prologue.cuh"
 #include "convolution/sm90/pipeline.cuh"
 
-constexpr u32 STAGE_BYTES = (TILE_M + TILE_N) / 64 * BLOCK_BYTES;
+constexpr u32 STAGE_BYTES = (TILE_M + TILE_N) / 64 * PANEL_BYTES;
 
 struct Stage {
-    u8 left[TILE_M / 64][BLOCK_BYTES];
-    u8 right[TILE_N / 64][BLOCK_BYTES];
+    u8 a[TILE_M / 64][PANEL_BYTES];
+    u8 b[TILE_N / 64][PANEL_BYTES];
 };
 
-struct alignas(1024) Memory {
+struct alignas(1024) SharedStorage {
     Stage stages[STAGES];
-    Slab slabs[CONSUMERS];
-    RingBarriers<STAGES> ring;
-    Turns turns;
+    EpilogueTile epilogue_tiles[CONSUMERS];
+    PipelineBarriers<STAGES> pipeline;
+    OrderBarrier order;
 };
 
-/// The block's tile of its cluster's piece of work.
-__device__ inline Work own_work(const Arguments& p, const ClusterPlace& place, u32 item) {
-    Work work = work_at(p, item, CLUSTER_DOWN * TILE_M, CLUSTER_ACROSS * TILE_N);
-    work.first_row += place.down * TILE_M;
-    work.first_column += place.across * TILE_N;
-    return work;
+/// The thread block's tile of its cluster's output tile.
+__device__ inline OutputTile own_tile(const Arguments& p, const ClusterPosition& position, u32 index) {
+    OutputTile tile = tile_at(p, index, CLUSTER_M * TILE_M, CLUSTER_N * TILE_N);
+    tile.first_row += position.m * TILE_M;
+    tile.first_column += position.n * TILE_N;
+    return tile;
 }
 
-/// A stage that a consumer has read: all who send to this block may fill it again.
-__device__ inline void let_go(Memory& memory, const ClusterPlace& place, u32 stage) {
+/// Releases a stage that a consumer has read: all thread blocks that load into it may fill it again.
+__device__ inline void consumer_release(SharedStorage& shared, const ClusterPosition& position, u32 stage) {
     if constexpr (CLUSTER == 1) {
-        if (member() == 0) mbarrier_arrive(memory.ring.empty[stage]);
+        if (warpgroup_thread() == 0) mbarrier_arrive(shared.pipeline.empty[stage]);
     } else {
-        if (member() < SHARERS) mbarrier_arrive_remote(memory.ring.empty[stage], place.sharer(member()));
+        if (warpgroup_thread() < MULTICAST_PEERS)
+            mbarrier_arrive_remote(shared.pipeline.empty[stage], position.peer(warpgroup_thread()));
     }
 }
 
 // ---- the producer ----
 
-/// For so many blocks, patches of pixels from a base, for one tap and 64 channels.
+/// Loads the patches of pixels from `base` on, for one tap and 64 channels, for the thread blocks of `mask`, BLOCKS in number.
 template <u32 BLOCKS>
-__device__ inline void copy_patches(const Arguments& p, const Walk& walk, u16 ranks, void* to, Mbarrier& barrier, u32 first_pixel,
-                                    const Base& base, u32 chunk, u32 across, u32 down) {
-    const int channel = chunk * STEP;
-    if (p.flat) {
-        share_copy<BLOCKS>(ranks, to, walk.patches, barrier, channel, first_pixel);
+__device__ inline void tma_load_patches(const Arguments& p, const Phase& phase, u16 mask, void* to, Mbarrier& barrier,
+                                        u32 first_pixel, const BasePixel& base, u32 chunk, u32 tap_w, u32 tap_h) {
+    const int channel = chunk * BLOCK_K;
+    if (p.pointwise) {
+        tma_load_for<BLOCKS>(mask, to, phase.patches, barrier, channel, first_pixel);
     } else if constexpr (BLOCKS == 1) {
-        tensor_copy_im2col(to, walk.patches, barrier, channel, base.column, base.row, base.image, across, down);
+        tma_load_im2col(to, phase.patches, barrier, channel, base.column, base.row, base.image, tap_w, tap_h);
     } else {
-        tensor_multicast_im2col(to, walk.patches, barrier, ranks, channel, base.column, base.row, base.image, across, down);
+        tma_load_multicast_im2col(to, phase.patches, barrier, mask, channel, base.column, base.row, base.image, tap_w, tap_h);
     }
 }
 
-/// The stages of a tile of forward or input gradient.
-__device__ inline void produce_along(const Arguments& p, const Work& work, const ClusterPlace& own, Memory& memory,
-                                     RingPlace& place) {
-    // The block's share of rows, and of filters.
-    constexpr u32 ROWS = TILE_M / CLUSTER_ACROSS, FILTERS = TILE_N / CLUSTER_DOWN;
-    static_assert(ROWS % 8 == 0 && (PASS == FORWARD ? FILTERS % 8 == 0 : FILTERS % 64 == 0), "shares are whole groups of rows");
-    const u32 first_row = own.across * ROWS, first_filter = own.down * FILTERS;
-    const Walk& walk = p.walks[work.walk];
-    const Base base = Position(walk, work.first_row + first_row).base(p, walk);
-    PatchWalk at;
+/// Fills the stages of a tile of fprop or dgrad.
+__device__ inline void load_fprop_dgrad(const Arguments& p, const OutputTile& tile, const ClusterPosition& position,
+                                        SharedStorage& shared, PipelineState& state) {
+    // The part of the rows, and of the filters, that this thread block loads.
+    constexpr u32 ROWS = TILE_M / CLUSTER_N, FILTERS = TILE_N / CLUSTER_M;
+    static_assert(ROWS % 8 == 0 && FILTERS % (PASS == FPROP ? 8 : 64) == 0, "parts are whole periods of the swizzle");
+    const u32 first_row = position.n * ROWS, first_filter = position.m * FILTERS;
+    const Phase& phase = p.phases[tile.phase];
+    const BasePixel base = PixelPosition(phase, tile.first_row + first_row).base(p, phase);
+    TapIterator at;
 #pragma unroll 1
-    for (u32 step = 0; step < work.steps; step++) {
-        Stage& stage = memory.stages[place.stage];
-        Mbarrier& full = memory.ring.full[place.stage];
-        mbarrier_wait(memory.ring.empty[place.stage], place.parity ^ 1);
-        mbarrier_arrive_expect(full, STAGE_BYTES);
-        copy_patches<CLUSTER_ACROSS>(p, walk, own.left(), stage.left[0] + first_row * 128, full, work.first_row + first_row,
-                                     base, at.chunk, at.across, at.down);
-        const int tap = int(walk.first_tap) + int(at.down) * walk.tap_down + int(at.across) * walk.tap_across;
-        if constexpr (PASS == FORWARD) {
-            share_copy<CLUSTER_DOWN>(own.right(), stage.right[0] + first_filter * 128, p.matrix, full, at.chunk * STEP, tap,
-                                     work.first_column + first_filter);
+    for (u32 k_block = 0; k_block < tile.k_blocks; k_block++) {
+        Stage& stage = shared.stages[state.stage];
+        Mbarrier& full = shared.pipeline.full[state.stage];
+        mbarrier_wait(shared.pipeline.empty[state.stage], state.parity ^ 1);
+        mbarrier_arrive_expect_tx(full, STAGE_BYTES);
+        tma_load_patches<CLUSTER_N>(p, phase, position.a_mask(), stage.a[0] + first_row * 128, full, tile.first_row + first_row,
+                                    base, at.chunk, at.tap_w, at.tap_h);
+        const int tap = int(phase.first_tap) + int(at.tap_h) * phase.tap_step_h + int(at.tap_w) * phase.tap_step_w;
+        if constexpr (PASS == FPROP) {
+            tma_load_for<CLUSTER_M>(position.b_mask(), stage.b[0] + first_filter * 128, p.matrix, full, at.chunk * BLOCK_K, tap,
+                                    tile.first_column + first_filter);
         } else {
 #pragma unroll
             for (u32 i = 0; i < FILTERS; i += 64)
-                share_copy<CLUSTER_DOWN>(own.right(), stage.right[(first_filter + i) / 64], p.matrix, full,
-                                         work.first_column + first_filter + i, tap, at.chunk * STEP);
+                tma_load_for<CLUSTER_M>(position.b_mask(), stage.b[(first_filter + i) / 64], p.matrix, full,
+                                        tile.first_column + first_filter + i, tap, at.chunk * BLOCK_K);
         }
-        place.advance();
-        at.advance(p.chunks, walk.taps_across);
+        state.advance();
+        at.advance(p.chunks, phase.taps_w);
     }
 }
 
-/// The stages of a tile of a weight gradient: 64 pixels each, of output channels and of (tap, channel).
-__device__ inline void produce_down(const Arguments& p, const Work& work, const ClusterPlace& own, Memory& memory,
-                                    RingPlace& place) {
-    // The block's share of both operands, in blocks of 64 channels.
-    constexpr u32 LEFT = (TILE_M / CLUSTER_ACROSS + 63) / 64, RIGHT = (TILE_N / CLUSTER_DOWN + 63) / 64;
-    constexpr bool WHOLE = LEFT * CLUSTER_ACROSS * 64 == TILE_M && RIGHT * CLUSTER_DOWN * 64 == TILE_N;
-    static_assert(WHOLE || PASS != WEIGHT_GRADIENT, "shares are whole blocks");
-    const u32 first_left = own.across * LEFT, first_right = own.down * RIGHT;
-    const Walk& walk = p.walks[0];
-    PatchWalk columns[RIGHT];
+/// Fills the stages of a tile of wgrad: 64 pixels of dy, and of the patches (tap, channel).
+__device__ inline void load_wgrad(const Arguments& p, const OutputTile& tile, const ClusterPosition& position,
+                                  SharedStorage& shared, PipelineState& state) {
+    // The part of both operands that this thread block loads, in panels of 64 channels.
+    constexpr u32 PANELS_A = (TILE_M / CLUSTER_N + 63) / 64, PANELS_B = (TILE_N / CLUSTER_M + 63) / 64;
+    constexpr bool WHOLE = PANELS_A * CLUSTER_N * 64 == TILE_M && PANELS_B * CLUSTER_M * 64 == TILE_N;
+    static_assert(WHOLE || PASS != WGRAD, "parts are whole panels");
+    const u32 first_a = position.n * PANELS_A, first_b = position.m * PANELS_B;
+    const Phase& phase = p.phases[0];
+    TapIterator columns[PANELS_B];
 #pragma unroll
-    for (u32 i = 0; i < RIGHT; i++) {
-        const u32 block = work.first_column / 64 + first_right + i, tap = block / p.chunks;
-        columns[i].chunk = block - tap * p.chunks;
-        columns[i].down = tap / p.taps_across;
-        columns[i].across = tap - columns[i].down * p.taps_across;
-        // Behind the last tap there is no column; any patches do for a result that nobody stores.
-        if (columns[i].down >= walk.taps_down) columns[i] = PatchWalk();
+    for (u32 i = 0; i < PANELS_B; i++) {
+        const u32 panel = tile.first_column / 64 + first_b + i, tap = panel / p.chunks;
+        columns[i].chunk = panel - tap * p.chunks;
+        columns[i].tap_h = tap / p.filter_w;
+        columns[i].tap_w = tap - columns[i].tap_h * p.filter_w;
+        // No column exists behind the last tap; its result is not stored, so any patches do.
+        if (columns[i].tap_h >= phase.taps_h) columns[i] = TapIterator();
     }
-    u32 pixel = work.first_step * STEP;
-    Position position(walk, pixel);
-    const Position further(walk, STEP);
+    u32 pixel = tile.first_k_block * BLOCK_K;
+    PixelPosition at(phase, pixel);
+    const PixelPosition distance(phase, BLOCK_K);
 #pragma unroll 1
-    for (u32 step = 0; step < work.steps; step++) {
-        Stage& stage = memory.stages[place.stage];
-        Mbarrier& full = memory.ring.full[place.stage];
-        mbarrier_wait(memory.ring.empty[place.stage], place.parity ^ 1);
-        mbarrier_arrive_expect(full, STAGE_BYTES);
+    for (u32 k_block = 0; k_block < tile.k_blocks; k_block++) {
+        Stage& stage = shared.stages[state.stage];
+        Mbarrier& full = shared.pipeline.full[state.stage];
+        mbarrier_wait(shared.pipeline.empty[state.stage], state.parity ^ 1);
+        mbarrier_arrive_expect_tx(full, STAGE_BYTES);
 #pragma unroll
-        for (u32 i = 0; i < LEFT; i++)
-            share_copy<CLUSTER_ACROSS>(own.left(), stage.left[first_left + i], p.matrix, full,
-                                       work.first_row + 64 * (first_left + i), pixel);
-        const Base base = position.base(p, walk);
+        for (u32 i = 0; i < PANELS_A; i++)
+            tma_load_for<CLUSTER_N>(position.a_mask(), stage.a[first_a + i], p.matrix, full, tile.first_row + 64 * (first_a + i),
+                                    pixel);
+        const BasePixel base = at.base(p, phase);
 #pragma unroll
-        for (u32 i = 0; i < RIGHT; i++)
-            copy_patches<CLUSTER_DOWN>(p, walk, own.right(), stage.right[first_right + i], full, pixel, base, columns[i].chunk,
-                                       columns[i].across, columns[i].down);
-        place.advance();
-        position.advance(walk, further);
-        pixel += STEP;
+        for (u32 i = 0; i < PANELS_B; i++)
+            tma_load_patches<CLUSTER_M>(p, phase, position.b_mask(), stage.b[first_b + i], full, pixel, base, columns[i].chunk,
+                                        columns[i].tap_w, columns[i].tap_h);
+        state.advance();
+        at.advance(phase, distance);
+        pixel += BLOCK_K;
     }
 }
 
-/// One thread has its block's share copied, as far ahead as the rings of all blocks that it goes to have room.
-__device__ inline void produce(const Arguments& p, const ClusterPlace& own, Memory& memory) {
-    RingPlace place(STAGES);
-    for (u32 item = own.number(); item < p.items; item += gridDim.x / CLUSTER) {
-        const Work work = own_work(p, own, item);
-        if constexpr (PASS == WEIGHT_GRADIENT) produce_down(p, work, own, memory, place);
-        else produce_along(p, work, own, memory, place);
+/// One thread issues the loads of its thread block, as far ahead as the pipelines of all their destinations have empty stages.
+__device__ inline void producer(const Arguments& p, const ClusterPosition& position, SharedStorage& shared) {
+    PipelineState state(STAGES);
+    for (u32 index = position.cluster(); index < p.tile_count; index += gridDim.x / CLUSTER) {
+        const OutputTile tile = own_tile(p, position, index);
+        if constexpr (PASS == WGRAD) load_wgrad(p, tile, position, shared, state);
+        else load_fprop_dgrad(p, tile, position, shared, state);
     }
     if constexpr (CLUSTER > 1) {
-        // The block may leave when all that others let go here has arrived.
+        // The thread block may end once all arrivals of other thread blocks at its barriers have come.
         for (u32 i = 0; i < STAGES; i++) {
-            mbarrier_wait(memory.ring.empty[place.stage], place.parity ^ 1);
-            place.advance();
+            mbarrier_wait(shared.pipeline.empty[state.stage], state.parity ^ 1);
+            state.advance();
         }
     }
 }
 
 // ---- the consumers ----
 
-/// sums += the products of a tile's stages. A stage is let go one step later, when its products are known to be done; the last
-/// one's products are still under way at the end.
-__device__ inline void multiply(const Arguments& p, const Work& work, Sums& sums, Memory& memory, const ClusterPlace& own,
-                                RingPlace& place, u32 consumer) {
+/// The K loop of a tile. A stage is released one K block later, when its WGMMA group is known to be complete.
+__device__ inline void mainloop(const Arguments& p, const OutputTile& tile, Accumulators& accumulators, SharedStorage& shared,
+                                const ClusterPosition& position, PipelineState& state, u32 consumer) {
     u32 last = 0;
     Prologue prologue(consumer);
-    for (u32 step = 0; step < work.steps; step++) {
-        Stage& stage = memory.stages[place.stage];
-        if (PASS != INPUT_GRADIENT && p.patch_scale) prologue.load(p, work, step);
-        const u8* tall = SWAP ? stage.right[0] : stage.left[0];
-        const u8* other = SWAP ? stage.left[0] : stage.right[0];
-        mbarrier_wait(memory.ring.full[place.stage], place.parity);
-        if (PASS != INPUT_GRADIENT && p.patch_scale)
-            prologue.rewrite(p, PASS == FORWARD ? stage.left[0] : stage.right[0], consumer);
+    for (u32 k_block = 0; k_block < tile.k_blocks; k_block++) {
+        Stage& stage = shared.stages[state.stage];
+        if (PASS != DGRAD && p.prologue_scale) prologue.load(p, tile, k_block);
+        const u8* wgmma_a = SWAP_AB ? stage.b[0] : stage.a[0];
+        const u8* wgmma_b = SWAP_AB ? stage.a[0] : stage.b[0];
+        mbarrier_wait(shared.pipeline.full[state.stage], state.parity);
+        if (PASS != DGRAD && p.prologue_scale) prologue.transform(p, PASS == FPROP ? stage.a[0] : stage.b[0], consumer);
         wgmma_fence();
 #pragma unroll
-        for (u32 k = 0; k < STEP; k += 16) {
+        for (u32 k = 0; k < BLOCK_K; k += 16) {
 #pragma unroll
-            for (u32 i = 0; i < PRODUCTS; i++) {
-                const u32 block = (COOPERATE ? consumer * PRODUCTS : 0) + i;
-                wgmma<N, TALL_DOWN, N_DOWN>(sums[i], operand<TALL_DOWN>(tall, block, k), operand<N_DOWN>(other, 0, k), true);
+            for (u32 i = 0; i < WGMMAS; i++) {
+                const u32 panel = (COOPERATIVE ? consumer * WGMMAS : 0) + i;
+                wgmma<WGMMA_N, WGMMA_A_MN_MAJOR, WGMMA_B_MN_MAJOR>(accumulators[i],
+                                                                   operand_descriptor<WGMMA_A_MN_MAJOR>(wgmma_a, panel, k),
+                                                                   operand_descriptor<WGMMA_B_MN_MAJOR>(wgmma_b, 0, k), true);
             }
         }
         wgmma_commit();
         wgmma_wait<1>();
-        if (step > 0) let_go(memory, own, last);
-        last = place.stage;
-        place.advance();
+        if (k_block > 0) consumer_release(shared, position, last);
+        last = state.stage;
+        state.advance();
     }
-    if (!COOPERATE) memory.turns.pass_on(consumer);
+    if (!COOPERATIVE) shared.order.arrive(consumer);
     wgmma_wait<0>();
-    if (work.steps > 0) let_go(memory, own, last);
+    if (tile.k_blocks > 0) consumer_release(shared, position, last);
 }
 
-/// A consumer's tiles, one after another.
-__device__ inline void consume(const Arguments& p, const ClusterPlace& own, Memory& memory, u32 consumer) {
-    RingPlace place(STAGES);
+/// Computes a consumer's tiles, one after another.
+__device__ inline void consumer_warpgroup(const Arguments& p, const ClusterPosition& position, SharedStorage& shared,
+                                          u32 consumer) {
+    PipelineState state(STAGES);
     u32 count = 0;
-    for (u32 item = own.number(); item < p.items; item += gridDim.x / CLUSTER, count++) {
-        const Work work = own_work(p, own, item);
-        if (!COOPERATE && count % CONSUMERS != consumer) {
-            place.skip(work.steps);
+    for (u32 index = position.cluster(); index < p.tile_count; index += gridDim.x / CLUSTER, count++) {
+        const OutputTile tile = own_tile(p, position, index);
+        if (!COOPERATIVE && count % CONSUMERS != consumer) {
+            state.skip(tile.k_blocks);
             continue;
         }
-        if (!COOPERATE) memory.turns.await(consumer, count / CONSUMERS);
-        Sums sums = {};
-        multiply(p, work, sums, memory, own, place, consumer);
-        finish(p, work, sums, memory.slabs[consumer], consumer);
+        if (!COOPERATIVE) shared.order.wait(consumer, count / CONSUMERS);
+        Accumulators accumulators = {};
+        mainloop(p, tile, accumulators, shared, position, state, consumer);
+        epilogue(p, tile, accumulators, shared.epilogue_tiles[consumer], consumer);
     }
 }
 
-/// All that can be done before earlier kernels have ended.
-__device__ inline void prepare(const Arguments& p) {
-    SHARED_DYNAMIC(Memory, memory);
+/// The part of the kernel that overlaps with earlier kernels.
+__device__ inline void preamble(const Arguments& p) {
+    SHARED_DYNAMIC(SharedStorage, shared);
     if (threadIdx.x == 0) {
-        for (u32 i = 0; i < p.walk_count; i++) prefetch_tensor_map(p.walks[i].patches);
+        for (u32 i = 0; i < p.phase_count; i++) prefetch_tensor_map(p.phases[i].patches);
         prefetch_tensor_map(p.matrix);
-        memory.ring.init((COOPERATE ? CONSUMERS : 1) * SHARERS);
-        memory.turns.init();
+        shared.pipeline.init((COOPERATIVE ? CONSUMERS : 1) * MULTICAST_PEERS);
+        shared.order.init();
         mbarrier_init_fence();
     }
-    everyone_sync();
+    cluster_or_block_sync();
 }
 
-__device__ inline void convolve(const Arguments& p) {
-    SHARED_DYNAMIC(Memory, memory);
-    const ClusterPlace own;
-    // The same for all lanes, and known to be.
+__device__ inline void conv2d(const Arguments& p) {
+    SHARED_DYNAMIC(SharedStorage, shared);
+    const ClusterPosition position;
+    // The shuffle tells the compiler that all lanes have the same value.
     const u32 warpgroup = shuffle(threadIdx.x / WARPGROUP, 0);
     if (warpgroup == 0) {
-        if (MOVES_REGISTERS) registers_give<40>();
-        if (threadIdx.x == 0) produce(p, own, memory);
+        if (REALLOCATES_REGISTERS) setmaxnreg_dec<40>();
+        if (threadIdx.x == 0) producer(p, position, shared);
     } else {
-        if (MOVES_REGISTERS) registers_take<232>();
-        consume(p, own, memory, warpgroup - 1);
+        if (REALLOCATES_REGISTERS) setmaxnreg_inc<232>();
+        consumer_warpgroup(p, position, shared, warpgroup - 1);
     }
     if constexpr (CLUSTER > 1) {
-        // Nobody leaves while others may still send to it or let it fill their stages.
+        // No thread block ends while others may still arrive at its barriers or multicast into its stages.
         warp_sync();
         cluster_sync();
     }
 }
 
-#if PASS == FORWARD
-KERNEL_PREPARED(THREADS, convolution_forward_sm90, Arguments, prepare) { convolve(p); }
-#elif PASS == INPUT_GRADIENT
-KERNEL_PREPARED(THREADS, convolution_input_gradient_sm90, Arguments, prepare) { convolve(p); }
+#if PASS == FPROP
+KERNEL_WITH_PREAMBLE(THREADS, conv2d_fprop_sm90, Arguments, preamble) { conv2d(p); }
+#elif PASS == DGRAD
+KERNEL_WITH_PREAMBLE(THREADS, conv2d_dgrad_sm90, Arguments, preamble) { conv2d(p); }
 #else
-KERNEL_PREPARED(THREADS, convolution_weight_gradient_sm90, Arguments, prepare) { convolve(p); }
+KERNEL_WITH_PREAMBLE(THREADS, conv2d_wgrad_sm90, Arguments, preamble) { conv2d(p); }
 #endif

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::ops::{self, Access};
 use crate::tensor::{DType, Span};
 
-/// Threads of a block in every kernel of the passes: `THREADS` of `common/vectorized.cuh`.
+/// Threads of a thread block in every kernel of the passes: `THREADS` of `common/vectorized.cuh`.
 pub(super) const THREADS: usize = 256;
 
 /// An operand as a launch lists it.
@@ -29,7 +29,7 @@ pub(super) fn modules_of_both_types(file: &'static str, entries: &'static [Entry
     of_both_types(file).map(|variant| Module { variant, entries }).to_vec()
 }
 
-/// A kernel that computes without matrix units.
+/// A kernel that computes without tensor cores.
 pub(super) const fn entry(name: &'static str, registers: u32, wide_loads: bool) -> Entry {
     Entry { name, registers, tensor_cores: false, wide_loads }
 }
@@ -40,8 +40,8 @@ impl Cuda {
         of_both_types(file)[usize::from(self.dtype == DType::Bf16)]
     }
 
-    /// Activations in 16 bytes.
-    pub(super) fn pack(&self) -> usize {
+    /// Activations in a vector of 16 bytes.
+    pub(super) fn vector_size(&self) -> usize {
         16 / self.dtype.size()
     }
 }
@@ -58,7 +58,7 @@ pub(super) fn scratch(workspace: Span, elements: usize) -> Result<Span> {
     Ok(Span { offset: workspace.offset, elements, dtype: DType::F32 })
 }
 
-/// A grid of `x` times `y` blocks.
+/// A grid of `x` times `y` thread blocks.
 pub(super) fn grid(x: usize, y: usize) -> Result<Geometry> {
     const MOST: [usize; 2] = [i32::MAX as usize, u16::MAX as usize];
     if x > MOST[0] || y > MOST[1] {
@@ -70,7 +70,7 @@ pub(super) fn grid(x: usize, y: usize) -> Result<Geometry> {
     Ok(Geometry { grid: [x as u32, y as u32, 1], threads: THREADS as u32, shared_bytes: 0, cluster: 1 })
 }
 
-/// A grid with a thread for every piece of work.
+/// A grid with a thread for each vector or element.
 pub(super) fn threads(work: usize) -> Result<Geometry> {
     grid(work.div_ceil(THREADS), 1)
 }

@@ -21,16 +21,16 @@ const ENTRIES: &[Entry] = &[
     entry("cosine_scale_gradient", 40, false),
 ];
 
-/// What is compiled for this family.
+/// The modules of this family.
 pub(super) fn modules() -> Vec<Module> {
     vec![Module { variant: VARIANT, entries: ENTRIES }]
 }
 
-/// Rows and columns of the part of a product that one block computes, and rows of a block of `cosine_norms`.
+/// Rows and columns of the tile that a thread block computes, and rows of a thread block of `cosine_norms`.
 const TILE: usize = 64;
 const ROWS_PER_BLOCK: usize = THREADS / 32;
 
-/// A block for every tile of a matrix.
+/// A thread block for each tile of a matrix.
 fn tiles(rows: usize, columns: usize) -> Result<Geometry> {
     grid(columns.div_ceil(TILE), rows.div_ceil(TILE))
 }

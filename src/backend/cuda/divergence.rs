@@ -13,7 +13,7 @@ const VARIANT: Variant = Variant { file: "loss/divergence.cu", constants: &[] };
 
 const ENTRIES: &[Entry] = &[entry("kl_divergence", 80, false)];
 
-/// What is compiled for this family.
+/// The modules of this family.
 pub(super) fn modules() -> Vec<Module> {
     vec![Module { variant: VARIANT, entries: ENTRIES }]
 }

@@ -1,4 +1,4 @@
-//! Margins for the energy of samples and outliers: launches of `loss/energy.cu`.
+//! Energy margin loss of samples and outliers: launches of `loss/energy.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -13,7 +13,7 @@ const VARIANT: Variant = Variant { file: "loss/energy.cu", constants: &[] };
 
 const ENTRIES: &[Entry] = &[entry("energy_margin", 48, false)];
 
-/// What is compiled for this family.
+/// The modules of this family.
 pub(super) fn modules() -> Vec<Module> {
     vec![Module { variant: VARIANT, entries: ENTRIES }]
 }

@@ -1,4 +1,4 @@
-//! Logits of groups of classes: launches of `head/class_groups.cu`.
+//! Logits of superclasses (class groups): launches of `head/class_groups.cu`.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -13,7 +13,7 @@ const VARIANT: Variant = Variant { file: "head/class_groups.cu", constants: &[] 
 
 const ENTRIES: &[Entry] = &[entry("log_sum_groups", 48, false), entry("log_sum_groups_gradient", 48, false)];
 
-/// What is compiled for this family.
+/// The modules of this family.
 pub(super) fn modules() -> Vec<Module> {
     vec![Module { variant: VARIANT, entries: ENTRIES }]
 }

@@ -12,7 +12,7 @@ const FILE: &str = "input/images.cu";
 
 const ENTRIES: &[Entry] = &[entry("load_images", 48, false)];
 
-/// What is compiled for this family.
+/// The modules of this family.
 pub(super) fn modules() -> Vec<Module> {
     modules_of_both_types(FILE, ENTRIES)
 }
@@ -41,6 +41,6 @@ pub(super) fn load_images(cuda: &mut Cuda, op: &LoadImages<Span>, _: Span) -> Re
         unused: 0,
     };
     extent(elements)?;
-    let geometry = few_threads(elements.div_ceil(cuda.pack()))?;
+    let geometry = few_threads(elements.div_ceil(cuda.vector_size()))?;
     cuda.launch((&cuda.variant(FILE), "load_images"), geometry, &arguments, &all(op.operands()))
 }

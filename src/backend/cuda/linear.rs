@@ -16,22 +16,22 @@ const ENTRIES: &[Entry] = &[
     entry("linear_forward", 80, false),
     entry("linear_input_gradient", 80, false),
     entry("linear_weight_gradient", 80, false),
-    entry("linear_sum", 32, false),
+    entry("linear_split_k_reduce", 32, false),
     entry("linear_bias_gradient", 32, false),
 ];
 
-/// What is compiled for this family.
+/// The modules of this family.
 pub(super) fn modules() -> Vec<Module> {
     vec![Module { variant: VARIANT, entries: ENTRIES }]
 }
 
-/// Rows and columns of the part of a product that one block computes, and the depth it takes at a time; outputs of a
-/// block of `linear_bias_gradient`. All as in the kernels.
+/// Rows and columns of the tile that a thread block computes, and its BLOCK_K; outputs of a thread block of
+/// `linear_bias_gradient`. All as in the kernels.
 const TILE: usize = 64;
 const DEPTH: usize = 16;
 const COLUMNS: usize = 8;
 
-/// How a product is cut: tiles times slices of the depth.
+/// The grid of a GEMM: tiles times split-K slices.
 struct Cut {
     rows: usize,
     columns: usize,
@@ -40,7 +40,7 @@ struct Cut {
 }
 
 impl Cut {
-    /// As many slices as keep the device busy, none so thin that adding it costs more than it saves.
+    /// Enough slices to keep the device busy, none so thin that adding it costs more than it saves.
     fn new(cuda: &Cuda, [rows, columns, depth]: [usize; 3]) -> Cut {
         const BLOCKS_PER_MULTIPROCESSOR: usize = 2;
         const THINNEST: usize = 4 * DEPTH;
@@ -57,7 +57,7 @@ impl Cut {
         self.depth.div_ceil(self.slice)
     }
 
-    /// Numbers that wait to be added: none where one slice is all.
+    /// Elements of all slices, which are added afterwards: none where there is one slice.
     fn partial(&self) -> usize {
         if self.slices() == 1 { 0 } else { self.slices() * self.rows * self.columns }
     }
@@ -78,7 +78,7 @@ pub(super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
     Some(Cut::new(cuda, extents).partial() * DType::F32.size())
 }
 
-/// `Product` of the kernels.
+/// `Gemm` of the kernels.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Product {
@@ -92,7 +92,7 @@ struct Product {
     slice: u32,
 }
 
-/// `Sum` of the kernels.
+/// `SplitKReduce` of the kernels.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Sum {
@@ -148,7 +148,7 @@ fn product(
     };
     let mut operands = vec![("partial", target.1, Read), c];
     operands.extend(bias);
-    cuda.launch((&VARIANT, "linear_sum"), few_threads(elements)?, &arguments, &operands)
+    cuda.launch((&VARIANT, "linear_split_k_reduce"), few_threads(elements)?, &arguments, &operands)
 }
 
 pub(super) fn linear(cuda: &mut Cuda, op: &LinearForward<Span>, workspace: Span) -> Result<()> {

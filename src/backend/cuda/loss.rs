@@ -13,11 +13,11 @@ const VARIANT: Variant = Variant { file: "loss/cross_entropy.cu", constants: &[]
 
 const ENTRIES: &[Entry] = &[
     entry("softmax_cross_entropy", 40, false),
-    entry("weigh_rows", 32, false),
+    entry("scale_rows", 32, false),
     entry("step_totals", 40, false),
 ];
 
-/// What is compiled for this family.
+/// The modules of this family.
 pub(super) fn modules() -> Vec<Module> {
     vec![Module { variant: VARIANT, entries: ENTRIES }]
 }
@@ -53,7 +53,7 @@ pub(super) fn softmax_cross_entropy(cuda: &mut Cuda, op: &SoftmaxCrossEntropy<Sp
     cuda.launch((&VARIANT, "softmax_cross_entropy"), geometry, &arguments, &all(op.operands()))
 }
 
-/// `Weigh` of the kernels.
+/// `ScaleRows` of the kernels.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Weigh {
@@ -70,7 +70,7 @@ pub(super) fn scale_rows(cuda: &mut Cuda, op: &ScaleRows<Span>, _: Span) -> Resu
         elements: extent(elements)?,
         channels: extent(op.attributes.channels)?,
     };
-    cuda.launch((&VARIANT, "weigh_rows"), few_threads(elements)?, &arguments, &all(op.operands()))
+    cuda.launch((&VARIANT, "scale_rows"), few_threads(elements)?, &arguments, &all(op.operands()))
 }
 
 /// `StepTotals` of the kernels.

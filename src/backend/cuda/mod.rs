@@ -3,10 +3,10 @@
 //! | file | holds |
 //! |---|---|
 //! | `device` | the [`crate::ops::Device`] implementation: hands calls to the launchers below; copies and captured graphs |
-//! | `convolution`, `batch_norm`, `pointwise`, `pooling`, `linear`, `cosine`, `loss`, `divergence`, `optimizer`, `images` | a launcher for each file of `kernels/` of the same name: checks, geometry, arguments |
+//! | `convolution`, `batch_norm`, `pointwise`, `pooling`, `linear`, `cosine`, `loss`, `divergence`, `optimizer`, `images` | a launcher for each family of `kernels/`: checks, geometry, arguments |
 //! | `rows` | launchers of `kernels/rows/*.cu` |
 //! | `call` | what the launchers share: checked operands, grids, variants by type |
-//! | `module` | what is compiled: variants of kernel files, and the limits the compile gate holds them to |
+//! | `module` | all compiled variants of kernel files, and the limits that the compile gate holds them to |
 //! | `source`, `edited` | the kernels' text, embedded or from a folder |
 //! | `host` | values between the host's types and the device's |
 //! | [`driver`] | the device itself: a GPU, or its emulator |

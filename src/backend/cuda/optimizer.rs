@@ -12,7 +12,7 @@ const FILE: &str = "optimizer/optimizer.cu";
 
 const ENTRIES: &[Entry] = &[entry("sgd", 40, true), entry("adam", 48, true)];
 
-/// What is compiled for this family.
+/// The modules of this family.
 pub(super) fn modules() -> Vec<Module> {
     modules_of_both_types(FILE, ENTRIES)
 }
@@ -53,7 +53,7 @@ fn pointers<const N: usize>(cuda: &Cuda, spans: [Span; N]) -> [u64; N] {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Sgd {
-    /// parameters, gradients, velocity, hyper, copies
+    /// parameters, gradients, velocity, hyper, bf16 weights
     pointers: [u64; 5],
     segments: Segments,
     momentum: f32,
@@ -81,7 +81,7 @@ pub(super) fn sgd(cuda: &mut Cuda, op: &SgdStep<Span>, _: Span) -> Result<()> {
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Adam {
-    /// parameters, gradients, first, second, hyper, copies
+    /// parameters, gradients, first, second, hyper, bf16 weights
     pointers: [u64; 6],
     segments: Segments,
     take1: f32,

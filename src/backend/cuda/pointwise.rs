@@ -23,12 +23,12 @@ const ENTRIES: &[Entry] = &[
     entry("shortcut_a_gradient", 40, true),
 ];
 
-/// The variant of the kernels for elements of a type, and the elements of a pack.
+/// The variant of the kernels for elements of a type, and the elements of a vector.
 fn variant_for(dtype: DType) -> (Variant, usize) {
     (of_both_types(FILE)[usize::from(dtype == DType::Bf16)], 16 / dtype.size())
 }
 
-/// What is compiled for this family.
+/// The modules of this family.
 pub(super) fn modules() -> Vec<Module> {
     modules_of_both_types(FILE, ENTRIES)
 }
@@ -67,23 +67,23 @@ struct Shortcut {
     out_channels: u32,
     stride: u32,
     shift: u32,
-    wide: u32,
+    vectorized: u32,
     unused: u32,
 }
 
 fn unary(cuda: &Cuda, entry: &'static str, [x, y]: [Span; 2], operands: &[Operand]) -> Result<()> {
     let elements = y.elements;
     let arguments = Unary { x: cuda.pointer(x), y: cuda.pointer(y), elements: elements as u64 };
-    let (variant, pack) = variant_for(y.dtype);
-    cuda.launch((&variant, entry), threads(elements.div_ceil(pack))?, &arguments, operands)
+    let (variant, vector_size) = variant_for(y.dtype);
+    cuda.launch((&variant, entry), threads(elements.div_ceil(vector_size))?, &arguments, operands)
 }
 
 fn binary(cuda: &Cuda, entry: &'static str, operands: [Span; 3], listed: &[Operand]) -> Result<()> {
     let elements = operands[2].elements;
     let [a, b, y] = operands.map(|span| cuda.pointer(span));
     let arguments = Binary { a, b, y, elements: elements as u64 };
-    let (variant, pack) = variant_for(operands[2].dtype);
-    cuda.launch((&variant, entry), threads(elements.div_ceil(pack))?, &arguments, listed)
+    let (variant, vector_size) = variant_for(operands[2].dtype);
+    cuda.launch((&variant, entry), threads(elements.div_ceil(vector_size))?, &arguments, listed)
 }
 
 pub(super) fn relu(cuda: &mut Cuda, op: &Relu<Span>, _: Span) -> Result<()> {
@@ -131,7 +131,7 @@ fn shortcut(
 ) -> Result<()> {
     let ShortcutA { height, width, in_channels, out_channels, stride, .. } = *attributes;
     let shift = (out_channels - in_channels) / 2;
-    let wide = [in_channels, out_channels, shift].iter().all(|n| n.is_multiple_of(cuda.pack()));
+    let vectorized = [in_channels, out_channels, shift].iter().all(|n| n.is_multiple_of(cuda.vector_size()));
     let elements = to.elements;
     let arguments = Shortcut {
         from: cuda.pointer(from),
@@ -145,9 +145,9 @@ fn shortcut(
         out_channels: extent(out_channels)?,
         stride: extent(stride)?,
         shift: extent(shift)?,
-        wide: u32::from(wide),
+        vectorized: u32::from(vectorized),
         unused: 0,
     };
-    let geometry = few_threads(elements.div_ceil(if wide { cuda.pack() } else { 1 }))?;
+    let geometry = few_threads(elements.div_ceil(if vectorized { cuda.vector_size() } else { 1 }))?;
     cuda.launch((&cuda.variant(FILE), entry), geometry, &arguments, operands)
 }

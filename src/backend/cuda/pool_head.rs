@@ -1,4 +1,4 @@
-//! A network's tail: launches of `head/pool_head.cu`, or of the two kernels it replaces where its block does not hold the images or
+//! A network's head: launches of `head/pool_head.cu`, or of the two kernels it replaces where its thread block does not hold the images or
 //! the matrix is large.
 
 use bytemuck::{Pod, Zeroable};
@@ -14,16 +14,16 @@ const FILE: &str = "head/pool_head.cu";
 
 const ENTRIES: &[Entry] = &[entry("pool_head", 80, true)];
 
-/// What is compiled for this family.
+/// The modules of this family.
 pub(super) fn modules() -> Vec<Module> {
     modules_of_both_types(FILE, ENTRIES)
 }
 
-/// Images of a block at most, and channels of an image that its memory holds. As in the kernel.
+/// Images of a thread block at most, and channels of an image that its shared memory holds. As in the kernel.
 const MOST_IMAGES: usize = 4;
 const MOST_CHANNELS: usize = 2048;
 
-/// Numbers of a weight that every block may read again: they come from the cache, but from beyond the multiprocessor.
+/// Elements of a weight that every thread block may read again: they come from L2.
 /// Chosen, not measured.
 const MOST_WEIGHTS: usize = 1 << 18;
 
@@ -53,8 +53,8 @@ struct Arguments {
     images: u32,
     column_blocks: u32,
     columns: u32,
-    wide: u32,
-    wide_rows: u32,
+    vectorized: u32,
+    vectorized_rows: u32,
     unused: u32,
 }
 
@@ -64,7 +64,7 @@ pub(super) fn pool_head(cuda: &mut Cuda, op: &PoolHeadForward<Span>, workspace: 
         return run_parts(cuda, &op.parts(), workspace);
     }
     let averaging = Averaging::new(cuda, pool);
-    // As few images a block as give every multiprocessor one.
+    // The fewest images per thread block for which every SM has a thread block.
     let multiprocessors = cuda.driver().properties().multiprocessors as usize;
     let images = pool.batch.div_ceil(multiprocessors).clamp(1, MOST_IMAGES);
     let arguments = Arguments {
@@ -76,8 +76,8 @@ pub(super) fn pool_head(cuda: &mut Cuda, op: &PoolHeadForward<Span>, workspace: 
         images: images as u32,
         column_blocks: extent(averaging.column_blocks)?,
         columns: averaging.columns as u32,
-        wide: averaging.wide.into(),
-        wide_rows: pool.channels.is_multiple_of(4).into(),
+        vectorized: averaging.vectorized.into(),
+        vectorized_rows: pool.channels.is_multiple_of(4).into(),
         unused: 0,
     };
     let geometry = grid(pool.batch.div_ceil(images), 1)?;

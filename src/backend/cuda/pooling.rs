@@ -18,7 +18,7 @@ const ENTRIES: &[Entry] = &[
     entry("global_average_pool_gradient", 40, true),
 ];
 
-/// What is compiled for this family.
+/// The modules of this family.
 pub(super) fn modules() -> Vec<Module> {
     modules_of_both_types(FILE, ENTRIES)
 }
@@ -31,10 +31,10 @@ struct MaxArguments {
     elements: u64,
     /// height, width, out_height, out_width, channels, window, stride, padding
     window: [u32; 8],
-    wide: u64,
+    vectorized: u64,
 }
 
-fn max_arguments(pool: &Pool, pointers: [u64; 3], elements: usize, wide: bool) -> Result<MaxArguments> {
+fn max_arguments(pool: &Pool, pointers: [u64; 3], elements: usize, vectorized: bool) -> Result<MaxArguments> {
     let extents = [
         pool.height,
         pool.width,
@@ -49,26 +49,26 @@ fn max_arguments(pool: &Pool, pointers: [u64; 3], elements: usize, wide: bool) -
     for (to, from) in window.iter_mut().zip(extents) {
         *to = extent(from)?;
     }
-    Ok(MaxArguments { pointers, elements: elements as u64, window, wide: u64::from(wide) })
+    Ok(MaxArguments { pointers, elements: elements as u64, window, vectorized: u64::from(vectorized) })
 }
 
-/// Whether a thread holds a pack of channels, and the grid for so many elements.
-fn packs(cuda: &Cuda, channels: usize, elements: usize) -> Result<(bool, Geometry)> {
-    let wide = channels.is_multiple_of(cuda.pack());
-    Ok((wide, few_threads(elements / if wide { cuda.pack() } else { 1 })?))
+/// Whether a thread holds a vector of channels, and the grid for so many elements.
+fn vectors(cuda: &Cuda, channels: usize, elements: usize) -> Result<(bool, Geometry)> {
+    let vectorized = channels.is_multiple_of(cuda.vector_size());
+    Ok((vectorized, few_threads(elements / if vectorized { cuda.vector_size() } else { 1 })?))
 }
 
 pub(super) fn max_pool(cuda: &mut Cuda, op: &MaxPool<Span>, _: Span) -> Result<()> {
-    let (wide, geometry) = packs(cuda, op.attributes.channels, op.y.elements)?;
+    let (vectorized, geometry) = vectors(cuda, op.attributes.channels, op.y.elements)?;
     let pointers = [op.x, op.y, op.argmax].map(|span| cuda.pointer(span));
-    let arguments = max_arguments(&op.attributes, pointers, op.y.elements, wide)?;
+    let arguments = max_arguments(&op.attributes, pointers, op.y.elements, vectorized)?;
     cuda.launch((&cuda.variant(FILE), "max_pool"), geometry, &arguments, &all(op.operands()))
 }
 
 pub(super) fn max_pool_gradient(cuda: &mut Cuda, op: &MaxPoolGradient<Span>, _: Span) -> Result<()> {
-    let (wide, geometry) = packs(cuda, op.attributes.channels, op.dx.elements)?;
+    let (vectorized, geometry) = vectors(cuda, op.attributes.channels, op.dx.elements)?;
     let pointers = [op.dy, op.argmax, op.dx].map(|span| cuda.pointer(span));
-    let arguments = max_arguments(&op.attributes, pointers, op.dx.elements, wide)?;
+    let arguments = max_arguments(&op.attributes, pointers, op.dx.elements, vectorized)?;
     cuda.launch((&cuda.variant(FILE), "max_pool_gradient"), geometry, &arguments, &all(op.operands()))
 }
 
@@ -82,14 +82,14 @@ struct Average {
     channels: u32,
     column_blocks: u32,
     columns: u32,
-    wide: u32,
+    vectorized: u32,
     unused: u32,
 }
 
-/// How the threads of a block lie over an image whose pixels are averaged.
+/// The threads of a thread block over an image whose pixels are averaged.
 pub(super) struct Averaging {
-    /// Whether a thread holds a pack of channels.
-    pub wide: bool,
+    /// Whether a thread holds a vector of channels.
+    pub vectorized: bool,
     /// Threads side by side along channels.
     pub columns: usize,
     /// Times that they fit into the channels.
@@ -100,18 +100,18 @@ impl Averaging {
     /// Few pixels need few lanes; what is left of the block goes along channels, as far as there are any.
     pub fn new(cuda: &Cuda, pool: &GlobalPool) -> Averaging {
         const PIXELS_PER_THREAD: usize = 4;
-        let wide = pool.channels.is_multiple_of(cuda.pack());
-        let groups = pool.channels / if wide { cuda.pack() } else { 1 };
+        let vectorized = pool.channels.is_multiple_of(cuda.vector_size());
+        let groups = pool.channels / if vectorized { cuda.vector_size() } else { 1 };
         let pixels = pool.height * pool.width;
         let lanes = pixels.div_ceil(PIXELS_PER_THREAD).next_power_of_two().min(THREADS / 8);
         let columns = (THREADS / lanes).min(groups.next_power_of_two());
-        Averaging { wide, columns, column_blocks: groups.div_ceil(columns) }
+        Averaging { vectorized, columns, column_blocks: groups.div_ceil(columns) }
     }
 }
 
 pub(super) fn global_average_pool(cuda: &mut Cuda, op: &GlobalAveragePool<Span>, _: Span) -> Result<()> {
     let GlobalPool { batch, height, width, channels } = op.attributes;
-    let Averaging { wide, columns, column_blocks } = Averaging::new(cuda, &op.attributes);
+    let Averaging { vectorized, columns, column_blocks } = Averaging::new(cuda, &op.attributes);
     let arguments = Average {
         x: cuda.pointer(op.x),
         y: cuda.pointer(op.y),
@@ -119,7 +119,7 @@ pub(super) fn global_average_pool(cuda: &mut Cuda, op: &GlobalAveragePool<Span>,
         channels: extent(channels)?,
         column_blocks: extent(column_blocks)?,
         columns: columns as u32,
-        wide: u32::from(wide),
+        vectorized: u32::from(vectorized),
         unused: 0,
     };
     let geometry = grid(batch * column_blocks, 1)?;
@@ -135,7 +135,7 @@ struct AverageGradient {
     elements: u64,
     pixels: u32,
     channels: u32,
-    wide: u32,
+    vectorized: u32,
     unused: u32,
 }
 
@@ -146,14 +146,14 @@ pub(super) fn global_average_pool_gradient(
 ) -> Result<()> {
     let GlobalPool { height, width, channels, .. } = op.attributes;
     let elements = op.dx.elements;
-    let (wide, geometry) = packs(cuda, channels, elements)?;
+    let (vectorized, geometry) = vectors(cuda, channels, elements)?;
     let arguments = AverageGradient {
         dy: cuda.pointer(op.dy),
         dx: cuda.pointer(op.dx),
         elements: elements as u64,
         pixels: extent(height * width)?,
         channels: extent(channels)?,
-        wide: u32::from(wide),
+        vectorized: u32::from(vectorized),
         unused: 0,
     };
     cuda.launch(

@@ -18,7 +18,7 @@ const SCORES: Variant = Variant { file: "rows/scores.cu", constants: &[] };
 const PRODUCTS: Variant = Variant { file: "rows/products.cu", constants: &[] };
 const MOMENTS: Variant = Variant { file: "rows/moments.cu", constants: &[] };
 
-/// What is compiled for these families.
+/// The modules of these families.
 pub(super) fn modules() -> Vec<Module> {
     const OF_SCORES: &[Entry] = &[
         entry("row_logit_scores", 40, false),
@@ -40,18 +40,18 @@ pub(super) fn modules() -> Vec<Module> {
     ]
 }
 
-/// Rows and columns of the part of a product that one block computes: `TILE` of `common/pairwise_tile.cuh`.
+/// Rows and columns of the tile that a thread block computes: `TILE` of `common/pairwise_tile.cuh`.
 const TILE: usize = 64;
 
 /// Distances between rows and points that are held at once: 64 MiB.
 const MOST_DISTANCES: usize = 1 << 23;
 
-/// A warp for every row.
+/// A warp for each row.
 fn warps(rows: usize) -> Result<Geometry> {
     grid(rows.div_ceil(THREADS / 32), 1)
 }
 
-/// A block for every tile of a matrix.
+/// A thread block for each tile of a matrix.
 fn tiles(rows: usize, columns: usize) -> Result<Geometry> {
     grid(columns.div_ceil(TILE), rows.div_ceil(TILE))
 }

@@ -38,9 +38,12 @@ embedded![
     "convolution/sm90/implicit_gemm.cu",
     "convolution/sm90/halo_reuse.cu",
     "convolution/sm90/streaming_wgrad.cu",
-    "convolution/sm90/problem.cuh",
+    "convolution/sm90/arguments.cuh",
+    "convolution/sm90/tile_scheduler.cuh",
+    "convolution/sm90/im2col.cuh",
     "convolution/sm90/pipeline.cuh",
     "convolution/sm90/cluster.cuh",
+    "convolution/sm90/mainloop.cuh",
     "convolution/sm90/epilogue.cuh",
     "convolution/sm90/epilogue_tile.cuh",
     "convolution/sm90/epilogue_bn.cuh",
@@ -123,10 +126,10 @@ pub struct Source {
 }
 
 impl Source {
-    /// Whether its kernels wait by themselves for those launched before, so that their launches may overlap. All of ours do; a folder
-    /// of edited sources may hold an `intrinsics/ptx.cuh` of before that was so, or a kernel that does not begin with `KERNEL`.
-    pub fn awaits_earlier_kernels(&self) -> bool {
-        // The word stands in KERNEL, and where the emulator defines it away.
+    /// Whether its kernels begin with a grid dependency wait, so that they may be launched by programmatic dependent launch. All embedded
+    /// kernels do; a folder of edited sources may hold an `intrinsics/ptx.cuh` without it, or a kernel that does not begin with `KERNEL`.
+    pub fn has_grid_dependency_wait(&self) -> bool {
+        // `__global__` stands in KERNEL, and where the emulator defines it away.
         let entries = self.text.matches("__global__").count();
         self.text.contains("griddepcontrol.wait") && entries <= 2
     }
@@ -211,27 +214,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_sources_whose_words_hold_the_wait_are_said_to_wait() {
+    fn only_sources_whose_intrinsics_have_the_wait_are_said_to_wait() {
         let variant = Variant { file: "optimizer/optimizer.cu", constants: &[("BF16", 0)] };
-        assert!(Sources::default().assemble(&variant).unwrap().awaits_earlier_kernels());
+        assert!(Sources::default().assemble(&variant).unwrap().has_grid_dependency_wait());
         let folder = tempfile::tempdir().unwrap();
-        let awaits = || {
-            Sources::of_folder(folder.path()).unwrap().assemble(&variant).unwrap().awaits_earlier_kernels()
+        let waits = || {
+            Sources::of_folder(folder.path()).unwrap().assemble(&variant).unwrap().has_grid_dependency_wait()
         };
-        let words = EMBEDDED.iter().find(|(path, _)| *path == "intrinsics/ptx.cuh").unwrap().1;
-        let older: Vec<&str> = words.lines().filter(|line| !line.contains("griddepcontrol")).collect();
+        let intrinsics = EMBEDDED.iter().find(|(path, _)| *path == "intrinsics/ptx.cuh").unwrap().1;
+        let older: Vec<&str> = intrinsics.lines().filter(|line| !line.contains("griddepcontrol")).collect();
         let write = |path: &str, text: &str| {
             let path = folder.path().join(path);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, text).unwrap();
         };
         write("intrinsics/ptx.cuh", &older.join("\n"));
-        assert!(!awaits());
+        assert!(!waits());
         // A kernel that was not begun as all others are.
         let plain = "#include \"intrinsics/ptx.cuh\"\nextern \"C\" __global__ void plain(const int p) {}\n";
-        write("intrinsics/ptx.cuh", words);
+        write("intrinsics/ptx.cuh", intrinsics);
         write("optimizer/optimizer.cu", plain);
-        assert!(!awaits());
+        assert!(!waits());
     }
 
     #[test]

@@ -113,7 +113,7 @@ mod tests {
         let mut library = Library::new("sm_80", From::Limits);
         let variant = Variant { file: "convolution/split_k_reduce.cu", constants: &[] };
         let source = Sources::default().assemble(&variant).unwrap();
-        let resources = library.resources(&source, "convolution_sum").unwrap();
+        let resources = library.resources(&source, "split_k_reduce").unwrap();
         assert_eq!(resources, Resources { registers: 64, shared: 0 });
         assert!(library.resources(&source, "absent").unwrap_err().to_string().contains("`absent`"));
         assert!(library.source().contains("limits"));

@@ -33,14 +33,14 @@ const ENTRIES: &[Entry] = &[
     entry("batch_norm_input_gradient", 80, true),
 ];
 
-/// What is compiled for this family.
+/// The modules of this family.
 pub(super) fn modules() -> Vec<Module> {
     let mut modules = modules_of_both_types(FILE, ENTRIES);
     modules.push(sums::MERGE);
     modules
 }
 
-/// Blocks that fill the device once, given the registers that the compile gate holds a kernel to: passes whose threads
+/// Thread blocks that fill the device once, given the registers that the compile gate holds a kernel to: passes whose threads
 /// stay with their channels run in one wave.
 fn wave(cuda: &Cuda, kernel: &str) -> usize {
     const REGISTERS_PER_MULTIPROCESSOR: usize = 1 << 16;
@@ -77,7 +77,7 @@ struct Fold {
     pointers: [u64; 7],
     filter: u64,
     epsilon: f32,
-    wide: u32,
+    vectorized: u32,
 }
 
 pub(super) fn batch_norm_fold(cuda: &mut Cuda, op: &BatchNormFold<Span>, _: Span) -> Result<()> {
@@ -87,17 +87,17 @@ pub(super) fn batch_norm_fold(cuda: &mut Cuda, op: &BatchNormFold<Span>, _: Span
         pointers: pointers.map(|span| cuda.pointer(span)),
         filter: filter as u64,
         epsilon: epsilon as f32,
-        wide: u32::from(filter.is_multiple_of(cuda.pack())),
+        vectorized: u32::from(filter.is_multiple_of(cuda.vector_size())),
     };
     let kernel = (&cuda.variant(FILE), "batch_norm_fold");
     cuda.launch(kernel, grid(filters, 1)?, &arguments, &all(op.operands()))
 }
 
-/// Blocks of a pass in which every thread stays with its channels: the number of threads is a multiple of the packs in
+/// The grid of a grid-stride loop in which every thread keeps its channels: the number of threads is a multiple of the vectors in
 /// a row.
-fn walk(cuda: &Cuda, kernel: &str, extents: &Rows, wide: bool) -> Result<Geometry> {
+fn grid_stride(cuda: &Cuda, kernel: &str, extents: &Rows, vectorized: bool) -> Result<Geometry> {
     const PACKS_PER_THREAD: usize = 2;
-    let groups = extents.channels / if wide { cuda.pack() } else { 1 };
+    let groups = extents.channels / if vectorized { cuda.vector_size() } else { 1 };
     let multiple = groups / greatest_common_divisor(groups, THREADS);
     let enough = extents.rows.saturating_mul(groups).div_ceil(THREADS * PACKS_PER_THREAD);
     few_threads(enough.min(wave(cuda, kernel)).next_multiple_of(multiple) * THREADS)
@@ -119,7 +119,7 @@ struct Affine {
     rows: u64,
     channels: u32,
     relu: u32,
-    wide: u32,
+    vectorized: u32,
     unused: u32,
 }
 
@@ -141,7 +141,7 @@ fn affine(
     operands: &[Operand],
 ) -> Result<()> {
     let Rows { rows, channels } = attributes.extent;
-    let wide = channels.is_multiple_of(cuda.pack());
+    let vectorized = channels.is_multiple_of(cuda.vector_size());
     let arguments = Affine {
         x,
         scale,
@@ -151,10 +151,10 @@ fn affine(
         rows: rows as u64,
         channels: extent(channels)?,
         relu: u32::from(attributes.relu),
-        wide: u32::from(wide),
+        vectorized: u32::from(vectorized),
         unused: 0,
     };
-    let geometry = walk(cuda, entry, &attributes.extent, wide)?;
+    let geometry = grid_stride(cuda, entry, &attributes.extent, vectorized)?;
     cuda.launch((&cuda.variant(FILE), entry), geometry, &arguments, operands)
 }
 
@@ -168,7 +168,7 @@ struct InputGradient {
     channels: u32,
     relu: u32,
     frozen: u32,
-    wide: u32,
+    vectorized: u32,
 }
 
 pub(super) fn batch_norm_input_gradient(
@@ -177,7 +177,7 @@ pub(super) fn batch_norm_input_gradient(
     _: Span,
 ) -> Result<()> {
     let BatchNormGradient { extent: rows, relu, frozen } = op.attributes;
-    let wide = rows.channels.is_multiple_of(cuda.pack());
+    let vectorized = rows.channels.is_multiple_of(cuda.vector_size());
     let pointers = [op.dy, op.x, op.scale, op.bias, op.mean, op.inverse_std, op.dgamma, op.dbeta, op.dx];
     let arguments = InputGradient {
         pointers: pointers.map(|span| cuda.pointer(span)),
@@ -185,9 +185,9 @@ pub(super) fn batch_norm_input_gradient(
         channels: extent(rows.channels)?,
         relu: u32::from(relu),
         frozen: u32::from(frozen),
-        wide: u32::from(wide),
+        vectorized: u32::from(vectorized),
     };
     let kernel = "batch_norm_input_gradient";
-    let geometry = walk(cuda, kernel, &rows, wide)?;
+    let geometry = grid_stride(cuda, kernel, &rows, vectorized)?;
     cuda.launch((&cuda.variant(FILE), kernel), geometry, &arguments, &all(op.operands()))
 }

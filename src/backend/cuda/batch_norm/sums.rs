@@ -1,8 +1,8 @@
 //! Sums over the rows of a matrix, for statistics and for their gradient, in stages.
 //!
-//! The first stage leaves sums of slabs of rows: a kernel of this family that reads the matrix, or a convolution that has just
-//! computed it. Where slabs are very many, as they are behind a convolution, a second stage merges runs of them. The last one
-//! merges what there is, and finishes.
+//! The first stage takes partial sums over slabs of rows: a kernel of this family that reads the matrix, or the epilogue of the
+//! convolution that has just computed it. Where slabs are very many, as they are behind a convolution, a second stage merges runs of
+//! them. The last one merges the rest, and finalizes.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -15,9 +15,9 @@ use crate::ops::Access::{Read, Update, Write};
 use crate::ops::{BatchNormReduce, BatchNormStatistics, Call, Rows, StatisticsEpilogue};
 use crate::tensor::{DType, Span};
 
-/// Channels that one block of the last stage finishes: `FINISH_COLUMNS` of the kernels.
-const FINISH_COLUMNS: usize = 8;
-/// Channels of a block that merges: `MERGE_COLUMNS` of the kernels.
+/// Channels of a thread block of the last stage: `FINALIZE_COLUMNS` of the kernels.
+const FINALIZE_COLUMNS: usize = 8;
+/// Channels of a thread block of the merging stage: `MERGE_COLUMNS` of the kernels.
 const MERGE_COLUMNS: usize = 32;
 /// Slabs that are merged into one: `RUN` of the kernels.
 const RUN: usize = 64;
@@ -27,7 +27,7 @@ const MERGE_VARIANT: Variant = Variant { file: "normalization/batch_norm_merge.c
 const MERGE_ENTRIES: &[Entry] = &[entry("merge_moments", 64, false), entry("merge_sums", 48, false)];
 pub(super) const MERGE: Module = Module { variant: MERGE_VARIANT, entries: MERGE_ENTRIES };
 
-/// How the rows of a matrix are cut: `Cut` of the kernels.
+/// Slabs of the rows of a matrix: `Cut` of the kernels.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 struct Cut {
@@ -37,13 +37,13 @@ struct Cut {
     slabs: u32,
 }
 
-/// How a block of the first stage takes its part of a slab: `Slabs` of the kernels.
+/// The threads of a thread block of the first stage over a slab: `Slabs` of the kernels.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 struct Slabs {
     cut: Cut,
     columns: u32,
-    wide: u32,
+    vectorized: u32,
 }
 
 impl Slabs {
@@ -51,9 +51,9 @@ impl Slabs {
     fn new(cuda: &Cuda, extents: &Rows) -> Result<Slabs> {
         const ROWS_PER_THREAD: usize = 4;
         let Rows { rows, channels } = *extents;
-        let wide = channels.is_multiple_of(cuda.pack());
-        // Eight packs are a line of 128 bytes.
-        let (groups, most) = if wide { (channels / cuda.pack(), 8) } else { (channels, 32) };
+        let vectorized = channels.is_multiple_of(cuda.vector_size());
+        // Eight vectors are a line of 128 bytes.
+        let (groups, most) = if vectorized { (channels / cuda.vector_size(), 8) } else { (channels, 32) };
         let columns = groups.next_power_of_two().min(most);
         let shortest = THREADS / columns * ROWS_PER_THREAD;
         // One cut for both kinds of sums: that of the kernel with more registers.
@@ -65,7 +65,7 @@ impl Slabs {
             channels: extent(channels)?,
             slabs: extent(rows.div_ceil(rows_per_slab))?,
         };
-        Ok(Slabs { cut, columns: columns as u32, wide: u32::from(wide) })
+        Ok(Slabs { cut, columns: columns as u32, vectorized: u32::from(vectorized) })
     }
 
     /// The sums of these slabs, at the front of scratch memory.
@@ -75,13 +75,13 @@ impl Slabs {
 
     /// Blocks of the first stage.
     fn first_stage(&self, cuda: &Cuda) -> Result<Geometry> {
-        let held = self.columns as usize * if self.wide == 1 { cuda.pack() } else { 1 };
+        let held = self.columns as usize * if self.vectorized == 1 { cuda.vector_size() } else { 1 };
         grid((self.cut.channels as usize).div_ceil(held), self.cut.slabs as usize)
     }
 }
 
-/// What a first stage leaves of a matrix, in scratch memory: (2, slabs, channels), f32. Of statistics the means, and the squared
-/// deviations from them, of every slab; of a gradient its two sums.
+/// Partial sums of a first stage over a matrix, in scratch memory: (2, slabs, channels), f32. For statistics the means, and the squared
+/// deviations from them, of every slab; for a gradient its two sums.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Partials {
     cut: Cut,
@@ -91,7 +91,7 @@ pub(in super::super) struct Partials {
     merged: Span,
 }
 
-/// Slabs that are left to the last stage as they are: a lane there has sixteen of them, four under way at a time.
+/// Slabs that the last stage merges itself: a lane there has sixteen of them, four in flight at a time.
 const FEW: usize = 512;
 
 /// Slabs after merging.
@@ -100,7 +100,7 @@ fn merged(slabs: usize) -> usize {
 }
 
 impl Partials {
-    /// Numbers of scratch memory for the sums of so many slabs.
+    /// Elements of scratch memory for the sums of `slabs` slabs.
     pub(in super::super) fn elements(slabs: usize, channels: usize) -> usize {
         2 * (slabs + merged(slabs)) * channels
     }
@@ -133,9 +133,9 @@ impl Partials {
 
     /// Runs of slabs merged into one each, where there are too many for the last stage.
     ///
-    /// That has a block for eight channels, so 64 channels keep eight multiprocessors busy. Behind a convolution of 64 channels
+    /// That has a block for eight channels, so 64 channels keep eight SMs busy. Behind a convolution of 64 channels
     /// over a million pixels there are 8192 slabs, 4 MB, of which each of its lanes would fetch 256 pieces one after the other; a
-    /// run of 64 slabs has a block of its own for 32 channels, which has all of it under way at once.
+    /// run of 64 slabs has a block of its own for 32 channels, which has all of it in flight at a time.
     fn few(self, cuda: &Cuda, entry: &'static str) -> Result<Partials> {
         let slabs = merged(self.cut.slabs as usize);
         if slabs == 0 {
@@ -153,7 +153,7 @@ impl Partials {
 
     /// Blocks of the last stage.
     fn last_stage(&self) -> Result<Geometry> {
-        grid((self.cut.channels as usize).div_ceil(FINISH_COLUMNS), 1)
+        grid((self.cut.channels as usize).div_ceil(FINALIZE_COLUMNS), 1)
     }
 
     /// Statistics from means and deviations of slabs; `pivot` is a matrix whose first row was taken off before.
@@ -246,7 +246,7 @@ struct Moments {
     slabs: Slabs,
 }
 
-/// `FinishArguments` of the kernels.
+/// `FinalizeStatisticsArguments` of the kernels.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct Finish {
@@ -287,7 +287,7 @@ struct Sums {
     relu: u64,
 }
 
-/// `ReduceFinishArguments` of the kernels.
+/// `FinalizeReduceArguments` of the kernels.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct ReduceFinish {

@@ -1,4 +1,4 @@
-//! Which kernel a convolution gets: the one that a tuned table names, else the one that should be done first.
+//! The kernel for a convolution: the one that a tuned table names, else the one with the least estimated time.
 //!
 //! The prediction is a rule of thumb that knows areas, bytes and how one weighs against the other on one card; a [`KernelTable`] of
 //! measured times replaces it.
@@ -11,18 +11,18 @@ use crate::backend::cuda::driver::Properties;
 use crate::ops::{Conv2d, Rows};
 use crate::tensor::DType;
 
-/// Blocks in z, which is where the parts of a sum are.
+/// Thread blocks in z: split-K slices.
 const MOST_BLOCKS: usize = 65_535;
 
-/// How a convolution is computed.
+/// The kernel for a convolution, and its split-K.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Chosen {
     pub kernel: &'static Kernel,
-    /// Into how many parts the sum of a weight gradient is cut; 1 in the other passes.
+    /// Split-K slices of a wgrad; 1 in the other passes.
     pub splits: usize,
 }
 
-/// What a backend computes a pass of a convolution with.
+/// The kernel for a pass of a convolution on a device.
 pub(super) fn choose(cuda: &Cuda, pass: Pass, conv: &Conv2d) -> Chosen {
     let tuned = cuda.table.as_ref().and_then(|table: &KernelTable| table.get(pass, cuda.dtype, conv));
     tuned.unwrap_or_else(|| predict(pass, cuda.dtype, conv, cuda.driver.properties()))
@@ -46,15 +46,15 @@ pub(super) fn predict(pass: Pass, dtype: DType, conv: &Conv2d, device: &Properti
 
 impl Kernel {
     /// Estimated time, in any unit: that of the products or that of the traffic with memory, whichever is longer, and a little of the
-    /// other; and what is stored while nobody multiplies.
+    /// other; and of the epilogues that no mainloop overlaps with.
     ///
-    /// Products are how much of the result the busiest multiprocessor computes (in a weight gradient, whose sum can be split, an even
-    /// share), times the length of the sum as the kernel pads it, over the share of the arithmetic units that a tile keeps busy, which
-    /// grows with the products made of each number that a cluster asks of the cache. Products of a warpgroup are faster, and so harder
-    /// to feed. A gather of single elements costs more than any shape of tile.
+    /// Products are the share of the result that the busiest SM computes (in a wgrad, which can be split, an even share), times the
+    /// padded K, over the share of the arithmetic units that a tile keeps busy, which grows with the products made of each number
+    /// that a cluster loads from L2. WGMMA is faster, and so harder to feed. A gather of single elements costs more than any
+    /// shape of tile.
     fn cost(&self, conv: &Conv2d, multiprocessors: usize) -> f64 {
-        /// Products in bf16 that a multiprocessor of Hopper makes while a byte comes from memory, and while it stores an element;
-        /// those in f32 take so many times as long.
+        /// bf16 products that an SM of Hopper makes while a byte comes from memory, and while it stores an element; those in f32
+        /// take `F32` times as long.
         const PER_BYTE: f64 = 57.0;
         const PER_STORE: f64 = 80.0;
         const F32: f64 = 8.0;
@@ -72,22 +72,23 @@ impl Kernel {
             _ => 1.6 * reuse / (reuse + 40.0),
         };
         let gather: usize = self.vector.iter().map(|&vector| if vector { 1 } else { 4 }).product();
-        let products = share * (height * width * gather * self.sum(conv)) as f64 / rate;
+        let products = share * (height * width * gather * self.gemm_k(conv)) as f64 / rate;
         let elements = |rows: Rows| rows.rows * rows.channels;
         let bytes = self.dtype.size() * (elements(conv.inputs()) + elements(conv.outputs()));
         let memory = bytes as f64 * PER_BYTE / slower / multiprocessors as f64;
-        // Consumers that share a tile store it together, and multiply no other meanwhile.
+        // Cooperative consumers run their epilogues together, and no mainloop meanwhile.
         let stored = match self.form {
-            Form::Sm90 { cooperate: true, .. } | Form::Sm90Rows { cooperate: true, .. } => share / 2.0,
+            Form::Sm90 { cooperative: true, .. } | Form::Sm90HaloReuse { cooperative: true, .. } => {
+                share / 2.0
+            }
             _ => 1.0_f64.min(share),
         };
         let ends = stored * (height * width) as f64 * PER_STORE / slower;
         products.max(memory) + products.min(memory) / 8.0 + ends
     }
 
-    /// Into how many parts a weight gradient's sum over pixels is cut: those that make the estimated time least, in steps of a
-    /// 128 x 128 tile. Two blocks of sm_80 share a multiprocessor; a block begins and ends in the time of some steps; parts are
-    /// written and read again.
+    /// Split-K slices of a wgrad: the number with the least estimated time, in K blocks of a 128 x 128 tile. Two thread blocks of sm_80
+    /// share an SM; a thread block begins and ends in the time of some K blocks; slices are written and read again.
     pub fn splits(&self, conv: &Conv2d, multiprocessors: usize) -> usize {
         const ENDS: f64 = 8.0;
         const BYTES_PER_STEP: f64 = 1.6e6;
@@ -98,18 +99,18 @@ impl Kernel {
             let turns = (tiles * splits).div_ceil(blocks) as f64;
             let traffic =
                 if splits > 1 { (splits * rows * columns * 8) as f64 / BYTES_PER_STEP } else { 0.0 };
-            turns * (self.longest_part(conv, splits) as f64 + ENDS) * area + traffic
+            turns * (self.longest_split(conv, splits) as f64 + ENDS) * area + traffic
         };
         let most = blocks.min(self.most_splits(conv));
         (1..=most).min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap_or(1)
     }
 
-    /// The most parts that are worth it: each has some steps of the pipeline. Only the sum of a weight gradient is cut.
+    /// The most slices that are worth it: each has some K blocks. Only a wgrad is split.
     pub fn most_splits(&self, conv: &Conv2d) -> usize {
         const LEAST_STEPS: usize = 4;
         match self.pass {
-            Pass::WeightGradient if self.form == Form::Sm90Stream => conv.batch.min(MOST_BLOCKS),
-            Pass::WeightGradient => conv.out_pixels().div_ceil(LEAST_STEPS * self.step()).min(MOST_BLOCKS),
+            Pass::WeightGradient if self.form == Form::Sm90StreamingWgrad => conv.batch.min(MOST_BLOCKS),
+            Pass::WeightGradient => conv.out_pixels().div_ceil(LEAST_STEPS * self.block_k()).min(MOST_BLOCKS),
             Pass::Forward | Pass::InputGradient => 1,
         }
     }
@@ -119,7 +120,7 @@ impl Kernel {
 mod tests {
     use super::*;
 
-    /// As many multiprocessors as an H100 has.
+    /// The number of SMs of an H100.
     fn card() -> Properties {
         Properties {
             name: "a card".into(),
@@ -180,7 +181,7 @@ mod tests {
             assert!(matches!(f32.kernel.form, Form::Sm80 { .. }));
         }
         let tile = |conv| predict(Pass::Forward, DType::Bf16, &conv, &hopper).kernel.tile;
-        // Rows of 14 pixels can be copied tap by tap only; those of 16 serve a column of taps.
+        // Rows of 14 pixels can only be loaded tap by tap; those of 16 serve a column of taps.
         let odd =
             |in_channels, out_channels| Conv2d { height: 14, width: 14, ..conv(in_channels, out_channels) };
         assert_eq!([odd(256, 256), odd(256, 128)].map(tile), [[128, 256], [256, 128]]);
@@ -188,7 +189,7 @@ mod tests {
         assert_eq!([conv(256, 256), conv(64, 64)].map(name), ["sm90-rows-256x128", "sm90-rows-256x64"]);
         let gradient = |conv| predict(Pass::WeightGradient, DType::Bf16, &conv, &hopper).kernel.name;
         assert_eq!(gradient(conv(256, 128)), "sm90-stream-64x576");
-        // Of narrow tiles those side by side copy patches for each other, of wide ones those one below the other filters.
+        // Clusters of narrow tiles multicast patches along N, those of wide ones filters along M.
         let cluster = |conv| predict(Pass::Forward, DType::Bf16, &conv, &hopper).kernel.cluster();
         let few = |channels| Conv2d { batch: 128, height: 4, width: 4, ..conv(channels, channels) };
         assert_eq!([odd(256, 256), odd(256, 128), few(512)].map(cluster), [[2, 1], [2, 1], [1, 2]]);
@@ -213,10 +214,10 @@ mod tests {
             let Chosen { kernel, splits } = predict(Pass::WeightGradient, DType::Bf16, &conv, &card());
             (splits, kernel.tiles(channels, 9 * channels))
         };
-        // Few tiles, a long sum: many parts, but blocks for one turn.
+        // Few tiles, a long K: many slices, but only one wave of thread blocks.
         let (parts, tiles) = splits(512, 32, 64);
         assert!(parts > 10 && parts * tiles <= 2 * 132, "{parts} parts of {tiles} tiles");
-        // Nothing to share out.
+        // Nothing to split.
         assert_eq!(splits(1, 1, 64).0, 1);
     }
 }

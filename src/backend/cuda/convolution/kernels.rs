@@ -4,7 +4,7 @@ use super::variants::{Form, Kernel, Pass};
 use crate::backend::cuda::{Entry, Module, Variant};
 use crate::tensor::DType;
 
-/// What a kernel's name says of the operands that it gathers.
+/// The part of a kernel's name that tells which operands it gathers element by element.
 macro_rules! gathered {
     (true true) => {
         ""
@@ -32,9 +32,9 @@ macro_rules! kernel {
         ];
         const ENTRIES: [Entry; 1] = [Entry {
             name: match Pass::$pass {
-                Pass::Forward => "convolution_forward",
-                Pass::InputGradient => "convolution_input_gradient",
-                Pass::WeightGradient => "convolution_weight_gradient",
+                Pass::Forward => "conv2d_fprop_sm80",
+                Pass::InputGradient => "conv2d_dgrad_sm80",
+                Pass::WeightGradient => "conv2d_wgrad_sm80",
             },
             registers: $registers,
             tensor_cores: matches!(DType::$dtype, DType::Bf16),
@@ -55,36 +55,36 @@ macro_rules! kernel {
     }};
 }
 
-/// A kernel of sm_90a. Its registers are those that a thread starts with; its consumers take more.
+/// A kernel of sm_90a. Its registers are those that a thread starts with; setmaxnreg raises those of its consumers.
 macro_rules! kernel_sm90 {
-    ($pass:ident, $m:literal x $n:literal, cooperate $cooperate:literal, swap $swap:literal, stages $stages:literal,
+    ($pass:ident, $m:literal x $n:literal, cooperative $cooperative:literal, swap_ab $swap_ab:literal, stages $stages:literal,
      registers $registers:literal) => {
-        kernel_sm90!(@ [], $pass, $m x $n, cluster 1 x 1, cooperate $cooperate, swap $swap, stages $stages,
+        kernel_sm90!(@ [], $pass, $m x $n, cluster 1 x 1, cooperative $cooperative, swap_ab $swap_ab, stages $stages,
                      registers $registers)
     };
-    ($pass:ident, $m:literal x $n:literal, cluster $down:literal x $across:literal, cooperate $cooperate:literal, swap $swap:literal,
+    ($pass:ident, $m:literal x $n:literal, cluster $down:literal x $across:literal, cooperative $cooperative:literal, swap_ab $swap_ab:literal,
      stages $stages:literal, registers $registers:literal) => {
-        kernel_sm90!(@ ["-cluster-" $down "x" $across], $pass, $m x $n, cluster $down x $across, cooperate $cooperate,
-                     swap $swap, stages $stages, registers $registers)
+        kernel_sm90!(@ ["-cluster-" $down "x" $across], $pass, $m x $n, cluster $down x $across, cooperative $cooperative,
+                     swap_ab $swap_ab, stages $stages, registers $registers)
     };
     (@ [$($suffix:tt)*], $pass:ident, $m:literal x $n:literal, cluster $down:literal x $across:literal,
-     cooperate $cooperate:literal, swap $swap:literal, stages $stages:literal, registers $registers:literal) => {{
+     cooperative $cooperative:literal, swap_ab $swap_ab:literal, stages $stages:literal, registers $registers:literal) => {{
         const CONSTANTS: [(&str, i64); 9] = [
             ("BF16", 1),
             ("PASS", Pass::$pass as i64),
             ("TILE_M", $m),
             ("TILE_N", $n),
-            ("COOPERATE", $cooperate as i64),
-            ("SWAP", $swap as i64),
+            ("COOPERATIVE", $cooperative as i64),
+            ("SWAP_AB", $swap_ab as i64),
             ("STAGES", $stages),
-            ("CLUSTER_DOWN", $down),
-            ("CLUSTER_ACROSS", $across),
+            ("CLUSTER_M", $down),
+            ("CLUSTER_N", $across),
         ];
         const ENTRIES: [Entry; 1] = [Entry {
             name: match Pass::$pass {
-                Pass::Forward => "convolution_forward_sm90",
-                Pass::InputGradient => "convolution_input_gradient_sm90",
-                Pass::WeightGradient => "convolution_weight_gradient_sm90",
+                Pass::Forward => "conv2d_fprop_sm90",
+                Pass::InputGradient => "conv2d_dgrad_sm90",
+                Pass::WeightGradient => "conv2d_wgrad_sm90",
             },
             registers: $registers,
             tensor_cores: true,
@@ -95,7 +95,7 @@ macro_rules! kernel_sm90 {
             pass: Pass::$pass,
             dtype: DType::Bf16,
             tile: [$m, $n],
-            form: Form::Sm90 { cooperate: $cooperate, swap: $swap, stages: $stages, cluster: [$down, $across] },
+            form: Form::Sm90 { cooperative: $cooperative, swap_ab: $swap_ab, stages: $stages, cluster: [$down, $across] },
             vector: [true, true],
             module: Module {
                 variant: Variant { file: "convolution/sm90/implicit_gemm.cu", constants: &CONSTANTS },
@@ -105,23 +105,23 @@ macro_rules! kernel_sm90 {
     }};
 }
 
-/// A kernel of sm_90a that keeps rows of images for all taps which read them.
-macro_rules! kernel_rows_sm90 {
-    ($pass:ident, $m:literal x $n:literal, cooperate $cooperate:literal, patch bytes $patches:expr, filters $filters:literal) => {{
+/// A halo-reuse kernel of sm_90a.
+macro_rules! kernel_halo_reuse_sm90 {
+    ($pass:ident, $m:literal x $n:literal, cooperative $cooperative:literal, patch bytes $patches:expr, filter stages $filter_stages:literal) => {{
         const CONSTANTS: [(&str, i64); 8] = [
             ("BF16", 1),
             ("PASS", Pass::$pass as i64),
             ("TILE_M", $m),
             ("TILE_N", $n),
-            ("COOPERATE", $cooperate as i64),
-            ("SWAP", !$cooperate as i64),
+            ("COOPERATIVE", $cooperative as i64),
+            ("SWAP_AB", !$cooperative as i64),
             ("PATCH_BYTES", $patches),
-            ("FILTERS", $filters),
+            ("FILTER_STAGES", $filter_stages),
         ];
         const ENTRIES: [Entry; 1] = [Entry {
             name: match Pass::$pass {
-                Pass::Forward => "convolution_forward_rows_sm90",
-                _ => "convolution_input_gradient_rows_sm90",
+                Pass::Forward => "conv2d_fprop_halo_reuse_sm90",
+                _ => "conv2d_dgrad_halo_reuse_sm90",
             },
             registers: 168,
             tensor_cores: true,
@@ -132,7 +132,11 @@ macro_rules! kernel_rows_sm90 {
             pass: Pass::$pass,
             dtype: DType::Bf16,
             tile: [$m, $n],
-            form: Form::Sm90Rows { cooperate: $cooperate, patch_bytes: $patches, filters: $filters },
+            form: Form::Sm90HaloReuse {
+                cooperative: $cooperative,
+                patch_bytes: $patches,
+                filter_stages: $filter_stages,
+            },
             vector: [true, true],
             module: Module {
                 variant: Variant { file: "convolution/sm90/halo_reuse.cu", constants: &CONSTANTS },
@@ -142,13 +146,13 @@ macro_rules! kernel_rows_sm90 {
     }};
 }
 
-/// The kernel through which images stream.
-const STREAM_SM90: Kernel = Kernel {
+/// The streaming wgrad kernel of sm_90a.
+const STREAMING_WGRAD_SM90: Kernel = Kernel {
     name: "sm90-stream-64x576",
     pass: Pass::WeightGradient,
     dtype: DType::Bf16,
     tile: [64, 576],
-    form: Form::Sm90Stream,
+    form: Form::Sm90StreamingWgrad,
     vector: [true, true],
     module: Module {
         variant: Variant {
@@ -156,7 +160,7 @@ const STREAM_SM90: Kernel = Kernel {
             constants: &[("BF16", 1), ("PASS", Pass::WeightGradient as i64), ("TILE_M", 64), ("TILE_N", 576)],
         },
         entries: &[Entry {
-            name: "convolution_weight_gradient_stream_sm90",
+            name: "conv2d_wgrad_streaming_sm90",
             registers: 128,
             tensor_cores: true,
             wide_loads: false,
@@ -164,40 +168,40 @@ const STREAM_SM90: Kernel = Kernel {
     },
 };
 
-/// Every kernel. Of those that should take equally long the first is chosen: what keeps rows, then larger tiles before smaller, then
-/// clusters, then the portable ones.
+/// Every kernel. Of those with the same estimated time the first is chosen: halo reuse, then larger tiles before smaller, then
+/// clusters, then the kernels of sm_80.
 pub(super) static KERNELS: [Kernel; 54] = [
-    kernel_rows_sm90!(Forward, 256 x 128, cooperate true, patch bytes 96 << 10, filters 6),
-    kernel_rows_sm90!(Forward, 128 x 128, cooperate true, patch bytes 96 << 10, filters 6),
-    kernel_rows_sm90!(Forward, 256 x 64, cooperate false, patch bytes 120 << 10, filters 9),
-    kernel_rows_sm90!(InputGradient, 256 x 128, cooperate true, patch bytes 96 << 10, filters 6),
-    kernel_rows_sm90!(InputGradient, 128 x 128, cooperate true, patch bytes 96 << 10, filters 6),
-    kernel_rows_sm90!(InputGradient, 256 x 64, cooperate false, patch bytes 120 << 10, filters 9),
-    STREAM_SM90,
-    kernel_sm90!(Forward, 256 x 128, cooperate true, swap false, stages 4, registers 168),
-    kernel_sm90!(Forward, 128 x 256, cooperate true, swap false, stages 4, registers 168),
-    kernel_sm90!(Forward, 128 x 128, cooperate false, swap false, stages 6, registers 168),
-    kernel_sm90!(Forward, 256 x 64, cooperate false, swap true, stages 4, registers 168),
-    kernel_sm90!(Forward, 64 x 64, cooperate false, swap false, stages 8, registers 112),
-    kernel_sm90!(InputGradient, 256 x 128, cooperate true, swap false, stages 4, registers 168),
-    kernel_sm90!(InputGradient, 128 x 256, cooperate true, swap false, stages 4, registers 168),
-    kernel_sm90!(InputGradient, 128 x 128, cooperate false, swap false, stages 6, registers 168),
-    kernel_sm90!(InputGradient, 256 x 64, cooperate false, swap true, stages 4, registers 168),
-    kernel_sm90!(InputGradient, 64 x 64, cooperate false, swap false, stages 8, registers 104),
-    kernel_sm90!(WeightGradient, 128 x 256, cooperate true, swap false, stages 4, registers 168),
-    kernel_sm90!(WeightGradient, 128 x 128, cooperate false, swap false, stages 6, registers 168),
-    kernel_sm90!(WeightGradient, 64 x 192, cooperate false, swap false, stages 6, registers 168),
-    kernel_sm90!(WeightGradient, 64 x 64, cooperate false, swap false, stages 8, registers 104),
-    kernel_sm90!(Forward, 128 x 256, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
-    kernel_sm90!(Forward, 256 x 128, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
-    kernel_sm90!(Forward, 128 x 128, cluster 1 x 2, cooperate false, swap false, stages 6, registers 168),
-    kernel_sm90!(Forward, 128 x 64, cluster 1 x 2, cooperate false, swap true, stages 8, registers 168),
-    kernel_sm90!(InputGradient, 128 x 256, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
-    kernel_sm90!(InputGradient, 256 x 128, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
-    kernel_sm90!(InputGradient, 128 x 128, cluster 1 x 2, cooperate false, swap false, stages 6, registers 168),
-    kernel_sm90!(InputGradient, 128 x 64, cluster 1 x 2, cooperate false, swap true, stages 8, registers 168),
-    kernel_sm90!(WeightGradient, 128 x 256, cluster 2 x 1, cooperate true, swap false, stages 4, registers 168),
-    kernel_sm90!(WeightGradient, 128 x 192, cluster 1 x 2, cooperate true, swap false, stages 4, registers 168),
+    kernel_halo_reuse_sm90!(Forward, 256 x 128, cooperative true, patch bytes 96 << 10, filter stages 6),
+    kernel_halo_reuse_sm90!(Forward, 128 x 128, cooperative true, patch bytes 96 << 10, filter stages 6),
+    kernel_halo_reuse_sm90!(Forward, 256 x 64, cooperative false, patch bytes 120 << 10, filter stages 9),
+    kernel_halo_reuse_sm90!(InputGradient, 256 x 128, cooperative true, patch bytes 96 << 10, filter stages 6),
+    kernel_halo_reuse_sm90!(InputGradient, 128 x 128, cooperative true, patch bytes 96 << 10, filter stages 6),
+    kernel_halo_reuse_sm90!(InputGradient, 256 x 64, cooperative false, patch bytes 120 << 10, filter stages 9),
+    STREAMING_WGRAD_SM90,
+    kernel_sm90!(Forward, 256 x 128, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel_sm90!(Forward, 128 x 256, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel_sm90!(Forward, 128 x 128, cooperative false, swap_ab false, stages 6, registers 168),
+    kernel_sm90!(Forward, 256 x 64, cooperative false, swap_ab true, stages 4, registers 168),
+    kernel_sm90!(Forward, 64 x 64, cooperative false, swap_ab false, stages 8, registers 112),
+    kernel_sm90!(InputGradient, 256 x 128, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 128 x 256, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 128 x 128, cooperative false, swap_ab false, stages 6, registers 168),
+    kernel_sm90!(InputGradient, 256 x 64, cooperative false, swap_ab true, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 64 x 64, cooperative false, swap_ab false, stages 8, registers 104),
+    kernel_sm90!(WeightGradient, 128 x 256, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel_sm90!(WeightGradient, 128 x 128, cooperative false, swap_ab false, stages 6, registers 168),
+    kernel_sm90!(WeightGradient, 64 x 192, cooperative false, swap_ab false, stages 6, registers 168),
+    kernel_sm90!(WeightGradient, 64 x 64, cooperative false, swap_ab false, stages 8, registers 104),
+    kernel_sm90!(Forward, 128 x 256, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel_sm90!(Forward, 256 x 128, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel_sm90!(Forward, 128 x 128, cluster 1 x 2, cooperative false, swap_ab false, stages 6, registers 168),
+    kernel_sm90!(Forward, 128 x 64, cluster 1 x 2, cooperative false, swap_ab true, stages 8, registers 168),
+    kernel_sm90!(InputGradient, 128 x 256, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 256 x 128, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel_sm90!(InputGradient, 128 x 128, cluster 1 x 2, cooperative false, swap_ab false, stages 6, registers 168),
+    kernel_sm90!(InputGradient, 128 x 64, cluster 1 x 2, cooperative false, swap_ab true, stages 8, registers 168),
+    kernel_sm90!(WeightGradient, 128 x 256, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel_sm90!(WeightGradient, 128 x 192, cluster 1 x 2, cooperative true, swap_ab false, stages 4, registers 168),
     kernel!(Forward, Bf16, 128 x 128, warps 2 x 4, vector true true, registers 128),
     kernel!(Forward, Bf16, 128 x 64, warps 4 x 2, vector true true, registers 85),
     kernel!(Forward, Bf16, 64 x 64, warps 2 x 2, vector true true, registers 102),
@@ -223,13 +227,13 @@ pub(super) static KERNELS: [Kernel; 54] = [
     kernel!(WeightGradient, F32, 64 x 64, warps 2 x 2, vector false false, registers 128),
 ];
 
-/// Adds the splits of a weight gradient.
-pub(super) const SUM: Module = Module {
+/// Adds the split-K slices of a wgrad.
+pub(super) const SPLIT_K_REDUCE: Module = Module {
     variant: Variant { file: "convolution/split_k_reduce.cu", constants: &[] },
-    entries: &[Entry { name: "convolution_sum", registers: 64, tensor_cores: false, wide_loads: true }],
+    entries: &[Entry { name: "split_k_reduce", registers: 64, tensor_cores: false, wide_loads: true }],
 };
 
-/// Everything that is compiled.
+/// All modules of convolutions.
 pub(super) fn modules() -> impl Iterator<Item = Module> {
-    KERNELS.iter().map(|kernel| kernel.module).chain([SUM])
+    KERNELS.iter().map(|kernel| kernel.module).chain([SPLIT_K_REDUCE])
 }

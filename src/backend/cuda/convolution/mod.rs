@@ -1,19 +1,19 @@
-//! Convolutions as implicit GEMMs: launches of the files `convolution_*.cu`.
+//! Convolutions as implicit GEMMs: launches of the kernels in `convolution/`.
 //!
-//! Kernels of sm_90a apply a prologue to the patches of 1x1 convolutions in shared memory, and leave sums of slabs of their result
-//! while they have it in registers, which the last stages of batch normalisation finish. What a kernel cannot do runs as it would
+//! Kernels of sm_90a apply a prologue to the patches of 1x1 convolutions in shared memory, and their epilogues reduce the result to
+//! partial sums over slabs of rows, which the last stages of batch normalisation finalize. What a kernel cannot do runs as it would
 //! alone ([`crate::ops::Call::expand`]).
 //!
 //! | file | holds |
 //! |---|---|
-//! | `problem` | a convolution as a product of elements at addresses: the arguments of `convolution/sm80/implicit_gemm.cu` |
+//! | `problem` | a convolution as an implicit GEMM by addresses: the arguments of `convolution/sm80/implicit_gemm.cu` |
 //! | `sm90`, `sm90_arguments` | a convolution as boxes of tensors: launches of `convolution/sm90/*.cu`, and their arguments |
-//! | `sm90_rows` | how two of them keep rows of images |
-//! | `variants` | what a compiled kernel is and can do |
-//! | `kernels` | the list of them |
-//! | `choice` | which one a product gets |
-//! | `products` | what the kernel then multiplies, for predictions |
-//! | `table` | a file that says which kernel a product gets, from measurements |
+//! | `sm90_rows` | the layout of image rows in shared memory for halo reuse and the streaming wgrad |
+//! | `variants` | a compiled kernel: its needs, and the convolutions it can compute |
+//! | `kernels` | the list of kernels |
+//! | `choice` | the kernel for a convolution |
+//! | `products` | the work of that kernel, for predictions |
+//! | `table` | a file of measured kernels for convolutions |
 
 mod choice;
 mod kernels;
@@ -41,13 +41,13 @@ use crate::ops::{
 };
 use crate::tensor::{DType, Span};
 use choice::{Chosen, choose};
-use problem::{Arguments, SumArguments, WALKS, Walk};
+use problem::{Arguments, MAX_PHASES, Phase, SplitKReduceArguments};
 pub use products::{Items, Products, Units};
 pub use table::{KernelTable, MeasuredOn, TableRow};
 use variants::Kernel;
 pub use variants::Pass;
 
-/// What the engine can ask for.
+/// The modules of this family.
 pub(super) fn modules() -> impl Iterator<Item = Module> {
     kernels::modules()
 }
@@ -74,14 +74,14 @@ pub(super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
 
 /// Whether a convolution and its wgrad apply a BN-ReLU prologue in their kernels, and that is better than a pass before both.
 ///
-/// Every tile that multiplies a patch rewrites it in shared memory, which is about seven times as fast as memory: beyond about so many
-/// tiles in a row of both products that takes longer than the pass it saves. Chosen by prediction, until a GPU tells.
+/// Every tile that multiplies a patch rewrites it in shared memory, which is about seven times as fast as memory: beyond `MOST_REWRITES`
+/// tiles in a row of both GEMMs that takes longer than the pass it saves. Chosen by prediction, until a GPU tells.
 pub(super) fn fuses_prologue(cuda: &Cuda, conv: &Conv2d) -> bool {
     const MOST_REWRITES: usize = 8;
     let [forward, gradient] =
         [Pass::Forward, Pass::WeightGradient].map(|pass| choose(cuda, pass, conv).kernel);
     let rewrites = conv.out_channels.div_ceil(forward.tile[1]) + conv.out_channels.div_ceil(gradient.tile[0]);
-    forward.maps_patches(conv) && gradient.maps_patches(conv) && rewrites <= MOST_REWRITES
+    forward.applies_prologue(conv) && gradient.applies_prologue(conv) && rewrites <= MOST_REWRITES
 }
 
 fn is_statistics<B>(op: &Conv2dFprop<B>) -> bool {
@@ -90,20 +90,20 @@ fn is_statistics<B>(op: &Conv2dFprop<B>) -> bool {
 
 /// The calls that a forward convolution becomes where its kernel cannot do all of it.
 fn fprop_parts<B: Copy>(kernel: &Kernel, op: &Conv2dFprop<B>) -> Option<Parts<B>> {
-    if op.prologue.is_some() && !kernel.maps_patches(&op.conv) {
+    if op.prologue.is_some() && !kernel.applies_prologue(&op.conv) {
         return op.without_prologue();
     }
-    if kernel.leaves_sums() { None } else { op.without_epilogue() }
+    if kernel.reduces_in_epilogue() { None } else { op.without_epilogue() }
 }
 
 /// The same for a dgrad.
 fn dgrad_parts<B: Copy>(kernel: &Kernel, op: &Conv2dDgrad<B>) -> Option<Parts<B>> {
-    if kernel.leaves_sums() { None } else { op.without_epilogue() }
+    if kernel.reduces_in_epilogue() { None } else { op.without_epilogue() }
 }
 
 /// The same for a wgrad.
 fn wgrad_parts<B: Copy>(kernel: &Kernel, op: &Conv2dWgrad<B>) -> Option<Parts<B>> {
-    if kernel.maps_patches(&op.conv) { None } else { op.without_prologue() }
+    if kernel.applies_prologue(&op.conv) { None } else { op.without_prologue() }
 }
 
 /// The result of a pass, as a matrix.
@@ -111,7 +111,7 @@ fn written(kernel: &Kernel, conv: &Conv2d) -> Rows {
     if kernel.pass == Pass::Forward { conv.outputs() } else { conv.inputs() }
 }
 
-/// Bytes of the sums that a kernel leaves of its result.
+/// Bytes of the partial sums that a kernel leaves of its result.
 fn sums_bytes(kernel: &Kernel, conv: &Conv2d) -> usize {
     Partials::elements(sm90::slabs(kernel, conv), written(kernel, conv).channels) * DType::F32.size()
 }
@@ -154,8 +154,8 @@ pub(super) fn conv2d_wgrad(cuda: &mut Cuda, op: &Conv2dWgrad<Span>, workspace: S
     }
 }
 
-/// Launches a forward convolution with its prologue and its epilogue, of which the kernel does what is done before its result is
-/// stored; `partial` is where it leaves the moments of slabs of that.
+/// Launches a forward convolution with its prologue and its epilogue; `partial` is where the kernel leaves the moments of slabs of its
+/// result.
 fn launch_fprop(cuda: &Cuda, kernel: &Kernel, op: &Conv2dFprop<Span>, partial: Option<Span>) -> Result<()> {
     let conv = &op.conv;
     check_counts(conv)?;
@@ -179,12 +179,12 @@ fn launch_fprop(cuda: &Cuda, kernel: &Kernel, op: &Conv2dFprop<Span>, partial: O
         arguments.addend = residual.map_or(0, address);
         arguments.relu = relu.into();
     }
-    arguments.walks[0] = Walk::of_outputs(conv);
+    arguments.phases[0] = Phase::of_outputs(conv);
     let blocks = kernel.tiles(conv.out_pixels(), conv.out_channels);
     launch(cuda, kernel, [blocks, 1], &arguments, &operands)
 }
 
-/// Launches a dgrad; `partial` is where the kernel leaves the sums that its epilogue asks for.
+/// Launches a dgrad; `partial` is where the kernel leaves the partial sums of its reduction epilogue.
 fn launch_dgrad(cuda: &Cuda, kernel: &Kernel, op: &Conv2dDgrad<Span>, partial: Option<Span>) -> Result<()> {
     let conv = &op.conv;
     check_counts(conv)?;
@@ -200,11 +200,11 @@ fn launch_dgrad(cuda: &Cuda, kernel: &Kernel, op: &Conv2dDgrad<Span>, partial: O
     arguments.matrix = cuda.pointer(op.weight);
     arguments.out = cuda.pointer(op.dx);
     arguments.addend = if op.accumulate { arguments.out } else { 0 };
-    for walks in Walk::of_inputs(conv).chunks(WALKS) {
-        arguments.walks[..walks.len()].copy_from_slice(walks);
-        let most = walks.iter().map(|walk| walk.pixels).max().unwrap_or(0) as usize;
+    for phases in Phase::of_inputs(conv).chunks(MAX_PHASES) {
+        arguments.phases[..phases.len()].copy_from_slice(phases);
+        let most = phases.iter().map(|phase| phase.pixels).max().unwrap_or(0) as usize;
         let blocks = kernel.tiles(most, conv.in_channels);
-        launch(cuda, kernel, [blocks, walks.len()], &arguments, &operands)?;
+        launch(cuda, kernel, [blocks, phases.len()], &arguments, &operands)?;
     }
     Ok(())
 }
@@ -236,7 +236,7 @@ fn launch_wgrad(
         arguments.image = cuda.pointer(op.x);
         arguments.matrix = cuda.pointer(op.dy);
         arguments.out = cuda.pointer(to);
-        arguments.walks[0] = Walk::of_outputs(conv);
+        arguments.phases[0] = Phase::of_outputs(conv);
         let blocks = kernel.tiles(conv.out_channels, conv.filter_elements());
         launch(cuda, kernel, [blocks, splits], &arguments, &operands)?;
     }
@@ -245,35 +245,35 @@ fn launch_wgrad(
 
 /// Refuses to ask a kernel for what it does not do.
 fn check_fits(kernel: &Kernel, conv: &Conv2d, prologue: bool, sums: bool) -> Result<()> {
-    if prologue && !kernel.maps_patches(conv) {
+    if prologue && !kernel.applies_prologue(conv) {
         return Err(Error::invalid(format!(
-            "the convolution kernel {} applies no map to the input of {conv:?}; run scale_bias before it",
+            "the convolution kernel {} applies no prologue to the input of {conv:?}; run scale_bias before it",
             kernel.name
         )));
     }
-    if sums && !kernel.leaves_sums() {
+    if sums && !kernel.reduces_in_epilogue() {
         return Err(Error::invalid(format!(
-            "the convolution kernel {} leaves nothing for batch normalisation; run its passes after it",
+            "the convolution kernel {} has no epilogue for batch normalisation; run its passes after it",
             kernel.name
         )));
     }
     Ok(())
 }
 
-/// Adds the splits of a weight gradient in their order.
+/// Adds the split-K slices of a wgrad in their order.
 fn sum_parts(cuda: &Cuda, parts: Span, dweight: Span, splits: usize) -> Result<()> {
     const THREADS: u32 = 256;
-    /// Threads of a block that lie along the elements; the others share out the splits.
+    /// Threads of a thread block that lie along the elements; its warps share the slices.
     const ALONG: usize = 32;
-    let wide = dweight.elements.is_multiple_of(4);
-    let arguments = SumArguments {
-        parts: cuda.pointer(parts),
+    let vectorized = dweight.elements.is_multiple_of(4);
+    let arguments = SplitKReduceArguments {
+        slices: cuda.pointer(parts),
         out: cuda.pointer(dweight),
         elements: dweight.elements as i64,
-        splits: splits as u32,
-        wide: wide.into(),
+        split_k: splits as u32,
+        vectorized: vectorized.into(),
     };
-    let threads = if wide { dweight.elements / 4 } else { dweight.elements };
+    let threads = if vectorized { dweight.elements / 4 } else { dweight.elements };
     let geometry = Geometry {
         grid: [threads.div_ceil(ALONG) as u32, 1, 1],
         threads: THREADS,
@@ -281,10 +281,15 @@ fn sum_parts(cuda: &Cuda, parts: Span, dweight: Span, splits: usize) -> Result<(
         cluster: 1,
     };
     let operands = [("workspace", parts, Access::Read), ("dweight", dweight, Access::Write)];
-    cuda.launch((&kernels::SUM.variant, kernels::SUM.entries[0].name), geometry, &arguments, &operands)
+    cuda.launch(
+        (&kernels::SPLIT_K_REDUCE.variant, kernels::SPLIT_K_REDUCE.entries[0].name),
+        geometry,
+        &arguments,
+        &operands,
+    )
 }
 
-/// Launches a kernel on `[tiles, walks or splits]` blocks.
+/// Launches a kernel on `[tiles, phases or split-K slices]` thread blocks.
 fn launch(
     cuda: &Cuda,
     kernel: &Kernel,
@@ -301,12 +306,12 @@ fn launch(
     cuda.launch((&kernel.module.variant, kernel.module.entries[0].name), geometry, arguments, operands)
 }
 
-/// Bytes of the parts of a weight gradient that is summed in so many splits.
+/// Bytes of the split-K slices of a wgrad.
 fn parts_bytes(conv: &Conv2d, splits: usize) -> usize {
     if splits > 1 { splits * conv.out_channels * conv.filter_elements() * size_of::<f32>() } else { 0 }
 }
 
-/// Holds extents to what kernels can count.
+/// Checks that kernels can count the extents.
 fn check_counts(conv: &Conv2d) -> Result<()> {
     // Pixels, taps and the elements of one image are counted in 31 bits, with room for one tile more.
     const MOST: usize = (1 << 31) - (1 << 16);

@@ -1,44 +1,45 @@
-//! A convolution as a matrix product: the arguments of `convolution/sm80/implicit_gemm.cu`, field by field those of `convolution/sm80/problem.cuh`.
+//! A convolution as an implicit GEMM: the arguments of `convolution/sm80/implicit_gemm.cu`, field by field those of
+//! `convolution/sm80/problem.cuh`.
 
 use bytemuck::{Pod, Zeroable};
 
 use super::variants::{Kernel, Pass};
 use crate::ops::Conv2d;
 
-/// Walks a launch has room for: all of an input gradient with stride 2.
-pub(super) const WALKS: usize = 4;
+/// Phases of one launch at most: all of a dgrad with stride 2.
+pub(super) const MAX_PHASES: usize = 4;
 
 /// Division of numbers below 2^31 by `divisor`, as a multiplication and a shift (Granlund & Montgomery 1994).
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct Divider {
+pub(super) struct FastDivmod {
     pub divisor: u32,
     factor: u32,
     shift: u32,
 }
 
-impl Divider {
+impl FastDivmod {
     /// For divisors from 1 to 2^31.
-    pub fn new(divisor: usize) -> Divider {
+    pub fn new(divisor: usize) -> FastDivmod {
         let shift = divisor.next_power_of_two().trailing_zeros();
         let factor = (((1u64 << shift) - divisor as u64) << 32) / divisor as u64 + 1;
-        Divider { divisor: divisor as u32, factor: factor as u32, shift }
+        FastDivmod { divisor: divisor as u32, factor: factor as u32, shift }
     }
 
-    /// What the kernels compute.
+    /// The division as the kernels compute it.
     #[cfg(test)]
     fn divide(&self, number: u32) -> u32 {
         (((u64::from(number) * u64::from(self.factor)) >> 32) as u32 + number) >> self.shift
     }
 }
 
-/// Which pixels are walked over, and which taps they see.
+/// The pixels of one GEMM, and the filter taps that contribute to them.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct Walk {
-    width: Divider,
-    height: Divider,
-    taps_across: Divider,
+pub(super) struct Phase {
+    width: FastDivmod,
+    height: FastDivmod,
+    taps_w: FastDivmod,
     pub pixels: u32,
     pub patch: u32,
     first_row: i32,
@@ -49,13 +50,13 @@ pub(super) struct Walk {
     out_column: u32,
 }
 
-impl Walk {
+impl Phase {
     /// The output's pixels, which see patches of the input.
-    pub fn of_outputs(conv: &Conv2d) -> Walk {
-        Walk {
-            width: Divider::new(conv.out_width()),
-            height: Divider::new(conv.out_height()),
-            taps_across: Divider::new(conv.filter_width),
+    pub fn of_outputs(conv: &Conv2d) -> Phase {
+        Phase {
+            width: FastDivmod::new(conv.out_width()),
+            height: FastDivmod::new(conv.out_height()),
+            taps_w: FastDivmod::new(conv.filter_width),
             pixels: conv.out_pixels() as u32,
             patch: conv.filter_elements() as u32,
             first_row: -(conv.padding as i32),
@@ -67,24 +68,24 @@ impl Walk {
         }
     }
 
-    /// The input's pixels, which see patches of the output: a walk for each residue of row and column by the stride, those
+    /// The input's pixels, which see patches of the output: a phase for each residue of row and column by the stride, those
     /// with the most taps first.
-    pub fn of_inputs(conv: &Conv2d) -> Vec<Walk> {
+    pub fn of_inputs(conv: &Conv2d) -> Vec<Phase> {
         let rows = Residue::all(conv, conv.height, conv.filter_height);
         let columns = Residue::all(conv, conv.width, conv.filter_width);
-        let mut walks: Vec<Walk> = rows
+        let mut phases: Vec<Phase> = rows
             .iter()
-            .flat_map(|row| columns.iter().map(|column| Walk::of_residues(conv, row, column)))
+            .flat_map(|row| columns.iter().map(|column| Phase::of_residues(conv, row, column)))
             .collect();
-        walks.sort_by_key(|walk| std::cmp::Reverse(walk.patch));
-        walks
+        phases.sort_by_key(|phase| std::cmp::Reverse(phase.patch));
+        phases
     }
 
-    fn of_residues(conv: &Conv2d, row: &Residue, column: &Residue) -> Walk {
-        Walk {
-            width: Divider::new(column.positions),
-            height: Divider::new(row.positions),
-            taps_across: Divider::new(column.taps.max(1)),
+    fn of_residues(conv: &Conv2d, row: &Residue, column: &Residue) -> Phase {
+        Phase {
+            width: FastDivmod::new(column.positions),
+            height: FastDivmod::new(row.positions),
+            taps_w: FastDivmod::new(column.taps.max(1)),
             pixels: (conv.batch * row.positions * column.positions) as u32,
             patch: (row.taps * column.taps * conv.out_channels) as u32,
             first_row: row.first as i32,
@@ -100,13 +101,13 @@ impl Walk {
 /// The input's rows (or columns) that leave one residue when divided by the stride.
 pub(super) struct Residue {
     pub residue: usize,
-    /// How many there are.
+    /// Their number.
     pub positions: usize,
     /// The first filter row they see; from there every stride-th.
     pub filter: usize,
-    /// How many filter rows they see.
+    /// Number of filter rows they see.
     pub taps: usize,
-    /// The output row that the first of them sees through the first of those.
+    /// The output row that the first of them sees through the first of these filter rows.
     pub first: usize,
 }
 
@@ -128,7 +129,7 @@ impl Residue {
     }
 }
 
-/// What `convolution/sm80/implicit_gemm.cu` is told.
+/// The argument of `convolution/sm80/implicit_gemm.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(super) struct Arguments {
@@ -140,7 +141,7 @@ pub(super) struct Arguments {
     image_elements: i64,
     image_height: i32,
     image_width: i32,
-    channels: Divider,
+    channels: FastDivmod,
     pixel_step: i32,
     tap_step: i32,
     filter_step: u32,
@@ -149,18 +150,18 @@ pub(super) struct Arguments {
     out_step: u32,
     out_height: u32,
     out_width: u32,
-    rows: u32,
-    columns: u32,
-    tiles_across: u32,
-    splits: u32,
-    wide_out: u32,
+    gemm_m: u32,
+    gemm_n: u32,
+    tiles_n: u32,
+    split_k: u32,
+    vectorized_out: u32,
     pub relu: u32,
     unused: u32,
-    pub walks: [Walk; WALKS],
+    pub phases: [Phase; MAX_PHASES],
 }
 
 impl Arguments {
-    /// Forward, but for the operands and the walk.
+    /// fprop, but for the operands and the phase.
     pub fn forward(conv: &Conv2d, kernel: &Kernel) -> Arguments {
         Arguments {
             out_height: conv.out_height() as u32,
@@ -169,21 +170,21 @@ impl Arguments {
         }
     }
 
-    /// A weight gradient, but for the operands and the walk.
+    /// wgrad, but for the operands and the phase.
     pub fn weight_gradient(conv: &Conv2d, kernel: &Kernel, splits: usize) -> Arguments {
         Arguments {
-            splits: splits as u32,
+            split_k: splits as u32,
             ..Arguments::over_inputs(conv, kernel, conv.out_channels, conv.filter_elements())
         }
     }
 
-    /// An input gradient, but for the operands and the walks.
+    /// dgrad, but for the operands and the phases.
     pub fn input_gradient(conv: &Conv2d, kernel: &Kernel) -> Arguments {
         Arguments {
             image_elements: (conv.out_height() * conv.out_width() * conv.out_channels) as i64,
             image_height: conv.out_height() as i32,
             image_width: conv.out_width() as i32,
-            channels: Divider::new(conv.out_channels),
+            channels: FastDivmod::new(conv.out_channels),
             pixel_step: 1,
             tap_step: -1,
             filter_step: conv.stride as u32,
@@ -194,39 +195,39 @@ impl Arguments {
         }
     }
 
-    /// A product of `rows` x `columns` whose patches are those of the input.
+    /// A GEMM of `rows` x `columns` whose patches are those of the input.
     fn over_inputs(conv: &Conv2d, kernel: &Kernel, rows: usize, columns: usize) -> Arguments {
         let out_size = if kernel.pass == Pass::WeightGradient { 4 } else { kernel.dtype.size() };
         Arguments {
             image_elements: (conv.height * conv.width * conv.in_channels) as i64,
             image_height: conv.height as i32,
             image_width: conv.width as i32,
-            channels: Divider::new(conv.in_channels),
+            channels: FastDivmod::new(conv.in_channels),
             pixel_step: conv.stride as i32,
             tap_step: 1,
             filter_step: 1,
             filter_width: conv.filter_width as u32,
             filter_taps: (conv.filter_height * conv.filter_width) as u32,
             out_step: 1,
-            rows: rows as u32,
-            columns: columns as u32,
-            tiles_across: columns.div_ceil(kernel.tile[1]) as u32,
-            splits: 1,
-            wide_out: (columns * out_size).is_multiple_of(16).into(),
+            gemm_m: rows as u32,
+            gemm_n: columns as u32,
+            tiles_n: columns.div_ceil(kernel.tile[1]) as u32,
+            split_k: 1,
+            vectorized_out: (columns * out_size).is_multiple_of(16).into(),
             ..Arguments::zeroed()
         }
     }
 }
 
-/// What `convolution/split_k_reduce.cu` is told.
+/// The argument of `convolution/split_k_reduce.cu`.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct SumArguments {
-    pub parts: u64,
+pub(super) struct SplitKReduceArguments {
+    pub slices: u64,
     pub out: u64,
     pub elements: i64,
-    pub splits: u32,
-    pub wide: u32,
+    pub split_k: u32,
+    pub vectorized: u32,
 }
 
 #[cfg(test)]
@@ -238,7 +239,7 @@ mod tests {
         let divisors =
             (1..300).chain([1023, 1024, 1025, 65_535, 65_536, 1_000_003, (1 << 30) + 1, (1 << 31) - 1]);
         for divisor in divisors {
-            let by = Divider::new(divisor);
+            let by = FastDivmod::new(divisor);
             let near = (1..50u64).flat_map(|k| {
                 let multiple = (1u64 << 31) / divisor as u64 / k * divisor as u64;
                 [multiple.saturating_sub(1), multiple, multiple + 1]
@@ -269,10 +270,10 @@ mod tests {
                 stride,
                 padding,
             };
-            let walks = Walk::of_inputs(&conv);
-            assert_eq!(walks.iter().map(|walk| walk.pixels).sum::<u32>(), 2 * 11 * 8);
-            // Every tap belongs to one residue of its row and one of its column, and so to one walk.
-            let taps: u32 = walks.iter().map(|walk| walk.patch / 4).sum();
+            let phases = Phase::of_inputs(&conv);
+            assert_eq!(phases.iter().map(|phase| phase.pixels).sum::<u32>(), 2 * 11 * 8);
+            // Every tap belongs to one residue of its row and one of its column, and so to one phase.
+            let taps: u32 = phases.iter().map(|phase| phase.patch / 4).sum();
             assert_eq!(taps as usize, filter_height * filter_width, "stride {stride}");
         }
     }

@@ -1,57 +1,57 @@
-//! What the kernel of a convolution multiplies, in numbers, for whoever predicts its time.
+//! The work of a convolution's kernel in numbers, for predictions of its time.
 
 use super::choice::{Chosen, candidates, choose};
-use super::problem::Walk;
+use super::problem::Phase;
 use super::variants::{Form, Kernel, Pass};
 use crate::backend::cuda::Cuda;
 use crate::ops::Conv2d;
 use crate::tensor::DType;
 
-/// What multiplies.
+/// The units that multiply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Units {
-    /// Arithmetic units, in f32.
+    /// CUDA cores, in f32.
     Scalar,
-    /// Matrix units fed by single warps (`mma.sync`): so many of them down and across the tile.
+    /// Tensor cores by `mma.sync`: warps along M and N of the tile.
     Warps([usize; 2]),
-    /// Matrix units fed by warpgroups (`wgmma`), 64 rows times `wide` columns of the result at once, or the other way around.
+    /// Tensor cores by WGMMA, 64 x `wide`, or with A and B swapped.
     Warpgroups {
-        /// How many columns.
+        /// N of an instruction.
         wide: usize,
-        /// Whether both consumers work on one tile, so that none multiplies while it is stored.
+        /// Cooperative consumers: both work on one tile, so that neither multiplies while it is stored.
         cooperate: bool,
     },
 }
 
-/// Work items that are alike.
+/// Output tiles that are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Items {
-    /// How many there are.
+    /// Their number.
     pub count: usize,
-    /// Elements of the sum that each of them adds up, filled up to whole steps.
+    /// K of each, padded to whole K blocks.
     pub sum: usize,
 }
 
-/// The products of one pass of a convolution.
+/// The GEMM of one pass of a convolution.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Products {
     /// The kernel's name.
     pub kernel: &'static str,
     /// The entry of its module that is launched.
     pub entry: &'static str,
-    /// Rows and columns of the result that a work item computes.
+    /// Rows and columns of an output tile.
     pub tile: [usize; 2],
-    /// What multiplies.
+    /// The units that multiply.
     pub units: Units,
     /// Bytes of an element of the operands.
     pub element_bytes: usize,
-    /// Bytes that copies write to shared memory, and a map reads and writes there, for each element of a work item's sum.
+    /// Bytes that loads write to shared memory, and a prologue reads and writes there, for each element of K of a tile.
     pub copied: f64,
-    /// Bytes of them that are asked of the second-level cache: fewer where one copy serves several blocks.
+    /// The part of them that is loaded from L2: less where a multicast serves several thread blocks.
     pub fetched: f64,
-    /// The work items, in the order in which they are begun.
+    /// The output tiles, in the order in which they begin.
     pub items: Vec<Items>,
-    /// Into how many parts the sum of a weight gradient is cut.
+    /// Split-K slices of a wgrad.
     pub splits: usize,
 }
 
@@ -65,7 +65,7 @@ impl Cuda {
             .collect()
     }
 
-    /// What a pass of a convolution is computed with here.
+    /// The GEMM that computes a pass of a convolution here.
     pub fn products(&self, pass: Pass, conv: &Conv2d) -> Products {
         let Chosen { kernel, splits } = choose(self, pass, conv);
         let [copied, fetched] = kernel.copied(conv);
@@ -76,13 +76,13 @@ impl Cuda {
             units: match kernel.form {
                 Form::Sm80 { .. } if kernel.dtype == DType::F32 => Units::Scalar,
                 Form::Sm80 { warps } => Units::Warps(warps),
-                Form::Sm90 { swap, cooperate, .. } => {
-                    Units::Warpgroups { wide: kernel.tile[usize::from(!swap)], cooperate }
+                Form::Sm90 { swap_ab, cooperative, .. } => {
+                    Units::Warpgroups { wide: kernel.tile[usize::from(!swap_ab)], cooperate: cooperative }
                 }
-                Form::Sm90Rows { cooperate, .. } => {
-                    Units::Warpgroups { wide: kernel.tile[usize::from(cooperate)], cooperate }
+                Form::Sm90HaloReuse { cooperative, .. } => {
+                    Units::Warpgroups { wide: kernel.tile[usize::from(cooperative)], cooperate: cooperative }
                 }
-                Form::Sm90Stream => Units::Warpgroups { wide: kernel.tile[1] / 3, cooperate: true },
+                Form::Sm90StreamingWgrad => Units::Warpgroups { wide: kernel.tile[1] / 3, cooperate: true },
             },
             element_bytes: kernel.dtype.size(),
             copied,
@@ -92,10 +92,10 @@ impl Cuda {
         }
     }
 
-    /// The same where an affine map is applied to the input: a kernel that does so itself rewrites its patches in shared memory.
+    /// The same with an affine prologue on the input: a kernel that applies it rewrites its patches in shared memory.
     pub fn products_behind_map(&self, pass: Pass, conv: &Conv2d) -> Products {
         let products = self.products(pass, conv);
-        if !choose(self, pass, conv).kernel.maps_patches(conv) {
+        if !choose(self, pass, conv).kernel.applies_prologue(conv) {
             return products;
         }
         let patches = products.tile[usize::from(pass == Pass::WeightGradient)] * products.element_bytes;
@@ -107,17 +107,17 @@ fn items(kernel: &Kernel, conv: &Conv2d, splits: usize) -> Vec<Items> {
     let [rows, columns] = kernel.extents(conv);
     match kernel.pass {
         Pass::Forward => {
-            vec![Items { count: kernel.tiles(rows, columns), sum: kernel.sum(conv) }]
+            vec![Items { count: kernel.tiles(rows, columns), sum: kernel.gemm_k(conv) }]
         }
-        Pass::InputGradient => Walk::of_inputs(conv)
+        Pass::InputGradient => Phase::of_inputs(conv)
             .iter()
-            .map(|walk| Items {
-                count: kernel.tiles(walk.pixels as usize, columns),
-                sum: kernel.sum_of_taps(walk.patch as usize / conv.out_channels, conv.out_channels),
+            .map(|phase| Items {
+                count: kernel.tiles(phase.pixels as usize, columns),
+                sum: kernel.k_of_taps(phase.patch as usize / conv.out_channels, conv.out_channels),
             })
             .collect(),
         Pass::WeightGradient => {
-            let sum = kernel.longest_part(conv, splits) * kernel.step();
+            let sum = kernel.longest_split(conv, splits) * kernel.block_k();
             vec![Items { count: kernel.tiles(rows, columns) * splits, sum }]
         }
     }
@@ -169,7 +169,7 @@ mod tests {
             let each: usize = items.iter().map(|items| items.count * items.sum).sum();
             each * tile[0] * tile[1]
         };
-        // Every extent divides its tile and every sum its step, so nothing is done in vain.
+        // Every extent is whole tiles and every K whole K blocks, so nothing is computed in vain.
         let needed = (CONV.flop() / 2.0) as usize;
         assert_eq!(products(Pass::Forward), needed);
         assert_eq!(products(Pass::InputGradient), needed);
@@ -194,7 +194,7 @@ mod tests {
                 [hopper.products(pass, &pointwise), hopper.products_behind_map(pass, &pointwise)];
             assert_eq!(mapped.copied - plain.copied, 2.0 * 2.0 * plain.tile[side] as f64);
             assert_eq!(Products { copied: plain.copied, ..mapped }, plain);
-            // Before other kernels, and for other convolutions, a pass applies it.
+            // Before other kernels, and for other convolutions, a separate pass applies it.
             assert_eq!(card().products_behind_map(pass, &pointwise), card().products(pass, &pointwise));
             assert_eq!(hopper.products_behind_map(pass, &CONV), hopper.products(pass, &CONV));
         }

@@ -84,7 +84,7 @@ fn patches_mapped_in_shared_memory_give_the_bits_of_those_a_pass_has_stored() {
         [(Order::Forward, Copies::Eager), (Order::Reverse, Copies::Lazy), (Order::Random(5), Copies::Lazy)];
     let mut turn = 0;
     for conv in PROBLEMS.map(pointwise) {
-        for kernel in KERNELS.iter().filter(|kernel| kernel.maps_patches(&conv)) {
+        for kernel in KERNELS.iter().filter(|kernel| kernel.applies_prologue(&conv)) {
             let (order, copies) = orders[turn % orders.len()];
             let (options, relu) = (Options { order, copies, threads: 1 }, turn % 2 == 0);
             let [own, stored] =

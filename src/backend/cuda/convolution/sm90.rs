@@ -1,9 +1,8 @@
-//! Launches of `convolution/sm90/implicit_gemm.cu`, `convolution/sm90/halo_reuse.cu` and `convolution/sm90/streaming_wgrad.cu`: what their tensor maps describe, and
-//! their grid.
+//! Launches of the kernels in `convolution/sm90/`: their tensor maps and their grid.
 
 use super::choice::Chosen;
-use super::problem::WALKS;
-use super::sm90_arguments::{Arguments, STEP, Walk};
+use super::problem::MAX_PHASES;
+use super::sm90_arguments::{Arguments, BLOCK_K, Phase};
 use super::sm90_rows::Layout;
 use super::variants::{Form, Kernel, Pass};
 use crate::backend::cuda::Cuda;
@@ -15,30 +14,34 @@ use crate::ops::{
 };
 use crate::tensor::{DType, Span};
 
-/// Bytes of an element of every operand that is copied by a map.
+/// Bytes of an element of every operand that TMA loads.
 const BYTES: u64 = 2;
 
 /// An operand as a launch lists it.
 type Operand = (&'static str, Span, Access);
 
-/// Rows of a result that one slab of partials is of; the last of a walk has those that are left.
+/// Rows of a result that one BN partial sum covers; the last of a phase may cover fewer.
 pub(super) fn slab_rows(kernel: &Kernel) -> usize {
     match kernel.form {
-        Form::Sm90 { cooperate: true, .. } | Form::Sm90Rows { cooperate: true, .. } => kernel.tile[0] / 2,
+        Form::Sm90 { cooperative: true, .. } | Form::Sm90HaloReuse { cooperative: true, .. } => {
+            kernel.tile[0] / 2
+        }
         _ => kernel.tile[0],
     }
 }
 
-/// Slabs of the partials that a kernel leaves.
+/// BN partial sums that a kernel leaves.
 pub(super) fn slabs(kernel: &Kernel, conv: &Conv2d) -> usize {
     let of_rows = |rows: usize| rows.div_ceil(slab_rows(kernel));
     match kernel.pass {
-        Pass::InputGradient => Walk::of_inputs(conv).iter().map(|walk| of_rows(walk.pixels as usize)).sum(),
+        Pass::InputGradient => {
+            Phase::of_inputs(conv).iter().map(|phase| of_rows(phase.pixels as usize)).sum()
+        }
         Pass::Forward | Pass::WeightGradient => of_rows(conv.out_pixels()),
     }
 }
 
-/// Numbers of those partials, f32.
+/// Elements of those partial sums, f32.
 pub(super) fn partial_elements(kernel: &Kernel, conv: &Conv2d) -> usize {
     2 * slabs(kernel, conv) * kernel.extents(conv)[1]
 }
@@ -54,7 +57,7 @@ pub(super) fn launch_fprop(
     let address = |span| cuda.pointer(span);
     let mut arguments = Arguments::forward(conv, kernel);
     let images = Images::inputs(conv, address(op.x));
-    arguments.walks[0].patches = images.patches(cuda, kernel, conv, &arguments.walks[0])?;
+    arguments.phases[0].patches = images.patches(cuda, kernel, conv, &arguments.phases[0])?;
     arguments.matrix = filters(cuda, conv, address(op.weight), kernel.tile[1] / kernel.cluster()[0])?;
     arguments.out = address(op.y);
     if let Some(FpropEpilogue::Bias(BiasEpilogue { bias, residual, relu })) = op.epilogue {
@@ -62,18 +65,18 @@ pub(super) fn launch_fprop(
         arguments.addend = residual.map_or(0, address);
         arguments.relu = relu.into();
     }
-    operands.extend(map_patches(cuda, &mut arguments, op.prologue));
+    operands.extend(apply_prologue(cuda, &mut arguments, op.prologue));
     if let Some(partial) = partial {
         check_partial(kernel, conv, partial)?;
-        arguments.partial = address(partial);
-        arguments.slabs = slabs(kernel, conv) as u32;
+        arguments.bn_partial = address(partial);
+        arguments.bn_partials = slabs(kernel, conv) as u32;
         operands.push(("partial", partial, Access::Write));
     }
     launch(cuda, kernel, &arguments, &operands)
 }
 
-/// `partial` receives sums of d, and of d (x - mean), of each slab of d, which is dx as the epilogue masks it: f32 (2, [`slabs`], input
-/// channels).
+/// `partial` receives the BN partial sums: sums of d, and of d (x - mean), over each slab of d, which is dx after the ReLU backward of
+/// the epilogue: f32 (2, [`slabs`], input channels).
 pub(super) fn launch_dgrad(
     cuda: &Cuda,
     kernel: &Kernel,
@@ -84,19 +87,19 @@ pub(super) fn launch_dgrad(
     let conv = &op.conv;
     let address = |span| cuda.pointer(span);
     let mut common = Arguments::input_gradient(conv, kernel);
-    common.matrix = filters(cuda, conv, address(op.weight), STEP)?;
+    common.matrix = filters(cuda, conv, address(op.weight), BLOCK_K)?;
     common.out = address(op.dx);
     common.addend = if op.accumulate { common.out } else { 0 };
     if let (Some(reduce), Some(partial)) = (&op.epilogue, partial) {
         check_partial(kernel, conv, partial)?;
-        common.partial = address(partial);
-        common.slabs = slabs(kernel, conv) as u32;
-        common.mask = reduce.mask().map_or(0, address);
-        common.norm_x = address(reduce.x);
-        common.norm_scale = address(reduce.scale);
-        common.norm_bias = address(reduce.bias);
-        common.norm_mean = address(reduce.mean);
-        common.norm_relu = matches!(reduce.relu, ReluBackward::OfAffine).into();
+        common.bn_partial = address(partial);
+        common.bn_partials = slabs(kernel, conv) as u32;
+        common.relu_y = reduce.mask().map_or(0, address);
+        common.bn_x = address(reduce.x);
+        common.bn_scale = address(reduce.scale);
+        common.bn_bias = address(reduce.bias);
+        common.bn_mean = address(reduce.mean);
+        common.bn_relu = matches!(reduce.relu, ReluBackward::OfAffine).into();
         operands.push(("partial", partial, Access::Write));
         operands.extend(reduce.mask().map(|mask| ("mask", mask, Access::Read)));
         for (name, span) in
@@ -106,26 +109,26 @@ pub(super) fn launch_dgrad(
         }
     }
     let images = Images::outputs(conv, address(op.dy));
-    let mut walks = Walk::of_inputs(conv);
+    let mut phases = Phase::of_inputs(conv);
     if op.accumulate && partial.is_none() {
-        // Pixels that no output has seen keep what they hold.
-        walks.retain(|walk| walk.taps() > 0);
+        // Pixels that no output has seen keep their gradient.
+        phases.retain(|phase| phase.taps() > 0);
     }
     let mut slab = 0;
-    for walk in &mut walks {
-        walk.patches = images.patches(cuda, kernel, conv, walk)?;
-        walk.first_slab = slab;
-        slab += (walk.pixels as usize).div_ceil(slab_rows(kernel)) as u32;
+    for phase in &mut phases {
+        phase.patches = images.patches(cuda, kernel, conv, phase)?;
+        phase.first_partial = slab;
+        slab += (phase.pixels as usize).div_ceil(slab_rows(kernel)) as u32;
     }
-    for walks in walks.chunks(WALKS) {
+    for phases in phases.chunks(MAX_PHASES) {
         let mut arguments = common;
-        arguments.walk(walks, kernel);
+        arguments.add_phases(phases, kernel);
         launch(cuda, kernel, &arguments, &operands)?;
     }
     Ok(())
 }
 
-/// The sums of each split go to `out`, one behind the other.
+/// The result of each split-K slice goes to `out`, one behind the other.
 pub(super) fn launch_wgrad(
     cuda: &Cuda,
     Chosen { kernel, splits }: Chosen,
@@ -136,23 +139,23 @@ pub(super) fn launch_wgrad(
     let conv = &op.conv;
     let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
     let images = Images::inputs(conv, cuda.pointer(op.x));
-    arguments.walks[0].patches = images.patches(cuda, kernel, conv, &arguments.walks[0])?;
-    arguments.matrix = Images::outputs(conv, cuda.pointer(op.dy)).matrix(cuda, STEP)?;
+    arguments.phases[0].patches = images.patches(cuda, kernel, conv, &arguments.phases[0])?;
+    arguments.matrix = Images::outputs(conv, cuda.pointer(op.dy)).matrix(cuda, BLOCK_K)?;
     arguments.out = cuda.pointer(out);
-    operands.extend(map_patches(cuda, &mut arguments, op.prologue));
+    operands.extend(apply_prologue(cuda, &mut arguments, op.prologue));
     launch(cuda, kernel, &arguments, &operands)
 }
 
-/// Has a prologue applied to patches, and gives what is read for it.
-fn map_patches(cuda: &Cuda, arguments: &mut Arguments, prologue: Option<Affine<Span>>) -> Vec<Operand> {
+/// Has the kernel apply a prologue to patches; returns the operands that it reads for it.
+fn apply_prologue(cuda: &Cuda, arguments: &mut Arguments, prologue: Option<Affine<Span>>) -> Vec<Operand> {
     let Some(Affine { scale, bias, relu }) = prologue else { return Vec::new() };
-    arguments.patch_scale = cuda.pointer(scale);
-    arguments.patch_bias = cuda.pointer(bias);
-    arguments.patch_relu = relu.into();
+    arguments.prologue_scale = cuda.pointer(scale);
+    arguments.prologue_bias = cuda.pointer(bias);
+    arguments.prologue_relu = relu.into();
     vec![("input_scale", scale, Access::Read), ("input_bias", bias, Access::Read)]
 }
 
-/// Holds the place of partials to their number.
+/// Checks the number of elements of the partial sums.
 fn check_partial(kernel: &Kernel, conv: &Conv2d, partial: Span) -> Result<()> {
     let elements = partial_elements(kernel, conv);
     if (partial.elements, partial.dtype) == (elements, DType::F32) {
@@ -164,16 +167,17 @@ fn check_partial(kernel: &Kernel, conv: &Conv2d, partial: Span) -> Result<()> {
     )))
 }
 
-/// Pixels of a tile of forward or input gradient that one copy moves: blocks side by side share them out.
+/// Pixels of a tile of fprop or dgrad that one TMA load brings: the thread blocks of a cluster along N load equal parts.
 fn shared_pixels(kernel: &Kernel) -> usize {
     kernel.tile[0] / kernel.cluster()[1]
 }
 
-/// As many clusters as there are multiprocessors for, or as there is work for: each goes on with the next piece by itself. (Those of
-/// two blocks leave no multiprocessor over, as these come in pairs; larger ones would, in every group that a cluster must lie in.)
+/// A persistent grid: a cluster for each group of SMs of its size, or for each output tile if there are fewer; each goes on with the
+/// next tile by itself. (Clusters of two leave no SM idle, as SMs come in pairs; larger ones would, in every GPC that a cluster must
+/// lie in.)
 fn launch(cuda: &Cuda, kernel: &Kernel, arguments: &Arguments, operands: &[Operand]) -> Result<()> {
     let cluster = kernel.blocks() as u32;
-    let clusters = arguments.items.min((cuda.driver.properties().multiprocessors / cluster).max(1));
+    let clusters = arguments.tile_count.min((cuda.driver.properties().multiprocessors / cluster).max(1));
     let geometry = Geometry {
         grid: [clusters * cluster, 1, 1],
         threads: kernel.threads(),
@@ -210,32 +214,32 @@ impl Images {
         self.channels as u64 * BYTES
     }
 
-    /// A copy moves 64 channels of the rows that a kernel keeps, or of one tap of the patches of a tile's pixels.
-    fn patches(&self, cuda: &Cuda, kernel: &Kernel, conv: &Conv2d, walk: &Walk) -> Result<TensorMap> {
+    /// One TMA load brings 64 channels of the rows that a kernel keeps, or of one tap of the patches of a tile's pixels.
+    fn patches(&self, cuda: &Cuda, kernel: &Kernel, conv: &Conv2d, phase: &Phase) -> Result<TensorMap> {
         if let Some(layout) = Layout::of(kernel, conv) {
             return self.map(cuda, Piece::Tiled(&layout.box_extents()));
         }
         let (step, pixels) = match kernel.pass {
             Pass::Forward => (conv.stride, shared_pixels(kernel)),
             Pass::InputGradient => (1, shared_pixels(kernel)),
-            Pass::WeightGradient => (conv.stride, STEP),
+            Pass::WeightGradient => (conv.stride, BLOCK_K),
         };
-        if conv.is_pointwise() { self.matrix(cuda, pixels) } else { self.taps(cuda, walk, step, pixels) }
+        if conv.is_pointwise() { self.matrix(cuda, pixels) } else { self.taps(cuda, phase, step, pixels) }
     }
 
-    /// A copy moves 64 channels of one tap of the patches of `pixels` pixels of a walk, which lie `step` rows (columns) apart.
-    fn taps(&self, cuda: &Cuda, walk: &Walk, step: usize, pixels: usize) -> Result<TensorMap> {
-        // Of the bases' box, counted from the last pixel of the image.
+    /// One TMA load brings 64 channels of one tap of the patches of `pixels` pixels of a phase, which lie `step` rows (columns) apart.
+    fn taps(&self, cuda: &Cuda, phase: &Phase, step: usize, pixels: usize) -> Result<TensorMap> {
+        // The bounding box of the base pixels, counted from the last pixel of the image.
         let upper = |first: i32, bases: u32, extent: usize| {
             first + ((bases - 1) * step as u32) as i32 - (extent - 1) as i32
         };
         let piece = Piece::Im2col {
-            lower: [walk.first_column, walk.first_row],
+            lower: [phase.first_column, phase.first_row],
             upper: [
-                upper(walk.first_column, walk.width.divisor, self.width),
-                upper(walk.first_row, walk.height.divisor, self.height),
+                upper(phase.first_column, phase.width.divisor, self.width),
+                upper(phase.first_row, phase.height.divisor, self.height),
             ],
-            channels: STEP as u32,
+            channels: BLOCK_K as u32,
             pixels: pixels as u32,
             strides: [step as u32; 2],
         };
@@ -253,19 +257,19 @@ impl Images {
         })
     }
 
-    /// All pixels as one matrix: a copy moves 64 channels of `pixels` of them.
+    /// All pixels as one matrix: one TMA load brings 64 channels of `pixels` of them.
     fn matrix(&self, cuda: &Cuda, pixels: usize) -> Result<TensorMap> {
         let rows = (self.batch * self.height * self.width) as u64;
         cuda.driver.tensor_map(&TensorMapRequest {
             address: self.address,
             extents: &[self.channels as u64, rows],
             strides: &[self.row_bytes()],
-            piece: Piece::Tiled(&[STEP as u32, pixels as u32]),
+            piece: Piece::Tiled(&[BLOCK_K as u32, pixels as u32]),
         })
     }
 }
 
-/// A convolution's weights (KRSC): a copy moves 64 input channels of one tap of `filters` filters.
+/// A convolution's weights (KRSC): one TMA load brings 64 input channels of one tap of `filters` filters.
 fn filters(cuda: &Cuda, conv: &Conv2d, address: u64, filters: usize) -> Result<TensorMap> {
     let taps = (conv.filter_height * conv.filter_width) as u64;
     let row = conv.in_channels as u64 * BYTES;
@@ -273,6 +277,6 @@ fn filters(cuda: &Cuda, conv: &Conv2d, address: u64, filters: usize) -> Result<T
         address,
         extents: &[conv.in_channels as u64, taps, conv.out_channels as u64],
         strides: &[row, row * taps],
-        piece: Piece::Tiled(&[STEP as u32, 1, filters as u32]),
+        piece: Piece::Tiled(&[BLOCK_K as u32, 1, filters as u32]),
     })
 }

@@ -1,140 +1,141 @@
-//! What the convolution kernels of sm_90a are told, field by field as in `convolution/sm90/problem.cuh`: a convolution cut into pieces of work.
+//! Arguments of the convolution kernels of sm_90a, field by field as in `convolution/sm90/arguments.cuh`: a convolution cut into output
+//! tiles.
 
 use bytemuck::{Pod, Zeroable};
 
-use super::problem::{Divider, Residue, WALKS};
-use super::sm90_rows::{Layout, Resident};
+use super::problem::{FastDivmod, MAX_PHASES, Residue};
+use super::sm90_rows::{Layout, RowLayout};
 use super::variants::Kernel;
 use crate::backend::cuda::driver::tensor_map::TensorMap;
 use crate::ops::Conv2d;
 
-/// Elements of the sum in a stage, and channels that one copy moves.
-pub(super) const STEP: usize = 64;
+/// Elements of GEMM K in a pipeline stage, and channels of one TMA load.
+pub(super) const BLOCK_K: usize = 64;
 
-/// Which pixels are walked over, and which taps they see.
+/// The pixels that are rows of one GEMM, and the filter taps that contribute to them.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct Walk {
+pub(super) struct Phase {
     pub patches: TensorMap,
-    pub width: Divider,
-    pub height: Divider,
+    pub width: FastDivmod,
+    pub height: FastDivmod,
     pub pixels: u32,
-    taps_down: u32,
-    taps_across: u32,
+    taps_h: u32,
+    taps_w: u32,
     first_tap: u32,
-    tap_down: i32,
-    tap_across: i32,
+    tap_step_h: i32,
+    tap_step_w: i32,
     pub first_row: i32,
     pub first_column: i32,
     out_row: u32,
     out_column: u32,
-    pub first_item: u32,
-    pub first_slab: u32,
+    pub first_tile: u32,
+    pub first_partial: u32,
     unused: [u32; 14],
 }
 
-impl Walk {
+impl Phase {
     /// The output's pixels, which see patches of the input.
-    pub fn of_outputs(conv: &Conv2d) -> Walk {
-        Walk {
-            width: Divider::new(conv.out_width()),
-            height: Divider::new(conv.out_height()),
+    pub fn of_outputs(conv: &Conv2d) -> Phase {
+        Phase {
+            width: FastDivmod::new(conv.out_width()),
+            height: FastDivmod::new(conv.out_height()),
             pixels: conv.out_pixels() as u32,
-            taps_down: conv.filter_height as u32,
-            taps_across: conv.filter_width as u32,
-            tap_down: conv.filter_width as i32,
-            tap_across: 1,
+            taps_h: conv.filter_height as u32,
+            taps_w: conv.filter_width as u32,
+            tap_step_h: conv.filter_width as i32,
+            tap_step_w: 1,
             first_row: -(conv.padding as i32),
             first_column: -(conv.padding as i32),
-            ..Walk::zeroed()
+            ..Phase::zeroed()
         }
     }
 
-    /// The input's pixels, which see patches of the output: a walk for each residue of row and column by the stride, those
+    /// The input's pixels, which see patches of the output: a phase for each residue of row and column by the stride, those
     /// with the most taps first.
-    pub fn of_inputs(conv: &Conv2d) -> Vec<Walk> {
+    pub fn of_inputs(conv: &Conv2d) -> Vec<Phase> {
         let rows = Residue::all(conv, conv.height, conv.filter_height);
         let columns = Residue::all(conv, conv.width, conv.filter_width);
-        let mut walks: Vec<Walk> = rows
+        let mut phases: Vec<Phase> = rows
             .iter()
-            .flat_map(|row| columns.iter().map(|column| Walk::of_residues(conv, row, column)))
+            .flat_map(|row| columns.iter().map(|column| Phase::of_residues(conv, row, column)))
             .collect();
-        walks.sort_by_key(|walk| std::cmp::Reverse(walk.taps()));
-        walks
+        phases.sort_by_key(|phase| std::cmp::Reverse(phase.taps()));
+        phases
     }
 
     /// The first tap sees the last row and column of a patch: taps are counted by offsets, so from the last one back.
-    fn of_residues(conv: &Conv2d, row: &Residue, column: &Residue) -> Walk {
+    fn of_residues(conv: &Conv2d, row: &Residue, column: &Residue) -> Phase {
         let last = |residue: &Residue| residue.filter + residue.taps.saturating_sub(1) * conv.stride;
         let base = |residue: &Residue| residue.first as i32 - residue.taps.saturating_sub(1) as i32;
-        Walk {
-            width: Divider::new(column.positions),
-            height: Divider::new(row.positions),
+        Phase {
+            width: FastDivmod::new(column.positions),
+            height: FastDivmod::new(row.positions),
             pixels: (conv.batch * row.positions * column.positions) as u32,
-            taps_down: row.taps as u32,
-            taps_across: column.taps as u32,
+            taps_h: row.taps as u32,
+            taps_w: column.taps as u32,
             first_tap: (last(row) * conv.filter_width + last(column)) as u32,
-            tap_down: -((conv.stride * conv.filter_width) as i32),
-            tap_across: -(conv.stride as i32),
+            tap_step_h: -((conv.stride * conv.filter_width) as i32),
+            tap_step_w: -(conv.stride as i32),
             first_row: base(row),
             first_column: base(column),
             out_row: row.residue as u32,
             out_column: column.residue as u32,
-            ..Walk::zeroed()
+            ..Phase::zeroed()
         }
     }
 
     /// Taps that its pixels see; there may be none.
     pub fn taps(&self) -> u32 {
-        self.taps_down * self.taps_across
+        self.taps_h * self.taps_w
     }
 }
 
-/// What the convolution kernels of sm_90a are told.
+/// The argument of the convolution kernels of sm_90a.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Pod, Zeroable)]
 pub(super) struct Arguments {
-    pub walks: [Walk; WALKS],
+    pub phases: [Phase; MAX_PHASES],
     pub matrix: TensorMap,
     pub out: u64,
     pub bias: u64,
     pub addend: u64,
-    pub partial: u64,
-    pub mask: u64,
-    pub norm_x: u64,
-    pub norm_scale: u64,
-    pub norm_bias: u64,
-    pub norm_mean: u64,
-    pub norm_relu: u32,
-    pub slabs: u32,
-    walk_count: u32,
-    pub items: u32,
-    flat: u32,
+    pub bn_partial: u64,
+    pub relu_y: u64,
+    pub bn_x: u64,
+    pub bn_scale: u64,
+    pub bn_bias: u64,
+    pub bn_mean: u64,
+    pub bn_relu: u32,
+    pub bn_partials: u32,
+    phase_count: u32,
+    pub tile_count: u32,
+    pointwise: u32,
     pixel_step: u32,
     chunks: u32,
     channels: u32,
-    rows: u32,
-    columns: u32,
-    tiles_across: Divider,
-    tiles: Divider,
-    splits: u32,
-    taps_across: u32,
+    gemm_m: u32,
+    gemm_n: u32,
+    tiles_n: FastDivmod,
+    tiles_per_split: FastDivmod,
+    split_k: u32,
+    filter_w: u32,
     out_step: u32,
     out_height: u32,
     out_width: u32,
     pub relu: u32,
-    resident: Resident,
-    pub patch_scale: u64,
-    pub patch_bias: u64,
-    pub patch_relu: u32,
+    row_layout: RowLayout,
+    pub prologue_scale: u64,
+    pub prologue_bias: u64,
+    pub prologue_relu: u32,
     unused: [u32; 11],
 }
 
 // Tensor maps lie at multiples of 64 bytes, and a C++ struct with such members has a multiple of 64 bytes.
-const _: () = assert!(size_of::<Walk>() == 256 && size_of::<Arguments>().is_multiple_of(64));
+const _: () = assert!(size_of::<Phase>() == 256 && size_of::<Arguments>().is_multiple_of(64));
 
 impl Arguments {
-    /// Forward, but for operands and maps.
+    /// fprop, but for operands and maps.
     pub fn forward(conv: &Conv2d, kernel: &Kernel) -> Arguments {
         let mut arguments = Arguments {
             out_step: 1,
@@ -142,15 +143,15 @@ impl Arguments {
             out_width: conv.out_width() as u32,
             ..Arguments::over_inputs(conv, kernel, conv.out_channels)
         };
-        arguments.walk(&[Walk::of_outputs(conv)], kernel);
+        arguments.add_phases(&[Phase::of_outputs(conv)], kernel);
         arguments
     }
 
-    /// An input gradient, but for operands, maps and walks.
+    /// dgrad, but for operands, maps and phases.
     pub fn input_gradient(conv: &Conv2d, kernel: &Kernel) -> Arguments {
         Arguments {
             pixel_step: 1,
-            chunks: conv.out_channels.div_ceil(STEP) as u32,
+            chunks: conv.out_channels.div_ceil(BLOCK_K) as u32,
             channels: conv.out_channels as u32,
             out_step: conv.stride as u32,
             out_height: conv.height as u32,
@@ -159,49 +160,49 @@ impl Arguments {
         }
     }
 
-    /// A weight gradient, but for operands and maps. Columns are counted in blocks of 64 channels of a tap.
+    /// wgrad, but for operands and maps. Columns are counted in panels of 64 channels of a tap.
     pub fn weight_gradient(conv: &Conv2d, kernel: &Kernel, splits: usize) -> Arguments {
-        let blocks = conv.filter_height * conv.filter_width * conv.in_channels.div_ceil(STEP);
-        let tiles_across = (blocks * STEP).div_ceil(kernel.cluster_tile()[1]);
-        let tiles = conv.out_channels.div_ceil(kernel.cluster_tile()[0]) * tiles_across;
+        let blocks = conv.filter_height * conv.filter_width * conv.in_channels.div_ceil(BLOCK_K);
+        let tiles_n = (blocks * BLOCK_K).div_ceil(kernel.cluster_tile()[1]);
+        let tiles = conv.out_channels.div_ceil(kernel.cluster_tile()[0]) * tiles_n;
         let mut arguments = Arguments {
-            rows: conv.out_channels as u32,
-            columns: conv.filter_elements() as u32,
-            tiles_across: Divider::new(tiles_across),
-            tiles: Divider::new(tiles),
-            splits: splits as u32,
-            walk_count: 1,
-            items: (tiles * splits) as u32,
+            gemm_m: conv.out_channels as u32,
+            gemm_n: conv.filter_elements() as u32,
+            tiles_n: FastDivmod::new(tiles_n),
+            tiles_per_split: FastDivmod::new(tiles),
+            split_k: splits as u32,
+            phase_count: 1,
+            tile_count: (tiles * splits) as u32,
             ..Arguments::over_inputs(conv, kernel, conv.filter_elements())
         };
-        arguments.walks[0] = Walk::of_outputs(conv);
+        arguments.phases[0] = Phase::of_outputs(conv);
         arguments
     }
 
-    /// A product with so many columns whose patches are those of the input.
+    /// A GEMM with `columns` columns whose patches are those of the input.
     fn over_inputs(conv: &Conv2d, kernel: &Kernel, columns: usize) -> Arguments {
         Arguments {
-            flat: conv.is_pointwise().into(),
+            pointwise: conv.is_pointwise().into(),
             pixel_step: conv.stride as u32,
-            chunks: conv.in_channels.div_ceil(STEP) as u32,
+            chunks: conv.in_channels.div_ceil(BLOCK_K) as u32,
             channels: conv.in_channels as u32,
-            columns: columns as u32,
-            tiles_across: Divider::new(columns.div_ceil(kernel.cluster_tile()[1])),
-            tiles: Divider::new(1),
-            splits: 1,
-            taps_across: conv.filter_width as u32,
-            resident: Layout::of(kernel, conv).map_or(Resident::zeroed(), |layout| layout.resident()),
+            gemm_n: columns as u32,
+            tiles_n: FastDivmod::new(columns.div_ceil(kernel.cluster_tile()[1])),
+            tiles_per_split: FastDivmod::new(1),
+            split_k: 1,
+            filter_w: conv.filter_width as u32,
+            row_layout: Layout::of(kernel, conv).map_or(RowLayout::zeroed(), |layout| layout.row_layout()),
             ..Arguments::zeroed()
         }
     }
 
-    /// Lays the tiles of at most [`WALKS`] walks one behind the other; those of a cluster are one piece of work.
-    pub fn walk(&mut self, walks: &[Walk], kernel: &Kernel) {
-        for (place, walk) in self.walks.iter_mut().zip(walks) {
-            *place = Walk { first_item: self.items, ..*walk };
-            self.walk_count += 1;
-            let tiles = kernel.tiles(walk.pixels as usize, self.columns as usize);
-            self.items += (tiles / kernel.blocks()) as u32;
+    /// Appends the output tiles of at most [`MAX_PHASES`] phases; the tiles of a cluster count as one.
+    pub fn add_phases(&mut self, phases: &[Phase], kernel: &Kernel) {
+        for (place, phase) in self.phases.iter_mut().zip(phases) {
+            *place = Phase { first_tile: self.tile_count, ..*phase };
+            self.phase_count += 1;
+            let tiles = kernel.tiles(phase.pixels as usize, self.gemm_n as usize);
+            self.tile_count += (tiles / kernel.blocks()) as u32;
         }
     }
 }
@@ -225,17 +226,17 @@ mod tests {
                 padding,
             };
             let mut taps = 0;
-            for walk in Walk::of_inputs(&conv) {
-                taps += walk.taps();
-                for offset in 0..walk.taps_down.min(walk.taps()) as i32 {
-                    let tap = walk.first_tap as i32 + offset * walk.tap_down;
+            for phase in Phase::of_inputs(&conv) {
+                taps += phase.taps();
+                for offset in 0..phase.taps_h.min(phase.taps()) as i32 {
+                    let tap = phase.first_tap as i32 + offset * phase.tap_step_h;
                     let row = tap / filter as i32;
                     // Input row = output row * stride + filter row - padding.
-                    let seen = (walk.first_row + offset) * stride as i32 + row - padding as i32;
-                    assert_eq!(seen, walk.out_row as i32, "{conv:?} {walk:?}");
+                    let seen = (phase.first_row + offset) * stride as i32 + row - padding as i32;
+                    assert_eq!(seen, phase.out_row as i32, "{conv:?} {phase:?}");
                 }
             }
-            assert_eq!(taps as usize, filter * filter, "every tap belongs to one walk");
+            assert_eq!(taps as usize, filter * filter, "every tap belongs to one phase");
         }
     }
 }

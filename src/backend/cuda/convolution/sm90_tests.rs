@@ -1,4 +1,4 @@
-//! What kernels of sm_90a leave for batch normalisation, against sums in double precision over what they stored.
+//! BN partial sums of the epilogues of sm_90a, against sums in double precision over the stored results.
 
 use super::kernels::KERNELS;
 use super::sm90;
@@ -25,8 +25,8 @@ fn kernels(pass: Pass) -> impl Iterator<Item = &'static Kernel> {
 /// empty.
 fn problem(kernel: &Kernel, stride: usize) -> Conv2d {
     let ([batch, height, width, channels], stride) = match kernel.form {
-        Form::Sm90Rows { cooperate: true, .. } => ([5, 8, 8, 72], 1),
-        Form::Sm90Rows { cooperate: false, .. } => ([3, 16, 16, 40], 1),
+        Form::Sm90HaloReuse { cooperative: true, .. } => ([5, 8, 8, 72], 1),
+        Form::Sm90HaloReuse { cooperative: false, .. } => ([3, 16, 16, 40], 1),
         _ => ([3, 11, 9, 72], stride),
     };
     Conv2d {
@@ -114,7 +114,7 @@ fn an_input_gradient_kernel_masks_and_leaves_the_sums_of_what_it_stored() {
                 operands,
                 0,
                 |cuda, [dy, weight, dx, x, mask, scale, bias, mean, partial], _| {
-                    // What finishes the sums is not launched.
+                    // The kernel that finalizes the sums is not launched.
                     let nowhere = Span { offset: 0, elements: 0, dtype: F32 };
                     let epilogue = rectifier.map(|rectifier| ReduceEpilogue {
                         relu: match rectifier {

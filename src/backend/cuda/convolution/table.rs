@@ -1,6 +1,6 @@
 //! A table of measured kernels: which kernel computes which convolution fastest on one device, as a TOML file.
 //!
-//! Another kernel adds up in another order, so a table changes results in the last bits. What it chooses has a hash, which is
+//! Another kernel sums in another order, so a table changes results in the last bits. Its choices have a hash, which is
 //! part of a run's identity.
 
 use std::collections::HashMap;
@@ -33,7 +33,7 @@ const MOST_ELEMENTS: u128 = 1 << 36;
 pub struct MeasuredOn {
     /// The card's name, or "emulator".
     pub name: String,
-    /// What its kernels are compiled for.
+    /// The architecture that its kernels are compiled for.
     pub architecture: String,
     /// Streaming multiprocessors.
     pub multiprocessors: u32,
@@ -50,17 +50,17 @@ impl MeasuredOn {
     }
 }
 
-/// What one convolution is computed with.
+/// The kernel for one convolution.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct TableRow {
-    /// Which of its products.
+    /// The pass.
     pub pass: Pass,
     /// The type of activations: `f32` or `bf16`.
     pub dtype: String,
     /// The kernel's name.
     pub kernel: String,
-    /// Into how many parts the sum of a weight gradient is cut; 1 in the other passes.
+    /// Split-K slices of a wgrad; 1 in the other passes.
     #[serde(default = "one")]
     pub splits: usize,
     /// Median time when it was measured; for readers, nothing follows from it.
@@ -137,7 +137,7 @@ impl KernelTable {
         &self.device
     }
 
-    /// Whether it says already what a row says something about.
+    /// Whether it has a row for the convolution of a row.
     pub fn has(&self, row: &TableRow) -> bool {
         let same = |own: &TableRow| {
             (own.pass, &own.dtype, own.convolution) == (row.pass, &row.dtype, row.convolution)
@@ -150,12 +150,12 @@ impl KernelTable {
         &self.rows
     }
 
-    /// What it says about a convolution.
+    /// Its row for a convolution.
     pub(super) fn get(&self, pass: Pass, dtype: DType, conv: &Conv2d) -> Option<Chosen> {
         self.chosen.get(&(pass, dtype, *conv)).copied()
     }
 
-    /// BLAKE3 hash, in hexadecimal, of what the table chooses; times and the order of rows do not count.
+    /// BLAKE3 hash, in hexadecimal, of the table's choices; times and the order of rows do not count.
     pub fn hash(&self) -> String {
         let mut lines: Vec<String> = self
             .rows
@@ -237,7 +237,7 @@ impl KernelTable {
     }
 }
 
-/// What is wrong with a row.
+/// The error in a row.
 struct Fault {
     expected: String,
     found: String,
@@ -249,7 +249,7 @@ impl Fault {
     }
 }
 
-/// The kernel that a row names, held to what the row asks of it.
+/// The kernel that a row names, checked against the row.
 fn resolve(row: &TableRow) -> Result<(DType, Chosen), Fault> {
     let TableRow { pass, dtype: ref name, ref kernel, splits, convolution: conv, .. } = *row;
     let dtype = match name.as_str() {
@@ -343,7 +343,7 @@ mod tests {
         table
     }
 
-    /// What reading a file says.
+    /// The message of reading a file.
     fn read(text: &str) -> Result<KernelTable> {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("kernels.toml");

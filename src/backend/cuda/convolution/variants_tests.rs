@@ -16,7 +16,7 @@ use crate::tensor::{DType, HostValues, Span, aligned};
 /// Two convolutions that take several tiles of most kernels, none of them full, in both directions; of kernels that keep rows
 /// of images two of those they can do.
 fn problems(kernel: &Kernel) -> Vec<Conv2d> {
-    if matches!(kernel.form, Form::Sm90Rows { .. } | Form::Sm90Stream) {
+    if matches!(kernel.form, Form::Sm90HaloReuse { .. } | Form::Sm90StreamingWgrad) {
         return patches().filter(|conv| kernel.fits(conv)).take(2).collect();
     }
     let vector = kernel.vector[0] || kernel.vector[1];
@@ -37,7 +37,7 @@ fn problems(kernel: &Kernel) -> Vec<Conv2d> {
 }
 
 /// Convolutions whose boxes of patches are of every kind: many images to a tile, many tiles to an image, pixels that no tap
-/// sees, one pixel, filters larger than the image, several tiles to a block that each go round the ring; (batch, height, width, in channels, out channels, filter, stride, padding).
+/// sees, one pixel, filters larger than the image, several tiles to a thread block that each wrap around the pipeline; (batch, height, width, in channels, out channels, filter, stride, padding).
 const BOXES: &[[usize; 8]] = &[
     [20, 4, 4, 64, 72, 3, 1, 1],
     [3, 7, 13, 72, 200, 1, 1, 0],
@@ -49,8 +49,8 @@ const BOXES: &[[usize; 8]] = &[
     [5, 17, 11, 72, 200, 3, 1, 1],
 ];
 
-/// Convolutions for kernels that keep rows of images: several tiles to a consumer; whole images to a tile, the last tile with one;
-/// parts of an image to a tile; several streams to a block; several images to a stream; outputs smaller and larger than their images;
+/// Convolutions for halo reuse and the streaming wgrad: several tiles to a consumer; whole images to a tile, the last tile with one;
+/// parts of an image to a tile; several streams to a thread block; several images to a stream; outputs smaller and larger than their images;
 /// other filters.
 const ROWS: &[[usize; 8]] = &[
     [9, 16, 16, 8, 8, 3, 1, 1],
@@ -142,7 +142,7 @@ pub(super) fn results<D: Device, const N: usize>(
     })
 }
 
-/// One product of a convolution, by a kernel and by the CPU.
+/// One pass of a convolution, by a kernel and by the CPU.
 fn both(kernel: &'static Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 2] {
     let mut cpu = Cpu::<f64>::new(1).unwrap();
     let mut cuda = emulated(options, kernel.dtype);
@@ -186,7 +186,7 @@ fn both(kernel: &'static Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 
     [got, expected]
 }
 
-/// Holds a kernel to the CPU.
+/// Compares a kernel with the CPU.
 fn check(kernel: &'static Kernel, conv: &Conv2d, options: Options) {
     assert!(kernel.fits(conv), "{kernel:?} {conv:?}");
     let [got, expected] = both(kernel, conv, options);

@@ -15,12 +15,12 @@ use crate::files;
 /// No compiled kernel file is larger.
 const MOST_BYTES: u64 = 256 << 20;
 
-/// What a compiler made.
+/// A compiler's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compiled {
     /// Machine code: a cubin, or a shared library.
     pub code: Vec<u8>,
-    /// What the compiler said, also where it succeeded.
+    /// The compiler's log, also where it succeeded.
     pub log: String,
 }
 
@@ -139,7 +139,7 @@ impl Cache {
         }
     }
 
-    /// What lies in the folder.
+    /// Contents of the folder.
     pub fn usage(folder: &Path) -> Usage {
         let mut usage = Usage::default();
         for file in fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -164,7 +164,7 @@ fn name(key: &[&[u8]]) -> String {
     hasher.finalize().to_hex().to_string()
 }
 
-/// What makes code and log belong together.
+/// The hash that seals code and log together.
 fn seal(code: &[u8], log: &str) -> String {
     name(&[code, log.as_bytes()])
 }

@@ -1,4 +1,4 @@
-//! What the CUDA backend asks of a device, and those that answer: a GPU, an emulator of one, and a recorder that remembers what it
+//! The interface between the CUDA backend and a device, and its implementations: a GPU, an emulator of one, and a recorder that remembers what it
 //! was asked and does nothing.
 //!
 //! Everything above this line (kernel sources, launch geometry, argument packing, the arena, captured graphs) is the
@@ -21,20 +21,20 @@ use crate::values::named;
 use super::source::Source;
 use tensor_map::{TensorMap, TensorMapRequest};
 
-/// What a device is.
+/// Properties of a device.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Properties {
     /// The card's name, or "emulator".
     pub name: String,
-    /// What kernels are compiled for: `sm_80`, `sm_90a`; `host` on the emulator.
+    /// The architecture that kernels are compiled for: `sm_80`, `sm_90a`; `host` on the emulator.
     pub architecture: String,
     /// Compute capability, major and minor.
     pub capability: (u32, u32),
-    /// Streaming multiprocessors: how many blocks fill the device once over.
+    /// SMs (streaming multiprocessors).
     pub multiprocessors: u32,
     /// Bytes of device memory in all.
     pub memory_bytes: usize,
-    /// Bytes of shared memory one block may ask for.
+    /// Bytes of shared memory that a thread block may have.
     pub shared_bytes_per_block: usize,
     /// Bytes that must stay unused around every buffer, so that a stray access is seen. 0 on silicon.
     pub red_zone: usize,
@@ -43,17 +43,18 @@ pub struct Properties {
 }
 
 impl Properties {
-    /// Whether kernels wait by themselves for those launched before (`await_earlier_kernels` of `intrinsics/ptx.cuh`), so that the device can
-    /// place their blocks early.
+    /// Whether the device has programmatic dependent launch (PDL): kernels wait by themselves for those launched before
+    /// (`grid_dependency_wait` of `intrinsics/ptx.cuh`), so that it can place their thread blocks early.
     pub fn overlaps_launches(&self) -> bool {
         self.capability >= (9, 0)
     }
 }
 
 named! {
-    /// How the kernels of a stream follow each other. What they compute is the same.
+    /// How the kernels of a stream follow each other. Their results are the same.
     pub enum Launches: "way of launching" {
-        /// A kernel's blocks are placed while the last ones of the kernel before it still run, on devices that can do so.
+        /// Programmatic dependent launch (PDL) where the device has it: a kernel's thread blocks are placed while the last ones of the kernel
+        /// before it still run.
         Overlapped = "overlapped",
         /// A kernel begins once the one before it has ended.
         Serial = "serial",
@@ -61,24 +62,24 @@ named! {
     default Overlapped
 }
 
-/// A grid of blocks and what each may use.
+/// A grid of thread blocks, and their threads and shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Geometry {
-    /// Blocks in x, y, z.
+    /// Thread blocks in x, y, z.
     pub grid: [u32; 3],
-    /// Threads in a block (one dimension); a multiple of 32.
+    /// Threads in a thread block (one dimension); a multiple of 32.
     pub threads: u32,
     /// Bytes of dynamic shared memory (`SHARED_DYNAMIC` in a kernel).
     pub shared_bytes: u32,
-    /// Neighbours in x that run at the same time and reach each other's shared memory (a cluster); 1 where none do.
+    /// Thread blocks of a cluster, neighbours in x that run at the same time and access each other's shared memory; 1 without clusters.
     pub cluster: u32,
 }
 
-/// Most blocks of a cluster that every device with clusters can run.
+/// Most thread blocks of a cluster that every device with clusters can run.
 pub const MOST_BLOCKS_OF_CLUSTER: u32 = 8;
 
 impl Geometry {
-    /// What is wrong with its clusters, if anything.
+    /// The error in its clusters, if there is one.
     fn wrong_cluster(&self) -> Option<String> {
         let Geometry { grid: [x, ..], cluster, .. } = *self;
         if cluster == 0 || cluster > MOST_BLOCKS_OF_CLUSTER {
@@ -97,15 +98,15 @@ impl Geometry {
 pub struct Launch<'a> {
     /// The kernel's name in its module.
     pub entry: &'a str,
-    /// Grid and block.
+    /// Grid and thread block.
     pub geometry: Geometry,
     /// The bytes of the argument struct, at most [`MOST_ARGUMENT_BYTES`].
     pub arguments: &'a [u8],
-    /// Every span the kernel may touch, by name, and how; the emulator holds the kernel to it.
+    /// Every span that the kernel may access, by name, and how; the emulator checks each access.
     pub operands: &'a [(&'static str, Span, Access)],
 }
 
-/// What CUDA allows for all arguments of a kernel, on every architecture.
+/// Bytes that CUDA allows for all arguments of a kernel, on every architecture.
 pub const MOST_ARGUMENT_BYTES: usize = 4096;
 
 /// One flat piece of device memory; freed when it goes.
@@ -145,7 +146,7 @@ impl Memory {
         Ok(self.address + offset as u64)
     }
 
-    /// What frees it.
+    /// The owner, which frees it.
     ///
     /// # Panics
     /// The memory is another driver's.
@@ -172,7 +173,7 @@ impl LoadedModule {
         LoadedModule(Arc::new(inner))
     }
 
-    /// What was wrapped.
+    /// The wrapped module.
     ///
     /// # Panics
     /// The module is another driver's.
@@ -184,11 +185,11 @@ impl LoadedModule {
 /// Waits for a copy to the host that is under way, not for anything queued behind it, and gives its bytes.
 pub type Download = Box<dyn FnOnce() -> Result<Vec<u8>> + Send>;
 
-/// What answers for a device: memory, compiled modules, one stream of work in order.
+/// A device: memory, compiled modules, one stream of work in order.
 ///
 /// Work is queued and runs in order; only `download`, a [`Download`], `synchronise` and `elapsed_seconds` wait.
 pub trait Driver: Send + Sync {
-    /// What this device is.
+    /// The properties of this device.
     fn properties(&self) -> &Properties;
 
     /// Zeroed memory; its first byte lies at a multiple of 256.
@@ -221,10 +222,10 @@ pub trait Driver: Send + Sync {
     /// The compiler is missing or found errors (with the source's own file and line), or the device failed.
     fn module(&self, source: &Source) -> Result<LoadedModule>;
 
-    /// Makes the map by which kernels copy pieces of a tensor to shared memory (`tensor_copy`).
+    /// Encodes the tensor map by which kernels load boxes or pixels of a tensor to shared memory (`tma_load`).
     ///
     /// # Errors
-    /// The request is beyond the copy engine's limits, or the device has none.
+    /// The request is beyond TMA's limits, or the device has no TMA.
     fn tensor_map(&self, request: &TensorMapRequest<'_>) -> Result<TensorMap>;
 
     /// Queues a kernel.

@@ -20,9 +20,9 @@ pub struct RecordedLaunch {
     pub source: Arc<Source>,
     /// The kernel's name.
     pub entry: String,
-    /// Grid and block.
+    /// Grid and thread block.
     pub geometry: Geometry,
-    /// What it may touch, and how.
+    /// The operands that it may access, and how.
     pub operands: Vec<(&'static str, Span, Access)>,
 }
 

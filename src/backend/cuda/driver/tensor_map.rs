@@ -1,14 +1,14 @@
-//! What the copy engine is told of a tensor in global memory, and the limits that CUDA sets.
+//! Tensor maps, which describe tensors in global memory to TMA, and the limits that CUDA sets.
 //!
 //! Both drivers make a map of the same request, which is checked here once: silicon answers a wrong one with a number,
 //! and an emulator that allowed more would prove nothing.
 
 use crate::error::{Error, Result};
 
-/// The words of a map, which only the driver that made it can read. A kernel takes them as a member of its argument.
+/// An encoded map, which only the driver that made it can read. A kernel takes it as a member of its argument.
 pub type TensorMap = [u64; 16];
 
-/// A tensor of bf16 in global memory, and the piece of it that one copy moves. In shared memory the piece lies densely, swizzled
+/// A tensor of bf16 in global memory, and the box or pixels of it that one TMA load moves. In shared memory they lie densely, swizzled
 /// by 128 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TensorMapRequest<'a> {
@@ -18,14 +18,14 @@ pub struct TensorMapRequest<'a> {
     pub extents: &'a [u64],
     /// Bytes from one element to the next along each dimension but the innermost, which has 2.
     pub strides: &'a [u64],
-    /// What one copy moves.
+    /// The elements of one TMA load.
     pub piece: Piece<'a>,
 }
 
-/// What one tensor copy moves.
+/// The elements that one TMA load moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Piece<'a> {
-    /// A box of so many elements along each dimension, innermost first.
+    /// A box: its elements along each dimension, innermost first.
     Tiled(&'a [u32]),
     /// Pixels of images (NHWC: dimensions c, w, h, n), walked over a bounding box from a first one on.
     Im2col {
@@ -49,7 +49,7 @@ pub const ELEMENT_BYTES: u64 = 2;
 const ROW_BYTES: u64 = 128;
 
 impl TensorMapRequest<'_> {
-    /// Elements of the innermost row that one copy moves.
+    /// Elements of the innermost row of a load.
     pub fn row(&self) -> u32 {
         match self.piece {
             Piece::Tiled(extents) => extents.first().copied().unwrap_or(0),
@@ -60,7 +60,7 @@ impl TensorMapRequest<'_> {
     /// Holds the request to CUDA's limits.
     ///
     /// # Errors
-    /// What is beyond them, and what they are.
+    /// Names what is beyond them, and the limits.
     pub fn check(&self) -> Result<()> {
         self.check_tensor()?;
         match self.piece {
@@ -72,7 +72,7 @@ impl TensorMapRequest<'_> {
         let bytes = u64::from(self.row()) * ELEMENT_BYTES;
         if !bytes.is_multiple_of(16) || bytes > ROW_BYTES {
             return refuse(format!(
-                "a row of {} elements, {bytes} bytes, is copied; swizzled rows are a multiple of 16 bytes, at most {ROW_BYTES}",
+                "a row of {} elements, {bytes} bytes, is loaded; swizzled rows are a multiple of 16 bytes, at most {ROW_BYTES}",
                 self.row()
             ));
         }
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_beyond_the_copy_engines_limits_says_which() {
+    fn a_request_beyond_the_limits_of_tma_says_which() {
         for sound in [TILED, WALK] {
             sound.check().unwrap();
         }

@@ -1,4 +1,4 @@
-//! What a compiled kernel and this program know of each other: the structs of `kernels/intrinsics/emulated.cuh`, field by field.
+//! The interface between a compiled kernel and this program: the structs of `kernels/intrinsics/emulated.cuh`, field by field.
 
 use std::ffi::{c_char, c_void};
 
@@ -13,10 +13,10 @@ pub(super) const WARP: usize = 32;
 /// Threads of a warpgroup: four warps, the first a multiple of four.
 pub(super) const WARPGROUP: usize = 128;
 
-/// Threads of the largest block.
+/// Threads of the largest thread block.
 pub(super) const MOST_THREADS: usize = 1024;
 
-/// A position in a block or a grid.
+/// A position in a thread block or a grid.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Index {
@@ -25,7 +25,7 @@ pub(super) struct Index {
     pub z: u32,
 }
 
-/// What a thread is doing. (A plain number: C++ writes it.)
+/// The state of a thread. (A plain number: C++ writes it.)
 pub(super) mod state {
     pub const RUNNING: u32 = 0;
     pub const AT_COLLECTIVE: u32 = 1;
@@ -37,37 +37,37 @@ pub(super) mod state {
     pub const AT_CLUSTER: u32 = 7;
 }
 
-/// What the threads that wait at a named barrier or for their warpgroup leave as operands. (Plain numbers: C++ writes them.)
+/// Operands of a thread that waits at a named barrier or for its warpgroup. (Plain numbers: C++ writes them.)
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Meeting {
-    /// The named barrier's number, or one of [`together`].
+pub(super) struct BarrierOperands {
+    /// The named barrier's number, or one of [`warpgroup_operation`].
     pub kind: u32,
-    /// The named barrier's threads, groups that may be under way, or registers.
+    /// Threads of the named barrier, wgmma groups that may be in flight, or registers.
     pub value: u32,
 }
 
-/// What a warpgroup does together.
-pub(super) mod together {
+/// Collective operations of a warpgroup.
+pub(super) mod warpgroup_operation {
     pub const WGMMA_WAIT: u32 = 0;
-    pub const REGISTERS_GIVE: u32 = 1;
-    pub const REGISTERS_TAKE: u32 = 2;
+    pub const SETMAXNREG_DEC: u32 = 1;
+    pub const SETMAXNREG_INC: u32 = 2;
 }
 
-/// What is asked of a barrier in shared memory.
+/// Operations on mbarriers.
 pub(super) mod mbarrier {
     pub const INIT: u32 = 0;
     pub const INIT_FENCE: u32 = 1;
     pub const ARRIVE: u32 = 2;
-    pub const ARRIVE_EXPECT: u32 = 3;
+    pub const ARRIVE_EXPECT_TX: u32 = 3;
     pub const WAIT: u32 = 4;
     pub const ARRIVE_REMOTE: u32 = 5;
 }
 
-/// A tensor copy as a word asks for it; `to` null only prefetches the map.
+/// A TMA load as an intrinsic requests it; a null `to` only prefetches the tensor map.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct TensorCopy {
+pub(super) struct TmaLoad {
     pub to: *mut u8,
     pub map: *const u64,
     pub barrier: *mut u64,
@@ -77,49 +77,49 @@ pub(super) struct TensorCopy {
     /// In w and h.
     pub offsets: [u32; 2],
     pub im2col: u32,
-    /// A bit for each block of the cluster that it goes to, and [`MULTICAST`]; or 0, where it stays in its own.
+    /// Multicast: [`MULTICAST`] and a bit for the rank of each destination; else 0.
     pub ranks: u32,
 }
 
-/// Marks a copy as one to several blocks.
+/// Marks a load as a multicast.
 pub(super) const MULTICAST: u32 = 1 << 16;
 
-/// A product of a warpgroup as one of its threads asks for it.
+/// A WGMMA instruction as one thread of the warpgroup issues it.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Product {
-    /// The thread's part of the sums.
-    pub sums: *mut f32,
+pub(super) struct Wgmma {
+    /// The thread's accumulators.
+    pub accumulators: *mut f32,
     /// Descriptors of both tiles.
     pub a: u64,
     pub b: u64,
-    /// Columns of b and of the sums.
+    /// Columns of b and of the accumulators: N.
     pub columns: u32,
     pub add: u32,
-    /// Whether the sum runs down the columns of the tile.
-    pub a_down: u32,
-    pub b_down: u32,
-    /// Adds the product of both tiles in dynamic shared memory to 64 rows of sums.
+    /// Whether the tiles are MN-major.
+    pub a_mn_major: u32,
+    pub b_mn_major: u32,
+    /// Multiplies both tiles in dynamic shared memory, and adds the product to 64 rows of accumulators.
     pub multiply: unsafe extern "C-unwind" fn(*const u8, u64, u64, *mut f32),
 }
 
-/// One thread of a block.
+/// One thread of a thread block.
 #[repr(C)]
 pub(super) struct Lane {
     pub thread: Index,
     pub state: u32,
-    /// Where it waits, and for what.
+    /// Where and in which intrinsic it waits.
     pub file: *const c_char,
     pub what: *const c_char,
     pub line: u32,
     pub unused: u32,
-    /// Carries the exchange of a warp out; null where lanes only wait for each other.
+    /// Completes the exchange of a warp; null where lanes only wait for each other.
     pub complete: Option<unsafe extern "C-unwind" fn(*mut Lane)>,
     pub operands: *mut c_void,
     pub yielder: *const Yielder<(), ()>,
 }
 
-/// A piece of global memory that a launch may touch.
+/// A part of global memory that a launch may access.
 #[repr(C)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Operand {
@@ -127,7 +127,7 @@ pub(super) struct Operand {
     pub bytes: u64,
 }
 
-/// What went wrong in a thread. (A plain number: C++ writes it.)
+/// The kind of an error in a thread. (A plain number: C++ writes it.)
 pub(super) mod wrong {
     pub const NOTHING: u32 = 0;
     pub const GLOBAL_READ: u32 = 1;
@@ -137,11 +137,11 @@ pub(super) mod wrong {
     pub const SPINNING: u32 = 5;
     /// Found on this side: too much is declared with `SHARED`.
     pub const STATIC_SHARED: u32 = 6;
-    /// Found on this side, and said in words.
+    /// Found on this side, with a text.
     pub const COMPLAINT: u32 = 7;
 }
 
-/// What a thread did wrong.
+/// The error of a thread.
 #[repr(C)]
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Failure {
@@ -164,25 +164,25 @@ impl Failure {
     };
 }
 
-/// One block, and this program's side of the words.
+/// One thread block, and this program's side of the intrinsics.
 #[repr(C)]
 pub(super) struct Block {
     pub lane: *mut Lane,
     pub block: Index,
     pub threads: Index,
     pub blocks: Index,
-    /// The first so many operands may be written, all may be read.
+    /// Operands that may be written, which come first; all may be read.
     pub writable: u32,
     pub operands: u32,
-    /// Blocks of a cluster.
+    /// Thread blocks of a cluster.
     pub cluster: u32,
     pub operand: *const Operand,
     pub dynamic_shared: *mut u8,
     pub dynamic_bytes: u64,
     pub static_shared: *mut u8,
     pub static_bytes: u64,
-    /// Steps that are left before the block is taken for one that never ends.
-    pub fuse: u64,
+    /// Steps left before the thread block is taken for one that never ends.
+    pub steps_left: u64,
     pub failure: Failure,
     pub suspend: unsafe extern "C-unwind" fn(*mut Block),
     pub declare_shared: unsafe extern "C-unwind" fn(
@@ -193,15 +193,15 @@ pub(super) struct Block {
         *const c_char,
         u32,
     ) -> *mut u8,
-    pub copy: unsafe extern "C-unwind" fn(*mut Block, *mut u8, *const u8, u32, u32),
-    pub commit: unsafe extern "C-unwind" fn(*mut Block),
-    pub wait: unsafe extern "C-unwind" fn(*mut Block, u32),
+    pub cp_async: unsafe extern "C-unwind" fn(*mut Block, *mut u8, *const u8, u32, u32),
+    pub cp_async_commit: unsafe extern "C-unwind" fn(*mut Block),
+    pub cp_async_wait: unsafe extern "C-unwind" fn(*mut Block, u32),
     pub mbarrier: unsafe extern "C-unwind" fn(*mut Block, u32, *mut u64, u32),
-    pub tensor_copy: unsafe extern "C-unwind" fn(*mut Block, *const TensorCopy),
-    pub wgmma: unsafe extern "C-unwind" fn(*mut Block, *const Product),
+    pub tma_load: unsafe extern "C-unwind" fn(*mut Block, *const TmaLoad),
+    pub wgmma: unsafe extern "C-unwind" fn(*mut Block, *const Wgmma),
     pub wgmma_fence: unsafe extern "C-unwind" fn(*mut Block),
     pub wgmma_commit: unsafe extern "C-unwind" fn(*mut Block),
-    pub fence_async_shared: unsafe extern "C-unwind" fn(*mut Block),
+    pub fence_proxy_async: unsafe extern "C-unwind" fn(*mut Block),
 }
 
 /// A kernel, as its library exports it.
@@ -213,5 +213,5 @@ pub(super) struct Entry {
     pub argument_bytes: u32,
 }
 
-/// Tells a library which block this thread of the host runs.
+/// Tells a library which thread block this host thread runs.
 pub(super) type Enter = unsafe extern "C-unwind" fn(*mut Block);

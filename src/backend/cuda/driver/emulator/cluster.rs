@@ -1,14 +1,14 @@
-//! What the blocks of a cluster do together: they reach into each other's shared memory, and meet. A launch without clusters has
-//! clusters of one block.
+//! Clusters: thread blocks that run together, access each other's shared memory, and synchronise. A launch without clusters has
+//! clusters of one thread block.
 
-use super::abi::{Block, Index, Lane, MULTICAST, TensorCopy as Asked, state};
+use super::abi::{Block, Index, Lane, MULTICAST, TmaLoad as Asked, state};
 use super::errors::{self, Problem, Stop};
 use super::mbarriers::REMOTE;
 use super::order::Scheduler;
 use super::running::{Reach, Running};
-use super::tensor_copies::TensorCopy;
+use super::tma::TmaLoad;
 
-/// When no warp can run: barriers of blocks, the cluster's, or copies that somebody waits for.
+/// When no warp can run: completes a barrier of thread blocks or of the cluster, or performs a load that a thread waits for.
 pub(super) fn move_on(
     blocks: &mut [&mut Running],
     threads: usize,
@@ -48,7 +48,7 @@ pub(super) fn move_on(
     Ok(())
 }
 
-/// The block of the cluster with this rank, and the address there of what lies at `own` in the block that runs.
+/// The thread block of the cluster with this rank, and the address there that corresponds to `own` in the running thread block.
 ///
 /// # Safety
 /// Called from the fiber that runs; the reference ends before the fiber is suspended.
@@ -57,7 +57,7 @@ unsafe fn counterpart<'a>(
     rank: u32,
     own: *mut u8,
 ) -> Result<(&'a mut Running, *mut u8), String> {
-    // SAFETY: the block is the first field of a `Running`, all blocks of the cluster outlive the launch, and only this fiber runs.
+    // SAFETY: the block is the first field of a `Running`, all thread blocks of the cluster outlive the launch, and only this fiber runs.
     unsafe {
         let Block { cluster, dynamic_shared, dynamic_bytes, .. } = *block;
         let blocks = &(*block.cast::<Running>()).cluster;
@@ -82,7 +82,7 @@ unsafe fn counterpart<'a>(
     }
 }
 
-/// One arrival at another block's barrier.
+/// One arrival at another thread block's barrier.
 ///
 /// # Safety
 /// Called from the fiber that runs.
@@ -96,14 +96,14 @@ pub(super) unsafe fn arrive(block: *mut Block, own: *mut u64, rank: u32) -> Resu
     Ok(())
 }
 
-/// A copy that was checked for the sender's own block goes to all blocks that it is asked for.
+/// Sends a load that was checked for the sender's own thread block to all thread blocks of its multicast mask.
 ///
 /// # Safety
 /// Called from the fiber that runs.
-pub(super) unsafe fn multicast(block: *mut Block, asked: &Asked, copy: &TensorCopy) -> Result<(), String> {
+pub(super) unsafe fn multicast(block: *mut Block, asked: &Asked, copy: &TmaLoad) -> Result<(), String> {
     let ranks = asked.ranks & !MULTICAST;
     if ranks == 0 {
-        return Err("the copy goes to no block: its mask of ranks is 0".into());
+        return Err("the multicast has no destination: its mask is 0".into());
     }
     for rank in (0..u32::BITS).filter(|rank| ranks >> rank & 1 == 1) {
         // SAFETY: the caller's promise; of the two references to the other block the first ends here.

@@ -15,7 +15,7 @@ use crate::backend::cuda::driver::cache::{Cache, Compiled};
 use crate::backend::cuda::source::Source;
 use crate::error::{Error, Result};
 
-/// What every kernel is compiled with.
+/// Compiler options of every kernel.
 ///
 /// Products and sums may be fused, as NVRTC does by default. A stack frame beyond a quarter of a fiber's stack is an error.
 const OPTIONS: &[&str] = &[
@@ -140,7 +140,7 @@ fn missing(found: &str) -> Error {
     ))
 }
 
-/// The lines of a compiler's output from the first error on, as many as a screen holds.
+/// The lines of a compiler's output from the first error on, those that fit a screen.
 fn first_messages(text: &str) -> String {
     const LINES: usize = 16;
     let lines: Vec<&str> = text.lines().collect();

@@ -1,4 +1,4 @@
-//! What a kernel did wrong, as a sentence: kernel, block, thread, file and line, what was found, what is allowed.
+//! Errors of kernels as sentences: kernel, block, thread, file and line, what was found, what is allowed.
 
 use std::ffi::{CStr, c_char};
 use std::ptr;
@@ -11,25 +11,25 @@ use crate::error::Error;
 use crate::ops::Access;
 use crate::tensor::Span;
 
-/// Why a block was stopped.
+/// Why a thread block was stopped.
 pub(super) struct Stop {
     pub block: Index,
     pub problem: Problem,
 }
 
-/// What the threads of a block did wrong.
+/// Errors of the threads of a thread block.
 pub(super) enum Problem {
-    /// A word refused what a thread asked of it; some say why in words of their own.
+    /// An intrinsic refused its operands; some say why in a text of their own.
     Failure { failure: Failure, complaint: Option<String>, thread: u32 },
-    /// Threads that must meet did not come to the same place.
+    /// Threads that must synchronise did not call the same intrinsic.
     Apart { waiting: Place, other: Place },
     /// No thread can go on.
     Stuck { places: Vec<String> },
-    /// A tensor copy came wrong.
+    /// A TMA load failed.
     Copy { thread: u32, place: String, text: String },
-    /// The block left something behind.
+    /// The thread block left something behind.
     Leftover { text: String },
-    /// The block never ends.
+    /// The thread block never ends.
     Endless { place: Place },
     /// Shared memory was written to between its arrays.
     SharedMemoryDamaged { place: String },
@@ -61,7 +61,7 @@ impl Place {
     }
 }
 
-/// Where a thread waits: state, line, word and file.
+/// Where a thread waits: state, line, intrinsic and file.
 fn site(lane: &Lane) -> (u32, u32, *const c_char, *const c_char) {
     match lane.state {
         state::DONE => (state::DONE, 0, ptr::null(), ptr::null()),
@@ -70,14 +70,14 @@ fn site(lane: &Lane) -> (u32, u32, *const c_char, *const c_char) {
 }
 
 impl Problem {
-    /// What a thread at a word did wrong, in words.
+    /// An error of a thread in an intrinsic, as a text.
     pub fn complaint(lane: &Lane, text: String) -> Problem {
         let Lane { file, what, line, .. } = *lane;
         let failure = Failure { wrong: wrong::COMPLAINT, line, file, what, address: 0, bytes: 0 };
         Problem::Failure { failure, complaint: Some(text), thread: lane.thread.x }
     }
 
-    /// A warp that ran and ran.
+    /// A warp that never stopped.
     pub fn endless(lanes: &[Lane]) -> Problem {
         let place = lanes.iter().find(|lane| lane.state != state::DONE).unwrap_or(&lanes[0]);
         Problem::Endless { place: Place::of(place) }
@@ -92,8 +92,8 @@ impl Problem {
     }
 }
 
-/// Nobody can run. Where in one block only lanes of a warp or threads of the block wait for each other, two that are apart; else all
-/// places where somebody waits.
+/// No thread can run. Where in one thread block only lanes of a warp or threads of the block wait for each other, two that are apart; else
+/// all places where threads wait.
 pub(super) fn stuck(blocks: &[&mut Running], threads: usize) -> Box<Stop> {
     let first = blocks.iter().find(|block| !block.has_ended()).unwrap_or(&blocks[0]);
     let apart =
@@ -105,7 +105,7 @@ pub(super) fn stuck(blocks: &[&mut Running], threads: usize) -> Box<Stop> {
     Box::new(Stop { block, problem })
 }
 
-/// Two threads of a block that are apart, where all wait for lanes of their warps or for the block.
+/// Two threads of a thread block that are apart, where all wait for lanes of their warps or for the block.
 fn threads_apart(lanes: &[Lane]) -> Option<Problem> {
     let at = |state: u32| move |lane: &Lane| lane.state == state;
     let simple = [state::AT_COLLECTIVE, state::AT_BARRIER, state::DONE];
@@ -118,7 +118,7 @@ fn threads_apart(lanes: &[Lane]) -> Option<Problem> {
     })
 }
 
-/// Where threads of a block wait, and what for.
+/// Where and for what threads of a thread block wait.
 fn places(running: &Running, threads: usize, name_block: bool) -> Vec<String> {
     let mut places: Vec<(&Lane, usize)> = Vec::new();
     for lane in &running.lanes[..threads] {
@@ -141,7 +141,7 @@ fn places(running: &Running, threads: usize, name_block: bool) -> Vec<String> {
 }
 
 impl Reach {
-    /// A block that another reached into may not end before both have met.
+    /// A thread block whose shared memory another has accessed may not end before both have synchronised.
     pub fn leftover(&self) -> String {
         format!(
             "the block may end while {}, thread {}, still reaches into it by {} ({}): cluster_sync must come between",
@@ -169,7 +169,7 @@ impl Stop {
                 format!("{place}: no thread can go on: {}", places.join("; "))
             }
             Problem::Copy { thread, place: at, text } => {
-                format!("{place}, thread {thread}, {at}: a tensor copy came wrong: {text}")
+                format!("{place}, thread {thread}, {at}: a TMA load failed: {text}")
             }
             Problem::Leftover { text } => format!("{place}: {text}"),
             Problem::Endless { place: at } => {

@@ -1,4 +1,4 @@
-//! One launch: checked as CUDA would, then its blocks spread over threads of the host.
+//! One launch: checked as CUDA would, then its thread blocks spread over threads of the host.
 
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -73,7 +73,7 @@ struct Arguments([u8; MOST_ARGUMENT_BYTES]);
 /// Runs a launch that was checked, on memory whose first byte has the address `base`.
 ///
 /// # Safety
-/// So many bytes as were checked can be read and written at `base`, and nobody else does so meanwhile.
+/// The bytes that were checked can be read and written at `base`, and nothing else does so meanwhile.
 pub(super) unsafe fn run(
     pool: Option<&rayon::ThreadPool>,
     options: Options,

@@ -1,15 +1,15 @@
-//! Barriers in shared memory that count threads and bytes, and the tensor copies whose bytes they wait for.
+//! mbarriers, which count arrivals of threads and bytes, and the TMA loads whose bytes they wait for.
 
-use super::async_view::AsyncView;
-use super::tensor_copies::TensorCopy;
+use super::async_proxy::AsyncProxyView;
+use super::tma::TmaLoad;
 
-/// Most arrivals and bytes of a phase, as on a card.
+/// Most arrivals and bytes of a phase, as on a GPU.
 const MOST: u32 = (1 << 20) - 1;
 
-/// Who comes from another block of the cluster, in place of a thread.
+/// Arrives from another thread block of the cluster, in place of a thread.
 pub(super) const REMOTE: u32 = u32::MAX;
 
-/// What lies where a barrier was made, so that a stray write is seen.
+/// Content of the 8 bytes of a barrier, so that a stray write is detected.
 const MARK: u64 = 0x6d62_6172_7269_6572;
 
 /// One barrier.
@@ -18,15 +18,15 @@ struct Mbarrier {
     arrivals: u32,
     /// Arrivals that this phase still waits for.
     missing: u32,
-    /// Bytes that were announced and have not come. Below zero where they came before they were announced.
+    /// Bytes that are expected and have not arrived. Below zero where they arrived before they were expected.
     bytes: i64,
     /// Phases that are complete.
     phase: u64,
     maker: u32,
-    /// Whether its maker has shown it to others.
+    /// Whether mbarrier_init_fence has made it visible to other threads.
     shown: bool,
     waiting: Vec<u32>,
-    copies: Vec<TensorCopy>,
+    copies: Vec<TmaLoad>,
 }
 
 impl Mbarrier {
@@ -34,14 +34,14 @@ impl Mbarrier {
         (self.phase % 2) as u32
     }
 
-    /// Begins the next phase if this one is complete; gives the threads that waited.
+    /// Begins the next phase if this one is complete; returns the threads that waited.
     fn advance(&mut self) -> Result<Vec<u32>, String> {
         if self.missing > 0 || self.bytes > 0 {
             return Ok(Vec::new());
         }
         if self.bytes < 0 {
             return Err(format!(
-                "all {} have arrived, and {} bytes more than they announced have come",
+                "all {} have arrived, and {} bytes more than expected",
                 self.arrivals, -self.bytes
             ));
         }
@@ -50,20 +50,20 @@ impl Mbarrier {
         Ok(std::mem::take(&mut self.waiting))
     }
 
-    fn land(&mut self, copy: &TensorCopy, view: &mut AsyncView) -> Result<Vec<u32>, String> {
+    fn land(&mut self, copy: &TmaLoad, view: &mut AsyncProxyView) -> Result<Vec<u32>, String> {
         if copy.phase != self.phase {
             return Err(format!(
-                "its {} bytes come after the phase they were copied in: fewer bytes were announced than are copied",
+                "its {} bytes arrive after the phase they were loaded in: fewer bytes are expected (expect_tx) than loaded",
                 copy.bytes()
             ));
         }
-        // SAFETY: operands and target were checked when the copy was issued, and the launch still runs.
+        // SAFETY: operands and target were checked when the load was issued, and the launch still runs.
         unsafe { copy.perform(view) };
         self.bytes -= copy.bytes() as i64;
         self.advance()
     }
 
-    /// What its phase lacks.
+    /// Arrivals and bytes that its phase still waits for.
     fn describe(&self) -> String {
         format!(
             "a phase of parity {} lacks {} of {} arrivals and {} bytes",
@@ -75,14 +75,14 @@ impl Mbarrier {
     }
 }
 
-/// The barriers of one block.
+/// The barriers of one thread block.
 #[derive(Default)]
 pub(super) struct Mbarriers {
     barriers: Vec<Mbarrier>,
 }
 
 impl Mbarriers {
-    /// Begins a block.
+    /// Begins a thread block.
     pub fn clear(&mut self) {
         self.barriers.clear();
     }
@@ -90,7 +90,7 @@ impl Mbarriers {
     fn find(&mut self, word: *const u64, thread: u32) -> Result<&mut Mbarrier, String> {
         let known = self.barriers.iter_mut().find(|barrier| barrier.word.cast_const() == word);
         let barrier = known.ok_or("there is no barrier here: nobody has called mbarrier_init")?;
-        // SAFETY: the word checked that these 8 bytes are shared memory.
+        // SAFETY: the intrinsic checked that these 8 bytes are shared memory.
         if unsafe { word.read() } != MARK ^ word as u64 {
             return Err("something was written over the barrier".into());
         }
@@ -125,7 +125,7 @@ impl Mbarriers {
         Ok(())
     }
 
-    /// Shows all that a thread made to the others.
+    /// Makes all barriers that a thread has initialised visible to the others.
     pub fn init_fence(&mut self, thread: u32) {
         self.barriers
             .iter_mut()
@@ -133,7 +133,7 @@ impl Mbarriers {
             .for_each(|barrier| barrier.shown = true);
     }
 
-    /// One arrival, which announces so many bytes; gives the threads that go on.
+    /// One arrival, which expects `bytes` bytes; returns the threads that go on.
     pub fn arrive(&mut self, word: *const u64, bytes: u32, thread: u32) -> Result<Vec<u32>, String> {
         let barrier = self.find(word, thread)?;
         if barrier.missing == 0 {
@@ -143,14 +143,14 @@ impl Mbarriers {
             ));
         }
         if bytes > MOST {
-            return Err(format!("{bytes} bytes are announced; a phase may have {MOST}"));
+            return Err(format!("{bytes} bytes are expected; a phase may have {MOST}"));
         }
         barrier.missing -= 1;
         barrier.bytes += i64::from(bytes);
         barrier.advance()
     }
 
-    /// Whether a thread must wait until the phase of this parity is complete; it is then among those who wait.
+    /// Whether a thread must wait until the phase of this parity is complete; it is then among the waiting threads.
     pub fn wait(&mut self, word: *const u64, parity: u32, thread: u32) -> Result<bool, String> {
         let barrier = self.find(word, thread)?;
         if parity > 1 {
@@ -163,13 +163,13 @@ impl Mbarriers {
         Ok(must_wait)
     }
 
-    /// Takes up a copy: done at once, or poisoned until somebody must have it; gives the threads that go on.
+    /// Adds a load: performed at once, or with its target poisoned until a thread needs it; returns the threads that go on.
     pub fn copy(
         &mut self,
         word: *const u64,
-        mut copy: TensorCopy,
+        mut copy: TmaLoad,
         lazy: bool,
-        view: &mut AsyncView,
+        view: &mut AsyncProxyView,
     ) -> Result<Vec<u32>, String> {
         let by = if copy.sender.is_some() { REMOTE } else { copy.thread };
         let barrier = self.find(word, by)?;
@@ -184,7 +184,7 @@ impl Mbarriers {
         }
     }
 
-    /// Barriers that somebody waits at and whose copies are under way.
+    /// Barriers at which threads wait and whose loads are in flight.
     pub fn landable(&self) -> Vec<usize> {
         let can_land = |index: &usize| {
             let barrier = &self.barriers[*index];
@@ -193,8 +193,8 @@ impl Mbarriers {
         (0..self.barriers.len()).filter(can_land).collect()
     }
 
-    /// Does a barrier's copies; gives the threads that go on, or the copy that came wrong and why.
-    pub fn land(&mut self, index: usize, view: &mut AsyncView) -> Result<Vec<u32>, (TensorCopy, String)> {
+    /// Performs a barrier's loads; returns the threads that go on, or the load that failed and why.
+    pub fn land(&mut self, index: usize, view: &mut AsyncProxyView) -> Result<Vec<u32>, (TmaLoad, String)> {
         let barrier = &mut self.barriers[index];
         let mut woken = Vec::new();
         for copy in std::mem::take(&mut barrier.copies) {
@@ -206,16 +206,16 @@ impl Mbarriers {
         Ok(woken)
     }
 
-    /// What the barrier lacks that a thread waits at.
+    /// The missing arrivals and bytes of the barrier that a thread waits at.
     pub fn lack(&self, thread: u32) -> Option<String> {
         self.barriers.iter().find(|barrier| barrier.waiting.contains(&thread)).map(Mbarrier::describe)
     }
 
-    /// What a block leaves behind that it may not.
+    /// State that a thread block must not leave behind when it ends.
     pub fn leftover(&self) -> Option<String> {
         if let Some(copy) = self.barriers.iter().flat_map(|barrier| &barrier.copies).next() {
             return Some(format!(
-                "the block ended while a tensor copy of thread {} ({}) was under way: nobody waited for it",
+                "the block ended while a TMA load of thread {} ({}) was in flight: no thread waited for it",
                 copy.thread, copy.place
             ));
         }

@@ -4,37 +4,37 @@
 //! |---|---|
 //! | `compiler` | text to library, through the cache |
 //! | `abi` | the structs that kernels and this program share with `kernels/intrinsics/emulated.cuh` |
-//! | `grid` | a launch: its checks, its blocks over threads of the host |
-//! | `runner`, `running` | a block: a fiber for every thread, and what they share |
-//! | `meetings`, `order` | where threads wait for each other; who runs next |
-//! | `cluster` | blocks that run together and reach into each other |
-//! | `words` | what kernels call |
-//! | `shared`, `copies` | shared memory with red zones; asynchronous copies |
-//! | `mbarriers`, `tensor_copies` | barriers that count bytes; copies of pieces of a tensor |
-//! | `warpgroups`, `async_view` | products that 128 threads ask for together; what they see of shared memory |
-//! | `errors` | what a kernel did wrong, as a sentence |
+//! | `grid` | a launch: its checks, its thread blocks over threads of the host |
+//! | `runner`, `running` | a thread block: a fiber for every thread, and the state they share |
+//! | `barriers`, `order` | where threads wait for each other; which one runs next |
+//! | `cluster` | thread blocks that run together and access each other's shared memory |
+//! | `intrinsics` | the functions that kernels call |
+//! | `shared`, `cp_async` | shared memory with red zones; cp.async |
+//! | `mbarriers`, `tma` | barriers that count arrivals and bytes; TMA loads |
+//! | `wgmma`, `async_proxy` | WGMMA instructions of a warpgroup; their view of shared memory |
+//! | `errors` | errors of kernels, as sentences |
 //!
-//! What a GPU answers with wrong numbers or a hang is an error here: an access outside the launch's operands, a write to
+//! Mistakes that a GPU answers with wrong numbers or a hang are errors here: an access outside the launch's operands, a write to
 //! one that may only be read, lanes of a warp at different places, a thread that ends while others wait for it, a write
-//! between arrays of shared memory. What depends on the order of threads or the time of copies shows as results
-//! that differ between [`Options`], or as NaN, which fills shared memory and the target of every copy under way.
+//! between arrays of shared memory. A dependence on the order of threads or the time of copies shows as results
+//! that differ between [`Options`], or as NaN, which fills shared memory and the target of every copy in flight.
 
 mod abi;
-mod async_view;
+mod async_proxy;
+mod barriers;
 mod cluster;
 mod compiler;
-mod copies;
+mod cp_async;
 mod errors;
 mod grid;
+mod intrinsics;
 mod mbarriers;
-mod meetings;
 mod order;
 mod runner;
 mod running;
 mod shared;
-mod tensor_copies;
-mod warpgroups;
-mod words;
+mod tma;
+mod wgmma;
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -51,7 +51,7 @@ use crate::ops::{Access, Event, Graph};
 use crate::tensor::Span;
 use compiler::{Compiler, Module};
 
-/// In which order the threads of a block (and the blocks of a grid) run between two meeting points. Results that
+/// The order in which the threads of a thread block (and the thread blocks of a grid) run between two barriers. Results that
 /// depend on it are races.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Order {
@@ -60,29 +60,29 @@ pub enum Order {
     Forward,
     /// Highest index first.
     Reverse,
-    /// A new random order after every meeting point, from a seed.
+    /// A new random order after every barrier, from a seed.
     Random(u64),
 }
 
-/// When an asynchronous copy happens, and a product of a warpgroup, which reads what copies wrote.
+/// When cp.async and TMA loads are performed, and when WGMMA instructions, which read what these wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Copies {
-    /// Copies as late as allowed, when nobody can go on without them, and products at once: finds a missing wait for a copy.
+    /// Copies as late as allowed, when no thread can go on without them, and WGMMA at once: finds a missing wait for a copy.
     #[default]
     Lazy,
-    /// Copies at once, and products as late as allowed, when they are waited for: finds a buffer that is filled again while
+    /// Copies at once, and WGMMA as late as allowed, when it is waited for: finds a buffer that is filled again while
     /// it is still read.
     Eager,
 }
 
-/// How an emulated device behaves where a real one leaves it open.
+/// Behaviour of an emulated device that a real one leaves open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Options {
     /// Order of threads.
     pub order: Order,
     /// Time of copies.
     pub copies: Copies,
-    /// Threads of the host that run blocks; 0 means one per core.
+    /// Threads of the host that run thread blocks; 0 means one per core.
     pub threads: usize,
 }
 
@@ -92,7 +92,7 @@ const MEMORY_BYTES: usize = 8 << 30;
 /// Bytes around buffers that are left unused, so that a stray access is seen.
 const RED_ZONE: usize = 256;
 
-/// Steps after which a block is taken for one that never ends.
+/// Steps after which a thread block is taken for one that never ends.
 const PATIENCE: u64 = 1 << 30;
 
 /// An emulated device.
@@ -124,7 +124,7 @@ impl Emulator {
         Emulator::made_of(options, Compiler::named(compiler)?, Cache::at(cache)?)
     }
 
-    /// Stops a block after so many steps: an access to global memory is one, a turn of a warp 32.
+    /// Stops a thread block after `steps` steps: an access to global memory is one, a turn of a warp 32.
     #[must_use]
     pub fn with_patience(mut self, steps: u64) -> Emulator {
         self.patience = steps;
@@ -266,7 +266,7 @@ impl Driver for Emulator {
 
     fn tensor_map(&self, request: &TensorMapRequest<'_>) -> Result<TensorMap> {
         request.check()?;
-        Ok(tensor_copies::encode(request))
+        Ok(tma::encode(request))
     }
 
     fn launch(&self, memory: &Memory, module: &LoadedModule, launch: &Launch<'_>) -> Result<()> {

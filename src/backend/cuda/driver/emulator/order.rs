@@ -1,15 +1,15 @@
-//! In which order threads and blocks run.
+//! The order in which threads and thread blocks run.
 
 use super::Order;
 
-/// Decides who runs next; its random numbers depend on the seed and the block only.
+/// Decides which thread or warp runs next; its random numbers depend on the seed and the thread block only.
 pub(super) struct Scheduler {
     order: Order,
     state: u64,
 }
 
 impl Scheduler {
-    /// A scheduler for one block of a grid.
+    /// A scheduler for one thread block of a grid.
     pub fn new(order: Order, block: u64) -> Scheduler {
         let seed = if let Order::Random(seed) = order { seed } else { 0 };
         // An odd multiplier spreads neighbouring blocks; xorshift must not start at zero.

@@ -1,7 +1,7 @@
-//! Runs one block after another, or the blocks of one cluster together: a fiber for every thread, resumed until all have ended.
+//! Runs one thread block after another, or those of one cluster together: a fiber for every thread, resumed until all have ended.
 //!
-//! Between two meeting points the threads of a warp run one after the other, in the chosen [`Order`](super::Order), and
-//! a warp runs until none of its threads can. Threads of a warp may go separate ways; every mistake in how they meet shows
+//! Between two barriers the threads of a warp run one after the other, in the chosen [`Order`](super::Order), and
+//! a warp runs until none of its threads can. Threads of a warp may diverge; every mistake in their synchronisation shows
 //! at the moment when no thread can run.
 
 use std::ffi::c_void;
@@ -23,7 +23,7 @@ use crate::error::{Error, Result};
 /// Bytes of a fiber's stack, four times the largest frame that compiles. A guard page lies below it.
 const STACK_BYTES: usize = 128 << 10;
 
-/// What all blocks of a launch have in common.
+/// Properties that all thread blocks of a launch have in common.
 pub(super) struct Job<'a> {
     pub entry: Entry,
     pub enter: Enter,
@@ -33,7 +33,7 @@ pub(super) struct Job<'a> {
     pub writable: usize,
     pub order: Order,
     pub copies: Time,
-    /// Steps after which a block is taken for one that never ends.
+    /// Steps after which a thread block is taken for one that never ends.
     pub patience: u64,
 }
 
@@ -42,20 +42,20 @@ unsafe impl Sync for Job<'_> {}
 
 type Fiber = Coroutine<(), (), (), DefaultStack>;
 
-/// Fibers, shared memory and all else that one block needs.
+/// Fibers, shared memory and all other state of one thread block.
 struct Place {
     running: *mut Running,
     fibers: Vec<Fiber>,
 }
 
-/// Places for the blocks of a cluster, which run together, used again for the next.
+/// Places for the thread blocks of a cluster, which run together, used again for the next.
 pub(super) struct Runner {
     places: Vec<Place>,
-    /// The block whose words the kernel calls now.
+    /// The thread block whose intrinsics the kernel calls now.
     entered: usize,
     /// Lanes of a warp, in the order they run in.
     lanes: [u32; WARP],
-    /// Warps that can run, lowest first: the block's rank and the warp.
+    /// Warps that can run, lowest first: the thread block's rank and the warp.
     ready: Vec<(usize, usize)>,
 }
 
@@ -63,7 +63,7 @@ pub(super) struct Runner {
 // this file that hold nothing of a thread.
 unsafe impl Send for Runner {}
 
-/// Runners that nobody uses at the moment.
+/// Runners that are not in use.
 static PARKED: Mutex<Vec<Runner>> = Mutex::new(Vec::new());
 
 /// Lends a runner to `use_it`.
@@ -87,7 +87,7 @@ impl Place {
         Ok(Place { running: Box::into_raw(Running::new()?), fibers: Vec::new() })
     }
 
-    /// Takes up a launch, as one of the blocks of a cluster.
+    /// Takes up a launch, as one of the thread blocks of a cluster.
     fn begin_launch(&mut self, job: &Job<'_>, cluster: &[*mut Running]) -> io::Result<()> {
         while self.fibers.len() < job.geometry.threads as usize {
             let stack = DefaultStack::new(STACK_BYTES)?;
@@ -180,7 +180,7 @@ impl Runner {
         Ok(())
     }
 
-    /// Runs the blocks of one cluster to their ends.
+    /// Runs the thread blocks of one cluster to their ends.
     pub fn run(&mut self, job: &Job<'_>, cluster: u64) -> Result<(), Box<Stop>> {
         let [x, y, _] = job.geometry.grid.map(u64::from);
         let (threads, first) = (job.geometry.threads as usize, cluster * u64::from(job.geometry.cluster));
@@ -206,7 +206,7 @@ impl Runner {
         result
     }
 
-    /// The blocks of the cluster, while no fiber runs.
+    /// The thread blocks of the cluster, while no fiber runs.
     fn blocks(&mut self, job: &Job<'_>) -> impl Iterator<Item = &mut Running> {
         // SAFETY: no fiber runs, and each points to a block of its own.
         self.places[..job.geometry.cluster as usize].iter_mut().map(|place| unsafe { &mut *place.running })
@@ -223,13 +223,14 @@ impl Runner {
                 let ran = self.run_warp(job, rank, warp, scheduler);
                 // SAFETY: no fiber runs.
                 let running = unsafe { &mut *self.places[rank].running };
-                let goes_on = ran.and_then(|()| running.meet(warp, threads)).and_then(|goes_on| {
-                    running.block.fuse = running.block.fuse.saturating_sub(WARP as u64);
-                    if running.block.fuse == 0 {
-                        return Err(Problem::endless(&running.lanes[warp * WARP..][..WARP]));
-                    }
-                    Ok(goes_on)
-                });
+                let goes_on =
+                    ran.and_then(|()| running.synchronise_warp(warp, threads)).and_then(|goes_on| {
+                        running.block.steps_left = running.block.steps_left.saturating_sub(WARP as u64);
+                        if running.block.steps_left == 0 {
+                            return Err(Problem::endless(&running.lanes[warp * WARP..][..WARP]));
+                        }
+                        Ok(goes_on)
+                    });
                 let stop = |problem| Box::new(Stop { block: running.block.block, problem });
                 if !goes_on.map_err(stop)? {
                     self.ready.remove(next);

@@ -1,27 +1,27 @@
-//! The block that runs, as kernels see it and as the words' other side needs it.
+//! The thread block that runs, as kernels see it and as the host side of the intrinsics needs it.
 
 use std::ffi::{c_char, c_void};
 use std::io;
 use std::ptr;
 
 use super::abi::{Block, Failure, Index, Lane, MOST_THREADS, WARP, WARPGROUP, state};
-use super::async_view::AsyncView;
-use super::copies::Copies;
+use super::async_proxy::AsyncProxyView;
+use super::cp_async::Copies;
+use super::intrinsics;
 use super::mbarriers::Mbarriers;
 use super::shared::SharedMemory;
-use super::warpgroups::{Shared, Warpgroup};
-use super::words;
+use super::wgmma::{Shared, Warpgroup};
 
-/// Registers of a multiprocessor.
+/// Registers of an SM.
 const REGISTERS: u32 = 1 << 16;
 
 /// Most registers of a thread.
 const MOST_REGISTERS: u32 = 255;
 
-/// The block and all that belongs to it. It stays at one place: fibers point to it.
+/// The thread block and all its state. It stays at one address: fibers point to it.
 #[repr(C)]
 pub(super) struct Running {
-    /// First: kernels hold a pointer to it, and words get back to the whole by it.
+    /// First: kernels hold a pointer to it, and intrinsics get back to the whole by it.
     pub block: Block,
     pub run: Option<unsafe extern "C-unwind" fn(*const c_void)>,
     pub arguments: *const c_void,
@@ -29,22 +29,22 @@ pub(super) struct Running {
     pub copies: Vec<Copies>,
     pub mbarriers: Mbarriers,
     pub warpgroups: Vec<Warpgroup>,
-    pub view: AsyncView,
-    /// Threads that wait at each named barrier: whole warps that came.
+    pub view: AsyncProxyView,
+    /// Threads that wait at each named barrier: whole warps have arrived.
     pub at_named: [u32; 16],
     /// Warps with threads that go on.
     pub woken: Vec<usize>,
-    /// What a word had to say when it stopped a thread.
+    /// The text of an intrinsic that stopped a thread.
     pub complaint: Option<String>,
     pub lazy: bool,
     pub shared: SharedMemory,
-    /// The blocks of its cluster by rank, itself among them.
+    /// The thread blocks of its cluster by rank, itself among them.
     pub cluster: Vec<*mut Running>,
-    /// The last time since `cluster_sync` that another block reached into it.
+    /// The last access since `cluster_sync` of another thread block to its shared memory.
     pub reached: Option<Reach>,
 }
 
-/// What a thread of another block of the cluster did to a block.
+/// An access of a thread of another thread block of the cluster to shared memory.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reach {
     pub from: Index,
@@ -72,19 +72,19 @@ impl Running {
                 dynamic_bytes: 0,
                 static_shared,
                 static_bytes: 0,
-                fuse: 0,
+                steps_left: 0,
                 failure: Failure::NONE,
-                suspend: words::suspend,
-                declare_shared: words::declare_shared,
-                copy: words::copy,
-                commit: words::commit,
-                wait: words::wait,
-                mbarrier: words::mbarrier,
-                tensor_copy: words::tensor_copy,
-                wgmma: words::wgmma,
-                wgmma_fence: words::wgmma_fence,
-                wgmma_commit: words::wgmma_commit,
-                fence_async_shared: words::fence_async_shared,
+                suspend: intrinsics::suspend,
+                declare_shared: intrinsics::declare_shared,
+                cp_async: intrinsics::cp_async,
+                cp_async_commit: intrinsics::cp_async_commit,
+                cp_async_wait: intrinsics::cp_async_wait,
+                mbarrier: intrinsics::mbarrier,
+                tma_load: intrinsics::tma_load,
+                wgmma: intrinsics::wgmma,
+                wgmma_fence: intrinsics::wgmma_fence,
+                wgmma_commit: intrinsics::wgmma_commit,
+                fence_proxy_async: intrinsics::fence_proxy_async,
             },
             run: None,
             arguments: ptr::null(),
@@ -92,7 +92,7 @@ impl Running {
             copies: (0..MOST_THREADS).map(|_| Copies::default()).collect(),
             mbarriers: Mbarriers::default(),
             warpgroups: (0..MOST_THREADS / WARPGROUP).map(|_| Warpgroup::new()).collect(),
-            view: AsyncView::default(),
+            view: AsyncProxyView::default(),
             at_named: [0; 16],
             woken: Vec::new(),
             complaint: None,
@@ -103,10 +103,10 @@ impl Running {
         }))
     }
 
-    /// Begins a block of so many threads, which may take so many steps.
+    /// Begins a thread block of `threads` threads, which may take a limited number of steps.
     pub fn begin_block(&mut self, block: Index, threads: usize, steps: u64) {
         self.block.block = block;
-        self.block.fuse = steps;
+        self.block.steps_left = steps;
         self.shared.begin_block();
         self.copies[..threads].iter_mut().for_each(Copies::clear);
         self.lanes[..threads].iter_mut().for_each(|lane| lane.state = state::RUNNING);
@@ -137,13 +137,13 @@ impl Running {
         Shared { first: self.block.dynamic_shared, bytes: self.block.dynamic_bytes }
     }
 
-    /// Registers that all warpgroups of a block of so many threads have.
+    /// Registers that all warpgroups of a thread block have.
     pub fn registers(&self, threads: usize) -> u32 {
         self.warpgroups[..threads / WARPGROUP].iter().map(|group| group.registers * WARPGROUP as u32).sum()
     }
 }
 
-/// Most registers that the warpgroups of a block may have together.
+/// Most registers that the warpgroups of a thread block may have together.
 pub(super) const ALL_REGISTERS: u32 = REGISTERS;
 
 fn lane(thread: usize) -> Lane {

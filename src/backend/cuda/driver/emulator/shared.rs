@@ -1,17 +1,17 @@
-//! The shared memory of the block that runs: an arena with red zones between its arrays, filled with NaN before every block.
+//! The shared memory of the thread block that runs: an arena with red zones between its arrays, filled with NaN before every thread block.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::io;
 
 use memmap2::MmapMut;
 
-/// What `SHARED` may declare in all, in bytes.
+/// Bytes that `SHARED` may declare in all.
 pub(super) const MOST_STATIC_BYTES: u64 = 48 << 10;
 
-/// What a block may have in all, in bytes: as much as on compute capability 9.0.
+/// Bytes that a thread block may have in all: those of compute capability 9.0.
 pub(super) const MOST_BYTES: usize = 227 << 10;
 
-/// Bytes around every array that nobody may touch; a multiple of the alignment of shared memory.
+/// Bytes around every array that no thread may access; a multiple of the alignment of shared memory.
 const RED_ZONE: usize = 128;
 
 /// Most arrays that one kernel may declare.
@@ -20,7 +20,7 @@ const MOST_ARRAYS: usize = 128;
 /// Dynamic shared memory begins here, behind all that can be declared, at a multiple of the swizzle's period.
 const DYNAMIC: usize = (MOST_STATIC_BYTES as usize + 2 * RED_ZONE * (MOST_ARRAYS + 1)).next_multiple_of(1024);
 
-/// Every byte of memory nobody has written to: NaN in each floating-point type.
+/// Every byte of memory that has not been written to: NaN in each floating-point type.
 const POISON: u8 = 0xff;
 
 /// An array that a kernel declared.
@@ -33,7 +33,7 @@ struct Array {
     bytes: usize,
 }
 
-/// Shared memory of one block at a time.
+/// Shared memory of one thread block at a time.
 pub(super) struct SharedMemory {
     arena: MmapMut,
     arrays: Vec<Array>,
@@ -95,7 +95,7 @@ impl SharedMemory {
         Ok(self.arena[offset..].as_mut_ptr())
     }
 
-    /// Looks at the red zones after a block; where one was written to, what lies before it.
+    /// Checks the red zones after a thread block; where one was written to, what lies before it.
     pub fn damage(&self) -> Option<String> {
         let clean = |from: usize, to: usize| self.arena[from..to].iter().all(|&byte| byte == POISON);
         if !clean(0, RED_ZONE) {

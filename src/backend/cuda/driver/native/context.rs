@@ -8,14 +8,14 @@ use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdevice_attribute as Attri
 use super::library::{Library, check};
 use crate::error::{Error, Result};
 
-/// What a GPU says of itself.
+/// Properties that a GPU reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Gpu {
     /// The card's name.
     pub name: String,
     /// Compute capability, major and minor.
     pub capability: (u32, u32),
-    /// Streaming multiprocessors.
+    /// SMs (streaming multiprocessors).
     pub multiprocessors: u32,
     /// Bytes of memory in all.
     pub memory_bytes: usize,

@@ -172,7 +172,7 @@ fn text_of(result: CUresult, describe: Describe) -> Option<String> {
     known.then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
 }
 
-/// What to do about an error, where CUDA's text does not say.
+/// Advice on an error, where CUDA's text does not say.
 fn hint(result: CUresult) -> Option<&'static str> {
     use CUresult as Code;
     match result {

@@ -11,7 +11,7 @@ use super::stream::{Stream, StreamEvent};
 use crate::backend::cuda::driver::Memory;
 use crate::error::{Error, Result};
 
-/// What frees a piece of device memory.
+/// Owner of device memory, which frees it.
 #[derive(Debug)]
 struct Allocation {
     address: CUdeviceptr,

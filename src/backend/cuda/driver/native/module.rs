@@ -29,7 +29,7 @@ pub struct Module {
     functions: HashMap<String, Function>,
     stream: Arc<Stream>,
     /// Whether its kernels wait for those launched before; if not, none of them may begin early.
-    awaits: bool,
+    waits: bool,
 }
 
 /// A kernel.
@@ -62,13 +62,14 @@ impl Module {
             module,
             functions: HashMap::new(),
             stream: stream.clone(),
-            awaits: source.awaits_earlier_kernels(),
+            waits: source.has_grid_dependency_wait(),
         };
         loaded.functions = functions(module, name)?;
         Ok(loaded)
     }
 
-    /// Queues a kernel; if `overlapped`, its blocks may be placed while the kernel before it still runs.
+    /// Queues a kernel; if `overlapped`, by programmatic dependent launch: its thread blocks may be placed while the kernel before it still
+    /// runs.
     pub fn launch(&self, launch: &Launch<'_>, overlapped: bool) -> Result<()> {
         let function = self.functions.get(launch.entry).ok_or_else(|| {
             let mut known: Vec<&str> = self.functions.keys().map(String::as_str).collect();
@@ -98,7 +99,7 @@ impl Module {
         self.grant(function, launch)?;
         let Geometry { grid, threads, shared_bytes, cluster } = launch.geometry;
         let mut arguments: [*mut c_void; 1] = [launch.arguments.as_ptr().cast_mut().cast()];
-        let mut attributes = attributes(overlapped && self.awaits, cluster);
+        let mut attributes = attributes(overlapped && self.waits, cluster);
         let config = CUlaunchConfig {
             gridDimX: grid[0],
             gridDimY: grid[1],
@@ -121,8 +122,11 @@ impl Module {
                 ptr::null_mut(),
             )
         };
-        let way_out =
-            if overlapped && self.awaits { " (launches overlap; try --launches serial)" } else { "" };
+        let way_out = if overlapped && self.waits {
+            " (by programmatic dependent launch; try --launches serial)"
+        } else {
+            ""
+        };
         check(
             result,
             &format!(
@@ -156,7 +160,7 @@ impl Drop for Module {
     }
 }
 
-/// What a launch asks for beyond its grid.
+/// Attributes of a launch beyond its grid.
 fn attributes(overlapped: bool, cluster: u32) -> Vec<CUlaunchAttribute> {
     let mut attributes = Vec::new();
     let mut ask = |id, set: &dyn Fn(&mut CUlaunchAttributeValue)| {
@@ -185,7 +189,7 @@ fn functions(module: CUmodule, name: &str) -> Result<HashMap<String, Function>> 
     // SAFETY: a loaded module, and a place to write to.
     check(unsafe { sys::cuModuleGetFunctionCount(&raw mut count, module) }, &task)?;
     let mut handles: Vec<CUfunction> = vec![ptr::null_mut(); count as usize];
-    // SAFETY: room for so many.
+    // SAFETY: room for `count` handles.
     check(unsafe { sys::cuModuleEnumerateFunctions(handles.as_mut_ptr(), count, module) }, &task)?;
     handles
         .into_iter()
@@ -214,7 +218,7 @@ fn argument_bytes(function: CUfunction) -> Option<usize> {
     if bytes_of(1).is_some() { None } else { bytes_of(0) }
 }
 
-/// What every device can do; the driver's own refusal would not say which number is wrong.
+/// Limits of every device; the driver's own refusal would not say which number is wrong.
 fn check_geometry(entry: &str, geometry: &Geometry) -> Result<()> {
     let [x, y, z] = geometry.grid;
     let clusters = geometry.wrong_cluster();

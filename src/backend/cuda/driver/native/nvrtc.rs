@@ -301,7 +301,7 @@ impl Drop for ProgramGuard<'_> {
     }
 }
 
-/// What the compiler is told: machine code for the architecture itself, C++17, unmarked functions belong to the device,
+/// Compiler options: machine code for the architecture itself, C++17, unmarked functions belong to the device,
 /// and the assembler's report into the log.
 pub fn options(architecture: &str) -> Vec<String> {
     ["-std=c++17", "--device-as-default-execution-space", "--ptxas-options=-v"]
@@ -311,7 +311,7 @@ pub fn options(architecture: &str) -> Vec<String> {
         .collect()
 }
 
-/// What kernels are compiled for on a GPU: the architecture itself, from Hopper on with its own instructions.
+/// The architecture that kernels are compiled for on a GPU: its own, from Hopper on with its own instructions.
 ///
 /// # Errors
 /// The GPU is older than the kernels' instructions.

@@ -1,4 +1,4 @@
-//! What the assembler says about each kernel: registers, spills, shared memory, warnings.
+//! The assembler's report on each kernel: registers, spills, shared memory, warnings.
 
 /// One kernel in a compiler's log (`--ptxas-options=-v`).
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

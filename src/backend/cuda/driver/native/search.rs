@@ -102,7 +102,7 @@ fn wheels_of(site_packages: impl IntoIterator<Item = PathBuf>) -> impl Iterator<
     site_packages.into_iter().flat_map(|folder| WHEELS.map(|wheel| folder.join(wheel)))
 }
 
-/// What in a folder begins with a prefix, highest version first.
+/// Entries of a folder that begin with a prefix, highest version first.
 fn names_in(folder: &Path, prefix: &str) -> Vec<PathBuf> {
     let mut paths: Vec<PathBuf> = fs::read_dir(folder)
         .into_iter()

@@ -1,4 +1,4 @@
-//! What there is on this machine to compute with, for people: nothing is taken hold of, and nothing is an error.
+//! Devices and compilers of this machine, for people: nothing is taken hold of, and nothing is an error.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! Maps for the copy engine, made by the driver's library.
+//! Tensor maps for TMA, encoded by the driver's library.
 
 use std::ptr;
 
@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// The map of a request; it needs no context, and no memory of the device is touched.
 ///
 /// # Errors
-/// The request is beyond the copy engine's limits, or the card has none.
+/// The request is beyond TMA's limits, or the GPU has no TMA.
 pub(super) fn encode(properties: &Properties, request: &TensorMapRequest<'_>) -> Result<TensorMap> {
     request.check()?;
     if properties.capability < (9, 0) {

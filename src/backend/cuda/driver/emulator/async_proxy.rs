@@ -1,18 +1,18 @@
-//! What copy engine and matrix units see of dynamic shared memory: what tensor copies wrote, and what threads wrote and then
-//! showed with `fence_async_shared`.
+//! The async proxy's view of dynamic shared memory, which TMA and WGMMA have: what TMA loads wrote, and ordinary stores that
+//! `fence_proxy_async` made visible.
 //!
-//! Ordinary stores pass unseen. So a product that finds other bytes than were last seen here asks whether any thread has called
-//! the fence since; if so, it takes the new bytes for shown. That finds a fence that is missing, not one by the wrong thread.
+//! Ordinary stores are not tracked. So a WGMMA that finds other bytes than were last seen here asks whether any thread has called
+//! the fence since; if so, the new bytes count as visible. That finds a missing fence, not one by the wrong thread.
 
 /// Bytes of a row of a swizzled tile.
 const ROW: usize = 128;
 
-/// What nobody has written to, as in shared memory itself.
+/// Memory that nothing has been written to, as in shared memory itself.
 const POISON: u8 = 0xff;
 
-/// Dynamic shared memory as the asynchronous units see it.
+/// Dynamic shared memory as the async proxy sees it.
 #[derive(Default)]
-pub(super) struct AsyncView {
+pub(super) struct AsyncProxyView {
     bytes: Vec<u8>,
     /// Fences before each row was last seen.
     seen: Vec<u64>,
@@ -21,15 +21,15 @@ pub(super) struct AsyncView {
     first: usize,
 }
 
-impl AsyncView {
-    /// Begins a block.
+impl AsyncProxyView {
+    /// Begins a thread block.
     pub fn clear(&mut self, first: *const u8) {
         self.bytes.clear();
         self.seen.clear();
         (self.fences, self.first) = (0, first as usize);
     }
 
-    /// What all threads wrote so far is shown.
+    /// Makes the stores of all threads so far visible.
     pub fn fence(&mut self) {
         self.fences += 1;
     }
@@ -42,10 +42,10 @@ impl AsyncView {
         }
     }
 
-    /// A tensor copy wrote to a place that begins a row; nothing if it lies outside dynamic shared memory.
+    /// A TMA load wrote to an address that begins a row; no effect outside dynamic shared memory.
     ///
     /// # Safety
-    /// So many bytes can be read.
+    /// `bytes` bytes can be read.
     pub unsafe fn copied(&mut self, to: *const u8, bytes: usize) {
         let Some(offset) = (to as usize).checked_sub(self.first) else { return };
         self.reach(offset + bytes);
@@ -55,7 +55,7 @@ impl AsyncView {
         self.seen[offset / ROW..(offset + bytes).div_ceil(ROW)].fill(self.fences);
     }
 
-    /// A product reads some bytes of one row.
+    /// A WGMMA reads some bytes of one row.
     ///
     /// # Errors
     /// They were written by ordinary stores, and no fence came since.
@@ -74,7 +74,7 @@ impl AsyncView {
         }
         if self.seen[row] == self.fences {
             return Err(format!(
-                "reads byte {offset} of dynamic shared memory, which ordinary stores wrote; fence_async_shared by those \
+                "reads byte {offset} of dynamic shared memory, which ordinary stores wrote; fence_proxy_async by those \
                  threads, and a barrier, must come between"
             ));
         }

@@ -1,4 +1,4 @@
-//! The emulator's words compute what the machine's do; kernels are compiled once and found again.
+//! The emulator's intrinsics compute the same as the machine's; kernels are compiled once and found again.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -60,7 +60,7 @@ KERNEL(32, test, Arguments) {
     u32 lane = threadIdx.x;
     for (u32 i = lane; i < 256; i += 32) {
         tiles.a[i / 16][i % 16] = from_float<bf16>(load(p.x + i));
-        // b (k, n) for 16 columns, of which a product takes 8.
+        // b (k, n) for 16 columns, of which an mma takes 8.
         tiles.b[i / 16][i % 16] = from_float<bf16>(load(p.x + 256 + i));
     }
     warp_sync();
@@ -78,7 +78,7 @@ KERNEL(32, test, Arguments) {
 ";
 
 #[test]
-fn matrix_words_compute_the_product_of_the_fragments_that_the_manual_describes() {
+fn mma_and_ldmatrix_use_the_fragments_that_the_manual_describes() {
     // Small whole numbers: exact in any order of summation.
     let x: Vec<f32> = (0..768u32).map(|i| (i.wrapping_mul(0x9e37_79b9) >> 28) as f32 - 8.0).collect();
     let expected: Vec<f32> = (0..256)

@@ -1,24 +1,24 @@
-//! The words' other side: what a kernel's thread calls while it runs, on its own fiber.
+//! The host side of the intrinsics: functions that a kernel's thread calls while it runs, on its own fiber.
 //!
-//! A word that refuses what it is asked leaves why, and suspends its thread for good. Nothing on the stack of a suspended
+//! An intrinsic that refuses its operands leaves the reason, and suspends its thread for good. Nothing on the stack of a suspended
 //! thread may own anything: it may never be resumed.
 
 use std::ffi::{CStr, c_char, c_void};
 use std::ptr;
 
-use super::abi::{self, Block, Failure, Lane, WARPGROUP, mbarrier as task, state, wrong};
+use super::abi::{self, Block, Failure, Lane, WARPGROUP, mbarrier as operation, state, wrong};
 use super::cluster;
-use super::copies::Copies;
+use super::cp_async::Copies;
 use super::running::Running;
-use super::tensor_copies::TensorCopy;
-use super::warpgroups::Site;
+use super::tma::TmaLoad;
+use super::wgmma::Site;
 
 pub(super) unsafe extern "C-unwind" fn suspend(block: *mut Block) {
     // SAFETY: called by the running lane's fiber, which stored its yielder before it entered the kernel.
     unsafe { (*(*(*block).lane).yielder).suspend(()) }
 }
 
-/// The block's whole.
+/// The running thread block with all its state.
 ///
 /// # Safety
 /// Called from the fiber that runs; the reference ends before the fiber is suspended.
@@ -50,7 +50,7 @@ unsafe fn fail(block: *mut Block, failure: Failure) -> ! {
     }
 }
 
-/// Stops the running thread where its word's body says no.
+/// Stops the running thread where its intrinsic's body returns an error.
 ///
 /// # Safety
 /// Called from its fiber.
@@ -91,7 +91,7 @@ pub(super) unsafe extern "C-unwind" fn declare_shared(
     }
 }
 
-// ---- copies of one thread ----
+// ---- cp.async ----
 
 /// # Safety
 /// Called from the running lane's fiber; the reference ends before the fiber is suspended.
@@ -100,7 +100,7 @@ unsafe fn copies<'a>(block: *mut Block) -> &'a mut Copies {
     unsafe { &mut running(block).copies[thread(block) as usize] }
 }
 
-pub(super) unsafe extern "C-unwind" fn copy(
+pub(super) unsafe extern "C-unwind" fn cp_async(
     block: *mut Block,
     to: *mut u8,
     from: *const u8,
@@ -108,46 +108,46 @@ pub(super) unsafe extern "C-unwind" fn copy(
     valid: u32,
 ) {
     let from = if valid != 0 { from } else { ptr::null() };
-    // SAFETY: both addresses were checked by the word; memory and shared memory outlive the launch.
+    // SAFETY: both addresses were checked by the intrinsic; memory and shared memory outlive the launch.
     unsafe {
         let lazy = running(block).lazy;
         copies(block).issue(to, from, bytes as usize, lazy);
     }
 }
 
-pub(super) unsafe extern "C-unwind" fn commit(block: *mut Block) {
+pub(super) unsafe extern "C-unwind" fn cp_async_commit(block: *mut Block) {
     // SAFETY: called by the running lane's fiber.
     unsafe { copies(block).commit() }
 }
 
-pub(super) unsafe extern "C-unwind" fn wait(block: *mut Block, pending: u32) {
-    // SAFETY: called by the running lane's fiber; see `copy`.
+pub(super) unsafe extern "C-unwind" fn cp_async_wait(block: *mut Block, pending: u32) {
+    // SAFETY: called by the running lane's fiber; see `cp_async`.
     unsafe { copies(block).wait(pending as usize) }
 }
 
-// ---- barriers in shared memory, tensor copies ----
+// ---- mbarriers, TMA loads ----
 
 pub(super) unsafe extern "C-unwind" fn mbarrier(block: *mut Block, kind: u32, word: *mut u64, value: u32) {
-    // SAFETY: called by the running lane's fiber; the word checked that the barrier lies in shared memory.
+    // SAFETY: called by the running lane's fiber; the intrinsic checked that the barrier lies in shared memory.
     unsafe {
         let own = thread(block);
         let barriers = &mut running(block).mbarriers;
         match kind {
-            task::INIT => agree(block, barriers.init(word, value, own)),
-            task::INIT_FENCE => barriers.init_fence(own),
-            task::WAIT => {
-                // Whoever goes on looks again: by the time it runs, the barrier may be in a phase of this parity once more.
+            operation::INIT => agree(block, barriers.init(word, value, own)),
+            operation::INIT_FENCE => barriers.init_fence(own),
+            operation::WAIT => {
+                // A thread that goes on checks again: by the time it runs, the barrier may be in a phase of this parity once more.
                 while agree(block, running(block).mbarriers.wait(word, value, own)) {
                     (*(*block).lane).state = state::AT_MBARRIER;
                     suspend(block);
                 }
             }
-            task::ARRIVE => {
+            operation::ARRIVE => {
                 let threads = agree(block, barriers.arrive(word, 0, own));
                 running(block).wake(threads);
             }
-            task::ARRIVE_REMOTE => agree(block, cluster::arrive(block, word, value)),
-            task::ARRIVE_EXPECT => {
+            operation::ARRIVE_REMOTE => agree(block, cluster::arrive(block, word, value)),
+            operation::ARRIVE_EXPECT_TX => {
                 let threads = agree(block, barriers.arrive(word, value, own));
                 running(block).wake(threads);
             }
@@ -156,11 +156,11 @@ pub(super) unsafe extern "C-unwind" fn mbarrier(block: *mut Block, kind: u32, wo
     }
 }
 
-pub(super) unsafe extern "C-unwind" fn tensor_copy(block: *mut Block, asked: *const abi::TensorCopy) {
+pub(super) unsafe extern "C-unwind" fn tma_load(block: *mut Block, asked: *const abi::TmaLoad) {
     // SAFETY: called by the running lane's fiber, which keeps `asked` and the map on its stack or in its arguments.
     unsafe {
         let (asked, own) = (&*asked, thread(block));
-        let copy = agree(block, TensorCopy::new(asked, own, place(block)));
+        let copy = agree(block, TmaLoad::new(asked, own, place(block)));
         if asked.to.is_null() {
             return;
         }
@@ -184,17 +184,17 @@ pub(super) unsafe extern "C-unwind" fn tensor_copy(block: *mut Block, asked: *co
     }
 }
 
-/// The line of the word that runs.
+/// The line of the intrinsic that runs.
 unsafe fn place(block: *mut Block) -> String {
-    // SAFETY: called by the running lane's fiber, whose word noted its place.
+    // SAFETY: called by the running lane's fiber, whose intrinsic noted its line.
     unsafe {
         let lane = &*(*block).lane;
         format!("{} line {}", CStr::from_ptr(lane.file).to_string_lossy(), lane.line)
     }
 }
 
-/// Holds a copy's target to shared memory and to the swizzle's period.
-unsafe fn check_target(block: *mut Block, copy: &TensorCopy, to: *mut u8) -> Result<(), String> {
+/// Checks that a load's target lies in shared memory, aligned to the swizzle's period.
+unsafe fn check_target(block: *mut Block, copy: &TmaLoad, to: *mut u8) -> Result<(), String> {
     // SAFETY: called by the running lane's fiber.
     let block = unsafe { &*block };
     let inside = |first: *mut u8, bytes: u64| {
@@ -204,7 +204,7 @@ unsafe fn check_target(block: *mut Block, copy: &TensorCopy, to: *mut u8) -> Res
     if !inside(block.dynamic_shared, block.dynamic_bytes) && !inside(block.static_shared, block.static_bytes)
     {
         return Err(format!(
-            "{} bytes are copied to address {:#x}, which is not in the block's shared memory, or not wholly",
+            "{} bytes are loaded to address {:#x}, which is not in the block's shared memory, or not wholly",
             copy.bytes(),
             to as u64
         ));
@@ -233,10 +233,10 @@ unsafe fn unreadable(block: *mut Block, first: u64, bytes: u64) -> Option<(u64, 
     (first..first + bytes).step_by(2).find(|&element| !readable(element, 2)).map(|element| (element, 2))
 }
 
-// ---- products of a warpgroup ----
+// ---- WGMMA ----
 
-pub(super) unsafe extern "C-unwind" fn wgmma(block: *mut Block, asked: *const abi::Product) {
-    // SAFETY: called by the running lane's fiber; its sums stay on its stack until it has waited for them.
+pub(super) unsafe extern "C-unwind" fn wgmma(block: *mut Block, asked: *const abi::Wgmma) {
+    // SAFETY: called by the running lane's fiber; its accumulators stay on its stack until it has waited for them.
     unsafe {
         let site = Site { file: (*(*block).lane).file, line: (*(*block).lane).line };
         let (own, whole) = (thread(block) as usize, running(block));
@@ -265,7 +265,7 @@ pub(super) unsafe extern "C-unwind" fn wgmma_commit(block: *mut Block) {
     }
 }
 
-pub(super) unsafe extern "C-unwind" fn fence_async_shared(block: *mut Block) {
+pub(super) unsafe extern "C-unwind" fn fence_proxy_async(block: *mut Block) {
     // SAFETY: called by the running lane's fiber.
     unsafe { running(block).view.fence() }
 }

@@ -1,9 +1,9 @@
-//! Asynchronous copies of one thread: issued, gathered in groups, waited for.
+//! cp.async of one thread: issued, committed in groups, waited for.
 
 use std::collections::VecDeque;
 use std::ptr;
 
-/// One copy under way; where `from` is null, zeros.
+/// One copy in flight; where `from` is null, zeros.
 struct Copy {
     to: *mut u8,
     from: *const u8,
@@ -25,7 +25,7 @@ impl Copy {
     }
 }
 
-/// The copies of one thread that are not done yet, oldest first.
+/// The copies of one thread that are in flight, oldest first.
 #[derive(Default)]
 pub(super) struct Copies {
     copies: VecDeque<Copy>,
@@ -36,10 +36,10 @@ pub(super) struct Copies {
 }
 
 impl Copies {
-    /// Issues a copy. Where it is not done at once, what lies at `to` until it is waited for is nobody's business: NaN.
+    /// Issues a copy. If `lazy`, it is done when it is waited for, and its target is NaN until then.
     ///
     /// # Safety
-    /// `to` is writable and `from` null or readable for so many bytes until the copy is done or dropped.
+    /// `to` is writable and `from` null or readable for `bytes` bytes until the copy is done or dropped.
     pub unsafe fn issue(&mut self, to: *mut u8, from: *const u8, bytes: usize, lazy: bool) {
         let copy = Copy { to, from, bytes };
         if lazy {
@@ -53,7 +53,7 @@ impl Copies {
         }
     }
 
-    /// Closes the group of copies issued since the last commit; it may be empty.
+    /// Commits the group of copies issued since the last commit; it may be empty.
     pub fn commit(&mut self) {
         self.groups.push_back(self.open);
         self.open = 0;

@@ -1,15 +1,15 @@
-//! Tensor copies: the maps this device makes, the pieces of a tensor they stand for, the swizzled rows in shared memory.
+//! TMA loads: tensor maps of this device, the boxes or pixels they describe, the swizzled rows in shared memory.
 
 use std::ptr;
 
 use super::abi;
-use super::async_view::AsyncView;
+use super::async_proxy::AsyncProxyView;
 use crate::backend::cuda::driver::tensor_map::{ELEMENT_BYTES, Piece, TensorMap, TensorMapRequest};
 
-/// First word of every map of this device.
+/// First 8 bytes of every map of this device.
 const MARK: u64 = 0x7265_7369_6475_6101;
 
-/// A map as this device reads it.
+/// A tensor map, decoded.
 struct Map {
     rank: usize,
     address: u64,
@@ -21,7 +21,7 @@ struct Map {
     piece: [u32; 5],
 }
 
-/// How pixels are walked.
+/// The walk over pixels in im2col mode.
 struct Walk {
     lower: [i32; 2],
     upper: [i32; 2],
@@ -31,49 +31,49 @@ struct Walk {
 /// Packs a request that was checked: mark; address; rank and kind; five extents (less one, 32 bits each); four strides;
 /// piece; corners and steps.
 pub(super) fn encode(request: &TensorMapRequest<'_>) -> TensorMap {
-    let mut words = [0; 16];
-    words[0] = MARK;
-    words[1] = request.address;
-    let put = |words: &mut TensorMap, index: usize, value: u32| {
-        words[index / 2] |= u64::from(value) << (32 * (index % 2));
+    let mut intrinsics = [0; 16];
+    intrinsics[0] = MARK;
+    intrinsics[1] = request.address;
+    let put = |intrinsics: &mut TensorMap, index: usize, value: u32| {
+        intrinsics[index / 2] |= u64::from(value) << (32 * (index % 2));
     };
     for (dimension, extent) in request.extents.iter().enumerate() {
-        put(&mut words, 6 + dimension, (extent - 1) as u32);
+        put(&mut intrinsics, 6 + dimension, (extent - 1) as u32);
     }
-    words[6..6 + request.strides.len()].copy_from_slice(request.strides);
+    intrinsics[6..6 + request.strides.len()].copy_from_slice(request.strides);
     let im2col = match request.piece {
         Piece::Tiled(extents) => {
-            extents.iter().enumerate().for_each(|(d, &extent)| put(&mut words, 20 + d, extent));
+            extents.iter().enumerate().for_each(|(d, &extent)| put(&mut intrinsics, 20 + d, extent));
             0
         }
         Piece::Im2col { lower, upper, channels, pixels, strides } => {
-            put(&mut words, 20, channels);
-            put(&mut words, 21, pixels);
+            put(&mut intrinsics, 20, channels);
+            put(&mut intrinsics, 21, pixels);
             for axis in 0..2 {
-                put(&mut words, 26 + axis, lower[axis] as u32);
-                put(&mut words, 28 + axis, upper[axis] as u32);
-                put(&mut words, 30 + axis, strides[axis]);
+                put(&mut intrinsics, 26 + axis, lower[axis] as u32);
+                put(&mut intrinsics, 28 + axis, upper[axis] as u32);
+                put(&mut intrinsics, 30 + axis, strides[axis]);
             }
             1
         }
     };
-    words[2] = request.extents.len() as u64 | im2col << 32;
-    words
+    intrinsics[2] = request.extents.len() as u64 | im2col << 32;
+    intrinsics
 }
 
 /// # Errors
-/// The words are no map of this device.
-fn decode(words: &TensorMap) -> Result<Map, String> {
-    if words[0] != MARK {
+/// The map is none of this device.
+fn decode(intrinsics: &TensorMap) -> Result<Map, String> {
+    if intrinsics[0] != MARK {
         return Err("the tensor map was not made by this device's Driver::tensor_map".into());
     }
-    let get = |index: usize| (words[index / 2] >> (32 * (index % 2))) as u32;
+    let get = |index: usize| (intrinsics[index / 2] >> (32 * (index % 2))) as u32;
     let mut strides = [ELEMENT_BYTES as i64; 5];
-    (1..5).for_each(|d| strides[d] = words[5 + d] as i64);
+    (1..5).for_each(|d| strides[d] = intrinsics[5 + d] as i64);
     let pair = |first: usize| [get(first) as i32, get(first + 1) as i32];
     Ok(Map {
         rank: get(4) as usize,
-        address: words[1],
+        address: intrinsics[1],
         extents: std::array::from_fn(|d| i64::from(get(6 + d)) + 1),
         strides,
         walk: (get(5) == 1).then(|| Walk { lower: pair(26), upper: pair(28), strides: pair(30) }),
@@ -81,7 +81,7 @@ fn decode(words: &TensorMap) -> Result<Map, String> {
     })
 }
 
-/// One row in global memory. What lies outside the tensor, before `first` and from `end` on, is zero.
+/// One row in global memory. Bytes before `first` and from `end` on lie outside the tensor and are zero.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Row {
     /// Where the row's first byte would lie.
@@ -90,30 +90,30 @@ struct Row {
     end: u32,
 }
 
-/// A copy that was checked: its rows, and where they go.
+/// A load that was checked: its rows and their target.
 #[derive(Clone)]
-pub(super) struct TensorCopy {
+pub(super) struct TmaLoad {
     to: *mut u8,
     row_bytes: u32,
     rows: Vec<Row>,
     /// Phase of its barrier when it was issued.
     pub phase: u64,
     pub thread: u32,
-    /// The thread's block, if it is another than the target's.
+    /// The thread block of the thread, if it is another than the target's.
     pub sender: Option<abi::Index>,
-    /// The word's line, for errors.
+    /// The intrinsic's line, for errors.
     pub place: String,
 }
 
-impl TensorCopy {
-    /// Reads a map and finds the rows that a copy moves.
+impl TmaLoad {
+    /// Decodes a map and finds the rows that a load moves.
     ///
     /// # Errors
-    /// The map is none, or not for this word; the first pixel lies outside the map's bounding box.
+    /// The map is none of this device, or not for this intrinsic; the first pixel lies outside the map's bounding box.
     ///
     /// # Safety
     /// `asked.map` can be read.
-    pub unsafe fn new(asked: &abi::TensorCopy, thread: u32, place: String) -> Result<TensorCopy, String> {
+    pub unsafe fn new(asked: &abi::TmaLoad, thread: u32, place: String) -> Result<TmaLoad, String> {
         if !(asked.map as usize).is_multiple_of(64) {
             return Err("the tensor map is not aligned to 64 bytes".into());
         }
@@ -123,14 +123,14 @@ impl TensorCopy {
         let fits = map.rank == asked.rank as usize && map.walk.is_some() == (asked.im2col == 1);
         if !asked.to.is_null() && !fits {
             return Err(format!(
-                "the map is {} in {} dimensions, the copy {} in {}",
+                "the map is {} in {} dimensions, the load {} in {}",
                 kind(map.walk.is_some()),
                 map.rank,
                 kind(asked.im2col == 1),
                 asked.rank
             ));
         }
-        let mut copy = TensorCopy {
+        let mut copy = TmaLoad {
             to: asked.to,
             row_bytes: map.piece[0] * ELEMENT_BYTES as u32,
             rows: Vec::new(),
@@ -148,9 +148,9 @@ impl TensorCopy {
         Ok(copy)
     }
 
-    /// The same copy to another block of the sender's cluster.
-    pub fn to_other(&self, to: *mut u8, sender: abi::Index) -> TensorCopy {
-        TensorCopy { to, sender: Some(sender), ..self.clone() }
+    /// The same load into another thread block of the sender's cluster.
+    pub fn to_other(&self, to: *mut u8, sender: abi::Index) -> TmaLoad {
+        TmaLoad { to, sender: Some(sender), ..self.clone() }
     }
 
     /// Bytes that come to shared memory.
@@ -177,7 +177,7 @@ impl TensorCopy {
         }
     }
 
-    fn collect_pixels(&mut self, map: &Map, walk: &Walk, asked: &abi::TensorCopy) -> Result<(), String> {
+    fn collect_pixels(&mut self, map: &Map, walk: &Walk, asked: &abi::TmaLoad) -> Result<(), String> {
         let [c, w, h, n, _] = asked.coordinates.map(i64::from);
         let (mut at, mut image) = ([w, h], n);
         let lower = walk.lower.map(i64::from);
@@ -227,11 +227,11 @@ impl TensorCopy {
         });
     }
 
-    /// Carries the copy out, 16 bytes at a time: bits 4 to 6 of the address are exchanged for themselves XOR bits 7 to 9.
+    /// Performs the load, 16 bytes at a time: bits 4 to 6 of the address are replaced by themselves XOR bits 7 to 9.
     ///
     /// # Safety
-    /// What [`TensorCopy::reads`] tells can be read; the target is shared memory, which begins at a multiple of 1024.
-    pub unsafe fn perform(&self, view: &mut AsyncView) {
+    /// All addresses of [`TmaLoad::reads`] can be read; the target is shared memory, aligned to 1024 bytes.
+    pub unsafe fn perform(&self, view: &mut AsyncProxyView) {
         for (index, row) in self.rows.iter().enumerate() {
             for at in (0..self.row_bytes).step_by(16) {
                 let mut piece = [0_u8; 16];
@@ -257,7 +257,7 @@ impl TensorCopy {
     ///
     /// # Safety
     /// The target is shared memory.
-    pub unsafe fn poison(&self, view: &mut AsyncView) {
+    pub unsafe fn poison(&self, view: &mut AsyncProxyView) {
         // SAFETY: the caller's promise; swizzling stays inside rows of 128 bytes, which the target has whole.
         unsafe {
             ptr::write_bytes(self.to, 0xff, self.bytes());
