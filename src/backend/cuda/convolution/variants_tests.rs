@@ -213,7 +213,7 @@ fn every_kernel_computes_its_product() {
 }
 
 #[test]
-fn kernels_of_tensor_copies_compute_patches_of_every_kind() {
+fn kernels_with_tma_compute_patches_of_every_kind() {
     // Each problem by each kernel, but not in each order.
     let orders =
         [(Order::Forward, Copies::Eager), (Order::Reverse, Copies::Lazy), (Order::Random(5), Copies::Eager)];
@@ -229,7 +229,7 @@ fn kernels_of_tensor_copies_compute_patches_of_every_kind() {
 
 #[test]
 #[ignore = "every order and time of copies takes minutes"]
-fn kernels_of_tensor_copies_compute_patches_of_every_kind_in_every_order() {
+fn kernels_with_tma_compute_patches_of_every_kind_in_every_order() {
     for kernel in KERNELS.iter().filter(is_sm90) {
         for conv in patches().filter(|conv| kernel.fits(conv)).chain(problems(kernel)) {
             for order in [Order::Forward, Order::Reverse, Order::Random(5)] {
