@@ -94,7 +94,7 @@ impl StepModel {
     fn operations(&self) -> Vec<String> {
         let mut operations: Vec<String> = Vec::new();
         for call in &self.calls {
-            let operation = call.operation_and_form();
+            let (operation, _) = call.heading_and_shape();
             if !operations.contains(&operation) {
                 operations.push(operation);
             }
@@ -103,7 +103,7 @@ impl StepModel {
     }
 
     fn of<'a>(&'a self, operation: &'a str) -> impl Iterator<Item = &'a CallModel> {
-        self.calls.iter().filter(move |call| call.operation_and_form() == operation)
+        self.calls.iter().filter(move |call| call.heading_and_shape().0 == operation)
     }
 
     fn calls_table(&self) -> String {
@@ -123,7 +123,7 @@ impl StepModel {
             lines.extend(self.of(&operation).map(|call| {
                 let seconds = call.measured_seconds.unwrap_or(call.predicted_seconds);
                 vec![
-                    format!("  {}", call.extents()),
+                    format!("  {}", call.heading_and_shape().1),
                     call.count.to_string(),
                     if call.flop > 0.0 { digits(call.flop / 1e9) } else { "-".into() },
                     digits(call.bytes / 1e6),
@@ -149,7 +149,7 @@ impl StepModel {
                     if !std::mem::replace(&mut headed, true) {
                         lines.push(words(&[&operation]));
                     }
-                    let cells = launch.cells(&call.shape);
+                    let cells = launch.cells(&call.heading_and_shape().1);
                     // What is added to a result makes another call, not another kernel.
                     if lines.last() != Some(&cells) {
                         lines.push(cells);
@@ -206,6 +206,22 @@ impl StepModel {
     }
 }
 
+impl CallModel {
+    /// The operation with what it does besides, a heading for calls that are alike; and the shape with what is left of that: whether
+    /// it adds, or rectifies.
+    fn heading_and_shape(&self) -> (String, String) {
+        let form = self.call.form();
+        let mut shape = self.shape.strip_suffix(&form).unwrap_or(&self.shape).to_string();
+        let mut heading = self.operation.clone();
+        for word in form.split('-').skip(1) {
+            let to = if ["add", "relu"].contains(&word) { &mut shape } else { &mut heading };
+            to.push('-');
+            to.push_str(word);
+        }
+        (heading, shape)
+    }
+}
+
 impl LaunchModel {
     /// A line about a kernel of a convolution: its work items, how many blocks a multiprocessor holds, and the longest part of its
     /// time. Its shape goes without the batch, which is that of the step.
@@ -238,18 +254,6 @@ fn thousands(value: f64) -> String {
         text.push(figure);
     }
     text
-}
-
-impl CallModel {
-    /// The operation, and what it does besides: one heading for calls that are alike but for their extents.
-    fn operation_and_form(&self) -> String {
-        format!("{}{}", self.operation, self.call.form())
-    }
-
-    /// The shape without the latter.
-    fn extents(&self) -> &str {
-        self.shape.strip_suffix(&self.call.form()).unwrap_or(&self.shape)
-    }
 }
 
 #[cfg(test)]
