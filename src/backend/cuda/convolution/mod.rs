@@ -1,35 +1,35 @@
 //! Convolutions as implicit GEMMs: launches of the kernels in `convolution/`.
 //!
 //! Kernels of sm_90a apply a prologue to the patches of 1x1 convolutions in shared memory, and their epilogues reduce the result to
-//! partial sums over slabs of rows, which the last stages of batch normalisation finalize. What a kernel cannot do runs as it would
+//! partial sums over runs of rows, which the last stages of batch normalisation finalize. What a kernel cannot do runs as it would
 //! alone ([`crate::ops::Call::expand`]).
 //!
 //! | file | holds |
 //! |---|---|
-//! | `problem` | a convolution as an implicit GEMM by addresses: the arguments of `convolution/sm80/implicit_gemm.cu` |
-//! | `sm90`, `sm90_arguments` | a convolution as boxes of tensors: launches of `convolution/sm90/*.cu`, and their arguments |
-//! | `sm90_rows` | the layout of image rows in shared memory for halo reuse and the streaming wgrad |
-//! | `variants` | a compiled kernel: its needs, and the convolutions it can compute |
+//! | `problem` | a convolution as an implicit GEMM, on any architecture |
+//! | `kernel` | a compiled kernel, and the interface of its family |
 //! | `kernels` | the list of kernels |
-//! | `choice` | the kernel for a convolution |
+//! | `sm80`, `sm90`, `sm100`, `sm120` | the families of an architecture: configuration, limits, arguments, launches |
+//! | `heuristics` | the kernel for a convolution, by a cost model |
+//! | `tuned` | a file of measured kernels for convolutions, in its place |
 //! | `products` | the work of that kernel, for predictions |
-//! | `table` | a file of measured kernels for convolutions |
 
-mod choice;
+mod heuristics;
+mod kernel;
+#[cfg(test)]
+mod kernel_tests;
 mod kernels;
 mod problem;
 mod products;
 #[cfg(test)]
 mod prologue_tests;
+mod sm100;
+mod sm120;
+mod sm80;
 mod sm90;
-mod sm90_arguments;
-mod sm90_rows;
-#[cfg(test)]
-mod sm90_tests;
-mod table;
-mod variants;
-#[cfg(test)]
-mod variants_tests;
+mod tuned;
+
+use bytemuck::{Pod, Zeroable};
 
 use super::batch_norm::Partials;
 use super::driver::Geometry;
@@ -40,12 +40,11 @@ use crate::ops::{
     run_parts, workspace_of_parts,
 };
 use crate::tensor::{DType, Span};
-use choice::{Chosen, choose};
-use problem::{Arguments, MAX_PHASES, Phase, SplitKReduceArguments};
+use heuristics::{Chosen, choose};
+use kernel::Kernel;
+pub use kernel::Pass;
 pub use products::{Items, Products, Units};
-pub use table::{KernelTable, MeasuredOn, TableRow};
-use variants::Kernel;
-pub use variants::Pass;
+pub use tuned::{KernelTable, MeasuredOn, TableRow};
 
 /// The modules of this family.
 pub(super) fn modules() -> impl Iterator<Item = Module> {
@@ -111,15 +110,16 @@ fn written(kernel: &Kernel, conv: &Conv2d) -> Rows {
     if kernel.pass == Pass::Forward { conv.outputs() } else { conv.inputs() }
 }
 
-/// Bytes of the partial sums that a kernel leaves of its result.
+/// Bytes of the BN partial sums that a kernel leaves of its result.
 fn sums_bytes(kernel: &Kernel, conv: &Conv2d) -> usize {
-    Partials::elements(sm90::slabs(kernel, conv), written(kernel, conv).channels) * DType::F32.size()
+    let [_, runs] = kernel.partial_runs(conv);
+    Partials::elements(runs, written(kernel, conv).channels) * DType::F32.size()
 }
 
 /// Room for them.
 fn sums(kernel: &Kernel, conv: &Conv2d, workspace: Span) -> Result<Partials> {
-    let slabs = sm90::slabs(kernel, conv);
-    Partials::new(&written(kernel, conv), sm90::slab_rows(kernel), slabs, workspace)
+    let [rows, runs] = kernel.partial_runs(conv);
+    Partials::new(&written(kernel, conv), rows, runs, workspace)
 }
 
 pub(super) fn conv2d_fprop(cuda: &mut Cuda, op: &Conv2dFprop<Span>, workspace: Span) -> Result<()> {
@@ -154,8 +154,8 @@ pub(super) fn conv2d_wgrad(cuda: &mut Cuda, op: &Conv2dWgrad<Span>, workspace: S
     }
 }
 
-/// Launches a forward convolution with its prologue and its epilogue; `partial` is where the kernel leaves the moments of slabs of its
-/// result.
+/// Launches a forward convolution with its prologue and its epilogue; `partial` is where the kernel leaves the moments of runs of rows of
+/// its result.
 fn launch_fprop(cuda: &Cuda, kernel: &Kernel, op: &Conv2dFprop<Span>, partial: Option<Span>) -> Result<()> {
     let conv = &op.conv;
     check_counts(conv)?;
@@ -166,22 +166,7 @@ fn launch_fprop(cuda: &Cuda, kernel: &Kernel, op: &Conv2dFprop<Span>, partial: O
         operands.push(("bias", bias, Access::Read));
         operands.extend(residual.map(|residual| ("residual", residual, Access::Read)));
     }
-    if kernel.is_sm90() {
-        return sm90::launch_fprop(cuda, kernel, op, partial, operands);
-    }
-    let address = |span| cuda.pointer(span);
-    let mut arguments = Arguments::forward(conv, kernel);
-    arguments.image = address(op.x);
-    arguments.matrix = address(op.weight);
-    arguments.out = address(op.y);
-    if let Some(FpropEpilogue::Bias(BiasEpilogue { bias, residual, relu })) = op.epilogue {
-        arguments.bias = address(bias);
-        arguments.addend = residual.map_or(0, address);
-        arguments.relu = relu.into();
-    }
-    arguments.phases[0] = Phase::of_outputs(conv);
-    let blocks = kernel.tiles(conv.out_pixels(), conv.out_channels);
-    launch(cuda, kernel, [blocks, 1], &arguments, &operands)
+    kernel.family.fprop(cuda, kernel, op, partial, operands)
 }
 
 /// Launches a dgrad; `partial` is where the kernel leaves the partial sums of its reduction epilogue.
@@ -192,21 +177,7 @@ fn launch_dgrad(cuda: &Cuda, kernel: &Kernel, op: &Conv2dDgrad<Span>, partial: O
     let access = if op.accumulate { Access::Update } else { Access::Write };
     let operands =
         vec![("dy", op.dy, Access::Read), ("weight", op.weight, Access::Read), ("dx", op.dx, access)];
-    if kernel.is_sm90() {
-        return sm90::launch_dgrad(cuda, kernel, op, partial, operands);
-    }
-    let mut arguments = Arguments::input_gradient(conv, kernel);
-    arguments.image = cuda.pointer(op.dy);
-    arguments.matrix = cuda.pointer(op.weight);
-    arguments.out = cuda.pointer(op.dx);
-    arguments.addend = if op.accumulate { arguments.out } else { 0 };
-    for phases in Phase::of_inputs(conv).chunks(MAX_PHASES) {
-        arguments.phases[..phases.len()].copy_from_slice(phases);
-        let most = phases.iter().map(|phase| phase.pixels).max().unwrap_or(0) as usize;
-        let blocks = kernel.tiles(most, conv.in_channels);
-        launch(cuda, kernel, [blocks, phases.len()], &arguments, &operands)?;
-    }
-    Ok(())
+    kernel.family.dgrad(cuda, kernel, op, partial, operands)
 }
 
 /// Launches a wgrad with its prologue.
@@ -229,17 +200,7 @@ fn launch_wgrad(
     let parts = Span { elements: bytes / 4, dtype: DType::F32, ..workspace };
     let (to, name) = if splits > 1 { (parts, "workspace") } else { (op.dweight, "dweight") };
     let operands = vec![("x", op.x, Access::Read), ("dy", op.dy, Access::Read), (name, to, Access::Write)];
-    if kernel.is_sm90() {
-        sm90::launch_wgrad(cuda, Chosen { kernel, splits }, op, to, operands)?;
-    } else {
-        let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
-        arguments.image = cuda.pointer(op.x);
-        arguments.matrix = cuda.pointer(op.dy);
-        arguments.out = cuda.pointer(to);
-        arguments.phases[0] = Phase::of_outputs(conv);
-        let blocks = kernel.tiles(conv.out_channels, conv.filter_elements());
-        launch(cuda, kernel, [blocks, splits], &arguments, &operands)?;
-    }
+    kernel.family.wgrad(cuda, kernel, op, splits, to, operands)?;
     if splits > 1 { sum_parts(cuda, parts, op.dweight, splits) } else { Ok(()) }
 }
 
@@ -258,6 +219,17 @@ fn check_fits(kernel: &Kernel, conv: &Conv2d, prologue: bool, sums: bool) -> Res
         )));
     }
     Ok(())
+}
+
+/// The argument of `convolution/split_k_reduce.cu`.
+#[repr(C)]
+#[derive(Debug, Clone, Copy, Pod, Zeroable)]
+struct SplitKReduceArguments {
+    slices: u64,
+    out: u64,
+    elements: i64,
+    split_k: u32,
+    vectorized: u32,
 }
 
 /// Adds the split-K slices of a wgrad in their order.
@@ -287,23 +259,6 @@ fn sum_parts(cuda: &Cuda, parts: Span, dweight: Span, splits: usize) -> Result<(
         &arguments,
         &operands,
     )
-}
-
-/// Launches a kernel on `[tiles, phases or split-K slices]` thread blocks.
-fn launch(
-    cuda: &Cuda,
-    kernel: &Kernel,
-    [blocks, layers]: [usize; 2],
-    arguments: &Arguments,
-    operands: &[(&'static str, Span, Access)],
-) -> Result<()> {
-    let geometry = Geometry {
-        grid: [blocks as u32, 1, layers as u32],
-        threads: kernel.threads(),
-        shared_bytes: kernel.shared_bytes(),
-        cluster: 1,
-    };
-    cuda.launch((&kernel.module.variant, kernel.module.entries[0].name), geometry, arguments, operands)
 }
 
 /// Bytes of the split-K slices of a wgrad.

@@ -1,9 +1,7 @@
-//! A convolution as an implicit GEMM: the arguments of `convolution/sm80/implicit_gemm.cu`, field by field those of
-//! `convolution/sm80/problem.cuh`.
+//! A convolution as an implicit GEMM, on any architecture: fast divmod, and the phases of a strided dgrad.
 
 use bytemuck::{Pod, Zeroable};
 
-use super::variants::{Kernel, Pass};
 use crate::ops::Conv2d;
 
 /// Phases of one launch at most: all of a dgrad with stride 2.
@@ -30,71 +28,6 @@ impl FastDivmod {
     #[cfg(test)]
     fn divide(&self, number: u32) -> u32 {
         (((u64::from(number) * u64::from(self.factor)) >> 32) as u32 + number) >> self.shift
-    }
-}
-
-/// The pixels of one GEMM, and the filter taps that contribute to them.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct Phase {
-    width: FastDivmod,
-    height: FastDivmod,
-    taps_w: FastDivmod,
-    pub pixels: u32,
-    pub patch: u32,
-    first_row: i32,
-    first_column: i32,
-    filter_row: u32,
-    filter_column: u32,
-    out_row: u32,
-    out_column: u32,
-}
-
-impl Phase {
-    /// The output's pixels, which see patches of the input.
-    pub fn of_outputs(conv: &Conv2d) -> Phase {
-        Phase {
-            width: FastDivmod::new(conv.out_width()),
-            height: FastDivmod::new(conv.out_height()),
-            taps_w: FastDivmod::new(conv.filter_width),
-            pixels: conv.out_pixels() as u32,
-            patch: conv.filter_elements() as u32,
-            first_row: -(conv.padding as i32),
-            first_column: -(conv.padding as i32),
-            filter_row: 0,
-            filter_column: 0,
-            out_row: 0,
-            out_column: 0,
-        }
-    }
-
-    /// The input's pixels, which see patches of the output: a phase for each residue of row and column by the stride, those
-    /// with the most taps first.
-    pub fn of_inputs(conv: &Conv2d) -> Vec<Phase> {
-        let rows = Residue::all(conv, conv.height, conv.filter_height);
-        let columns = Residue::all(conv, conv.width, conv.filter_width);
-        let mut phases: Vec<Phase> = rows
-            .iter()
-            .flat_map(|row| columns.iter().map(|column| Phase::of_residues(conv, row, column)))
-            .collect();
-        phases.sort_by_key(|phase| std::cmp::Reverse(phase.patch));
-        phases
-    }
-
-    fn of_residues(conv: &Conv2d, row: &Residue, column: &Residue) -> Phase {
-        Phase {
-            width: FastDivmod::new(column.positions),
-            height: FastDivmod::new(row.positions),
-            taps_w: FastDivmod::new(column.taps.max(1)),
-            pixels: (conv.batch * row.positions * column.positions) as u32,
-            patch: (row.taps * column.taps * conv.out_channels) as u32,
-            first_row: row.first as i32,
-            first_column: column.first as i32,
-            filter_row: row.filter as u32,
-            filter_column: column.filter as u32,
-            out_row: row.residue as u32,
-            out_column: column.residue as u32,
-        }
     }
 }
 
@@ -129,105 +62,28 @@ impl Residue {
     }
 }
 
-/// The argument of `convolution/sm80/implicit_gemm.cu`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct Arguments {
-    pub image: u64,
-    pub matrix: u64,
-    pub out: u64,
-    pub bias: u64,
-    pub addend: u64,
-    image_elements: i64,
-    image_height: i32,
-    image_width: i32,
-    channels: FastDivmod,
-    pixel_step: i32,
-    tap_step: i32,
-    filter_step: u32,
-    filter_width: u32,
-    filter_taps: u32,
-    out_step: u32,
-    out_height: u32,
-    out_width: u32,
-    gemm_m: u32,
-    gemm_n: u32,
-    tiles_n: u32,
-    split_k: u32,
-    vectorized_out: u32,
-    pub relu: u32,
-    unused: u32,
-    pub phases: [Phase; MAX_PHASES],
+/// One of the GEMMs of a dgrad: the pixels of one residue of row and column by the stride.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct DgradPhase {
+    pub pixels: usize,
+    /// Filter taps that they see; there may be none.
+    pub taps: usize,
 }
 
-impl Arguments {
-    /// fprop, but for the operands and the phase.
-    pub fn forward(conv: &Conv2d, kernel: &Kernel) -> Arguments {
-        Arguments {
-            out_height: conv.out_height() as u32,
-            out_width: conv.out_width() as u32,
-            ..Arguments::over_inputs(conv, kernel, conv.out_pixels(), conv.out_channels)
-        }
+impl DgradPhase {
+    /// All of them, those with the most taps first.
+    pub fn all(conv: &Conv2d) -> Vec<DgradPhase> {
+        let rows = Residue::all(conv, conv.height, conv.filter_height);
+        let columns = Residue::all(conv, conv.width, conv.filter_width);
+        let phase = |row: &Residue, column: &Residue| DgradPhase {
+            pixels: conv.batch * row.positions * column.positions,
+            taps: row.taps * column.taps,
+        };
+        let mut phases: Vec<DgradPhase> =
+            rows.iter().flat_map(|row| columns.iter().map(move |column| phase(row, column))).collect();
+        phases.sort_by_key(|phase| std::cmp::Reverse(phase.taps));
+        phases
     }
-
-    /// wgrad, but for the operands and the phase.
-    pub fn weight_gradient(conv: &Conv2d, kernel: &Kernel, splits: usize) -> Arguments {
-        Arguments {
-            split_k: splits as u32,
-            ..Arguments::over_inputs(conv, kernel, conv.out_channels, conv.filter_elements())
-        }
-    }
-
-    /// dgrad, but for the operands and the phases.
-    pub fn input_gradient(conv: &Conv2d, kernel: &Kernel) -> Arguments {
-        Arguments {
-            image_elements: (conv.out_height() * conv.out_width() * conv.out_channels) as i64,
-            image_height: conv.out_height() as i32,
-            image_width: conv.out_width() as i32,
-            channels: FastDivmod::new(conv.out_channels),
-            pixel_step: 1,
-            tap_step: -1,
-            filter_step: conv.stride as u32,
-            out_step: conv.stride as u32,
-            out_height: conv.height as u32,
-            out_width: conv.width as u32,
-            ..Arguments::over_inputs(conv, kernel, 0, conv.in_channels)
-        }
-    }
-
-    /// A GEMM of `rows` x `columns` whose patches are those of the input.
-    fn over_inputs(conv: &Conv2d, kernel: &Kernel, rows: usize, columns: usize) -> Arguments {
-        let out_size = if kernel.pass == Pass::WeightGradient { 4 } else { kernel.dtype.size() };
-        Arguments {
-            image_elements: (conv.height * conv.width * conv.in_channels) as i64,
-            image_height: conv.height as i32,
-            image_width: conv.width as i32,
-            channels: FastDivmod::new(conv.in_channels),
-            pixel_step: conv.stride as i32,
-            tap_step: 1,
-            filter_step: 1,
-            filter_width: conv.filter_width as u32,
-            filter_taps: (conv.filter_height * conv.filter_width) as u32,
-            out_step: 1,
-            gemm_m: rows as u32,
-            gemm_n: columns as u32,
-            tiles_n: columns.div_ceil(kernel.tile[1]) as u32,
-            split_k: 1,
-            vectorized_out: (columns * out_size).is_multiple_of(16).into(),
-            ..Arguments::zeroed()
-        }
-    }
-}
-
-/// The argument of `convolution/split_k_reduce.cu`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct SplitKReduceArguments {
-    pub slices: u64,
-    pub out: u64,
-    pub elements: i64,
-    pub split_k: u32,
-    pub vectorized: u32,
 }
 
 #[cfg(test)]
@@ -251,30 +107,6 @@ mod tests {
                     "{number} / {divisor}"
                 );
             }
-        }
-    }
-
-    #[test]
-    fn walks_of_an_input_gradient_see_each_product_once() {
-        for (stride, padding, filter_height, filter_width) in
-            [(1, 1, 3, 3), (2, 1, 3, 3), (2, 0, 1, 1), (3, 2, 7, 5), (5, 0, 3, 3)]
-        {
-            let conv = Conv2d {
-                batch: 2,
-                height: 11,
-                width: 8,
-                in_channels: 3,
-                out_channels: 4,
-                filter_height,
-                filter_width,
-                stride,
-                padding,
-            };
-            let phases = Phase::of_inputs(&conv);
-            assert_eq!(phases.iter().map(|phase| phase.pixels).sum::<u32>(), 2 * 11 * 8);
-            // Every tap belongs to one residue of its row and one of its column, and so to one phase.
-            let taps: u32 = phases.iter().map(|phase| phase.patch / 4).sum();
-            assert_eq!(taps as usize, filter_height * filter_width, "stride {stride}");
         }
     }
 }

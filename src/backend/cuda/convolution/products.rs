@@ -1,11 +1,10 @@
 //! The work of a convolution's kernel in numbers, for predictions of its time.
 
-use super::choice::{Chosen, candidates, choose};
-use super::problem::Phase;
-use super::variants::{Form, Kernel, Pass};
+use super::heuristics::{Chosen, candidates, choose};
+use super::kernel::{Kernel, Pass};
+use super::problem::DgradPhase;
 use crate::backend::cuda::Cuda;
 use crate::ops::Conv2d;
-use crate::tensor::DType;
 
 /// The units that multiply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,7 +59,7 @@ impl Cuda {
     pub fn candidates(&self, pass: Pass, conv: &Conv2d) -> Vec<(&'static str, usize, usize)> {
         let multiprocessors = self.driver.properties().multiprocessors.max(1) as usize;
         candidates(pass, self.dtype, conv)
-            .filter(|kernel| kernel.runs_on(self.driver.properties()))
+            .filter(|kernel| kernel.family.runs_on(self.driver.properties()))
             .map(|kernel| (kernel.name, kernel.splits(conv, multiprocessors), kernel.most_splits(conv)))
             .collect()
     }
@@ -68,22 +67,12 @@ impl Cuda {
     /// The GEMM that computes a pass of a convolution here.
     pub fn products(&self, pass: Pass, conv: &Conv2d) -> Products {
         let Chosen { kernel, splits } = choose(self, pass, conv);
-        let [copied, fetched] = kernel.copied(conv);
+        let [copied, fetched] = kernel.family.loaded(kernel, conv);
         Products {
             kernel: kernel.name,
             entry: kernel.module.entries[0].name,
             tile: kernel.tile,
-            units: match kernel.form {
-                Form::Sm80 { .. } if kernel.dtype == DType::F32 => Units::Scalar,
-                Form::Sm80 { warps } => Units::Warps(warps),
-                Form::Sm90 { swap_ab, cooperative, .. } => {
-                    Units::Warpgroups { wide: kernel.tile[usize::from(!swap_ab)], cooperate: cooperative }
-                }
-                Form::Sm90HaloReuse { cooperative, .. } => {
-                    Units::Warpgroups { wide: kernel.tile[usize::from(cooperative)], cooperate: cooperative }
-                }
-                Form::Sm90StreamingWgrad => Units::Warpgroups { wide: kernel.tile[1] / 3, cooperate: true },
-            },
+            units: kernel.family.units(kernel),
             element_bytes: kernel.dtype.size(),
             copied,
             fetched,
@@ -109,15 +98,15 @@ fn items(kernel: &Kernel, conv: &Conv2d, splits: usize) -> Vec<Items> {
         Pass::Forward => {
             vec![Items { count: kernel.tiles(rows, columns), sum: kernel.gemm_k(conv) }]
         }
-        Pass::InputGradient => Phase::of_inputs(conv)
+        Pass::InputGradient => DgradPhase::all(conv)
             .iter()
             .map(|phase| Items {
-                count: kernel.tiles(phase.pixels as usize, columns),
-                sum: kernel.k_of_taps(phase.patch as usize / conv.out_channels, conv.out_channels),
+                count: kernel.tiles(phase.pixels, columns),
+                sum: kernel.k_of_taps(phase.taps, conv.out_channels),
             })
             .collect(),
         Pass::WeightGradient => {
-            let sum = kernel.longest_split(conv, splits) * kernel.block_k();
+            let sum = kernel.family.longest_split(kernel, conv, splits) * kernel.block_k();
             vec![Items { count: kernel.tiles(rows, columns) * splits, sum }]
         }
     }
@@ -131,6 +120,7 @@ mod tests {
     use crate::backend::cuda::Sources;
     use crate::backend::cuda::driver::Properties;
     use crate::backend::cuda::driver::recorder::Recorder;
+    use crate::tensor::DType;
 
     fn card() -> Cuda {
         with("sm_80", (8, 0))

@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use super::choice::Chosen;
-use super::kernels::KERNELS;
+use super::heuristics::Chosen;
+use super::kernel::{Kernel, Pass};
+use super::kernel_tests::{elements, emulated, numbers, results};
+use super::kernels::kernels;
 use super::sm90;
-use super::variants::{Kernel, Pass};
-use super::variants_tests::{elements, emulated, numbers, results};
 use super::{fuses_prologue, launch_fprop, launch_wgrad, parts_bytes};
 use crate::backend::cuda::driver::Properties;
 use crate::backend::cuda::driver::emulator::{Copies, Options, Order};
@@ -84,7 +84,7 @@ fn patches_mapped_in_shared_memory_give_the_bits_of_those_a_pass_has_stored() {
         [(Order::Forward, Copies::Eager), (Order::Reverse, Copies::Lazy), (Order::Random(5), Copies::Lazy)];
     let mut turn = 0;
     for conv in PROBLEMS.map(pointwise) {
-        for kernel in KERNELS.iter().filter(|kernel| kernel.applies_prologue(&conv)) {
+        for kernel in kernels().filter(|kernel| kernel.applies_prologue(&conv)) {
             let (order, copies) = orders[turn % orders.len()];
             let (options, relu) = (Options { order, copies, threads: 1 }, turn % 2 == 0);
             let [own, stored] =
@@ -105,8 +105,7 @@ fn a_map_is_refused_by_kernels_and_for_convolutions_that_cannot_apply_it() {
     let mut cuda = emulated(Options::default(), BF16);
     let flat = pointwise([1, 4, 4, 8, 8]);
     let padded = Conv2d { padding: 1, ..flat };
-    let named =
-        |name: &str| KERNELS.iter().find(|kernel| kernel.name == name && kernel.dtype == BF16).unwrap();
+    let named = |name: &str| kernels().find(|kernel| kernel.name == name && kernel.dtype == BF16).unwrap();
     for (name, conv) in [("sm90-64x64", padded), ("sm80-64x64", flat)] {
         let [n_x, n_weight, n_y] = elements(&conv);
         let ones = |n: usize| vec![1.0; n];

@@ -3,14 +3,17 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use super::problem::{FastDivmod, MAX_PHASES, Residue};
-use super::sm90_rows::{Layout, RowLayout};
-use super::variants::Kernel;
+use super::row_layout::{Layout, RowLayout};
+use crate::backend::cuda::convolution::kernel::Kernel;
+use crate::backend::cuda::convolution::problem::{FastDivmod, MAX_PHASES, Residue};
 use crate::backend::cuda::driver::tensor_map::TensorMap;
 use crate::ops::Conv2d;
 
 /// Elements of GEMM K in a pipeline stage, and channels of one TMA load.
 pub(super) const BLOCK_K: usize = 64;
+
+/// Bytes of the epilogue tiles of both consumers.
+pub(super) const EPILOGUE_TILES: usize = 2 * 64 * 64 * 4;
 
 /// The pixels that are rows of one GEMM, and the filter taps that contribute to them.
 #[repr(C)]
@@ -136,19 +139,19 @@ const _: () = assert!(size_of::<Phase>() == 256 && size_of::<Arguments>().is_mul
 
 impl Arguments {
     /// fprop, but for operands and maps.
-    pub fn forward(conv: &Conv2d, kernel: &Kernel) -> Arguments {
+    pub fn forward(conv: &Conv2d, kernel: &Kernel, layout: Option<Layout>) -> Arguments {
         let mut arguments = Arguments {
             out_step: 1,
             out_height: conv.out_height() as u32,
             out_width: conv.out_width() as u32,
-            ..Arguments::over_inputs(conv, kernel, conv.out_channels)
+            ..Arguments::over_inputs(conv, kernel, layout, conv.out_channels)
         };
         arguments.add_phases(&[Phase::of_outputs(conv)], kernel);
         arguments
     }
 
     /// dgrad, but for operands, maps and phases.
-    pub fn input_gradient(conv: &Conv2d, kernel: &Kernel) -> Arguments {
+    pub fn input_gradient(conv: &Conv2d, kernel: &Kernel, layout: Option<Layout>) -> Arguments {
         Arguments {
             pixel_step: 1,
             chunks: conv.out_channels.div_ceil(BLOCK_K) as u32,
@@ -156,12 +159,17 @@ impl Arguments {
             out_step: conv.stride as u32,
             out_height: conv.height as u32,
             out_width: conv.width as u32,
-            ..Arguments::over_inputs(conv, kernel, conv.in_channels)
+            ..Arguments::over_inputs(conv, kernel, layout, conv.in_channels)
         }
     }
 
     /// wgrad, but for operands and maps. Columns are counted in panels of 64 channels of a tap.
-    pub fn weight_gradient(conv: &Conv2d, kernel: &Kernel, splits: usize) -> Arguments {
+    pub fn weight_gradient(
+        conv: &Conv2d,
+        kernel: &Kernel,
+        layout: Option<Layout>,
+        splits: usize,
+    ) -> Arguments {
         let blocks = conv.filter_height * conv.filter_width * conv.in_channels.div_ceil(BLOCK_K);
         let tiles_n = (blocks * BLOCK_K).div_ceil(kernel.cluster_tile()[1]);
         let tiles = conv.out_channels.div_ceil(kernel.cluster_tile()[0]) * tiles_n;
@@ -173,14 +181,14 @@ impl Arguments {
             split_k: splits as u32,
             phase_count: 1,
             tile_count: (tiles * splits) as u32,
-            ..Arguments::over_inputs(conv, kernel, conv.filter_elements())
+            ..Arguments::over_inputs(conv, kernel, layout, conv.filter_elements())
         };
         arguments.phases[0] = Phase::of_outputs(conv);
         arguments
     }
 
     /// A GEMM with `columns` columns whose patches are those of the input.
-    fn over_inputs(conv: &Conv2d, kernel: &Kernel, columns: usize) -> Arguments {
+    fn over_inputs(conv: &Conv2d, kernel: &Kernel, layout: Option<Layout>, columns: usize) -> Arguments {
         Arguments {
             pointwise: conv.is_pointwise().into(),
             pixel_step: conv.stride as u32,
@@ -191,7 +199,7 @@ impl Arguments {
             tiles_per_split: FastDivmod::new(1),
             split_k: 1,
             filter_w: conv.filter_width as u32,
-            row_layout: Layout::of(kernel, conv).map_or(RowLayout::zeroed(), |layout| layout.row_layout()),
+            row_layout: layout.map_or(RowLayout::zeroed(), |layout| layout.row_layout()),
             ..Arguments::zeroed()
         }
     }

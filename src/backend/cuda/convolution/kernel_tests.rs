@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::choice::Chosen;
-use super::kernels::KERNELS;
-use super::variants::{Form, Kernel, Pass};
+use super::heuristics::Chosen;
+use super::kernel::{Kernel, Pass};
+use super::kernels::kernels;
 use super::{launch_dgrad, launch_fprop, launch_wgrad, parts_bytes, sum_parts};
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
@@ -16,7 +16,7 @@ use crate::tensor::{DType, HostValues, Span, aligned};
 /// Two convolutions that take several tiles of most kernels, none of them full, in both directions; of kernels that keep rows
 /// of images two of those they can do.
 fn problems(kernel: &Kernel) -> Vec<Conv2d> {
-    if matches!(kernel.form, Form::Sm90HaloReuse { .. } | Form::Sm90StreamingWgrad) {
+    if ["sm90-rows-", "sm90-stream-"].iter().any(|family| kernel.name.starts_with(family)) {
         return patches().filter(|conv| kernel.fits(conv)).take(2).collect();
     }
     let vector = kernel.vector[0] || kernel.vector[1];
@@ -199,13 +199,13 @@ fn check(kernel: &'static Kernel, conv: &Conv2d, options: Options) {
 }
 
 fn is_sm90(kernel: &&Kernel) -> bool {
-    kernel.is_sm90()
+    kernel.name.starts_with("sm90-")
 }
 
 #[test]
 fn every_kernel_computes_its_product() {
     let options = Options { order: Order::Random(3), copies: Copies::Lazy, threads: 1 };
-    for kernel in &KERNELS {
+    for kernel in kernels() {
         for conv in problems(kernel) {
             check(kernel, &conv, options);
         }
@@ -217,7 +217,7 @@ fn kernels_with_tma_compute_patches_of_every_kind() {
     // Each problem by each kernel, but not in each order.
     let orders =
         [(Order::Forward, Copies::Eager), (Order::Reverse, Copies::Lazy), (Order::Random(5), Copies::Eager)];
-    for (kernel_index, kernel) in KERNELS.iter().filter(is_sm90).enumerate() {
+    for (kernel_index, kernel) in kernels().filter(is_sm90).enumerate() {
         let possible = patches().filter(|conv| kernel.fits(conv));
         assert!(possible.clone().count() >= 3, "{kernel:?}");
         for (index, conv) in possible.enumerate() {
@@ -230,7 +230,7 @@ fn kernels_with_tma_compute_patches_of_every_kind() {
 #[test]
 #[ignore = "every order and time of copies takes minutes"]
 fn kernels_with_tma_compute_patches_of_every_kind_in_every_order() {
-    for kernel in KERNELS.iter().filter(is_sm90) {
+    for kernel in kernels().filter(is_sm90) {
         for conv in patches().filter(|conv| kernel.fits(conv)).chain(problems(kernel)) {
             for order in [Order::Forward, Order::Reverse, Order::Random(5)] {
                 for copies in [Copies::Eager, Copies::Lazy] {
@@ -243,16 +243,16 @@ fn kernels_with_tma_compute_patches_of_every_kind_in_every_order() {
 
 #[test]
 fn blocks_of_a_cluster_ask_for_what_they_share_once_and_compute_whole_pieces() {
-    let named = |name: &str| KERNELS.iter().find(|kernel| kernel.name == name).unwrap();
+    let named = |name: &str| kernels().find(|kernel| kernel.name == name).unwrap();
     let conv = &problems(named("sm90-256x128"))[0];
     let alone = named("sm90-256x128");
-    assert_eq!((alone.copied(conv), alone.tiles(600, 300)), ([768.0, 768.0], 3 * 3));
+    assert_eq!((alone.family.loaded(alone, conv), alone.tiles(600, 300)), ([768.0, 768.0], 3 * 3));
     // Side by side they share 128 rows of two bytes, and fill a row of three tiles up to four.
     let beside = named("sm90-128x128-cluster-1x2");
-    assert_eq!((beside.copied(conv), beside.tiles(600, 300)), ([512.0, 384.0], 5 * 4));
+    assert_eq!((beside.family.loaded(beside, conv), beside.tiles(600, 300)), ([512.0, 384.0], 5 * 4));
     // One below the other they share 128 columns.
     let below = named("sm90-256x128-cluster-2x1");
-    assert_eq!((below.copied(conv), below.tiles(600, 300)), ([768.0, 640.0], 4 * 3));
+    assert_eq!((below.family.loaded(below, conv), below.tiles(600, 300)), ([768.0, 640.0], 4 * 3));
 }
 
 #[test]
@@ -274,10 +274,10 @@ fn parts_of_a_sum_are_added_whether_they_are_fewer_or_more_than_warps() {
 
 #[test]
 fn a_name_is_one_kernel_within_a_pass_and_a_type() {
-    for (index, kernel) in KERNELS.iter().enumerate() {
+    for (index, kernel) in kernels().enumerate() {
         let named = |other: &&Kernel| {
             (other.pass, other.dtype, other.name) == (kernel.pass, kernel.dtype, kernel.name)
         };
-        assert_eq!(KERNELS.iter().position(|other| named(&other)), Some(index), "{kernel:?}");
+        assert_eq!(kernels().position(|other| named(&other)), Some(index), "{kernel:?}");
     }
 }

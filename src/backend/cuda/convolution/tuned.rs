@@ -9,9 +9,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::choice::{Chosen, candidates};
-use super::kernels::KERNELS;
-use super::variants::Pass;
+use super::heuristics::{Chosen, candidates};
+use super::kernel::Pass;
+use super::kernels::kernels;
 use crate::backend::cuda::driver::Properties;
 use crate::error::{Error, Position, Result};
 use crate::files;
@@ -173,7 +173,7 @@ impl KernelTable {
     pub(in crate::backend::cuda) fn check_device(&self, device: &Properties) -> Result<()> {
         let (measured, this) = (&self.device, MeasuredOn::this(device));
         if *measured == this {
-            return match self.chosen.values().find(|chosen| !chosen.kernel.runs_on(device)) {
+            return match self.chosen.values().find(|chosen| !chosen.kernel.family.runs_on(device)) {
                 None => Ok(()),
                 Some(Chosen { kernel, .. }) => Err(Error::invalid(format!(
                     "the table of kernels names {}, which does not run on {} ({}); tune again",
@@ -258,7 +258,7 @@ fn resolve(row: &TableRow) -> Result<(DType, Chosen), Fault> {
         other => return Err(Fault::new("dtype f32 or bf16", format!("`{other}`"))),
     };
     check_extents(&conv)?;
-    let of_pass = || KERNELS.iter().filter(|known| known.pass == pass && known.dtype == dtype);
+    let of_pass = || kernels().filter(|known| known.pass == pass && known.dtype == dtype);
     if !of_pass().any(|known| known.name == kernel) {
         let mut names = String::new();
         for known in of_pass() {

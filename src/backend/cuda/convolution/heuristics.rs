@@ -3,9 +3,9 @@
 //! The prediction is a rule of thumb that knows areas, bytes and how one weighs against the other on one card; a [`KernelTable`] of
 //! measured times replaces it.
 
-use super::kernels::KERNELS;
-use super::table::KernelTable;
-use super::variants::{Form, Kernel, Pass};
+use super::kernel::{Kernel, Pass};
+use super::kernels::kernels;
+use super::tuned::KernelTable;
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::driver::Properties;
 use crate::ops::{Conv2d, Rows};
@@ -30,7 +30,7 @@ pub(super) fn choose(cuda: &Cuda, pass: Pass, conv: &Conv2d) -> Chosen {
 
 /// The kernels that can compute a pass of a convolution, in the order of their list: of equals the first is chosen.
 pub(super) fn candidates(pass: Pass, dtype: DType, conv: &Conv2d) -> impl Iterator<Item = &'static Kernel> {
-    KERNELS.iter().filter(move |kernel| kernel.pass == pass && kernel.dtype == dtype && kernel.fits(conv))
+    kernels().filter(move |kernel| kernel.pass == pass && kernel.dtype == dtype && kernel.fits(conv))
 }
 
 /// The candidate of the least estimated time.
@@ -38,7 +38,7 @@ pub(super) fn predict(pass: Pass, dtype: DType, conv: &Conv2d, device: &Properti
     let multiprocessors = device.multiprocessors.max(1) as usize;
     let cost = |kernel: &&Kernel| kernel.cost(conv, multiprocessors);
     let kernel = candidates(pass, dtype, conv)
-        .filter(|kernel| kernel.runs_on(device))
+        .filter(|kernel| kernel.family.runs_on(device))
         .min_by(|a, b| cost(a).total_cmp(&cost(b)))
         .expect("every pass has a kernel for any alignment, in both types a backend may have");
     Chosen { kernel, splits: kernel.splits(conv, multiprocessors) }
@@ -65,24 +65,16 @@ impl Kernel {
             Pass::WeightGradient => tiles as f64 / multiprocessors as f64,
             Pass::Forward | Pass::InputGradient => tiles.div_ceil(multiprocessors) as f64,
         };
-        let [_, fetched] = self.copied(conv);
+        let [_, fetched] = self.family.loaded(self, conv);
         let reuse = (height * width * self.dtype.size()) as f64 / fetched;
-        let rate = match self.form {
-            Form::Sm80 { .. } => reuse / (reuse + 24.0),
-            _ => 1.6 * reuse / (reuse + 40.0),
-        };
+        let rate = self.family.rate(reuse);
         let gather: usize = self.vector.iter().map(|&vector| if vector { 1 } else { 4 }).product();
         let products = share * (height * width * gather * self.gemm_k(conv)) as f64 / rate;
         let elements = |rows: Rows| rows.rows * rows.channels;
         let bytes = self.dtype.size() * (elements(conv.inputs()) + elements(conv.outputs()));
         let memory = bytes as f64 * PER_BYTE / slower / multiprocessors as f64;
         // Cooperative consumers run their epilogues together, and no mainloop meanwhile.
-        let stored = match self.form {
-            Form::Sm90 { cooperative: true, .. } | Form::Sm90HaloReuse { cooperative: true, .. } => {
-                share / 2.0
-            }
-            _ => 1.0_f64.min(share),
-        };
+        let stored = if self.family.epilogues_stall() { share / 2.0 } else { 1.0_f64.min(share) };
         let ends = stored * (height * width) as f64 * PER_STORE / slower;
         products.max(memory) + products.min(memory) / 8.0 + ends
     }
@@ -94,23 +86,21 @@ impl Kernel {
         const BYTES_PER_STEP: f64 = 1.6e6;
         let [rows, columns] = self.extents(conv);
         let (tiles, area) = (self.tiles(rows, columns), (self.tile[0] * self.tile[1]) as f64 / 16384.0);
-        let blocks = if self.is_sm90() { multiprocessors } else { 2 * multiprocessors };
+        let blocks = self.family.blocks_per_sm() * multiprocessors;
         let time = |splits: usize| {
             let turns = (tiles * splits).div_ceil(blocks) as f64;
             let traffic =
                 if splits > 1 { (splits * rows * columns * 8) as f64 / BYTES_PER_STEP } else { 0.0 };
-            turns * (self.longest_split(conv, splits) as f64 + ENDS) * area + traffic
+            turns * (self.family.longest_split(self, conv, splits) as f64 + ENDS) * area + traffic
         };
         let most = blocks.min(self.most_splits(conv));
         (1..=most).min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap_or(1)
     }
 
-    /// The most slices that are worth it: each has some K blocks. Only a wgrad is split.
+    /// The most slices that are worth it. Only a wgrad is split.
     pub fn most_splits(&self, conv: &Conv2d) -> usize {
-        const LEAST_STEPS: usize = 4;
         match self.pass {
-            Pass::WeightGradient if self.form == Form::Sm90StreamingWgrad => conv.batch.min(MOST_BLOCKS),
-            Pass::WeightGradient => conv.out_pixels().div_ceil(LEAST_STEPS * self.block_k()).min(MOST_BLOCKS),
+            Pass::WeightGradient => self.family.most_splits(self, conv).min(MOST_BLOCKS),
             Pass::Forward | Pass::InputGradient => 1,
         }
     }
@@ -173,12 +163,14 @@ mod tests {
             padding: 1,
         };
         for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
-            let form = |device: &Properties, conv| predict(pass, DType::Bf16, &conv, device).kernel.form;
-            assert!(!matches!(form(&hopper, conv(128, 256)), Form::Sm80 { .. }));
-            assert!(matches!(form(&ampere, conv(128, 256)), Form::Sm80 { .. }));
-            assert!(matches!(form(&hopper, conv(3, 64)), Form::Sm80 { .. }));
+            let portable = |device: &Properties, conv| {
+                predict(pass, DType::Bf16, &conv, device).kernel.name.starts_with("sm80-")
+            };
+            assert!(!portable(&hopper, conv(128, 256)));
+            assert!(portable(&ampere, conv(128, 256)));
+            assert!(portable(&hopper, conv(3, 64)));
             let f32 = predict(pass, DType::F32, &conv(128, 256), &hopper);
-            assert!(matches!(f32.kernel.form, Form::Sm80 { .. }));
+            assert!(f32.kernel.name.starts_with("sm80-"));
         }
         let tile = |conv| predict(Pass::Forward, DType::Bf16, &conv, &hopper).kernel.tile;
         // Rows of 14 pixels can only be loaded tap by tap; those of 16 serve a column of taps.
@@ -190,7 +182,7 @@ mod tests {
         let gradient = |conv| predict(Pass::WeightGradient, DType::Bf16, &conv, &hopper).kernel.name;
         assert_eq!(gradient(conv(256, 128)), "sm90-stream-64x576");
         // Clusters of narrow tiles multicast patches along N, those of wide ones filters along M.
-        let cluster = |conv| predict(Pass::Forward, DType::Bf16, &conv, &hopper).kernel.cluster();
+        let cluster = |conv| predict(Pass::Forward, DType::Bf16, &conv, &hopper).kernel.family.cluster();
         let few = |channels| Conv2d { batch: 128, height: 4, width: 4, ..conv(channels, channels) };
         assert_eq!([odd(256, 256), odd(256, 128), few(512)].map(cluster), [[2, 1], [2, 1], [1, 2]]);
         assert_eq!(tile(Conv2d { height: 32, width: 32, ..conv(64, 64) }), [256, 64]);

@@ -1,10 +1,9 @@
 //! BN partial sums of the epilogues of sm_90a, against sums in double precision over the stored results.
 
-use super::kernels::KERNELS;
-use super::sm90;
-use super::variants::{Form, Kernel, Pass};
-use super::variants_tests::{elements, emulated, numbers, results};
-use super::{launch_dgrad, launch_fprop};
+use super::super::kernel::{Kernel, Pass};
+use super::super::kernel_tests::{elements, emulated, numbers, results};
+use super::super::{launch_dgrad, launch_fprop};
+use super::{FAMILIES, partial_elements};
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::driver::emulator::{Copies, Options, Order};
 use crate::ops::{Conv2d, Conv2dDgrad, Conv2dFprop, ReduceEpilogue, ReluBackward};
@@ -18,15 +17,15 @@ fn device(copies: Copies) -> Cuda {
 }
 
 fn kernels(pass: Pass) -> impl Iterator<Item = &'static Kernel> {
-    KERNELS.iter().filter(move |kernel| kernel.pass == pass && kernel.is_sm90())
+    FAMILIES.into_iter().flatten().filter(move |kernel| kernel.pass == pass)
 }
 
-/// More rows than a tile of any kernel has, the last slab with a few where there may be some, and columns that leave a tile half
+/// More rows than a tile of any kernel has, the last run with a few where there may be some, and columns that leave a tile half
 /// empty.
 fn problem(kernel: &Kernel, stride: usize) -> Conv2d {
-    let ([batch, height, width, channels], stride) = match kernel.form {
-        Form::Sm90HaloReuse { cooperative: true, .. } => ([5, 8, 8, 72], 1),
-        Form::Sm90HaloReuse { cooperative: false, .. } => ([3, 16, 16, 40], 1),
+    let ([batch, height, width, channels], stride) = match kernel.name {
+        "sm90-rows-256x64" => ([3, 16, 16, 40], 1),
+        name if name.starts_with("sm90-rows-") => ([5, 8, 8, 72], 1),
         _ => ([3, 11, 9, 72], stride),
     };
     Conv2d {
@@ -53,28 +52,28 @@ fn a_forward_kernel_leaves_the_moments_of_what_it_stored() {
         let channels = conv.out_channels;
         let [n_x, n_weight, n_y] = elements(&conv);
         let (x, weight, y) = (numbers(n_x, 1), numbers(n_weight, 2), vec![f64::NAN; n_y]);
-        let partial = vec![f64::NAN; sm90::partial_elements(kernel, &conv)];
+        let partial = vec![f64::NAN; partial_elements(kernel, &conv)];
         let mut cuda = device(Copies::Lazy);
         let operands = [(&x[..], BF16), (&weight, BF16), (&y, BF16), (&partial, F32)];
         let [_, _, y, partial] = results(&mut cuda, operands, 0, |cuda, [x, weight, y, partial], _| {
             launch_fprop(cuda, kernel, &Conv2dFprop::new(conv, [x, weight, y]), Some(partial)).unwrap();
         });
         let (means, deviations) = partial.split_at(partial.len() / 2);
-        let slab_rows = sm90::slab_rows(kernel);
-        assert_eq!(means.len(), y.len().div_ceil(slab_rows * channels) * channels, "{kernel:?}");
-        for (slab, rows) in y.chunks(slab_rows * channels).enumerate() {
+        let [run_rows, _] = kernel.partial_runs(&conv);
+        assert_eq!(means.len(), y.len().div_ceil(run_rows * channels) * channels, "{kernel:?}");
+        for (run, rows) in y.chunks(run_rows * channels).enumerate() {
             for channel in 0..channels {
                 let column = || rows.iter().skip(channel).step_by(channels);
                 let count = column().count() as f64;
                 let mean = column().sum::<f64>() / count;
                 let squares: f64 = column().map(|y| (y - mean) * (y - mean)).sum();
-                let at = slab * channels + channel;
+                let at = run * channels + channel;
                 assert!(
                     close(means[at], mean, squares.sqrt()),
-                    "{kernel:?} {slab} {channel}: {} {mean}",
+                    "{kernel:?} {run} {channel}: {} {mean}",
                     means[at]
                 );
-                assert!(close(deviations[at], squares, squares), "{kernel:?} {slab} {channel}");
+                assert!(close(deviations[at], squares, squares), "{kernel:?} {run} {channel}");
             }
         }
     }
@@ -95,7 +94,7 @@ fn an_input_gradient_kernel_masks_and_leaves_the_sums_of_what_it_stored() {
         let (dy, weight, before) = (numbers(n_dy, 1), numbers(n_weight, 2), numbers(n_dx, 3));
         let (x, mask) = (numbers(n_dx, 4), numbers(n_dx, 5));
         let [scale, bias, mean] = [6, 7, 8].map(|key| numbers(channels, key));
-        let partial = vec![f64::NAN; sm90::partial_elements(kernel, &conv)];
+        let partial = vec![f64::NAN; partial_elements(kernel, &conv)];
         let run = |rectifier: Option<ReluBackward<()>>| {
             let mut cuda = device(Copies::Eager);
             let operands = [
