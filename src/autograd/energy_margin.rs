@@ -2,7 +2,7 @@
 
 use super::{Tape, Var};
 use crate::ops::{EnergyMargin, EnergyMarginLoss};
-use crate::plan::{BufferId, Home};
+use crate::plan::{BufferId, Storage};
 use crate::tensor::Shape;
 
 /// What margins for the energy leave behind.
@@ -21,7 +21,7 @@ impl Tape {
         let (batch, classes) = (logits.shape.rows(), logits.shape.channels());
         assert_eq!(outlier.shape, Shape::from([batch]), "one mark per sample");
         let number = self.dtype.accumulator();
-        let per_sample = self.plan.buffer("energy margin", outlier.shape, number, Home::Step);
+        let per_sample = self.plan.buffer("energy margin", outlier.shape, number, Storage::Step);
         let dlogits = self.transient_number("energy margin gradient", logits.shape);
         self.plan.push(EnergyMarginLoss {
             attributes: EnergyMargin { batch, classes, inside, outside },

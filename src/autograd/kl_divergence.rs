@@ -2,7 +2,7 @@
 
 use super::{Tape, Var};
 use crate::ops::{Direction, KlDivergence, Side, SoftmaxDivergence};
-use crate::plan::{BufferId, Home};
+use crate::plan::{BufferId, Storage};
 use crate::tensor::Shape;
 
 /// What a divergence leaves behind.
@@ -27,7 +27,7 @@ impl Tape {
         assert_eq!(first.shape, second.shape, "both sides of a divergence have the same classes");
         let (batch, classes) = (first.shape.rows(), first.shape.channels());
         let number = self.dtype.accumulator();
-        let per_sample = self.plan.buffer("divergence", Shape::from([batch]), number, Home::Step);
+        let per_sample = self.plan.buffer("divergence", Shape::from([batch]), number, Storage::Step);
         let dfirst = self.transient_number("divergence gradient", first.shape);
         let dsecond = self.transient_number("divergence gradient", second.shape);
         self.plan.push(SoftmaxDivergence {

@@ -33,7 +33,7 @@ pub use kl_divergence::Divergence;
 pub use softmax_cross_entropy::Loss;
 
 use crate::ops::{Accumulate, Call, Rows};
-use crate::plan::{BufferId, Home, Plan};
+use crate::plan::{BufferId, Plan, Storage};
 use crate::tensor::{DType, Shape, Span};
 
 /// A value on the tape.
@@ -106,7 +106,7 @@ impl Tape {
     /// A tensor that the host fills before every step.
     pub fn input(&mut self, name: &str, shape: impl Into<Shape>, dtype: DType) -> Var {
         let shape = shape.into();
-        Var { buffer: self.plan.buffer(name, shape, dtype, Home::Step), shape, differentiable: false }
+        Var { buffer: self.plan.buffer(name, shape, dtype, Storage::Step), shape, differentiable: false }
     }
 
     /// An input of activations.
@@ -137,7 +137,7 @@ impl Tape {
 
     /// A buffer at a fixed place in memory.
     pub fn persistent(&mut self, name: &str, span: Span) -> BufferId {
-        self.plan.buffer(name, Shape::new(&[span.elements]), span.dtype, Home::Persistent(span))
+        self.plan.buffer(name, Shape::new(&[span.elements]), span.dtype, Storage::Persistent(span))
     }
 
     /// Walks back from a loss: appends the calls that compute the gradient of its mean with respect to every
@@ -184,19 +184,19 @@ impl Tape {
     }
 
     fn transient(&mut self, name: &str, shape: Shape) -> BufferId {
-        self.plan.buffer(name, shape, self.dtype, Home::Transient)
+        self.plan.buffer(name, shape, self.dtype, Storage::Transient)
     }
 
     /// The same for statistics, heads and losses: in the accumulator's type.
     fn transient_number(&mut self, name: &str, shape: Shape) -> BufferId {
-        self.plan.buffer(name, shape, self.dtype.accumulator(), Home::Transient)
+        self.plan.buffer(name, shape, self.dtype.accumulator(), Storage::Transient)
     }
 
     /// A convolution's weight in the type of the activations.
     fn narrow_parameter(&mut self, name: &str, parameter: &Parameter) -> BufferId {
         let span = parameter.copy.unwrap_or(parameter.value);
         assert_eq!(span.dtype, self.dtype, "a weight is needed in the type of the activations");
-        self.plan.buffer(name, parameter.shape, span.dtype, Home::Persistent(span))
+        self.plan.buffer(name, parameter.shape, span.dtype, Storage::Persistent(span))
     }
 
     /// No activations: a place for an operand that a call does without.
@@ -205,7 +205,7 @@ impl Tape {
     }
 
     fn parameter(&mut self, name: &str, parameter: &Parameter) -> BufferId {
-        self.plan.buffer(name, parameter.shape, parameter.value.dtype, Home::Persistent(parameter.value))
+        self.plan.buffer(name, parameter.shape, parameter.value.dtype, Storage::Persistent(parameter.value))
     }
 
     /// Records an operation's result and how its gradient flows on.
@@ -235,17 +235,17 @@ pub struct Backward<'a> {
 
 impl Backward<'_> {
     fn transient(&mut self, name: &str, shape: Shape) -> BufferId {
-        self.plan.buffer(name, shape, self.dtype, Home::Transient)
+        self.plan.buffer(name, shape, self.dtype, Storage::Transient)
     }
 
     fn transient_number(&mut self, name: &str, shape: Shape) -> BufferId {
-        self.plan.buffer(name, shape, self.dtype.accumulator(), Home::Transient)
+        self.plan.buffer(name, shape, self.dtype.accumulator(), Storage::Transient)
     }
 
     /// Where a parameter's gradient goes: its persistent place, or a scrap nobody reads if it is frozen.
     fn parameter_gradient(&mut self, name: &str, parameter: &Parameter) -> BufferId {
-        let home = parameter.gradient.map_or(Home::Transient, Home::Persistent);
-        self.plan.buffer(name, parameter.shape, parameter.value.dtype, home)
+        let storage = parameter.gradient.map_or(Storage::Transient, Storage::Persistent);
+        self.plan.buffer(name, parameter.shape, parameter.value.dtype, storage)
     }
 
     /// Hands over a finished gradient in a buffer that nothing else will read as it is now.

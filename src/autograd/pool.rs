@@ -2,7 +2,7 @@
 
 use super::{Tape, Var};
 use crate::ops::{GlobalAveragePool, GlobalAveragePoolGradient, GlobalPool, MaxPool, MaxPoolGradient, Pool};
-use crate::plan::Home;
+use crate::plan::Storage;
 use crate::tensor::{DType, Shape};
 
 impl Tape {
@@ -12,7 +12,7 @@ impl Tape {
         let attributes = Pool { batch, height, width, channels, window, stride, padding };
         let shape = Shape::from([batch, attributes.out_height(), attributes.out_width(), channels]);
         let y = self.transient("maxima", shape);
-        let argmax = self.plan.buffer("positions of maxima", shape, DType::I32, Home::Transient);
+        let argmax = self.plan.buffer("positions of maxima", shape, DType::I32, Storage::Transient);
         self.plan.push(MaxPool { attributes, x: x.buffer, y, argmax });
         self.record(y, shape, &[x], false, move |backward, dy| {
             let dx = backward.transient("max pool gradient", x.shape);

@@ -2,7 +2,7 @@
 
 use super::{Tape, Var};
 use crate::ops::{Relu, ReluGradient, Rows};
-use crate::plan::Home;
+use crate::plan::Storage;
 use crate::tensor::DType;
 
 impl Tape {
@@ -18,10 +18,10 @@ impl Tape {
 
     fn rectifier(&mut self, x: Var, dtype: DType) -> Var {
         let attributes = Rows { rows: x.shape.rows(), channels: x.shape.channels() };
-        let y = self.plan.buffer("rectified", x.shape, dtype, Home::Transient);
+        let y = self.plan.buffer("rectified", x.shape, dtype, Storage::Transient);
         self.plan.push(Relu { attributes, x: x.buffer, y });
         self.record(y, x.shape, &[x], false, move |backward, dy| {
-            let dx = backward.plan.buffer("rectifier gradient", x.shape, dtype, Home::Transient);
+            let dx = backward.plan.buffer("rectifier gradient", x.shape, dtype, Storage::Transient);
             backward.plan.push(ReluGradient { attributes, y, dy, dx });
             backward.give(x, dx);
         })

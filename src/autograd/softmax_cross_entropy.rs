@@ -2,7 +2,7 @@
 
 use super::{Tape, Var};
 use crate::ops::{CrossEntropy, SoftmaxCrossEntropy};
-use crate::plan::{BufferId, Home};
+use crate::plan::{BufferId, Storage};
 use crate::tensor::{DType, Shape};
 
 /// What a loss leaves behind.
@@ -23,8 +23,8 @@ impl Tape {
     pub fn softmax_cross_entropy(&mut self, logits: Var, labels: Var, smoothing: f64) -> Loss {
         let (batch, classes) = (logits.shape.rows(), logits.shape.channels());
         assert_eq!(labels.shape, Shape::from([batch]), "one label per sample");
-        let per_sample = self.plan.buffer("loss", labels.shape, self.dtype.accumulator(), Home::Step);
-        let prediction = self.plan.buffer("prediction", labels.shape, DType::I32, Home::Step);
+        let per_sample = self.plan.buffer("loss", labels.shape, self.dtype.accumulator(), Storage::Step);
+        let prediction = self.plan.buffer("prediction", labels.shape, DType::I32, Storage::Step);
         let logits_gradient = self.transient_number("logits gradient", logits.shape);
         self.plan.push(SoftmaxCrossEntropy {
             attributes: CrossEntropy { batch, classes, smoothing },

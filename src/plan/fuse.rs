@@ -10,7 +10,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::{BufferId, Home, Plan};
+use super::{BufferId, Plan, Storage};
 use crate::error::{Error, Result};
 use crate::ops::{
     Access, Affine, BatchNormReduce, Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue,
@@ -268,8 +268,8 @@ fn pool_head(plan: &mut Plan, at: usize) -> Option<()> {
 impl Plan {
     /// Whether two buffers share memory: those with a place of their own by their bytes, others only if they are one.
     fn shares(&self, a: BufferId, b: BufferId) -> bool {
-        match (self.buffers[a.index()].home, self.buffers[b.index()].home) {
-            (Home::Persistent(a), Home::Persistent(b)) => {
+        match (self.buffers[a.index()].storage, self.buffers[b.index()].storage) {
+            (Storage::Persistent(a), Storage::Persistent(b)) => {
                 a.offset < b.offset + b.bytes() && b.offset < a.offset + a.bytes()
             }
             _ => a == b,
@@ -292,7 +292,7 @@ impl Plan {
 
     /// Whether a buffer is nobody's business but that of a step's calls: neither the host's nor the setup's.
     fn is_private(&self, id: BufferId) -> bool {
-        self.buffers[id.index()].home == Home::Transient
+        self.buffers[id.index()].storage == Storage::Transient
             && !self.setup.iter().any(|call| self.touches(call, id))
     }
 

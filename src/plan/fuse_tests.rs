@@ -1,6 +1,6 @@
 //! Where the rules of `fuse` make calls into one, and where they must not.
 
-use super::{BufferId, Fusions, Home, Plan, fuse};
+use super::{BufferId, Fusions, Plan, Storage, fuse};
 use crate::ops::{
     Accumulate, Affine, BatchNorm, BatchNormGradient, BatchNormReduce, BatchNormStatistics, Call, Conv2d,
     Conv2dDgrad, Conv2dFprop, Conv2dWgrad, CopyRows, GlobalAveragePool, GlobalPool, Linear, LinearForward,
@@ -32,11 +32,11 @@ struct Bench {
 
 impl Bench {
     fn activation(&mut self, name: &str) -> BufferId {
-        self.plan.buffer(name, Shape::new(&[32, 3]), DType::F32, Home::Transient)
+        self.plan.buffer(name, Shape::new(&[32, 3]), DType::F32, Storage::Transient)
     }
 
     fn number(&mut self, name: &str) -> BufferId {
-        self.plan.buffer(name, Shape::new(&[3]), DType::F32, Home::Transient)
+        self.plan.buffer(name, Shape::new(&[3]), DType::F32, Storage::Transient)
     }
 
     fn forward(&mut self) -> BufferId {
@@ -268,7 +268,7 @@ fn statistics_of_an_output_that_was_changed_or_is_another_stay_apart() {
 fn statistics_do_not_pass_a_call_that_writes_what_they_read() {
     let mut bench = Bench::default();
     let y = bench.forward();
-    let gamma = Home::Persistent(Span { offset: 64, elements: 3, dtype: DType::F32 });
+    let gamma = Storage::Persistent(Span { offset: 64, elements: 3, dtype: DType::F32 });
     let [written, read] =
         ["gamma", "the same"].map(|name| bench.plan.buffer(name, Shape::new(&[3]), DType::F32, gamma));
     let from = bench.number("new gamma");

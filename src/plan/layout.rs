@@ -8,7 +8,7 @@
 
 use std::collections::HashSet;
 
-use super::{BufferId, Home, Plan};
+use super::{BufferId, Plan, Storage};
 use crate::ops::{Access, Call, Device, Operand};
 use crate::tensor::{DType, Span, aligned};
 
@@ -47,7 +47,7 @@ impl Plan {
     pub fn lifetimes(&self) -> Vec<Option<Lifetime>> {
         let whole = Lifetime { first: 0, last: self.calls.len() };
         let mut lifetimes: Vec<Option<Lifetime>> =
-            self.buffers.iter().map(|b| (b.home == Home::Step).then_some(whole)).collect();
+            self.buffers.iter().map(|b| (b.storage == Storage::Step).then_some(whole)).collect();
         for call in &self.setup {
             for Operand { place: id, .. } in call.operands() {
                 lifetimes[id.index()] = Some(whole);
@@ -60,7 +60,7 @@ impl Plan {
             }
         }
         for (buffer, lifetime) in self.buffers.iter().zip(&mut lifetimes) {
-            if matches!(buffer.home, Home::Persistent(_)) {
+            if matches!(buffer.storage, Storage::Persistent(_)) {
                 *lifetime = None;
             }
         }
@@ -102,7 +102,7 @@ impl Plan {
             spans: self
                 .buffers
                 .iter()
-                .map(|b| if let Home::Persistent(span) = b.home { span } else { nothing })
+                .map(|b| if let Storage::Persistent(span) = b.storage { span } else { nothing })
                 .collect(),
             setup_workspaces: vec![nothing; self.setup.len()],
             workspaces: vec![nothing; self.calls.len()],
@@ -138,7 +138,7 @@ impl Plan {
             .filter_map(|operand| (operand.access != Access::Read).then_some(operand.place))
             .collect();
         (0..self.buffers.len())
-            .filter(|&index| self.buffers[index].home == Home::Step)
+            .filter(|&index| self.buffers[index].storage == Storage::Step)
             .filter(|&index| !written.contains(&BufferId(index as u32)))
             .collect()
     }
@@ -224,10 +224,11 @@ mod tests {
         let rows = |rows| Rows { rows, channels: 1 };
         let mut plan = Plan::default();
         let mut buffer =
-            |name: &str, elements, home| plan.buffer(name, Shape::from([elements]), DType::F32, home);
-        let (small, large) = (buffer("small", 3, Home::Step), buffer("large", 900, Home::Step));
-        let sums = buffer("sums", 900, Home::Step);
-        let (between, result) = (buffer("between", 500, Home::Transient), buffer("result", 500, Home::Step));
+            |name: &str, elements, storage| plan.buffer(name, Shape::from([elements]), DType::F32, storage);
+        let (small, large) = (buffer("small", 3, Storage::Step), buffer("large", 900, Storage::Step));
+        let sums = buffer("sums", 900, Storage::Step);
+        let (between, result) =
+            (buffer("between", 500, Storage::Transient), buffer("result", 500, Storage::Step));
         plan.push(Accumulate { attributes: rows(900), x: large, y: sums });
         plan.push(CopyRows { attributes: rows(500), x: large, y: between });
         plan.push(Add { attributes: rows(500), a: between, b: small, y: result });

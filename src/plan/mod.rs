@@ -28,9 +28,9 @@ impl BufferId {
     }
 }
 
-/// Where a buffer's bytes live and for how long.
+/// The storage class of a buffer: where its bytes are and for how long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Home {
+pub enum Storage {
     /// At a fixed place outside the arena, across steps: parameters, their gradients, running statistics.
     Persistent(Span),
     /// In the arena for the whole step: written by the host before it, or read by the host after it.
@@ -48,8 +48,8 @@ pub struct Buffer {
     pub shape: Shape,
     /// Its element type.
     pub dtype: DType,
-    /// Where it lives.
-    pub home: Home,
+    /// Its storage class.
+    pub storage: Storage,
 }
 
 /// A step: calls in order.
@@ -65,9 +65,15 @@ pub struct Plan {
 
 impl Plan {
     /// Adds a buffer.
-    pub fn buffer(&mut self, name: impl Into<String>, shape: Shape, dtype: DType, home: Home) -> BufferId {
+    pub fn buffer(
+        &mut self,
+        name: impl Into<String>,
+        shape: Shape,
+        dtype: DType,
+        storage: Storage,
+    ) -> BufferId {
         let id = BufferId(u32::try_from(self.buffers.len()).expect("a plan has fewer than 2^32 buffers"));
-        self.buffers.push(Buffer { name: name.into(), shape, dtype, home });
+        self.buffers.push(Buffer { name: name.into(), shape, dtype, storage });
         id
     }
 
@@ -84,8 +90,8 @@ impl Plan {
     /// Keeps a buffer until the end of the step, so that the host can read it.
     pub fn keep(&mut self, id: BufferId) {
         let buffer = &mut self.buffers[id.index()];
-        if buffer.home == Home::Transient {
-            buffer.home = Home::Step;
+        if buffer.storage == Storage::Transient {
+            buffer.storage = Storage::Step;
         }
     }
 
