@@ -39,7 +39,7 @@ fn training_step(c: &mut Criterion) {
     };
     let network = Network::new(&architecture(), device.dtype(), Some(optimizer.slots()));
     let step = TrainStep::new(&network, &device, &optimizer, &IMAGES, &Objective::cross_entropy(0.0));
-    let mut model = Model::new(network, Box::new(device), step.prepared().bytes()).expect("memory");
+    let mut model = Model::new(network, Box::new(device), step.executable().bytes()).expect("memory");
     model.initialise(1).expect("initial values");
     let labels: Vec<i32> = (0..BATCH as i32).map(|i| i % 100).collect();
     let targets = BatchTargets::plain(&labels);
@@ -65,7 +65,7 @@ fn print_calls(step: &TrainStep, model: &mut Model) {
     const STEPS: usize = 3;
     for _ in 0..STEPS {
         model
-            .run_timed(step.prepared(), |call, seconds| *totals.entry(call.name()).or_default() += seconds)
+            .run_timed(step.executable(), |call, seconds| *totals.entry(call.name()).or_default() += seconds)
             .expect("step");
     }
     let mut rows: Vec<_> = totals.into_iter().collect();
@@ -79,7 +79,7 @@ fn inference(c: &mut Criterion) {
     let device = Cpu::<f32>::new(0).expect("threads");
     let network = Network::new(&architecture(), device.dtype(), None);
     let pass = Inference::new(&network, &device, &IMAGES);
-    let mut model = Model::new(network, Box::new(device), pass.prepared().bytes()).expect("memory");
+    let mut model = Model::new(network, Box::new(device), pass.executable().bytes()).expect("memory");
     model.initialise(1).expect("initial values");
     pass.set_up(&mut model).expect("folding");
     let images = images();
@@ -91,7 +91,7 @@ fn inference(c: &mut Criterion) {
     group.bench_function("inference", |b| {
         b.iter(|| {
             let values = HostValues::F32(&images);
-            pass.images().write_numbers(&mut model, pass.prepared(), values).expect("images");
+            pass.images().write_numbers(&mut model, pass.executable(), values).expect("images");
             black_box(pass.run(&mut model).expect("pass"))
         });
     });

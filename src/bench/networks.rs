@@ -151,7 +151,7 @@ impl NetworkName {
     pub fn calls(&self, device: &dyn Device, batch: usize, fusions: Fusions) -> Result<Vec<Call<()>>> {
         let training = self.training(device, batch, fusions)?;
         let inference = self.inference(device, batch, fusions)?;
-        let plans = [training.plan.prepared().plan(), inference.plan.prepared().plan()];
+        let plans = [training.plan.executable().plan(), inference.plan.executable().plan()];
         let mut unique = Vec::new();
         for call in plans.iter().flat_map(|plan| plan.setup.iter().chain(&plan.calls)) {
             let call = call.map(|_| ());
@@ -193,11 +193,11 @@ mod tests {
         for name in NetworkName::standard(HardwareKind::Emulator) {
             let training = name.training(&device, 2, Fusions::ALL).unwrap();
             let inference = name.inference(&device, 2, Fusions::ALL).unwrap();
-            for prepared in [training.plan.prepared(), inference.plan.prepared()] {
-                let plan = prepared.plan();
+            for executable in [training.plan.executable(), inference.plan.executable()] {
+                let plan = executable.plan();
                 for call in plan.setup.iter().chain(&plan.calls) {
                     for operand in call.operands() {
-                        let span = prepared.span(operand.place).elements;
+                        let span = executable.span(operand.place).elements;
                         assert!(
                             span == operand.elements,
                             "{} `{}`: {span} in the plan, {} alone",

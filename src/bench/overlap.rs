@@ -33,7 +33,7 @@ type Left = (String, Vec<f64>);
 fn train(choice: &Choice, network: &NetworkName, batch: usize) -> Result<Vec<Left>> {
     let device = choice.device()?;
     let Recorded { network, plan, pixels, images } = network.training(&*device, batch, Fusions::ALL)?;
-    let mut model = Model::new(network, device, plan.prepared().bytes())?;
+    let mut model = Model::new(network, device, plan.executable().bytes())?;
     model.initialise(0)?;
     let batches = Batches::new(&mut model, pixels, images, batch)?;
     for step in 0..STEPS {

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::features::batches_in_flight;
 use crate::nn::{InferenceReading, Model};
 use crate::ops::{Device, ElementType, ImageBatch, LoadImages};
-use crate::plan::{Fusions, Prepared};
+use crate::plan::{Executable, Fusions};
 use crate::tensor::{DType, HostValues};
 use crate::train::{BatchTargets, StepInputs, TrainStep};
 
@@ -64,8 +64,8 @@ impl StepWork<'_> {
     fn train(&self, device: Box<dyn Device>) -> Result<Row> {
         let Recorded { network, plan, pixels, images } =
             self.network.training(&*device, self.batch, self.fusions)?;
-        let mut row = self.row(&*device, plan.prepared())?;
-        let mut model = Model::new(network, device, plan.prepared().bytes())?;
+        let mut row = self.row(&*device, plan.executable())?;
+        let mut model = Model::new(network, device, plan.executable().bytes())?;
         model.initialise(0)?;
         let batches = Batches::new(&mut model, pixels, images, self.batch)?;
         let mut steps = 0;
@@ -112,8 +112,8 @@ impl StepWork<'_> {
     fn extract(&self, device: Box<dyn Device>) -> Result<Row> {
         let Recorded { network, plan, pixels, images } =
             self.network.inference(&*device, self.batch, self.fusions)?;
-        let mut row = self.row(&*device, plan.prepared())?;
-        let mut model = Model::new(network, device, plan.prepared().bytes())?;
+        let mut row = self.row(&*device, plan.executable())?;
+        let mut model = Model::new(network, device, plan.executable().bytes())?;
         model.initialise(0)?;
         let batches = Batches::new(&mut model, pixels, images, self.batch)?;
         plan.set_up(&mut model)?;
@@ -121,7 +121,7 @@ impl StepWork<'_> {
         let most = batches_in_flight(model.device());
         let mut passes = 0;
         let mut queue = |model: &mut Model| {
-            plan.images().write_bytes(model, plan.prepared(), &[], batches.next(passes).0)?;
+            plan.images().write_bytes(model, plan.executable(), &[], batches.next(passes).0)?;
             passes += 1;
             plan.begin(model)
         };
@@ -162,12 +162,12 @@ impl StepWork<'_> {
     }
 
     /// The row with what the plan has to do, and the least time that takes.
-    fn row(&self, device: &dyn Device, prepared: &Prepared) -> Result<Row> {
+    fn row(&self, device: &dyn Device, executable: &Executable) -> Result<Row> {
         let dtype = device.dtype();
         let mut row = Row::new(self.kind.row(self.network, self.batch, dtype), Kind::Step, dtype);
         let mut ideal = 0.0;
         let (mut flop, mut bytes) = (0.0, 0.0);
-        for call in &prepared.plan().calls {
+        for call in &executable.plan().calls {
             let work = work(call, dtype);
             flop += work.flop;
             bytes += work.bytes;

@@ -42,7 +42,7 @@ impl Pass {
 
     /// Bytes of memory the plans need, parameters included.
     pub fn bytes(&self) -> usize {
-        self.full.prepared().bytes().max(self.rest.as_ref().map_or(0, |rest| rest.prepared().bytes()))
+        self.full.executable().bytes().max(self.rest.as_ref().map_or(0, |rest| rest.executable().bytes()))
     }
 
     /// Runs the pass and hands each batch to `consume`, in order.
@@ -74,7 +74,7 @@ impl Pass {
                 rest.set_up(model)?;
                 rest
             };
-            plan.images().write_bytes(model, plan.prepared(), &batch.pixels, &batch.placement)?;
+            plan.images().write_bytes(model, plan.executable(), &batch.pixels, &batch.placement)?;
             let reading = plan.begin(model)?;
             in_flight.push_back(InFlight { plan, reading, labels: batch.labels.clone() });
             loader.recycle(batch);

@@ -1,14 +1,14 @@
 //! A forward pass in inference mode as a plan: images to features and logits, batch normalisation folded.
 
-use super::{HeadKind, ImageInput, Images, Model, Network, prepare};
+use super::{HeadKind, ImageInput, Images, Model, Network, compile};
 use crate::autograd::{Mode, SHORTEST_VECTOR, Tape};
 use crate::error::Result;
 use crate::ops::{Device, Readback};
-use crate::plan::{BufferId, Prepared};
+use crate::plan::{BufferId, Executable};
 
 /// A forward pass for one batch size.
 pub struct Inference {
-    prepared: Prepared,
+    executable: Executable,
     images: ImageInput,
     heads: Vec<HeadBuffers>,
 }
@@ -53,13 +53,13 @@ impl Inference {
             logits: tape.keep(head.logits),
         });
         let heads = heads.collect();
-        let prepared = prepare(network, device, tape.finish());
-        Inference { prepared, images, heads }
+        let executable = compile(network, device, tape.finish());
+        Inference { executable, images, heads }
     }
 
     /// The laid-out plan.
-    pub fn prepared(&self) -> &Prepared {
-        &self.prepared
+    pub fn executable(&self) -> &Executable {
+        &self.executable
     }
 
     /// Folds the current parameters; due before a series of [`Inference::run`] whenever parameters changed or another
@@ -68,7 +68,7 @@ impl Inference {
     /// # Errors
     /// The device failed.
     pub fn set_up(&self, model: &mut Model) -> Result<()> {
-        model.set_up(&self.prepared)
+        model.set_up(&self.executable)
     }
 
     /// The way in for images.
@@ -91,10 +91,10 @@ impl Inference {
     /// # Errors
     /// The device failed.
     pub fn begin(&self, model: &mut Model) -> Result<InferenceReading> {
-        model.run(&self.prepared)?;
+        model.run(&self.executable)?;
         let begin = |head: &HeadBuffers| {
-            let features = model.begin_read(self.prepared.span(head.features))?;
-            Ok(HeadReading { features, logits: model.begin_read(self.prepared.span(head.logits))? })
+            let features = model.begin_read(self.executable.span(head.features))?;
+            Ok(HeadReading { features, logits: model.begin_read(self.executable.span(head.logits))? })
         };
         Ok(InferenceReading { heads: self.heads.iter().map(begin).collect::<Result<_>>()? })
     }
@@ -108,7 +108,7 @@ impl Inference {
             let features = reading.features.wait_f32()?;
             let mut values = HeadValues { features, logits: reading.logits.wait_f32()? };
             if head.kind == HeadKind::Cosine {
-                let dimension = self.prepared.plan().buffers[head.features.index()].shape.channels();
+                let dimension = self.executable.plan().buffers[head.features.index()].shape.channels();
                 values.features.chunks_exact_mut(dimension).for_each(normalise);
             }
             Ok(values)

@@ -4,7 +4,7 @@ use super::{Model, Network};
 use crate::autograd::{Tape, Var};
 use crate::error::Result;
 use crate::ops::{ImageBatch, PLACEMENT_NUMBERS};
-use crate::plan::{BufferId, Prepared};
+use crate::plan::{BufferId, Executable};
 use crate::tensor::{DType, HostValues, Shape, Span};
 
 /// Extents of an image: rows, columns, channels.
@@ -88,10 +88,10 @@ impl ImageInput {
     pub fn write_numbers(
         &self,
         model: &mut Model,
-        prepared: &Prepared,
+        executable: &Executable,
         values: HostValues<'_>,
     ) -> Result<()> {
-        let (to, values) = self.numbers(prepared, values);
+        let (to, values) = self.numbers(executable, values);
         model.write(to, values)
     }
 
@@ -99,9 +99,9 @@ impl ImageInput {
     ///
     /// # Panics
     /// The plan wants bytes.
-    pub fn numbers<'a>(&self, prepared: &Prepared, values: HostValues<'a>) -> (Span, HostValues<'a>) {
+    pub fn numbers<'a>(&self, executable: &Executable, values: HostValues<'a>) -> (Span, HostValues<'a>) {
         let ImageInput::Numbers(images) = *self else { panic!("this plan takes its images as bytes") };
-        (prepared.span(images), values)
+        (executable.span(images), values)
     }
 
     /// Hands over a batch of bytes (none if they are resident) and their placements.
@@ -114,11 +114,11 @@ impl ImageInput {
     pub fn write_bytes(
         &self,
         model: &mut Model,
-        prepared: &Prepared,
+        executable: &Executable,
         bytes: &[u8],
         places: &[i32],
     ) -> Result<()> {
-        model.write_all(&self.bytes(prepared, bytes, places))
+        model.write_all(&self.bytes(executable, bytes, places))
     }
 
     /// Where a batch of bytes and their placements go.
@@ -127,14 +127,14 @@ impl ImageInput {
     /// The plan wants numbers.
     pub fn bytes<'a>(
         &self,
-        prepared: &Prepared,
+        executable: &Executable,
         bytes: &'a [u8],
         places: &'a [i32],
     ) -> Vec<(Span, HostValues<'a>)> {
         let ImageInput::Bytes { pixels, placement } = *self else {
             panic!("this plan takes its images as numbers")
         };
-        let pixels = pixels.map(|pixels| (prepared.span(pixels), HostValues::U8(bytes)));
-        pixels.into_iter().chain([(prepared.span(placement), HostValues::I32(places))]).collect()
+        let pixels = pixels.map(|pixels| (executable.span(pixels), HostValues::U8(bytes)));
+        pixels.into_iter().chain([(executable.span(placement), HostValues::I32(places))]).collect()
     }
 }

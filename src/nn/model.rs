@@ -7,7 +7,7 @@ use super::parameters::Entry;
 use super::resnet::Network;
 use crate::error::Result;
 use crate::ops::{Call, Cast, Device, Graph, Readback, Rows};
-use crate::plan::{Plan, PlanId, Prepared, fuse};
+use crate::plan::{Executable, Plan, PlanId, fuse};
 use crate::tensor::{HostValues, Span};
 
 /// A network together with the device in whose memory its parameters and activations live.
@@ -145,29 +145,29 @@ impl Model {
     ///
     /// # Errors
     /// The device failed.
-    pub fn set_up(&mut self, prepared: &Prepared) -> Result<()> {
-        self.assert_room(prepared);
-        prepared.set_up(&mut *self.device)
+    pub fn set_up(&mut self, executable: &Executable) -> Result<()> {
+        self.assert_room(executable);
+        executable.set_up(&mut *self.device)
     }
 
     /// Runs one step of a plan: call by call the first time, captured where the device can from the second on.
     ///
     /// # Errors
     /// The device failed.
-    pub fn run(&mut self, prepared: &Prepared) -> Result<()> {
-        self.assert_room(prepared);
+    pub fn run(&mut self, executable: &Executable) -> Result<()> {
+        self.assert_room(executable);
         self.renew_copies()?;
         let Model { captured, device, .. } = self;
-        if let Some(Seen::Once) = captured.get(&prepared.id()) {
-            let graph = device.capture(&mut |device| prepared.run(device))?;
-            captured.insert(prepared.id(), graph.map_or(Seen::Plain, Seen::Captured));
+        if let Some(Seen::Once) = captured.get(&executable.id()) {
+            let graph = device.capture(&mut |device| executable.run(device))?;
+            captured.insert(executable.id(), graph.map_or(Seen::Plain, Seen::Captured));
         }
-        match captured.get(&prepared.id()) {
+        match captured.get(&executable.id()) {
             Some(Seen::Captured(graph)) => device.replay(graph),
-            Some(_) => prepared.run(&mut **device),
+            Some(_) => executable.run(&mut **device),
             None => {
-                captured.insert(prepared.id(), Seen::Once);
-                prepared.run(&mut **device)
+                captured.insert(executable.id(), Seen::Once);
+                executable.run(&mut **device)
             }
         }
     }
@@ -192,20 +192,24 @@ impl Model {
     ///
     /// # Errors
     /// The device failed.
-    pub fn run_timed(&mut self, prepared: &Prepared, observe: impl FnMut(&Call<Span>, f64)) -> Result<()> {
-        self.assert_room(prepared);
+    pub fn run_timed(
+        &mut self,
+        executable: &Executable,
+        observe: impl FnMut(&Call<Span>, f64),
+    ) -> Result<()> {
+        self.assert_room(executable);
         self.renew_copies()?;
-        prepared.run_timed(&mut *self.device, observe)
+        executable.run_timed(&mut *self.device, observe)
     }
 
-    fn assert_room(&self, prepared: &Prepared) {
-        assert!(prepared.bytes() <= self.bytes, "a plan larger than the memory this model was made with");
+    fn assert_room(&self, executable: &Executable) {
+        assert!(executable.bytes() <= self.bytes, "a plan larger than the memory this model was made with");
     }
 }
 
-/// Makes calls of a plan into one as the network's settings say, and lays it out behind the network's parameters.
-pub fn prepare(network: &Network, device: &dyn Device, plan: Plan) -> Prepared {
-    Prepared::new(
+/// Compiles a plan: fuses its calls as the network's settings say, and lays it out behind the network's parameters.
+pub fn compile(network: &Network, device: &dyn Device, plan: Plan) -> Executable {
+    Executable::new(
         fuse(plan, network.fusions(), |conv| device.fuses_prologue(conv)),
         device,
         network.parameters().bytes(),

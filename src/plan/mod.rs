@@ -4,15 +4,15 @@
 //! in the arena ([`Layout`]), and, on a GPU, the captured graph. A plan belongs to one batch size; the short last batch
 //! has its own.
 
+mod executable;
 mod fuse;
 #[cfg(test)]
 mod fuse_tests;
 mod layout;
-mod prepared;
 
+pub use executable::{Executable, PlanId};
 pub use fuse::{Fusions, fuse};
 pub use layout::{Layout, Lifetime};
-pub use prepared::{PlanId, Prepared};
 
 use crate::ops::{Access, Call};
 use crate::tensor::{DType, Shape, Span};

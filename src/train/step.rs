@@ -4,14 +4,14 @@ use super::objective::{BatchTargets, Exposure, Objective, Term};
 use super::optimizer::{HYPER_NUMBERS, Optimizer, Rates};
 use crate::autograd::{Mode, Tape, Var};
 use crate::error::Result;
-use crate::nn::{ImageInput, Images, Model, Network, Output, prepare};
+use crate::nn::{ImageInput, Images, Model, Network, Output, compile};
 use crate::ops::{Device, Direction, HYPER_ROW, HYPER_ROWS, Readback, RecordTotals, Side, StepTotals};
-use crate::plan::{BufferId, Prepared};
+use crate::plan::{BufferId, Executable};
 use crate::tensor::{DType, HostValues, Shape, Span};
 
 /// A training step for one batch size.
 pub struct TrainStep {
-    prepared: Prepared,
+    executable: Executable,
     images: ImageInput,
     heads: Vec<HeadLabels>,
     outliers: Option<BufferId>,
@@ -92,7 +92,7 @@ impl TrainStep {
         tape.backward_from_all(&gradients, &[]);
         optimizer.record(&mut tape, network.parameters(), hyper);
         TrainStep {
-            prepared: prepare(network, device, tape.finish()),
+            executable: compile(network, device, tape.finish()),
             images: input,
             heads,
             outliers,
@@ -105,8 +105,8 @@ impl TrainStep {
     }
 
     /// The laid-out plan.
-    pub fn prepared(&self) -> &Prepared {
-        &self.prepared
+    pub fn executable(&self) -> &Executable {
+        &self.executable
     }
 
     /// The way in for images.
@@ -126,7 +126,7 @@ impl TrainStep {
 
     /// Whether [`TrainStep::set_up`] is due before a series of steps: something in the plan's memory stays from step to step.
     pub fn needs_set_up(&self) -> bool {
-        !(self.prepared.plan().setup.is_empty() && self.groups.is_empty())
+        !(self.executable.plan().setup.is_empty() && self.groups.is_empty())
     }
 
     /// Folds what is frozen and writes which subclasses belong together; due before a series of steps whenever another plan
@@ -135,9 +135,9 @@ impl TrainStep {
     /// # Errors
     /// The device failed.
     pub fn set_up(&self, model: &mut Model) -> Result<()> {
-        model.set_up(&self.prepared)?;
+        model.set_up(&self.executable)?;
         for (buffer, groups) in &self.groups {
-            model.write(self.prepared.span(*buffer), HostValues::I32(groups))?;
+            model.write(self.executable.span(*buffer), HostValues::I32(groups))?;
         }
         Ok(())
     }
@@ -150,7 +150,7 @@ impl TrainStep {
     /// # Panics
     /// The step was made for normalised numbers.
     pub fn load(&self, model: &mut Model, inputs: &StepInputs<'_>) -> Result<()> {
-        let images = self.images.bytes(&self.prepared, inputs.pixels, inputs.placement);
+        let images = self.images.bytes(&self.executable, inputs.pixels, inputs.placement);
         self.load_behind(images, model, inputs)
     }
 
@@ -161,7 +161,7 @@ impl TrainStep {
         model: &mut Model,
         inputs: &StepInputs<'a>,
     ) -> Result<()> {
-        let place = |buffer| self.prepared.span(buffer);
+        let place = |buffer| self.executable.span(buffer);
         let StepInputs { targets, rates, slot, .. } = *inputs;
         let mut writes = images;
         let some_class = |labels: &Vec<i32>| labels.iter().map(|&label| label.max(0)).collect();
@@ -191,7 +191,7 @@ impl TrainStep {
     /// # Errors
     /// The device failed.
     pub fn queue(&self, model: &mut Model) -> Result<()> {
-        model.run(&self.prepared)
+        model.run(&self.executable)
     }
 
     /// Begins to copy the totals of all slots to the host: for each slot and term of the loss a pair of (sum of weighed
@@ -200,7 +200,7 @@ impl TrainStep {
     /// # Errors
     /// The device failed.
     pub fn begin_totals(&self, model: &Model) -> Result<Readback> {
-        model.begin_read(self.prepared.span(self.totals))
+        model.begin_read(self.executable.span(self.totals))
     }
 
     /// Runs one step on normalised numbers, and waits for the loss of each sample.
@@ -217,7 +217,7 @@ impl TrainStep {
         targets: &BatchTargets,
         rates: &Rates,
     ) -> Result<Vec<f64>> {
-        let images = vec![self.images.numbers(&self.prepared, images)];
+        let images = vec![self.images.numbers(&self.executable, images)];
         self.load_behind(
             images,
             model,
@@ -233,7 +233,7 @@ impl TrainStep {
     /// The device failed.
     pub fn losses(&self, model: &Model) -> Result<Vec<f64>> {
         let (first, others) = self.terms.split_first().expect("a step has a loss");
-        let read = |term: &RecordedTerm| model.read_f64(self.prepared.span(term.per_sample));
+        let read = |term: &RecordedTerm| model.read_f64(self.executable.span(term.per_sample));
         let mut losses = read(first)?;
         for term in others {
             losses.iter_mut().zip(read(term)?).for_each(|(loss, more)| *loss += more);

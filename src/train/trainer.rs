@@ -139,8 +139,8 @@ impl<'a> Trainer<'a> {
         let rest = (!samples.is_multiple_of(batch)).then(|| step(samples % batch));
         let pass = job.validation.as_ref().map(|v| Pass::new(&network, &*device, batch, v.data.len(), size));
         let bytes = [
-            Some(full.prepared().bytes()),
-            rest.as_ref().map(|r| r.prepared().bytes()),
+            Some(full.executable().bytes()),
+            rest.as_ref().map(|r| r.executable().bytes()),
             pass.as_ref().map(Pass::bytes),
         ];
         let mut model = Model::new(network, device, bytes.into_iter().flatten().max().unwrap_or(0))?;
@@ -302,9 +302,9 @@ impl<'a> Trainer<'a> {
             results = self.queue.flush(&self.model, &self.full)?;
             self.rest.as_ref().expect("only the last batch of an epoch is short")
         };
-        if plan.needs_set_up() && self.set_up != Some(plan.prepared().id()) {
+        if plan.needs_set_up() && self.set_up != Some(plan.executable().id()) {
             plan.set_up(&mut self.model)?;
-            self.set_up = Some(plan.prepared().id());
+            self.set_up = Some(plan.executable().id());
         }
         let targets = self.targets(&batch.indices);
         let (rates, learning_rate) = self.rates();

@@ -66,12 +66,12 @@ fn alone(device: impl Fn() -> Box<dyn Device>) -> Vec<(Vec<HeadValues>, Vec<i64>
         let images = Images { batch: batch.labels.len(), extent, source: ImageSource::Bytes };
         let inference = Inference::new(&network, &*device, &images);
         let table = network.parameters().image_table();
-        let mut model = Model::new(network, device, inference.prepared().bytes()).unwrap();
+        let mut model = Model::new(network, device, inference.executable().bytes()).unwrap();
         model.initialise(3).unwrap();
         model.write(table, HostValues::F32(&transform().table())).unwrap();
         inference.set_up(&mut model).unwrap();
-        let prepared = inference.prepared();
-        inference.images().write_bytes(&mut model, prepared, &batch.pixels, &batch.placement).unwrap();
+        let executable = inference.executable();
+        inference.images().write_bytes(&mut model, executable, &batch.pixels, &batch.placement).unwrap();
         (inference.run(&mut model).unwrap(), batch.labels)
     });
     batches.collect()

@@ -71,7 +71,7 @@ fn kind<B: Copy>(call: &Call<B>) -> &'static str {
 fn counts(depth: Depth, stem: Stem, shortcut: Option<Shortcut>, fusions: Fusions) -> [usize; 8] {
     let device = Cpu::<f32>::new(1).unwrap();
     let (_, step) = step(&device, &narrow(depth, stem, shortcut), 32, fusions);
-    let calls = &step.prepared().plan().calls;
+    let calls = &step.executable().plan().calls;
     let count = |name: &str| calls.iter().filter(|call| kind(call) == name).count();
     let adding = |call: &&Call<_>| matches!(call, Call::Conv2dDgrad(dgrad) if dgrad.accumulate);
     [
@@ -127,7 +127,7 @@ fn maps_join_the_last_convolutions_of_bottlenecks_where_the_backend_applies_them
     let recorded = |depth| {
         let device = Cpu::<f32>::new(1).unwrap();
         let (_, step) = step(&device, &narrow(depth, Stem::Cifar, None), 32, Fusions::NONE);
-        step.prepared().plan().clone()
+        step.executable().plan().clone()
     };
     // The stem, the first of each block, projections.
     let kept = 1 + 16 + 4;
@@ -147,7 +147,7 @@ fn maps_applied_where_they_are_read_leave_every_bit_of_a_training_as_it_was() {
         |prologue| trained(emulated(DType::Bf16), &architecture, side, Fusions { prologue, ..Fusions::ALL });
     // Where the narrow network has channels enough.
     let (_, step) = step(&*emulated(DType::Bf16), &architecture, side, Fusions::ALL);
-    let [_, gradients, convolutions, _] = maps(step.prepared().plan());
+    let [_, gradients, convolutions, _] = maps(step.executable().plan());
     assert!(gradients > 0 && convolutions == gradients);
     assert!(run(true) == run(false));
 }
@@ -155,7 +155,7 @@ fn maps_applied_where_they_are_read_leave_every_bit_of_a_training_as_it_was() {
 /// All learned values, gradients and running statistics after two steps, and the losses of both.
 fn trained(device: Box<dyn Device>, architecture: &Architecture, side: usize, fusions: Fusions) -> Vec<f64> {
     let (network, step) = step(&*device, architecture, side, fusions);
-    let mut model = Model::new(network, device, step.prepared().bytes()).unwrap();
+    let mut model = Model::new(network, device, step.executable().bytes()).unwrap();
     model.initialise(3).unwrap();
     step.set_up(&mut model).unwrap();
     // Blocks that add little make the problem well conditioned: rounding is not amplified from layer to layer.

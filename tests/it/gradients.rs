@@ -3,7 +3,7 @@
 use residua::autograd::{BatchNormOptions, BatchNormParameters, Mode, Parameter, Statistics, Tape, Var};
 use residua::backend::cpu::Cpu;
 use residua::ops::{Call, Device};
-use residua::plan::{BufferId, Fusions, Prepared, fuse};
+use residua::plan::{BufferId, Executable, Fusions, fuse};
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues, Shape, Span, aligned};
 
@@ -13,7 +13,7 @@ type Build<'a> = &'a dyn Fn(&mut Tape, &[Var], &[Parameter]) -> Var;
 /// Evaluates `sum of weights * f(inputs, parameters)` and its gradient.
 struct Laboratory {
     device: Cpu<f64>,
-    prepared: Prepared,
+    executable: Executable,
     inputs: Vec<BufferId>,
     input_gradients: Vec<Option<BufferId>>,
     parameters: Vec<Parameter>,
@@ -45,10 +45,10 @@ impl Laboratory {
         let output = tape.keep(y);
         let output_gradient = tape.input("output gradient", y.shape, DType::F64).buffer;
         let input_gradients = tape.backward_from(y, output_gradient, &vars);
-        let prepared = Prepared::new(fuse(tape.finish(), &fusions, |_| true), &device, base);
-        device.allocate(prepared.bytes()).unwrap();
+        let executable = Executable::new(fuse(tape.finish(), &fusions, |_| true), &device, base);
+        device.allocate(executable.bytes()).unwrap();
         let inputs = vars.iter().map(|var| var.buffer).collect();
-        Laboratory { device, prepared, inputs, input_gradients, parameters, output, output_gradient }
+        Laboratory { device, executable, inputs, input_gradients, parameters, output, output_gradient }
     }
 
     fn read(&self, span: Span) -> Vec<f64> {
@@ -62,16 +62,16 @@ impl Laboratory {
         let spans: Vec<Span> = self
             .inputs
             .iter()
-            .map(|&id| self.prepared.span(id))
+            .map(|&id| self.executable.span(id))
             .chain(self.parameters.iter().map(|parameter| parameter.value))
             .collect();
         for (span, values) in spans.iter().zip(values) {
             self.device.write(*span, HostValues::F64(values)).unwrap();
         }
-        let span = self.prepared.span(self.output_gradient);
+        let span = self.executable.span(self.output_gradient);
         self.device.write(span, HostValues::F64(weights)).unwrap();
-        self.prepared.run(&mut self.device).unwrap();
-        let output = self.read(self.prepared.span(self.output));
+        self.executable.run(&mut self.device).unwrap();
+        let output = self.read(self.executable.span(self.output));
         output.iter().zip(weights).map(|(y, w)| y * w).sum()
     }
 }
@@ -98,13 +98,13 @@ pub fn check_fused(
     let mut laboratory = Laboratory::new(fusions, inputs, parameters, build);
     let mut values: Vec<Vec<f64>> =
         inputs.iter().chain(parameters).enumerate().map(|(salt, shape)| random(shape, salt as u64)).collect();
-    let outputs = laboratory.prepared.span(laboratory.output).elements;
+    let outputs = laboratory.executable.span(laboratory.output).elements;
     let weights = random(&Shape::from([outputs]), 99);
     laboratory.run(&values, &weights);
     let mut gradients: Vec<Vec<f64>> = Vec::new();
     for (index, gradient) in laboratory.input_gradients.iter().enumerate() {
         let id = gradient.unwrap_or_else(|| panic!("{name}: input {index} has no gradient"));
-        gradients.push(laboratory.read(laboratory.prepared.span(id)));
+        gradients.push(laboratory.read(laboratory.executable.span(id)));
     }
     gradients.extend(laboratory.parameters.iter().map(|p| laboratory.read(p.gradient.unwrap())));
 
@@ -126,7 +126,7 @@ pub fn check_fused(
         let relative = difference.sqrt() / norm.sqrt().max(1e-6);
         assert!(relative < 1e-7, "{name}: gradient of operand {tensor} is off by {relative:.2e} relative");
     }
-    laboratory.prepared.plan().calls.clone()
+    laboratory.executable.plan().calls.clone()
 }
 
 /// All gradients of a plan in which calls are made into one, at random values.
@@ -139,9 +139,9 @@ pub fn fused_gradients(
     let mut laboratory = Laboratory::new(fusions, inputs, parameters, build);
     let values: Vec<Vec<f64>> =
         inputs.iter().chain(parameters).enumerate().map(|(salt, shape)| random(shape, salt as u64)).collect();
-    let outputs = laboratory.prepared.span(laboratory.output).elements;
+    let outputs = laboratory.executable.span(laboratory.output).elements;
     laboratory.run(&values, &random(&Shape::from([outputs]), 99));
-    let of_inputs = laboratory.input_gradients.iter().flatten().map(|&id| laboratory.prepared.span(id));
+    let of_inputs = laboratory.input_gradients.iter().flatten().map(|&id| laboratory.executable.span(id));
     let of_parameters = laboratory.parameters.iter().filter_map(|parameter| parameter.gradient);
     of_inputs.chain(of_parameters).map(|span| laboratory.read(span)).collect()
 }
@@ -249,7 +249,7 @@ fn frozen_batch_norm_passes_gradients_as_a_fixed_affine_map() {
     let weights = random(&x, 99);
     laboratory.run(&values, &weights);
     let analytic = [
-        laboratory.read(laboratory.prepared.span(laboratory.input_gradients[0].unwrap())),
+        laboratory.read(laboratory.executable.span(laboratory.input_gradients[0].unwrap())),
         laboratory.read(laboratory.parameters[0].gradient.unwrap()),
         laboratory.read(laboratory.parameters[1].gradient.unwrap()),
     ];

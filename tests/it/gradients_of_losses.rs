@@ -3,7 +3,7 @@
 use residua::autograd::{Mode, Tape, Var};
 use residua::backend::cpu::Cpu;
 use residua::ops::{Device, Direction, Side};
-use residua::plan::{BufferId, Prepared};
+use residua::plan::{BufferId, Executable};
 use residua::tensor::{DType, HostValues, Shape};
 
 use crate::gradients::random;
@@ -36,19 +36,19 @@ impl Comparison<'_> {
             self.numbers.iter().map(|values| tape.number_input("numbers", [values.len()])).collect();
         let losses = build(&mut tape, &vars, &integers, &numbers);
         let gradients = tape.backward_from_all(&losses.gradients, &vars);
-        let prepared = Prepared::new(tape.finish(), &device, 0);
-        device.allocate(prepared.bytes()).unwrap();
+        let executable = Executable::new(tape.finish(), &device, 0);
+        device.allocate(executable.bytes()).unwrap();
         let mut run = |values: &[Vec<f64>]| {
             for (var, values) in vars.iter().zip(values).chain(numbers.iter().zip(self.numbers)) {
-                device.write(prepared.span(var.buffer), HostValues::F64(values)).unwrap();
+                device.write(executable.span(var.buffer), HostValues::F64(values)).unwrap();
             }
             for (var, values) in integers.iter().zip(self.integers) {
-                device.write(prepared.span(var.buffer), HostValues::I32(values)).unwrap();
+                device.write(executable.span(var.buffer), HostValues::I32(values)).unwrap();
             }
-            prepared.run(&mut device).unwrap();
+            executable.run(&mut device).unwrap();
             let read = |id| {
-                let mut values = vec![0.0; prepared.span(id).elements];
-                device.read_f64(prepared.span(id), &mut values).unwrap();
+                let mut values = vec![0.0; executable.span(id).elements];
+                device.read_f64(executable.span(id), &mut values).unwrap();
                 values
             };
             let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;

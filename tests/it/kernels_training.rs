@@ -84,7 +84,7 @@ fn train(device: Box<dyn Device>, problem: &Problem) -> Trained {
         source: ImageSource::Resident { pixels, images: IMAGES },
     };
     let step = TrainStep::new(&network, &*device, &optimizer, &images, objective);
-    let mut model = Model::new(network, device, step.prepared().bytes()).expect("memory");
+    let mut model = Model::new(network, device, step.executable().bytes()).expect("memory");
     model.initialise(6).expect("initial values");
 
     let stream = Stream::for_purpose(3, Purpose::Synthetic, &[1]);

@@ -7,7 +7,7 @@ use residua::ops::{
     Cosine, CosineForward, CosineInputGradient, CosineWeightGradient, Device, Direction, KlDivergence, Side,
     SoftmaxDivergence,
 };
-use residua::plan::Prepared;
+use residua::plan::Executable;
 use residua::tensor::{DType, HostValues, Shape, Span, aligned};
 
 use crate::ops::{Values, check, in_every_precision, kernels, output, random};
@@ -306,15 +306,15 @@ fn gradient_through_two_heads(device: &mut dyn Device) -> Vec<f64> {
         [tape.linear(features, &weight, &bias), tape.linear(rectified, &weight_behind, &bias_behind)];
     let given = logits.map(|logits| tape.number_input("gradient", logits.shape).buffer);
     let dx = tape.backward_from_all(&[(logits[0], given[0]), (logits[1], given[1])], &[x])[0].unwrap();
-    let prepared = Prepared::new(tape.finish(), device, end);
-    device.allocate(prepared.bytes()).unwrap();
-    let spans = [prepared.span(x.buffer), prepared.span(given[0]), prepared.span(given[1])];
+    let executable = Executable::new(tape.finish(), device, end);
+    device.allocate(executable.bytes()).unwrap();
+    let spans = [executable.span(x.buffer), executable.span(given[0]), executable.span(given[1])];
     for (key, span) in spans.into_iter().chain(parameters.iter().map(|p| p.value)).enumerate() {
         device.write(span, HostValues::F64(&random(span.elements, key as u64))).unwrap();
     }
-    prepared.run(device).unwrap_or_else(|error| panic!("{}: {error}", device.name()));
-    let mut values = vec![0.0; prepared.span(dx).elements];
-    device.read_f64(prepared.span(dx), &mut values).unwrap();
+    executable.run(device).unwrap_or_else(|error| panic!("{}: {error}", device.name()));
+    let mut values = vec![0.0; executable.span(dx).elements];
+    device.read_f64(executable.span(dx), &mut values).unwrap();
     values
 }
 

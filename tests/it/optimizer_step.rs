@@ -42,7 +42,7 @@ fn all_groups_are_updated_by_one_call_whatever_their_rates_and_decays() {
     let two_heads = small().with_heads(heads).unwrap();
     for kind in [OptimizerKind::Sgd, OptimizerKind::AdamW] {
         let (network, step) = prepared(&device, &two_heads, &optimizer(kind, true));
-        let calls = &step.prepared().plan().calls;
+        let calls = &step.executable().plan().calls;
         let segments: Vec<_> = calls
             .iter()
             .filter_map(|call| match call {
@@ -74,7 +74,7 @@ impl Laboratory {
         let device = kernels(emulator, DType::Bf16);
         let optimizer = optimizer(kind, false);
         let (network, step) = prepared(&*device, &small(), &optimizer);
-        let mut model = Model::new(network, device, step.prepared().bytes()).unwrap();
+        let mut model = Model::new(network, device, step.executable().bytes()).unwrap();
         model.initialise(seed).unwrap();
         let stream = Stream::for_purpose(8, Purpose::Synthetic, &[]);
         let numbers = BATCH * SIDE * SIDE * 3;

@@ -42,7 +42,7 @@ use crate::backend::{Choice, DeviceName, Precision};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::ops::{Access, Call, Device, HardwareKind};
-use crate::plan::{Fusions, Prepared};
+use crate::plan::{Executable, Fusions};
 use crate::tensor::{DType, Span};
 use occupancy::{Limits, Uses, resident_blocks};
 use resources::Library;
@@ -305,9 +305,9 @@ impl Modeller {
     fn step(&mut self, kind: StepKind, network: &NetworkName, batch: usize) -> Result<StepModel> {
         let name = kind.row(network, batch, self.cuda.dtype());
         let calls = match kind {
-            StepKind::Train => distinct(network.training(&self.cuda, batch, self.fusions)?.plan.prepared()),
+            StepKind::Train => distinct(network.training(&self.cuda, batch, self.fusions)?.plan.executable()),
             StepKind::Extract => {
-                distinct(network.inference(&self.cuda, batch, self.fusions)?.plan.prepared())
+                distinct(network.inference(&self.cuda, batch, self.fusions)?.plan.executable())
             }
         };
         let calls = calls
@@ -414,9 +414,9 @@ impl Modeller {
 }
 
 /// The distinct calls of a plan's step, and how often each is made.
-fn distinct(prepared: &Prepared) -> Vec<(Call<()>, usize)> {
+fn distinct(executable: &Executable) -> Vec<(Call<()>, usize)> {
     let mut distinct: Vec<(Call<()>, usize)> = Vec::new();
-    for call in &prepared.plan().calls {
+    for call in &executable.plan().calls {
         let call = call.map(|_| ());
         match distinct.iter_mut().find(|(known, _)| *known == call) {
             Some((_, count)) => *count += 1,

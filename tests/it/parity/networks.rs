@@ -4,7 +4,7 @@
 use residua::autograd::{Mode, Tape};
 use residua::backend::cpu::Cpu;
 use residua::nn::{
-    Architecture, Depth, ImageSource, Images, Inference, Model, Network, Shortcut, Stem, prepare,
+    Architecture, Depth, ImageSource, Images, Inference, Model, Network, Shortcut, Stem, compile,
 };
 use residua::tensor::{DType, HostValues, Shape};
 
@@ -71,12 +71,12 @@ fn check(name: &str, depth: Depth, stem: Stem, shortcut: Shortcut) {
     let logits = tape.keep(output.heads[0].logits);
     let loss = tape.softmax_cross_entropy(output.heads[0].logits, labels_in, 0.0);
     tape.backward(&loss, &[]);
-    let step = prepare(&network, &device, tape.finish());
+    let step = compile(&network, &device, tape.finish());
     let extent = [height, width, channels];
     let given = Images { batch, extent, source: ImageSource::Numbers };
     let inference = Inference::new(&network, &device, &given);
 
-    let bytes = step.bytes().max(inference.prepared().bytes());
+    let bytes = step.bytes().max(inference.executable().bytes());
     let mut model = Model::new(network, Box::new(device), bytes).expect("memory for a narrow network");
     fill(&mut model, find);
     model.write(step.span(images_in.buffer), HostValues::F64(&input.values)).expect("images");
@@ -106,7 +106,7 @@ fn check(name: &str, depth: Depth, stem: Stem, shortcut: Shortcut) {
 
     inference.set_up(&mut model).expect("folding");
     let values = HostValues::F64(&input.values);
-    inference.images().write_numbers(&mut model, inference.prepared(), values).expect("images");
+    inference.images().write_numbers(&mut model, inference.executable(), values).expect("images");
     let found = inference.run(&mut model).expect("inference");
     let found: Vec<f64> = found[0].logits.iter().map(|&logit| f64::from(logit)).collect();
     assert_close(&format!("{name}: logits, folded"), &found, &golden.get("logits_eval").values, SINGLE);

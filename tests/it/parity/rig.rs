@@ -3,7 +3,7 @@
 use residua::autograd::{Mode, Parameter, Tape, Var};
 use residua::backend::cpu::{Cpu, Element};
 use residua::ops::Device;
-use residua::plan::{BufferId, Prepared};
+use residua::plan::{BufferId, Executable};
 use residua::tensor::{DType, HostValues, Shape, Span, aligned};
 
 use crate::golden::{Array, Case, assert_close};
@@ -21,7 +21,7 @@ pub struct Rig<T: Element = f64> {
 /// A step that ran.
 pub struct Outcome<T: Element = f64> {
     device: Cpu<T>,
-    prepared: Prepared,
+    executable: Executable,
 }
 
 impl Rig {
@@ -95,26 +95,26 @@ impl<T: Element> Rig<T> {
 
     /// Runs the recorded step once.
     pub fn run(self) -> Outcome<T> {
-        let prepared = Prepared::new(self.tape.finish(), &self.device, self.parameter_bytes);
+        let executable = Executable::new(self.tape.finish(), &self.device, self.parameter_bytes);
         let mut device = self.device;
-        device.allocate(prepared.bytes()).expect("memory for a small step");
+        device.allocate(executable.bytes()).expect("memory for a small step");
         let mut write = |span: Span, values: HostValues<'_>| {
             device.write(span, values).expect("a span inside memory");
         };
         // What a step overwrites must not matter, and what it reads before writing must show.
-        let everything = Span { offset: 0, elements: prepared.bytes() / T::DTYPE.size(), dtype: T::DTYPE };
+        let everything = Span { offset: 0, elements: executable.bytes() / T::DTYPE.size(), dtype: T::DTYPE };
         write(everything, HostValues::F64(&vec![f64::NAN; everything.elements]));
         for (span, values) in &self.parameters {
             write(*span, HostValues::F64(values));
         }
         for (buffer, values) in &self.inputs {
-            write(prepared.span(*buffer), HostValues::F64(values));
+            write(executable.span(*buffer), HostValues::F64(values));
         }
         for (buffer, values) in &self.labels {
-            write(prepared.span(*buffer), HostValues::I32(values));
+            write(executable.span(*buffer), HostValues::I32(values));
         }
-        prepared.run(&mut device).expect("the step runs");
-        Outcome { device, prepared }
+        executable.run(&mut device).expect("the step runs");
+        Outcome { device, executable }
     }
 
     /// Walks back from `y` with the case's `dy`, runs, and compares `y`, the gradients of `inputs` and `parameters`
@@ -154,7 +154,7 @@ impl<T: Element> Outcome<T> {
     };
 
     pub fn span(&self, buffer: BufferId) -> Span {
-        self.prepared.span(buffer)
+        self.executable.span(buffer)
     }
 
     pub fn read(&self, span: Span) -> Vec<f64> {

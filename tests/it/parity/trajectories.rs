@@ -56,7 +56,7 @@ fn train<T: Element>(depth: Depth, kind: OptimizerKind, rate: f64, steps: usize)
         let images = Images { batch, extent: [32, 32, 3], source: ImageSource::Numbers };
         TrainStep::new(&network, &device, &optimizer, &images, &Objective::cross_entropy(0.0))
     });
-    let bytes = plans.iter().map(|plan| plan.prepared().bytes()).max().expect("two plans");
+    let bytes = plans.iter().map(|plan| plan.executable().bytes()).max().expect("two plans");
     let mut model = Model::new(network, Box::new(device), bytes).expect("memory for a narrow network");
     fill(&mut model, |name| initial.find(name));
 

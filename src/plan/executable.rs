@@ -1,4 +1,4 @@
-//! A plan with every operand resolved to a place in memory, ready to run again and again.
+//! The executable: a compiled plan, with every operand resolved to a place in memory, which runs any number of times.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -7,13 +7,13 @@ use crate::error::Result;
 use crate::ops::{Call, Device};
 use crate::tensor::Span;
 
-/// Tells prepared plans apart.
+/// Tells executables apart.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct PlanId(u64);
 
-/// A plan laid out in a device's memory.
+/// A compiled plan: laid out in a device's memory.
 #[derive(Debug)]
-pub struct Prepared {
+pub struct Executable {
     id: PlanId,
     plan: Plan,
     layout: Layout,
@@ -21,19 +21,19 @@ pub struct Prepared {
     calls: Vec<Call<Span>>,
 }
 
-impl Prepared {
+impl Executable {
     /// Lays out `plan` behind the first `base` bytes of memory, which hold the persistent buffers.
-    pub fn new(plan: Plan, device: &dyn Device, base: usize) -> Prepared {
+    pub fn new(plan: Plan, device: &dyn Device, base: usize) -> Executable {
         let layout = plan.layout(device, base);
         let resolve = |call: &Call<BufferId>| call.map(|id| layout.spans[id.index()]);
         let setup = plan.setup.iter().map(resolve).collect();
         let calls = plan.calls.iter().map(resolve).collect();
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = PlanId(NEXT.fetch_add(1, Ordering::Relaxed));
-        Prepared { id, plan, layout, setup, calls }
+        Executable { id, plan, layout, setup, calls }
     }
 
-    /// What tells this plan from every other.
+    /// The number that no other executable has.
     pub fn id(&self) -> PlanId {
         self.id
     }
