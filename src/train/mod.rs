@@ -1,7 +1,7 @@
 //! Training: options, steps, schedules, the loop, and what it leaves in the run folder.
 
+mod checkpoint_manager;
 mod choices;
-mod keeper;
 mod materials;
 mod metrics_log;
 mod objective;

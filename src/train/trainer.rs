@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use super::keeper::{Keeper, Position};
+use super::checkpoint_manager::{CheckpointManager, Position};
 use super::metrics_log::{Metrics, MetricsLog, Scope};
 use super::objective::{BatchTargets, Objective};
 use super::queue::{Queue, Queued, StepResult};
@@ -108,7 +108,7 @@ struct Trainer<'a> {
     queue: Queue,
     pass: Option<Pass>,
     model: Model,
-    keeper: Keeper<'a>,
+    checkpoints: CheckpointManager<'a>,
     log: MetricsLog,
     position: Position,
     /// The training plan that is set up in memory.
@@ -154,9 +154,9 @@ impl<'a> Trainer<'a> {
             decay: options.lr_decay,
         };
         let head_schedule = Schedule { peak: options.head_rate(), ..schedule.clone() };
-        let mut keeper = Keeper::new(job);
+        let mut checkpoints = CheckpointManager::new(job);
         let position = if job.resume {
-            keeper.resume(&mut model)?
+            checkpoints.resume(&mut model)?
         } else {
             model.initialise(job.seed)?;
             if let Some((state, path)) = job.initial {
@@ -191,7 +191,7 @@ impl<'a> Trainer<'a> {
             queue,
             pass,
             model,
-            keeper,
+            checkpoints,
             log,
             position,
             set_up: None,
@@ -272,7 +272,7 @@ impl<'a> Trainer<'a> {
                 (recent, recent_clock) = (Tally::default(), Instant::now());
             }
             if stopping {
-                self.keeper.keep(&self.model, &self.position, None)?;
+                self.checkpoints.keep(&self.model, &self.position, None)?;
                 return Ok(None);
             }
         }
@@ -283,8 +283,8 @@ impl<'a> Trainer<'a> {
         self.log.append(&line)?;
         observer.logged(&line);
         let measured = self.validate(observer)?;
-        self.keeper.keep(&self.model, &self.position, measured.as_ref())?;
-        if self.keeper.is_kept(self.position.epoch) {
+        self.checkpoints.keep(&self.model, &self.position, measured.as_ref())?;
+        if self.checkpoints.is_kept(self.position.epoch) {
             self.log_weights()?;
         }
         let stop = self.job.stop.load(Ordering::Relaxed) && self.position.epoch < options.epochs;

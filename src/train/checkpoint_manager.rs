@@ -1,4 +1,4 @@
-//! Which checkpoints a training keeps, and what a resume needs from them.
+//! The checkpoint manager: the checkpoints that a training keeps, and the state that a resume needs from them.
 //!
 //! Every epoch ends with a checkpoint that `last` points to. Those at multiples of `checkpoint_every`, the best and the last
 //! one stay; the others go as soon as a newer one is safe. A training stopped within an epoch keeps `step_…` instead.
@@ -56,16 +56,16 @@ struct Extra {
     teacher: Option<String>,
 }
 
-/// Writes checkpoints and decides which stay.
-pub(super) struct Keeper<'a> {
+/// The checkpoint manager: writes checkpoints and decides which stay.
+pub(super) struct CheckpointManager<'a> {
     job: &'a Job<'a>,
     best: Option<Best>,
     previous: Option<String>,
 }
 
-impl<'a> Keeper<'a> {
-    pub(super) fn new(job: &'a Job<'a>) -> Keeper<'a> {
-        Keeper { job, best: None, previous: None }
+impl<'a> CheckpointManager<'a> {
+    pub(super) fn new(job: &'a Job<'a>) -> CheckpointManager<'a> {
+        CheckpointManager { job, best: None, previous: None }
     }
 
     /// Loads the run folder's last checkpoint into a model.
