@@ -10,7 +10,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::tally::{Measured, Tally};
+use super::running_metrics::{Measured, RunningMetrics};
 use super::trainer::Job;
 use crate::checkpoint::{self, Checkpoint, HeadClasses, Meta, network};
 use crate::data::are_numbers;
@@ -25,7 +25,7 @@ pub(super) struct Position {
     /// Steps done, from the very first.
     pub(super) step: u64,
     /// Sums over the steps of the current epoch.
-    pub(super) sums: Tally,
+    pub(super) sums: RunningMetrics,
 }
 
 /// The best evaluation so far.
@@ -116,7 +116,7 @@ impl<'a> CheckpointManager<'a> {
         position: &Position,
         measured: Option<&Measured>,
     ) -> Result<()> {
-        let within_epoch = position.sums != Tally::default();
+        let within_epoch = position.sums != RunningMetrics::default();
         let name = if within_epoch {
             format!("step_{:08}", position.step)
         } else {

@@ -5,7 +5,7 @@
 
 use super::TrainStep;
 use super::objective::TermWeights;
-use super::tally::TermTally;
+use super::running_metrics::TermMetrics;
 use crate::error::{Error, Result};
 use crate::nn::Model;
 use crate::ops::Readback;
@@ -17,7 +17,7 @@ pub(super) struct StepResult {
     /// The loss that was minimised, times the number of images.
     pub(super) loss: f64,
     /// Each term of it, summed over the batch.
-    pub(super) terms: Vec<TermTally>,
+    pub(super) terms: Vec<TermMetrics>,
 }
 
 /// A step that was queued.
@@ -36,7 +36,7 @@ pub(super) struct Queued {
 impl Queued {
     /// What a step found, from its row of the totals: a pair of numbers for each term.
     fn result(&self, totals: &[f64]) -> StepResult {
-        let terms = totals.chunks_exact(2).zip(&self.terms).map(|(pair, weights)| TermTally {
+        let terms = totals.chunks_exact(2).zip(&self.terms).map(|(pair, weights)| TermMetrics {
             loss: pair[0] * weights.bare,
             weight: weights.total,
             labelled: weights.labelled,

@@ -8,9 +8,9 @@ use super::checkpoint_manager::{CheckpointManager, Position};
 use super::metrics_log::{Metrics, MetricsLog, Scope};
 use super::objective::{BatchTargets, Objective};
 use super::queue::{Queue, Queued, StepResult};
+use super::running_metrics::{Measured, RunningMetrics};
 use super::sampler::balanced;
 use super::step::{StepInputs, TrainStep};
-use super::tally::{Measured, Tally};
 use super::targets::Targets;
 use super::teacher::Teacher;
 use super::{FineTune, Rates, RunFolder, Sampler, Schedule, Shuffle, TrainOptions};
@@ -250,7 +250,7 @@ impl<'a> Trainer<'a> {
         let table = self.model.network().parameters().image_table();
         self.model.write(table, HostValues::F32(&self.job.transform.table()))?;
         let (epoch_clock, mut recent_clock) = (Instant::now(), Instant::now());
-        let (mut recent, mut images) = (Tally::default(), 0);
+        let (mut recent, mut images) = (RunningMetrics::default(), 0);
         while let Some(batch) = loader.next() {
             let batch = batch?;
             let log = options.log_every > 0 && (self.position.step + 1).is_multiple_of(options.log_every);
@@ -269,7 +269,7 @@ impl<'a> Trainer<'a> {
                 let speed = recent.images as f64 / recent_clock.elapsed().as_secs_f64();
                 let line = self.metrics("train", Scope::Step, self.measure(&recent), speed);
                 self.log.append(&line)?;
-                (recent, recent_clock) = (Tally::default(), Instant::now());
+                (recent, recent_clock) = (RunningMetrics::default(), Instant::now());
             }
             if stopping {
                 self.checkpoints.keep(&self.model, &self.position, None)?;
@@ -395,8 +395,8 @@ impl<'a> Trainer<'a> {
         Ok(())
     }
 
-    fn measure(&self, tally: &Tally) -> Measured {
-        tally.measure(self.job.objective, &self.job.targets.heads)
+    fn measure(&self, metrics: &RunningMetrics) -> Measured {
+        metrics.measure(self.job.objective, &self.job.targets.heads)
     }
 
     fn metrics(&self, split: &str, scope: Scope, measured: Measured, images_per_second: f64) -> Metrics {

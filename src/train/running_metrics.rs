@@ -1,4 +1,4 @@
-//! What the losses and hits of some steps, or of an evaluation, come to.
+//! Running metrics: losses and hits summed over some steps, or over an evaluation, and their means.
 
 use std::collections::BTreeMap;
 
@@ -10,25 +10,25 @@ use crate::checkpoint::HeadClasses;
 use crate::data::Level;
 use crate::features::Evaluation;
 
-/// Running sums over some steps.
+/// Running metrics: sums over some steps.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct Tally {
+pub(super) struct RunningMetrics {
     /// Images seen.
     pub(super) images: u64,
     #[serde(default)]
-    terms: Vec<TermTally>,
+    terms: Vec<TermMetrics>,
 }
 
-/// Running sums of one term of the loss.
+/// Running metrics of one term of the loss.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub(super) struct TermTally {
+pub(super) struct TermMetrics {
     /// Sum of the samples' losses, each times its weight.
     pub(super) loss: f64,
     /// Sum of the weights.
     pub(super) weight: f64,
     /// Samples that have a class.
     pub(super) labelled: u64,
-    /// Those that were given it.
+    /// Samples whose prediction is their class.
     pub(super) correct: u64,
 }
 
@@ -37,14 +37,14 @@ pub(super) struct TermTally {
 pub(super) struct Measured {
     pub(super) loss: f64,
     pub(super) accuracy: f64,
-    /// Of several terms or heads, each by itself.
+    /// Each term or head by itself, where there are several.
     pub(super) further: BTreeMap<String, f64>,
 }
 
-impl Tally {
+impl RunningMetrics {
     pub(super) fn add(&mut self, result: &StepResult) {
         self.images += result.images as u64;
-        self.terms.resize(result.terms.len(), TermTally::default());
+        self.terms.resize(result.terms.len(), TermMetrics::default());
         for (sum, term) in self.terms.iter_mut().zip(&result.terms) {
             sum.loss += term.loss;
             sum.weight += term.weight;
@@ -77,7 +77,7 @@ impl Tally {
 }
 
 impl Measured {
-    /// What an evaluation found, one of each head: the sum of their cross-entropies, the mean of their accuracies, and of
+    /// The results of an evaluation, one of each head: the sum of their cross-entropies, the mean of their accuracies, and of
     /// several heads each. A head that has the class of no sample leaves nothing to say.
     pub(super) fn of(evaluations: &[Evaluation], heads: &[HeadClasses]) -> Option<Measured> {
         let (mut loss, mut accuracy, mut further) = (0.0, 0.0, BTreeMap::new());
@@ -94,7 +94,7 @@ impl Measured {
     }
 }
 
-/// What the log calls a term.
+/// The name of a term in the log.
 fn name(term: Term, heads: &[HeadClasses]) -> String {
     let of = |head: usize| prefix(&heads[head], heads.len());
     match term {
@@ -106,7 +106,7 @@ fn name(term: Term, heads: &[HeadClasses]) -> String {
     }
 }
 
-/// What the numbers of one head among several are called by.
+/// The prefix of the names of one head among several.
 fn prefix(head: &HeadClasses, heads: usize) -> &'static str {
     match head.level {
         _ if heads == 1 => "",
@@ -121,18 +121,18 @@ mod tests {
 
     fn result(images: usize, mean: f64, correct: u64) -> StepResult {
         let loss = mean * images as f64;
-        let term = TermTally { loss, weight: images as f64, labelled: images as u64, correct };
+        let term = TermMetrics { loss, weight: images as f64, labelled: images as u64, correct };
         StepResult { images, loss, terms: vec![term] }
     }
 
     // Notebook A, trap A23: the mean of batch means gave the short last batch too much to say.
     #[test]
     fn a_short_batch_counts_by_its_samples() {
-        let mut tally = Tally::default();
-        tally.add(&result(64, 1.0, 32));
-        tally.add(&result(10, 2.0, 10));
+        let mut metrics = RunningMetrics::default();
+        metrics.add(&result(64, 1.0, 32));
+        metrics.add(&result(10, 2.0, 10));
         let heads = [HeadClasses::single(vec!["a".into(), "b".into()])];
-        let measured = tally.measure(&Objective::cross_entropy(0.0), &heads);
+        let measured = metrics.measure(&Objective::cross_entropy(0.0), &heads);
         assert!((measured.loss - 84.0 / 74.0).abs() < 1e-15);
         assert!((measured.accuracy - 42.0 / 74.0).abs() < 1e-15);
         assert!(measured.further.is_empty());
