@@ -38,9 +38,9 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     if !common.quiet {
         tell(&format!(
             "{} on {} images of {} classes; then scores on {} OOD sets, collapse, report",
-            sets.materials.architecture,
-            sets.materials.data.len(),
-            sets.materials.architecture.heads[0].classes,
+            sets.inputs.architecture,
+            sets.inputs.data.len(),
+            sets.inputs.architecture.heads[0].classes,
             sets.ood.len()
         ));
     }

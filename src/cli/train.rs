@@ -12,7 +12,7 @@ use super::{Common, stop};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::TrainRecipe;
-use crate::train::{Materials, RECIPE_FILE, RunFolder, Summary, TrainOptions, train};
+use crate::train::{RECIPE_FILE, RunFolder, Summary, TrainOptions, TrainingInputs, train};
 use crate::values::Wholes;
 
 #[derive(Debug, clap::Args)]
@@ -75,7 +75,7 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
             train: arguments.options.clone(),
         }
     };
-    let materials = Materials::open(&recipe.train, None, recipe.seed)?;
+    let inputs = TrainingInputs::open(&recipe.train, None, recipe.seed)?;
     let folder = RunFolder::lock(&arguments.out)?;
     if !arguments.resume && folder.checkpoints().exists() {
         return Err(Error::usage(format!(
@@ -87,16 +87,16 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
         std::io::Write::write_all(out, recipe.to_toml().as_bytes())
     })?;
     if !common.quiet {
-        for note in &materials.notes {
+        for note in &inputs.notes {
             tell(&format!("note: {note}"));
         }
-        tell(&format!("{} on {} images", materials.architecture, materials.data.len()));
+        tell(&format!("{} on {} images", inputs.architecture, inputs.data.len()));
     }
     let mut choice = arguments.compute.choice(common)?;
     choice.precision = recipe.precision;
     let device = choice.device()?;
     let mut progress = TrainProgress::new("training", common.quiet);
-    let job = materials.job(&recipe.train, recipe.seed, &folder, arguments.resume, stop::listen());
+    let job = inputs.job(&recipe.train, recipe.seed, &folder, arguments.resume, stop::listen());
     let summary = train(device, &job, &mut progress)?;
     report(&summary, arguments, common)?;
     if !summary.finished && recipe.train.max_steps.is_none() {

@@ -8,7 +8,7 @@ use crate::data::{self, DataSpec, Selected, SharedDataset, Split};
 use crate::error::Result;
 use crate::ood::table::Group;
 use crate::rng::{Purpose, Stream};
-use crate::train::Materials;
+use crate::train::TrainingInputs;
 
 /// A data set with its name and description.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub struct NamedSet {
 #[derive(Debug, Clone)]
 pub struct Sets {
     /// For the training.
-    pub materials: Materials,
+    pub inputs: TrainingInputs,
     /// What the detectors are fitted on: the training data, without augmentation.
     pub train: NamedSet,
     /// In-distribution test data.
@@ -45,8 +45,8 @@ const MATCH_SIZE: u64 = 2;
 
 impl NamedSet {
     /// The images that were held back from training, if any were.
-    pub(super) fn held_back(materials: &Materials) -> Option<NamedSet> {
-        let held_back = materials.validation.as_ref().filter(|validation| validation.split == "val")?;
+    pub(super) fn held_back(inputs: &TrainingInputs) -> Option<NamedSet> {
+        let held_back = inputs.validation.as_ref().filter(|validation| validation.split == "val")?;
         Some(NamedSet {
             name: "calibrate".into(),
             group: None,
@@ -62,18 +62,18 @@ impl Sets {
     /// # Errors
     /// Data that cannot be opened, unless it is optional.
     pub fn open(recipe: &Recipe, root: Option<&Path>) -> Result<Sets> {
-        let materials = Materials::open(&recipe.train, root, recipe.seed)?;
-        let mut notes = materials.notes.clone();
+        let inputs = TrainingInputs::open(&recipe.train, root, recipe.seed)?;
+        let mut notes = inputs.notes.clone();
         let train = NamedSet {
             name: "train".into(),
             group: None,
             description: recipe.train.data.clone(),
-            data: materials.data.clone(),
+            data: inputs.data.clone(),
         };
         let id = open(&recipe.evaluate.id, root)?;
         notes.extend(id.notes());
         let what = format!("[evaluate] id = \"{}\"", recipe.evaluate.id);
-        let (id, note) = data::in_numbering_of(&materials.data, id, &what)?;
+        let (id, note) = data::in_numbering_of(&inputs.data, id, &what)?;
         notes.extend(note);
         let size = id.len();
         let id =
@@ -91,8 +91,8 @@ impl Sets {
                 Err(error) => return Err(error),
             }
         }
-        let calibrate = NamedSet::held_back(&materials);
-        Ok(Sets { materials, train, id, calibrate, ood, notes })
+        let calibrate = NamedSet::held_back(&inputs);
+        Ok(Sets { inputs, train, id, calibrate, ood, notes })
     }
 }
 

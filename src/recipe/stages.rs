@@ -89,7 +89,7 @@ impl Pipeline<'_> {
         if self.sets.ood.is_empty() {
             return Ok(Vec::new());
         }
-        let architecture = &self.sets.materials.architecture;
+        let architecture = &self.sets.inputs.architecture;
         let pooled = architecture.feature_dimension();
         let dimension = architecture.heads.first().map_or(pooled, |head| head.feature_dimension(pooled));
         self.recipe.run_options()?.scores.check_for(dimension, Some(self.sets.train.data.len()))
@@ -101,7 +101,7 @@ impl Pipeline<'_> {
 
     fn train(&self, watcher: &mut dyn Watcher) -> Result<Option<Summary>> {
         let Recipe { train, seed, .. } = self.recipe;
-        self.machine().train("training", train, &self.sets.materials, *seed, self.folder, watcher)
+        self.machine().train("training", train, &self.sets.inputs, *seed, self.folder, watcher)
     }
 
     /// Makes the caches of one checkpoint that are not there; with the ID test set or without.
@@ -112,7 +112,7 @@ impl Pipeline<'_> {
         with_id: bool,
         watcher: &mut dyn Watcher,
     ) -> Result<()> {
-        let transform = &self.sets.materials.transform;
+        let transform = &self.sets.inputs.transform;
         let request = |set: &NamedSet| Request {
             data: set.data.clone(),
             description: set.description.clone(),

@@ -13,7 +13,7 @@ use crate::data::Transform;
 use crate::error::{Error, Result};
 use crate::features::{Request, extract_all};
 use crate::files;
-use crate::train::{Materials, Observer, RunFolder, Summary, TrainOptions, train};
+use crate::train::{Observer, RunFolder, Summary, TrainOptions, TrainingInputs, train};
 
 /// Who watches an experiment.
 pub trait Watcher {
@@ -49,7 +49,7 @@ impl Machine<'_> {
         &self,
         name: &str,
         options: &TrainOptions,
-        materials: &Materials,
+        inputs: &TrainingInputs,
         seed: u64,
         folder: &RunFolder,
         watcher: &mut dyn Watcher,
@@ -58,7 +58,7 @@ impl Machine<'_> {
             return Ok(None);
         }
         let begun = folder.checkpoints().join("last").exists();
-        let job = materials.job(options, seed, folder, begun, self.stop);
+        let job = inputs.job(options, seed, folder, begun, self.stop);
         watcher.stage(name, 0);
         let summary = train(self.choice.device()?, &job, watcher.training())?;
         if !summary.finished && options.max_steps.is_none() {

@@ -2,7 +2,7 @@
 
 mod checkpoint_manager;
 mod choices;
-mod materials;
+mod inputs;
 mod metrics_log;
 mod objective;
 mod optimizer;
@@ -18,7 +18,7 @@ mod teacher;
 mod trainer;
 
 pub use choices::{ClassWeights, FineTune, KlDetach, KlDirection, OutlierLoss, Sampler, Shuffle};
-pub use materials::{Initial, Materials};
+pub use inputs::{Initial, TrainingInputs};
 pub use metrics_log::{Metrics, MetricsLog, Scope, read_metrics};
 pub use objective::{BatchTargets, Consistency, Coupling, Exposure, Objective, Term, TermWeights};
 pub use optimizer::{HYPER_NUMBERS, Optimizer, OptimizerKind, Rates};

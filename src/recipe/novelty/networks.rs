@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, Request, choose_head, of_head};
 use crate::novelty::level_name;
 use crate::recipe::steps::{Machine, Watcher};
-use crate::train::{Materials, RunFolder, Validation};
+use crate::train::{RunFolder, TrainingInputs, Validation};
 
 /// What trains on what.
 pub(super) struct Lesson<'a> {
@@ -66,21 +66,21 @@ pub(super) fn train(
             // The subclass network may learn from the superclass network of its own fold.
             let taught = recipe.superclass_teaches && level == Level::Fine;
             let teacher = taught.then(|| Trained::open(&networks[0].trained.path)).transpose()?;
-            let materials = Materials::levels(
+            let inputs = TrainingInputs::levels(
                 &options,
                 sets.part(&lesson.train),
                 validation,
                 level,
                 transform.clone(),
-                Materials::initial(&options, root)?,
+                TrainingInputs::initial(&options, root)?,
                 teacher,
                 recipe.seed,
             )?;
-            for note in &materials.notes {
+            for note in &inputs.notes {
                 watcher.note(&format!("{}, {part}: {note}", lesson.name));
             }
             let title = format!("training {part} network, {}", lesson.name.replace('_', " "));
-            machine.train(&title, &options, &materials, recipe.seed, &run, watcher)?;
+            machine.train(&title, &options, &inputs, recipe.seed, &run, watcher)?;
         }
         let chosen = if lesson.select.is_some() { "best" } else { "last" };
         let trained = Trained { state: StateDict::new(), ..Trained::open(&run.checkpoints().join(chosen))? };

@@ -11,8 +11,8 @@ use residua::checkpoint::{self, Checkpoint, HeadClasses, HostTensor, StateDict, 
 use residua::data::{InMemory, Level, SharedDataset, Taxonomy, Transform};
 use residua::nn::{Architecture, Depth, HeadKind};
 use residua::train::{
-    ClassWeights, FineTune, Initial, KlDetach, KlDirection, Materials, Metrics, Observer, OptimizerKind,
-    OutlierLoss, RunFolder, ScheduleKind, Shuffle, TrainOptions, read_metrics, train,
+    ClassWeights, FineTune, Initial, KlDetach, KlDirection, Metrics, Observer, OptimizerKind, OutlierLoss,
+    RunFolder, ScheduleKind, Shuffle, TrainOptions, TrainingInputs, read_metrics, train,
 };
 
 use crate::golden::{Array, Golden, assert_close};
@@ -104,12 +104,12 @@ fn run(name: &str, levels: Level, options: &TrainOptions) -> Trainee {
     let initial =
         Some(Initial { state: state(&golden, "initial."), path: PathBuf::from("initial"), note: None });
     let teacher = golden.find("teacher.conv1.weight").map(|_| teacher(&golden));
-    let materials = Materials::levels(options, data(), None, levels, transform(), initial, teacher, 0);
-    let materials = materials.unwrap_or_else(|error| panic!("{name}: {error}"));
+    let inputs = TrainingInputs::levels(options, data(), None, levels, transform(), initial, teacher, 0);
+    let inputs = inputs.unwrap_or_else(|error| panic!("{name}: {error}"));
     let folder = tempfile::tempdir().expect("a folder");
     let folder = RunFolder::lock(folder.path()).expect("a run folder");
     let stop = AtomicBool::new(false);
-    let job = materials.job(options, 0, &folder, false, &stop);
+    let job = inputs.job(options, 0, &folder, false, &stop);
     train(Box::new(Cpu::<f64>::new(2).expect("threads")), &job, &mut Quiet)
         .unwrap_or_else(|error| panic!("{name}: {error}"));
     let lines = read_metrics(&folder.metrics()).expect("a log");

@@ -1,4 +1,4 @@
-//! From options to what a training works with: data sets, transform, classes, architecture, objective, initial weights.
+//! From options to the inputs of a training: data sets, transform, classes, architecture, objective, initial weights.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,20 +16,20 @@ use crate::nn::{Architecture, Network};
 use crate::rng::{Purpose, Stream};
 use crate::tensor::DType;
 
-/// What a training works with.
+/// The inputs of a training.
 #[derive(Debug, Clone)]
-pub struct Materials {
-    /// What to train on.
+pub struct TrainingInputs {
+    /// The training data.
     pub data: SharedDataset,
-    /// What to validate on.
+    /// The validation data.
     pub validation: Option<Validation>,
     /// From image to network input.
     pub transform: Transform,
-    /// Which network.
+    /// The network's architecture.
     pub architecture: Architecture,
-    /// What its heads should say of each training sample.
+    /// The target of each head for each training sample.
     pub targets: Targets,
-    /// What is minimised.
+    /// The loss.
     pub objective: Objective,
     /// A trained model that the subclass head should agree with.
     pub teacher: Option<Teacher>,
@@ -43,14 +43,14 @@ pub struct Materials {
 const MNIST_SIDE: u32 = 28;
 const PADDED_SIDE: u32 = 32;
 
-impl Materials {
-    /// Opens what the options name; relative paths are taken from `root`. Data with `labels=both` makes a network with a
+impl TrainingInputs {
+    /// Opens the data and weights that the options name; relative paths are taken from `root`. Data with `labels=both` makes a network with a
     /// head for each level.
     ///
     /// # Errors
     /// Data or weights that cannot be opened, data without classes, classes that differ, losses that the data or the network
     /// has no use for.
-    pub fn open(options: &TrainOptions, root: Option<&Path>, seed: u64) -> Result<Materials> {
+    pub fn open(options: &TrainOptions, root: Option<&Path>, seed: u64) -> Result<TrainingInputs> {
         options.check().map_err(WrongOption::error)?;
         let spec = parse(&options.data, root)?;
         let mut skipped = Vec::new();
@@ -78,7 +78,7 @@ impl Materials {
             None => None,
         };
         let transform = transform(options, Some(&spec.source), &data)?;
-        let initial = Materials::initial(options, root)?;
+        let initial = TrainingInputs::initial(options, root)?;
         let teacher = options.teacher.as_deref().map(|path| Trained::open(&under(root, path))).transpose()?;
         let classes = match spec.source {
             Source::Csv { level: Level::Both, .. } | Source::Cifar100 { level: Level::Both, .. } => {
@@ -90,9 +90,9 @@ impl Materials {
             _ => Classes::One { level: None, keep_empty: true },
         };
         let given = Given { data, validation, transform, initial, teacher };
-        let mut materials = Materials::put_together(options, given, classes, seed)?;
-        materials.notes.extend(skipped);
-        Ok(materials)
+        let mut inputs = TrainingInputs::put_together(options, given, classes, seed)?;
+        inputs.notes.extend(skipped);
+        Ok(inputs)
     }
 
     /// The weights a training starts from, and their file; relative paths are taken from `root`.
@@ -113,7 +113,7 @@ impl Materials {
     /// The same from data with one level of classes that is open already.
     ///
     /// # Errors
-    /// As [`Materials::open`].
+    /// As [`TrainingInputs::open`].
     pub fn assemble(
         options: &TrainOptions,
         data: SharedDataset,
@@ -121,16 +121,16 @@ impl Materials {
         transform: Transform,
         initial: Option<Initial>,
         seed: u64,
-    ) -> Result<Materials> {
+    ) -> Result<TrainingInputs> {
         let given = Given { data, validation, transform, initial, teacher: None };
-        Materials::put_together(options, given, Classes::One { level: None, keep_empty: true }, seed)
+        TrainingInputs::put_together(options, given, Classes::One { level: None, keep_empty: true }, seed)
     }
 
     /// The same from data with two levels of classes (labels are subclasses, as [`data::Taxonomy`] numbers them) that is open
-    /// already: one head over a level, or one over each. The classes of the softmax are those that the data has samples of.
+    /// already: one head over a level, or one over each. The classes of the softmax are the classes that the data has samples of.
     ///
     /// # Errors
-    /// As [`Materials::open`], and data with one level.
+    /// As [`TrainingInputs::open`], and data with one level.
     #[allow(clippy::too_many_arguments)]
     pub fn levels(
         options: &TrainOptions,
@@ -141,12 +141,17 @@ impl Materials {
         initial: Option<Initial>,
         teacher: Option<Trained>,
         seed: u64,
-    ) -> Result<Materials> {
+    ) -> Result<TrainingInputs> {
         let given = Given { data, validation, transform, initial, teacher };
-        Materials::put_together(options, given, Classes::Levels(levels), seed)
+        TrainingInputs::put_together(options, given, Classes::Levels(levels), seed)
     }
 
-    fn put_together(options: &TrainOptions, given: Given, classes: Classes, seed: u64) -> Result<Materials> {
+    fn put_together(
+        options: &TrainOptions,
+        given: Given,
+        classes: Classes,
+        seed: u64,
+    ) -> Result<TrainingInputs> {
         let Given { data, mut validation, transform, initial, teacher } = given;
         let mut notes = data.notes();
         if let Some(Validation { data: held, .. }) = &mut validation {
@@ -186,7 +191,7 @@ impl Materials {
             Some(teacher) => Some(Teacher::new(teacher, &targets, &transform, strength, &mut notes)?),
         };
         let objective = objective(options, &targets, teacher.as_ref())?;
-        Ok(Materials {
+        Ok(TrainingInputs {
             data,
             validation,
             transform,
@@ -199,7 +204,7 @@ impl Materials {
         })
     }
 
-    /// The training of these materials in a run folder.
+    /// The training with these inputs in a run folder.
     pub fn job<'a>(
         &'a self,
         options: &'a TrainOptions,
@@ -237,7 +242,7 @@ pub struct Initial {
     pub note: Option<String>,
 }
 
-/// What is open already.
+/// Inputs that are open already.
 struct Given {
     data: SharedDataset,
     validation: Option<Validation>,
@@ -246,11 +251,11 @@ struct Given {
     teacher: Option<Trained>,
 }
 
-/// Which classes of the data are those of the heads.
+/// The classes of the data that the heads have.
 enum Classes {
-    /// Its only ones; see [`Targets::single`].
+    /// Of one level; see [`Targets::single`].
     One { level: Option<Level>, keep_empty: bool },
-    /// Of two levels, one or both.
+    /// Of two levels: one of them, or both.
     Levels(Level),
 }
 
@@ -268,7 +273,7 @@ impl Classes {
     }
 }
 
-/// What the options say is minimised.
+/// The loss that the options ask for.
 fn objective(options: &TrainOptions, targets: &Targets, teacher: Option<&Teacher>) -> Result<Objective> {
     let weight = options.outlier_weight();
     let exposure = match options.outlier_loss {
