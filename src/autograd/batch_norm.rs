@@ -37,7 +37,7 @@ pub enum Statistics {
     Frozen,
 }
 
-/// What surrounds a batch normalisation.
+/// The statistics of a batch normalisation, and the operations behind it.
 #[derive(Debug, Clone, Copy)]
 pub struct BatchNormOptions {
     /// Which statistics normalise.

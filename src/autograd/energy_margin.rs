@@ -5,12 +5,12 @@ use crate::ops::{EnergyMargin, EnergyMarginLoss};
 use crate::plan::{BufferId, Storage};
 use crate::tensor::Shape;
 
-/// What margins for the energy leave behind.
+/// The results of margins for the energy.
 #[derive(Debug, Clone, Copy)]
 pub struct EnergyLoss {
     /// Loss of each sample, (batch).
     pub per_sample: BufferId,
-    /// What the loss was computed from, and the gradient of the mean loss with respect to it.
+    /// The logits of the loss, and the gradient of the mean loss with respect to them.
     pub gradient: (Var, BufferId),
 }
 

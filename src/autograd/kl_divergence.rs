@@ -5,7 +5,7 @@ use crate::ops::{Direction, KlDivergence, Side, SoftmaxDivergence};
 use crate::plan::{BufferId, Storage};
 use crate::tensor::Shape;
 
-/// What a divergence leaves behind.
+/// The results of a divergence.
 #[derive(Debug, Clone, Copy)]
 pub struct Divergence {
     /// Divergence of each sample, (batch).

@@ -1,4 +1,4 @@
-//! The tape: it records operations as they are called and walks back over them for the gradients.
+//! The tape: it records operations as they are called, and their gradients in reverse order.
 //!
 //! Nothing is computed while a tape is recorded. Recording appends calls to a [`Plan`]; [`Tape::backward`] appends the
 //! calls of the gradient; the plan is what runs, once per step. Each differentiable operation is one file: what it
@@ -60,7 +60,7 @@ pub struct Parameter {
     pub shape: Shape,
 }
 
-/// What a recorded network is for.
+/// The purpose of a recorded network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// Batch statistics, gradients.
@@ -90,7 +90,7 @@ impl Tape {
         Tape { plan: Plan::default(), nodes: Vec::new(), dtype, mode }
     }
 
-    /// What the network is recorded for.
+    /// The purpose that the network is recorded for.
     pub fn mode(&self) -> Mode {
         self.mode
     }

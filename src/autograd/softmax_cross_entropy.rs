@@ -5,14 +5,14 @@ use crate::ops::{CrossEntropy, SoftmaxCrossEntropy};
 use crate::plan::{BufferId, Storage};
 use crate::tensor::{DType, Shape};
 
-/// What a loss leaves behind.
+/// The results of a loss.
 #[derive(Debug, Clone, Copy)]
 pub struct Loss {
     /// Loss of each sample, (batch).
     pub per_sample: BufferId,
     /// Predicted class of each sample, (batch) i32.
     pub prediction: BufferId,
-    /// What the loss was computed from.
+    /// The logits of the loss.
     pub logits: Var,
     /// Gradient of the mean loss with respect to the logits.
     pub logits_gradient: BufferId,

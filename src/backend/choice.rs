@@ -1,4 +1,4 @@
-//! Which device and precision a user asked for.
+//! The device and precision that a user asked for.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -89,7 +89,7 @@ impl From<DeviceName> for String {
     }
 }
 
-/// What to compute on.
+/// The device to compute on, and how.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Choice {
     /// The device.
@@ -145,8 +145,8 @@ impl Choice {
         }
     }
 
-    /// The device that goes over rows of features where it was asked for; none where the CPU does, for which scores have code of their own. Rows
-    /// have a precision of their own: f32 features, f64 sums.
+    /// The device that runs passes over rows of features where one was asked for; none where the CPU does, for which scores have
+    /// their own code. Rows have a precision of their own: f32 features, f64 sums.
     ///
     /// # Errors
     /// The device cannot be had.

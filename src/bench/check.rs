@@ -1,4 +1,4 @@
-//! What `doctor --full` checks: every operation of a device against the same call on the CPU in f64, and whole training steps of a
+//! The checks of `doctor --full`: every operation of a device against the same call on the CPU in f64, and whole training steps of a
 //! GPU against themselves without overlapped launches.
 
 use serde::Serialize;
@@ -24,7 +24,7 @@ use crate::tensor::DType;
 /// Images in a batch unless another number is given; an emulator takes fewer.
 const BATCH: usize = 32;
 
-/// What to check, and how.
+/// A request to check.
 #[derive(Debug, Clone)]
 pub struct CheckOptions {
     /// Networks whose shapes are checked; none: the standard ones of the device.
@@ -50,11 +50,11 @@ pub struct Check {
     pub error: Option<f64>,
     /// The worst result.
     pub operand: &'static str,
-    /// What the error may be.
+    /// The largest error allowed.
     pub limit: f64,
-    /// Whether it is right.
+    /// Whether the error is within the limit.
     pub right: bool,
-    /// What the device said instead of a result.
+    /// The device's error, where it gave no result.
     pub failure: Option<String>,
     /// How long it takes.
     #[serde(flatten)]
@@ -107,7 +107,7 @@ pub struct Checks {
     pub kernels: Option<TakenSources>,
     /// One by one.
     pub checks: Vec<Check>,
-    /// What the time did not suffice for.
+    /// Checks that the time did not suffice for.
     pub cut: Vec<String>,
 }
 
@@ -118,9 +118,9 @@ impl Checks {
     }
 }
 
-/// Who watches the checks.
+/// Receives the progress of the checks.
 pub trait CheckObserver {
-    /// So many are to come.
+    /// `checks` checks are to come.
     fn begin(&mut self, checks: usize);
     /// One begins.
     fn check(&mut self, name: &str);
@@ -260,7 +260,7 @@ fn judge(device: &mut dyn Device, reference: &mut Cpu<f64>, name: String, call: 
     }
 }
 
-/// What a device found, beside what was expected.
+/// The device's results beside the expected ones.
 fn compare(mut check: Check, call: &Call<()>, found: &[Values], expected: &[Values]) -> Check {
     let mut worst = 0.0;
     for ((operand, found), expected) in call.operands().into_iter().zip(found).zip(expected) {
@@ -274,7 +274,7 @@ fn compare(mut check: Check, call: &Call<()>, found: &[Values], expected: &[Valu
     check
 }
 
-/// A plain call, and what the CPU makes of it: computed once, for all kernels that can carry it out.
+/// A plain call and the CPU's results: computed once, for all kernels that can carry it out.
 pub(super) struct Reference {
     call: Call<()>,
     inputs: Vec<Values>,
@@ -299,8 +299,9 @@ impl Reference {
     }
 }
 
-/// What the reference makes of a call's operands. Of a call of several parts the last reads what the device stored, rounded as the
-/// device rounds: a spread of two rows would else be judged by their roundings. What lies between parts is stored nowhere.
+/// The reference's results for a call's operands. Of a call of several parts the last reads the values that the device stored,
+/// rounded as the device rounds: a spread of two rows would else be judged by their roundings. Values between parts are stored
+/// nowhere.
 fn expected(
     reference: &mut Cpu<f64>,
     call: &Call<()>,
@@ -345,7 +346,7 @@ fn results(device: &mut dyn Device, call: &Call<()>, inputs: &[Values]) -> Resul
     stage.read()
 }
 
-/// ‖found − expected‖ / ‖expected‖; of integers, the share that differs. What is not a number is infinitely wrong.
+/// ‖found − expected‖ / ‖expected‖; of integers, the share that differs. NaN in one of them only is infinitely wrong.
 fn difference(found: &Values, expected: &Values) -> f64 {
     match (found, expected) {
         (Values::Numbers(found), Values::Numbers(expected)) => relative_error(found, expected),
@@ -357,7 +358,7 @@ fn difference(found: &Values, expected: &Values) -> f64 {
     }
 }
 
-/// ‖found − expected‖ / ‖expected‖; what is not a number in one of them only is infinitely wrong.
+/// ‖found − expected‖ / ‖expected‖; NaN in one of them only is infinitely wrong.
 pub(super) fn relative_error(found: &[f64], expected: &[f64]) -> f64 {
     if found.len() != expected.len() || found.iter().zip(expected).any(|(a, b)| a.is_nan() != b.is_nan()) {
         return f64::INFINITY;

@@ -43,7 +43,7 @@ pub struct Merged {
     pub training: Vec<Value>,
 }
 
-/// What `benches/peers/train_step_gpu.py` and `extract_gpu.py` write.
+/// The output of `benches/peers/train_step_gpu.py` and `extract_gpu.py`.
 #[derive(Debug, Deserialize)]
 struct Peer {
     results: Vec<PeerRow>,

@@ -1,4 +1,4 @@
-//! Measuring: every operation and whole steps, timed and held to what is right, with the floors of the roofline beside each.
+//! Measuring: every operation and whole steps, timed and checked against the CPU, with the floors of the roofline beside each.
 //!
 //! | file | holds |
 //! |---|---|

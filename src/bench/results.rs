@@ -1,4 +1,4 @@
-//! What was measured, as JSON: where, with what, row by row, and the summary that others read.
+//! Measurements as JSON: the device, the versions, row by row, and the summary that others read.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -18,7 +18,7 @@ use crate::tensor::DType;
 /// Larger files are no results of ours.
 const MOST_BYTES: u64 = 64 << 20;
 
-/// What a row measures.
+/// The subject of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
@@ -33,7 +33,7 @@ pub enum Kind {
 pub struct Row {
     /// `conv2d_forward.128x32x32x64-k64-3x3-s1p1.bf16`, `train.resnet18-cifar.32.b512.bf16`.
     pub name: String,
-    /// What it is.
+    /// Its subject.
     pub kind: Kind,
     /// Type of activations.
     pub precision: String,
@@ -106,12 +106,12 @@ impl Row {
     }
 }
 
-/// What the summary says of a whole step.
+/// The summary of a whole step.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Summary {
     /// Ours.
     pub images_per_second: Option<f64>,
-    /// What the floors allow.
+    /// The speed that the floors allow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ideal_images_per_second: Option<f64>,
     /// PyTorch's, in its fastest way.

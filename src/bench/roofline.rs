@@ -9,14 +9,14 @@ use crate::error::Result;
 use crate::ops::{CopyRows, Device, HardwareKind, Rows};
 use crate::tensor::DType;
 
-/// What a card can do at best.
+/// The best rates of a card.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Rates {
     /// Where the numbers come from.
     pub source: String,
-    /// Dense products of bf16 on matrix units, floating-point operations a second.
+    /// Dense products of bf16 on tensor cores, floating-point operations a second.
     pub bf16: Option<f64>,
-    /// f32 without matrix units, floating-point operations a second.
+    /// f32 without tensor cores, floating-point operations a second.
     pub f32: Option<f64>,
     /// Bytes a second.
     pub bandwidth: f64,
@@ -72,8 +72,8 @@ impl Rates {
         }))
     }
 
-    /// f64 without matrix units, floating-point operations a second: every card of the table has half as many such units as
-    /// of f32.
+    /// f64 without tensor cores, floating-point operations a second: every card of the table has half the units for f64
+    /// that it has for f32.
     pub fn f64(&self) -> Option<f64> {
         self.f32.map(|rate| rate / 2.0)
     }

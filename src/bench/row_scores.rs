@@ -1,4 +1,4 @@
-//! What `bench` measures of the passes over many rows of features: every one of them, and all those together that the scores of a
+//! Measurements of the passes over many rows of features: every pass alone, and together the passes that the scores of a
 //! row take.
 
 use crate::ops::*;
@@ -7,7 +7,7 @@ use crate::ops::*;
 const SLICES: usize = 2;
 const TEMPERATURE: f64 = 1.5;
 const FLOOR: f64 = 1e-10;
-/// The neighbour whose distance is asked for, where there are as many.
+/// The neighbour whose distance is asked for, where there are that many points.
 const NEIGHBOUR: usize = 3;
 
 fn project(rows: usize, columns: usize, outputs: usize) -> Call<()> {
@@ -30,7 +30,7 @@ fn nearest(rows: usize, columns: usize, points: usize) -> Nearest {
     Nearest { rows, columns, points, k: NEIGHBOUR.min(points) }
 }
 
-/// Every pass over so many rows.
+/// Every pass over `rows` rows.
 pub(super) fn passes(rows: usize, columns: usize, others: usize) -> Vec<Call<()>> {
     let labelled = Labelled { rows, columns, classes: others };
     vec![
@@ -50,7 +50,7 @@ pub(super) fn passes(rows: usize, columns: usize, others: usize) -> Vec<Call<()>
 /// The name of a row of results, and the calls that it times one after the other.
 pub(super) type Measured = (String, Vec<Call<()>>);
 
-/// Every pass, and all those together that the scores of a row, Mahalanobis, ViM and NECO take.
+/// Every pass alone, and together the passes that the scores of a row, Mahalanobis, ViM and NECO take.
 pub(super) fn measured(rows: usize, columns: usize, classes: usize) -> Vec<Measured> {
     let principal = classes.min(columns);
     let residual = (columns - principal / 2).max(1);
@@ -59,10 +59,10 @@ pub(super) fn measured(rows: usize, columns: usize, classes: usize) -> Vec<Measu
         // Whitened, the nearest class mean.
         project(rows, columns, columns),
         RowNearest::alone(nearest(rows, columns, classes)),
-        // What lies outside the principal subspace.
+        // The part outside the principal subspace.
         project(rows, columns, residual),
         square_norms_of_coordinates(rows, residual),
-        // What lies inside, and the whole.
+        // The part inside, and the whole.
         project(rows, columns, principal),
         square_norms_of_coordinates(rows, principal),
         square_norms(rows, columns),

@@ -5,7 +5,7 @@ use crate::error::Result;
 use crate::ops::{Access, Call, CopyRows, Device, ElementType, Graph, Operand, Rows};
 use crate::tensor::{ALIGNMENT, DType, HostValues, Span, aligned};
 
-/// Random numbers are drawn for so many elements; longer operands repeat them. A multiple of every alignment.
+/// Number of elements that random numbers are drawn for; longer operands repeat them. A multiple of every alignment.
 const TILE: usize = 1 << 18;
 
 /// A call ready to run, once or several times over with different places in memory.
@@ -71,7 +71,7 @@ impl<'d> Stage<'d> {
         Ok(Stage { device, copies })
     }
 
-    /// How many copies there are.
+    /// Number of copies.
     pub(super) fn copies(&self) -> usize {
         self.copies.len()
     }
@@ -90,7 +90,7 @@ impl<'d> Stage<'d> {
     pub(super) fn fill(&mut self) -> Result<()> {
         for call in self.copies.clone().iter().flat_map(|placed| &placed.calls) {
             for Operand { name, place: span, element, .. } in call.operands() {
-                // Which pixel won and where an image lies depends on the place: no repeating.
+                // The position of a maximum and the placement of an image depend on the place: no repeating.
                 let tile = if element == ElementType::I32 { span.elements } else { span.elements.min(TILE) };
                 let values = values(call, (name, element), tile, self.device.dtype());
                 self.repeat(span, element, &values)?;
@@ -164,7 +164,7 @@ impl<'d> Stage<'d> {
         })
     }
 
-    /// Runs what was captured.
+    /// Runs the captured calls.
     pub(super) fn replay(&mut self, graph: &Graph) -> Result<()> {
         self.device.replay(graph)
     }
@@ -174,7 +174,7 @@ impl<'d> Stage<'d> {
         self.device
     }
 
-    /// What the operands of the first call of the first copy hold.
+    /// The values of the operands of the first call of the first copy.
     pub(super) fn read(&self) -> Result<Vec<Values>> {
         let operands = self.copies[0].calls[0].operands();
         operands

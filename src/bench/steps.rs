@@ -18,11 +18,11 @@ use crate::plan::{Executable, Fusions};
 use crate::tensor::{DType, HostValues};
 use crate::train::{BatchTargets, StepInputs, TrainStep};
 
-/// A round of steps that are queued without waiting takes about so many seconds.
+/// Seconds, about, of a round of steps that are queued without waiting.
 const ROUND_SECONDS: f64 = 0.3;
 const MOST_STEPS_IN_A_ROUND: f64 = 500.0;
 
-/// What a step does.
+/// The kind of a step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StepKind {
     /// Forward, backward, update.

@@ -1,4 +1,4 @@
-//! What `bench` measures, in order, within a time.
+//! The measurements of `bench`, in order, within a time.
 
 use std::time::Instant;
 
@@ -18,11 +18,11 @@ use crate::tensor::DType;
 /// Which rows are wanted: any whose name contains the text, or matches it where it has `*` or `?`.
 #[derive(Debug, Clone)]
 pub enum Filter {
-    /// All of them.
+    /// All rows.
     All,
-    /// Those that contain a text.
+    /// Rows whose name contains a text.
     Contains(String),
-    /// Those that match a pattern.
+    /// Rows whose name matches a pattern.
     Matches(glob::Pattern),
 }
 
@@ -53,14 +53,14 @@ impl Filter {
     }
 }
 
-/// What to measure.
+/// A request to measure.
 #[derive(Debug, Clone)]
 pub struct Suite {
     /// Networks; none: the standard ones of the device.
     pub networks: Vec<NetworkName>,
     /// Images in a batch; none: the standard one of the device. Operations are measured at the first.
     pub batches: Vec<usize>,
-    /// Which calls of their plans are made into one.
+    /// The fusions of their plans.
     pub fusions: Fusions,
     /// Whether to measure single operations.
     pub operations: bool,
@@ -74,9 +74,9 @@ pub struct Suite {
     pub until: Until,
 }
 
-/// Who watches the measurements.
+/// Receives the progress of the measurements.
 pub trait Observer {
-    /// So many rows are to come, on this device.
+    /// `rows` rows are to come, on this device.
     fn begin(&mut self, hardware: &Hardware, rows: usize);
     /// A row begins.
     fn row(&mut self, name: &str);
@@ -139,7 +139,7 @@ impl Suite {
         kind && self.filter.wants(&row.name)
     }
 
-    /// The passes over rows of features, which are no network's: a million of rows, on an emulator as many as it does in a
+    /// The passes over rows of features, which belong to no network: a million rows, on an emulator as few as take it a
     /// moment.
     fn row_passes(&self, choice: &Choice, kind: HardwareKind) -> Vec<Measured> {
         if !self.operations || !self.networks.is_empty() || !choice.has_kernels() {
@@ -177,7 +177,7 @@ fn steps<'a>(
     steps
 }
 
-/// What there is to measure.
+/// The calls and steps to measure.
 struct Plan {
     hardware: Hardware,
     dtype: DType,
@@ -188,7 +188,7 @@ struct Plan {
 }
 
 impl Suite {
-    /// What there is to measure on a device.
+    /// The calls and steps to measure on a device.
     fn survey(&self, device: &mut dyn Device) -> Result<Plan> {
         let (hardware, dtype) = (device.hardware(), device.dtype());
         let mut networks = self.networks.clone();

@@ -9,13 +9,13 @@ use super::stage::Stage;
 use crate::error::Result;
 use crate::ops::{Call, Device, Event, HardwareKind};
 
-/// Copies of a call's operands together take at least this: more than twice the level-2 cache of any card in the table.
+/// Copies of a call's operands together take at least this: more than twice the L2 of any card in the table.
 const ROTATION_BYTES: usize = 128 << 20;
 /// More copies than this say nothing new.
 const MOST_COPIES: usize = 16;
-/// What a host without memory of its own gives a call.
+/// Bytes for a call on a device that shares the host's memory.
 const HOST_BYTES: usize = 1 << 30;
-/// A device that repeats calls by itself is timed over at least so many seconds, which no launch disturbs.
+/// Seconds, at the least, over which a device that repeats calls by itself is timed; no launch disturbs them.
 const LEAST_SAMPLE: f64 = 5e-4;
 const MOST_CALLS: usize = 1024;
 

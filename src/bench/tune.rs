@@ -1,4 +1,4 @@
-//! Tuning: every kernel that can compute a convolution, and computes it right, is measured, and the fastest goes into a table.
+//! Tuning: every kernel that can compute a convolution, and agrees with the CPU, is measured, and the fastest goes into a table.
 
 use std::path::Path;
 
@@ -16,13 +16,13 @@ use crate::files;
 use crate::ops::{Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, Device, HardwareKind};
 use crate::plan::Fusions;
 
-/// Splits of a weight gradient that are tried, as shares of the predicted number.
+/// Splits of a wgrad that are tried, as shares of the predicted number.
 const SPLITS: [f64; 4] = [0.5, 0.75, 1.5, 2.0];
 
 /// Images of the batch on which a kernel is held to the CPU: few, and no whole number of tiles.
 const CHECKED_IMAGES: usize = 5;
 
-/// What to tune.
+/// A request to tune.
 #[derive(Debug, Clone)]
 pub struct TuneRequest<'a> {
     /// Networks whose convolutions are tuned; none: the standard ones of the device.
@@ -42,7 +42,7 @@ pub struct TuneRequest<'a> {
 pub struct Candidate {
     /// Its name.
     pub kernel: String,
-    /// Into how many parts a weight gradient's sum is cut.
+    /// Split-K: the number of parts that the K loop of a wgrad is cut into.
     pub splits: usize,
     /// How long it took.
     #[serde(flatten)]
@@ -52,7 +52,7 @@ pub struct Candidate {
 /// A convolution that was tuned.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Tuned {
-    /// Which of its products.
+    /// The pass: fprop, dgrad or wgrad.
     pub pass: Pass,
     /// Its extents in a word.
     pub shape: String,
@@ -82,7 +82,7 @@ impl Tuned {
 /// A kernel that does not compute what the CPU does, and so is in no table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Refused {
-    /// Which product.
+    /// The pass: fprop, dgrad or wgrad.
     pub pass: Pass,
     /// The convolution's extents in a word.
     pub shape: String,
@@ -90,29 +90,29 @@ pub struct Refused {
     pub kernel: String,
     /// ‖out − reference‖ / ‖reference‖.
     pub error: Option<f64>,
-    /// What the device said instead of a result.
+    /// The device's error, where it gave no result.
     pub failure: Option<String>,
 }
 
-/// What tuning found.
+/// The results of tuning.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Tuning {
     /// The device that was measured.
     pub device: MeasuredOn,
-    /// What the times are worth.
+    /// A note on how far the times can be trusted.
     pub note: String,
-    /// What was tuned.
+    /// The convolutions that were tuned.
     pub tuned: Vec<Tuned>,
     /// Kernels that were left out, because they are wrong.
     pub refused: Vec<Refused>,
-    /// Convolutions that were cut: time was short, the device failed, or no kernel is right.
+    /// Convolutions that were cut: time was short, the device failed, or no kernel agrees with the CPU.
     pub cut: usize,
     /// Hash of the table that was written.
     pub kernel_table_hash: String,
 }
 
 impl Tuning {
-    /// The geometric mean of all gains over a predicted choice that is right.
+    /// The geometric mean of all gains over a predicted choice that agrees with the CPU.
     pub fn gain(&self) -> f64 {
         let gains: Vec<f64> =
             self.tuned.iter().filter(|tuned| tuned.has_predicted).map(|tuned| tuned.gain().ln()).collect();
@@ -225,7 +225,7 @@ pub fn tune(
         let microseconds = Some(1e6 * best.timing.seconds);
         table.push(row(&cuda, pass, &conv, &best.kernel, best.splits, microseconds))?;
         tuned.push(found);
-        // What was measured is not lost if the program is stopped, or the device fails.
+        // Measured times are not lost if the program is stopped, or the device fails.
         if files::is_replaceable(request.table) {
             verdicts.with_earlier(&table, &earlier)?.write(request.table)?;
         }
@@ -239,7 +239,7 @@ pub fn tune(
 /// Which kernels compute what the CPU does.
 struct Verdicts {
     reference: Cpu<f64>,
-    /// Kernels that are right, for a pass of a convolution of few images.
+    /// Kernels that agree with the CPU, for a pass of a convolution of few images.
     known: Vec<((Pass, Conv2d), Vec<&'static str>)>,
     refused: Vec<Refused>,
     /// Whether a GPU has failed: whatever it is asked afterwards fails as well, and says nothing about the kernel.
@@ -252,7 +252,7 @@ impl Verdicts {
         Ok(Verdicts { reference, known: Vec::new(), refused: Vec::new(), device_failed: false })
     }
 
-    /// The kernels that compute a pass of a convolution right, on few of its images.
+    /// The kernels that agree with the CPU on a pass of a convolution, on few of its images.
     fn right(&mut self, mut cuda: Cuda, pass: Pass, conv: &Conv2d) -> Result<(Cuda, Vec<&'static str>)> {
         let few = Conv2d { batch: conv.batch.min(CHECKED_IMAGES), ..*conv };
         if let Some((_, right)) = self.known.iter().find(|(known, _)| *known == (pass, few)) {
@@ -335,7 +335,7 @@ fn convolutions(cuda: &Cuda, request: &TuneRequest<'_>) -> Result<Vec<(Pass, Con
     Ok(found)
 }
 
-/// The predicted choice, then every other kernel, and for weight gradients other numbers of splits with each.
+/// The predicted choice, then every other kernel, and for wgrads other numbers of splits with each.
 fn candidates_of(cuda: &Cuda, pass: Pass, conv: &Conv2d) -> Vec<(&'static str, usize)> {
     let predicted = cuda.products(pass, conv);
     let mut all = vec![(predicted.kernel, predicted.splits)];

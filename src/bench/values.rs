@@ -7,7 +7,7 @@ use crate::ops::*;
 use crate::rng::{Purpose, Stream};
 use crate::tensor::DType;
 
-/// What a span is filled with.
+/// The values that fill a span.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Values {
     Numbers(Vec<f64>),

@@ -1,10 +1,10 @@
-//! What a call has to do at the least: bytes that must move, floating-point operations.
+//! The least work of a call: bytes that must move, floating-point operations.
 
 use crate::backend::cuda::Pass;
 use crate::ops::{Access, Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, ElementType};
 use crate::tensor::DType;
 
-/// What a call has to do at the least.
+/// The least work of a call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Work {
     /// Floating-point operations of matrix products, two per multiply-add; 0 for everything else.
@@ -15,7 +15,7 @@ pub struct Work {
     pub products: DType,
 }
 
-/// The least a call has to do where activations have the type `working`.
+/// The least work of a call where activations have the type `working`.
 pub fn work<B: Copy>(call: &Call<B>, working: DType) -> Work {
     let bytes = call.operands().into_iter().map(|operand| {
         let times = if operand.access == Access::Update { 2 } else { 1 };

@@ -19,7 +19,7 @@ named! {
 }
 
 named! {
-    /// What carries a block's input past it where shapes change, in He et al.'s CIFAR networks.
+    /// The shortcut around a block where shapes change, in He et al.'s CIFAR networks.
     pub enum Shortcut: "shortcut" {
         /// Every second pixel, new channels zero; no parameters.
         A = "a",
@@ -72,7 +72,7 @@ impl Depth {
         }
     }
 
-    /// Whether blocks are 1x1, 3x3, 1x1 with four times as many channels at the end.
+    /// Whether blocks are 1x1, 3x3, 1x1 convolutions, the last with four times the channels.
     pub fn bottleneck(self) -> bool {
         matches!(self, Depth::ResNet50 | Depth::ResNet101)
     }

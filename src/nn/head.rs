@@ -42,7 +42,7 @@ pub const SUBCLASS_HEAD: &str = "sub_head";
 pub struct HeadSpec {
     /// First part of the names of its tensors.
     pub name: String,
-    /// What it computes.
+    /// Its kind of classifier.
     pub kind: HeadKind,
     /// Number of classes.
     pub classes: usize,
@@ -85,10 +85,10 @@ impl HeadSpec {
     }
 }
 
-/// What a head gives.
+/// The outputs of a head.
 #[derive(Debug, Clone, Copy)]
 pub struct HeadOutput {
-    /// What enters its last linear map, (batch, [`HeadSpec::feature_dimension`]); for `cosine` before the division by its
+    /// Input of its last linear map, (batch, [`HeadSpec::feature_dimension`]); for `cosine` before the division by its
     /// norm.
     pub features: Var,
     /// One number per class, (batch, classes).

@@ -19,10 +19,10 @@ struct HeadBuffers {
     logits: BufferId,
 }
 
-/// What a head says of a batch: `logits = features Wᵀ + b`, with the W and b of its last linear map.
+/// The results of a head for a batch: `logits = features Wᵀ + b`, with the W and b of its last linear map.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HeadValues {
-    /// What enters the last linear map, (batch, D), row-major: pooled features, of a `cosine` head divided by their norm, of
+    /// Inputs of the last linear map, (batch, D), row-major: pooled features, of a `cosine` head divided by their norm, of
     /// a `cosine-relu-linear` head rectified cosines.
     pub features: Vec<f32>,
     /// One number per class, (batch, C), row-major.
@@ -57,7 +57,7 @@ impl Inference {
         Inference { executable, images, heads }
     }
 
-    /// The laid-out plan.
+    /// The compiled plan.
     pub fn executable(&self) -> &Executable {
         &self.executable
     }
@@ -71,12 +71,12 @@ impl Inference {
         model.set_up(&self.executable)
     }
 
-    /// The way in for images.
+    /// The input for images.
     pub fn images(&self) -> &ImageInput {
         &self.images
     }
 
-    /// What each head says of the images that were handed over.
+    /// The results of each head for the images that were written.
     ///
     /// # Errors
     /// The device failed.
@@ -85,8 +85,8 @@ impl Inference {
         self.finish(reading)
     }
 
-    /// Queues the pass over the images that were handed over, and the copies of what it finds; the next images may be
-    /// handed over before these are there.
+    /// Queues the pass over the images that were written, and the copies of its results; the next images may be
+    /// written before these arrive.
     ///
     /// # Errors
     /// The device failed.
@@ -99,7 +99,7 @@ impl Inference {
         Ok(InferenceReading { heads: self.heads.iter().map(begin).collect::<Result<_>>()? })
     }
 
-    /// Waits for such a batch, not for what was queued behind it: what each head says of its images.
+    /// Waits for such a batch, not for work queued behind it, and returns the results of each head for its images.
     ///
     /// # Errors
     /// The device failed.

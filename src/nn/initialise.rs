@@ -8,7 +8,7 @@
 use super::parameters::{Entry, Kind};
 use crate::rng::{Purpose, Stream};
 
-/// What cosines are multiplied by in the beginning.
+/// Initial factor on cosines.
 const COSINE_SCALE: f64 = 30.0;
 
 /// The initial values of the `index`-th parameter of a network.

@@ -13,7 +13,7 @@ use crate::tensor::{HostValues, Span};
 /// A network together with the device in whose memory its parameters and activations live.
 pub struct Model {
     network: Network,
-    // Captured plans go before the device they work on.
+    // Captured plans are dropped before the device they run on.
     captured: HashMap<PlanId, Seen>,
     device: Box<dyn Device>,
     bytes: usize,
@@ -21,7 +21,7 @@ pub struct Model {
     copies_are_old: bool,
 }
 
-/// What is known of a plan that ran.
+/// State of a plan that ran.
 enum Seen {
     /// It ran once, so everything it needs is compiled.
     Once,
@@ -74,7 +74,7 @@ impl Model {
         self.device.write(to, values)
     }
 
-    /// Writes to several places in memory, those that are neighbours in one copy.
+    /// Writes to several places in memory, neighbouring places in one copy.
     ///
     /// # Errors
     /// The device failed.

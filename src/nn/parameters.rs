@@ -1,6 +1,6 @@
 //! The parameters of a network: names, shapes, and where they lie in a device's memory.
 //!
-//! Memory begins with four regions of equal layout, then what no optimizer changes (running statistics, frozen values),
+//! Memory begins with four regions of equal layout, then the values that no optimizer changes (running statistics, frozen values),
 //! then, where activations are narrower than parameters (bf16), room for a copy of all learned values in that type, then
 //! the normalised value of every byte of an image, and whatever else is reserved:
 //!
@@ -17,7 +17,7 @@ use std::ops::Range;
 use crate::autograd::Parameter;
 use crate::tensor::{DType, Shape, Span, aligned};
 
-/// What a parameter is, which decides how it starts and how its layout differs from PyTorch's.
+/// The kind of a parameter, which decides its initial values and how its layout differs from PyTorch's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Convolution weight, KRSC (PyTorch: KCRS, "OIHW").
@@ -35,9 +35,9 @@ pub enum Kind {
     Beta,
     /// Class vectors of a cosine classifier (classes, inputs).
     CosineWeight,
-    /// What cosines are multiplied by, (1).
+    /// Factor on cosines, (1).
     Scale,
-    /// What cosines are multiplied by is softplus of this, (1).
+    /// The factor on cosines is softplus of this parameter, (1).
     SoftplusScale,
     /// Running mean.
     RunningMean,
@@ -59,7 +59,7 @@ pub enum Group {
     Backbone,
     /// The heads.
     Head,
-    /// What weight decay would pull somewhere it has no business: the scales of cosine heads.
+    /// Parameters that weight decay must leave alone: the scales of cosine heads.
     Undecayed,
 }
 
@@ -81,9 +81,9 @@ pub(super) struct Declared {
 pub struct Entry {
     /// Torchvision's name: `layer1.0.conv1.weight`.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// Whose settings it follows.
+    /// The group whose optimizer settings it follows.
     pub group: Group,
     /// Whether training leaves it as it is.
     pub frozen: bool,
@@ -114,7 +114,7 @@ pub struct Parameters {
 
 impl Parameters {
     /// Lays out parameters for activations of type `working`. `slots` is the number of optimizer states per parameter,
-    /// `None` for inference (no gradients either); those of group `frozen` get neither.
+    /// `None` for inference (no gradients either); parameters of group `frozen` get neither.
     pub(super) fn new(
         declared: Vec<Declared>,
         working: DType,

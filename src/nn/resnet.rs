@@ -25,12 +25,12 @@ pub struct Network {
     fusions: Fusions,
 }
 
-/// What a forward pass gives.
+/// The results of a forward pass.
 #[derive(Debug, Clone)]
 pub struct Output {
     /// The pooled features, (batch, feature_dimension).
     pub pooled: Var,
-    /// What each head makes of them.
+    /// The outputs of each head on them.
     pub heads: Vec<HeadOutput>,
 }
 
@@ -199,12 +199,12 @@ impl Network {
         self.teacher = Some(Box::new(teacher));
     }
 
-    /// Which calls of its plans are made into one: all that can be, unless this says otherwise before plans are made.
+    /// Sets the fusions of its plans, before plans are made; all of them unless set.
     pub fn set_fusions(&mut self, fusions: Fusions) {
         self.fusions = fusions;
     }
 
-    /// Which calls of its plans are made into one.
+    /// The fusions of its plans.
     pub fn fusions(&self) -> &Fusions {
         &self.fusions
     }
@@ -214,7 +214,7 @@ impl Network {
         self.teacher.as_deref()
     }
 
-    /// What network this is.
+    /// The network's architecture.
     pub fn architecture(&self) -> &Architecture {
         &self.architecture
     }

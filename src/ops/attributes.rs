@@ -47,7 +47,7 @@ impl Conv2d {
         Rows { rows: self.batch * self.height * self.width, channels: self.in_channels }
     }
 
-    /// Output positions in the whole batch: rows of the implicit matrix product.
+    /// Output positions in the whole batch: M of the implicit GEMM.
     pub fn out_pixels(&self) -> usize {
         self.batch * self.out_height() * self.out_width()
     }
@@ -253,7 +253,7 @@ pub struct KlDivergence {
     pub batch: usize,
     /// Classes.
     pub classes: usize,
-    /// What both logits are divided by.
+    /// The temperature that divides both logits.
     pub temperature: f64,
     /// From which distribution to which.
     pub direction: Direction,
@@ -290,7 +290,7 @@ pub struct ClassGroups {
     pub classes: usize,
     /// Groups.
     pub groups: usize,
-    /// What the logits are divided by before their softmax; the sums are multiplied by it, so that they are logits again.
+    /// The temperature that divides the logits before their softmax; it multiplies the sums, so that they are logits again.
     pub temperature: f64,
 }
 
@@ -363,7 +363,7 @@ pub struct Segment {
     pub row: usize,
 }
 
-/// The parameters of an optimizer's step, one segment behind the other; those that are not needed are empty.
+/// The parameters of an optimizer's step, one segment behind the other; segments that are not needed are empty.
 pub type Segments = [Segment; 3];
 
 impl Segment {

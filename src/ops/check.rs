@@ -1,4 +1,4 @@
-//! What every call is held to before a device sees it: sensible extents, operands of the right type, size and place, and nothing
+//! The checks of every call before a device sees it: sensible extents, operands of the declared type, size and place, and nothing
 //! that is written shared.
 
 use super::{Access, Call, ElementType, Operand};
@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::tensor::{ALIGNMENT, DType, Span};
 
 impl Call<Span> {
-    /// Holds the operands to what the list says of them, in a memory of so many bytes, and the workspace apart from them.
+    /// Checks the operands against the list, in a memory of `memory_bytes` bytes, and that the workspace lies apart from them.
     ///
     /// # Errors
     /// Extents that make no sense; an operand of another type or size, misaligned or outside the memory; one that is written and
@@ -104,7 +104,7 @@ mod tests {
         Span { offset, elements, dtype: DType::F32 }
     }
 
-    /// What is said of a copy with a rectifier, of as many elements as x has.
+    /// The check of a copy with a rectifier, with the number of elements of x.
     fn relu(x: Span, y: Span) -> Result<()> {
         let attributes = Rows { rows: 1, channels: x.elements };
         Call::from(Relu { attributes, x, y }).check(NOWHERE, DType::F32, MEMORY)

@@ -21,9 +21,9 @@ pub struct Conv2dFprop<B> {
     pub weight: B,
     /// The output.
     pub y: B,
-    /// What is done to x before; the zeros around the input lie behind it.
+    /// The prologue on x; the zero padding comes after it.
     pub prologue: Option<Affine<B>>,
-    /// What is done with y before it is stored, or of what is stored.
+    /// The epilogue on y: before it is stored, or on the stored values.
     pub epilogue: Option<FpropEpilogue<B>>,
 }
 
@@ -57,7 +57,7 @@ pub struct Conv2dWgrad<B> {
     pub dy: B,
     /// The gradient of the filters.
     pub dweight: B,
-    /// What is done to x before, as in the forward pass.
+    /// The prologue on x, as in the forward pass.
     pub prologue: Option<Affine<B>>,
 }
 
@@ -72,7 +72,7 @@ pub struct Affine<B> {
     pub relu: bool,
 }
 
-/// What is done with a convolution's result.
+/// The epilogue of a convolution.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum FpropEpilogue<B> {
     /// `y = act(conv + bias[k] + residual)`, as in inference.

@@ -1,4 +1,4 @@
-//! What an operation's declaration in the list stands for: the struct of its operands, its variant of [`Call`](super::Call), the
+//! The expansion of an operation's declaration in the list: the struct of its operands, its variant of [`Call`](super::Call), the
 //! checks of its operands, and its line in `dispatch!`.
 
 macro_rules! access {
@@ -79,7 +79,7 @@ macro_rules! operations {
             }
 
             impl<B: Copy> $Op<B> {
-                /// The operands, with what each must be.
+                /// The operands, with the type, size and access of each.
                 pub fn operands(&self) -> Vec<Operand<B>> {
                     let $a = &self.attributes;
                     vec![$(
@@ -153,7 +153,7 @@ macro_rules! operations {
                 }
             }
 
-            /// The operands, with what each must be.
+            /// The operands, with the type, size and access of each.
             pub fn operands(&self) -> Vec<Operand<B>> {
                 match self {
                     $( Call::$Own(operation) => operation.operands(), )*

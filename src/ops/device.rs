@@ -1,4 +1,4 @@
-//! What carries operations out, apart from the operations.
+//! Devices, which carry operations out.
 
 use std::any::Any;
 
@@ -6,10 +6,10 @@ use super::{Call, Conv2d};
 use crate::error::Result;
 use crate::tensor::{DType, HostValues, Span};
 
-/// What carries calls out, for reports: figures without it are worth nothing.
+/// The hardware that carries calls out, for reports: figures without it are worth nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hardware {
-    /// Of which kind it is.
+    /// Its kind.
     pub kind: HardwareKind,
     /// The card's or the processor's name.
     pub name: String,
@@ -17,14 +17,14 @@ pub struct Hardware {
     pub versions: String,
 }
 
-/// Of which kind a device is.
+/// The kind of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HardwareKind {
     /// The host's processor.
     Cpu,
     /// A graphics card.
     Gpu,
-    /// A graphics card's stand-in: what it computes is right, how long it takes says nothing.
+    /// An emulated graphics card: its results are those of the kernels, its times say nothing.
     Emulator,
 }
 
@@ -40,7 +40,7 @@ macro_rules! handles {
                 $name(Box::new(inner))
             }
 
-            /// What was wrapped.
+            /// The wrapped value.
             ///
             /// # Panics
             /// It was another type's: it was handed to a device that did not make it.
@@ -95,7 +95,7 @@ pub trait Device: Send {
     /// The type of activations, parameters and gradients.
     fn dtype(&self) -> DType;
 
-    /// What the device is, for reports.
+    /// The device's hardware, for reports.
     fn hardware(&self) -> Hardware;
 
     /// Bytes of scratch memory a call wants; the plan reserves them for its duration.

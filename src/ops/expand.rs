@@ -1,4 +1,4 @@
-//! Fused operations as the plain ones they stand for: their only definition. A device that has nothing better runs these.
+//! Fused operations as the plain ones they stand for: their only definition. A device without a kernel for the fused one runs these.
 
 use super::convolution::{Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue};
 use super::{
@@ -13,7 +13,7 @@ use crate::tensor::{DType, Span, aligned};
 pub enum Part<B> {
     /// One of its own operands.
     Own(B),
-    /// A tensor of so many elements of the working type that one part leaves for the next.
+    /// A tensor that one part leaves for the next: its number of elements, of the working type.
     Between(usize),
 }
 
@@ -55,7 +55,7 @@ impl<B: Copy> Conv2dFprop<B> {
         Some(vec![Conv2dFprop { epilogue: None, ..self.map(own) }.into(), behind.into()])
     }
 
-    /// What is done to its input as a pass of its own, if anything is.
+    /// Its prologue as a pass of its own, if it has one.
     pub(crate) fn without_prologue(&self) -> Option<Parts<B>> {
         let (before, z) = prologue(&self.conv, self.x, self.prologue.as_ref()?);
         Some(vec![before, Conv2dFprop { x: z, prologue: None, ..self.map(Part::Own) }.into()])
@@ -89,7 +89,7 @@ impl<B: Copy> Conv2dDgrad<B> {
 }
 
 impl<B: Copy> Conv2dWgrad<B> {
-    /// What is done to its input as a pass of its own, if anything is.
+    /// Its prologue as a pass of its own, if it has one.
     pub(crate) fn without_prologue(&self) -> Option<Parts<B>> {
         let (before, z) = prologue(&self.conv, self.x, self.prologue.as_ref()?);
         Some(vec![before, Conv2dWgrad { x: z, prologue: None, ..self.map(Part::Own) }.into()])

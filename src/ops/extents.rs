@@ -1,4 +1,4 @@
-//! Which extents make sense, how they are written in a word, and the arithmetic they ask for.
+//! Checks of extents, how they are written in a word, and the arithmetic they ask for.
 
 use std::fmt::Debug;
 
@@ -270,7 +270,7 @@ fn segments_make_sense(segments: &Segments) -> bool {
         && segments.iter().all(|segment| segment.elements == 0 || segment.row < HYPER_ROWS)
 }
 
-/// What both optimizers are asked.
+/// The questions that both optimizers answer alike.
 macro_rules! optimizer {
     ($($Optimizer:ident: $($flag:literal if |$o:ident| $set:expr),*;)*) => { $(
         impl Attributes for $Optimizer {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::error::Result;
 
-/// An operand of a call: where it is, how it is used, and what it must be.
+/// An operand of a call: its place, its access, its element type and its size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Operand<B> {
     /// Its name in the list.
@@ -24,7 +24,7 @@ pub struct Operand<B> {
     pub element: ElementType,
     /// Number of elements.
     pub elements: usize,
-    /// Those of them that the operation cannot do without.
+    /// Number of elements that the operation cannot do without.
     pub touched: usize,
 }
 
@@ -461,8 +461,8 @@ operations! {
     }
 
     /// Adds `sum of (x[n] - means[y]) (x[n] - means[y])ᵀ`, y the label of n, to scatter (slices, columns, columns), on and below
-    /// the diagonal: rows in as many runs of equal length as there are slices, the last of which may be shorter. The sum over
-    /// slices is what is wanted.
+    /// the diagonal: each slice takes a run of the rows, all runs of equal length but the last, which may be shorter. The sum over
+    /// slices is the scatter.
     row_within_scatter = RowWithinScatter(s: Scatter) in rows {
         x: read f32[s.labelled.rows * s.labelled.columns],
         labels: read i32[s.labelled.rows],

@@ -3,12 +3,12 @@
 //! | file | holds |
 //! |---|---|
 //! | `list` | the operations: name, attributes, operands with access, element type and number of elements |
-//! | `declare` | what is generated from a line of the list |
+//! | `declare` | the code generated from a line of the list |
 //! | `convolution` | the three convolution operations, with their prologues and epilogues |
 //! | `expand` | fused operations as the plain ones they stand for |
 //! | `attributes`, `rows`, `extents` | the fixed numbers of operations; which make sense, their shape in a word, their FLOP |
-//! | `check` | what a call's operands are held to before a device sees them |
-//! | `device` | the [`Device`] trait: what carries calls out |
+//! | `check` | the checks of a call's operands before a device sees them |
+//! | `device` | the [`Device`] trait: the object that carries calls out |
 //!
 //! An operation is a struct of attributes and operands, a [`Call`] is any of them. The same call stands in a plan (operands are
 //! buffers), in memory (operands are [`Span`](crate::tensor::Span)s) and alone (operands are nothing).

@@ -1,4 +1,4 @@
-//! Attributes of passes over many rows of features: what scores and statistics of many samples are made of.
+//! Attributes of passes over many rows of features, from which scores and statistics of many samples are made.
 //!
 //! Features are f32, labels i32; everything computed from them is f64, summed up in a fixed order, whatever the working type.
 //! Whatever is fitted (means, bases, whitening maps) is handed over as f64. Matrices are row-major.
@@ -13,7 +13,7 @@ pub struct LogitScores {
     pub rows: usize,
     /// Classes.
     pub classes: usize,
-    /// What logits are divided by before their softmax.
+    /// The temperature that divides logits before their softmax.
     pub temperature: f64,
 }
 

@@ -1,6 +1,6 @@
 //! Neighbouring calls made into one, where one pass over memory can do the work of several.
 //!
-//! The tape records every operation by itself; that plan is right, and every rule here leaves it right. Most look for a
+//! The tape records every operation by itself; that plan is correct, and every rule here keeps it correct. Most look for a
 //! convolution whose result is the next thing some pass over memory reads, and merge the pass into the convolution, whose
 //! epilogue has the numbers in registers anyway; one for a pass whose result convolutions alone read, which can do its work
 //! where they read. They may do so where no call in between sees the difference, and nobody else, the host included, asks for
@@ -17,18 +17,18 @@ use crate::ops::{
     LinearForward, Operand, PoolHead, PoolHeadForward, ReduceEpilogue, ReluBackward,
 };
 
-/// Which calls are made into one.
+/// The fusions that are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fusions {
-    /// The map of a batch normalisation and its rectifier, in the convolution that alone reads what it gives, and in its weight
-    /// gradient. Before [`Fusions::statistics`], which takes such convolutions as others.
+    /// BN-ReLU prologue: the affine transform of a batch normalisation and its rectifier, in the convolution that alone reads the
+    /// result, and in its wgrad. Before [`Fusions::statistics`], which takes such convolutions like others.
     pub prologue: bool,
     /// The statistics of a batch normalisation, in the convolution whose output it normalises.
     pub statistics: bool,
-    /// The gradient that came along a shortcut, added in the convolution whose input gradient it joins.
+    /// The gradient that came along a shortcut, added in the dgrad whose result it joins.
     pub residual_gradient: bool,
-    /// The mask of the rectifier below and the sums of the normalisation below, in the convolution whose input gradient
-    /// they are taken of. After [`Fusions::residual_gradient`], which lets it see blocks' outputs.
+    /// ReLU-backward and BN-reduction epilogue: the mask of the rectifier below and the sums of the normalisation below, in the
+    /// dgrad whose result they are taken of. After [`Fusions::residual_gradient`], which lets it see blocks' outputs.
     pub masks: bool,
     /// The linear layer of a head, in the mean over pixels that it is the first to read.
     pub pool_head: bool,
@@ -101,8 +101,8 @@ impl fmt::Display for Fusions {
     }
 }
 
-/// Makes calls of a plan into one wherever the rules that are wanted find some. `fuses_prologue` says of which convolutions the
-/// device does ([`crate::ops::Device::fuses_prologue`]).
+/// Fuses calls of a plan wherever one of the wanted rules applies. `fuses_prologue` tells the convolutions whose prologue the
+/// device fuses ([`crate::ops::Device::fuses_prologue`]).
 pub fn fuse(mut plan: Plan, fusions: &Fusions, fuses_prologue: impl Fn(&Conv2d) -> bool) -> Plan {
     /// Merges calls with the one at an index, if they are what the rule is about.
     type Rule<'a> = &'a dyn Fn(&mut Plan, usize) -> Option<()>;
@@ -110,7 +110,7 @@ pub fn fuse(mut plan: Plan, fusions: &Fusions, fuses_prologue: impl Fn(&Conv2d) 
         (fusions.prologue, &|plan, at| prologue(plan, at, &fuses_prologue)),
         (fusions.statistics, &statistics),
         (fusions.residual_gradient, &residual_gradient),
-        (fusions.masks, &masks),
+        (fusions.masks, &relu_backward_and_bn_reduction),
         (fusions.pool_head, &pool_head),
     ];
     for (_, rule) in rules.into_iter().filter(|(wanted, _)| *wanted) {
@@ -195,9 +195,9 @@ fn residual_gradient(plan: &mut Plan, at: usize) -> Option<()> {
     })
 }
 
-/// A dgrad, then the sums that the normalisation below needs of it: as it is, or masked by the output of the rectifier below, and
-/// nobody else reads what was not masked.
-fn masks(plan: &mut Plan, at: usize) -> Option<()> {
+/// ReLU-backward and BN-reduction epilogue: a dgrad, then the sums that the normalisation below needs of it: as it is, or masked by the
+/// output of the rectifier below, where nobody else reads the unmasked gradient.
+fn relu_backward_and_bn_reduction(plan: &mut Plan, at: usize) -> Option<()> {
     let Call::Conv2dDgrad(dgrad) = plan.calls[at] else { return None };
     let dx = dgrad.dx;
     let next = plan.next_use(dx, at)?;
@@ -240,7 +240,7 @@ fn masks(plan: &mut Plan, at: usize) -> Option<()> {
                 plan.calls[at] = fused;
                 plan.calls.remove(reduce);
                 plan.calls.remove(next);
-                // What was masked in another buffer is now masked where it stands.
+                // The gradient that was masked into another buffer is now masked in place.
                 for call in &mut plan.calls[at + 1..] {
                     *call = call.map(|id| if id == masked { dx } else { id });
                 }
@@ -266,7 +266,7 @@ fn pool_head(plan: &mut Plan, at: usize) -> Option<()> {
 }
 
 impl Plan {
-    /// Whether two buffers share memory: those with a place of their own by their bytes, others only if they are one.
+    /// Whether two buffers share memory: persistent ones by their bytes, others only if they are the same buffer.
     fn shares(&self, a: BufferId, b: BufferId) -> bool {
         match (self.buffers[a.index()].storage, self.buffers[b.index()].storage) {
             (Storage::Persistent(a), Storage::Persistent(b)) => {
@@ -285,12 +285,12 @@ impl Plan {
         (0..self.calls.len()).filter(move |&index| self.touches(&self.calls[index], id))
     }
 
-    /// The first of them behind a call.
+    /// The first call behind another that touches a buffer.
     fn next_use(&self, id: BufferId, behind: usize) -> Option<usize> {
         (behind + 1..self.calls.len()).find(|&index| self.touches(&self.calls[index], id))
     }
 
-    /// Whether a buffer is nobody's business but that of a step's calls: neither the host's nor the setup's.
+    /// Whether only the calls of a step touch a buffer: neither the host nor the setup does.
     fn is_private(&self, id: BufferId) -> bool {
         self.buffers[id.index()].storage == Storage::Transient
             && !self.setup.iter().any(|call| self.touches(call, id))

@@ -129,7 +129,7 @@ impl Bench {
         weight
     }
 
-    /// What the calls are, after.
+    /// The calls after fusion.
     fn fused(self, fusions: Fusions) -> Vec<String> {
         named(&fuse(self.plan, &fusions, |_| true))
     }
@@ -444,7 +444,7 @@ fn a_linear_layer_on_other_features_or_with_a_weight_yet_to_be_written_stays_apa
     bench.plan.calls.swap(1, 2);
     assert_eq!(bench.fused(POOL_HEAD), ["global_average_pool", "copy", "linear"]);
 
-    // As many numbers, but seen as another batch.
+    // The same number of elements, but seen as another batch.
     let mut bench = Bench::default();
     let x = bench.activation("x");
     let features = bench.average(x);

@@ -4,7 +4,7 @@
 //! each at the lowest place free over its whole lifetime (Pisarchyk & Lee, "Efficient memory management for deep neural
 //! net inference", 2020, greedy by size); for ResNets this lands within a few percent of the peak of live bytes.
 //!
-//! What the host hands over before a step lies together, so that it can go in one copy.
+//! The inputs that the host writes before a step lie side by side, so that one copy carries them all.
 
 use std::collections::HashSet;
 

@@ -42,7 +42,7 @@ pub enum Storage {
 /// A buffer of a plan.
 #[derive(Debug, Clone)]
 pub struct Buffer {
-    /// What it holds, for people.
+    /// The name of its content, for people.
     pub name: String,
     /// Its extents.
     pub shape: Shape,

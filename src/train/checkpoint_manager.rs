@@ -43,7 +43,7 @@ impl Best {
     }
 }
 
-/// What `meta.extra` holds.
+/// The content of `meta.extra`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 struct Extra {
     position: Position,
@@ -247,7 +247,7 @@ fn precision_name(model: &Model) -> String {
     format!("{:?}", model.device().dtype()).to_lowercase()
 }
 
-/// What network a checkpoint says it holds.
+/// The network that a checkpoint names.
 fn described(architecture: &serde_json::Value) -> String {
     let read = serde_json::from_value::<Architecture>(architecture.clone());
     read.map_or_else(|_| architecture.to_string(), |architecture| architecture.to_string())

@@ -1,4 +1,4 @@
-//! What a user may choose about data order, classes, heads and losses, by name.
+//! The user's choices of data order, classes, heads and losses, by name.
 
 use crate::ops::{Direction, Side};
 use crate::values::named;
@@ -18,7 +18,7 @@ named! {
     pub enum Sampler: "sampler" {
         /// Every sample once, in the order of `--shuffle`.
         Shuffle = "shuffle",
-        /// As many samples as the data has, each drawn from a class that is drawn first: every class has the same chance.
+        /// One draw for each sample of the data: first a class, then one of its samples, so that every class has the same chance.
         Balanced = "balanced",
     }
 }
@@ -44,7 +44,7 @@ named! {
 }
 
 named! {
-    /// What samples of the class `novel` teach.
+    /// The loss of samples of the class `novel`.
     pub enum OutlierLoss: "loss of outliers" {
         /// `novel` is a class like any other.
         ExtraClass = "extra-class",

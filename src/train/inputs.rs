@@ -44,8 +44,8 @@ const MNIST_SIDE: u32 = 28;
 const PADDED_SIDE: u32 = 32;
 
 impl TrainingInputs {
-    /// Opens the data and weights that the options name; relative paths are taken from `root`. Data with `labels=both` makes a network with a
-    /// head for each level.
+    /// Opens the data and weights that the options name; relative paths are taken from `root`. Data with `labels=both` makes a
+    /// network with a head for each level.
     ///
     /// # Errors
     /// Data or weights that cannot be opened, data without classes, classes that differ, losses that the data or the network

@@ -23,10 +23,10 @@ pub struct Metrics {
     pub split: String,
     /// `step` for a line about recent steps, `epoch` for one about a whole epoch or evaluation.
     pub scope: Scope,
-    /// What training minimises, of an evaluation the cross-entropy (of several heads their sum); every sample counts the
+    /// The loss of training, of an evaluation the cross-entropy (of several heads their sum); every sample counts the
     /// same.
     pub loss: f64,
-    /// Share of right answers; of several heads the mean of theirs.
+    /// Share of samples whose prediction is their class; of several heads the mean of their shares.
     pub accuracy: f64,
     /// Learning rate of the last step.
     pub lr: f64,
@@ -37,7 +37,7 @@ pub struct Metrics {
     pub further: BTreeMap<String, f64>,
 }
 
-/// What a line of the log speaks of.
+/// The span of training that a line of the log covers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {

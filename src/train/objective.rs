@@ -1,5 +1,5 @@
-//! What a training minimises: cross-entropies of the heads, and the terms that couple heads, follow a teacher, or teach
-//! outliers. Which terms there are is part of a step's plan; what each sample weighs in them comes with every batch.
+//! The loss of a training: cross-entropies of the heads, and the terms that couple heads, follow a teacher, or teach
+//! outliers. The terms are part of a step's plan; the weight of each sample in them comes with every batch.
 
 use super::ClassWeights;
 use super::targets::Targets;
@@ -12,7 +12,7 @@ pub struct Objective {
     pub smoothing: f64,
     /// Weight of each class of each head in its cross-entropy; `None`: all the same.
     pub class_weights: Option<Vec<Vec<f64>>>,
-    /// What outliers that are no class teach.
+    /// The loss of outliers that are no class.
     pub exposure: Option<Exposure>,
     /// The divergence between the two heads.
     pub coupling: Option<Coupling>,
@@ -20,7 +20,7 @@ pub struct Objective {
     pub consistency: Option<Consistency>,
 }
 
-/// What outliers that are no class teach every head.
+/// The loss of outliers that are no class, for every head.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Exposure {
     /// `weight` times the mean over outliers of the cross-entropy to a uniform target.
@@ -51,7 +51,7 @@ pub struct Coupling {
     pub direction: Direction,
     /// The side that learns nothing from it.
     pub detached: Option<Side>,
-    /// What both sides' logits are divided by.
+    /// The temperature that divides both sides' logits.
     pub temperature: f64,
 }
 
@@ -68,7 +68,7 @@ pub struct Consistency {
     pub groups: Vec<i32>,
     /// Which of them each logit of the teacher's head is, or -1.
     pub teacher_groups: Vec<i32>,
-    /// What both sides' logits are divided by.
+    /// The temperature that divides both sides' logits.
     pub temperature: f64,
 }
 
@@ -77,7 +77,7 @@ pub struct Consistency {
 pub enum Term {
     /// Cross-entropy of a head.
     CrossEntropy(usize),
-    /// What outliers teach a head.
+    /// The loss of outliers in a head.
     Outliers(usize),
     /// The divergence between the heads.
     Coupling,
@@ -85,25 +85,25 @@ pub enum Term {
     Consistency,
 }
 
-/// What a batch is told beside its images.
+/// The targets of a batch.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct BatchTargets {
     /// For each head, the logit of each sample's class; -1 where it has none.
     pub labels: Vec<Vec<i32>>,
     /// Which samples are outliers that are no class; empty if none are.
     pub outliers: Vec<bool>,
-    /// What the samples weigh in each term.
+    /// Weights of the samples in each term.
     pub terms: Vec<TermWeights>,
 }
 
-/// What the samples of a batch weigh in a term.
+/// Weights of a batch's samples in a term.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TermWeights {
     /// Factor on each sample's loss and gradient, which the device makes for a mean over the batch; `None`: 1.
     pub factors: Option<Vec<f64>>,
-    /// What turns the sum of the weighed losses into the weighted sum of the bare ones.
+    /// Factor from the sum of the losses times `factors` to the weighted sum of the losses.
     pub bare: f64,
-    /// The sum of the weights of that weighted sum.
+    /// The sum of the weights in that weighted sum.
     pub total: f64,
     /// Samples that have a class in the term.
     pub labelled: u64,
@@ -151,7 +151,7 @@ impl Objective {
         self.class_weights.is_some() || self.exposure.is_some()
     }
 
-    /// What a batch is told: `labels` of each head, and which samples are outliers that are no class (empty: none).
+    /// The targets of a batch: `labels` of each head, and which samples are outliers that are no class (empty: none).
     pub fn batch(&self, labels: Vec<Vec<i32>>, outliers: Vec<bool>) -> BatchTargets {
         let terms = self.terms(labels.len()).into_iter();
         let terms = terms.map(|term| self.weigh(term, &labels, &outliers)).collect();

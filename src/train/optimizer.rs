@@ -34,7 +34,7 @@ pub struct Optimizer {
     pub separate_heads: bool,
 }
 
-/// What an optimizer reads from memory at a step: the rate comes first.
+/// The numbers that an optimizer reads from memory at a step; the learning rate is the first.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rates {
     /// For the whole network, or its backbone.
@@ -119,7 +119,7 @@ impl Optimizer {
         })
     }
 
-    /// What the updates read at step `step` (counted from 1) at one rate for everything.
+    /// The numbers of step `step` (counted from 1), at one rate for all parameters.
     pub fn rates(&self, learning_rate: f64, step: u64) -> Rates {
         self.two_rates(learning_rate, learning_rate, step)
     }
@@ -129,7 +129,7 @@ impl Optimizer {
         Rates { network: self.hyper(network, step), heads: self.hyper(heads, step) }
     }
 
-    /// What the update reads from memory at step `step` (counted from 1).
+    /// The numbers that the update reads from memory at step `step` (counted from 1).
     fn hyper(&self, learning_rate: f64, step: u64) -> [f64; HYPER_NUMBERS] {
         match self.kind {
             OptimizerKind::Sgd => [learning_rate, 0.0, 0.0],

@@ -1,4 +1,4 @@
-//! What a user chooses about a training: the flags of `train`, which are the keys of a recipe's `[train]`.
+//! The user's options of a training: the flags of `train`, which are the keys of a recipe's `[train]`.
 
 use std::path::PathBuf;
 
@@ -63,7 +63,7 @@ pub struct TrainOptions {
     /// Order of the samples: a new random one every epoch, or none
     #[arg(long, default_value_t = Shuffle::Epoch, help_heading = "Data")]
     pub shuffle: Shuffle,
-    /// Samples of an epoch: shuffle (each once), or balanced (as many, drawn at random so that every class has the same
+    /// Samples of an epoch: shuffle (each once), or balanced (the same number, drawn at random so that every class has the same
     /// chance, the class `novel` included; of two levels the subclasses count)
     #[arg(long, default_value_t = Sampler::Shuffle, help_heading = "Data")]
     pub sampler: Sampler,
@@ -99,7 +99,7 @@ pub struct TrainOptions {
     #[arg(long, value_name = "KEY", requires = "init", help_heading = "Network")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub weights_key: Option<String>,
-    /// What is trained: full, or frozen (the heads only; the backbone runs in eval mode and keeps its running statistics)
+    /// Parameters to train: full (all), or frozen (the heads only; the backbone runs in eval mode and keeps its running statistics)
     #[arg(long, default_value_t = FineTune::Full, value_name = "full|frozen", hide_possible_values = true,
           help_heading = "Network")]
     pub fine_tune: FineTune,
@@ -153,7 +153,7 @@ pub struct TrainOptions {
     #[arg(long, default_value_t = ClassWeights::None, value_name = "none|balanced",
           hide_possible_values = true, help_heading = "Losses")]
     pub class_weights: ClassWeights,
-    /// What samples of the class named `novel` teach: extra-class (a class like any other), uniform (all classes equally
+    /// Loss of samples of the class named `novel`: extra-class (a class like any other), uniform (all classes equally
     /// likely), energy (an energy beyond a margin)
     #[arg(long, default_value_t = OutlierLoss::ExtraClass, value_name = "LOSS", hide_possible_values = true,
           help_heading = "Losses")]
@@ -178,7 +178,7 @@ pub struct TrainOptions {
     #[arg(long, default_value_t = KlDetach::None, value_name = "none|super|sub",
           hide_possible_values = true, help_heading = "Losses")]
     pub kl_detach: KlDetach,
-    /// What the logits of both sides of a divergence are divided by
+    /// Temperature that divides the logits of both sides of a divergence
     #[arg(long, value_parser = KL_TEMPERATURE, default_value_t = 1.0, value_name = "T", help_heading = "Losses")]
     pub kl_temperature: f64,
     /// Trained superclass model that the subclass head, summed up to superclasses, should agree with
@@ -189,13 +189,13 @@ pub struct TrainOptions {
     #[arg(long, value_parser = Reals::NOT_NEGATIVE, default_value_t = 0.2, value_name = "WEIGHT", help_heading = "Losses")]
     pub teacher_weight: f64,
 
-    /// Keep a checkpoint every so many epochs; 0 keeps only the last and the best
+    /// Keep the checkpoint of every EPOCHS-th epoch; 0 keeps only the last and the best
     #[arg(long, value_parser = Wholes::<u64>::ANY, default_value_t = 10, value_name = "EPOCHS", help_heading = "Output")]
     pub checkpoint_every: u64,
-    /// Write a training line to metrics.jsonl every so many steps; 0 writes one per epoch only
+    /// Write a training line to metrics.jsonl every STEPS steps; 0 writes one per epoch only
     #[arg(long, value_parser = Wholes::<u64>::ANY, default_value_t = 0, value_name = "STEPS", help_heading = "Output")]
     pub log_every: u64,
-    /// Validate every so many epochs
+    /// Validate every EPOCHS epochs
     #[arg(long, value_parser = Wholes::<u64>::POSITIVE, default_value_t = 1, value_name = "EPOCHS", help_heading = "Output")]
     pub eval_every: u64,
 }

@@ -1,7 +1,7 @@
-//! Steps that the device has been given and whose results nobody has looked at yet.
+//! Steps that are queued on the device and whose results the host has not read yet.
 //!
-//! Looking makes the host wait, and then the device. So the results of several steps stay on the device in a ring of
-//! slots, are copied together while the next steps run, and are looked at after those have been queued.
+//! Reading makes the host wait, and then the device. So the results of several steps stay on the device in a ring of
+//! slots, are copied together while the next steps run, and are read after those have been queued.
 
 use super::TrainStep;
 use super::objective::TermWeights;
@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::nn::Model;
 use crate::ops::Readback;
 
-/// What a step found.
+/// The result of a step.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct StepResult {
     pub(super) images: usize,
@@ -29,12 +29,12 @@ pub(super) struct Queued {
     /// Where its samples are in the data set.
     pub(super) samples: Vec<u32>,
     pub(super) learning_rate: f64,
-    /// What they weighed in each term of the loss.
+    /// Their weights in each term of the loss.
     pub(super) terms: Vec<TermWeights>,
 }
 
 impl Queued {
-    /// What a step found, from its row of the totals: a pair of numbers for each term.
+    /// The result of a step, from its row of the totals: a pair of numbers for each term.
     fn result(&self, totals: &[f64]) -> StepResult {
         let terms = totals.chunks_exact(2).zip(&self.terms).map(|(pair, weights)| TermMetrics {
             loss: pair[0] * weights.bare,
@@ -61,7 +61,7 @@ impl Queue {
         self.next_slot
     }
 
-    /// Notes that a step was queued; what earlier ones found, if it is time to look.
+    /// Notes that a step was queued; returns the results of earlier steps, if it is time to read them.
     ///
     /// # Errors
     /// The device failed, or a loss is not finite.
@@ -80,7 +80,7 @@ impl Queue {
         earlier.map_or(Ok(Vec::new()), |(steps, reading)| settle(model, plan, &steps, reading))
     }
 
-    /// Waits for everything, and tells what it found.
+    /// Waits for all queued steps, and returns their results.
     ///
     /// # Errors
     /// The device failed, or a loss is not finite.

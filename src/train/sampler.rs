@@ -3,7 +3,7 @@
 use super::Targets;
 use crate::rng::{Purpose, Stream};
 
-/// The samples of an epoch by their number, as many as the data has: draw i takes a class with number 2i of the stream (seed,
+/// The samples of an epoch by their number, one draw for each sample of the data: draw i takes a class with number 2i of the stream (seed,
 /// [`Purpose::Balance`], epoch), and one of its samples with number 2i + 1, both with [`Stream::below`]. The classes are those of
 /// the last head, and the outliers where they are none of them.
 pub fn balanced(targets: &Targets, seed: u64, epoch: u64) -> Vec<u32> {

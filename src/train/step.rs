@@ -22,14 +22,14 @@ pub struct TrainStep {
     slots: usize,
 }
 
-/// What a step is given.
+/// The inputs of a step.
 #[derive(Debug, Clone, Copy)]
 pub struct StepInputs<'a> {
     /// Bytes of the images; none where all images lie in memory.
     pub pixels: &'a [u8],
     /// Which image each is, and where it lies in it: see [`crate::ops::LoadImages`].
     pub placement: &'a [i32],
-    /// What the samples are told.
+    /// The targets of the samples.
     pub targets: &'a BatchTargets,
     /// The optimizer's numbers.
     pub rates: &'a Rates,
@@ -242,7 +242,7 @@ impl TrainStep {
     }
 }
 
-/// What the terms of a loss are recorded with, and what they leave for the walk back.
+/// The buffers that the terms of a loss are recorded with, and the gradients they leave for the backward pass.
 struct Recorder<'a> {
     objective: &'a Objective,
     network: &'a Network,
@@ -338,7 +338,7 @@ impl Recorder<'_> {
         let sum = tape.log_sum_groups(subclass, groups, count, coupling.temperature);
         let found =
             tape.kl_divergence(superclass, sum, coupling.temperature, coupling.direction, coupling.detached);
-        // What is taken as given needs no walk back.
+        // A detached side needs no backward pass.
         let [first, second] = found.gradients;
         let gradients = match coupling.detached {
             None => vec![first, second],

@@ -1,7 +1,7 @@
-//! What each head should say of each training sample.
+//! The targets of each head: a class for each training sample.
 //!
 //! The classes that samples are trained to are the classes of a head's softmax, in the order of their numbers in the
-//! files: a class that was held out has no logit that nothing ever teaches. Samples of the class named `novel` are outliers,
+//! files: a class that was held out has no logit, which nothing would train. Samples of the class named `novel` are outliers,
 //! which are a class of their own or only shape the loss.
 
 use crate::checkpoint::HeadClasses;
@@ -12,7 +12,7 @@ use crate::nn::{ONLY_HEAD, SUBCLASS_HEAD, SUPERCLASS_HEAD};
 /// The classes of the heads, and the training samples' places among them.
 #[derive(Debug, Clone)]
 pub struct Targets {
-    /// What the logits of each head mean.
+    /// The classes of each head's logits.
     pub heads: Vec<HeadClasses>,
     /// Both levels of the data's classes, where it has two.
     pub taxonomy: Option<Taxonomy>,
@@ -22,7 +22,7 @@ pub struct Targets {
     outliers: Vec<bool>,
 }
 
-/// What decides the classes of a head.
+/// The rule that decides the classes of a head.
 struct Rule<'a> {
     name: &'a str,
     level: Option<Level>,

@@ -38,17 +38,17 @@ pub struct Job<'a> {
     pub options: &'a TrainOptions,
     /// Seed of initial weights, order and augmentation.
     pub seed: u64,
-    /// What to train on.
+    /// The training data.
     pub data: SharedDataset,
-    /// What to validate on.
+    /// The validation data.
     pub validation: Option<Validation>,
     /// From image to network input, augmentation included.
     pub transform: Transform,
-    /// Which network.
+    /// The network's architecture.
     pub architecture: Architecture,
-    /// What its heads should say of each sample.
+    /// The target of each head for each sample.
     pub targets: &'a Targets,
-    /// What is minimised.
+    /// The loss.
     pub objective: &'a Objective,
     /// A trained model that the subclass head should agree with.
     pub teacher: Option<&'a Teacher>,
@@ -62,11 +62,11 @@ pub struct Job<'a> {
     pub stop: &'a AtomicBool,
 }
 
-/// Who watches a training.
+/// Receives the progress of a training.
 pub trait Observer {
     /// The training begins, or goes on, at a step; `total` steps in all.
     fn begin(&mut self, step: u64, total: u64);
-    /// A step is done, on so many images, with this mean loss.
+    /// A step is done, on `images` images, with the mean loss `loss`.
     fn step(&mut self, images: usize, loss: f64);
     /// A line was written to the log.
     fn logged(&mut self, metrics: &Metrics);
@@ -291,7 +291,7 @@ impl<'a> Trainer<'a> {
         Ok((!stop).then_some(line))
     }
 
-    /// Queues a step; what the steps found that are looked at now: with `settle` all that are under way.
+    /// Queues a step; returns the results that are read now: with `settle` those of all steps under way.
     fn step(&mut self, batch: &Batch, settle: bool) -> Result<Vec<StepResult>> {
         let is_full = batch.labels.len() == self.job.options.batch_size.min(self.job.data.len());
         let mut results = Vec::new();
@@ -332,7 +332,7 @@ impl<'a> Trainer<'a> {
         Ok(results)
     }
 
-    /// What the samples of a batch are told.
+    /// The targets of a batch.
     fn targets(&self, samples: &[u32]) -> BatchTargets {
         let Job { targets, objective, .. } = self.job;
         let labels = |head: usize| {
@@ -346,7 +346,7 @@ impl<'a> Trainer<'a> {
         objective.batch((0..targets.heads.len()).map(labels).collect(), outliers)
     }
 
-    /// What the optimizer reads at the next step, and its learning rate.
+    /// The numbers that the optimizer reads at the next step, and its learning rate.
     fn rates(&self) -> (Rates, f64) {
         let rate = self.schedule.learning_rate(self.position.step);
         let head_rate = self.head_schedule.learning_rate(self.position.step);

@@ -3,7 +3,7 @@
 
 use crate::ops::Rows;
 
-/// Elements a task of an element-wise pass works on: 64 KB of f32 per operand, which stays in the second-level cache
+/// Elements a task of an element-wise pass works on: 64 KB of f32 per operand, which stays in L2
 /// and outweighs the cost of handing a task to a thread many times over.
 const ELEMENTS: usize = 16 * 1024;
 
@@ -20,7 +20,8 @@ pub(super) fn whole_rows(extent: Rows) -> usize {
 
 /// Runs a loop with the widest vector instructions this processor has.
 ///
-/// The closure, which must be marked `#[inline(always)]`, is compiled once for each instruction set (AVX-512, AVX2, baseline) and the right one is chosen at run time.
+/// The closure, which must be marked `#[inline(always)]`, is compiled once for each instruction set (AVX-512,
+/// AVX2, baseline) and the one for this processor is chosen at run time.
 #[inline(always)]
 pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)

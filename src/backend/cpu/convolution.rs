@@ -1,8 +1,8 @@
-//! Convolutions and their input gradients, tile by tile of output pixels, as products of rows of inputs with packed weights.
+//! Convolutions (fprop) and their dgrads, tile by tile of output pixels, as products of rows of inputs with packed weights.
 //!
-//! Weights are packed once per call into panels of as many output channels as a register block is wide:
+//! Weights are packed once per call into panels whose number of output channels is the width of a register block:
 //! `panel[(tap * depth + c) * width + channel]`, so that a block reads them in one run. Everything else is read where it
-//! lies. Input gradients are the same walk with the roles of the channels exchanged and the taps looked up backwards.
+//! lies. A dgrad is the same loop with the roles of the channels exchanged and the filter taps looked up backwards.
 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -49,7 +49,7 @@ pub(super) fn conv2d_fprop<T: Element>(
     Ok(())
 }
 
-/// The gradient of the input; with sums behind it in parts.
+/// The gradient with respect to the input (dgrad); with a BN-reduction epilogue in parts.
 pub(super) fn conv2d_dgrad<T: Element>(
     cpu: &mut Cpu<T>,
     op: &Conv2dDgrad<Span>,
@@ -64,7 +64,7 @@ pub(super) fn conv2d_dgrad<T: Element>(
     Ok(())
 }
 
-/// The gradient of the weights; with a map in front of it in parts.
+/// The gradient with respect to the weights (wgrad); with a prologue in parts.
 pub(super) fn conv2d_wgrad<T: Element>(
     cpu: &mut Cpu<T>,
     op: &Conv2dWgrad<Span>,
@@ -79,7 +79,7 @@ pub(super) fn conv2d_wgrad<T: Element>(
     Ok(())
 }
 
-/// What is done with a convolution's raw sums.
+/// The epilogue on a convolution's raw sums.
 struct Epilogue<'a, T> {
     /// Added per output channel.
     pub bias: &'a [T],
@@ -130,7 +130,7 @@ pub(super) fn registers<T: Element>() -> (usize, usize) {
     pulp::Arch::new().dispatch(Registers::<T>(std::marker::PhantomData))
 }
 
-/// Bytes of packed weights, for outputs of so many channels and inputs of so many rows of weights.
+/// Bytes of packed weights, for outputs of `channels` channels and inputs of `rows` rows of weights.
 fn packed_bytes<T: Element>(channels: usize, rows: usize) -> usize {
     channels.next_multiple_of(registers::<T>().0) * rows * T::DTYPE.size()
 }
@@ -200,7 +200,7 @@ impl<T: Element> WithSimd for Tile<'_, T> {
 
 impl<T: Element> Tile<'_, T> {
     /// Computes a panel: run by run of taps and input channels, for each run block by block of pixels, so that the
-    /// run's weights stay in the first-level cache.
+    /// run's weights stay in L1.
     #[inline(always)]
     fn panel<S: Simd, const V: usize>(&mut self, simd: S, panel: &Panel, weights: &[T]) {
         let (weights, _) = bytemuck::cast_slice::<T, T::Vector<S>>(weights).as_chunks::<V>();
@@ -260,7 +260,7 @@ impl<T: Element> Tile<'_, T> {
     }
 }
 
-/// What a thread keeps from tile to tile.
+/// Scratch memory that a thread keeps from tile to tile.
 struct Scratch<T> {
     order: Vec<usize>,
     offsets: Vec<usize>,

@@ -60,7 +60,7 @@ pub(super) fn cosine_weight_gradient<T: Element>(
     Ok(())
 }
 
-/// What cosines are multiplied by, and its derivative with respect to the parameter.
+/// The factor on cosines, and its derivative with respect to the parameter.
 #[derive(Clone, Copy)]
 struct Scale {
     value: f64,

@@ -24,7 +24,7 @@ pub trait Element:
 {
     /// The tensor element type this is.
     const DTYPE: DType;
-    /// As many elements as a register of the instruction set holds.
+    /// A vector register of the instruction set, full of elements.
     type Vector<S: Simd>: bytemuck::Pod;
     /// Zero.
     const ZERO: Self;

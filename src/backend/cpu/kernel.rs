@@ -18,7 +18,7 @@ pub(super) const ROWS: usize = 6;
 pub(super) const NOWHERE: usize = usize::MAX;
 
 /// The longest run of products that is summed in registers before it joins the sum in memory. Weights of such a run,
-/// 128 x 64 in f32, take 32 KB of the first-level cache; short runs also keep rounding errors small.
+/// 128 x 64 in f32, take 32 KB of L1; short runs also keep rounding errors small.
 pub(super) const RUN: usize = 128;
 
 /// Vectors of the widest register block.
@@ -57,7 +57,7 @@ pub(super) fn inner_products<T: Element, S: Simd, const V: usize>(
 
 /// One register block of a convolution over several taps.
 pub(super) struct Block<'a, T> {
-    /// What is convolved.
+    /// The input that is convolved.
     pub source: &'a [T],
     /// Offset of the row each pixel sees, per tap: `offsets[tap * pixels + pixel]`; the pixels of this block start at 0.
     pub offsets: &'a [usize],

@@ -56,7 +56,7 @@ impl Memory {
         self.bytes.len()
     }
 
-    /// The bytes of a span, once alignment and bounds are known to be right. An empty span is everywhere.
+    /// The bytes of a span, once alignment and bounds are checked. An empty span is everywhere.
     fn range(&self, name: &'static str, span: Span) -> Result<Range<usize>> {
         let Span { offset, elements, dtype } = span;
         if elements == 0 {
@@ -73,7 +73,7 @@ impl Memory {
         }
     }
 
-    /// The bytes of one of the host's spans, once type and size too are known to be right.
+    /// The bytes of one of the host's spans, once type and size are checked too.
     fn range_of(
         &self,
         name: &'static str,
@@ -102,7 +102,7 @@ impl Memory {
         Ok(&mut self.bytes[range])
     }
 
-    /// The bytes of a call's operands and workspace: shared for those that are read, exclusive for those that are written.
+    /// The bytes of a call's operands and workspace: shared where they are read, exclusive where they are written.
     ///
     /// # Errors
     /// A span outside the memory, misaligned, or written while another overlaps it.

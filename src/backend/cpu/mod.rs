@@ -60,7 +60,7 @@ pub struct Cpu<T> {
 }
 
 impl<T: Element> Cpu<T> {
-    /// A device without memory yet, with its own pool of `threads` threads; 0 means as many as [`crate::threads`] finds.
+    /// A device without memory yet, with its own pool of `threads` threads; 0 means the number that [`crate::threads`] finds.
     ///
     /// # Errors
     /// The system refused the threads.

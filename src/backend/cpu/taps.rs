@@ -52,8 +52,8 @@ impl<'a> Taps<'a> {
 
     /// The order in which the `count` pixels from `first` on are computed, as positions in the tile.
     ///
-    /// Neighbours in this order lack the same taps as often as possible: those at the same position of small maps, and
-    /// of a strided gradient those that the same taps of the filter can have touched.
+    /// Neighbours in this order lack the same filter taps as often as possible: pixels at the same position of small maps, and
+    /// of a strided dgrad pixels of the same phase, which the same filter taps can have touched.
     pub(super) fn order(&self, first: usize, count: usize, order: &mut Vec<usize>) {
         let [rows, columns] = self.map;
         let pixels = rows * columns;

@@ -7,31 +7,31 @@ use super::super::roofline::Rates;
 use crate::backend::cuda::driver::{Launches, Properties};
 use crate::error::{Error, Result};
 
-/// Floating-point operations of one matrix unit instruction of a warpgroup in a cycle of a Hopper multiprocessor: m64nNk16 takes N/2
+/// Floating-point operations of WGMMA (tensor cores) in a cycle of a Hopper SM: m64nNk16 takes N/2
 /// cycles (CUDA's throughput tables: 4096 for dense bf16).
 const HOPPER_MATRIX_FLOP: f64 = 4096.0;
-/// The same on an A100: 312 TFLOP/s on 108 multiprocessors at 1.41 GHz.
+/// The same on an A100: 312 TFLOP/s on 108 SMs at 1.41 GHz.
 const AMPERE_MATRIX_FLOP: f64 = 2048.0;
-/// What `mma.sync` reaches of Hopper's matrix rate (Luo et al. 2024, arXiv 2402.13499, measured for dense bf16 on an H100).
+/// Share of Hopper's tensor core rate that `mma.sync` reaches (Luo et al. 2024, arXiv 2402.13499, measured for dense bf16 on an H100).
 const WARP_SHARE_ON_HOPPER: f64 = 0.62;
 /// Bytes that shared memory delivers in a cycle: 32 banks of 4 bytes.
 const SHARED_BYTES_PER_CYCLE: f64 = 128.0;
-/// Bytes a second from the second-level cache to all multiprocessors. Assumed: the wires carry 5120 bytes a cycle (9.0 TB/s on an
+/// Bytes a second from L2 to all SMs. Assumed: the wires carry 5120 bytes a cycle (9.0 TB/s on an
 /// H100, 7.2 TB/s on an A100), of which published read tests reach between two thirds and four fifths.
 const HOPPER_CACHE_RATE: f64 = 7.5e12;
 const AMPERE_CACHE_RATE: f64 = 5.0e12;
-/// Bytes in a cycle that one multiprocessor takes from the second-level cache, and from memory, which it reaches through the cache. The
-/// figure commonly given for V100, A100 and H100; assumed. All ports together carry more than the cache delivers, so this counts
-/// where few multiprocessors have most of the work.
+/// Bytes in a cycle that one SM takes from L2, and from memory, which it reaches through L2. The
+/// figure commonly given for V100, A100 and H100; assumed. All ports together carry more than L2 delivers, so this counts
+/// where a few SMs have most of the work.
 const PORT_BYTES_PER_CYCLE: f64 = 64.0;
 /// Seconds from the end of one kernel of a graph to the first instruction of the next. Assumed.
 const SERIAL_LAUNCH_SECONDS: f64 = 1.5e-6;
-/// The same where launches overlap, so that the next kernel's blocks are already placed and wait. What is left: the last block's end
+/// The same where launches overlap, so that the next kernel's blocks are already placed and wait. The rest remains: the last block's end
 /// and its stores become visible, the waiting blocks are told, and go on. Assumed, at half of it, until it is measured.
 const OVERLAPPED_LAUNCH_SECONDS: f64 = 0.7e-6;
-/// Seconds until a work item's first product, from the first copy it asks for. Assumed: a trip to memory and back, and a barrier.
+/// Seconds until the first product of an output tile, from its first load. Assumed: a trip to memory and back, and a barrier.
 const PROLOGUE_SECONDS: f64 = 0.9e-6;
-/// Seconds from a work item's last product to its last store. Assumed.
+/// Seconds from the last product of an output tile to its last store. Assumed.
 const EPILOGUE_SECONDS: f64 = 0.7e-6;
 
 /// A card as the model sees it.
@@ -39,37 +39,38 @@ const EPILOGUE_SECONDS: f64 = 0.7e-6;
 pub struct Card {
     /// Its name.
     pub name: String,
-    /// What kernels are compiled for.
+    /// The architecture that kernels are compiled for.
     pub architecture: String,
     /// Compute capability.
     pub capability: (u32, u32),
-    /// Streaming multiprocessors.
-    pub multiprocessors: u32,
+    /// SMs (streaming multiprocessors).
+    #[serde(rename = "multiprocessors")]
+    pub sms: u32,
     /// The rates of the floors.
     pub rates: Rates,
-    /// Floating-point operations of matrix units in a cycle of one multiprocessor.
+    /// Floating-point operations of tensor cores in a cycle of one SM.
     pub matrix_flop_per_cycle: f64,
-    /// What instructions of single warps reach of it.
+    /// Share of it that instructions of single warps reach.
     pub warp_share: f64,
-    /// Cycles a second under load: those that make the rate of products out of units and multiprocessors.
+    /// Cycles a second under load: the rate of products over the SMs and their operations in a cycle.
     pub clock: f64,
-    /// Bytes of shared memory of a multiprocessor in a cycle.
+    /// Bytes of shared memory of an SM in a cycle.
     pub shared_bytes_per_cycle: f64,
-    /// Bytes a second from the second-level cache; assumed.
+    /// Bytes a second from L2; assumed.
     pub cache_rate: f64,
-    /// Bytes a second that one multiprocessor takes from it; assumed.
+    /// Bytes a second that one SM takes from L2; assumed.
     pub port_rate: f64,
     /// How kernels follow each other.
     pub launches: Launches,
     /// Seconds a launch costs; assumed.
     pub launch_seconds: f64,
-    /// Seconds until a work item's first product; assumed.
+    /// Seconds until the first product of an output tile; assumed.
     pub prologue_seconds: f64,
-    /// Seconds after a work item's last product; assumed.
+    /// Seconds after the last product of an output tile; assumed.
     pub epilogue_seconds: f64,
 }
 
-/// What a card is called on the command line, what its name contains, its capability and its multiprocessors.
+/// A card's name on the command line, a part of its full name, its capability and its number of SMs.
 const CARDS: [(&str, &str, (u32, u32), u32); 3] = [
     ("H200", "NVIDIA H200", (9, 0), 132),
     ("H100", "NVIDIA H100 80GB HBM3", (9, 0), 132),
@@ -83,12 +84,12 @@ impl Card {
     /// No such card; names those there are.
     pub fn named(text: &str) -> Result<Card> {
         let found = CARDS.iter().find(|card| card.0.eq_ignore_ascii_case(text));
-        let Some(&(_, name, capability, multiprocessors)) = found else {
+        let Some(&(_, name, capability, sms)) = found else {
             let known = CARDS.map(|card| card.0).join(", ");
             return Err(Error::usage(format!("--card {text}: the model knows {known}")));
         };
         let rates = Rates::of_card(name).expect("every card of the model has rates");
-        Ok(Card::new(name, capability, multiprocessors, rates))
+        Ok(Card::new(name, capability, sms, rates))
     }
 
     /// The card that a device is, if the model knows its rates.
@@ -97,16 +98,16 @@ impl Card {
         Some(Card::new(&device.name, device.capability, device.multiprocessors, rates))
     }
 
-    fn new(name: &str, capability: (u32, u32), multiprocessors: u32, rates: Rates) -> Card {
+    fn new(name: &str, capability: (u32, u32), sms: u32, rates: Rates) -> Card {
         let hopper = capability.0 >= 9;
         let matrix_flop_per_cycle = if hopper { HOPPER_MATRIX_FLOP } else { AMPERE_MATRIX_FLOP };
-        let bf16 = rates.bf16.expect("the cards of the table have matrix units");
-        let clock = bf16 / (f64::from(multiprocessors) * matrix_flop_per_cycle);
+        let bf16 = rates.bf16.expect("the cards of the table have tensor cores");
+        let clock = bf16 / (f64::from(sms) * matrix_flop_per_cycle);
         let card = Card {
             name: name.to_string(),
             architecture: if hopper { "sm_90a".into() } else { "sm_80".into() },
             capability,
-            multiprocessors,
+            sms,
             matrix_flop_per_cycle,
             warp_share: if hopper { WARP_SHARE_ON_HOPPER } else { 1.0 },
             clock,
@@ -139,7 +140,7 @@ impl Card {
             name: self.name.clone(),
             architecture: self.architecture.clone(),
             capability: self.capability,
-            multiprocessors: self.multiprocessors,
+            multiprocessors: self.sms,
             memory_bytes: usize::MAX,
             shared_bytes_per_block: super::occupancy::Limits::of(self.capability).shared_per_block as usize,
             red_zone: 0,

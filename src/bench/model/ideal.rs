@@ -1,4 +1,4 @@
-//! What counting bytes allows: images a second of training at four levels of fusion, in bf16, if every pass ran at the rates of the
+//! The limit by counting bytes: images a second of training at four levels of fusion, in bf16, if every pass ran at the rates of the
 //! card's floors. Counted by hand from the algebra of a step, so that a prediction has a mark beyond its own plan.
 
 use super::super::steps::StepKind;

@@ -1,12 +1,12 @@
 //! The performance model: what every call of a network's step should take on a card that need not be there.
 //!
-//! A [`Recorder`] runs the very plans that train, so kernels, tiles and grids are those that a card would get. Their times are
+//! A [`Recorder`] runs the very plans that train, so kernels, tiles and grids are the ones that a card would get. Their times are
 //! predictions, made of the numbers in `card`; on a GPU the measured ones stand beside them.
 //!
 //! | file | holds |
 //! |---|---|
 //! | `card` | the cards, and every number that the predictions rest on |
-//! | `occupancy` | how many blocks fit on a multiprocessor |
+//! | `occupancy` | how many blocks fit on an SM |
 //! | `resources` | registers and shared memory of kernels |
 //! | `predict` | the time of one launch |
 //! | `ideal` | what counting bytes allows at four levels of fusion |
@@ -47,14 +47,14 @@ use crate::tensor::{DType, Span};
 use occupancy::{Limits, Uses, resident_blocks};
 use resources::Library;
 
-/// What is to be predicted.
+/// A request to predict.
 #[derive(Debug, Clone)]
 pub struct ModelRequest {
     /// Networks; none: the standard ones of a GPU.
     pub networks: Vec<NetworkName>,
     /// Images in a batch; none: the standard one of a GPU.
     pub batches: Vec<usize>,
-    /// Which calls of their plans are made into one.
+    /// The fusions of their plans.
     pub fusions: Fusions,
     /// The card; none: the GPU that is there, else an H200.
     pub card: Option<Card>,
@@ -67,13 +67,13 @@ pub struct ModelRequest {
 pub struct LaunchModel {
     /// The kernel: of a convolution by its name among them, else its entry.
     pub kernel: String,
-    /// Rows and columns of a work item's result, in a convolution.
+    /// Rows and columns of an output tile, in a convolution.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tile: Option<[usize; 2]>,
-    /// Into how many parts a weight gradient's sum is cut.
+    /// Split-K: the number of parts that the K loop of a wgrad is cut into.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub splits: Option<usize>,
-    /// Work items: tiles and their parts in a convolution, else blocks.
+    /// Output tiles times their splits in a convolution, else thread blocks.
     pub work_items: usize,
     /// Threads of a block.
     pub threads: u32,
@@ -81,15 +81,16 @@ pub struct LaunchModel {
     pub registers: u32,
     /// Bytes of shared memory of a block.
     pub shared_bytes: u32,
-    /// Blocks that one multiprocessor holds.
-    pub blocks_per_multiprocessor: u32,
-    /// What keeps further ones out.
+    /// Blocks that one SM holds.
+    #[serde(rename = "blocks_per_multiprocessor")]
+    pub blocks_per_sm: u32,
+    /// The limit that keeps further blocks out.
     pub limited_by: LimitedBy,
     /// Bytes of its operands.
     pub bytes: f64,
-    /// What it should take.
+    /// Its predicted time.
     pub predicted: Predicted,
-    /// What it waits for most.
+    /// The longest part of that time.
     pub bound: Bound,
 }
 
@@ -112,9 +113,9 @@ pub struct CallModel {
     pub floor_memory_seconds: f64,
     /// The larger of the two.
     pub floor_seconds: f64,
-    /// What one call should take.
+    /// The predicted seconds of one call.
     pub predicted_seconds: f64,
-    /// What it took on the GPU that is there.
+    /// The measured seconds of one call on the GPU that is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured_seconds: Option<f64>,
     /// Its kernels.
@@ -144,7 +145,7 @@ pub struct StepModel {
     pub floor_seconds: f64,
     /// The sum of all predictions.
     pub predicted_seconds: f64,
-    /// What a whole step took on the GPU that is there.
+    /// The measured seconds of a whole step on the GPU that is there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub measured_seconds: Option<f64>,
     /// Images a second, if every call took its floor.
@@ -165,7 +166,7 @@ pub struct StepModel {
 pub struct Model {
     /// Program and version.
     pub program: String,
-    /// What this is: a prediction, of whatever nature.
+    /// A note that the numbers are predictions.
     pub note: &'static str,
     /// The card, and what the predictions rest on.
     pub card: Card,
@@ -381,7 +382,7 @@ impl Modeller {
         };
         let (resident, limited_by) = resident_blocks(&Limits::of(self.card.capability), &uses);
         let blocks = geometry.grid.iter().map(|&extent| extent as usize).product();
-        // What finishes a convolution, or adds up its parts, is a pass.
+        // A kernel that finishes a convolution, or adds up its splits, is a pass.
         let products = convolution(call)
             .map(|(pass, conv)| {
                 if has_prologue(call) {
@@ -404,7 +405,7 @@ impl Modeller {
             threads: uses.threads,
             registers: uses.registers,
             shared_bytes: uses.shared,
-            blocks_per_multiprocessor: resident,
+            blocks_per_sm: resident,
             limited_by,
             bytes,
             bound: predicted.bound(),

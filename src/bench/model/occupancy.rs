@@ -1,12 +1,12 @@
-//! How many blocks of a kernel fit on one multiprocessor, by NVIDIA's published rules (CUDA C++ programming guide, compute
+//! How many blocks of a kernel fit on one SM, by NVIDIA's published rules (CUDA C++ programming guide, compute
 //! capabilities; the occupancy calculator's allocation granularities).
 //!
-//! A cluster must find room within a group of multiprocessors that stand together. Those come in pairs, so that clusters of two, all
-//! that there are, find it wherever their blocks do; larger ones would leave some multiprocessors empty.
+//! A cluster must find room within a group of SMs that stand together. Those come in pairs, so that clusters of two, all
+//! that there are, find it wherever their blocks do; larger ones would leave some SMs empty.
 
 use serde::Serialize;
 
-/// What one multiprocessor has.
+/// Limits of one SM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
     /// Warps that are resident at most.
@@ -19,7 +19,7 @@ pub(super) struct Limits {
     pub shared_per_block: u32,
 }
 
-/// Registers of a multiprocessor, and its four parts, each of which holds whole warps.
+/// Registers of an SM, and its four parts, each of which holds whole warps.
 const REGISTERS: u32 = 1 << 16;
 const PARTS: u32 = 4;
 /// Registers are handed out to warps in multiples of this.
@@ -43,7 +43,7 @@ impl Limits {
     }
 }
 
-/// What a block uses.
+/// Resources of a block.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Uses {
     /// Threads.
@@ -54,7 +54,7 @@ pub(super) struct Uses {
     pub shared: u32,
 }
 
-/// What keeps further blocks out.
+/// The limit that keeps further blocks out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LimitedBy {
@@ -66,7 +66,7 @@ pub enum LimitedBy {
     Shared,
 }
 
-/// Blocks on one multiprocessor, and what keeps further ones out.
+/// Blocks on one SM, and the limit that keeps further ones out.
 pub(super) fn resident_blocks(limits: &Limits, uses: &Uses) -> (u32, LimitedBy) {
     let warps = uses.threads.div_ceil(32).max(1);
     let by_threads = limits.blocks.min(limits.warps / warps);
@@ -92,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn blocks_of_a_multiprocessor_are_as_the_published_rules_count_them() {
+    fn blocks_of_an_sm_are_as_the_published_rules_count_them() {
         use LimitedBy::{Registers, Shared, Threads};
         // 64 warps of 32 registers a thread fill the registers exactly; a 33rd makes it 40.
         assert_eq!(resident((9, 0), 256, 32, 0), (8, Threads));

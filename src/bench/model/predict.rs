@@ -1,26 +1,26 @@
-//! The predicted time of one launch: the largest of what its products, its reads of shared memory, its traffic with the second-level
-//! cache and its traffic with memory take; and what beginning and ending costs. Of products and shared memory the multiprocessor
-//! that has most to do decides; cache and memory serve whoever asks, so their traffic takes what all of it takes at their rate,
-//! or what the busiest multiprocessor takes through its own port, whichever is longer.
+//! The predicted time of one launch: the longest of the times of its products, its reads of shared memory, its traffic with L2 and
+//! its traffic with memory; plus the cost of beginning and ending. Of products and shared memory the SM
+//! with most work decides; L2 and memory serve all SMs, so their traffic takes the time of all its bytes at their rate,
+//! or the time of the busiest SM's bytes through its own port, whichever is longer.
 
 use serde::Serialize;
 
 use super::card::Card;
 use crate::backend::cuda::{Items, Products, Units};
 
-/// What a launch waits for most.
+/// The part of a launch that takes longest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Bound {
-    /// Arithmetic or matrix units.
+    /// Arithmetic units or tensor cores.
     Products,
     /// Reads and writes of shared memory.
     Shared,
-    /// The second-level cache.
+    /// L2.
     Cache,
     /// Memory.
     Memory,
-    /// Launching, and the beginnings and ends of work items.
+    /// Launching, and the beginnings and ends of output tiles.
     Ends,
 }
 
@@ -29,29 +29,29 @@ pub enum Bound {
 pub struct Predicted {
     /// All of it.
     pub seconds: f64,
-    /// Products of the busiest multiprocessor.
+    /// Products of the busiest SM.
     pub products: f64,
     /// Its traffic with shared memory.
     pub shared: f64,
-    /// The traffic with the second-level cache.
+    /// The traffic with L2.
     pub cache: f64,
     /// The traffic with memory.
     pub memory: f64,
     /// The launch, and beginnings and ends that nothing hides.
     pub ends: f64,
-    /// How often the device is filled with work items.
+    /// Waves: how often the device is filled with output tiles.
     pub waves: f64,
-    /// How much more the busiest multiprocessor has to do than the mean: 1 is even.
+    /// How much more the busiest SM has to do than the mean: 1 is even.
     pub tail: f64,
 }
 
 impl Predicted {
-    /// What it waits for most.
+    /// The part that takes longest.
     pub fn bound(&self) -> Bound {
         self.longest_part().1
     }
 
-    /// Seconds of that.
+    /// Seconds of the part that takes longest.
     pub fn longest(&self) -> f64 {
         self.longest_part().0
     }
@@ -68,12 +68,12 @@ impl Predicted {
     }
 }
 
-/// A pass over memory: its bytes by the bandwidth, or, of few blocks, by what their multiprocessors' ports take.
+/// A pass over memory: its bytes by the bandwidth, or, of few blocks, by the rate of their SMs' ports.
 pub(super) fn pass(card: &Card, bytes: f64, flop: f64, blocks: usize) -> Predicted {
-    let multiprocessors = card.multiprocessors as usize;
-    let busiest = blocks.div_ceil(multiprocessors) as f64 / blocks.max(1) as f64;
+    let sms = card.sms as usize;
+    let busiest = blocks.div_ceil(sms) as f64 / blocks.max(1) as f64;
     let memory = traffic(card, card.rates.bandwidth, bytes, busiest);
-    let reach = blocks.clamp(1, multiprocessors) as f64 / multiprocessors as f64;
+    let reach = blocks.clamp(1, sms) as f64 / sms as f64;
     let products = card.rates.f32.map_or(0.0, |rate| flop / (rate * reach));
     let ends = card.launch_seconds;
     Predicted {
@@ -88,16 +88,16 @@ pub(super) fn pass(card: &Card, bytes: f64, flop: f64, blocks: usize) -> Predict
     }
 }
 
-/// The products of a convolution, with `resident` blocks on a multiprocessor, that move at least so many bytes.
+/// The products of a convolution, with `resident` blocks on an SM, that move at least `bytes` bytes.
 pub(super) fn products(card: &Card, work: &Products, resident: u32, bytes: f64) -> Predicted {
-    let multiprocessors = card.multiprocessors as usize;
-    let load = Load::of(&work.items, multiprocessors);
+    let sms = card.sms as usize;
+    let load = Load::of(&work.items, sms);
     let step = Step::of(card, work);
     let (at_once, begun, ended) = match work.units {
         // A producer runs ahead, so that only the first beginning shows; consumers that take turns hide all ends but one.
         Units::Warpgroups { cooperate: true, .. } => (1.0, 1, load.items),
         Units::Warpgroups { cooperate: false, .. } => (2.0, 1, 1),
-        // Blocks that share a multiprocessor hide each other's beginnings and ends, but for the first and the last.
+        // Blocks that share an SM hide each other's beginnings and ends, but for the first and the last.
         Units::Scalar | Units::Warps(_) if resident > 1 => (f64::from(resident), 1, 1),
         Units::Scalar | Units::Warps(_) => (1.0, load.items, load.items),
     };
@@ -115,17 +115,17 @@ pub(super) fn products(card: &Card, work: &Products, resident: u32, bytes: f64) 
         cache,
         memory,
         ends,
-        waves: load.count as f64 / (multiprocessors as f64 * at_once),
+        waves: load.count as f64 / (sms as f64 * at_once),
         tail: load.tail(),
     }
 }
 
-/// Seconds for bytes that come at a rate, and of which the busiest multiprocessor takes a share through its port.
+/// Seconds for bytes that come at a rate, and of which the busiest SM takes a share through its port.
 fn traffic(card: &Card, rate: f64, bytes: f64, share: f64) -> f64 {
     (bytes / rate).max(bytes * share / card.port_rate)
 }
 
-/// Seconds of a multiprocessor that one element of the sum costs a work item.
+/// Seconds of an SM for one element of an output tile's K loop.
 struct Step {
     products: f64,
     shared: f64,
@@ -135,10 +135,10 @@ impl Step {
     fn of(card: &Card, work: &Products) -> Step {
         let [rows, columns] = work.tile.map(|extent| extent as f64);
         let (size, flop) = (work.element_bytes as f64, 2.0 * rows * columns);
-        let multiprocessor = |rate: f64| rate / f64::from(card.multiprocessors);
+        let of_sm = |rate: f64| rate / f64::from(card.sms);
         let matrix = card.matrix_flop_per_cycle * card.clock;
         let (rate, read) = match work.units {
-            Units::Scalar => (multiprocessor(card.rates.f32.unwrap_or(f64::INFINITY)), 0.0),
+            Units::Scalar => (of_sm(card.rates.f32.unwrap_or(f64::INFINITY)), 0.0),
             // Each warp reads its own rows and columns.
             Units::Warps([down, across]) => {
                 (matrix * card.warp_share, (across as f64 * rows + down as f64 * columns) * size)
@@ -156,49 +156,47 @@ impl Step {
     }
 }
 
-/// How work items lie on multiprocessors, handed out in turn.
+/// The distribution of output tiles over SMs, handed out in turn.
 struct Load {
-    /// Work items in all.
+    /// Output tiles in all.
     count: usize,
-    /// Work items of the multiprocessor that has most to do.
+    /// Output tiles of the SM with most work.
     items: usize,
     /// Elements of its sums.
     busiest: f64,
     /// Elements of all sums.
     total: f64,
-    multiprocessors: usize,
+    sms: usize,
 }
 
 impl Load {
-    fn of(items: &[Items], multiprocessors: usize) -> Load {
+    fn of(items: &[Items], sms: usize) -> Load {
         let count = items.iter().map(|items| items.count).sum();
         let total = items.iter().map(|items| items.count as f64 * items.sum as f64).sum();
         let of_one = |index: usize| {
             let (mut begun, mut own, mut sum) = (0, 0, 0.0);
             for items in items {
-                // Those of begun..begun + count whose number leaves this index.
-                let before = (begun + multiprocessors - 1 - index) / multiprocessors;
+                // The tiles of begun..begun + count whose number modulo `sms` is this index.
+                let before = (begun + sms - 1 - index) / sms;
                 begun += items.count;
-                let after = (begun + multiprocessors - 1 - index) / multiprocessors;
+                let after = (begun + sms - 1 - index) / sms;
                 own += after - before;
                 sum += (after - before) as f64 * items.sum as f64;
             }
             (own, sum)
         };
-        let (items, busiest) = (0..multiprocessors)
-            .map(of_one)
-            .max_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)))
-            .unwrap_or((0, 0.0));
-        Load { count, items, busiest, total, multiprocessors }
+        let (items, busiest) =
+            (0..sms).map(of_one).max_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0))).unwrap_or((0, 0.0));
+        Load { count, items, busiest, total, sms }
     }
 
-    /// The part of all sums that the busiest multiprocessor has.
+    /// The part of all sums that the busiest SM has.
     fn share(&self) -> f64 {
-        if self.total > 0.0 { self.busiest / self.total } else { 1.0 / self.multiprocessors as f64 }
+        if self.total > 0.0 { self.busiest / self.total } else { 1.0 / self.sms as f64 }
     }
 
     fn tail(&self) -> f64 {
-        self.share() * self.multiprocessors as f64
+        self.share() * self.sms as f64
     }
 }
 
@@ -244,7 +242,7 @@ mod tests {
         assert_eq!((predicted.tail, predicted.waves), (1.0, 0.5));
         near(predicted.ends, card.launch_seconds + card.prologue_seconds + card.epilogue_seconds);
 
-        // One tile more, and a multiprocessor has two; a block alone on it hides neither beginning nor end.
+        // One tile more, and an SM has two; a block alone on it hides neither beginning nor end.
         let more = work([128, 128], [2, 4], &[Items { count: 109, sum: 576 }]);
         let two = products(&card, &more, 1, 0.0);
         near(two.ends, card.launch_seconds + 2.0 * (card.prologue_seconds + card.epilogue_seconds));
@@ -253,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn few_multiprocessors_are_held_up_by_their_ports_and_many_by_the_cache() {
+    fn few_sms_are_held_up_by_their_ports_and_many_by_the_cache() {
         let card = Card::named("H200").unwrap();
         // 128 x 128 in bf16 fetch 512 bytes for an element of the sum: eight cycles of 64 bytes.
         let of = |count, bytes| {
@@ -284,7 +282,7 @@ mod tests {
     fn an_instruction_of_a_warpgroup_takes_half_as_many_cycles_as_it_has_columns_and_reads_both_operands() {
         let card = Card::named("H100").unwrap();
         let units = Units::Warpgroups { wide: 128, cooperate: false };
-        // Two items of a sum of 16 on each multiprocessor: four instructions of m64n128k16.
+        // Two items of a sum of 16 on each SM: four instructions of m64n128k16.
         let work = of_tile([128, 128], units, &[Items { count: 264, sum: 16 }]);
         let predicted = products(&card, &work, 1, 0.0);
         near(predicted.products, 4.0 * 64.0 / card.clock);
@@ -299,8 +297,8 @@ mod tests {
     }
 
     #[test]
-    fn the_busiest_multiprocessor_is_found_among_work_items_of_different_lengths() {
-        // Three multiprocessors: 0 1 2 0 get the long sums, 1 2 0 1 the short ones.
+    fn the_busiest_sm_is_found_among_work_items_of_different_lengths() {
+        // Three SMs: 0 1 2 0 get the long sums, 1 2 0 1 the short ones.
         let items = [Items { count: 4, sum: 100 }, Items { count: 4, sum: 10 }];
         let load = Load::of(&items, 3);
         assert_eq!((load.count, load.items, load.busiest, load.total), (8, 3, 210.0, 440.0));
@@ -311,7 +309,7 @@ mod tests {
     fn a_pass_takes_its_bytes_and_a_launch_and_longer_on_few_blocks() {
         let card = Card::named("H200").unwrap();
         near(pass(&card, 4.3e9, 0.0, 1000).seconds, 1e-3 + card.launch_seconds);
-        // Eight multiprocessors take 512 bytes in a cycle; memory delivers nearly three thousand.
+        // Eight SMs take 512 bytes in a cycle; memory delivers nearly three thousand.
         near(pass(&card, 5.12e6, 0.0, 8).memory, 1e4 / card.clock);
         // Half of them take all that memory delivers.
         near(pass(&card, 4.3e9, 0.0, 66).memory, 1e-3);

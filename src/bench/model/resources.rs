@@ -9,7 +9,7 @@ use crate::backend::cuda::driver::native::ptxas;
 use crate::backend::cuda::{Entry, Source, Sources, modules};
 use crate::error::{Error, Result};
 
-/// What a kernel uses, launch apart.
+/// Resources of a kernel, without those of its launch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Resources {
     /// Registers of a thread.
@@ -72,7 +72,7 @@ impl Library {
         }
     }
 
-    /// What a kernel uses.
+    /// Resources of a kernel.
     ///
     /// # Errors
     /// It does not compile, or no module has it.
@@ -96,7 +96,7 @@ impl Library {
             return Ok(named.collect());
         }
         let entries = self.limits.get(&source.name).copied().unwrap_or_default().iter();
-        // What a kernel declares of its own is not among the limits; what is asked for at the launch is known.
+        // Static shared memory is not among the limits; the dynamic part is known from the launch.
         let named = entries
             .map(|entry| (entry.name.to_string(), Resources { registers: entry.registers, shared: 0 }));
         Ok(named.collect())

@@ -1,5 +1,5 @@
-//! How predictions print: calls with their floors, the kernels of convolutions, what an operation costs in all, and what would pay
-//! most; within a hundred columns.
+//! How predictions print: calls with their floors, the kernels of convolutions, the cost of each operation in all, and the calls that would
+//! gain most; within a hundred columns.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use super::{CallModel, LaunchModel, Model, StepModel};
 use crate::backend::cuda::driver::Launches;
 use crate::error::printable;
 
-/// How many calls are listed by what they would gain.
+/// Number of calls listed by their gain.
 const RANKED: usize = 12;
 
 impl Model {
@@ -27,8 +27,8 @@ impl Model {
         );
         let _ = writeln!(
             text,
-            "assumed: second-level cache {:.1} TB/s, {:.2} for a multiprocessor; {} launch {:.1} µs;\n         \
-             of a work item, begin {:.1} µs, end {:.1} µs",
+            "assumed: L2 {:.1} TB/s, {:.2} for an SM; {} launch {:.1} µs;\n         \
+             of an output tile, begin {:.1} µs, end {:.1} µs",
             card.cache_rate / 1e12,
             card.port_rate / 1e12,
             match card.launches {
@@ -150,7 +150,7 @@ impl StepModel {
                         lines.push(words(&[&operation]));
                     }
                     let cells = launch.cells(&call.heading_and_shape().1);
-                    // What is added to a result makes another call, not another kernel.
+                    // An accumulating call is another call, but the same kernel.
                     if lines.last() != Some(&cells) {
                         lines.push(cells);
                     }
@@ -223,8 +223,8 @@ impl CallModel {
 }
 
 impl LaunchModel {
-    /// A line about a kernel of a convolution: its work items, how many blocks a multiprocessor holds, and the longest part of its
-    /// time. Its shape goes without the batch, which is that of the step.
+    /// A line about a kernel of a convolution: its output tiles, how many blocks an SM holds, and the longest part of its
+    /// time. Its shape is without the batch, which is that of the step.
     fn cells(&self, shape: &str) -> Vec<String> {
         let shape = shape.split_once('x').map_or(shape, |(_, rest)| rest);
         let shape = shape.trim_end_matches("-relu").trim_end_matches("-add");
@@ -234,7 +234,7 @@ impl LaunchModel {
             format!("  {shape}"),
             self.kernel.clone() + &splits,
             self.work_items.to_string(),
-            self.blocks_per_multiprocessor.to_string(),
+            self.blocks_per_sm.to_string(),
             digits(self.predicted.waves),
             digits(self.predicted.tail),
             format!("{:?}", self.bound).to_lowercase(),
