@@ -1,4 +1,4 @@
-//! Logits of groups of classes: what a head over subclasses says about superclasses.
+//! Logits of groups of classes (superclasses), from the logits of a head over subclasses.
 
 use super::{Tape, Var};
 use crate::ops::{ClassGroups, LogSumGroups, LogSumGroupsGradient};

@@ -1,11 +1,11 @@
 //! The tape: it records operations as they are called, and their gradients in reverse order.
 //!
 //! Nothing is computed while a tape is recorded. Recording appends calls to a [`Plan`]; [`Tape::backward`] appends the
-//! calls of the gradient; the plan is what runs, once per step. Each differentiable operation is one file: what it
+//! calls of the gradient; the plan is what runs, once per step. Each differentiable operation is one file: the calls it
 //! records forward, and what it records backward.
 //!
 //! A gradient belongs to a buffer. A buffer used twice (a block's input feeds both its convolution and its shortcut)
-//! receives two contributions: each is handed over finished (`Backward::give`), and the second is added to the first. Where an
+//! receives two contributions: each is passed on finished (`Backward::give`), and the second is added to the first. Where an
 //! operation could have added in place, `plan::fuse` sees to it.
 
 mod add;
@@ -248,7 +248,7 @@ impl Backward<'_> {
         self.plan.buffer(name, parameter.shape, parameter.value.dtype, storage)
     }
 
-    /// Hands over a finished gradient in a buffer that nothing else will read as it is now.
+    /// Passes on a finished gradient, in a buffer whose present content nothing else will read.
     fn give(&mut self, var: Var, gradient: BufferId) {
         if !var.differentiable {
             return;

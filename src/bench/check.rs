@@ -112,7 +112,7 @@ pub struct Checks {
 }
 
 impl Checks {
-    /// How many are wrong.
+    /// Number of checks that are wrong.
     pub fn wrong(&self) -> usize {
         self.checks.iter().filter(|check| !check.right).count()
     }
@@ -246,7 +246,7 @@ fn inputs(call: &Call<()>, dtype: DType) -> Result<Vec<Values>> {
     Ok(call.operands().into_iter().map(values).collect())
 }
 
-/// Runs a call on the device and on the reference, and compares what they write.
+/// Runs a call on the device and on the reference, and compares their results.
 fn judge(device: &mut dyn Device, reference: &mut Cpu<f64>, name: String, call: &Call<()>) -> Result<Check> {
     let inputs = inputs(call, device.dtype())?;
     let dtype = computes_in(call, device.dtype());

@@ -4,15 +4,15 @@
 //! |---|---|
 //! | `networks` | the networks by name; their plans say which calls there are |
 //! | `edge_cases` | calls of awkward extents, and the operations no plan of those networks has |
-//! | `work` | what a call has to do: elements, bytes, floating-point operations |
+//! | `work` | the least work of a call: elements, bytes, floating-point operations |
 //! | `values`, `stage` | a call alone in memory on random values, with copies to rotate over |
 //! | `row_passes`, `row_stage` | the same for passes over rows of features, which no plan has |
 //! | `timing` | medians, twice |
 //! | `roofline` | the rates of known cards, and the floors they set |
-//! | `suite`, `steps` | what `bench` measures |
-//! | [`model`] | what every call should take on a card that need not be there |
+//! | `suite`, `steps` | the measurements of `bench` |
+//! | [`model`] | the predicted time of every call on a card that need not be there |
 //! | [`tune`] | the fastest kernel of every convolution, measured and written into a table |
-//! | `check`, `overlap` | what `doctor --full` checks: operations, and training steps whose launches overlap |
+//! | `check`, `overlap` | the checks of `doctor --full`: operations, and training steps whose launches overlap |
 //! | `results`, `compare`, `merge`, `table` | JSON, an earlier run, PyTorch beside it, and how it all prints |
 
 mod check;

@@ -1,4 +1,4 @@
-//! Whether launches that overlap compute what serial ones do: whole training steps both ways, held to each other bit by bit.
+//! The check that overlapped launches (PDL) compute the same as serial ones: whole training steps both ways, compared bit by bit.
 
 use super::check::Check;
 use super::networks::{NetworkName, OPTIMIZER, Recorded};
@@ -26,7 +26,7 @@ pub(super) fn compare_launches(choice: &Choice, network: &NetworkName, batch: us
     }
 }
 
-/// A tensor's name, and what it holds after the steps.
+/// A tensor's name, and its values after the steps.
 type Left = (String, Vec<f64>);
 
 /// Some steps of a training from the same start, on the same images.

@@ -127,7 +127,7 @@ impl<'d> Stage<'d> {
         Ok(())
     }
 
-    /// Hands the first call of the first copy its inputs; what it writes, and its workspace, becomes NaN.
+    /// Writes the inputs of the first call of the first copy; its results and its workspace become NaN.
     pub(super) fn load(&mut self, inputs: &[Values]) -> Result<()> {
         let Placed { calls, workspace } = self.copies[0].clone();
         for (Operand { place: span, access, .. }, values) in calls[0].operands().into_iter().zip(inputs) {

@@ -161,7 +161,7 @@ impl StepWork<'_> {
         Ok(row)
     }
 
-    /// The row with what the plan has to do, and the least time that takes.
+    /// The row with the work of the plan, and its floors.
     fn row(&self, device: &dyn Device, executable: &Executable) -> Result<Row> {
         let dtype = device.dtype();
         let mut row = Row::new(self.kind.row(self.network, self.batch, dtype), Kind::Step, dtype);

@@ -27,7 +27,7 @@ pub enum Filter {
 }
 
 impl Filter {
-    /// A filter from what a user wrote.
+    /// A filter from the user's text.
     ///
     /// # Errors
     /// A pattern that makes no sense.
@@ -66,7 +66,7 @@ pub struct Suite {
     pub operations: bool,
     /// Whether to measure whole steps.
     pub steps: bool,
-    /// Which rows.
+    /// The rows to measure.
     pub filter: Filter,
     /// How long to measure each.
     pub patience: Patience,

@@ -141,7 +141,7 @@ impl Row {
 }
 
 impl Comparison {
-    /// Rows beside each other, and what is missing in either run.
+    /// Rows beside each other, and the rows missing in either run.
     pub fn table(&self) -> String {
         let mut text = String::new();
         for warning in &self.warnings {
@@ -195,7 +195,7 @@ impl Check {
 }
 
 impl Checks {
-    /// Every check in a line, and what is wrong once more at the end.
+    /// Every check in a line, and the wrong ones once more at the end.
     pub fn table(&self) -> String {
         let mut text = format!("{}, {}\n", printable(&self.card), printable(&self.program));
         let mut lines =

@@ -79,7 +79,7 @@ impl Tuned {
     }
 }
 
-/// A kernel that does not compute what the CPU does, and so is in no table.
+/// A kernel whose results differ from the CPU's, and so is in no table.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Refused {
     /// The pass: fprop, dgrad or wgrad.
@@ -236,13 +236,13 @@ pub fn tune(
     Ok(Tuning { device, note: note.into(), tuned, refused, cut, kernel_table_hash: table.hash() })
 }
 
-/// Which kernels compute what the CPU does.
+/// Finds the kernels whose results agree with the CPU's.
 struct Verdicts {
     reference: Cpu<f64>,
     /// Kernels that agree with the CPU, for a pass of a convolution of few images.
     known: Vec<((Pass, Conv2d), Vec<&'static str>)>,
     refused: Vec<Refused>,
-    /// Whether a GPU has failed: whatever it is asked afterwards fails as well, and says nothing about the kernel.
+    /// Whether a GPU has failed: every later call fails as well, and says nothing about the kernel.
     device_failed: bool,
 }
 

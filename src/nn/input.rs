@@ -1,4 +1,4 @@
-//! How images come to a network: as numbers from the host, or as bytes that the device places and normalises itself.
+//! Input images of a network: as numbers from the host, or as bytes that the device places and normalises itself.
 
 use super::{Model, Network};
 use crate::autograd::{Tape, Var};
@@ -17,11 +17,11 @@ pub enum ImageSource {
     Numbers,
     /// The host writes the bytes of the batch before every step.
     Bytes,
-    /// The bytes of all images lie in memory; the host writes which the batch has.
+    /// The bytes of all images lie in memory; the host writes the indices of the batch.
     Resident {
         /// Where they lie.
         pixels: Span,
-        /// How many they are.
+        /// Their number.
         images: usize,
     },
 }
@@ -78,7 +78,7 @@ impl ImageInput {
         (ImageInput::Bytes { pixels: resident.is_none().then_some(pixels), placement }, var)
     }
 
-    /// Hands over a batch of normalised numbers, NHWC.
+    /// Writes a batch of normalised numbers, NHWC.
     ///
     /// # Errors
     /// The device failed.
@@ -104,7 +104,7 @@ impl ImageInput {
         (executable.span(images), values)
     }
 
-    /// Hands over a batch of bytes (none if they are resident) and their placements.
+    /// Writes a batch of bytes (none if they are resident) and their placements.
     ///
     /// # Errors
     /// The device failed.

@@ -2,7 +2,7 @@
 //!
 //! Memory begins with four regions of equal layout, then the values that no optimizer changes (running statistics, frozen values),
 //! then, where activations are narrower than parameters (bf16), room for a copy of all learned values in that type, then
-//! the normalised value of every byte of an image, and whatever else is reserved:
+//! the normalised value of every byte of an image, and any other reserved memory:
 //!
 //! ```text
 //! [ learned values ][ gradients ][ optimizer slot 0 ][ optimizer slot 1 ][ constants ][ narrow values ]

@@ -1,5 +1,5 @@
-//! Convolutions: three operations, each with what may be done to its input on the way in (a prologue) and to its result on the way
-//! out (an epilogue).
+//! Convolutions: three operations, each with an optional prologue (a transform of its input on the way in) and an optional epilogue
+//! (a transform of its result on the way out, or sums of it).
 
 use super::extents::Attributes;
 use super::{
@@ -77,7 +77,7 @@ pub struct Affine<B> {
 pub enum FpropEpilogue<B> {
     /// `y = act(conv + bias[k] + residual)`, as in inference.
     Bias(BiasEpilogue<B>),
-    /// [`BatchNormStatistics`](super::BatchNormStatistics) of y as it is stored: what is normalised is what later passes read.
+    /// [`BatchNormStatistics`](super::BatchNormStatistics) of y as it is stored: the values that later passes read and normalise.
     Statistics(StatisticsEpilogue<B>),
 }
 
@@ -158,7 +158,7 @@ pub struct ReduceEpilogue<B> {
 pub enum ReluBackward<B> {
     /// There is no rectifier.
     None,
-    /// The sums count dx only where `scale * x + bias > 0`; dx itself stays as it is: whoever reads it has x, scale and bias at hand.
+    /// The sums count dx only where `scale * x + bias > 0`; dx itself is not masked: its readers have x, scale and bias.
     OfAffine,
     /// dx becomes zero where this operand, the rectified sum of a normalisation and a residual, is not positive; the sums are of
     /// that.
@@ -273,7 +273,7 @@ impl<B: Copy> Conv2dFprop<B> {
         Conv2dFprop { conv, x, weight, y, prologue: None, epilogue: None }
     }
 
-    /// The operands, with what each must be.
+    /// The operands, with the type, size and access of each.
     pub fn operands(&self) -> Vec<Operand<B>> {
         let Conv2dFprop { conv, x, weight, y, prologue, epilogue } = self;
         let mut operands = vec![
@@ -320,12 +320,12 @@ impl<B: Copy> Conv2dFprop<B> {
 }
 
 impl<B: Copy> Conv2dDgrad<B> {
-    /// The gradient alone, in the place of what dx held.
+    /// The gradient alone, which replaces the content of dx.
     pub fn new(conv: Conv2d, [dy, weight, dx]: [B; 3]) -> Conv2dDgrad<B> {
         Conv2dDgrad { conv, accumulate: false, dy, weight, dx, epilogue: None }
     }
 
-    /// The operands, with what each must be.
+    /// The operands, with the type, size and access of each.
     pub fn operands(&self) -> Vec<Operand<B>> {
         let Conv2dDgrad { conv, accumulate, dy, weight, dx, epilogue } = self;
         let access = if *accumulate { Access::Update } else { Access::Write };
@@ -404,7 +404,7 @@ impl<B: Copy> Conv2dWgrad<B> {
         Conv2dWgrad { conv, x, dy, dweight, prologue: None }
     }
 
-    /// The operands, with what each must be.
+    /// The operands, with the type, size and access of each.
     pub fn operands(&self) -> Vec<Operand<B>> {
         let Conv2dWgrad { conv, x, dy, dweight, prologue } = self;
         let mut operands = vec![

@@ -188,7 +188,7 @@ macro_rules! operations {
                 }
             }
 
-            /// The end of its shape that says what a convolution does besides: `-affine-relu-statistics`, `-add-mask-reduce`.
+            /// The end of its shape that names a convolution's prologue and epilogue: `-affine-relu-statistics`, `-add-mask-reduce`.
             pub fn form(&self) -> String {
                 match self {
                     $( Call::$Own(operation) => operation.form(), )*
@@ -205,7 +205,7 @@ macro_rules! operations {
             }
         }
 
-        /// Hands a call to the function of its operation, which a device has in a module for each family:
+        /// Passes a call to the function of its operation, which a device has in a module for each family:
         /// `FAMILY::NAME(device, &operation, workspace)`. A device that lacks one does not compile.
         macro_rules! dispatch {
             ($d call:expr, $d device:expr, $d workspace:expr) => {

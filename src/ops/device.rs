@@ -35,7 +35,7 @@ macro_rules! handles {
         pub struct $name(Box<dyn Any + Send>);
 
         impl $name {
-            /// Wraps what a device keeps of it.
+            /// Wraps the device's own object.
             pub fn new(inner: impl Any + Send) -> $name {
                 $name(Box::new(inner))
             }
@@ -67,7 +67,7 @@ impl Readback {
         Readback(Box::new(wait))
     }
 
-    /// Waits for the copy alone, not for what was queued behind it.
+    /// Waits for the copy alone, not for work queued behind it.
     ///
     /// # Errors
     /// The device failed.
@@ -101,13 +101,13 @@ pub trait Device: Send {
     /// Bytes of scratch memory a call wants; the plan reserves them for its duration.
     fn workspace_bytes(&self, call: &Call<()>) -> usize;
 
-    /// Whether a convolution and its wgrad apply a BN-ReLU prologue where they read its input, so that what it makes of it need
-    /// not be stored, and whether that is faster. Where each would carry it out first, it is better done once for both.
+    /// Whether a convolution and its wgrad apply a BN-ReLU prologue where they read its input, so that the transformed input need
+    /// not be stored, and whether that is faster. Where each would run it as a pass of its own, one pass for both is faster.
     fn fuses_prologue(&self, _: &Conv2d) -> bool {
         false
     }
 
-    /// Takes zeroed memory, in the place of what it had.
+    /// Allocates zeroed memory, which replaces the memory it had.
     ///
     /// # Errors
     /// Not enough memory.

@@ -23,7 +23,7 @@ pub type Parts<B> = Vec<Call<Part<B>>>;
 impl<B: Copy> Call<B> {
     /// The calls that a fused call stands for; nothing for a plain one. Parts may be fused as well.
     ///
-    /// Where there are several, one reads what those before it stored, rounded as the device rounds.
+    /// Where there are several, each reads the values that the calls before it stored, rounded as the device rounds.
     pub fn expand(&self) -> Option<Parts<B>> {
         match self {
             Call::Conv2dFprop(fprop) => fprop.without_epilogue().or_else(|| fprop.without_prologue()),
@@ -96,7 +96,7 @@ impl<B: Copy> Conv2dWgrad<B> {
     }
 }
 
-/// A prologue as a pass of its own, and what it writes.
+/// A prologue as a pass of its own, and its output.
 fn prologue<B: Copy>(conv: &Conv2d, x: B, affine: &super::Affine<B>) -> (Call<Part<B>>, Part<B>) {
     let z = Part::Between(conv.inputs().elements());
     let attributes = affine.attributes(conv);
@@ -124,7 +124,7 @@ fn bytes_between<B: Copy>(parts: &Parts<B>, working: DType) -> usize {
     bytes.max().unwrap_or(0)
 }
 
-/// Bytes of scratch memory that running the parts of a call takes: what lies between them, and the most that one wants.
+/// Bytes of scratch memory that running the parts of a call takes: the tensors between them, and the largest workspace of a part.
 pub(crate) fn workspace_of_parts<B: Copy>(device: &dyn Device, parts: &Parts<B>) -> usize {
     let most = parts.iter().map(|part| device.workspace_bytes(&part.map(|_| ()))).max();
     bytes_between(parts, device.dtype()) + most.unwrap_or(0)

@@ -14,7 +14,7 @@ pub(super) const HYPER_NUMBERS: usize = HYPER_ROWS * HYPER_ROW;
 
 /// The fixed numbers of an operation.
 pub(super) trait Attributes: Debug {
-    /// Refuses what no kernel can do: extents of zero, windows that hang outside their input.
+    /// Refuses extents that no kernel can compute: extents of zero, windows that hang outside their input.
     fn check(&self) -> Result<()> {
         if self.make_sense() { Ok(()) } else { Err(senseless(self)) }
     }

@@ -1,4 +1,4 @@
-//! The list of operations, and what is generated from it.
+//! The list of operations, and the code generated from it.
 
 use super::convolution::{Conv2dDgrad, Conv2dFprop, Conv2dWgrad};
 use super::declare::{access, element, operations, touched};
@@ -228,7 +228,7 @@ operations! {
     ///
     /// x (batch, inputs), weight (outputs, inputs), scale (1), y and cosines (batch, outputs). `inverse_norms`, called r
     /// here, holds `1 / max(|row|, epsilon)` of the rows of x, then of weight. `s = softplus(scale)` or the scale itself.
-    /// Its gradients read what it leaves behind.
+    /// Its gradients read cosines and inverse_norms.
     cosine = CosineForward(c: Cosine) in cosine {
         x: read accumulator[c.batch * c.inputs],
         weight: read accumulator[c.outputs * c.inputs],

@@ -82,7 +82,7 @@ impl ElementType {
 pub enum Access {
     /// Only read.
     Read,
-    /// Every element is overwritten; what was there before does not matter.
+    /// Every element is overwritten; the previous content does not matter.
     Write,
     /// Read and written.
     Update,

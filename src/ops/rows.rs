@@ -1,7 +1,7 @@
 //! Attributes of passes over many rows of features, from which scores and statistics of many samples are made.
 //!
 //! Features are f32, labels i32; everything computed from them is f64, summed up in a fixed order, whatever the working type.
-//! Whatever is fitted (means, bases, whitening maps) is handed over as f64. Matrices are row-major.
+//! Fitted values (means, bases, whitening maps) are passed as f64. Matrices are row-major.
 
 use super::extents::{Attributes, positive, senseless};
 use crate::error::{Error, Result};

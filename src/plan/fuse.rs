@@ -1,4 +1,4 @@
-//! Neighbouring calls made into one, where one pass over memory can do the work of several.
+//! Fusion of neighbouring calls, where one pass over memory can do the work of several.
 //!
 //! The tape records every operation by itself; that plan is correct, and every rule here keeps it correct. Most look for a
 //! convolution whose result is the next thing some pass over memory reads, and merge the pass into the convolution, whose
@@ -104,7 +104,7 @@ impl fmt::Display for Fusions {
 /// Fuses calls of a plan wherever one of the wanted rules applies. `fuses_prologue` tells the convolutions whose prologue the
 /// device fuses ([`crate::ops::Device::fuses_prologue`]).
 pub fn fuse(mut plan: Plan, fusions: &Fusions, fuses_prologue: impl Fn(&Conv2d) -> bool) -> Plan {
-    /// Merges calls with the one at an index, if they are what the rule is about.
+    /// Merges calls with the one at an index, if the rule applies to them.
     type Rule<'a> = &'a dyn Fn(&mut Plan, usize) -> Option<()>;
     let rules: [(bool, Rule<'_>); 5] = [
         (fusions.prologue, &|plan, at| prologue(plan, at, &fuses_prologue)),
@@ -125,8 +125,8 @@ pub fn fuse(mut plan: Plan, fusions: &Fusions, fuses_prologue: impl Fn(&Conv2d) 
     plan
 }
 
-/// `z = act(scale * x + bias)`, then `y = conv(z)` and perhaps its wgrad; nobody else reads z, and what the pass reads is still what
-/// it was.
+/// `z = act(scale * x + bias)`, then `y = conv(z)` and perhaps its wgrad; nobody else reads z, and the operands of the pass still hold
+/// the same values.
 fn prologue(plan: &mut Plan, at: usize, fuses_prologue: &dyn Fn(&Conv2d) -> bool) -> Option<()> {
     let Call::ScaleBiasForward(pass) = plan.calls[at] else { return None };
     let z = pass.y;
@@ -249,7 +249,7 @@ fn relu_backward_and_bn_reduction(plan: &mut Plan, at: usize) -> Option<()> {
     }
 }
 
-/// `features = mean(x)`, then a linear layer on them; whoever else reads the features finds them.
+/// `features = mean(x)`, then a linear layer on them; the features stay for other readers.
 fn pool_head(plan: &mut Plan, at: usize) -> Option<()> {
     let Call::GlobalAveragePool(pool) = plan.calls[at] else { return None };
     let (x, features) = (pool.x, pool.y);

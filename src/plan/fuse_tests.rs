@@ -45,7 +45,7 @@ impl Bench {
         y
     }
 
-    /// The map of a normalisation, with a rectifier; gives x, the scale and z.
+    /// The affine transform of a normalisation, with a rectifier; gives x, scale, bias and z.
     fn scale_bias(&mut self) -> [BufferId; 4] {
         let [x, z] = ["x of the map", "z"].map(|name| self.activation(name));
         let [scale, bias] = ["scale", "bias"].map(|name| self.number(name));
@@ -135,7 +135,7 @@ impl Bench {
     }
 }
 
-/// The names of a plan's calls; behind that of a convolution, what its shape says of more than its extents.
+/// The names of a plan's calls; behind that of a convolution, the part of its shape beyond the extents.
 fn named(plan: &Plan) -> Vec<String> {
     let named = |call: &Call<BufferId>| {
         let extents = match *call {
@@ -170,7 +170,7 @@ fn a_map_that_one_convolution_and_its_weight_gradient_read_is_applied_there() {
     assert_eq!(build().fused(PROLOGUE), joined);
     let all = ["conv2d_fprop-affine-relu-statistics", wgrad];
     assert_eq!(build().fused(Fusions::ALL), all);
-    // Both read x through the map; the rectifier comes along.
+    // Both read x through the prologue; the rectifier comes along.
     let bench = build();
     let Call::ScaleBiasForward(pass) = bench.plan.calls[0] else { unreachable!() };
     let plan = fuse(bench.plan, &PROLOGUE, |_| true);
@@ -183,10 +183,10 @@ fn a_map_that_one_convolution_and_its_weight_gradient_read_is_applied_there() {
         let affine = Affine { scale: pass.scale, bias: pass.bias, relu: true };
         assert!(conv == POINTWISE && x == pass.x && prologue == Some(affine), "{call:?}");
     }
-    // A device that would carry the map out twice.
+    // A device that would carry the affine transform out twice.
     let apart = named(&fuse(build().plan, &PROLOGUE, |_| false));
     assert_eq!(apart, ["scale_bias", "conv2d_fprop", "batch_norm_statistics", "conv2d_wgrad"]);
-    // In inference, and where two maps stand side by side.
+    // In inference, and where two affine transforms stand side by side.
     let mut bench = Bench::default();
     let maps = [bench.scale_bias(), bench.scale_bias()];
     for [.., z] in maps {
@@ -198,7 +198,7 @@ fn a_map_that_one_convolution_and_its_weight_gradient_read_is_applied_there() {
 #[test]
 fn a_map_whose_result_somebody_else_reads_or_whose_input_changes_stays_apart() {
     let plain = ["scale_bias", "conv2d_fprop", "conv2d_wgrad"];
-    // Spoils a plan between the convolution and its weight gradient.
+    // Spoils a plan between the convolution and its wgrad.
     let build = |conv, spoil: &dyn Fn(&mut Bench, [BufferId; 4])| {
         let mut bench = Bench::default();
         let [x, scale, bias, z] = bench.scale_bias();
@@ -222,7 +222,7 @@ fn a_map_whose_result_somebody_else_reads_or_whose_input_changes_stays_apart() {
         bench.convolve(POINTWISE, z);
     });
     assert_eq!(twice, ["scale_bias", "conv2d_fprop", "conv2d_fprop", "conv2d_wgrad"]);
-    // x or the map changes before the last who would read it, or z itself.
+    // x, scale or bias changes before the last call that would read it, or z itself.
     for changed in 0..4 {
         let names = build(POINTWISE, &|bench, read| {
             let other = bench.activation("other");
@@ -230,7 +230,7 @@ fn a_map_whose_result_somebody_else_reads_or_whose_input_changes_stays_apart() {
         });
         assert_eq!(names, ["scale_bias", "conv2d_fprop", "copy", "conv2d_wgrad"], "{changed}");
     }
-    // The convolution writes where the map reads.
+    // The convolution writes an operand of the affine transform.
     let mut bench = Bench::default();
     let [x, .., z] = bench.scale_bias();
     let weight = bench.activation("weight");

@@ -153,7 +153,7 @@ struct Block {
 #[derive(Clone, Copy)]
 enum Owner {
     Buffer(usize),
-    /// All that the host hands over, one behind the other.
+    /// All inputs from the host, one behind the other.
     Inputs,
     Setup(usize),
     Call(usize),

@@ -1,4 +1,4 @@
-//! The plan: what a recorded step is lowered to, and what runs.
+//! The plan: the list of calls that a recorded step is lowered to and that runs.
 //!
 //! A plan is a list of [`Call`]s over numbered buffers. From it follow each buffer's lifetime and producer, the offsets
 //! in the arena ([`Layout`]), and, on a GPU, the captured graph. A plan belongs to one batch size; the short last batch

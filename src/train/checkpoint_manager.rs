@@ -202,7 +202,7 @@ impl<'a> CheckpointManager<'a> {
         Ok(before)
     }
 
-    /// Whether the checkpoint of an epoch stays whatever comes later.
+    /// Whether the checkpoint of an epoch stays for good.
     pub(super) fn is_kept(&self, epoch: u64) -> bool {
         let every = self.job.options.checkpoint_every;
         every > 0 && epoch.is_multiple_of(every)

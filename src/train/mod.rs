@@ -1,4 +1,4 @@
-//! Training: options, steps, schedules, the loop, and what it leaves in the run folder.
+//! Training: options, steps, schedules, the loop, and its files in the run folder.
 
 mod checkpoint_manager;
 mod choices;

@@ -263,7 +263,7 @@ impl TrainOptions {
         self.outlier_weight.unwrap_or(usual)
     }
 
-    /// Checks every number, and what goes together.
+    /// Checks every number, and that the options agree with each other.
     ///
     /// # Errors
     /// Names the key, the value, and the range.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::error::{Error, Result};
 use crate::files;
 
-/// The file in a run folder that says what was asked for, every default written out.
+/// The file in a run folder that holds the recipe of the run, every default written out.
 pub const RECIPE_FILE: &str = "recipe.toml";
 
 /// A run folder this process holds.

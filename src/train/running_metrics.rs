@@ -53,8 +53,8 @@ impl RunningMetrics {
         }
     }
 
-    /// The loss that was minimised, the mean accuracy of the heads, and of several terms each mean. A sample counts as
-    /// often as any other, whatever batch it was in.
+    /// The loss that was minimised, the mean accuracy of the heads, and of several terms each mean. Every sample has
+    /// the same weight, whatever the size of its batch.
     pub(super) fn measure(&self, objective: &Objective, heads: &[HeadClasses]) -> Measured {
         let terms = objective.terms(heads.len());
         let (mut loss, mut accuracy, mut further) = (0.0, 0.0, BTreeMap::new());

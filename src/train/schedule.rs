@@ -36,7 +36,7 @@ pub struct Schedule {
     pub warmup_epochs: f64,
     /// Epochs at which `multistep` falls.
     pub milestones: Vec<u64>,
-    /// By what factor it falls.
+    /// Factor of each fall.
     pub decay: f64,
 }
 

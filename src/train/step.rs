@@ -129,7 +129,7 @@ impl TrainStep {
         !(self.executable.plan().setup.is_empty() && self.groups.is_empty())
     }
 
-    /// Folds what is frozen and writes which subclasses belong together; due before a series of steps whenever another plan
+    /// Folds the frozen part and writes the groups of subclasses; due before a series of steps whenever another plan
     /// ran.
     ///
     /// # Errors
@@ -186,7 +186,7 @@ impl TrainStep {
         model.write_all(&writes)
     }
 
-    /// Queues the step on what was loaded.
+    /// Queues the step on the loaded inputs.
     ///
     /// # Errors
     /// The device failed.
@@ -260,7 +260,7 @@ struct Recorder<'a> {
 }
 
 impl Recorder<'_> {
-    /// Records a term: its losses and their gradients, what samples weigh, and the totals in its column.
+    /// Records a term: its losses and their gradients, the weights of samples, and the totals in its column.
     fn term(&mut self, tape: &mut Tape, column: usize, term: Term) -> RecordedTerm {
         let (head, per_sample, gradients) = match term {
             Term::CrossEntropy(head) => {

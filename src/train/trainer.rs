@@ -23,7 +23,7 @@ use crate::ops::Device;
 use crate::plan::PlanId;
 use crate::tensor::{DType, HostValues};
 
-/// Data to validate on, and what the log calls it.
+/// Data to validate on, and its name in the log.
 #[derive(Debug, Clone)]
 pub struct Validation {
     /// The samples.
@@ -72,7 +72,7 @@ pub trait Observer {
     fn logged(&mut self, metrics: &Metrics);
 }
 
-/// How a training ended.
+/// The outcome of a training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {
     /// Steps done, from the very first.
@@ -415,7 +415,7 @@ impl<'a> Trainer<'a> {
     }
 }
 
-/// How the images of a training come to the device: all of them once, where it has memory of its own and they take no
+/// The way of a training's images to the device: all of them once, where it has memory of its own and they take no
 /// more than a quarter of it; batch by batch otherwise.
 fn image_source(network: &mut Network, device: &dyn Device, job: &Job<'_>) -> ImageSource {
     let (images, bytes) = (job.data.len(), job.data.len() * job.transform.image_len());

@@ -12,7 +12,7 @@ use super::element::Element;
 use super::kernel::{Block, ROWS, RUN, store, widest};
 use super::memory::{NOTHING, scratch};
 use super::taps::{Direction, Taps, gather};
-use super::{Cpu, weight_gradient};
+use super::{Cpu, wgrad};
 use crate::error::Result;
 use crate::ops::{
     BiasEpilogue, Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue, run_parts,
@@ -58,9 +58,9 @@ pub(super) fn conv2d_dgrad<T: Element>(
     if let Some(parts) = Call::from(*op).expand() {
         return run_parts(cpu, &parts, workspace);
     }
-    let packed = scratch::<T>(workspace, input_gradient_workspace::<T>(&op.conv))?;
+    let packed = scratch::<T>(workspace, dgrad_workspace::<T>(&op.conv))?;
     let ([dy, weight], [dx, packed]) = cpu.memory.slices::<T, _, _>([op.dy, op.weight], [op.dx, packed])?;
-    cpu.pool.install(|| input_gradient(&op.conv, dy, weight, op.accumulate, dx, packed));
+    cpu.pool.install(|| dgrad(&op.conv, dy, weight, op.accumulate, dx, packed));
     Ok(())
 }
 
@@ -73,9 +73,9 @@ pub(super) fn conv2d_wgrad<T: Element>(
     if let Some(parts) = Call::from(*op).expand() {
         return run_parts(cpu, &parts, workspace);
     }
-    let sums = scratch::<T>(workspace, weight_gradient::workspace::<T>(&op.conv))?;
+    let sums = scratch::<T>(workspace, wgrad::workspace::<T>(&op.conv))?;
     let ([x, dy], [dweight, sums]) = cpu.memory.slices::<T, _, _>([op.x, op.dy], [op.dweight, sums])?;
-    cpu.pool.install(|| weight_gradient::weight_gradient(&op.conv, x, dy, dweight, sums));
+    cpu.pool.install(|| wgrad::wgrad(&op.conv, x, dy, dweight, sums));
     Ok(())
 }
 
@@ -140,8 +140,8 @@ pub(super) fn forward_workspace<T: Element>(conv: &Conv2d) -> usize {
     packed_bytes::<T>(conv.out_channels, conv.filter_elements())
 }
 
-/// Bytes of workspace [`input_gradient`] wants.
-pub(super) fn input_gradient_workspace<T: Element>(conv: &Conv2d) -> usize {
+/// Bytes of workspace [`dgrad`] wants.
+pub(super) fn dgrad_workspace<T: Element>(conv: &Conv2d) -> usize {
     packed_bytes::<T>(conv.in_channels, conv.filter_height * conv.filter_width * conv.out_channels)
 }
 
@@ -385,7 +385,7 @@ fn finish<T: Element>(epilogue: &Epilogue<'_, T>, first: usize, y: &mut [T]) {
 }
 
 /// `dx (+)=` the gradient of the input.
-fn input_gradient<T: Element>(
+fn dgrad<T: Element>(
     conv: &Conv2d,
     dy: &[T],
     weight: &[T],

@@ -8,7 +8,7 @@ use super::host::{read, read_integers, write};
 use super::memory::Memory;
 use super::{
     Cpu, batch_norm, convolution, cosine, divergence, energy, groups, images, linear, loss, optimizer,
-    pointwise, pool_head, pooling, rows, weight_gradient,
+    pointwise, pool_head, pooling, rows, wgrad,
 };
 use crate::error::Result;
 use crate::ops::{
@@ -36,8 +36,8 @@ impl<T: Element> Device for Cpu<T> {
         }
         match call {
             Call::Conv2dFprop(fprop) => convolution::forward_workspace::<T>(&fprop.conv),
-            Call::Conv2dDgrad(dgrad) => convolution::input_gradient_workspace::<T>(&dgrad.conv),
-            Call::Conv2dWgrad(wgrad) => weight_gradient::workspace::<T>(&wgrad.conv),
+            Call::Conv2dDgrad(dgrad) => convolution::dgrad_workspace::<T>(&dgrad.conv),
+            Call::Conv2dWgrad(wgrad) => wgrad::workspace::<T>(&wgrad.conv),
             _ => 0,
         }
     }

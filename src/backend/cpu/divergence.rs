@@ -70,7 +70,7 @@ fn mean_difference(p: &[f64], q: &[f64]) -> f64 {
     p.iter().zip(q).map(|(p, q)| p.exp() * (p - q)).sum()
 }
 
-/// KL(p, q), and its gradients with respect to both logits, times what each side is given.
+/// KL(p, q), and its gradients with respect to both logits, times the weight of each side.
 fn kullback_leibler<T: Element>(
     p: &[f64],
     q: &[f64],

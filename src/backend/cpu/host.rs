@@ -1,4 +1,4 @@
-//! The host's ways in and out of the memory: floating-point types are converted, other kinds must agree.
+//! The host's reads and writes of the memory: floating-point types are converted, other kinds must agree.
 
 use super::element::Element;
 use super::memory::Memory;

@@ -98,7 +98,7 @@ impl<T: Element> Block<'_, T> {
     }
 }
 
-/// `sums[m][v] = sum over pixels of factors[pixel][m] * source[offset + ..][v]`: a block of a weight gradient.
+/// `sums[m][v] = sum over pixels of factors[pixel][m] * source[offset + ..][v]`: a block of a wgrad.
 #[inline(always)]
 pub(super) fn outer_products<T: Element, S: Simd, const V: usize>(
     simd: S,

@@ -90,13 +90,13 @@ impl Memory {
         self.range(name, span)
     }
 
-    /// The bytes of a span that the host reads, with what it must be.
+    /// The bytes of a span that the host reads, and the element type it must have.
     pub(super) fn read(&self, from: Span, elements: usize, dtype: DType) -> Result<&[u8]> {
         let range = self.range_of("operand `source`", from, elements, dtype)?;
         Ok(&self.bytes[range])
     }
 
-    /// The bytes of a span that the host writes, with what it must be.
+    /// The bytes of a span that the host writes, and the element type it must have.
     pub(super) fn write(&mut self, to: Span, elements: usize, dtype: DType) -> Result<&mut [u8]> {
         let range = self.range_of("operand `destination`", to, elements, dtype)?;
         Ok(&mut self.bytes[range])

@@ -3,14 +3,14 @@
 //! | file | holds |
 //! |---|---|
 //! | `device` | the [`crate::ops::Device`] implementation: checks calls, hands each to its function |
-//! | `memory`, `host` | the flat memory and its one checked way to slices; the host's ways in and out |
+//! | `memory`, `host` | the flat memory and its one checked way to slices; the host's reads and writes |
 //! | `chunks` | how work is cut, by shape alone |
-//! | `convolution`, `weight_gradient` | convolutions, cut into tiles; `taps` knows which input a tap sees |
+//! | `convolution`, `wgrad` | convolutions, cut into tiles; `taps` knows which input a tap sees |
 //! | `kernel` | the register-blocked inner loops of both |
 //! | `linear`, `cosine` | matrix products of the fully connected layer and of the cosine classifier |
 //! | `pool_head` | the mean over all pixels and the fully connected layer in one call |
 //! | `batch_norm`, `pointwise`, `pooling`, `optimizer` | passes bound by memory; `shortcut` has the loops of its own |
-//! | `loss`, `divergence`, `groups`, `energy` | what is done with logits; the totals of a step |
+//! | `loss`, `divergence`, `groups`, `energy` | losses and other functions of logits; the totals of a step |
 //! | `images` | from bytes to network inputs |
 //! | `rows` | passes over many rows of features, for scores and statistics |
 //!
@@ -41,7 +41,7 @@ mod pooling;
 mod rows;
 mod shortcut;
 mod taps;
-mod weight_gradient;
+mod wgrad;
 
 use std::marker::PhantomData;
 

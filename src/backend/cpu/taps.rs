@@ -5,7 +5,7 @@ use super::element::Element;
 use super::kernel::{NOWHERE, ROWS};
 use crate::ops::Conv2d;
 
-/// Which way a convolution is walked.
+/// The direction in which a convolution's filter taps are looked up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Direction {
     /// From output pixels to the inputs they saw.
@@ -14,7 +14,7 @@ pub(super) enum Direction {
     Backward,
 }
 
-/// A map of pixels, tile by tile.
+/// A feature map, tile by tile.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Taps<'a> {
     conv: &'a Conv2d,

@@ -78,7 +78,7 @@ const CARDS: [(&str, &str, (u32, u32), u32); 3] = [
 ];
 
 impl Card {
-    /// A card by what a user calls it.
+    /// A card by its name on the command line.
     ///
     /// # Errors
     /// No such card; names those there are.

@@ -1,4 +1,4 @@
-//! The performance model: what every call of a network's step should take on a card that need not be there.
+//! The performance model: the predicted time of every call of a network's step, on a card that need not be there.
 //!
 //! A [`Recorder`] runs the very plans that train, so kernels, tiles and grids are the ones that a card would get. Their times are
 //! predictions, made of the numbers in `card`; on a GPU the measured ones stand beside them.
@@ -9,7 +9,7 @@
 //! | `occupancy` | how many blocks fit on an SM |
 //! | `resources` | registers and shared memory of kernels |
 //! | `predict` | the time of one launch |
-//! | `ideal` | what counting bytes allows at four levels of fusion |
+//! | `ideal` | the limit by counting bytes at four levels of fusion |
 //! | `table` | how it prints |
 
 mod card;
@@ -168,7 +168,7 @@ pub struct Model {
     pub program: String,
     /// A note that the numbers are predictions.
     pub note: &'static str,
-    /// The card, and what the predictions rest on.
+    /// The card, and the numbers that the predictions rest on.
     pub card: Card,
     /// Where registers and shared memory come from.
     pub resources: String,

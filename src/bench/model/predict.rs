@@ -24,7 +24,7 @@ pub enum Bound {
     Ends,
 }
 
-/// A prediction and what it is made of, in seconds.
+/// A prediction and its parts, in seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Predicted {
     /// All of it.

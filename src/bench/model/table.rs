@@ -207,7 +207,7 @@ impl StepModel {
 }
 
 impl CallModel {
-    /// The operation with what it does besides, a heading for calls that are alike; and the shape with what is left of that: whether
+    /// The operation with its fused prologue and epilogue, a heading for calls that are alike; and the shape with the rest: whether
     /// it adds, or rectifies.
     fn heading_and_shape(&self) -> (String, String) {
         let form = self.call.form();

@@ -1,4 +1,4 @@
-//! The weight gradient of a convolution: `dweight = dyᵀ patches`, a sum over all output pixels.
+//! The gradient of a convolution with respect to its weights (wgrad): `dweight = dyᵀ patches`, a sum over all output pixels.
 //!
 //! The output channels are cut into ranges and the pixels into a few parts, by shape alone; a task adds up one range over
 //! one part, and the parts are added in order. Within a task, a tile of pixels at a time, [`ROWS`] output channels times a
@@ -14,13 +14,13 @@ use super::kernel::{NOWHERE, ROWS, outer_products, store, widest};
 use super::taps::{Direction, Taps, gather};
 use crate::ops::Conv2d;
 
-/// Pixels of a tile: rows of 64 inputs of them take 24 KB of the first-level cache.
+/// Pixels of a tile: rows of 64 inputs of them take 24 KB of L1.
 const TILE: usize = 96;
 
 /// Blocks of [`ROWS`] output channels in a range: enough to use a tile's inputs well while they are in cache.
 const BLOCKS: usize = 8;
 
-/// Tasks to aim at where the number of channels gives fewer.
+/// Least number of tasks to aim at, where the channels alone give fewer.
 const TASKS: usize = 16;
 
 /// Output channels of a range.
@@ -29,13 +29,13 @@ fn range(conv: &Conv2d) -> usize {
     blocks.div_ceil(blocks.div_ceil(BLOCKS)) * ROWS
 }
 
-/// In how many parts the pixels are summed.
+/// Split-K: the number of parts that the pixels are summed in.
 fn parts(conv: &Conv2d) -> usize {
     let ranges = conv.out_channels.div_ceil(range(conv));
     (TASKS / ranges).clamp(1, conv.out_pixels().div_ceil(TILE))
 }
 
-/// Bytes of workspace [`weight_gradient`] wants: a sum for each part, unless there is only one.
+/// Bytes of workspace [`wgrad`] wants: a sum for each part, unless there is only one.
 pub(super) fn workspace<T: Element>(conv: &Conv2d) -> usize {
     match parts(conv) {
         1 => 0,
@@ -44,13 +44,7 @@ pub(super) fn workspace<T: Element>(conv: &Conv2d) -> usize {
 }
 
 /// `dweight = dyᵀ patches`.
-pub(super) fn weight_gradient<T: Element>(
-    conv: &Conv2d,
-    x: &[T],
-    dy: &[T],
-    dweight: &mut [T],
-    workspace: &mut [T],
-) {
+pub(super) fn wgrad<T: Element>(conv: &Conv2d, x: &[T], dy: &[T], dweight: &mut [T], workspace: &mut [T]) {
     let parts = parts(conv);
     if parts == 1 {
         sum_parts(conv, x, dy, 1, dweight);
