@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn products_of_a_full_wave_take_the_time_of_one_work_item() {
+    fn products_of_a_full_wave_take_the_time_of_one_output_tile() {
         let card = Card::named("A100").unwrap();
         // 108 tiles of 128 x 128, sums of 576: 128 * 128 * 2 * 576 FLOP at 2048 a cycle are 9216 cycles.
         let one = work([128, 128], [2, 4], &[Items { count: 108, sum: 576 }]);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn the_busiest_sm_is_found_among_work_items_of_different_lengths() {
+    fn the_busiest_sm_is_found_among_output_tiles_of_different_lengths() {
         // Three SMs: 0 1 2 0 get the long sums, 1 2 0 1 the short ones.
         let items = [Items { count: 4, sum: 100 }, Items { count: 4, sum: 10 }];
         let load = Load::of(&items, 3);
