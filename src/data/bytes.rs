@@ -9,7 +9,7 @@ use crate::files::Mapped;
 
 pub(super) use crate::archive::LARGEST_RATIO;
 
-/// How much is inflated between two looks at the bound.
+/// Bytes that are inflated between two checks of the bound.
 const CHUNK: usize = 1 << 16;
 
 /// A file's content, plain.
@@ -17,7 +17,7 @@ const CHUNK: usize = 1 << 16;
 pub(super) enum Bytes {
     /// The file itself.
     Mapped(Mapped),
-    /// What was inflated out of it.
+    /// The bytes after decompression.
     Inflated(Vec<u8>),
 }
 

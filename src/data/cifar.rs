@@ -35,7 +35,7 @@ const FINE: &str = "\
     seal shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank \
     telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm";
 
-/// What differs between the two sets.
+/// The two data sets; they differ in label bytes and file names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// CIFAR-10: one label byte.
@@ -162,7 +162,7 @@ pub(super) fn binary_files(folder: &Path, kind: Kind, split: Split) -> Option<(P
     present_files(folder, kind.subfolder(), &kind.files(split))
 }
 
-/// Those of `names` that are in `folder` or else in its subfolder `customary`; not all of them need be there.
+/// The files of `names` that are in `folder` or else in its subfolder `customary`; some may be missing.
 pub(super) fn present_files(
     folder: &Path,
     customary: &str,
@@ -209,7 +209,7 @@ impl Cifar {
         Ok(set)
     }
 
-    /// Which fine class lies in which coarse one, as the records of the only file of a split say.
+    /// The coarse class of each fine one, as the records of the only file of a split say.
     fn read_taxonomy(&self, folder: &Path, split: Split) -> Result<Taxonomy> {
         let file = folder.join(self.kind.files(split).swap_remove(0));
         let coarse = Kind::Hundred(Level::Coarse);

@@ -1,4 +1,4 @@
-//! Which classes of a data set are those that something else knows: a head of a network, the data it was trained on.
+//! Matches the classes of a data set by name with known classes: those of a head of a network, or of the data it was trained on.
 //!
 //! Numbers of classes shift where a folder lacks one, and a set of other classes has the same numbers, so names decide.
 //! Where names say nothing (a bare weights file has none; a list has only numbers), equal counts of classes are taken for
@@ -21,7 +21,7 @@ pub struct KnownClasses<'a> {
     pub names: &'a [String],
     /// The number of each in the files it comes from.
     pub numbers: &'a [i64],
-    /// How many classes those files number; classes that were held out are not among `names`.
+    /// Number of classes in those files; classes that were held out are not among `names`.
     pub numbered: usize,
 }
 
@@ -36,7 +36,7 @@ pub enum Basis {
     Others(String),
 }
 
-/// Which of the known classes each class of a data set is.
+/// The known class that each class of a data set is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassMatch {
     /// By the data set's own number of a class: its place among the known ones.
@@ -46,7 +46,7 @@ pub struct ClassMatch {
 }
 
 impl ClassMatch {
-    /// Compares the classes of a data set, given by name, with those that are known.
+    /// Compares the classes of a data set, given by name, with the known classes.
     pub fn new(known: KnownClasses<'_>, names: &[String]) -> ClassMatch {
         if names.is_empty() {
             return ClassMatch { places: Vec::new(), basis: Basis::Names };
@@ -90,7 +90,7 @@ impl ClassMatch {
         ClassMatch { places, basis: Basis::Numbers("as asked for".to_owned()) }
     }
 
-    /// How many of the data set's classes are known.
+    /// Number of the data set's classes that are known.
     pub fn known(&self) -> usize {
         self.places.iter().flatten().count()
     }

@@ -49,7 +49,7 @@ fn where_names_say_nothing_only_equal_counts_are_taken_for_the_same_classes() {
     assert!(matches!(nameless(2, &cats).basis, Basis::Numbers(_)) && nameless(2, &cats).known() == 2);
     assert!(matches!(nameless(3, &cats).basis, Basis::Others(_)) && nameless(3, &cats).known() == 0);
     assert!(matches!(nameless(100, &numbers(10)).basis, Basis::Others(_)));
-    // SVHN's digits through a network that knows names are other classes, also where there are as many.
+    // SVHN's digits through a network that knows names are other classes, even where their number is equal.
     assert!(matches!(matched(&cats, &numbers(2)).basis, Basis::Others(_)));
     assert!(matches!(matched(&numbers(2), &cats).basis, Basis::Numbers(_)));
     assert!(matches!(matched(&numbers(2), &numbers(2)).basis, Basis::Numbers(_)));

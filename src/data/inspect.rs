@@ -1,4 +1,4 @@
-//! What a data set holds: counts, sizes, colours, checksums, duplicates, and what of it cannot be read.
+//! The content of a data set: counts, sizes, colours, checksums, duplicates, and the images that cannot be read.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -12,18 +12,18 @@ use crate::error::{Error, Result};
 /// A sample whose image cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Unreadable {
-    /// Which sample.
+    /// Index of the sample.
     pub index: usize,
     /// Its file or record.
     pub name: String,
-    /// What is wrong, with the file and the place.
+    /// The error, with the file and the place.
     pub error: String,
 }
 
 /// A sample whose image is damaged and was decoded all the same, as Pillow does: parts of it are made up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Damaged {
-    /// Which sample.
+    /// Index of the sample.
     pub index: usize,
     /// Its file or record.
     pub name: String,
@@ -31,7 +31,7 @@ pub struct Damaged {
     pub warning: String,
 }
 
-/// Reads every image and lists those that cannot be read, in order.
+/// Reads every image and lists the unreadable ones, in order.
 pub fn unreadable(dataset: &dyn Dataset) -> Vec<Unreadable> {
     (0..dataset.len())
         .into_par_iter()
@@ -90,9 +90,9 @@ pub struct Inspection {
     pub checksum: String,
     /// Groups of samples with identical images, by index.
     pub duplicates: Vec<Vec<usize>>,
-    /// Of these groups, how many disagree about the label.
+    /// Number of these groups whose labels differ.
     pub contradicting_duplicates: usize,
-    /// What cannot be read.
+    /// Images that cannot be read.
     pub unreadable: Vec<Unreadable>,
     /// Damaged images that were decoded all the same.
     pub damaged: Vec<Damaged>,
@@ -137,7 +137,7 @@ pub struct SizeCount {
 
 type Digest = [u8; 32];
 
-/// What one image adds.
+/// The facts that one image adds to the counts.
 struct Seen {
     size: (u32, u32),
     digest: Digest,

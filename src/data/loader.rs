@@ -12,13 +12,13 @@ use super::{SharedDataset, Transform};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
 
-/// Images a thread takes at a time: less, and handing out work costs as much as cropping a small image.
+/// Images a thread takes at a time: with fewer, handing them out costs as much as cropping a small image.
 const IMAGES_AT_A_TIME: usize = 8;
 
 /// Order of the samples.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Order {
-    /// As the data set has them.
+    /// The order of the data set.
     Sequential,
     /// [`Stream::permutation`] of the stream (seed, [`Purpose::Shuffle`], epoch).
     Shuffled,
@@ -48,7 +48,7 @@ impl Order {
     }
 }
 
-/// What a [`Loader`] hands out.
+/// Options of a [`Loader`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoaderOptions {
     /// Samples in a batch; the last batch of an epoch has what is left.
@@ -57,7 +57,7 @@ pub struct LoaderOptions {
     pub order: Order,
     /// Seed of the order and of the augmentation.
     pub seed: u64,
-    /// Which epoch: each has its own order and augmentation.
+    /// Number of the epoch: each has its own order and augmentation.
     pub epoch: u64,
     /// Batches left out at the start: where a resumed run goes on.
     pub start_batch: usize,
@@ -243,7 +243,7 @@ fn check_given(indices: &[u32], len: usize) -> Result<()> {
     }
 }
 
-/// How often each entry came before.
+/// Number of times each entry came before.
 fn repeats(indices: &[u32]) -> Vec<u32> {
     let mut seen: HashMap<u32, u32> = HashMap::new();
     indices

@@ -52,7 +52,7 @@ impl InMemory {
     /// The same images with two levels of classes; their labels are those of the subclasses.
     ///
     /// # Errors
-    /// The subclasses are not as many as the classes were.
+    /// The number of subclasses is not the number of classes.
     pub fn with_taxonomy(self, taxonomy: Taxonomy) -> Result<InMemory> {
         if taxonomy.subclasses.len() != self.class_names.len() {
             return Err(Error::invalid(format!(
@@ -64,7 +64,7 @@ impl InMemory {
         Ok(InMemory { class_names: taxonomy.subclasses.clone(), taxonomy: Some(taxonomy), ..self })
     }
 
-    /// The same with something a user should know of it.
+    /// The same data with a note for the user.
     pub(super) fn with_notes(self, notes: Vec<String>) -> InMemory {
         InMemory { notes, ..self }
     }

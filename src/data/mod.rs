@@ -104,9 +104,9 @@ pub const UNKNOWN_LABEL: i64 = -1;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Split {
-    /// What a network is trained on.
+    /// The images a network is trained on.
     Train,
-    /// What it is tested on.
+    /// The images it is tested on.
     Test,
 }
 
@@ -140,7 +140,7 @@ pub trait Dataset: Send + Sync + std::fmt::Debug {
     /// # Errors
     /// The file vanished, is unreadable or not an image; the message names it.
     fn image(&self, index: usize) -> Result<RgbImage>;
-    /// What a person would call the sample: a file name, or the record number.
+    /// The sample's name for people: a file name, or the record number.
     fn sample_name(&self, index: usize) -> String {
         index.to_string()
     }

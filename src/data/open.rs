@@ -43,7 +43,7 @@ pub fn open(spec: &DataSpec, default_split: Split) -> Result<SharedDataset> {
     )))
 }
 
-/// The same, with images of kinds that are not decoded: reading one of them is an error. For callers that list what cannot
+/// The same with images of kinds that are not decoded: reading one of them is an error. For callers that list what cannot
 /// be read, or leave it out.
 ///
 /// # Errors

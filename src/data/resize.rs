@@ -57,7 +57,8 @@ pub fn resize(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
     Ok(RgbImage { width, height, pixels, warning: image.warning.clone() })
 }
 
-/// Whether Pillow resizes columns before rows: since version 13, where that takes away more than twice as many rows as columns.
+/// Whether Pillow resizes columns before rows: since version 13, where the resize removes more than twice as many rows as
+/// columns.
 /// (Versions before always began with rows; tall images differ by one level here and there.)
 fn columns_come_first(image: &RgbImage, width: u32, height: u32) -> bool {
     let taken = |from: u32, to: u32| i64::from(from) - i64::from(to);
@@ -106,7 +107,7 @@ fn resize_columns(rows: &[u8], row_len: usize, from: u32, to: u32) -> Vec<u8> {
     out
 }
 
-/// The weighted sum of the first rows of `window`, `row_len` bytes each, as many as there are weights.
+/// The weighted sum of the first `weights.len()` rows of `window`, `row_len` bytes each.
 #[inline(always)]
 fn weigh(window: &[u8], row_len: usize, weights: &[i32], target: &mut [u8]) {
     if let Some(last) = row_len.checked_sub(LANES) {

@@ -1,5 +1,5 @@
-//! What gives outliers away but their class: if the size, the sharpness or the colours of an image alone tell outliers
-//! from seen images, a network will learn those, and says nothing about novelty.
+//! Shortcuts that give outliers away without their class: if the size, the sharpness or the colours of an image alone tell
+//! outliers from seen images, a network will learn that difference, and says nothing about novelty.
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -18,7 +18,7 @@ pub const LIMIT: f64 = 0.9;
 /// One statistic of an image, compared between seen images and outliers.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Comparison {
-    /// What is measured.
+    /// The statistic measured.
     pub statistic: &'static str,
     /// Its mean over the seen images looked at.
     pub seen: f64,
@@ -55,7 +55,7 @@ impl Comparison {
     }
 }
 
-/// As many statistics from the start are about resolution, not colour.
+/// The first `OF_RESOLUTION` of [`STATISTICS`] are about resolution, not colour.
 const OF_RESOLUTION: usize = 2;
 
 /// The statistics of an image, in the order of their values in [`measure`].
@@ -127,7 +127,7 @@ fn moments(values: &[f64]) -> (f64, f64) {
     (mean, values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / count)
 }
 
-/// Of all pairs, the share in which the first is larger, ties counting half.
+/// Share of all pairs in which the first is larger, ties counting half.
 fn probability_larger(first: &[f64], second: &[f64]) -> f64 {
     let mut sorted = second.to_vec();
     sorted.sort_by(f64::total_cmp);

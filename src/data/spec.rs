@@ -13,7 +13,7 @@ use crate::values::{did_you_mean, named};
 /// The largest side `size=N` may ask for: 8192 squared is 64 megapixels, the largest image that is read.
 pub const LARGEST_SIDE: u32 = 8192;
 
-/// What a user names as data: a source, and what to take from it.
+/// Data as a user names it: a source, and which part of it to take.
 ///
 /// Written `SCHEME:PATH[,…][?option=value,…]` (`&` divides options as well); [`fmt::Display`] prints the canonical form, which parses back to the
 /// same value. Paths may not be empty, and a path that holds `?` must be followed by options (or a closing `?`).
@@ -108,7 +108,7 @@ pub enum Source {
     List {
         /// The list: a path and a label a line.
         list: PathBuf,
-        /// What the paths are relative to.
+        /// The folder that the paths are relative to.
         root: PathBuf,
     },
     /// `images:DIR|ZIP|FILE`: images without labels.
@@ -134,7 +134,7 @@ pub enum Subset {
     /// `sample=N,seed=S`: N random ones in file order, or all where there are fewer: the first N entries of the
     /// permutation [`crate::rng::Stream::permutation`] of the stream (seed, [`crate::rng::Purpose::Subset`]), sorted.
     Random {
-        /// How many.
+        /// Number of samples.
         count: usize,
         /// Seed of the permutation.
         seed: u64,

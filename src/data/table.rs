@@ -18,7 +18,7 @@ const LARGEST: u64 = 1 << 30;
 /// A label in a table is below this: a class has a name in memory and a row in the last layer.
 const MOST_CLASSES: i64 = 1 << 16;
 
-/// Of a line that is not UTF-8, a message quotes so many bytes.
+/// Most bytes that a message quotes of a line that is not UTF-8.
 const LONGEST_QUOTE: usize = 80;
 
 /// An image file and its label, or [`UNKNOWN_LABEL`].
@@ -28,7 +28,7 @@ pub(super) struct Row {
     pub(super) label: i64,
 }
 
-/// What a table or list says.
+/// The content of a table or list.
 #[derive(Debug)]
 pub(super) struct Table {
     pub(super) rows: Vec<Row>,

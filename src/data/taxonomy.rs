@@ -50,7 +50,7 @@ pub(super) fn is_novel(name: &str) -> bool {
     name.trim().eq_ignore_ascii_case(NOVEL)
 }
 
-/// What a data set with two levels promises of each of its samples.
+/// The promise that a data set with two levels makes about each of its samples.
 pub(super) const ONE_SUPERCLASS: &str = "one superclass for each subclass";
 
 /// Finds out from samples which superclass each subclass belongs to.

@@ -1,4 +1,4 @@
-//! What happens to an image between the data set and the network: size, augmentation, normalisation.
+//! The way of an image from the data set into the network: size, augmentation, normalisation.
 
 use std::borrow::Cow;
 
@@ -27,7 +27,7 @@ pub struct Transform {
     pub small: Small,
     /// Mean and standard deviation of the channels.
     pub normalize: Normalize,
-    /// What happens in training only.
+    /// Random changes, in training only.
     #[serde(default)]
     pub augment: Augment,
     /// Before anything else an image with a longer side is shrunk to this many pixels each way: where outliers were
@@ -97,7 +97,7 @@ impl Transform {
         Transform::repeated_stream(seed, epoch, sample, 0)
     }
 
-    /// The same where a sample comes several times in an epoch: `repeat` says how often it came before.
+    /// The same where a sample comes several times in an epoch: `repeat` is the number of times it came before.
     pub fn repeated_stream(seed: u64, epoch: u64, sample: u32, repeat: u32) -> Stream {
         let words = [epoch, u64::from(sample), u64::from(repeat)];
         // The first time is the only one in most epochs; its numbers do not depend on whether others follow.
@@ -175,7 +175,7 @@ mod tests {
         RgbImage::new(width, height, pixels)
     }
 
-    /// What a device makes of an image, as a plain loop.
+    /// The image as a device makes it from a placement, as a plain loop.
     fn placed(image: &RgbImage, placement: &Placement) -> RgbImage {
         let mut out = RgbImage { pixels: Vec::new(), warning: None, ..*image };
         for y in 0..i64::from(image.height) {

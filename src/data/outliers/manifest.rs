@@ -1,4 +1,4 @@
-//! What was drawn, in a file: enough to draw it again, and to see whether it is the same.
+//! A list of the outliers drawn, in a file: enough to draw them again, and to see whether they are the same.
 
 use std::io::Write;
 use std::path::Path;
@@ -16,7 +16,7 @@ pub struct Manifest {
     pub source: String,
     /// Seed of the choice.
     pub seed: u64,
-    /// How many.
+    /// Number of outliers.
     pub count: usize,
     /// The classes they may be of, sorted.
     pub classes: Vec<String>,
@@ -29,9 +29,9 @@ pub struct Manifest {
 /// One of them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Outlier {
-    /// Where it is among the outliers.
+    /// Its index among the outliers.
     pub position: usize,
-    /// Where it is in the data it comes from.
+    /// Its index in the data it comes from.
     pub index: u32,
     /// Its class there.
     pub class: String,

@@ -33,7 +33,7 @@ pub struct OutlierOptions {
     /// The classes they may not be of.
     #[serde(default)]
     pub exclude: Vec<String>,
-    /// How many.
+    /// Number of outliers.
     #[serde(default)]
     pub count: OutlierCount,
     /// Seed of the choice.
@@ -56,7 +56,7 @@ pub enum OutlierCount {
     /// 5000.
     #[default]
     Large,
-    /// As many.
+    /// This number.
     Number(usize),
 }
 
@@ -134,7 +134,7 @@ pub struct Outliers {
     /// The images, in the order they were drawn, with the classes of the seen data and the label of its class `novel`;
     /// named like `cifar100/train/12345_bee`.
     pub dataset: SharedDataset,
-    /// What was drawn.
+    /// The images drawn.
     pub manifest: Manifest,
     /// With [`OutlierOptions::match_seen`], what [`super::Transform::degrade`] should be: the median of the outliers'
     /// longer sides, in pixels.

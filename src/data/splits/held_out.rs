@@ -60,12 +60,12 @@ impl From<HoldOut> for Written {
     }
 }
 
-/// What a stream of [`Purpose::HoldOut`] chooses: the word after the purpose.
+/// The choice that a stream of [`Purpose::HoldOut`] makes: the word after the purpose.
 #[derive(Debug, Clone, Copy)]
 enum Choice {
     Fraction,
     Folds,
-    /// Of a fold's held-out classes, those for the figures.
+    /// The held-out classes of a fold that the figures are about.
     Report,
 }
 
@@ -216,12 +216,13 @@ pub(super) fn divide(
     Ok((calibrate, report))
 }
 
-/// `count` classes, ascending: of each group in proportion to its size and at most `most`, the first of a permutation.
+/// `count` classes, ascending. Each superclass (class group) gives a number in proportion to its size, at most its entry in
+/// `most`: the first of a permutation.
 fn take(groups: &[Vec<usize>], most: &[usize], count: usize, seed: u64, words: &[u64]) -> Vec<usize> {
     let all: usize = groups.iter().map(Vec::len).sum();
     let shares: Vec<f64> = groups.iter().map(|group| group.len() as f64 / all as f64).collect();
     let mut counts = share_out(count, &shares, &mut vec![0.0; groups.len()]);
-    // What a small group cannot give, the others do, the one with the most left first.
+    // Classes that a small superclass cannot give come from the other superclasses, from the one with most to spare first.
     for group in 0..groups.len() {
         while counts[group] > most[group] {
             counts[group] -= 1;

@@ -13,7 +13,7 @@
 //! No image is in two parts, and no class that a threshold was chosen on is one it is judged by. Images of the class
 //! named `novel` (outliers) are divided like those of any class and never held out.
 //!
-//! What is random is drawn from [`crate::rng::Stream`]: the images of class c are permuted by the stream (seed,
+//! Everything random is drawn from [`crate::rng::Stream`]: the images of class c are permuted by the stream (seed,
 //! [`Purpose::Split`], c) and dealt to train, select, calibrate, report in this order; classes are held out by the
 //! stream (seed, [`Purpose::HoldOut`], …) as [`HoldOut`] says. Of several folds, an image that is not held out is in the
 //! same part of each: what one fold reports on, none trains on.
@@ -78,7 +78,7 @@ pub struct Fold {
     pub novel_report: Vec<u32>,
 }
 
-/// Divides a data set: one [`Fold`], or as many as asked for.
+/// Divides a data set into one [`Fold`], or into the number of folds asked for.
 ///
 /// # Errors
 /// Shares that leave nothing to train on; a sample without a label; a class with a single image that would have to be
