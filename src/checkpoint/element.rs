@@ -67,7 +67,7 @@ impl ElementType {
         }
     }
 
-    /// Widens little-endian elements (as many as `bytes` holds) to the nearest of f32, f64 and i64.
+    /// Widens the little-endian elements in `bytes` to the nearest of f32, f64 and i64.
     ///
     /// # Errors
     /// An unsigned 64-bit value beyond i64: the text says which.

@@ -18,7 +18,7 @@ pub const FORMAT_VERSION: u32 = 1;
 
 /// Parameters and running statistics: f32, torchvision's names and layout.
 pub const MODEL_FILE: &str = "model.safetensors";
-/// What a resume needs beside them: the optimizer's tensors.
+/// The optimizer's tensors: with the parameters, all that a resume needs.
 pub const STATE_FILE: &str = "state.safetensors";
 /// Everything that is no tensor: [`Meta`].
 pub const META_FILE: &str = "meta.json";
@@ -38,13 +38,13 @@ pub struct Meta {
     pub architecture: Value,
     /// Names of the classes, by label.
     pub classes: Vec<String>,
-    /// What the logits of each head mean, in the order of the network's heads.
+    /// Meaning of each head's logits, in the order of the network's heads.
     #[serde(default)]
     pub heads: Vec<HeadClasses>,
     /// Both levels of the training data's classes, where it has two.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub taxonomy: Option<Taxonomy>,
-    /// What images go through before the network; out-of-distribution data gets the same.
+    /// The transform from image to network input; out-of-distribution data gets the same.
     pub transform: Value,
     /// Finished epochs.
     pub epoch: u64,

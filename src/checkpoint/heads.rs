@@ -1,4 +1,4 @@
-//! What the logits of a network's heads mean.
+//! The meaning of the logits of a network's heads.
 
 use serde::{Deserialize, Serialize};
 

@@ -21,7 +21,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// What a person calls it.
+    /// Its name for people.
     pub fn name(self) -> &'static str {
         match self {
             Format::Safetensors => "safetensors",
@@ -31,7 +31,7 @@ impl Format {
     }
 }
 
-/// What a weights file says about the training behind it: entries of the outermost dictionary of a PyTorch file,
+/// The training behind a weights file, as the file tells it: entries of the outermost dictionary of a PyTorch file,
 /// or the metadata of a safetensors file.
 #[derive(Debug, Clone, Default, PartialEq, serde::Serialize)]
 pub struct TrainingRecord {
@@ -111,7 +111,7 @@ pub struct Imported {
     pub ignored: Vec<Ignored>,
     /// How the file stored each of them.
     pub stored_types: BTreeMap<String, ElementType>,
-    /// What the file says about the training.
+    /// The training, as the file tells it.
     pub training: TrainingRecord,
     /// The file's format.
     pub format: Format,

@@ -1,4 +1,4 @@
-//! Meaning of a data set's labels for a head of a trained network: which logit is the right answer.
+//! Meaning of a data set's labels for a head of a trained network: which logit is a sample's true class.
 
 use super::{HeadClasses, Trained};
 use crate::data::{
@@ -146,7 +146,7 @@ impl HeadLabels {
         }
     }
 
-    /// The logit of the right answer to a sample with this label, or [`UNKNOWN_LABEL`].
+    /// The logit of the class that a sample with this label belongs to, or [`UNKNOWN_LABEL`].
     pub fn logit(&self, label: i64) -> i64 {
         let logit = usize::try_from(label).ok().and_then(|label| self.logits.get(label));
         logit.copied().unwrap_or(UNKNOWN_LABEL)

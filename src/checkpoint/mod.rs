@@ -42,7 +42,7 @@ pub struct HostTensor {
 }
 
 impl HostTensor {
-    /// A tensor of 32-bit floats; `values` holds exactly as many elements as `shape` says.
+    /// A tensor of 32-bit floats; the length of `values` is the product of `shape`.
     pub fn f32(shape: impl Into<Vec<usize>>, values: Vec<f32>) -> HostTensor {
         HostTensor { shape: shape.into(), values: Values::F32(values) }
     }

@@ -56,8 +56,8 @@ fn has_shape(entry: &Entry, tensor: &HostTensor) -> bool {
     tensor.shape == torch_shape(entry) || (is_scale && tensor.shape == [1])
 }
 
-/// Checks that named tensors are exactly a network's parameters: none missing, none left over, every shape right. Counters
-/// named `num_batches_tracked` are ignored.
+/// Checks that named tensors are exactly a network's parameters: none missing, none left over, every shape the
+/// network's. Counters named `num_batches_tracked` are ignored.
 ///
 /// # Errors
 /// Names the first tensor that does not fit, and the architecture that was expected.
@@ -136,15 +136,14 @@ pub fn load_teacher(model: &mut Model, state: &StateDict, source: &Path) -> Resu
     write_entries(model, teacher.parameters().entries(), state, source)
 }
 
-/// What a training takes from weights to start from.
+/// The part of a weights file that a training starts from.
 struct Start {
     taken: Vec<Entry>,
-    /// What is left out, for people.
+    /// Notes for people on what is left out.
     notes: Vec<String>,
 }
 
-/// The backbone must fit, of the heads whatever does: a head whose tensors are not all there in the right shapes keeps its
-/// random start.
+/// The backbone must fit; a head need not. A head with a tensor that is missing or of another shape keeps its random start.
 fn start(network: &Network, state: &StateDict, source: &Path) -> Result<Start> {
     let entries = network.parameters().entries();
     let fits = |entry: &Entry| state.get(&entry.name).is_some_and(|tensor| has_shape(entry, tensor));

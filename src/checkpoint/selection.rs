@@ -148,8 +148,7 @@ pub(super) fn choose(listings: &[Listing], wanted: Option<&str>) -> Result<Chose
 }
 
 impl Chosen {
-    /// Splits the tensors of the chosen dictionary into those that are taken, under names without the prefix, and the
-    /// others.
+    /// Splits the tensors of the chosen dictionary into the network's, under names without the prefix, and the others.
     pub(super) fn split<'n, T>(
         &self,
         listings: &[Listing],

@@ -1,4 +1,4 @@
-//! What a weights file holds, at a glance: statistics of each tensor, and which network the tensors make.
+//! The content of a weights file at a glance: statistics of each tensor, and which network the tensors make.
 
 use serde::Serialize;
 
@@ -17,7 +17,7 @@ pub struct TensorSummary {
     pub mean: Option<f64>,
     /// Largest element.
     pub maximum: Option<f64>,
-    /// How many elements are NaN.
+    /// Number of NaN elements.
     pub nan_count: usize,
 }
 
@@ -110,7 +110,7 @@ mod tests {
     use crate::nn::Network;
     use crate::tensor::DType;
 
-    /// Tensors of the right names and shapes, without caring for their values.
+    /// Tensors with the names and shapes of an architecture and any values.
     fn tensors_of(architecture: &Architecture) -> StateDict {
         let network = Network::new(architecture, DType::F32, None);
         let entries = network.parameters().entries().iter();

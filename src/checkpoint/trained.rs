@@ -19,11 +19,11 @@ pub struct Trained {
     pub architecture: Architecture,
     /// Its parameters.
     pub state: StateDict,
-    /// What images go through first; `None` in a bare weights file.
+    /// The transform from image to network input; `None` in a bare weights file.
     pub transform: Option<Transform>,
     /// Names of the classes, by label; empty in a bare weights file.
     pub classes: Vec<String>,
-    /// What the logits of each head mean; empty in a bare weights file.
+    /// Meaning of each head's logits; empty in a bare weights file.
     pub heads: Vec<HeadClasses>,
     /// Both levels of the training data's classes, where it has two.
     pub taxonomy: Option<Taxonomy>,

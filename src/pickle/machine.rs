@@ -125,7 +125,7 @@ impl<'a> Machine<'a> {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// As many bytes as a length of `width` bytes before them says.
+    /// Bytes behind their own number, which takes `width` bytes.
     pub(super) fn counted(&mut self, width: usize) -> Step<&'a [u8]> {
         let length = self.unsigned(width)?;
         self.take(usize::try_from(length).unwrap_or(usize::MAX))

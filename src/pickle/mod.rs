@@ -46,14 +46,14 @@ impl fmt::Display for Global<'_> {
     }
 }
 
-/// What is wrong with a pickle, and where.
+/// An error in a pickle, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
     /// Offset in bytes from the start of the pickle.
     pub byte: usize,
-    /// What a pickle of this kind holds there.
+    /// The content that a pickle of this kind holds there.
     pub expected: String,
-    /// What is there.
+    /// The content found there.
     pub found: String,
 }
 
@@ -89,7 +89,7 @@ enum Value {
     Object(u32),
 }
 
-/// What the table of objects holds.
+/// An entry of the table of objects.
 #[derive(Debug)]
 enum Object<'a> {
     Text(&'a str),
@@ -128,7 +128,7 @@ pub struct Pickle<'a> {
 }
 
 impl<'a> Pickle<'a> {
-    /// What the pickle holds.
+    /// The object that the pickle holds.
     pub fn root(&self) -> Node<'_> {
         Node { objects: &self.objects, value: self.root }
     }
@@ -167,7 +167,7 @@ pub struct Call<'p> {
     pub callable: Global<'p>,
     /// A tuple: the arguments.
     pub arguments: Node<'p>,
-    /// What Python would hand to the result's `__setstate__`.
+    /// The state that Python would hand to the result's `__setstate__`.
     pub state: Option<Node<'p>>,
 }
 
@@ -353,7 +353,7 @@ impl<'p> Node<'p> {
         numpy::array(self)
     }
 
-    /// What this is, for an error message: "a list of 3 elements".
+    /// Describes the object, for an error message: "a list of 3 elements".
     pub fn describe(self) -> String {
         match self.value {
             Value::None => return "None".into(),

@@ -2,7 +2,7 @@
 
 use super::{Call, Node};
 
-/// What kind of number an array holds; NumPy's letter for it.
+/// The kind of number an array holds; NumPy's letter for it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ElementKind {
     /// `b`: one byte, 0 or 1.
@@ -20,7 +20,7 @@ pub enum ElementKind {
 pub struct Array<'p> {
     /// Extent of each dimension; empty for a scalar.
     pub shape: Vec<usize>,
-    /// What kind of number the elements are.
+    /// The kind of number the elements are.
     pub kind: ElementKind,
     /// Bytes of one element: 1, 2, 4 or 8.
     pub width: usize,

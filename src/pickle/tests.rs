@@ -1,4 +1,4 @@
-//! Promises of the pickle reader: real pickles of every binary protocol come out right, hostile ones end in a message.
+//! Promises of the pickle reader: real pickles of every binary protocol are read correctly, hostile ones end in a message.
 
 use super::*;
 

@@ -26,11 +26,11 @@ trait Storages {
     /// The bytes of the storage with this key, of which the pickle says it has `length` bytes.
     fn bytes(&mut self, key: &str, length: usize) -> Result<Cow<'_, [u8]>>;
 
-    /// Where in the file the pickle is, for messages.
+    /// Place of the pickle in the file, for messages.
     fn position(&self) -> Position;
 }
 
-/// How much of a file is read.
+/// The part of a file that is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Wanted<'k> {
     /// The parameters, chosen by a user's key if there is one, and what is stored beside them.

@@ -9,7 +9,7 @@ use super::tensors::{Described, Reader, is_tensor};
 use crate::error::Result;
 use crate::pickle::Node;
 
-/// How many dictionaries may lie one inside the other.
+/// Most dictionaries that may lie one inside the other.
 const DEEPEST_STATE: usize = 4;
 /// The most entries that are listed as left out, one by one.
 const MOST_IGNORED: usize = 1_000;

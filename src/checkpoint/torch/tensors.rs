@@ -9,15 +9,17 @@ use super::view::{StorageKind, StorageReference, View, dtype_element, storage_ki
 use crate::error::{Error, Result};
 use crate::pickle::{Global, Node, Pickle};
 
-/// How many wrappers (a parameter around a tensor) are looked through.
+/// Most wrappers (a parameter around a tensor) that are looked through.
 const DEEPEST_WRAPPER: usize = 4;
 /// The most bytes a storage's key may have; PyTorch writes small numbers, or addresses.
 const LONGEST_KEY: usize = 256;
 /// The most dimensions PyTorch itself knows.
 const MOST_DIMENSIONS: usize = 64;
-/// Tied parameters share storages, so tensors may hold more bytes than the file; so many times as much at most.
+/// Tied parameters share storages, so tensors may hold more bytes than are stored: at most `MOST_SHARING` times the bytes of the
+/// storages they view.
 const MOST_SHARING: usize = 4;
-/// Views that repeat elements (`expand`) may hold more than their storage; so many bytes more at most, over the file.
+/// Views that repeat elements (`expand`) may hold more bytes than their storage: at most `MOST_REPEATED` more, all
+/// views of a file together.
 const MOST_REPEATED: usize = 64 << 20;
 
 /// Description of a tensor in a pickle.
@@ -128,7 +130,7 @@ impl<'p, 's> Reader<'p, 's> {
         Ok((view.element, HostTensor { shape: view.shape, values }))
     }
 
-    /// What a call to one of PyTorch's rebuilding functions describes.
+    /// The tensor that a call to one of PyTorch's rebuilding functions describes.
     pub(super) fn described(&self, node: Node<'p>) -> Result<Described<'p>> {
         let mut node = node;
         for _ in 0..DEEPEST_WRAPPER {
@@ -275,7 +277,7 @@ impl<'p, 's> Reader<'p, 's> {
     }
 }
 
-/// Whether a call is one of those that make tensors.
+/// Whether a call makes a tensor.
 pub(super) fn is_tensor(node: Node<'_>) -> bool {
     node.call().is_some_and(|call| {
         matches!(call.callable.module, "torch._utils" | "torch._tensor")

@@ -20,7 +20,7 @@ pub(super) enum StorageKind<'p> {
     Numbers(ElementType),
     /// Bytes; the tensor says what they mean.
     Untyped,
-    /// Elements of so many bytes that no tensor of this program has: complex or quantized numbers.
+    /// Elements of a type that no tensor of this program has (complex or quantized numbers), and their size in bytes.
     Foreign(Global<'p>, usize),
     /// A class of another name.
     Unknown(Global<'p>),
