@@ -1,7 +1,7 @@
-//! Whether the logits of a cache are those that a head gives its features: `logits = W f + b`.
+//! Whether the logits of a cache are the outputs of a head for its features: `logits = W f + b`.
 //!
-//! Softmax probabilities in their place, the head of another network or epoch, a transposed weight: all of them have the right
-//! shape, and every score would be a number that means nothing.
+//! Softmax probabilities in their place, the head of another network or epoch, a transposed weight: all of them have the
+//! expected shape, and every score would be a number that means nothing.
 //!
 //! The **deviation** of some rows is `|L - (F Wᵀ + b)| / max(|L|, |F Wᵀ + b|)`, in Frobenius norms over all of these rows, so
 //! that rows with small logits (where half precision leaves few digits) do not decide alone, and one foreign row in a thousand
@@ -137,8 +137,8 @@ impl Agreement {
     }
 }
 
-/// Checks that a cache's logits are those that a head gives its features; what to tell the user where they nearly are, or where
-/// foreign ones are allowed.
+/// Checks that a cache's logits are the outputs of a head for its features. Returns a note for the user where they nearly are,
+/// or where foreign logits are allowed.
 ///
 /// # Errors
 /// They are not, with the likely cause; the head inside the cache is damaged.

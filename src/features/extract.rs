@@ -17,7 +17,7 @@ use crate::ops::Device;
 pub struct Request {
     /// The samples.
     pub data: SharedDataset,
-    /// What they are, for `meta.json` and for telling whether a cache is up to date.
+    /// A description of the samples, for `meta.json` and for telling whether a cache is up to date.
     pub description: String,
     /// The cache's folder; with two heads see [`of_head`].
     pub folder: PathBuf,

@@ -148,7 +148,7 @@ impl Shift {
             if count < FEWEST_SAMPLES || known().any(|(&label, _)| label == absent) {
                 return None;
             }
-            // Of each class: samples, right answers, right answers after the shift.
+            // Of each class: samples, correct predictions, correct predictions after the shift.
             let mut counts = vec![[0u64; 3]; classes];
             for (&label, &prediction) in known() {
                 let own = &mut counts[label as usize];
@@ -176,7 +176,7 @@ impl Shift {
 mod tests {
     use super::*;
 
-    /// Predictions that are right in nineteen of twenty cases, and in the last name some other class.
+    /// Predictions that are correct in nineteen of twenty cases, and name some other class in the last.
     fn predictions_of(truth: &[u32], count: u32) -> Vec<u32> {
         let guess =
             |(index, &class): (usize, &u32)| if index % 20 == 19 { (class + 3) % count } else { class };

@@ -167,7 +167,7 @@ fn in_range(value: f64) -> bool {
     value.abs() <= f64::from(f32::MAX)
 }
 
-/// What rows are decoded to.
+/// The element type that rows are decoded to.
 trait Target: Copy {
     fn from_f32(value: f32) -> Self;
     fn from_f64(value: f64) -> Self;

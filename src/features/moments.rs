@@ -72,8 +72,8 @@ impl Moments {
         let block = block_rows(dimension);
         let starts: Vec<usize> = (0..rows).step_by(block).collect();
         let mut total = Moments::empty(classes, dimension);
-        // As many blocks at a time as there are threads, so that few D x D matrices are alive; the order in which
-        // they are merged does not depend on it.
+        // One block per thread at a time, so that few D x D matrices are alive; the order in which they are merged does not
+        // depend on the number of threads.
         for wave in starts.chunks(rayon::current_num_threads().max(1)) {
             let parts: Vec<Moments> = wave
                 .par_iter()

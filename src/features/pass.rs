@@ -21,7 +21,7 @@ pub struct Pass {
     rest: Option<Inference>,
 }
 
-/// What the network says of some consecutive samples.
+/// The network's outputs for some consecutive samples.
 pub struct PassBatch {
     /// Features and logits of each head.
     pub heads: Vec<HeadValues>,
@@ -105,14 +105,14 @@ impl InFlight<'_> {
 pub struct Evaluation {
     /// Number of samples with a label.
     pub samples: u64,
-    /// Number of right answers; the first largest logit answers.
+    /// Number of samples classified correctly; the answer is the first largest logit.
     pub correct: u64,
     /// Sum of the cross-entropies.
     pub loss_sum: f64,
 }
 
 impl Evaluation {
-    /// Adds the logits of a batch, row-major, and the logit of the right answer to each, or -1.
+    /// Adds the logits of a batch, row-major, and the logit of each sample's class, or -1.
     pub fn add(&mut self, logits: &[f32], labels: &[i64]) {
         let classes = logits.len() / labels.len().max(1);
         for (logits, &label) in logits.chunks_exact(classes).zip(labels) {
@@ -128,7 +128,7 @@ impl Evaluation {
         }
     }
 
-    /// Share of right answers; `None` without labels.
+    /// Share of samples classified correctly; `None` without labels.
     pub fn accuracy(&self) -> Option<f64> {
         (self.samples > 0).then(|| self.correct as f64 / self.samples as f64)
     }

@@ -14,14 +14,14 @@ use super::npy::{Element, NpyArray};
 use crate::error::{Error, Position, Result};
 use crate::files;
 
-/// What `meta.json` of a cache says. Every field may be missing: anybody can write a cache.
+/// The content of a cache's `meta.json`. Every field may be missing: anybody can write a cache.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct CacheMeta {
     /// The data set, as named on the command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub data: Option<String>,
-    /// What was done to each image before the network saw it.
+    /// The transform that each image went through before the network saw it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transform: Option<String>,
     /// Hash of the checkpoint's parameters.
@@ -52,7 +52,7 @@ pub const HEAD_FILE: &str = "head.npz";
 
 impl FeatureSet {
     /// Opens a cache: a folder, an `.npz` with `features`, `logits`, `labels` (and `W`, `b`), or an `.npy` of features alone.
-    /// What a file is, its first bytes decide, not its name.
+    /// The first bytes of a file decide its kind, not its name.
     ///
     /// # Errors
     /// Nothing there, no features, damaged arrays, numbers of rows that differ, or a value that is not finite.
@@ -238,7 +238,7 @@ impl FeatureSet {
         std::iter::once(&self.features).chain(&self.logits).any(|matrix| matrix.element() == Element::F16)
     }
 
-    /// What the cache's `meta.json` says (empty for other sources).
+    /// The content of the cache's `meta.json` (empty for other sources).
     pub fn meta(&self) -> &CacheMeta {
         &self.meta
     }

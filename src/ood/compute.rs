@@ -16,7 +16,7 @@ use crate::linalg::{View, matmul, squared_norm};
 pub struct Projector<'a> {
     /// Subtracted from every row, D numbers.
     pub shift: Option<&'a [f64]>,
-    /// What every row is divided by, D numbers.
+    /// Divisors of every row's features, D numbers.
     pub divisor: Option<&'a [f64]>,
     /// Row-major, D x outputs.
     pub basis: &'a [f64],
@@ -69,7 +69,7 @@ impl ResidualSums {
 /// Some scores of the samples of a block.
 pub type BlockScores = Vec<(Method, Vec<f64>)>;
 
-/// What carries out the passes over many rows.
+/// Carries out the passes over many rows.
 pub trait Compute {
     /// Counts, means and scatter of labelled features; see [`Moments::accumulate`].
     ///

@@ -53,10 +53,10 @@ pub(super) struct Parts<'a> {
     pub neighbours: Option<&'a Neighbours>,
 }
 
-/// What the metadata of `fit.safetensors` holds.
+/// The metadata of `fit.safetensors`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 struct Description {
-    /// Options of the fit; its `methods` are those that could be fitted.
+    /// Options of the fit; its `methods` are the scores that could be fitted.
     options: Options,
     fits: BTreeMap<String, FitSummary>,
     warnings: Vec<String>,
@@ -201,7 +201,7 @@ impl Detectors {
         &self.description.fits
     }
 
-    /// What a user should know about the fits, in sentences.
+    /// Warnings about the fits for the user, in sentences.
     pub fn warnings(&self) -> &[String] {
         &self.description.warnings
     }
@@ -315,7 +315,7 @@ impl Detectors {
         scores
     }
 
-    /// Those that no device has a kernel for.
+    /// The scores that no device has a kernel for.
     pub(super) fn score_without_kernels(&self, rows: &Rows) -> Vec<(Method, Vec<f64>)> {
         let mut scores = self.logit_scores(rows, &[Method::Gen]);
         scores.extend(self.react.iter().map(|react| (Method::React, react.score(rows, &self.head))));
@@ -330,7 +330,7 @@ impl Detectors {
         wanted.filter_map(|&method| Some((method, logit_scores::score(method, rows, options)?))).collect()
     }
 
-    /// What a device needs of the fits.
+    /// The parts of the fits that a device needs.
     pub(super) fn parts(&self) -> Parts<'_> {
         Parts {
             options: &self.description.options,

@@ -143,7 +143,7 @@ impl FromStr for Method {
     }
 }
 
-/// How many principal directions a subspace has.
+/// Number of principal directions of a subspace.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Dimension {
@@ -152,7 +152,7 @@ pub enum Dimension {
     Rule,
     /// This many.
     Count(usize),
-    /// As few as explain this share of the variance, between 0 and 1.
+    /// The fewest directions that explain this share of the variance, between 0 and 1.
     Variance(f64),
 }
 
@@ -215,7 +215,7 @@ impl FromStr for Dimension {
 /// Percentiles.
 pub const PERCENT: Reals = Reals::between(0.0, 100.0);
 
-/// What is fitted, and with which constants. The defaults are those of the papers.
+/// The scores to fit, and their constants. The defaults are those of the papers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Options {
@@ -315,8 +315,8 @@ impl Options {
         self.methods.iter().any(|method| method.needs_labels())
     }
 
-    /// Checks the constants against a network of `dimension` features and a training set of so many samples, where known:
-    /// everything that would otherwise be found out after a training. What will be done otherwise than asked, in sentences.
+    /// Checks the constants against a network of `dimension` features and a training set of `samples` samples, where known, so
+    /// that errors show before a training. Returns in sentences what will be done otherwise than asked.
     ///
     /// # Errors
     /// A subspace for ViM that leaves no residual.

@@ -23,7 +23,7 @@ pub(super) const NORM_FLOOR: f64 = 1e-10;
 pub(super) struct Neighbours {
     /// As they were extracted, row-major, rows x D: exact in f32, unlike normalised ones.
     bank: Vec<f32>,
-    /// What each row is multiplied by to normalise it.
+    /// The factor of each row that normalises it.
     scales: Vec<f64>,
     dimension: usize,
     k: usize,

@@ -67,7 +67,7 @@ pub struct RunOptions {
     pub orientation: Orientation,
     /// Bootstrap replicates behind the intervals; 0 for none.
     pub bootstrap: u32,
-    /// Whether metrics compare as many ID as OOD samples: a random subset of the larger side.
+    /// Whether metrics compare equal numbers of ID and OOD samples: a random subset of the larger side.
     pub balance: bool,
     /// Whether logits that are not the head's are an error.
     pub foreign_logits: ForeignLogits,
@@ -87,7 +87,7 @@ impl RunOptions {
     }
 }
 
-/// What an evaluation gives.
+/// The result of an evaluation.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// The fitted detectors.

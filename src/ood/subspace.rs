@@ -147,7 +147,7 @@ fn vim_dimension(asked: Dimension, eigen: &SymmetricEigen) -> Result<usize> {
 /// NECO: the norm of a feature inside a subspace relative to its whole norm.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Neco {
-    /// What every feature is divided by first (standard deviations for `neco_official`).
+    /// Divisors of every feature, applied first (standard deviations for `neco_official`).
     scale: Option<Vec<f64>>,
     /// Mean that is removed before dividing by `scale`, for numerator and denominator alike.
     mean: Option<Vec<f64>>,

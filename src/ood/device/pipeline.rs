@@ -61,7 +61,7 @@ struct Map {
     outputs: usize,
 }
 
-/// What is computed of each block.
+/// One computation on each block.
 #[derive(Debug, Clone, Copy)]
 enum Step {
     LogitScores { temperature: f64 },
@@ -95,7 +95,7 @@ pub(super) struct Steps<'a> {
 }
 
 impl<'a> Steps<'a> {
-    /// No step yet, for blocks of at most so many rows of so many features and classes.
+    /// No step yet, for blocks of at most `rows` rows of `columns` features and `classes` classes.
     pub(super) fn new(red_zone: usize, [rows, columns, classes]: [usize; 3]) -> Steps<'a> {
         Steps {
             places: Places::new(red_zone),

@@ -4,7 +4,7 @@
 
 use crate::error::{Error, Result};
 
-/// How many scores of each side share one threshold.
+/// Numbers of scores of each side that share one threshold.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Group {
     pub positives: u64,

@@ -99,7 +99,7 @@ pub struct GroupMean {
     pub aupr_out_trapezoid: f64,
 }
 
-/// What one fit found out about the training features.
+/// Facts about the training features that one fit found out.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FitSummary {
     /// Dimension of the subspace a score works in.
@@ -128,7 +128,7 @@ pub struct Sanity {
     /// Share of ID scores that equal another ID score, by score.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tied_share: BTreeMap<String, f64>,
-    /// What a reader should know, in sentences.
+    /// Warnings for the reader, in sentences.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
 }
