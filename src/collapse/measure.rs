@@ -17,7 +17,7 @@ use crate::linalg::{self, PseudoInverseFactor, View};
 use crate::values::named;
 
 named! {
-    /// What the global mean μ_G is the mean of; the two differ where classes have different numbers of samples.
+    /// The kind of mean that the global mean μ_G is; the two differ where classes have different numbers of samples.
     pub enum GlobalMean: "global mean" {
         /// All samples.
         Samples = "samples",

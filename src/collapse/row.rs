@@ -103,7 +103,7 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// What `collapse.json` holds.
+/// The content of `collapse.json`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct CollapseReport {
     /// A row per checkpoint, in order of epochs.

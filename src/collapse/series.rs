@@ -36,7 +36,7 @@ impl From<CheckpointRef> for Checkpoint {
 /// The rows of a series and the cosines of its last checkpoint.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct CollapseSeries {
-    /// What `collapse.json` holds.
+    /// The content of `collapse.json`.
     pub report: CollapseReport,
     /// Cosines between the centred class means of the last checkpoint measured, row-major, C x C.
     pub cosines: Vec<f64>,

@@ -28,7 +28,7 @@ pub struct KnownSet {
 pub struct HeadCaches<'a> {
     /// The network.
     pub trained: &'a Trained,
-    /// What the head's logits mean.
+    /// Meaning of the head's logits.
     pub classes: &'a HeadClasses,
     /// Its last linear map.
     pub head: &'a Head,
@@ -42,14 +42,14 @@ pub struct HeadCaches<'a> {
     pub novel: Option<&'a KnownSet>,
 }
 
-/// What one level is calibrated with.
+/// The choices with which one level is calibrated.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct LevelChoice {
-    /// What is thresholded.
+    /// The score that is thresholded.
     pub score: Score,
     /// How the threshold is chosen.
     pub rule: Rule,
-    /// What divides the logits before the softmax; need not be the temperature of the training.
+    /// The divisor of the logits before the softmax; need not be the temperature of the training.
     pub temperature: f64,
 }
 
@@ -98,7 +98,7 @@ pub struct LevelCaches<'a> {
     pub sets: &'a [&'a FeatureSet],
 }
 
-/// What a threshold file says of a data set, level by level.
+/// The answers of a threshold file for a data set, level by level.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Judgement {
     /// Score and prediction of each sample.
@@ -116,7 +116,7 @@ pub struct Judgement {
 /// Caches that do not fit the heads.
 ///
 /// # Panics
-/// If there are not as many heads and caches as levels.
+/// If the number of heads or of caches is not the number of levels.
 pub fn judge(
     compute: &mut dyn Compute,
     file: &ThresholdFile,
@@ -170,7 +170,7 @@ impl Judgement {
     /// The numbers of one level; `replicates` of the bootstrap give the intervals of AUROC, 0 none.
     ///
     /// # Errors
-    /// Not as many truths as samples.
+    /// The numbers of truths and samples differ.
     pub fn evaluate(
         &self,
         level: usize,

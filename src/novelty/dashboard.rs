@@ -27,7 +27,7 @@ pub struct Row {
     pub head: String,
     /// The name, as in the evaluation's JSON.
     pub metric: String,
-    /// What it means, in a sentence.
+    /// Its meaning, in a sentence.
     pub meaning: String,
     /// A number (shares as fractions), a truth value, or text; never a number as text.
     pub value: Value,

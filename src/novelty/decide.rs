@@ -26,7 +26,7 @@ named! {
     default Independent
 }
 
-/// What one level knows of the samples.
+/// The input of one level: its part of the threshold file, its last layer, and the features, scores and flags of the samples.
 #[derive(Debug, Clone, Copy)]
 pub struct LevelInput<'a> {
     /// The level's part of the threshold file: what its logits mean.

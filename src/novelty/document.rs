@@ -1,4 +1,4 @@
-//! What `thresholds.toml` says, key by key. Unknown keys are errors: a misspelt one would otherwise be a default.
+//! The keys of `thresholds.toml`, one by one. Unknown keys are errors: a misspelt one would otherwise be a default.
 
 use std::path::Path;
 
@@ -100,7 +100,7 @@ impl Document {
     /// # Errors
     /// With the line.
     pub fn parse(path: &Path, text: &str) -> Result<Document> {
-        /// What every version begins with.
+        /// The key that every version begins with.
         #[derive(Deserialize)]
         struct Versioned {
             version: u32,

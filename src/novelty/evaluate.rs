@@ -1,4 +1,4 @@
-//! What the answers of one level are worth: of seen samples, of outliers, of classes that training never saw.
+//! Metrics of the answers of one level: of seen samples, of outliers, of classes that training never saw.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,7 +14,7 @@ use crate::ood::metrics::{COVERAGE, Curves, Interval, oscr};
 /// The samples of one level, with what is known, scored and answered.
 #[derive(Debug, Clone, Copy)]
 pub struct Judged<'a> {
-    /// Where each sample belongs; those that are not known count nowhere.
+    /// Class of each sample; samples of unknown class count nowhere.
     pub truths: &'a [Truth],
     /// Score of each.
     pub samples: &'a [Scored],
@@ -59,7 +59,7 @@ pub struct LevelMetrics {
     pub unseen: Option<Separation>,
     /// Seen samples against the class `novel`; easy where training saw it.
     pub outliers: Option<Separation>,
-    /// What notebook A calls by these names.
+    /// The metrics that notebook A calls by these names.
     pub notebook: NotebookMetrics,
 }
 
@@ -143,7 +143,7 @@ pub fn evaluate(judged: &Judged<'_>, replicates: u32, seed: u64) -> Result<Level
     })
 }
 
-/// Whether an answer (a class, or `None` for novel) is the right one.
+/// Whether an answer (a class, or `None` for novel) is the true one.
 fn is_right(truth: &Truth, answer: Option<i64>) -> bool {
     match truth {
         Truth::Class(class) => answer == Some(*class),
@@ -152,7 +152,7 @@ fn is_right(truth: &Truth, answer: Option<i64>) -> bool {
     }
 }
 
-/// Mean recall over the classes that occur, and mean F1 over those that occur or are answered; `None` is the class of
+/// Mean recall over the classes that occur, and mean F1 over the classes that occur or are answered; `None` is the class of
 /// everything novel.
 fn macro_figures<'a>(pairs: impl Iterator<Item = (&'a Truth, &'a Answer)>) -> (Option<f64>, Option<f64>) {
     let (mut true_count, mut answered, mut both) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());

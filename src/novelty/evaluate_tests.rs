@@ -14,7 +14,7 @@ fn judge(cases: &[Case]) -> LevelMetrics {
     evaluate(&Judged { truths: &truths, samples: &samples, answers: &answers }, 20, 1).unwrap()
 }
 
-/// Ten seen samples (7 right, 1 confused, 2 flagged, one of which would have been right), four outliers (3 flagged),
+/// Ten seen samples (7 correct, 1 confused, 2 flagged, one of which would have been correct), four outliers (3 flagged),
 /// two unseen (1 flagged), one that nobody knows.
 fn cases() -> Vec<Case> {
     use Truth::{Class, Outlier, Unknown, Unseen};
@@ -99,7 +99,7 @@ fn macro_figures_are_sklearns() {
 fn seen_samples_are_compared_with_each_kind_of_novelty() {
     let found = a_little_of_everything();
     let unseen = found.unseen.unwrap();
-    // Pairs (seen, unseen) in the right order: of 0.4 eight, of 0.75 five; 20 pairs.
+    // Pairs (seen, unseen) with the seen score above: of 0.4 eight, of 0.75 five; 20 pairs.
     assert!((unseen.auroc - 13.0 / 20.0).abs() < 1e-15);
     // The same among the 8 that are classified rightly without thresholds: 7 and 5, over 10 · 2.
     assert!((unseen.oscr - 12.0 / 20.0).abs() < 1e-15, "{}", unseen.oscr);

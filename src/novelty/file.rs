@@ -62,13 +62,13 @@ impl Rates {
 pub struct LevelEntry {
     /// BLAKE3 hash of the checkpoint's parameters.
     pub checkpoint: String,
-    /// What the head's logits mean.
+    /// Meaning of the head's logits.
     pub classes: HeadClasses,
     /// Of a subclass head, the superclass of each logit by its index in the files; [`UNKNOWN_LABEL`] where not known.
     pub parents: Vec<i64>,
     /// The index that answers give novel samples.
     pub novel_index: i64,
-    /// What divides the logits before the softmax.
+    /// The divisor of the logits before the softmax.
     pub temperature: f64,
     /// When a sample is flagged, with the rates on the calibration samples.
     pub threshold: LevelThreshold,
@@ -76,7 +76,7 @@ pub struct LevelEntry {
     pub reported: Option<Rates>,
     /// The seen calibration samples in flagging order, ascending.
     pub calibration: Vec<f64>,
-    /// What the score was fitted to, where it is fitted.
+    /// The fits that the score needs, where it is fitted.
     pub detectors: Option<Detectors>,
 }
 
@@ -134,7 +134,7 @@ impl LevelEntry {
         Scorer::with_fit(self.threshold.score, self.temperature, head, self.classes.clone(), detectors)
     }
 
-    /// What the threshold does, in a sentence or two.
+    /// Describes the threshold, in a sentence or two.
     pub fn in_words(&self) -> String {
         let LevelThreshold { score, rule, tau, .. } = &self.threshold;
         if !self.threshold.flags_by_score() {
@@ -156,7 +156,7 @@ impl LevelEntry {
         text
     }
 
-    /// What false-novel and caught-novel rates to expect, and on what they were measured: the split that chose nothing
+    /// The false-novel and caught-novel rates to expect, and the samples they were measured on: the split that chose nothing
     /// if there was one, else the calibration samples themselves, which flatters rules that look at them closely.
     pub fn expected(&self) -> (Rates, &'static str) {
         match self.reported {

@@ -69,7 +69,7 @@ fn rates_count_who_is_known_apart_from_who_is_novel_and_leave_out_the_rest() {
     let found = Rates::of(&truths, &answers);
     let expected = Rates { false_novel: Proportion::new(1, 3), caught_novel: Proportion::new(2, 3) };
     assert_eq!(found, expected);
-    // What has no samples has no rate.
+    // A group without samples has no rate.
     assert_eq!(Rates::of(&truths[..3], &answers[..3]).caught_novel, None);
     assert_eq!(Rates::of(&truths[6..], &answers[6..]), Rates::default());
 }

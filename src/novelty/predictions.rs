@@ -37,7 +37,7 @@ named! {
 /// the others.
 ///
 /// # Errors
-/// Not as many samples as the data set has; two images of one bare name.
+/// The number of samples is not the data set's; two images have one bare name.
 pub fn predictions_csv(
     file: &ThresholdFile,
     data: &dyn Dataset,

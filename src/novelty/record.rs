@@ -1,4 +1,4 @@
-//! What thresholds were calibrated on, kept in a run folder so that its report can be built again.
+//! The samples that thresholds were calibrated on, kept in a run folder so that its report can be built again.
 //!
 //! ```text
 //! novelty/calibration.json   [{"level": "superclass", "score": "msp", "rule": "conformal:0.05"}, …]

@@ -27,7 +27,7 @@ const NAMES: [&str; 15] = [
     "tau",
 ];
 
-/// What errors cost, and how often novel samples will come.
+/// The costs of errors, and how often novel samples will come.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Costs {
     /// Cost of a novel sample that is not flagged.
@@ -117,7 +117,7 @@ impl Rule {
         )
     }
 
-    /// What the rule promises about samples it was not calibrated on, in a sentence.
+    /// The rule's promise about samples it was not calibrated on, in a sentence.
     pub fn guarantee(self) -> String {
         match self {
             Rule::Conformal(share) => format!(

@@ -1,4 +1,4 @@
-//! What a threshold is calibrated on: scores and predicted classes of one head, of seen and of novel samples.
+//! The samples that a threshold is calibrated on: scores and predicted classes of one head, of seen and of novel samples.
 
 use crate::data::Level;
 use crate::error::{Error, Result};

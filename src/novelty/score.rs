@@ -1,4 +1,5 @@
-//! What is thresholded: any score of [`crate::ood`] for the classes a head knows, or what it says of novelty itself.
+//! The score that is thresholded: any score of [`crate::ood`] for the classes a head knows, or the head's own probability
+//! of novelty.
 //!
 //! A head that was trained with outliers as a class of their own gives that class a probability near 1 on outliers, so
 //! the largest probability over *all* logits is high on them and says nothing about novelty. Unless asked otherwise,
@@ -214,17 +215,17 @@ impl Scorer {
         Ok(Scorer { score, head, classes, options, detectors: None })
     }
 
-    /// What divides the logits.
+    /// The divisor of the logits.
     pub fn temperature(&self) -> f64 {
         self.options.temperature
     }
 
-    /// What was fitted, where the score needs it; to be saved beside the thresholds.
+    /// The fits, where the score needs them; to be saved beside the thresholds.
     pub fn detectors(&self) -> Option<&Detectors> {
         self.detectors.as_ref()
     }
 
-    /// What the head's logits mean.
+    /// Meaning of the head's logits.
     pub fn classes(&self) -> &HeadClasses {
         &self.classes
     }

@@ -5,7 +5,7 @@ use serde::Serialize;
 /// The percentiles of a [`Summary`].
 pub const PERCENTILES: [u8; 9] = [1, 5, 10, 25, 50, 75, 90, 95, 99];
 
-/// What a group of scores looks like in numbers.
+/// Statistics of a group of scores.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Summary {
     /// Number of scores.

@@ -95,7 +95,7 @@ impl LevelThreshold {
         self.tau != NEVER || !self.class_taus.is_empty()
     }
 
-    /// What may be relied on for samples that are like the seen calibration samples, in a sentence.
+    /// The guarantee for samples that are like the seen calibration samples, in a sentence.
     pub fn guarantee(&self) -> String {
         let share = match self.rule {
             Rule::Conformal(share) | Rule::PerClass(share) => share,

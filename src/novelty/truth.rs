@@ -1,4 +1,4 @@
-//! What is known of samples: which class of a head they belong to, if any.
+//! The truth about samples: which class of a head they belong to, if any.
 
 use super::samples::{LevelScores, Scored};
 use super::score::Score;
@@ -30,7 +30,7 @@ impl Truth {
     }
 }
 
-/// What a data set says of its samples, for one head of a network whose training data had `taxonomy`; `None` where its
+/// The truth of a data set's samples, for one head of a network whose training data had `taxonomy`; `None` where its
 /// labels are of other classes than the head's, so that equal numbers mean nothing. Classes are known by their names
 /// ([`HeadLabels`]); samples without labels are [`Truth::Unknown`].
 pub fn truths(data: &dyn Dataset, head: &HeadClasses, taxonomy: Option<&Taxonomy>) -> Option<Vec<Truth>> {
@@ -89,10 +89,10 @@ pub struct Gathered {
 
 impl Gathered {
     /// Sorts the samples of the seen data and of the novel data, each with what is known of it, into the two groups.
-    /// Samples without labels are what their data is given for.
+    /// A sample without a label is taken for what its data is given as: seen or novel.
     ///
     /// # Panics
-    /// If there are not as many truths as samples.
+    /// If the numbers of truths and samples differ.
     pub fn new(
         (level, score): (Option<Level>, Score),
         seen: (&[Truth], &[Scored]),

@@ -1,4 +1,4 @@
-//! What a run looks like: figures, and one page that holds them all.
+//! Reports of runs: figures, and one page that holds them all.
 //!
 //! | file | holds |
 //! |---|---|
@@ -34,7 +34,7 @@ use run::Run;
 /// Pixels per CSS pixel of PNG figures: sharp on paper and on dense screens.
 const PNG_SCALE: f32 = 2.0;
 
-/// What to write beside the page.
+/// Files to write beside the page.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// Also write every figure as PNG.

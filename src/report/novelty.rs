@@ -18,7 +18,7 @@ use crate::novelty::{
 /// Folds times levels; a run has a handful.
 const MOST_NETWORKS: usize = 200;
 
-/// What a run folder holds of an experiment on two levels.
+/// The files of an experiment on two levels that a run folder holds.
 pub(super) struct Novelty {
     dashboard: Dashboard,
     records: Vec<CalibrationRecord>,
@@ -87,7 +87,7 @@ impl Novelty {
         wanted.iter().filter_map(card).collect()
     }
 
-    /// What came out, a sentence each.
+    /// The results, a sentence each.
     pub(super) fn sentences(&self) -> Vec<String> {
         let mut sentences = Vec::new();
         let caught = self.value("pseudo_novel", "subclass", "pseudo_novel_flagged");

@@ -1,4 +1,4 @@
-//! What a run folder holds, read with bounds. Every part is optional; what is there must be sound.
+//! The content of a run folder, read with bounds. Every part is optional; a part that is there must be sound.
 
 use std::path::{Path, PathBuf};
 

@@ -65,7 +65,7 @@ pub(super) fn cards(run: &Run) -> Vec<Value> {
     cards
 }
 
-/// What came out, a sentence each.
+/// The results, a sentence each.
 pub(super) fn sentences(run: &Run) -> Vec<String> {
     let mut sentences = run.novelty.as_ref().map_or_else(Vec::new, Novelty::sentences);
     if let Some((accuracy, whose)) = accuracy(run) {

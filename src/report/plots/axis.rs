@@ -7,7 +7,7 @@ use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, Value
 /// One axis of a panel.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Axis {
-    /// What is measured, with its unit.
+    /// The quantity measured, with its unit.
     pub name: String,
     lowest: f64,
     highest: f64,
@@ -93,7 +93,7 @@ impl Axis {
         if self.logarithmic { 10f64.powf(placed) } else { placed }
     }
 
-    /// What stands beside the tick at `value`.
+    /// The text beside the tick at `value`.
     pub(super) fn label(&self, value: f64) -> String {
         if !self.logarithmic && value.abs() < 1e-9 * (self.highest - self.lowest) {
             return "0".to_string();

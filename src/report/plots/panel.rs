@@ -101,7 +101,7 @@ impl Panel {
         Figure::draw(&self.describe(), size, |canvas| self.draw_on(canvas))
     }
 
-    /// What a screen reader says: the title and the names of the curves, which carry the numbers.
+    /// The text for a screen reader: the title and the names of the curves, which carry the numbers.
     fn describe(&self) -> String {
         let names: Vec<&str> = self.legend.iter().map(|(_, name)| name.as_str()).collect();
         if names.is_empty() { self.title.clone() } else { format!("{}: {}", self.title, names.join("; ")) }

@@ -83,7 +83,7 @@ impl<'a> ScoredPair<'a> {
             .mark(Mark::Dashed { color: Role::Muted, points: vec![(0.0, 0.0), (1.0, 1.0)] })
             .mark(curve(Role::Blue, &self.curves.ood_positive.roc_points()))
             .mark(Mark::Dot { color: Role::Red, at: (catch.fpr, catch.tpr) })
-            // What ID-positive keeps is what OOD-positive does not flag, so the same point seen from the other side.
+            // ID-positive keeps the samples that OOD-positive does not flag, so this is the same point seen from the other side.
             .mark(Mark::Dot { color: Role::Purple, at: (1.0 - keep.tpr, 1.0 - keep.fpr) })
             .named(Role::Blue, format!("AUROC {}", percent(self.curves.id_positive.auroc())))
             .named(Role::Red, format!("FPR95 {}", percent(catch.fpr)))

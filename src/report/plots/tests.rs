@@ -1,4 +1,4 @@
-//! What every figure promises: valid SVG, escaped text, curves that carry their numbers, bounded size.
+//! Promises of every figure: valid SVG, escaped text, curves that carry their numbers, bounded size.
 
 use super::*;
 use crate::ood::metrics::{Curves, TPR};

@@ -6,7 +6,7 @@
 
 use plotters::style::RGBColor;
 
-/// What a colour stands for.
+/// The meaning of a colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Behind everything.
