@@ -17,7 +17,7 @@ use crate::train::TrainOptions;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
-    /// What it is, for the report.
+    /// The experiment's name, for the report.
     #[serde(default)]
     pub name: String,
     /// Seed of everything random.
@@ -28,7 +28,7 @@ pub struct Recipe {
     pub precision: Precision,
     /// The options of `train`.
     pub train: TrainOptions,
-    /// What is extracted.
+    /// The in-distribution test data to extract.
     pub evaluate: EvaluateOptions,
     /// Which scores.
     #[serde(default)]
@@ -41,7 +41,7 @@ pub struct Recipe {
     pub ood: Vec<OodData>,
 }
 
-/// What is extracted.
+/// The in-distribution test data to extract, and in which steps.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct EvaluateOptions {
@@ -97,7 +97,7 @@ impl Default for ScoreOptions {
 pub struct CollapseOptions {
     /// Whether it is.
     pub enabled: bool,
-    /// What the global mean is the mean of.
+    /// The kind of mean that the global mean is.
     pub global_mean: GlobalMean,
 }
 
@@ -176,7 +176,7 @@ impl Recipe {
         Ok(())
     }
 
-    /// What the scoring stage is told.
+    /// Options of the scoring stage.
     ///
     /// # Errors
     /// An unknown score, a dimension that is none.

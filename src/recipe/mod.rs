@@ -5,8 +5,8 @@ mod experiment;
 pub mod novelty;
 mod reading;
 mod sets;
+mod stage_helpers;
 mod stages;
-mod steps;
 mod thresholds;
 mod training;
 
@@ -14,6 +14,6 @@ pub use demo::{DemoSize, demo, is_demo};
 pub use experiment::{CollapseOptions, EvaluateOptions, OodData, Recipe, ScoreOptions};
 pub use reading::WrongKey;
 pub use sets::{NamedSet, Sets};
+pub use stage_helpers::Watcher;
 pub use stages::{Outcome, Pipeline};
-pub use steps::Watcher;
 pub use training::TrainRecipe;

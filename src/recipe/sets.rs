@@ -28,7 +28,7 @@ pub struct NamedSet {
 pub struct Sets {
     /// For the training.
     pub inputs: TrainingInputs,
-    /// What the detectors are fitted on: the training data, without augmentation.
+    /// The data that the detectors are fitted on: the training data, without augmentation.
     pub train: NamedSet,
     /// In-distribution test data.
     pub id: NamedSet,

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::experiment::Recipe;
 use super::sets::{NamedSet, Sets};
-use super::steps::{Machine, Watcher, checkpoint_name, claim_folder, is_stamped, write_stamp};
+use super::stage_helpers::{Execution, Watcher, checkpoint_name, claim_folder, is_stamped, write_stamp};
 use super::thresholds;
 use crate::backend::Choice;
 use crate::checkpoint::{self, CheckpointRef, LabelsBy, Trained};
@@ -29,7 +29,7 @@ use crate::train::{RunFolder, Summary};
 /// have taken the place of, are made again.
 const HEAD: &str = "inside the caches";
 
-/// What an experiment leaves.
+/// The results of an experiment.
 #[derive(Debug)]
 pub struct Outcome {
     /// The training's summary; `None` where it was finished before.
@@ -46,13 +46,13 @@ pub struct Outcome {
 
 /// An experiment with everything it needs.
 pub struct Pipeline<'a> {
-    /// What to do.
+    /// The recipe.
     pub recipe: &'a Recipe,
-    /// With what.
+    /// The data sets.
     pub sets: &'a Sets,
-    /// On what.
+    /// The device.
     pub choice: Choice,
-    /// Where.
+    /// The run folder.
     pub folder: &'a RunFolder,
     /// Set from outside (Ctrl-C) to stop soon, with everything kept.
     pub stop: &'a AtomicBool,
@@ -74,7 +74,7 @@ impl Pipeline<'_> {
         let name = checkpoint_name(&trained.path)?;
         let features = self.folder.path().join("features").join(&name);
         self.extract(&trained, &features, true, watcher)?;
-        self.machine().goes_on("scoring")?;
+        self.execution().goes_on("scoring")?;
         let evaluation = self.score(&trained, &features, watcher)?;
         let thresholds = self.thresholds(&trained, &features)?;
         let collapse = if self.recipe.collapse.enabled { Some(self.collapse(&name, watcher)?) } else { None };
@@ -95,13 +95,13 @@ impl Pipeline<'_> {
         self.recipe.run_options()?.scores.check_for(dimension, Some(self.sets.train.data.len()))
     }
 
-    fn machine(&self) -> Machine<'_> {
-        Machine { choice: &self.choice, stop: self.stop, folder: self.folder.path() }
+    fn execution(&self) -> Execution<'_> {
+        Execution { choice: &self.choice, stop: self.stop, folder: self.folder.path() }
     }
 
     fn train(&self, watcher: &mut dyn Watcher) -> Result<Option<Summary>> {
         let Recipe { train, seed, .. } = self.recipe;
-        self.machine().train("training", train, &self.sets.inputs, *seed, self.folder, watcher)
+        self.execution().train("training", train, &self.sets.inputs, *seed, self.folder, watcher)
     }
 
     /// Makes the caches of one checkpoint that are not there; with the ID test set or without.
@@ -126,7 +126,7 @@ impl Pipeline<'_> {
             .map(request)
             .collect();
         let batch = self.recipe.evaluate.batch_size;
-        self.machine().extract(trained, transform, batch, requests, watcher)
+        self.execution().extract(trained, transform, batch, requests, watcher)
     }
 
     fn score(
@@ -180,7 +180,7 @@ impl Pipeline<'_> {
         let mut series = CollapseSeries::default();
         series.report.global_mean = self.recipe.collapse.global_mean;
         for (index, checkpoint) in found.iter().enumerate() {
-            self.machine().goes_on("collapse")?;
+            self.execution().goes_on("collapse")?;
             watcher.note_collapse(index, found.len());
             let (row, cosines) = self.collapse_row(checkpoint, last, &out, watcher)?;
             series.report.checkpoints.push(row);

@@ -13,7 +13,7 @@ use crate::novelty::{
 };
 use crate::ood::{Method, OnCpu};
 
-/// What the threshold compares, and the rule that chooses it: the defaults of `calibrate`.
+/// The score that the threshold is compared with, and the rule that chooses the threshold: the defaults of `calibrate`.
 const SCORE: Score = Score::Ood(Method::Msp);
 const RULE: Rule = Rule::Conformal(0.05);
 

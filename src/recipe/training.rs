@@ -1,4 +1,4 @@
-//! What `train` writes into its run folder, so that a resume knows everything.
+//! The file that `train` writes into its run folder, so that a resume knows everything.
 
 use std::path::Path;
 

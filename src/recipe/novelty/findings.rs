@@ -1,4 +1,4 @@
-//! What came out of an experiment on two levels: the dashboard, TensorBoard's series, and the numbers behind the figures.
+//! The results of an experiment on two levels: the dashboard, TensorBoard's series, and the numbers behind the figures.
 
 use std::path::Path;
 
@@ -16,7 +16,7 @@ use crate::report::events::EventFile;
 /// Bootstrap replicates behind intervals of AUROC.
 const REPLICATES: u32 = 1000;
 
-/// What the samples of one level are, and what was said of them.
+/// The truths of one level's samples, their scores, and the answers to them.
 #[derive(Debug, Default)]
 pub(super) struct Verdicts {
     pub truths: Vec<Truth>,
@@ -25,7 +25,7 @@ pub(super) struct Verdicts {
 }
 
 impl Verdicts {
-    /// What the answers are worth.
+    /// Metrics of the answers.
     fn metrics(&self, seed: u64) -> Result<LevelMetrics> {
         let judged = Judged { truths: &self.truths, samples: &self.samples, answers: &self.answers };
         evaluate(&judged, REPLICATES, seed)
@@ -45,7 +45,7 @@ pub(super) struct ReportPart {
 pub(super) struct Findings<'a> {
     /// Calibration samples of all folds.
     pub pooled: &'a [LevelScores],
-    /// What was chosen on them.
+    /// The thresholds chosen on them.
     pub chosen: &'a [LevelThreshold],
     /// How the networks of the folds did.
     pub of_folds: &'a ReportPart,
@@ -119,7 +119,7 @@ fn log_calibration(
     events.scalar(0, &format!("tau/{level}/chosen"), chosen.tau)
 }
 
-/// What the notebook's table says of a run, and what else decides it.
+/// The settings that the notebook's table names of a run, and the others that decide it.
 fn settings(dashboard: &mut Dashboard, recipe: &NoveltyRecipe, file: &ThresholdFile) {
     let approach = match recipe.approach {
         Approach::TwoHeads => "two_heads",

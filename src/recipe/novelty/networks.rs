@@ -9,11 +9,11 @@ use crate::data::{Level, SharedDataset, Transform};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, Request, choose_head, of_head};
 use crate::novelty::level_name;
-use crate::recipe::steps::{Machine, Watcher};
+use crate::recipe::stage_helpers::{Execution, Watcher};
 use crate::train::{RunFolder, TrainingInputs, Validation};
 
-/// What trains on what.
-pub(super) struct Lesson<'a> {
+/// The images that the networks of a fold are trained and chosen on.
+pub(super) struct FoldTraining<'a> {
     /// The name of the fold, in folders and messages.
     pub name: &'a str,
     /// Images to train on.
@@ -36,39 +36,40 @@ pub(super) struct Network {
 pub(super) struct HeadOf<'a> {
     /// The network.
     pub network: &'a Network,
-    /// What its logits mean.
+    /// Meaning of its logits.
     pub classes: &'a HeadClasses,
-    /// Which of the network's heads it is.
+    /// Its index among the network's heads.
     index: usize,
 }
 
-/// Trains the networks of a lesson, each in its own folder below `models/NAME/`.
+/// Trains the networks of a fold, each in its own folder below `models/NAME/`.
 pub(super) fn train(
     recipe: &NoveltyRecipe,
     sets: &NoveltySets,
     root: Option<&Path>,
     folder: &Path,
-    lesson: &Lesson<'_>,
-    machine: &Machine<'_>,
+    training: &FoldTraining<'_>,
+    execution: &Execution<'_>,
     watcher: &mut dyn Watcher,
 ) -> Result<Vec<Network>> {
     let mut networks: Vec<Network> = Vec::new();
     for &level in recipe.networks() {
         let options = recipe.options(level)?;
         let part = level_folder(level);
-        let place = folder.join("models").join(lesson.name).join(part);
+        let place = folder.join("models").join(training.name).join(part);
         let run = RunFolder::lock(&place)?;
         let mut transform = Transform::new(recipe.data.size, recipe.normalize(&options)?);
         transform.augment = options.augment;
         transform.degrade = sets.degrade;
-        if !machine.is_trained(&options, &run)? {
-            let validation = lesson.select.map(|select| Validation { data: sets.part(select), split: "val" });
+        if !execution.is_trained(&options, &run)? {
+            let validation =
+                training.select.map(|select| Validation { data: sets.part(select), split: "val" });
             // The subclass network may learn from the superclass network of its own fold.
             let taught = recipe.superclass_teaches && level == Level::Fine;
             let teacher = taught.then(|| Trained::open(&networks[0].trained.path)).transpose()?;
             let inputs = TrainingInputs::levels(
                 &options,
-                sets.part(&lesson.train),
+                sets.part(&training.train),
                 validation,
                 level,
                 transform.clone(),
@@ -77,14 +78,14 @@ pub(super) fn train(
                 recipe.seed,
             )?;
             for note in &inputs.notes {
-                watcher.note(&format!("{}, {part}: {note}", lesson.name));
+                watcher.note(&format!("{}, {part}: {note}", training.name));
             }
-            let title = format!("training {part} network, {}", lesson.name.replace('_', " "));
-            machine.train(&title, &options, &inputs, recipe.seed, &run, watcher)?;
+            let title = format!("training {part} network, {}", training.name.replace('_', " "));
+            execution.train(&title, &options, &inputs, recipe.seed, &run, watcher)?;
         }
-        let chosen = if lesson.select.is_some() { "best" } else { "last" };
+        let chosen = if training.select.is_some() { "best" } else { "last" };
         let trained = Trained { state: StateDict::new(), ..Trained::open(&run.checkpoints().join(chosen))? };
-        let features = folder.join("features").join(lesson.name);
+        let features = folder.join("features").join(training.name);
         let features = if level == Level::Both { features } else { features.join(part) };
         networks.push(Network { trained, transform, features });
     }
@@ -102,7 +103,7 @@ impl Network {
         &self,
         parts: &[(&str, SharedDataset, &str)],
         batch: usize,
-        machine: &Machine<'_>,
+        execution: &Execution<'_>,
         watcher: &mut dyn Watcher,
     ) -> Result<()> {
         let requests = parts.iter().map(|(name, data, description)| Request {
@@ -112,7 +113,7 @@ impl Network {
             labels: LabelsBy::Names,
         });
         let trained = Trained::open(&self.trained.path)?;
-        machine.extract(&trained, &self.transform, batch, requests.collect(), watcher)
+        execution.extract(&trained, &self.transform, batch, requests.collect(), watcher)
     }
 }
 

@@ -1,4 +1,4 @@
-//! What the recipe of an experiment on two levels of classes may say.
+//! The keys of a recipe of an experiment on two levels of classes.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ use crate::values::{Reals, Wholes, named};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoveltyRecipe {
-    /// What it is, for the report.
+    /// The experiment's name, for the report.
     #[serde(default)]
     pub name: String,
     /// Seed of everything random.
@@ -45,10 +45,10 @@ pub struct NoveltyRecipe {
     pub splits: SplitOptions,
     /// The options of `train`, for every network.
     pub train: TrainOptions,
-    /// What is different for the superclass network, where there are two.
+    /// Options that differ for the superclass network, where there are two.
     #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
     pub superclass: toml::Table,
-    /// What is different for the subclass network, where there are two.
+    /// Options that differ for the subclass network, where there are two.
     #[serde(default, skip_serializing_if = "toml::Table::is_empty")]
     pub subclass: toml::Table,
     /// How thresholds are chosen.
@@ -63,7 +63,7 @@ pub struct NoveltyRecipe {
 }
 
 named! {
-    /// How many networks know the two levels.
+    /// Number of networks that know the two levels.
     pub enum Approach: "approach" {
         /// A shared backbone with a head for each level.
         TwoHeads = "two_heads",
@@ -94,7 +94,7 @@ fn side() -> u32 {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CalibrateOptions {
-    /// How the two levels speak together.
+    /// How the answers of the two levels are combined.
     pub hierarchy: Hierarchy,
     /// The superclass head.
     pub superclass: LevelOptions,
@@ -117,7 +117,7 @@ pub struct LevelOptions {
     pub score: Score,
     /// The rule that turns scores into a threshold.
     pub rule: Rule,
-    /// What logits are divided by before they are scored.
+    /// The divisor of the logits before they are scored.
     pub temperature: f64,
 }
 
@@ -209,7 +209,7 @@ impl NoveltyRecipe {
         table.extend(different.clone());
         table.insert("data".into(), self.data.train.clone().into());
         table.try_into().map_err(|e: toml::de::Error| {
-            // The parser of a table has no places; the key it speaks of is one of those that are different.
+            // The parser of a table gives no places; the wrong key is one of `different`.
             let key = different.keys().find(|key| !is_read(key, &different[key.as_str()]));
             WrongKey::new(name, key.map_or("", String::as_str), in_words(e.message()))
         })
@@ -294,7 +294,7 @@ impl NoveltyRecipe {
         Ok(())
     }
 
-    /// The same experiment on the first `limit` labelled images and as many test images.
+    /// The same experiment on the first `limit` labelled images and the first `limit` test images.
     ///
     /// # Errors
     /// A data set's name cannot be parsed.

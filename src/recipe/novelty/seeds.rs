@@ -1,4 +1,4 @@
-//! The same experiment with several seeds: what of its numbers is luck.
+//! The same experiment with several seeds: how far its numbers depend on the seed.
 
 use std::path::Path;
 
@@ -67,7 +67,7 @@ mod tests {
         let expected = "split,head,metric,meaning,mean,std,seeds\n\
                         report,subclass,seen_accuracy,\"share, \"\"seen\"\"\",0.75,0.25,3\n";
         assert_eq!(text, expected);
-        // Of what one seed has there is no deviation, which is not one of 0.
+        // A number that only one seed has is without a deviation; that is not a deviation of 0.
         over_seeds(&[dashboard(0.5), Dashboard::default()], &path).unwrap();
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(text.ends_with(",0.5,,1\n"), "{text}");

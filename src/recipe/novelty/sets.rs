@@ -20,7 +20,7 @@ pub struct NoveltySets {
     pub data: SharedDataset,
     /// Both levels of classes.
     pub taxonomy: Taxonomy,
-    /// What every image is shrunk to first, so that outliers are no blurrier than the rest.
+    /// Pixels each way that larger images are shrunk to first, so that outliers are no blurrier than the rest.
     pub degrade: Option<u32>,
     /// The folds that thresholds are chosen on: each leaves some subclasses out.
     pub folds: Vec<Fold>,
@@ -80,7 +80,7 @@ impl NoveltySets {
         Ok(NoveltySets { data, taxonomy, degrade, folds, whole, test, manifest, notes })
     }
 
-    /// Those of some labelled images that are no outliers.
+    /// The labelled images among `indices` that are no outliers.
     pub fn seen(&self, indices: &[u32]) -> Vec<u32> {
         let novel = self.taxonomy.novel(Level::Fine).map(|index| index as i64);
         indices.iter().copied().filter(|&index| Some(self.data.label(index as usize)) != novel).collect()

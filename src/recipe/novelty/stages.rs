@@ -8,13 +8,13 @@
 //! RUN/thresholds.toml, predictions.csv, dashboard.{json,csv}, report.html
 //! ```
 //!
-//! What is there is not repeated: a finished training, a cache of the same checkpoint.
+//! Finished parts are not repeated: a finished training, a cache of the same checkpoint.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use super::findings::{Findings, ReportPart};
-use super::networks::{Lesson, Network, head_of, train};
+use super::networks::{FoldTraining, Network, head_of, train};
 use super::options::NoveltyRecipe;
 use super::sets::NoveltySets;
 use crate::backend::Choice;
@@ -28,7 +28,7 @@ use crate::novelty::{
     Scored, Scorer, ThresholdFile, Truth, calibrate_level, judge, predictions_csv, truths,
 };
 use crate::ood::OnCpu;
-use crate::recipe::steps::{Machine, Watcher, claim_folder};
+use crate::recipe::stage_helpers::{Execution, Watcher, claim_folder};
 use crate::report;
 use crate::train::RunFolder;
 
@@ -43,21 +43,21 @@ const NOVEL_REPORT: &str = "novel_report";
 
 /// An experiment on two levels with everything it needs.
 pub struct NoveltyPipeline<'a> {
-    /// What to do.
+    /// The recipe.
     pub recipe: &'a NoveltyRecipe,
-    /// With what.
+    /// The data, divided into folds, and the outliers.
     pub sets: &'a NoveltySets,
-    /// What relative paths of weights start from.
+    /// The folder that relative paths of weights start from.
     pub root: Option<&'a Path>,
-    /// On what.
+    /// The device.
     pub choice: Choice,
-    /// Where.
+    /// The run folder.
     pub folder: &'a RunFolder,
     /// Set from outside (Ctrl-C) to stop soon, with everything kept.
     pub stop: &'a AtomicBool,
 }
 
-/// What an experiment leaves.
+/// The results of an experiment.
 #[derive(Debug)]
 pub struct NoveltyOutcome {
     /// The numbers, as a table.
@@ -71,7 +71,7 @@ pub struct NoveltyOutcome {
 }
 
 /// The networks of a fold with the scores of their heads.
-struct Judges<'a> {
+struct FoldNetworks<'a> {
     fold: &'a Fold,
     networks: Vec<Network>,
     /// In the order of [`LEVELS`].
@@ -96,13 +96,14 @@ impl NoveltyPipeline<'_> {
         let mut folds = Vec::new();
         for (number, fold) in self.sets.folds.iter().enumerate() {
             let name = format!("fold_{}", number + 1);
-            let lesson = Lesson { name: &name, train: fold.train.clone(), select: Some(&fold.select) };
-            folds.push(self.judges(&lesson, fold, watcher)?);
+            let training =
+                FoldTraining { name: &name, train: fold.train.clone(), select: Some(&fold.select) };
+            folds.push(self.train_fold(&training, fold, watcher)?);
         }
-        self.machine().goes_on("calibration")?;
+        self.execution().goes_on("calibration")?;
         watcher.stage("calibration", 0);
         let pooled = (0..LEVELS.len())
-            .map(|place| LevelScores::pooled(folds.iter().map(|judges| judges.calibration[place].clone())))
+            .map(|place| LevelScores::pooled(folds.iter().map(|trained| trained.calibration[place].clone())))
             .collect::<Result<Vec<_>>>()?;
         let chosen = LEVELS
             .iter()
@@ -110,8 +111,8 @@ impl NoveltyPipeline<'_> {
             .map(|(&level, samples)| calibrate_level(samples, self.recipe.calibrate.level(level).rule))
             .collect::<Result<Vec<_>>>()?;
         let mut of_folds = ReportPart::default();
-        for judges in &folds {
-            self.report_part(judges, &self.threshold_file(judges, &chosen)?, &mut of_folds)?;
+        for trained in &folds {
+            self.report_part(trained, &self.threshold_file(trained, &chosen)?, &mut of_folds)?;
         }
         let held_out = self.sets.folds.iter().any(|fold| !fold.held_out.is_empty());
         let handed =
@@ -120,7 +121,7 @@ impl NoveltyPipeline<'_> {
         let file = self.folder.path().join("thresholds.toml");
         thresholds.write(&file)?;
         let predictions = self.predict(&handed, &thresholds, watcher)?;
-        self.machine().goes_on("figures")?;
+        self.execution().goes_on("figures")?;
         watcher.stage("figures", 0);
         let findings =
             Findings { pooled: &pooled, chosen: &chosen, of_folds: &of_folds, of_handed: &of_handed };
@@ -131,17 +132,17 @@ impl NoveltyPipeline<'_> {
     }
 
     /// Trains the networks that are handed over: with all classes, and with the images that chose a checkpoint before.
-    fn refit(&self, watcher: &mut dyn Watcher) -> Result<Judges<'_>> {
+    fn refit(&self, watcher: &mut dyn Watcher) -> Result<FoldNetworks<'_>> {
         let fold = &self.sets.whole;
         let mut train = [fold.train.as_slice(), &fold.select].concat();
         train.sort_unstable();
-        self.judges(&Lesson { name: "final", train, select: None }, fold, watcher)
+        self.train_fold(&FoldTraining { name: "final", train, select: None }, fold, watcher)
     }
 
     /// The thresholds of the networks that are handed over, and how these do on images that chose nothing.
     fn hand_over(
         &self,
-        handed: &Judges<'_>,
+        handed: &FoldNetworks<'_>,
         chosen: &[LevelThreshold],
     ) -> Result<(ThresholdFile, ReportPart)> {
         let same_networks = !handed.fold.held_out.is_empty();
@@ -167,14 +168,14 @@ impl NoveltyPipeline<'_> {
     /// Writes `predictions.csv`, if there is something to predict.
     fn predict(
         &self,
-        handed: &Judges<'_>,
+        handed: &FoldNetworks<'_>,
         file: &ThresholdFile,
         watcher: &mut dyn Watcher,
     ) -> Result<Option<PathBuf>> {
         let Some((data, name)) = &self.sets.test else { return Ok(None) };
         let parts = [(TEST, data.clone(), name.as_str())];
         for network in &handed.networks {
-            network.extract(&parts, self.recipe.predict.batch_size, &self.machine(), watcher)?;
+            network.extract(&parts, self.recipe.predict.batch_size, &self.execution(), watcher)?;
         }
         let judgement = self.judge(handed, file, TEST)?;
         let options = &self.recipe.predict;
@@ -185,23 +186,23 @@ impl NoveltyPipeline<'_> {
         Ok(Some(path))
     }
 
-    fn machine(&self) -> Machine<'_> {
-        Machine { choice: &self.choice, stop: self.stop, folder: self.folder.path() }
+    fn execution(&self) -> Execution<'_> {
+        Execution { choice: &self.choice, stop: self.stop, folder: self.folder.path() }
     }
 
-    /// Trains the networks of a lesson, extracts what their heads say, and scores the calibration images.
-    fn judges<'f>(
+    /// Trains the networks of a fold, extracts features and logits of its parts, and scores the calibration images.
+    fn train_fold<'f>(
         &self,
-        lesson: &Lesson<'_>,
+        training: &FoldTraining<'_>,
         fold: &'f Fold,
         watcher: &mut dyn Watcher,
-    ) -> Result<Judges<'f>> {
-        let machine = self.machine();
+    ) -> Result<FoldNetworks<'f>> {
+        let execution = self.execution();
         let path = self.folder.path();
-        let networks = train(self.recipe, self.sets, self.root, path, lesson, &machine, watcher)?;
+        let networks = train(self.recipe, self.sets, self.root, path, training, &execution, watcher)?;
         let needs_fit = LEVELS.iter().any(|&level| self.recipe.calibrate.level(level).score.needs_fit());
-        // What a score is fitted on are the known classes.
-        let fit = if needs_fit { self.sets.seen(&lesson.train) } else { Vec::new() };
+        // A score is fitted on the known classes.
+        let fit = if needs_fit { self.sets.seen(&training.train) } else { Vec::new() };
         let parts: Vec<_> = [
             ("train", &fit),
             ("calibrate", &fold.calibrate),
@@ -214,15 +215,15 @@ impl NoveltyPipeline<'_> {
         .map(|(part, indices)| (part, self.sets.part(indices), part))
         .collect();
         for network in &networks {
-            network.extract(&parts, self.recipe.predict.batch_size, &machine, watcher)?;
+            network.extract(&parts, self.recipe.predict.batch_size, &execution, watcher)?;
         }
         let part = parts.first().map_or("calibrate", |(part, ..)| part);
         let scorers =
             LEVELS.iter().map(|&level| self.scorer(&networks, level, part)).collect::<Result<Vec<_>>>()?;
-        let mut judges = Judges { fold, networks, scorers, calibration: Vec::new() };
-        judges.calibration =
-            (0..LEVELS.len()).map(|place| self.calibration(&judges, place)).collect::<Result<Vec<_>>>()?;
-        Ok(judges)
+        let mut trained = FoldNetworks { fold, networks, scorers, calibration: Vec::new() };
+        trained.calibration =
+            (0..LEVELS.len()).map(|place| self.calibration(&trained, place)).collect::<Result<Vec<_>>>()?;
+        Ok(trained)
     }
 
     /// The scorer of a level; the cache of `part` holds its head.
@@ -236,24 +237,24 @@ impl NoveltyPipeline<'_> {
 
     /// Seen samples are those of classes the head knows. Novel ones are outliers for superclasses, and for subclasses the
     /// classes held out: outliers, which training showed as `novel`, would say little about a new breed of dog.
-    fn calibration(&self, judges: &Judges<'_>, place: usize) -> Result<LevelScores> {
+    fn calibration(&self, trained: &FoldNetworks<'_>, place: usize) -> Result<LevelScores> {
         let level = LEVELS[place];
         let score = self.recipe.calibrate.level(level).score;
-        let seen = self.samples(judges, place, "calibrate", &judges.fold.calibrate)?;
+        let seen = self.samples(trained, place, "calibrate", &trained.fold.calibrate)?;
         let novel = match level {
             Level::Coarse => seen.clone(),
             Level::Fine | Level::Both => {
-                self.samples(judges, place, "novel_calibrate", &judges.fold.novel_calibrate)?
+                self.samples(trained, place, "novel_calibrate", &trained.fold.novel_calibrate)?
             }
         };
         let gathered = Gathered::new((Some(level), score), (&seen.0, &seen.1), (&novel.0, &novel.1));
         Ok(gathered.scores)
     }
 
-    /// What is known and what a head says of the images of one part; nothing of a part without images.
+    /// The truths of the images of one part with a head's scores of them; nothing of a part without images.
     fn samples(
         &self,
-        judges: &Judges<'_>,
+        trained: &FoldNetworks<'_>,
         place: usize,
         part: &str,
         indices: &[u32],
@@ -261,17 +262,17 @@ impl NoveltyPipeline<'_> {
         if indices.is_empty() {
             return Ok((Vec::new(), Vec::new()));
         }
-        let head = head_of(&judges.networks, LEVELS[place])?;
+        let head = head_of(&trained.networks, LEVELS[place])?;
         let truths = truths(&*self.sets.part(indices), head.classes, Some(&self.sets.taxonomy))
             .expect("the head was trained on this data");
-        Ok((truths, judges.scorers[place].samples(&head.set(part)?)?))
+        Ok((truths, trained.scorers[place].samples(&head.set(part)?)?))
     }
 
     /// The thresholds of some networks: `chosen` in the order of [`LEVELS`].
-    fn threshold_file(&self, judges: &Judges<'_>, chosen: &[LevelThreshold]) -> Result<ThresholdFile> {
+    fn threshold_file(&self, trained: &FoldNetworks<'_>, chosen: &[LevelThreshold]) -> Result<ThresholdFile> {
         let entries = LEVELS.iter().enumerate().map(|(place, &level)| {
-            let head = head_of(&judges.networks, level)?;
-            let (scorer, samples) = (&judges.scorers[place], &judges.calibration[place]);
+            let head = head_of(&trained.networks, level)?;
+            let (scorer, samples) = (&trained.scorers[place], &trained.calibration[place]);
             Ok(LevelEntry::new(
                 &head.network.trained,
                 &*self.sets.data,
@@ -283,10 +284,10 @@ impl NoveltyPipeline<'_> {
         ThresholdFile::new(self.recipe.calibrate.hierarchy, entries.collect::<Result<_>>()?)
     }
 
-    /// What both heads answer to the images of one part.
-    fn judge(&self, judges: &Judges<'_>, file: &ThresholdFile, part: &str) -> Result<Judgement> {
+    /// The answers of both heads to the images of one part.
+    fn judge(&self, trained: &FoldNetworks<'_>, file: &ThresholdFile, part: &str) -> Result<Judgement> {
         let heads =
-            LEVELS.iter().map(|&level| head_of(&judges.networks, level)).collect::<Result<Vec<_>>>()?;
+            LEVELS.iter().map(|&level| head_of(&trained.networks, level)).collect::<Result<Vec<_>>>()?;
         let last_layers = heads.iter().map(|head| head.head(part)).collect::<Result<Vec<_>>>()?;
         let sets = heads.iter().map(|head| head.set(part)).collect::<Result<Vec<_>>>()?;
         let sets: Vec<&FeatureSet> = sets.iter().collect();
@@ -294,16 +295,21 @@ impl NoveltyPipeline<'_> {
     }
 
     /// Judges the networks of a fold on images that chose nothing.
-    fn report_part(&self, judges: &Judges<'_>, file: &ThresholdFile, into: &mut ReportPart) -> Result<()> {
-        let fold = judges.fold;
+    fn report_part(
+        &self,
+        trained: &FoldNetworks<'_>,
+        file: &ThresholdFile,
+        into: &mut ReportPart,
+    ) -> Result<()> {
+        let fold = trained.fold;
         for (part, indices) in [("report", &fold.report), (NOVEL_REPORT, &fold.novel_report)] {
             if indices.is_empty() {
                 continue;
             }
-            let judgement = self.judge(judges, file, part)?;
+            let judgement = self.judge(trained, file, part)?;
             let data = self.sets.part(indices);
             for (place, &level) in LEVELS.iter().enumerate() {
-                let head = head_of(&judges.networks, level)?;
+                let head = head_of(&trained.networks, level)?;
                 let verdicts = match (level, part) {
                     (Level::Coarse, NOVEL_REPORT) => &mut into.known_superclass,
                     _ => &mut into.levels[place],

@@ -1,5 +1,5 @@
-//! What every experiment does, whatever its kind: training that goes on where it stopped, extraction of what is not there yet,
-//! and stamps that tell whether a stage's results are still those of the question asked.
+//! Helpers for the stages of every experiment: training that goes on where it stopped, extraction of the caches that are
+//! not there yet, and stamps that tell whether a stage's results were made from the same inputs and options.
 
 use std::fs;
 use std::path::Path;
@@ -15,20 +15,20 @@ use crate::features::{Request, extract_all};
 use crate::files;
 use crate::train::{Observer, RunFolder, Summary, TrainOptions, TrainingInputs, train};
 
-/// Who watches an experiment.
+/// Watches an experiment.
 pub trait Watcher {
-    /// A stage begins, with so many units of work (0: not countable).
+    /// A stage begins, with `units` units of work (0: not countable).
     fn stage(&mut self, name: &str, units: u64);
     /// Some units are done.
     fn advance(&mut self, units: u64);
     /// Something the user should know.
     fn note(&mut self, text: &str);
-    /// Who watches the training.
+    /// The observer of the training.
     fn training(&mut self) -> &mut dyn Observer;
 }
 
-/// On what an experiment runs, and what may stop it.
-pub(super) struct Machine<'a> {
+/// The device an experiment runs on, and the flag that may stop it.
+pub(super) struct Execution<'a> {
     /// The device.
     pub choice: &'a Choice,
     /// Set from outside (Ctrl-C) to stop soon, with everything kept.
@@ -37,7 +37,7 @@ pub(super) struct Machine<'a> {
     pub folder: &'a Path,
 }
 
-impl Machine<'_> {
+impl Execution<'_> {
     /// Whether all epochs of a training are done.
     pub(super) fn is_trained(&self, options: &TrainOptions, folder: &RunFolder) -> Result<bool> {
         let last = folder.checkpoints().join("last");
@@ -134,13 +134,13 @@ pub(super) fn claim_folder(
 
 const STAMP: &str = "stamp.json";
 
-/// Whether a stage's folder was made from exactly this.
+/// Whether a stage's folder was made from exactly what `stamp` says.
 pub(super) fn is_stamped(folder: &Path, stamp: &Value) -> bool {
     let read = || serde_json::from_str::<Value>(&files::read_text(&folder.join(STAMP), 1 << 20).ok()?).ok();
     read().as_ref() == Some(stamp)
 }
 
-/// Says what a stage's folder was made from.
+/// Writes down what a stage's folder was made from.
 pub(super) fn write_stamp(folder: &Path, stamp: &Value) -> Result<()> {
     files::write_atomically(&folder.join(STAMP), |out| {
         std::io::Write::write_all(out, stamp.to_string().as_bytes())
