@@ -36,7 +36,7 @@ pub struct Arguments {
     /// Single operations only
     #[arg(long, help_heading = "What to measure")]
     operations: bool,
-    /// Which calls of a step are made into one: all, none, or some of prologue, statistics, residual-gradient, masks, pool-head (prologue:
+    /// Which calls of a step are fused: all, none, or some of prologue, statistics, residual-gradient, masks, pool-head (prologue:
     /// where kernels for compute capability 9.0 gain by it)
     #[arg(long, default_value_t = Fusions::ALL, value_name = "FUSION,…", help_heading = "What to measure")]
     fuse: Fusions,
@@ -49,7 +49,7 @@ pub struct Arguments {
     /// Measurements per row and series, at the least
     #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 3, value_name = "N", help_heading = "What to measure")]
     repeats: usize,
-    /// Begin no row after so many seconds; rows that are cut are named in the result
+    /// Begin no row after this number of seconds; rows that are cut are named in the result
     #[arg(long, value_parser = Reals::NOT_NEGATIVE, value_name = "SECONDS", help_heading = "What to measure")]
     budget: Option<f64>,
     /// Measure every kernel that can compute each convolution, and write the fastest to a file for --kernel-table; kernels that are
@@ -180,7 +180,7 @@ fn predict(arguments: &Arguments, common: &Common) -> Result<()> {
     print(common, arguments.out.as_deref(), &model, || model.table())
 }
 
-/// What the flags ask for.
+/// The suite that the flags ask for.
 fn suite(arguments: &Arguments) -> Result<Suite> {
     Ok(Suite {
         networks: arguments.networks.clone(),
@@ -194,7 +194,7 @@ fn suite(arguments: &Arguments) -> Result<Suite> {
     })
 }
 
-/// When nothing new begins: so many seconds from now, or at a signal.
+/// The end of measuring: nothing new begins `budget` seconds from now, or after a signal.
 pub fn until(budget: Option<f64>) -> Result<Until> {
     let mut until = Until { deadline: None, stop: Some(stop::listen()) };
     if let Some(seconds) = budget {

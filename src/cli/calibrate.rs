@@ -48,7 +48,7 @@ pub struct Arguments {
     /// superclass=RULE
     #[arg(long, value_name = "[LEVEL=]RULE", default_value = "conformal:0.05")]
     rule: Vec<String>,
-    /// What divides the logits before the softmax when predicting; per level as superclass=T
+    /// Divisor of the logits before the softmax when predicting; per level as superclass=T
     #[arg(long, value_name = "[LEVEL=]T", default_value = "1")]
     temperature: Vec<String>,
     /// How two levels are brought together: independent, mask (subclasses of the superclass only), joint (best pair)
@@ -108,7 +108,7 @@ struct Sets {
     report_novel: Novel,
 }
 
-/// Places of novel samples among the data sets: those of every head, and those that only the superclass head has instead.
+/// Places of novel samples among the data sets: one for every head, and one that the superclass head alone takes instead.
 #[derive(Clone, Copy)]
 struct Novel {
     every: Option<usize>,
@@ -203,7 +203,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             arguments.out.display()
         )));
     }
-    // What chose a threshold cannot say how good it is.
+    // Samples that chose a threshold cannot say how good it is.
     for (flag, report, chosen) in [
         ("seen", &arguments.report_seen, Some(&arguments.seen)),
         ("novel", &arguments.report_novel, arguments.novel.as_ref()),
@@ -376,7 +376,7 @@ fn write_figures(head: &CalibratedHead, folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// What a person reads: the two groups, every candidate, the choice with its guarantee, the dashboard.
+/// The summary for people: the two groups, every candidate, the choice with its guarantee, the dashboard.
 fn summary(
     arguments: &Arguments,
     calibrated: &[CalibratedHead],

@@ -54,7 +54,7 @@ pub struct Arguments {
     /// OOD set (data with --checkpoints, else a cache), for NC5; may be repeated
     #[arg(long, value_name = "NAME=DATA|CACHE")]
     ood: Vec<String>,
-    /// What the global mean is the mean of
+    /// The kind of mean that the global mean is
     #[arg(long, default_value_t)]
     global_mean: GlobalMean,
     /// Note a checkpoint that cannot be measured, and go on
@@ -65,7 +65,7 @@ pub struct Arguments {
     out: PathBuf,
 }
 
-/// What both ways of measuring share.
+/// Options that both ways of measuring share.
 pub(super) struct Task<'a> {
     pub options: Options,
     pub test: Option<&'a str>,

@@ -13,7 +13,7 @@ use crate::backend::cuda::driver::native::Native;
 use crate::backend::{Choice, DeviceName, Precision};
 use crate::error::Result;
 
-/// What to compute on.
+/// The device to compute on, and how it computes.
 #[derive(Debug, Clone, Args)]
 pub struct Compute {
     /// Device: auto (a GPU if there is one), cpu, cuda, cuda:N, or emulator (the kernels without a GPU, slow)
@@ -28,8 +28,8 @@ pub struct Compute {
     /// Compute convolutions with the kernels that `bench --tune` measured and wrote to this file
     #[arg(long, value_name = "FILE", help_heading = "Compute")]
     pub kernel_table: Option<PathBuf>,
-    /// How kernels follow each other on a GPU: overlapped (each is placed while the one before it ends; compute capability 9.0 and
-    /// later) or serial; results are the same
+    /// How kernels follow each other on a GPU: overlapped (programmatic dependent launch: each is placed while the one before it
+    /// ends; compute capability 9.0 and later) or serial; results are the same
     #[arg(long, default_value_t, value_name = "HOW", help_heading = "Compute")]
     pub launches: Launches,
 }

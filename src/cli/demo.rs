@@ -73,6 +73,6 @@ fn clear(folder: &RunFolder) -> Result<()> {
     Ok(())
 }
 
-/// What a demo leaves, besides its events and thresholds, whose names are longer.
+/// The files a demo leaves, besides its events and thresholds, whose names are longer.
 const RESULTS: [&str; 8] =
     ["checkpoints", "features", "ood", "collapse", "plots", "metrics.jsonl", "report.html", "recipe.toml"];

@@ -40,7 +40,7 @@ enum State {
 struct Part {
     part: &'static str,
     state: State,
-    /// What was found, or what is missing and how to get it.
+    /// A description of what was found, or of what is missing and how to get it.
     text: String,
 }
 
@@ -49,9 +49,9 @@ struct Part {
 struct Report {
     version: &'static str,
     parts: Vec<Part>,
-    /// What `--device` can be here.
+    /// Values that `--device` can have here.
     devices: Vec<String>,
-    /// What `--device auto` is here.
+    /// The device that `--device auto` is here.
     auto: String,
 }
 
@@ -144,7 +144,7 @@ fn gpu(ordinal: usize, gpu: &Result<Gpu>) -> Part {
     let usable = gpu.as_ref().map_err(|error| Error::invalid(error.to_string())).and_then(|gpu| {
         let architecture = architecture(gpu.capability)?;
         Ok(format!(
-            "{} ({architecture}), {:.0} GiB, {} multiprocessors, number {ordinal}",
+            "{} ({architecture}), {:.0} GiB, {} SMs, number {ordinal}",
             gpu.name,
             gpu.memory_bytes as f64 / f64::from(1 << 30),
             gpu.multiprocessors
@@ -183,7 +183,7 @@ fn human(report: &Report, columns: usize) -> String {
     text
 }
 
-/// Breaks a text between words into lines of so many columns; a longer word has a line of its own.
+/// Breaks a text between words into lines of `columns` columns; a longer word has a line of its own.
 fn wrap(text: &str, columns: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split_whitespace() {

@@ -10,7 +10,7 @@ use crate::bench::{Check, CheckObserver, CheckOptions, Checks, Filter, NetworkNa
 use crate::error::{Error, Result};
 use crate::values::{Reals, Wholes};
 
-/// What `--full` checks.
+/// The checks of `--full`.
 #[derive(Debug, clap::Args)]
 pub struct Full {
     /// Check every operation of the device against the CPU in f64, and time it; in f32 and bf16 unless --precision is given
@@ -31,7 +31,7 @@ pub struct Full {
     /// Operations whose name contains this text, or matches it where it has * or ?
     #[arg(long, value_name = "PATTERN", requires = "full", help_heading = "Full check")]
     only: Option<String>,
-    /// Begin no check after so many seconds; those that are cut are named in the result
+    /// Begin no check after this number of seconds; checks that are cut are named in the result
     #[arg(long, value_parser = Reals::NOT_NEGATIVE, value_name = "SECONDS", requires = "full", help_heading = "Full check")]
     budget: Option<f64>,
 }

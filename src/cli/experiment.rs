@@ -1,4 +1,4 @@
-//! What `run` and `demo` share: showing an experiment's progress and its result.
+//! Code that `run` and `demo` share: showing an experiment's progress and its result.
 
 use crate::ood::table::Evaluation;
 use crate::recipe::novelty::NoveltyOutcome;

@@ -117,7 +117,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     })
 }
 
-/// What was extracted of a head.
+/// The cache extracted for a head, and the head's accuracy.
 struct Done<'a> {
     name: &'a str,
     out: PathBuf,

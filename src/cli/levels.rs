@@ -1,4 +1,4 @@
-//! What `calibrate` and `predict` share: options given per level, and caches of every head of one network or two.
+//! Code that `calibrate` and `predict` share: options given per level, and caches of every head of one network or two.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -98,7 +98,7 @@ pub fn open_networks(checkpoints: &[PathBuf]) -> Result<Vec<Trained>> {
 pub struct HeadSets<'a> {
     /// Its network.
     pub trained: &'a Trained,
-    /// What its logits mean.
+    /// Meaning of its logits.
     pub classes: &'a HeadClasses,
     /// Its last linear map.
     pub head: Head,

@@ -44,7 +44,7 @@ pub struct Cli {
 /// Flags that every verb understands.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// Number of CPU threads, at most 16 for each core; 0 takes as many as the machine, the scheduler and the container allow
+    /// Number of CPU threads, at most 16 for each core; 0 takes all that the machine, the scheduler and the container allow
     #[arg(long, value_parser = Wholes::<usize>::ANY, global = true, default_value_t = 0, value_name = "N", help_heading = "Common options")]
     pub threads: usize,
     /// Who decided the number of threads.

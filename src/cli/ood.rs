@@ -74,7 +74,7 @@ pub struct Arguments {
     /// Replicates for 95 % bootstrap intervals; 0 for none
     #[arg(long, value_parser = Wholes::<u32>::ANY, default_value_t = 0, value_name = "N")]
     bootstrap: u32,
-    /// Compare as many ID as OOD samples: a random subset of the larger side
+    /// Compare equal numbers of ID and OOD samples: a random subset of the larger side
     #[arg(long)]
     balance: bool,
     /// Seed of random subsets and resamples
@@ -86,7 +86,8 @@ pub struct Arguments {
     /// Compile edited kernel sources from this folder instead of those inside the binary (also RESIDUA_KERNELS)
     #[arg(long, value_name = "DIR", help_heading = "Compute")]
     kernels: Option<PathBuf>,
-    /// How kernels follow each other on a GPU: overlapped (compute capability 9.0 and later) or serial; results are the same
+    /// How kernels follow each other on a GPU: overlapped (programmatic dependent launch; compute capability 9.0 and later) or serial;
+    /// results are the same
     #[arg(long, default_value_t, value_name = "HOW", help_heading = "Compute")]
     launches: Launches,
 }

@@ -33,7 +33,7 @@ pub struct Arguments {
     /// Factor on the number of channels, instead of the recipe's
     #[arg(long, value_parser = Reals::POSITIVE)]
     width: Option<f64>,
-    /// Checkpoint every so many epochs, instead of the recipe's
+    /// Epochs from one checkpoint to the next, instead of the recipe's
     #[arg(long, value_parser = Wholes::<u64>::ANY, value_name = "EPOCHS")]
     checkpoint_every: Option<u64>,
     /// Use the first N samples of every in-distribution set
@@ -51,7 +51,7 @@ impl Arguments {
         self.out.clone().unwrap_or_else(|| PathBuf::from("runs").join(stem))
     }
 
-    /// What the command line says instead of the recipe.
+    /// Applies the options that the command line gives instead of the recipe.
     fn adjust(&self, train: &mut TrainOptions) {
         train.epochs = self.epochs.unwrap_or(train.epochs);
         train.width = self.width.unwrap_or(train.width);

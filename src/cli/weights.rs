@@ -35,7 +35,7 @@ enum Action {
     },
     /// Bring a PyTorch file to safetensors: f32, torchvision's names; nothing in it is executed
     Import {
-        /// What torch.save wrote (.pth, .pt, .th; zip or legacy), or a .safetensors file
+        /// The file that torch.save wrote (.pth, .pt, .th; zip or legacy), or a .safetensors file
         file: PathBuf,
         /// The .safetensors file to write; - is standard output
         out: PathBuf,
