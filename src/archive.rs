@@ -134,7 +134,7 @@ fn directory_before(bytes: &[u8], at: usize) -> Option<Directory> {
     (size == 0 || bytes[start..end].starts_with(HEADER)).then_some(Directory { start, end, archive_offset })
 }
 
-/// The zip64 end record that belongs to the end record at `at`: where its locator says, or right before the locator.
+/// The zip64 end record that belongs to the end record at `at`: where its locator says, or directly before the locator.
 fn zip64_record(bytes: &[u8], at: usize) -> Option<usize> {
     let locator = at.checked_sub(LOCATOR_BYTES)?;
     if !bytes[locator..].starts_with(LOCATOR) {

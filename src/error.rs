@@ -44,11 +44,11 @@ pub enum Error {
     /// The operating system refused something.
     #[error("cannot {action} {}: {source}", printable(&path.display().to_string()))]
     Io {
-        /// What was tried, as a verb phrase: "read", "create", "rename".
+        /// The action tried, as a verb phrase: "read", "create", "rename".
         action: &'static str,
         /// The file or folder it was tried on.
         path: PathBuf,
-        /// What the operating system said.
+        /// The operating system's error.
         source: io::Error,
     },
     /// A file's bytes are not what its format promises.
@@ -58,9 +58,9 @@ pub enum Error {
         path: PathBuf,
         /// Where in it.
         at: Position,
-        /// What the format asks for there.
+        /// The content that the format asks for there.
         expected: String,
-        /// What is there.
+        /// The content found there.
         found: String,
     },
     /// Two well-formed things do not fit together, or a value makes no sense; the text ends with what to do.

@@ -245,7 +245,7 @@ impl Svd {
         self.values.iter().filter(|&&value| value > cutoff).count()
     }
 
-    /// `pinv(a) b` for a vector `b` of as many elements as `a` has rows.
+    /// `pinv(a) b` for a vector `b` with one element for each row of `a`.
     pub fn solve(&self, b: &[f64]) -> Vec<f64> {
         let size = self.values.len();
         let columns = self.right.len().checked_div(size).unwrap_or(0);

@@ -21,7 +21,7 @@ fn mix(mut z: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// What a stream is used for: the first word after the seed, so that no two uses share numbers.
+/// The use of a stream: the first word after the seed, so that no two uses share numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u64)]
 pub enum Purpose {

@@ -1,4 +1,4 @@
-//! What a tensor is: a shape, an element type, and where its bytes lie in a backend's memory.
+//! A tensor: a shape, an element type, and where its bytes lie in a backend's memory.
 //!
 //! Activations are NHWC: element (n, y, x, c) of a tensor of shape (N, H, W, C) lies at `((n * H + y) * W + x) * C + c`.
 //! Convolution weights are KRSC: (output channel, filter row, filter column, input channel). PyTorch's NCHW and OIHW

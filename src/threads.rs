@@ -44,7 +44,7 @@ impl fmt::Display for Reason {
 /// A number of threads, and who decided it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Threads {
-    /// How many.
+    /// Number of threads.
     pub count: usize,
     /// Why.
     pub reason: Reason,
@@ -55,9 +55,9 @@ pub struct Threads {
 struct Machine {
     /// Cores that are switched on.
     cores: usize,
-    /// Those of them that the process may run on.
+    /// Cores that the process may run on.
     bound: usize,
-    /// The same, or what a control group's quota is worth where that is less.
+    /// `bound`, or the cores that a control group's quota is worth where these are fewer.
     available: usize,
 }
 
@@ -107,7 +107,7 @@ pub fn threads(flag: usize) -> Result<Threads> {
     decide(flag, &|name| std::env::var(name).ok(), Machine::look())
 }
 
-/// As many threads as there are where nobody says anything, for code that is given none.
+/// Number of threads where neither flag nor environment says one, for code that is given none.
 pub fn available() -> usize {
     threads(0).map_or(1, |threads| threads.count)
 }

@@ -50,7 +50,7 @@ pub(super) fn target(path: &Path) -> Result<Target> {
 /// # Errors
 /// The links go in a circle, or cannot be read.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
-    // As many as Linux follows.
+    // Linux follows this number of links.
     const MOST_LINKS: usize = 40;
     let mut place = path.to_path_buf();
     for _ in 0..MOST_LINKS {
