@@ -65,7 +65,7 @@ pub struct Meta {
     /// Hash of the table of tuned kernels the run used, if it used one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_table_hash: Option<String>,
-    /// Whatever else a resume needs.
+    /// Everything else a resume needs.
     #[serde(default)]
     pub extra: Value,
 }
@@ -113,7 +113,7 @@ pub fn save(folder: &Path, checkpoint: &Checkpoint) -> Result<Meta> {
     Ok(meta)
 }
 
-/// Renames `new` to `folder`; what `folder` was before moves to `aside`, and back if the renaming fails.
+/// Renames `new` to `folder`; an existing `folder` moves to `aside` first, and back if the renaming fails.
 fn replace_folder(new: &Path, folder: &Path, aside: &Path) -> Result<()> {
     let existed = fs::symlink_metadata(folder).is_ok();
     if existed {

@@ -232,7 +232,7 @@ fn one_list_or_text_under_very_many_keys_is_refused() {
     for memo in 0..2u8 {
         let mut pickle = [b"\x80\x02".to_vec(), shared.concat(), b"}(U\x05model}(".to_vec()].concat();
         pickle.extend(&pickle_of(&["w"], 1)[4..]);
-        // Where the inner pickle ends with SETITEMS and STOP, only the former belongs here.
+        // Where the inner pickle ends with SETITEMS and STOP, only the inner SETITEMS and STOP belong here.
         pickle.pop();
         for index in 0..500 {
             pickle.extend(format!("U\x03{index:03}h").bytes());

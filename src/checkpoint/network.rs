@@ -65,7 +65,7 @@ pub fn check(network: &Network, state: &StateDict, source: &Path) -> Result<()> 
     check_except(network, state, source, &|_| false)
 }
 
-/// The same without the tensors that `left_out` says, by name.
+/// The same, but ignores the tensors whose names `left_out` accepts.
 fn check_except(
     network: &Network,
     state: &StateDict,
@@ -168,8 +168,8 @@ fn start(network: &Network, state: &StateDict, source: &Path) -> Result<Start> {
     Ok(Start { taken: entries.iter().filter(|entry| !left_out(&entry.name)).cloned().collect(), notes })
 }
 
-/// Checks weights to start a training from: the backbone must fit, of the heads whatever does. What will be left out, for
-/// people.
+/// Checks weights to start a training from: the backbone must fit, a head need not. Returns notes for people on what will
+/// be left out.
 ///
 /// # Errors
 /// As [`check`], for the backbone.

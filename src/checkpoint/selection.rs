@@ -1,8 +1,8 @@
-//! Which of the tensors in a file are the network: the dictionary they lie in, and the prefix of their names.
+//! Finds the network's tensors among those of a file: the dictionary they lie in, and the prefix of their names.
 //!
 //! Training scripts put parameters under a key of their checkpoint (`state_dict`), often beside averaged ones
-//! (`state_dict_ema`), and modules put a prefix before every name (`module.`, `encoder.`, `student.`). Either is
-//! followed where only one can be meant; what was taken is always said, and a file that leaves a choice asks for it.
+//! (`state_dict_ema`), and modules put a prefix before every name (`module.`, `encoder.`, `student.`). Key and
+//! prefix are found where only one can be meant, and always reported; where several can, the user is asked for the key.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

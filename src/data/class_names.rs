@@ -111,7 +111,7 @@ fn by_name(known: KnownClasses<'_>, names: &[String]) -> Vec<Option<usize>> {
     names.iter().enumerate().map(place).collect()
 }
 
-/// Whether names are only the numbers of their classes: what a list or table without names gives them.
+/// Whether names are only the numbers of their classes, as in a list or table without names.
 pub fn are_numbers(names: &[String], numbers: &[i64]) -> bool {
     !names.is_empty() && names.iter().zip(numbers).all(|(name, number)| *name == number.to_string())
 }
@@ -137,8 +137,8 @@ pub fn samples_of_classes(data: &dyn Dataset) -> Vec<usize> {
     counts
 }
 
-/// Another labelled set (`what`, such as "the validation data") in the numbering of the training data, and what a user
-/// should know of how its labels were understood. A set may lack classes; it may not have others.
+/// Another labelled set (`what`, such as "the validation data") in the numbering of the training data, and a note for the
+/// user on how its labels were understood. A set may lack classes; it may not have others.
 ///
 /// # Errors
 /// Classes that the training data does not have, by name; one of the sets has two levels of classes and the other one; a

@@ -1,5 +1,5 @@
 //! The images inside the binary, `demo:NAME` on the command line, of which `residua demo` makes its experiment: eight classes of Fashion-MNIST to train and test on, its other
-//! two as near OOD, handwritten digits as far OOD. What they are and under which licences: `data/demo/README.md`.
+//! two as near OOD, handwritten digits as far OOD. Their sources and licences: `data/demo/README.md`.
 
 use std::path::Path;
 use std::sync::Arc;

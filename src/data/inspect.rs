@@ -81,7 +81,7 @@ pub struct Inspection {
     pub superclasses: Vec<SuperclassCount>,
     /// The sizes images have, the smallest first.
     pub sizes: Vec<SizeCount>,
-    /// Mean of each channel over all pixels of all images, 0..1; what `--normalize` takes.
+    /// Mean of each channel over all pixels of all images, 0..1, as `--normalize` takes it.
     pub mean: [f64; 3],
     /// Standard deviation of each channel over all pixels of all images (divided by their number).
     pub std: [f64; 3],
@@ -146,7 +146,7 @@ struct Seen {
     warning: Option<Box<str>>,
 }
 
-/// Samples read in parallel before their findings are added up, in order: what bounds the memory.
+/// Samples read in parallel before their findings are added up, in order; it bounds the memory.
 const AT_A_TIME: usize = 1024;
 
 /// Reads every sample once. `progress` hears the number of samples done.
@@ -235,7 +235,7 @@ impl Inspection {
     }
 }
 
-/// Adds up what there is of each subclass.
+/// Counts the samples of each subclass.
 fn superclasses(dataset: &dyn Dataset, counts: &[u64]) -> Vec<SuperclassCount> {
     let Some(taxonomy) = dataset.taxonomy() else { return Vec::new() };
     let empty = |name: &String| SuperclassCount { name: name.clone(), count: 0, subclasses: 0 };

@@ -43,11 +43,11 @@ pub fn open(spec: &DataSpec, default_split: Split) -> Result<SharedDataset> {
     )))
 }
 
-/// The same with images of kinds that are not decoded: reading one of them is an error. For callers that list what cannot
-/// be read, or leave it out.
+/// As [`open`], but takes images of kinds that are not decoded; reading one of them is an error. For callers that list
+/// unreadable images, or leave them out.
 ///
 /// # Errors
-/// As [`open`], but for these.
+/// As [`open`], except for images of such kinds.
 pub fn open_with_unreadable(spec: &DataSpec, default_split: Split) -> Result<SharedDataset> {
     let whole = open_source(&spec.source, spec.split, default_split)?;
     let taken = match subset_indices(spec.subset, whole.len()) {

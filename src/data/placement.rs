@@ -1,4 +1,4 @@
-//! Where the pixels of an augmented image come from: an affine map in 16.16 fixed point, one for every augmentation.
+//! Placement of an augmented image's pixels: one affine map in 16.16 fixed point for all augmentations together.
 //!
 //! The map goes from output to input: the output's pixel (x, y) is the input's pixel
 //! `((left + x right_of_x + y right_of_y) >> 16, (top + x down_of_x + y down_of_y) >> 16)`, zero outside. Whoever holds the

@@ -72,7 +72,7 @@ const STATISTICS: [&str; 8] = [
 
 /// Compares up to 400 images of each side, drawn by the streams (seed, [`Purpose::Compare`], 0 for seen, 1 for
 /// outliers), on every statistic; on images as `transform` sizes them, in 0..1, without augmentation. The native size
-/// is the root of the area an image had, at most what the transform degrades it to.
+/// is the root of an image's area before resizing, at most the side that the transform degrades it to.
 ///
 /// # Errors
 /// A side is empty, or an image cannot be read.

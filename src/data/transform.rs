@@ -30,8 +30,8 @@ pub struct Transform {
     /// Random changes, in training only.
     #[serde(default)]
     pub augment: Augment,
-    /// Before anything else an image with a longer side is shrunk to this many pixels each way: where outliers were
-    /// small when the network learned what is novel, all images it ever sees are as blurred as they.
+    /// An image with a longer side is first shrunk to this many pixels each way. Where outliers were small when the network
+    /// learned novelty, all images it ever sees are then as blurred as the outliers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degrade: Option<u32>,
 }
@@ -109,7 +109,7 @@ impl Transform {
         3 * self.size as usize * self.size as usize
     }
 
-    /// The normalised value of every byte, channel by channel: what [`crate::ops::LoadImages`] looks up.
+    /// The normalised value of every byte, channel by channel: the table of [`crate::ops::LoadImages`].
     pub fn table(&self) -> Vec<f32> {
         self.normalize.table().concat()
     }

@@ -109,7 +109,7 @@ enum Object<'a> {
     Persistent(Value),
 }
 
-/// A call that was not made, and what the pickle then put into its result.
+/// A call that was not made, and the items that the pickle then put into its result.
 #[derive(Debug)]
 struct CallRecord<'a> {
     callable: Global<'a>,

@@ -41,8 +41,8 @@ pub(super) struct Reader<'p, 's> {
     budget: usize,
     /// Bytes that views may still repeat.
     repeated: usize,
-    /// Numbers and characters the training record may still take: what a pickle says once costs a byte at least, and
-    /// what it refers to over and over must not multiply.
+    /// Numbers and characters the training record may still take. Each that a pickle writes out costs it at least one byte,
+    /// so the budget is the pickle's length; objects that it refers to repeatedly cannot exceed it.
     pub(super) record_budget: usize,
 }
 

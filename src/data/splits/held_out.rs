@@ -1,4 +1,4 @@
-//! Which classes are held out, and which of those thresholds are chosen on.
+//! Choice of the classes that are held out, and of the held-out classes that thresholds are chosen on.
 
 use serde::{Deserialize, Serialize};
 

@@ -18,9 +18,9 @@ pub(super) const NUMBER_OF_PARTS: usize = 4;
 
 /// The images of each class in each part; classes for which `is_divided` says no have none.
 ///
-/// Of a class, a part gets its share rounded down or up, and train at least one image. What is rounded up where
-/// follows largest remainders, to which is added what a part was short of in the classes before: the shares of the
-/// whole data set come out right too, even if every class has three images.
+/// A part gets its share of a class rounded down or up; train gets at least one image. The parts with the largest
+/// remainders are rounded up, where a remainder includes the images a part was short of in the classes before. So the
+/// shares of the whole data set are met too, even if every class has three images.
 pub(super) fn divide_by_class(
     dataset: &dyn Dataset,
     classes: &Classes,
@@ -55,8 +55,8 @@ pub(super) fn divide_by_class(
     Ok(parts)
 }
 
-/// `count` things by `shares` that add up to one: each share rounded down or up, by largest remainder plus what it was
-/// `short` of before, which is brought up to date; among equals the first.
+/// Divides `count` things by `shares` that add up to one. Each share is rounded down or up, by the largest remainder plus
+/// its entry in `short`, the shortfall so far, which is updated; among equals the first.
 pub(super) fn share_out(count: usize, shares: &[f64], short: &mut [f64]) -> Vec<usize> {
     /// Closer to a whole number than this is that number: 0.1 + 0.2 is no more than 0.3.
     const WHOLE: f64 = 1e-9;
