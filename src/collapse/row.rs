@@ -120,7 +120,7 @@ pub struct CollapseReport {
 }
 
 impl CollapseReport {
-    /// Keeps what a reader should know of the caches of a checkpoint, once each.
+    /// Keeps warnings about the caches of a checkpoint, each once.
     pub fn note(&mut self, checkpoint: &str, warnings: Vec<String>) {
         for warning in warnings {
             let warning = format!("{checkpoint}: {warning}");

@@ -60,7 +60,7 @@ impl Request {
 }
 
 impl Request {
-    /// Checks that the caches that are there hold the logits of the heads that they hold; what the user should know.
+    /// Checks that the logits in each existing cache are those of the head inside it. Returns warnings for the user.
     ///
     /// # Errors
     /// They do not: somebody else's files have come between.
@@ -90,12 +90,12 @@ pub fn of_head(heads: &[HeadSpec], head: usize, path: &Path) -> PathBuf {
     parent.join(level).join(path.file_name().unwrap_or_default())
 }
 
-/// One pass of a trained network over each data set: caches for each head ([`of_head`]), with its last linear map inside. How
-/// well each head did on each data set, where labels are known.
+/// One pass of a trained network over each data set: caches for each head ([`of_head`]), with its last linear map inside.
+/// Returns the accuracy and loss of each head on each data set, where labels are known.
 ///
 /// # Errors
-/// A sample cannot be read, a feature is not finite, the disk is full; and what `progress`, which is told the number of
-/// samples done since its last call, returns.
+/// A sample cannot be read, a feature is not finite, the disk is full; or an error of `progress`, which is given the number
+/// of samples done since its last call.
 pub fn extract_all(
     device: Box<dyn Device>,
     trained: &Trained,
@@ -152,7 +152,7 @@ fn extract(
     Ok(evaluations)
 }
 
-/// Refuses what a diverged network says; the batch of `rows` begins at sample `first`.
+/// Refuses outputs of a diverged network, which are not finite; the batch of `rows` begins at sample `first`.
 fn check_finite(values: &HeadValues, rows: usize, first: usize, data: &SharedDataset) -> Result<()> {
     let broken = |values: &[f32]| {
         let index = values.iter().position(|value| !value.is_finite())?;
@@ -167,7 +167,7 @@ fn check_finite(values: &HeadValues, rows: usize, first: usize, data: &SharedDat
     }
 }
 
-/// The last linear map of a model's head: what makes logits (C) of cached features (D). Of a `cosine` head that is the
+/// The last linear map of a model's head: it makes logits (C) of cached features (D). For a `cosine` head it is the
 /// matrix of its unit vectors times the scale, without a bias.
 ///
 /// # Errors

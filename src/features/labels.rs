@@ -84,7 +84,8 @@ impl FeatureSet {
     }
 
     /// Checks that labels of in-distribution samples count as the head counts: a set whose labels are all one too large (or
-    /// too small) has them in range where it lacks a class. What to tell the user where that is possible but not certain.
+    /// too small) has them in range where it lacks a class. Returns a
+    /// note for the user where that is possible but not certain.
     ///
     /// # Errors
     /// A label that is no class; labels that agree with the predictions only when shifted by one.

@@ -3,7 +3,7 @@
 //! A cache is a folder of `features.npy` (N, D), `logits.npy` (N, C), `labels.npy` (N,), `meta.json` and `head.npz`, the last
 //! layer `W` (C, D) and `b` (C,) that makes these logits of these features; an `.npz` with arrays of the same names serves as
 //! well, whoever wrote it. Where logits and head do not belong together, [`check_logits`] says so. A network with two heads has a cache for each, in
-//! `superclass/` and `subclass/`, so that whatever works on a cache works on either head. Files are mapped, never loaded whole, and every
+//! `superclass/` and `subclass/`, so that all that works on a cache works on either head. Files are mapped, never loaded whole, and every
 //! score, sweep, plot and collapse metric works from them without the network.
 
 mod agreement;

@@ -1,4 +1,4 @@
-//! From the feature caches of a head to its thresholds, and from thresholds to what they are worth.
+//! From the feature caches of a head to its thresholds, and from thresholds to their metrics.
 
 use super::decide::{Answer, LevelInput, decide};
 use super::evaluate::{Judged, LevelMetrics, evaluate};
@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::features::{FeatureSet, Head};
 use crate::ood::Compute;
 
-/// A feature cache, and what is known of its samples for its head.
+/// A feature cache with the truths of its samples for its head.
 #[derive(Debug, Clone)]
 pub struct KnownSet {
     /// The cache.
@@ -53,7 +53,7 @@ pub struct LevelChoice {
     pub temperature: f64,
 }
 
-/// A calibrated head, with what a person wants to see of it.
+/// A calibrated head, with details for people.
 #[derive(Debug, Clone)]
 pub struct CalibratedHead {
     /// For the threshold file.

@@ -47,7 +47,7 @@ pub struct Dashboard {
 }
 
 impl Dashboard {
-    /// Adds a setting, behind the other settings: what it is called, what it means, its value.
+    /// Adds a setting, behind the other settings: its name, its meaning, its value.
     pub fn setting(&mut self, name: &str, meaning: &str, value: impl Into<Value>) {
         self.push(CONFIG, "-", name, meaning, value.into(), None);
         let settings = self.rows.iter().take_while(|row| row.split == CONFIG).count();
@@ -56,7 +56,7 @@ impl Dashboard {
         }
     }
 
-    /// Adds what decides a level's novelty: its score, rule, threshold and temperature, and the network they are of.
+    /// Adds the rows that decide a level's novelty: its score, rule, threshold and temperature, and the network they are of.
     pub fn threshold(&mut self, entry: &LevelEntry) {
         let (name, threshold) = (entry.name(), &entry.threshold);
         // JSON has no infinity.

@@ -11,7 +11,7 @@ use super::truth::Truth;
 use crate::error::{Error, Result};
 use crate::ood::metrics::{COVERAGE, Curves, Interval, oscr};
 
-/// The samples of one level, with what is known, scored and answered.
+/// The samples of one level, with truths, scores and answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Judged<'a> {
     /// Class of each sample; samples of unknown class count nowhere.
@@ -34,10 +34,10 @@ pub struct Separation {
     pub oscr: f64,
 }
 
-/// Numbers of one level. Shares come with Clopper-Pearson bounds; what has no samples is absent.
+/// Numbers of one level. Shares come with Clopper-Pearson bounds; a share of no samples is absent.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LevelMetrics {
-    /// All samples answered rightly: a seen one by its class, any other as novel. Says little where one group is large.
+    /// All samples answered correctly: a seen one by its class, any other as novel. Says little where one group is large.
     pub overall_accuracy: Option<Proportion>,
     /// Seen samples answered by their class.
     pub seen_accuracy: Option<Proportion>,
@@ -51,7 +51,7 @@ pub struct LevelMetrics {
     pub confusion_rate: Option<Proportion>,
     /// Seen samples whose class has the largest logit, whatever the thresholds say.
     pub closed_set_accuracy: Option<Proportion>,
-    /// Mean over classes of the share answered rightly, each class counted once; all that is novel is one class.
+    /// Mean over classes of the share answered correctly, each class counted once; all that is novel is one class.
     pub macro_accuracy: Option<f64>,
     /// Mean over classes of F1, novel among them; classes that occur as truth or as answer.
     pub macro_f1: Option<f64>,

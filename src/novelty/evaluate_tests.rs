@@ -101,7 +101,7 @@ fn seen_samples_are_compared_with_each_kind_of_novelty() {
     let unseen = found.unseen.unwrap();
     // Pairs (seen, unseen) with the seen score above: of 0.4 eight, of 0.75 five; 20 pairs.
     assert!((unseen.auroc - 13.0 / 20.0).abs() < 1e-15);
-    // The same among the 8 that are classified rightly without thresholds: 7 and 5, over 10 · 2.
+    // The same among the 8 that are classified correctly without thresholds: 7 and 5, over 10 · 2.
     assert!((unseen.oscr - 12.0 / 20.0).abs() < 1e-15, "{}", unseen.oscr);
     assert!(unseen.oscr <= found.closed_set_accuracy.unwrap().rate);
     let [low, high] = unseen.auroc_interval95.unwrap();

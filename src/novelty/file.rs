@@ -44,7 +44,7 @@ pub struct Rates {
 }
 
 impl Rates {
-    /// Of samples with what is known of them and what was answered, whoever flagged them.
+    /// The rates of samples with their truths and answers, however they were flagged.
     pub fn of(truths: &[Truth], answers: &[Answer]) -> Rates {
         let share = |among: fn(&Truth) -> bool| {
             let pairs = truths.iter().zip(answers);

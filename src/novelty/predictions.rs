@@ -1,4 +1,4 @@
-//! Predictions as a table: what a competition takes, and with more columns what a person wants to know.
+//! Predictions as a table: the columns a competition takes, and on request more for people.
 
 use std::collections::HashMap;
 

@@ -48,7 +48,7 @@ impl Proportion {
         Proportion::new(count, of)
     }
 
-    /// Whether the numbers are those of its two counts: what is read from a file may say anything.
+    /// Whether the numbers are those of its two counts: a file may say anything.
     pub(super) fn is_consistent(&self) -> bool {
         let own = |p: &Proportion| [p.rate, p.low, p.high];
         self.count <= self.of

@@ -1,4 +1,4 @@
-//! The calibrated threshold of one head, and what it did on the samples it was calibrated on.
+//! The calibrated threshold of one head, and its rates on the samples it was calibrated on.
 
 use std::collections::BTreeMap;
 

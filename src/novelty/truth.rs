@@ -19,8 +19,8 @@ pub enum Truth {
 }
 
 impl Truth {
-    /// The same for an evaluation, of a sample that is given as a novel one: without a label it is what it is given for,
-    /// and of a class that this head knows (the superclass of a held-out subclass) it is no test of anything.
+    /// The truth, in an evaluation, of a sample that is given as novel. Without a label it counts as novel; of a class that
+    /// this head knows (the superclass of a held-out subclass) it tests nothing.
     pub fn given_as_novel(self) -> Truth {
         match self {
             Truth::Unknown => Truth::Unseen,
@@ -75,7 +75,7 @@ fn is_novel_subclass(taxonomy: Option<&Taxonomy>, label: i64) -> bool {
     novel.is_some_and(|novel| novel as i64 == label)
 }
 
-/// Calibration samples of one head, and how many of those given are of neither group.
+/// Calibration samples of one head, and the numbers of samples given that belong to neither group.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gathered {
     /// The two groups.
@@ -88,7 +88,7 @@ pub struct Gathered {
 }
 
 impl Gathered {
-    /// Sorts the samples of the seen data and of the novel data, each with what is known of it, into the two groups.
+    /// Sorts the samples of the seen data and of the novel data, each with its truth, into the two groups.
     /// A sample without a label is taken for what its data is given as: seen or novel.
     ///
     /// # Panics
@@ -188,10 +188,10 @@ mod tests {
         let gathered = Gathered::new((Some(Level::Fine), score), (&truth, &samples), (&[], &[]));
         assert_eq!(gathered.scores.seen_scores(), [0.0, 3.0]);
         assert_eq!(gathered.seen_left_out, 3);
-        // As novel data they are wanted; what the head knows is not.
+        // As novel data they are wanted; samples of classes that the head knows are not.
         let gathered = Gathered::new((Some(Level::Fine), score), (&[], &[]), (&truth, &samples));
         assert_eq!((gathered.scores.novel_scores(), gathered.novel_left_out), (vec![1.0, 2.0, 4.0], 2));
-        // Without labels, data is what it is given for.
+        // Without labels, data is taken for what it is given as.
         let unknown = [Truth::Unknown; 5];
         let gathered = Gathered::new((None, score), (&unknown, &samples), (&unknown, &samples));
         assert_eq!((gathered.scores.seen.len(), gathered.scores.novel.len()), (5, 5));

@@ -1,6 +1,6 @@
 //! Where the passes over many rows run: on the CPU, or on a device with kernels for them.
 //!
-//! Fits (eigenvectors, quantiles) are the CPU's in either case; what costs is to go over all rows.
+//! Fits (eigenvectors, quantiles) run on the CPU in either case; the time goes into the passes over all rows.
 
 use rayon::prelude::*;
 

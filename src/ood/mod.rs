@@ -1,4 +1,4 @@
-//! Out-of-distribution detection: fits, scores, and what they are worth.
+//! Out-of-distribution detection: fits, scores, and their metrics.
 
 mod activation;
 mod compute;

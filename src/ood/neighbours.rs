@@ -30,8 +30,8 @@ pub(super) struct Neighbours {
 }
 
 impl Neighbours {
-    /// Keeps the training features, or a random subset of `options.knn_bank` of them, and notes what a user should
-    /// know about it.
+    /// Keeps the training features, or a random subset of `options.knn_bank` of them, and makes notes on it
+    /// for the user.
     pub fn fit(train: &FeatureSet, options: &Options) -> (Neighbours, Vec<String>) {
         let mut notes = Vec::new();
         let rows = train.len();

@@ -163,7 +163,7 @@ pub fn run_on(
     Ok(Outcome { detectors, evaluation, id: id_scores, ood: ood_scores })
 }
 
-/// Checks everything that can be checked before the first fit; what the user should know.
+/// Checks everything that can be checked before the first fit. Returns warnings for the user.
 fn check_inputs(
     (train, id, ood): (Option<&FeatureSet>, &FeatureSet, &[OodInput]),
     head: &Head,
@@ -197,13 +197,13 @@ fn check_inputs(
         train.training_labels(head.classes())?;
     }
     id.check_labels(head.classes())?;
-    // Some rows of every set before all rows of any: what is wrong is wrong in most of them.
+    // Some rows of every set before all rows of any set: a wrong head shows in most rows.
     for set in &sets {
         check_logits(set, head, Extent::Sample, options.foreign_logits)?;
     }
     let mut warnings = Vec::new();
     for set in sets {
-        // Of a training set that nothing is fitted on, only some rows are read.
+        // Only some rows are read of a training set that no score is fitted on.
         let fitted = options.scores.needs_training();
         let is_train = train.is_some_and(|train| std::ptr::eq(train, set));
         let extent = if is_train && !fitted { Extent::Sample } else { Extent::All };

@@ -255,8 +255,7 @@ impl Neco {
         inside.zip(whole).map(|(inside, whole)| inside / (whole + SMALLEST_NORM)).collect()
     }
 
-    /// The map onto the subspace, and the standardisation that numerator and denominator share: what is subtracted,
-    /// what is divided by.
+    /// The map onto the subspace, and the standardisation that numerator and denominator share: mean and divisor.
     pub fn projector(&self) -> (Projector<'_>, Option<&[f64]>, Option<&[f64]>) {
         let inside = match (&self.mean, &self.scale) {
             // Only the standardised preset has these, and its subspace goes through their origin.

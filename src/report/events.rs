@@ -1,4 +1,4 @@
-//! TensorBoard's event files: scalars and histograms over steps, for TensorBoard and whatever reads its files.
+//! TensorBoard's event files: scalars and histograms over steps, for TensorBoard and other readers of its files.
 //!
 //! A file is a sequence of records, each an `Event` in protocol-buffer encoding:
 //!

@@ -111,7 +111,7 @@ pub fn build_over_seeds(folder: &Path) -> Result<PathBuf> {
     write_page(folder, page)
 }
 
-/// Renders the page with what every page has.
+/// Renders the page with the parts that every page has.
 fn write_page(folder: &Path, page: Value) -> Result<PathBuf> {
     let shared = context! {
         style => Value::from_safe_string(include_str!("page.css").to_string()),

@@ -88,7 +88,7 @@ pub(super) struct Overview {
     pub section: Value,
 }
 
-/// Reads every seed's run and lays out what they have in common.
+/// Reads every seed's run and lays out the parts that all of them have.
 ///
 /// # Errors
 /// A file of a run is damaged; the message names it.

@@ -1,4 +1,4 @@
-//! The top of the page: what was run, and what came out, in words a reader needs no glossary for.
+//! The top of the page: the run and its results, in words a reader needs no glossary for.
 
 use minijinja::{Value, context};
 

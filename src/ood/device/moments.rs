@@ -1,7 +1,7 @@
 //! Counts, class means and scatter on a device.
 //!
-//! Two passes over the features: the first adds up the rows of each class, the second the products of what is left of
-//! them without their class mean. So nothing cancels, and nothing but the sums is ever read back.
+//! Two passes over the features: the first adds up the rows of each class, the second the products of the
+//! rows minus their class mean. So nothing cancels, and only the sums are read back.
 
 use super::pipeline::Places;
 use crate::error::Result;

@@ -1,7 +1,7 @@
 //! Blocks of rows, one after the other, through the same buffers on a device.
 //!
-//! A pass is a list of steps, each of which gives some numbers a row. What the steps need (bases, means, a bank) is uploaded
-//! once; features and logits of a block go up, its numbers come down while the next block is computed.
+//! A pass is a list of steps, each of which gives some numbers per row. The operands of the steps (bases, means, a bank)
+//! are uploaded once; features and logits of a block go up, its numbers come down while the next block is computed.
 
 use std::collections::VecDeque;
 
@@ -45,7 +45,7 @@ impl<'a> Places<'a> {
         span
     }
 
-    /// Takes memory with room for all places, and uploads what was to be uploaded.
+    /// Allocates memory for all places, and uploads the values kept for it.
     pub(super) fn allocate(&self, device: &mut dyn Device) -> Result<()> {
         device.allocate(self.end)?;
         self.uploads.iter().try_for_each(|&(span, values)| device.write(span, values))
@@ -71,7 +71,7 @@ enum Step {
     Neighbours { bank: Span, bank_scale: Span, k: usize, floor: f64 },
 }
 
-/// Where a step's numbers are to be found.
+/// The place of a step's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Place {
     /// In this column of the results.
@@ -225,7 +225,7 @@ pub(super) struct Pipeline<'d> {
 }
 
 impl<'d> Pipeline<'d> {
-    /// Reserves the buffers and uploads what the steps need.
+    /// Reserves the buffers and uploads the operands of the steps.
     pub(super) fn new(device: &'d mut dyn Device, mut steps: Steps<'_>) -> Result<Pipeline<'d>> {
         let Steps { rows, columns, classes, .. } = steps;
         // Every column of results begins where memory is aligned.
@@ -254,8 +254,8 @@ impl<'d> Pipeline<'d> {
         })
     }
 
-    /// Sends blocks 0..`blocks` through, in order. Blocks are read, and what `beside` computes of them is computed, by
-    /// all threads of the CPU while the device works.
+    /// Sends blocks 0..`blocks` through, in order. While the device works, all threads of the CPU read blocks and run
+    /// `beside` on them.
     pub(super) fn stream<T: Send>(
         &mut self,
         blocks: usize,

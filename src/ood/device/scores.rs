@@ -1,4 +1,4 @@
-//! The scores that kernels compute: which numbers of a row they need, and what is made of these.
+//! The scores that kernels compute: the numbers of a row they need, and how a score is made of these.
 
 use super::pipeline::{Numbers, Place, Steps};
 use crate::ood::compute::BlockScores;
@@ -18,7 +18,7 @@ pub(super) struct Wanted {
     gaussians: Option<(Place, Option<Place>)>,
     vim: Option<Place>,
     vim_centered: Option<Place>,
-    /// Of each preset the squared norm inside the subspace, and the whole.
+    /// Of each preset, the squared norm inside the subspace and the whole squared norm.
     neco: Vec<(Method, Place, Place)>,
     neighbours: Option<Place>,
 }

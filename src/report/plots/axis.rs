@@ -73,7 +73,7 @@ impl Axis {
         self
     }
 
-    /// The same axis with ticks up to `highest` only: what lies above is no measurement.
+    /// The same axis with ticks up to `highest` only: values above it are no measurements.
     pub(super) fn with_ticks_up_to(mut self, highest: f64) -> Axis {
         self.ticks.retain(|tick| *tick <= highest);
         self

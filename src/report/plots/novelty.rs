@@ -16,7 +16,7 @@ use crate::novelty::{LevelScores, LevelThreshold, level_name};
 const WIDTH: u32 = 640;
 const HISTOGRAM: u32 = 270;
 const LANE: u32 = 16;
-/// Of `HISTOGRAM`, what the bars have; the rest is title, legend and axis.
+/// Pixels of `HISTOGRAM` that the bars have; the rest is title, legend and axis.
 const BARS: u32 = 170;
 
 /// Where a probability stands on the axis.
@@ -24,7 +24,7 @@ const BARS: u32 = 170;
 pub enum ScoreAxis {
     /// At its value.
     Value,
-    /// At log(p / (1 − p)), which spreads what saturates near 0 and 1. For scores that are probabilities.
+    /// At log(p / (1 − p)), which spreads values that saturate near 0 and 1. For scores that are probabilities.
     Logit,
 }
 

@@ -4,7 +4,7 @@ use super::axis::Axis;
 use super::panel::{Mark, Panel, thinned};
 use super::theme::Role;
 
-/// Accuracy and loss at one moment of training, for one split.
+/// Accuracy and loss at one step of training, for one split.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TrainingPoint {
     /// Epochs done, with fractions where steps were logged.
