@@ -243,7 +243,7 @@ fn method_name(method: CompressionMethod) -> String {
     format!("{name} (compression method {number})")
 }
 
-/// Reads member `index`; memory grows with what is really there, and its checksum is compared.
+/// Reads member `index`; memory grows with the bytes really there, and its checksum is compared.
 ///
 /// # Errors
 /// As [`member`]; damaged data, a wrong checksum, more or fewer bytes than declared.

@@ -6,11 +6,11 @@
 //! |---|---|
 //! | command line | [`cli`] |
 //! | whole experiments, measurements | [`recipe`], [`mod@bench`] |
-//! | what a user asks for | [`train`], [`features`], [`ood`], [`novelty`], [`collapse`], [`report`] |
-//! | what comes from and goes to disk | [`data`], [`checkpoint`] |
+//! | tasks of a user | [`train`], [`features`], [`ood`], [`novelty`], [`collapse`], [`report`] |
+//! | data and weights on disk | [`data`], [`checkpoint`] |
 //! | networks | [`nn`] |
 //! | gradients | [`autograd`] |
-//! | what runs | [`plan`] |
+//! | execution of operations | [`plan`] |
 //! | operations | [`ops`] |
 //! | hardware | [`backend`] |
 //! | common ground | [`archive`], [`error`], [`files`], [`linalg`], [`pickle`], [`rng`], [`tensor`], [`threads`], [`values`] |

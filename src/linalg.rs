@@ -148,7 +148,7 @@ pub fn add_gram(x: &[f64], rows: usize, columns: usize, out: &mut [f64]) {
     }
 }
 
-/// Copies what is below the diagonal of a square matrix to above it.
+/// Copies the lower triangle of a square matrix to the upper one.
 pub fn mirror_lower(matrix: &mut [f64], size: usize) {
     for row in 0..size {
         for column in row + 1..size {

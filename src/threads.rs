@@ -1,4 +1,4 @@
-//! How many threads to compute with: what a user says, else what the machine, the scheduler and the container allow.
+//! Number of threads to compute with: the user's, else the number that the machine, the scheduler and the container allow.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 /// Threads that a user may ask for, for each core that this process may use: beyond that a machine only drowns.
 pub const MOST_PER_CORE: usize = 16;
 
-/// Who decided how many threads there are.
+/// Who decided the number of threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
     /// `--threads`.

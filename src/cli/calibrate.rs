@@ -174,8 +174,8 @@ impl Sets {
         Ok(())
     }
 
-    /// A head's cache of a data set with what is known of its samples. Samples of data with other classes are unseen
-    /// ones where they are given as novel, and an error where they are given as seen.
+    /// A head's cache of a data set with the truths of its samples. Samples of data with other classes are unseen where
+    /// they are given as novel, and an error where they are given as seen.
     fn known(&self, head: &HeadSets<'_>, index: usize, novel: bool) -> Result<KnownSet> {
         let NamedData { spec, data } = &self.all[index];
         let truths = match truths(data.as_ref(), head.classes, head.trained.taxonomy.as_ref()) {

@@ -49,7 +49,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     super::print(&if common.json { format!("{}\n", json(&outcome)) } else { summary(&outcome) })
 }
 
-/// Removes what an earlier demo left; a folder that holds another run is refused.
+/// Removes the files of an earlier demo; a folder that holds another run is refused.
 fn clear(folder: &RunFolder) -> Result<()> {
     let is_ours = Recipe::read(&folder.recipe()).is_ok_and(|there| is_demo(&there));
     if !is_ours {

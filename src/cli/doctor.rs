@@ -55,7 +55,7 @@ struct Report {
     auto: String,
 }
 
-/// Runs the verb. What is missing is a finding, not an error.
+/// Runs the verb. A missing part is a finding, not an error.
 ///
 /// # Errors
 /// With `--full`: the device cannot be had, or an operation is wrong.

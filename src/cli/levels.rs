@@ -70,7 +70,7 @@ impl<T: FromStr<Err = Error> + Clone> PerLevel<T> {
     }
 }
 
-/// One network or two, opened from checkpoints that say what their logits mean.
+/// One network or two, opened from checkpoints that hold the meaning of their logits.
 ///
 /// # Errors
 /// More than two, none, or a weights file that says nothing about itself.

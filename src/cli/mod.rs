@@ -164,12 +164,12 @@ fn run(mut cli: Cli, matches: &ArgMatches) -> Result<()> {
     }
 }
 
-/// Says on standard error what decides what a result means, however little is wanted.
+/// Writes a note on standard error that decides the meaning of a result: also with `--quiet`.
 pub fn warn(note: &str) {
     output::tell(&format!("note: {}", crate::error::printable(note)));
 }
 
-/// Says on standard error what a user should know about a result, unless nothing but results is wanted.
+/// Writes a note about a result on standard error, unless `--quiet` is given.
 pub fn say(note: Option<&str>, common: &Common) {
     if let Some(note) = note.filter(|_| !common.quiet) {
         warn(note);

@@ -28,7 +28,7 @@ pub fn in_shell(path: &Path) -> String {
     if is_word { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }
 
-/// Writes what a verb has to say about a result in `out`: on standard output, or on standard error where the result itself is
+/// Writes a verb's text about a result in `out`: on standard output, or on standard error where the result itself is
 /// on standard output (with `--quiet` nowhere).
 ///
 /// # Errors

@@ -151,7 +151,7 @@ fn convert(file: &Path, out: &Path, key: Option<&str>, common: &Common) -> Resul
     Ok(())
 }
 
-/// Text that goes into a safetensors header: what Python tools look for, and what the source said.
+/// Text that goes into a safetensors header: the key that Python tools look for, the architecture, and the epoch where known.
 fn metadata(imported: &Imported, architecture: Option<&Architecture>) -> BTreeMap<String, String> {
     let mut metadata = BTreeMap::from([("format".to_string(), "pt".to_string())]);
     if let Some(architecture) = architecture {

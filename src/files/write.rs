@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 /// The name of standard output where a file could be named.
 pub const STANDARD_OUTPUT: &str = "-";
 
-/// Where a result goes.
+/// The destination of a result.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Target {
     /// Standard output.
@@ -65,8 +65,8 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     Err(Error::invalid(format!("{}: more than {MOST_LINKS} links follow each other", path.display())))
 }
 
-/// Whether writing to a path replaces a file; a device, a pipe and standard output take what is written behind what was
-/// written before.
+/// Whether writing to a path replaces a file; a device, a pipe and standard output append new bytes to the earlier
+/// ones.
 pub fn is_replaceable(path: &Path) -> bool {
     matches!(target(path), Ok(Target::Place(_)))
 }
@@ -124,8 +124,8 @@ pub fn check_output_folder(path: &Path) -> Result<PathBuf> {
 }
 
 /// Writes a file all at once or not at all: a temporary file in the same folder, filled by `write`, synced, renamed. A link
-/// stays a link, and the file it points to is replaced. What is no regular file (a device, a pipe) and standard output
-/// (`-`) get the bytes once all of them are there.
+/// stays a link, and the file it points to is replaced. A device, a pipe and standard output (`-`)
+/// get the bytes once all of them are there.
 ///
 /// Missing parent folders are created. On any error the old file, if there was one, is untouched.
 ///

@@ -144,7 +144,7 @@ impl Recipe {
         toml::to_string(self).expect("options are plain values")
     }
 
-    /// Checks what the types do not.
+    /// Checks the rules that the types do not.
     ///
     /// # Errors
     /// Names the key.

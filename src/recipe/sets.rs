@@ -57,7 +57,7 @@ impl NamedSet {
 }
 
 impl Sets {
-    /// Opens what a recipe names; relative paths are taken from `root`.
+    /// Opens the data that a recipe names; relative paths are taken from `root`.
     ///
     /// # Errors
     /// Data that cannot be opened, unless it is optional.

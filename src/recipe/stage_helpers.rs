@@ -67,7 +67,7 @@ impl Execution<'_> {
         Ok(Some(summary))
     }
 
-    /// Makes the caches that are not there.
+    /// Makes the missing caches.
     pub(super) fn extract(
         &self,
         trained: &Trained,
@@ -90,7 +90,7 @@ impl Execution<'_> {
             watcher.advance(samples as u64);
             self.goes_on("extraction")
         };
-        // Features and what is measured on them are f32 however the network was trained.
+        // Features and all measures on them are f32, in whatever precision the network was trained.
         let mut choice = self.choice.clone();
         if choice.precision == Precision::Bf16 {
             choice.precision = Precision::F32;

@@ -35,9 +35,9 @@ impl Verdicts {
 /// The verdicts on images that chose nothing.
 #[derive(Debug, Default)]
 pub(super) struct ReportPart {
-    /// By level, the superclass first: on the superclass level of subclasses that were trained on, like the calibration images.
+    /// By level, the superclass first. The superclass level has images of trained subclasses only, like its calibration images.
     pub levels: [Verdicts; 2],
-    /// The superclass level's of subclasses that were held out: an unknown dog is a dog, but no rule promises anything of it.
+    /// Superclass verdicts on images of held-out subclasses: an unknown dog is a dog, but no rule promises anything of it.
     pub known_superclass: Verdicts,
 }
 

@@ -1,4 +1,4 @@
-//! The networks of a fold: trained, or trained already, and the caches of their heads.
+//! The networks of a fold: trained, or trained before, and the caches of their heads.
 
 use std::path::{Path, PathBuf};
 
@@ -22,13 +22,13 @@ pub(super) struct FoldTraining<'a> {
     pub select: Option<&'a [u32]>,
 }
 
-/// A trained network and what its images go through.
+/// A trained network and the transform of its images.
 pub(super) struct Network {
     /// The checkpoint, without its weights: only extraction needs them, and folds may be many.
     pub trained: Trained,
     /// From image to network input.
     transform: Transform,
-    /// Where caches of its features lie.
+    /// The folder with the caches of its features.
     features: PathBuf,
 }
 
@@ -98,7 +98,7 @@ fn level_folder(level: Level) -> &'static str {
 }
 
 impl Network {
-    /// Makes the caches that are not there: name, images, and what they are.
+    /// Makes the missing caches of `parts`: name, images, and their description.
     pub(super) fn extract(
         &self,
         parts: &[(&str, SharedDataset, &str)],

@@ -160,7 +160,7 @@ impl Default for PredictOptions {
 }
 
 impl NoveltyRecipe {
-    /// Whether the recipe in a file is one of these: it says how many networks know the levels. What is no TOML is not.
+    /// Whether the recipe in a file is one of these: it says how many networks know the levels. A file that is no TOML is not.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -193,7 +193,7 @@ impl NoveltyRecipe {
     /// The training options of the network for a level.
     ///
     /// # Errors
-    /// An unknown key or a wrong value among what is different for it.
+    /// An unknown key or a wrong value among its own options.
     pub fn options(&self, level: Level) -> Result<TrainOptions> {
         self.checked_options(level).map_err(WrongKey::error)
     }
@@ -223,7 +223,7 @@ impl NoveltyRecipe {
         if options.normalize == "auto" { "imagenet".parse() } else { options.normalize.parse() }
     }
 
-    /// Checks what the types do not.
+    /// Checks the rules that the types do not.
     ///
     /// # Errors
     /// Names the key.

@@ -35,7 +35,7 @@ pub struct NoveltySets {
 }
 
 impl NoveltySets {
-    /// Opens what a recipe names; relative paths are taken from `root`.
+    /// Opens the data that a recipe names; relative paths are taken from `root`.
     ///
     /// # Errors
     /// Data that cannot be opened or contradicts itself, splits that are impossible.
@@ -127,8 +127,8 @@ impl NoveltySets {
     }
 }
 
-/// The split without held-out classes. An image of a class that the only fold has seen stays in its part, so that what chose a
-/// threshold there is not reported on here; several folds agree on every image's part already.
+/// The split without held-out classes. An image of a class that the only fold has seen stays in its part, so that an image
+/// that chose a threshold there is not reported on here; several folds agree on every image's part already.
 fn nothing_held_out(data: &dyn Dataset, options: &SplitOptions, folds: &[Fold]) -> Result<Fold> {
     let options = SplitOptions { hold_out: HoldOut::None, folds: 0, ..options.clone() };
     let all = splits::splits(data, &options)?.remove(0);
