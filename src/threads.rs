@@ -129,7 +129,7 @@ fn decide(flag: usize, variable: &dyn Fn(&str) -> Option<String>, machine: Machi
         let count = text.trim().parse().map_err(|_| {
             Error::usage(format!("{name}={text}: expected a number of threads; unset it, or set a number"))
         })?;
-        // Of both variables 0 means that nothing is said.
+        // In either variable 0 means no number.
         Ok(Some(count).filter(|count| *count > 0))
     };
     if flag > 0 {

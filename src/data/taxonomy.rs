@@ -59,7 +59,7 @@ pub(super) struct Parents {
     taxonomy: Taxonomy,
     /// The novel class of each level.
     novel: (Option<usize>, Option<usize>),
-    /// The sample that said where a subclass belongs.
+    /// The sample that first named the superclass of a subclass.
     told_by: Vec<Option<Position>>,
 }
 

@@ -44,7 +44,7 @@ pub enum ForeignLogits {
     /// It is an error.
     #[default]
     Refuse,
-    /// It is said, and the stored logits count.
+    /// It is a warning, and the stored logits count.
     Allow,
 }
 

@@ -9,7 +9,7 @@ use crate::error::{Error, Position, Result};
 const UNKNOWN: i64 = -1;
 /// Fewer samples say nothing about how labels are counted.
 const FEWEST_SAMPLES: usize = 10;
-/// Share of labels that must agree with shifted predictions before anything is said.
+/// Share of labels that must agree with shifted predictions before a note or an error is given.
 const SHIFTED_AGREEMENT: f64 = 0.5;
 /// Labels that agree with shifted predictions this many times as often as with the predictions are refused.
 const OVERWHELMING: f64 = 10.0;
