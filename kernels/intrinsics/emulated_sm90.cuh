@@ -214,7 +214,7 @@ inline void wgmma_commit(RESIDUA_CALL_SITE) {
 }
 template <int PENDING>
 inline void wgmma_wait(RESIDUA_CALL_SITE) {
-    static_assert(0 <= PENDING && PENDING < 8, "at most seven groups may be under way");
+    static_assert(0 <= PENDING && PENDING < 8, "at most seven groups may be in flight");
     residua::wait_for_warpgroup(residua::WARPGROUP_WGMMA_WAIT, "wgmma_wait", PENDING, file, line);
 }
 template <int N, bool A_MN_MAJOR, bool B_MN_MAJOR>

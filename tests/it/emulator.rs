@@ -2,7 +2,7 @@
 
 use residua::Result;
 use residua::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};
-use residua::backend::cuda::driver::{Driver, Geometry, Launch, Memory};
+use residua::backend::cuda::driver::{Driver, Launch, LaunchConfig, Memory};
 use residua::backend::cuda::{Source, Sources, Variant};
 use residua::ops::Access;
 use residua::tensor::{DType, Span};
@@ -16,7 +16,8 @@ pub const MODES: [(Order, Copies); 5] = [
     (Order::Random(7), Copies::Lazy),
 ];
 
-pub const ONE_BLOCK: Geometry = Geometry { grid: [1, 1, 1], threads: 64, shared_bytes: 0, cluster: 1 };
+pub const ONE_BLOCK: LaunchConfig =
+    LaunchConfig { grid: [1, 1, 1], threads: 64, shared_bytes: 0, cluster: 1 };
 
 /// The complete text of a kernel written in a test: lines count from the kernel's own first.
 pub fn source(kernel: &str) -> Source {
@@ -57,12 +58,12 @@ impl Rig {
     }
 
     /// Runs the kernel `test` of a body's text.
-    pub fn launch(&mut self, kernel: &str, geometry: Geometry, number: u64) -> Result<()> {
+    pub fn launch(&mut self, kernel: &str, config: LaunchConfig, number: u64) -> Result<()> {
         let module = self.emulator.module(&source(kernel))?;
         let arguments = arguments(self, number);
         let launch = Launch {
             entry: "test",
-            geometry,
+            config,
             arguments: bytemuck::cast_slice(&arguments),
             operands: &[("x", self.x, Access::Read), ("y", self.y, Access::Write)],
         };
@@ -93,7 +94,7 @@ fn run(mode: (Order, Copies), body: &str) -> Result<Vec<f32>> {
 
 fn run_with(mode: (Order, Copies), body: &str, shared_bytes: u32) -> Result<Vec<f32>> {
     let mut rig = Rig::new(emulator(mode), &counting(64), 64);
-    rig.launch(&kernel(body), Geometry { shared_bytes, ..ONE_BLOCK }, 0)?;
+    rig.launch(&kernel(body), LaunchConfig { shared_bytes, ..ONE_BLOCK }, 0)?;
     Ok(rig.y())
 }
 
@@ -337,7 +338,7 @@ fn shared_memory_is_nan_before_every_block() {
     let body = "SHARED(Numbers, numbers); float before = numbers[threadIdx.x]; numbers[threadIdx.x] = 1.0f; \
                 store(p.y + 64 * blockIdx.x + threadIdx.x, before);";
     let mut rig = Rig::new(emulator(MODES[0]), &counting(64), 256);
-    rig.launch(&kernel(body), Geometry { grid: [4, 1, 1], ..ONE_BLOCK }, 0).unwrap();
+    rig.launch(&kernel(body), LaunchConfig { grid: [4, 1, 1], ..ONE_BLOCK }, 0).unwrap();
     assert!(rig.y().iter().all(|value| value.is_nan()));
 }
 
@@ -348,7 +349,7 @@ fn after_an_error_the_next_launch_is_sound() {
         let mut rig = Rig::new(emulator, &counting(64), 64);
         let good = kernel("float v = load(p.x + threadIdx.x); store(p.y + threadIdx.x, shuffle_xor(v, 1));");
         for bad in ["if (threadIdx.x) block_sync();", "store(p.y + 64, shuffle_xor(1.0f, 1));"] {
-            rig.launch(&kernel(bad), Geometry { grid: [9, 1, 1], ..ONE_BLOCK }, 0).unwrap_err();
+            rig.launch(&kernel(bad), LaunchConfig { grid: [9, 1, 1], ..ONE_BLOCK }, 0).unwrap_err();
             rig.launch(&good, ONE_BLOCK, 0).unwrap();
             assert_eq!(rig.y(), (0..64).map(|i| (i ^ 1) as f32).collect::<Vec<_>>());
         }
@@ -359,15 +360,15 @@ fn after_an_error_the_next_launch_is_sound() {
 fn a_launch_that_cuda_would_refuse_is_refused() {
     let mut rig = Rig::new(emulator(MODES[0]), &counting(64), 64);
     let text = kernel("store(p.y + threadIdx.x, load(p.x + threadIdx.x));");
-    for (geometry, part) in [
-        (Geometry { threads: 48, ..ONE_BLOCK }, "48 threads in a block; a multiple of 32"),
-        (Geometry { threads: 96, ..ONE_BLOCK }, "96 threads in a block; it is declared for at most 64"),
-        (Geometry { threads: 0, ..ONE_BLOCK }, "0 threads"),
-        (Geometry { grid: [0, 1, 1], ..ONE_BLOCK }, "a grid of 0 x 1 x 1 blocks"),
-        (Geometry { grid: [1, 65536, 1], ..ONE_BLOCK }, "a grid of 1 x 65536 x 1 blocks"),
-        (Geometry { shared_bytes: 228 << 10, ..ONE_BLOCK }, "233472 bytes of dynamic shared memory"),
+    for (config, part) in [
+        (LaunchConfig { threads: 48, ..ONE_BLOCK }, "48 threads in a block; a multiple of 32"),
+        (LaunchConfig { threads: 96, ..ONE_BLOCK }, "96 threads in a block; it is declared for at most 64"),
+        (LaunchConfig { threads: 0, ..ONE_BLOCK }, "0 threads"),
+        (LaunchConfig { grid: [0, 1, 1], ..ONE_BLOCK }, "a grid of 0 x 1 x 1 blocks"),
+        (LaunchConfig { grid: [1, 65536, 1], ..ONE_BLOCK }, "a grid of 1 x 65536 x 1 blocks"),
+        (LaunchConfig { shared_bytes: 228 << 10, ..ONE_BLOCK }, "233472 bytes of dynamic shared memory"),
     ] {
-        let error = rig.launch(&text, geometry, 0).unwrap_err().to_string();
+        let error = rig.launch(&text, config, 0).unwrap_err().to_string();
         assert!(error.contains(part), "`{part}` is missing in: {error}");
     }
     let module = rig.emulator.module(&source(&text)).unwrap();
@@ -375,7 +376,7 @@ fn a_launch_that_cuda_would_refuse_is_refused() {
         ("test", &[0u8; 16][..], "16 bytes of arguments were given; its struct has 24"),
         ("tset", &[0; 24], "test.cu has no kernel `tset`"),
     ] {
-        let launch = Launch { entry, geometry: ONE_BLOCK, arguments, operands: &[] };
+        let launch = Launch { entry, config: ONE_BLOCK, arguments, operands: &[] };
         let error = rig.emulator.launch(&rig.memory, &module, &launch).unwrap_err().to_string();
         assert!(error.contains(part), "`{part}` is missing in: {error}");
     }
@@ -395,7 +396,7 @@ fn a_graph_freezes_arguments_but_not_memory() {
             let arguments = [base + x.offset as u64, base + y.offset as u64, number];
             let launch = Launch {
                 entry: "test",
-                geometry: ONE_BLOCK,
+                config: ONE_BLOCK,
                 arguments: bytemuck::cast_slice(&arguments),
                 operands: &[("x", x, Access::Read), ("y", y, Access::Write)],
             };

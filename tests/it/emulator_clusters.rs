@@ -2,9 +2,9 @@
 //! every word of clusters used wrongly, and caught.
 
 use residua::Result;
-use residua::backend::cuda::driver::Geometry;
+use residua::backend::cuda::driver::LaunchConfig;
 use residua::backend::cuda::driver::emulator::{Copies, Order};
-use residua::backend::cuda::driver::tensor_map::Piece;
+use residua::backend::cuda::driver::tensor_map::TmaMode;
 
 use crate::emulator::MODES;
 use crate::emulator_sm90::{Rig, bf16, whole_numbers};
@@ -58,19 +58,20 @@ KERNEL(256, test, Arguments) {
 }
 ";
 
-const GEOMETRY: Geometry = Geometry { grid: [4, 1, 1], threads: 256, shared_bytes: 64 << 10, cluster: 2 };
+const CONFIG: LaunchConfig =
+    LaunchConfig { grid: [4, 1, 1], threads: 256, shared_bytes: 64 << 10, cluster: 2 };
 
 /// Result of two clusters for 64 rows and 256 columns with a K of 192, in one mode.
-fn pipeline_on(mode: (Order, Copies), text: &str, geometry: Geometry) -> Result<Vec<f32>> {
+fn pipeline_on(mode: (Order, Copies), text: &str, config: LaunchConfig) -> Result<Vec<f32>> {
     let (a, b) = (whole_numbers(64 * 192, 5), whole_numbers(256 * 192, 6));
     let mut rig = Rig::new(mode, &bf16(&a), &bf16(&b), 256 * 64);
-    let of_a = rig.map(false, &[192, 64], &[384], Piece::Tiled(&[64, 32]));
-    let of_b = rig.map(true, &[192, 256], &[384], Piece::Tiled(&[64, 32]));
-    rig.launch_on(text, "test", geometry, [of_a, of_b])
+    let of_a = rig.map(false, &[192, 64], &[384], TmaMode::Tiled(&[64, 32]));
+    let of_b = rig.map(true, &[192, 256], &[384], TmaMode::Tiled(&[64, 32]));
+    rig.launch_on(text, "test", config, [of_a, of_b])
 }
 
 fn pipeline(mode: (Order, Copies), text: &str) -> Result<Vec<f32>> {
-    pipeline_on(mode, text, GEOMETRY)
+    pipeline_on(mode, text, CONFIG)
 }
 
 fn expected() -> Vec<f32> {
@@ -110,10 +111,10 @@ KERNEL(64, test, Arguments) {
     let x = whole_numbers(64 * 8, 3);
     for mode in MODES {
         let mut rig = Rig::new(mode, &bf16(&x), &[0; 8], 4 * 8 * 64);
-        let piece = Piece::Im2col { lower: [0, 0], upper: [0, 0], channels: 64, pixels: 8, strides: [1, 1] };
-        let map = rig.map(false, &[64, 4, 2, 1], &[128, 512, 1024], piece);
-        let geometry = Geometry { grid: [4, 1, 1], threads: 64, shared_bytes: 2048, cluster: 4 };
-        let y = rig.launch_on(text, "test", geometry, [map, map]).unwrap();
+        let mode = TmaMode::Im2col { lower: [0, 0], upper: [0, 0], channels: 64, pixels: 8, strides: [1, 1] };
+        let map = rig.map(false, &[64, 4, 2, 1], &[128, 512, 1024], mode);
+        let config = LaunchConfig { grid: [4, 1, 1], threads: 64, shared_bytes: 2048, cluster: 4 };
+        let y = rig.launch_on(text, "test", config, [map, map]).unwrap();
         for (rank, y) in y.chunks(512).enumerate() {
             let right = if rank % 2 == 1 { y == x } else { y.iter().all(|&number| number == -1.0) };
             assert!(right, "{mode:?} rank {rank}");
@@ -123,16 +124,16 @@ KERNEL(64, test, Arguments) {
 
 #[test]
 fn clusters_that_no_device_can_run_are_refused() {
-    for (geometry, part) in [
-        (Geometry { grid: [3, 1, 1], ..GEOMETRY }, "3 blocks in x in clusters of 2"),
-        (Geometry { cluster: 0, ..GEOMETRY }, "clusters of 0 blocks; a cluster has 1 to 8"),
-        (Geometry { grid: [16, 1, 1], cluster: 16, ..GEOMETRY }, "clusters of 16 blocks"),
+    for (config, part) in [
+        (LaunchConfig { grid: [3, 1, 1], ..CONFIG }, "3 blocks in x in clusters of 2"),
+        (LaunchConfig { cluster: 0, ..CONFIG }, "clusters of 0 blocks; a cluster has 1 to 8"),
+        (LaunchConfig { grid: [16, 1, 1], cluster: 16, ..CONFIG }, "clusters of 16 blocks"),
     ] {
-        let error = pipeline_on(MODES[0], PIPELINE, geometry).unwrap_err().to_string();
+        let error = pipeline_on(MODES[0], PIPELINE, config).unwrap_err().to_string();
         assert!(error.contains(part), "`{part}` is missing in: {error}");
     }
     // Launched without clusters, it finds no peer.
-    let alone = Geometry { cluster: 1, ..GEOMETRY };
+    let alone = LaunchConfig { cluster: 1, ..CONFIG };
     let error = pipeline_on(MODES[0], PIPELINE, alone).unwrap_err().to_string();
     assert!(error.contains("tma_load_multicast: rank 1 in a cluster of 1"), "{error}");
 }
@@ -258,14 +259,14 @@ fn a_block_that_is_reached_into_and_ends_by_luck_behind_that_is_refused() {
 }}"
         )
     };
-    let geometry = Geometry { grid: [2, 1, 1], threads: 32, shared_bytes: 8, cluster: 2 };
+    let config = LaunchConfig { grid: [2, 1, 1], threads: 32, shared_bytes: 8, cluster: 2 };
     for (mode, ended) in [
         (MODES[0], "the block may end while block (0, 0, 0), thread 0"),
         (MODES[2], "block (1, 0, 0) has ended"),
     ] {
         let mut rig = Rig::new(mode, &[0; 8], &[0; 8], 1);
-        rig.launch_on(&text("cluster_sync();"), "test", geometry, [[0; 16]; 2]).unwrap();
-        let error = rig.launch_on(&text(""), "test", geometry, [[0; 16]; 2]).unwrap_err().to_string();
+        rig.launch_on(&text("cluster_sync();"), "test", config, [[0; 16]; 2]).unwrap();
+        let error = rig.launch_on(&text(""), "test", config, [[0; 16]; 2]).unwrap_err().to_string();
         assert!(error.contains(ended) && error.contains("cluster_sync"), "{mode:?}: {error}");
     }
 }
@@ -274,9 +275,9 @@ fn a_block_that_is_reached_into_and_ends_by_luck_behind_that_is_refused() {
 fn after_an_error_in_a_cluster_the_next_launch_is_sound() {
     let (a, b) = (whole_numbers(64 * 192, 5), whole_numbers(256 * 192, 6));
     let mut rig = Rig::new(MODES[0], &bf16(&a), &bf16(&b), 256 * 64);
-    let of_a = rig.map(false, &[192, 64], &[384], Piece::Tiled(&[64, 32]));
-    let of_b = rig.map(true, &[192, 256], &[384], Piece::Tiled(&[64, 32]));
+    let of_a = rig.map(false, &[192, 64], &[384], TmaMode::Tiled(&[64, 32]));
+    let of_b = rig.map(true, &[192, 256], &[384], TmaMode::Tiled(&[64, 32]));
     let bad = RIGHT.with("(shared.empty[i], peer)", "(shared.empty[i], 2)");
-    rig.launch_on(&bad, "test", GEOMETRY, [of_a, of_b]).unwrap_err();
-    assert!(rig.launch_on(PIPELINE, "test", GEOMETRY, [of_a, of_b]).unwrap() == expected());
+    rig.launch_on(&bad, "test", CONFIG, [of_a, of_b]).unwrap_err();
+    assert!(rig.launch_on(PIPELINE, "test", CONFIG, [of_a, of_b]).unwrap() == expected());
 }

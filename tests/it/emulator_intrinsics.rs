@@ -6,7 +6,7 @@ use std::path::Path;
 
 use half::bf16;
 use residua::backend::cuda::driver::emulator::{Emulator, Options, Order};
-use residua::backend::cuda::driver::{Driver, Geometry};
+use residua::backend::cuda::driver::{Driver, LaunchConfig};
 
 use crate::emulator::{HEAD, MODES, ONE_BLOCK, Rig, counting, emulator, kernel, sound, source};
 
@@ -24,7 +24,8 @@ fn bf16_rounds_to_nearest_even_and_keeps_nan() {
         .collect();
     x.extend(specials);
     let mut rig = Rig::new(emulator(MODES[0]), &x, 4096);
-    rig.launch(&text, Geometry { grid: [16, 1, 1], threads: 256, shared_bytes: 0, cluster: 1 }, 0).unwrap();
+    rig.launch(&text, LaunchConfig { grid: [16, 1, 1], threads: 256, shared_bytes: 0, cluster: 1 }, 0)
+        .unwrap();
     for (x, y) in x.iter().zip(rig.y()) {
         let expected = bf16::from_f32(*x).to_f32();
         assert!(
@@ -89,7 +90,7 @@ fn mma_and_ldmatrix_use_the_fragments_that_the_manual_describes() {
         .collect();
     for mode in MODES {
         let mut rig = Rig::new(emulator(mode), &x, 256);
-        rig.launch(MULTIPLY, Geometry { threads: 32, ..ONE_BLOCK }, 0).unwrap();
+        rig.launch(MULTIPLY, LaunchConfig { threads: 32, ..ONE_BLOCK }, 0).unwrap();
         assert_eq!(rig.y(), expected, "{mode:?}");
     }
 }
@@ -107,7 +108,7 @@ fn blocks_know_their_place_and_host_threads_do_not_change_a_bit() {
         .map(|(threads, order)| {
             let emulator = Emulator::new(Options { threads, order, ..Options::default() }).unwrap();
             let mut rig = Rig::new(emulator, &counting(64), 5 * 3 * 2 * 64);
-            rig.launch(&text, Geometry { grid: [5, 3, 2], ..ONE_BLOCK }, 0).unwrap();
+            rig.launch(&text, LaunchConfig { grid: [5, 3, 2], ..ONE_BLOCK }, 0).unwrap();
             rig.y().iter().map(|value| value.to_bits()).collect()
         })
         .collect();
@@ -122,7 +123,8 @@ fn of_many_blocks_that_fail_the_first_is_named() {
         let emulator = Emulator::new(Options { threads, ..Options::default() }).unwrap();
         let mut rig = Rig::new(emulator, &counting(64), 64);
         let text = kernel("if (blockIdx.x >= 5) store(p.y + 64, 1.0f);");
-        let error = rig.launch(&text, Geometry { grid: [64, 1, 1], ..ONE_BLOCK }, 0).unwrap_err().to_string();
+        let error =
+            rig.launch(&text, LaunchConfig { grid: [64, 1, 1], ..ONE_BLOCK }, 0).unwrap_err().to_string();
         assert!(error.contains("block (5, 0, 0), thread 0"), "{error}");
     }
 }

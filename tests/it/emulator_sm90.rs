@@ -3,8 +3,8 @@
 
 use residua::Result;
 use residua::backend::cuda::driver::emulator::{Copies, Emulator, Order};
-use residua::backend::cuda::driver::tensor_map::{Piece, TensorMap, TensorMapRequest};
-use residua::backend::cuda::driver::{Driver, Geometry, Launch, Memory};
+use residua::backend::cuda::driver::tensor_map::{TensorMap, TensorMapRequest, TmaMode};
+use residua::backend::cuda::driver::{Driver, Launch, LaunchConfig, Memory};
 use residua::backend::cuda::{Source, Sources, Variant};
 use residua::ops::Access;
 use residua::tensor::{DType, Span};
@@ -58,10 +58,10 @@ impl Rig {
         Rig { device, memory, a: a_span, b: b_span, y: y_span }
     }
 
-    pub fn map(&self, of_b: bool, extents: &[u64], strides: &[u64], piece: Piece<'_>) -> TensorMap {
+    pub fn map(&self, of_b: bool, extents: &[u64], strides: &[u64], mode: TmaMode<'_>) -> TensorMap {
         let span = if of_b { self.b } else { self.a };
         let address = self.memory.address() + span.offset as u64;
-        self.device.tensor_map(&TensorMapRequest { address, extents, strides, piece }).unwrap()
+        self.device.tensor_map(&TensorMapRequest { address, extents, strides, mode }).unwrap()
     }
 
     /// Runs the kernel `entry` of a text with 64 KiB of dynamic shared memory.
@@ -75,7 +75,7 @@ impl Rig {
         self.launch_on(
             text,
             entry,
-            Geometry { grid: [1, 1, 1], threads, shared_bytes: 64 << 10, cluster: 1 },
+            LaunchConfig { grid: [1, 1, 1], threads, shared_bytes: 64 << 10, cluster: 1 },
             maps,
         )
     }
@@ -84,7 +84,7 @@ impl Rig {
         &mut self,
         text: &str,
         entry: &str,
-        geometry: Geometry,
+        config: LaunchConfig,
         [a, b]: [TensorMap; 2],
     ) -> Result<Vec<f32>> {
         let module = self.device.module(&source_sm90(text))?;
@@ -92,7 +92,7 @@ impl Rig {
         let arguments = Arguments { a, b, y, unused: [0; 15] };
         let launch = Launch {
             entry,
-            geometry,
+            config,
             arguments: bytemuck::bytes_of(&arguments),
             operands: &[
                 ("a", self.a, Access::Read),
@@ -177,12 +177,12 @@ fn wgmma_is_right_for_every_width_and_layout() {
             let b = if b_down { turned(&b, columns) } else { b.clone() };
             for mode in MODES {
                 let mut rig = Rig::new(mode, &bf16(&a), &bf16(&b), 64 * columns);
-                let tall = Piece::Tiled(&[64, 64]);
+                let tall = TmaMode::Tiled(&[64, 64]);
                 let map_a = rig.map(false, &[64, 64], &[128], tall);
                 let map_b = if b_down {
                     rig.map(true, &[columns as u64, 64], &[2 * columns as u64], tall)
                 } else {
-                    rig.map(true, &[64, columns as u64], &[128], Piece::Tiled(&[64, columns as u32]))
+                    rig.map(true, &[64, columns as u64], &[128], TmaMode::Tiled(&[64, columns as u32]))
                 };
                 let entry = format!("test_{columns}_{}_{}", u32::from(a_down), u32::from(b_down));
                 let y = rig.launch(PRODUCTS, &entry, 128, [map_a, map_b]).unwrap();
@@ -229,7 +229,7 @@ fn a_copied_box_has_zeros_outside_its_tensor() {
         .collect();
     for mode in MODES {
         let mut rig = Rig::new(mode, &bf16(&x), &[0; 8], 64 * rows);
-        let map = rig.map(false, &[40, 5, 3], &[96, 480], Piece::Tiled(&[64, 4, 3]));
+        let map = rig.map(false, &[40, 5, 3], &[96, 480], TmaMode::Tiled(&[64, 4, 3]));
         let text = dump("tma_load(box.tile, p.a, box.full, -8, 3, -1)", rows);
         assert_eq!(rig.launch(&text, "test", 64, [map, map]).unwrap(), expected, "{mode:?}");
     }
@@ -262,7 +262,7 @@ fn copied_pixels_are_those_a_convolution_reads() {
                 false,
                 &[channels, width, height, images].map(|extent| extent as u64),
                 &bytes,
-                Piece::Im2col {
+                TmaMode::Im2col {
                     lower: [-padding; 2],
                     upper: [padding - window + 1; 2],
                     channels: 64,
@@ -333,7 +333,7 @@ KERNEL(256, test, Arguments) {
 pub fn pipeline(mode: (Order, Copies), text: &str) -> Result<Vec<f32>> {
     let (a, b) = (whole_numbers(64 * 320, 5), whole_numbers(64 * 320, 6));
     let mut rig = Rig::new(mode, &bf16(&a), &bf16(&b), 64 * 64);
-    let maps = [false, true].map(|of_b| rig.map(of_b, &[320, 64], &[640], Piece::Tiled(&[64, 64])));
+    let maps = [false, true].map(|of_b| rig.map(of_b, &[320, 64], &[640], TmaMode::Tiled(&[64, 64])));
     rig.launch(text, "test", 256, maps)
 }
 

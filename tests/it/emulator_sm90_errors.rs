@@ -1,7 +1,7 @@
 //! Every word of compute capability 9.0 used wrongly, and caught: the pipeline of `emulator_sm90` with one mistake planted.
 
 use residua::backend::cuda::driver::emulator::{Copies, Emulator, Options};
-use residua::backend::cuda::driver::tensor_map::Piece;
+use residua::backend::cuda::driver::tensor_map::TmaMode;
 
 use crate::emulator::{self, MODES, ONE_BLOCK, counting};
 use crate::emulator_sm90::{PIPELINE, Rig, bf16, expected_of_pipeline, pipeline, whole_numbers};
@@ -280,7 +280,7 @@ fn a_tma_load_from_or_to_the_wrong_address_is_refused() {
     let x = bf16(&whole_numbers(64 * 320, 5));
     for mode in MODES {
         let mut rig = Rig::new(mode, &x, &x, 64 * 64);
-        let map = rig.map(false, &[320, 65], &[640], Piece::Tiled(&[64, 64]));
+        let map = rig.map(false, &[320, 65], &[640], TmaMode::Tiled(&[64, 64]));
         let text = PIPELINE.replace("shared.full[i], 64 * k, 0);", "shared.full[i], 64 * k, 1);");
         let error = rig.launch(&text, "test", 256, [map, map]).unwrap_err().to_string();
         let expected =
@@ -295,8 +295,8 @@ fn a_tma_load_from_or_to_the_wrong_address_is_refused() {
 fn a_walk_that_begins_outside_its_bounding_box_is_refused() {
     let x = bf16(&whole_numbers(64 * 320, 5));
     let mut rig = Rig::new(MODES[0], &x, &x, 64 * 64);
-    let piece = Piece::Im2col { lower: [-1, 0], upper: [-1, 0], channels: 64, pixels: 64, strides: [1, 1] };
-    let map = rig.map(false, &[64, 8, 8, 5], &[128, 1024, 8192], piece);
+    let mode = TmaMode::Im2col { lower: [-1, 0], upper: [-1, 0], channels: 64, pixels: 64, strides: [1, 1] };
+    let map = rig.map(false, &[64, 8, 8, 5], &[128, 1024, 8192], mode);
     for (w, h, expected) in [
         (-2, 0, "the first pixel's w is -2; the map's bounding box has -1 to 6"),
         (0, 8, "h is 8; the map's bounding box has 0 to 7"),

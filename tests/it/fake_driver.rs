@@ -11,8 +11,8 @@ use std::sync::OnceLock;
 use residua::backend::cuda::Source;
 use residua::backend::cuda::driver::native::Native;
 use residua::backend::cuda::driver::native::nvrtc::Nvrtc;
-use residua::backend::cuda::driver::tensor_map::{Piece, TensorMapRequest};
-use residua::backend::cuda::driver::{Driver, Geometry, Launch, Launches, LoadedModule, Memory};
+use residua::backend::cuda::driver::tensor_map::{TensorMapRequest, TmaMode};
+use residua::backend::cuda::driver::{Driver, Launch, LaunchConfig, Launches, LoadedModule, Memory};
 use residua::error::Error;
 use residua::rng::{Purpose, Stream};
 
@@ -86,13 +86,13 @@ struct Add {
     unused: i32,
 }
 
-const GEOMETRY: Geometry = Geometry { grid: [1, 1, 1], threads: 32, shared_bytes: 0, cluster: 1 };
+const CONFIG: LaunchConfig = LaunchConfig { grid: [1, 1, 1], threads: 32, shared_bytes: 0, cluster: 1 };
 
 /// Adds `x` to the first `n` numbers.
 fn add(driver: &Native, memory: &Memory, module: &LoadedModule, n: u64, x: f32) -> residua::Result<()> {
     let arguments = Add { y: memory.address(), n, x, unused: 0 };
     let arguments = bytemuck::bytes_of(&arguments);
-    driver.launch(memory, module, &Launch { entry: "add", geometry: GEOMETRY, arguments, operands: &[] })
+    driver.launch(memory, module, &Launch { entry: "add", config: CONFIG, arguments, operands: &[] })
 }
 
 fn numbers(driver: &Native, memory: &Memory, n: usize) -> Vec<f32> {
@@ -189,32 +189,32 @@ fn launches_and_graphs() {
     assert_eq!(driver.elapsed_seconds(&before, &after).unwrap(), 1e-3);
     assert_eq!(numbers(&driver, &memory, 4), [2.0, 2.0, 2.0, 0.0]);
 
-    let refused = |memory: &Memory, entry: &str, arguments: &[u8], geometry: Geometry| {
+    let refused = |memory: &Memory, entry: &str, arguments: &[u8], config: LaunchConfig| {
         driver
-            .launch(memory, &module, &Launch { entry, geometry, arguments, operands: &[] })
+            .launch(memory, &module, &Launch { entry, config, arguments, operands: &[] })
             .unwrap_err()
             .to_string()
     };
-    let text = refused(&memory, "sub", &[0; 24], GEOMETRY);
+    let text = refused(&memory, "sub", &[0; 24], CONFIG);
     assert!(text.contains("no kernel `sub`; it has add, fault, two"), "{text}");
-    let text = refused(&memory, "add", &[0; 16], GEOMETRY);
+    let text = refused(&memory, "add", &[0; 16], CONFIG);
     assert!(text.contains("one argument of 24 bytes, and is given a struct of 16"), "{text}");
-    let text = refused(&memory, "two", &[0; 8], GEOMETRY);
+    let text = refused(&memory, "two", &[0; 8], CONFIG);
     assert!(text.contains("not exactly one argument"), "{text}");
-    let much = Geometry { shared_bytes: 100 << 10, ..GEOMETRY };
+    let much = LaunchConfig { shared_bytes: 100 << 10, ..CONFIG };
     let arguments = Add { y: memory.address(), n: 0, x: 0.0, unused: 0 };
     let launch =
-        Launch { entry: "add", geometry: much, arguments: bytemuck::bytes_of(&arguments), operands: &[] };
+        Launch { entry: "add", config: much, arguments: bytemuck::bytes_of(&arguments), operands: &[] };
     driver.launch(&memory, &module, &launch).unwrap();
-    let text = refused(&memory, "add", &[0; 24], Geometry { cluster: 2, ..GEOMETRY });
+    let text = refused(&memory, "add", &[0; 24], LaunchConfig { cluster: 2, ..CONFIG });
     assert!(text.contains("1 blocks in x in clusters of 2"), "{text}");
-    let text = refused(&memory, "add", &[0; 24], Geometry { shared_bytes: 300 << 10, ..GEOMETRY });
+    let text = refused(&memory, "add", &[0; 24], LaunchConfig { shared_bytes: 300 << 10, ..CONFIG });
     assert!(text.contains("let `add` use 307200 bytes"), "{text}");
 
     // The stand-in adds once for every block of a cluster.
     let arguments = Add { y: memory.address(), n: 1, x: 2.0, unused: 0 };
-    let geometry = Geometry { grid: [6, 1, 1], cluster: 3, ..GEOMETRY };
-    let launch = Launch { entry: "add", geometry, arguments: bytemuck::bytes_of(&arguments), operands: &[] };
+    let config = LaunchConfig { grid: [6, 1, 1], cluster: 3, ..CONFIG };
+    let launch = Launch { entry: "add", config, arguments: bytemuck::bytes_of(&arguments), operands: &[] };
     let before = numbers(&driver, &memory, 1);
     driver.launch(&memory, &module, &launch).unwrap();
     assert_eq!(numbers(&driver, &memory, 1), [before[0] + 6.0]);
@@ -253,7 +253,7 @@ fn launches_and_graphs() {
     drop(graph);
 
     // A kernel that faults is told of where its result is waited for, with what to do.
-    let launch = Launch { entry: "fault", geometry: GEOMETRY, arguments: &[0; 8], operands: &[] };
+    let launch = Launch { entry: "fault", config: CONFIG, arguments: &[0; 8], operands: &[] };
     driver.launch(&memory, &module, &launch).unwrap();
     let text = driver.synchronise().unwrap_err().to_string();
     assert!(text.contains("CUDA_ERROR_ILLEGAL_ADDRESS") && text.contains("--device emulator"), "{text}");
@@ -319,7 +319,7 @@ fn tensor_maps() {
         address: 0x1000,
         extents: &[72, 9, 8, 4],
         strides: &[144, 1296, 10368],
-        piece: Piece::Im2col { lower: [-1, -2], upper: [1, -3], channels: 64, pixels: 128, strides: [2, 1] },
+        mode: TmaMode::Im2col { lower: [-1, -2], upper: [1, -3], channels: 64, pixels: 128, strides: [2, 1] },
     };
     let pair = |w: i32, h: i32| u64::from(w as u32) | u64::from(h as u32) << 32;
     let corners = [pair(-1, -2), pair(1, -3)];
@@ -347,7 +347,7 @@ fn tensor_maps() {
         address: 0x2000,
         extents: &[72, 9, 8],
         strides: &[144, 1296],
-        piece: Piece::Tiled(&[64, 1, 128]),
+        mode: TmaMode::Tiled(&[64, 1, 128]),
     };
     let expected = [3, 0, 0x2000, 72, 9, 8, 2, 144, 1296, 64, 1, 128, 1, 1, 1, 0];
     assert_eq!(driver.tensor_map(&boxes).unwrap(), expected);

@@ -53,7 +53,7 @@ impl Driver for Watched {
         self.launches.lock().unwrap().push(RecordedLaunch {
             source: source.clone(),
             entry: launch.entry.to_string(),
-            geometry: launch.geometry,
+            config: launch.config,
             operands: launch.operands.to_vec(),
         });
         self.emulator.launch(memory, module, launch)
@@ -152,11 +152,11 @@ fn a_table_that_names_another_kernel_changes_the_launch() {
     assert!(tuned[0].source.name.contains("TILE_M=128 TILE_N=64"), "{}", tuned[0].source.name);
     assert!(tuned[1].source.name.contains("TILE_M=64 TILE_N=128"), "{}", tuned[1].source.name);
     // 64 x 576 in tiles of 64 x 128, in two parts.
-    assert_eq!(tuned[1].geometry.grid, [5, 1, 2]);
+    assert_eq!(tuned[1].config.grid, [5, 1, 2]);
     assert_eq!(tuned[2].entry, "split_k_reduce");
     let other = launched(&[(Pass::Forward, "sm80-64x64", 1), (Pass::WeightGradient, "sm80-64x128", 1)]);
     assert!(other[0].source.name.contains("TILE_M=64 TILE_N=64"), "{}", other[0].source.name);
-    assert_eq!((other[1].geometry.grid, other.len()), ([5, 1, 1], 2));
+    assert_eq!((other[1].config.grid, other.len()), ([5, 1, 1], 2));
 }
 
 fn read(path: &Path) -> Value {

@@ -1,6 +1,6 @@
 //! Shared by all launchers: grids that fit, scratch memory, variants by working type.
 
-use super::driver::Geometry;
+use super::driver::LaunchConfig;
 use super::module::Entry;
 use super::source::Variant;
 use super::{Cuda, Module};
@@ -59,7 +59,7 @@ pub(super) fn scratch(workspace: Span, elements: usize) -> Result<Span> {
 }
 
 /// A grid of `x` times `y` thread blocks.
-pub(super) fn grid(x: usize, y: usize) -> Result<Geometry> {
+pub(super) fn grid(x: usize, y: usize) -> Result<LaunchConfig> {
     const MOST: [usize; 2] = [i32::MAX as usize, u16::MAX as usize];
     if x > MOST[0] || y > MOST[1] {
         return Err(Error::invalid(format!(
@@ -67,16 +67,16 @@ pub(super) fn grid(x: usize, y: usize) -> Result<Geometry> {
             MOST[0], MOST[1]
         )));
     }
-    Ok(Geometry { grid: [x as u32, y as u32, 1], threads: THREADS as u32, shared_bytes: 0, cluster: 1 })
+    Ok(LaunchConfig { grid: [x as u32, y as u32, 1], threads: THREADS as u32, shared_bytes: 0, cluster: 1 })
 }
 
 /// A grid with a thread for each vector or element.
-pub(super) fn threads(work: usize) -> Result<Geometry> {
+pub(super) fn threads(work: usize) -> Result<LaunchConfig> {
     grid(work.div_ceil(THREADS), 1)
 }
 
 /// The same for kernels that count threads in 32 bits.
-pub(super) fn few_threads(work: usize) -> Result<Geometry> {
+pub(super) fn few_threads(work: usize) -> Result<LaunchConfig> {
     extent(work.next_multiple_of(THREADS))?;
     threads(work)
 }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{THREADS, all, entry, extent, grid};
-use super::driver::Geometry;
+use super::driver::LaunchConfig;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::Access::{Read, Write};
@@ -31,7 +31,7 @@ const TILE: usize = 64;
 const ROWS_PER_BLOCK: usize = THREADS / 32;
 
 /// A thread block for each tile of a matrix.
-fn tiles(rows: usize, columns: usize) -> Result<Geometry> {
+fn tiles(rows: usize, columns: usize) -> Result<LaunchConfig> {
     grid(columns.div_ceil(TILE), rows.div_ceil(TILE))
 }
 
@@ -69,9 +69,9 @@ pub(super) fn cosine(cuda: &mut Cuda, op: &CosineForward<Span>, _: Span) -> Resu
         inputs: extent(inputs)?,
         epsilon: epsilon as f32,
     };
-    let geometry = grid((batch + outputs).div_ceil(ROWS_PER_BLOCK), 1)?;
+    let config = grid((batch + outputs).div_ceil(ROWS_PER_BLOCK), 1)?;
     let operands = [("x", x, Read), ("weight", weight, Read), ("inverse_norms", inverse_norms, Write)];
-    cuda.launch((&VARIANT, "cosine_norms"), geometry, &arguments, &operands)?;
+    cuda.launch((&VARIANT, "cosine_norms"), config, &arguments, &operands)?;
     let arguments = Forward {
         pointers: [x, weight, scale, inverse_norms, cosines, y].map(|span| cuda.pointer(span)),
         batch: extent(batch)?,
@@ -138,8 +138,8 @@ fn gradient(cuda: &Cuda, op: &CosineInputGradient<Span>, to_weight: bool) -> Res
         std::mem::swap(&mut arguments.row_stride, &mut arguments.other_stride);
     }
     let name = if to_weight { "cosine_weight_gradient" } else { "cosine_input_gradient" };
-    let geometry = tiles(arguments.row_count as usize, inputs)?;
-    cuda.launch((&VARIANT, name), geometry, &arguments, &all(op.operands()))
+    let config = tiles(arguments.row_count as usize, inputs)?;
+    cuda.launch((&VARIANT, name), config, &arguments, &all(op.operands()))
 }
 
 pub(super) fn cosine_input_gradient(cuda: &mut Cuda, op: &CosineInputGradient<Span>, _: Span) -> Result<()> {

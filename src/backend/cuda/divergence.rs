@@ -51,6 +51,6 @@ pub(super) fn kl_divergence(cuda: &mut Cuda, op: &SoftmaxDivergence<Span>, _: Sp
         },
         unused: 0,
     };
-    let geometry = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
-    cuda.launch((&VARIANT, "kl_divergence"), geometry, &arguments, &all(op.operands()))
+    let config = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
+    cuda.launch((&VARIANT, "kl_divergence"), config, &arguments, &all(op.operands()))
 }

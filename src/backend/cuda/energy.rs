@@ -42,6 +42,6 @@ pub(super) fn energy_margin(cuda: &mut Cuda, op: &EnergyMarginLoss<Span>, _: Spa
         batch: extent(batch)?,
         classes: extent(classes)?,
     };
-    let geometry = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
-    cuda.launch((&VARIANT, "energy_margin"), geometry, &arguments, &all(op.operands()))
+    let config = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
+    cuda.launch((&VARIANT, "energy_margin"), config, &arguments, &all(op.operands()))
 }

@@ -43,8 +43,8 @@ pub(super) fn log_sum_groups(cuda: &mut Cuda, op: &LogSumGroups<Span>, _: Span) 
         unused: 0,
     };
     extent(op.y.elements)?;
-    let geometry = grid(op.y.elements.div_ceil(SUMS_PER_BLOCK), 1)?;
-    cuda.launch((&VARIANT, "log_sum_groups"), geometry, &arguments, &all(op.operands()))
+    let config = grid(op.y.elements.div_ceil(SUMS_PER_BLOCK), 1)?;
+    cuda.launch((&VARIANT, "log_sum_groups"), config, &arguments, &all(op.operands()))
 }
 
 /// `Gradient` of the kernels.
@@ -74,6 +74,6 @@ pub(super) fn log_sum_groups_gradient(
         groups: extent(groups)?,
         unused: 0,
     };
-    let geometry = few_threads(op.dx.elements)?;
-    cuda.launch((&VARIANT, "log_sum_groups_gradient"), geometry, &arguments, &all(op.operands()))
+    let config = few_threads(op.dx.elements)?;
+    cuda.launch((&VARIANT, "log_sum_groups_gradient"), config, &arguments, &all(op.operands()))
 }

@@ -41,6 +41,6 @@ pub(super) fn load_images(cuda: &mut Cuda, op: &LoadImages<Span>, _: Span) -> Re
         unused: 0,
     };
     extent(elements)?;
-    let geometry = few_threads(elements.div_ceil(cuda.vector_size()))?;
-    cuda.launch((&cuda.variant(FILE), "load_images"), geometry, &arguments, &all(op.operands()))
+    let config = few_threads(elements.div_ceil(cuda.vector_size()))?;
+    cuda.launch((&cuda.variant(FILE), "load_images"), config, &arguments, &all(op.operands()))
 }

@@ -193,6 +193,6 @@ pub(super) fn linear_weight_gradient(
         batch: extent(batch)?,
         outputs: extent(outputs)?,
     };
-    let geometry = grid(outputs.div_ceil(COLUMNS), 1)?;
-    cuda.launch((&VARIANT, "linear_bias_gradient"), geometry, &arguments, &[dy, dbias])
+    let config = grid(outputs.div_ceil(COLUMNS), 1)?;
+    cuda.launch((&VARIANT, "linear_bias_gradient"), config, &arguments, &[dy, dbias])
 }

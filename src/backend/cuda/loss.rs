@@ -49,8 +49,8 @@ pub(super) fn softmax_cross_entropy(cuda: &mut Cuda, op: &SoftmaxCrossEntropy<Sp
         share: (1.0 / batch as f64) as f32,
         unused: 0,
     };
-    let geometry = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
-    cuda.launch((&VARIANT, "softmax_cross_entropy"), geometry, &arguments, &all(op.operands()))
+    let config = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
+    cuda.launch((&VARIANT, "softmax_cross_entropy"), config, &arguments, &all(op.operands()))
 }
 
 /// `ScaleRows` of the kernels.

@@ -3,7 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `device` | the [`crate::ops::Device`] implementation: hands calls to the launchers below; copies and captured graphs |
-//! | `convolution`, `batch_norm`, `pointwise`, `pooling`, `linear`, `cosine`, `loss`, `divergence`, `optimizer`, `images` | a launcher for each family of `kernels/`: checks, geometry, arguments |
+//! | `convolution`, `batch_norm`, `pointwise`, `pooling`, `linear`, `cosine`, `loss`, `divergence`, `optimizer`, `images` | a launcher for each family of `kernels/`: checks, launch configuration, arguments |
 //! | `rows` | launchers of `kernels/rows/*.cu` |
 //! | `call` | what the launchers share: checked operands, grids, variants by type |
 //! | `module` | all compiled variants of kernel files, and the limits that the compile gate holds them to |
@@ -44,7 +44,7 @@ pub use source::{EMBEDDED, Source, Sources, Variant};
 use crate::error::{Error, Result};
 use crate::ops::Access;
 use crate::tensor::{DType, Span};
-use driver::{Driver, Geometry, Launch, LoadedModule, MOST_ARGUMENT_BYTES, Memory};
+use driver::{Driver, Launch, LaunchConfig, LoadedModule, MOST_ARGUMENT_BYTES, Memory};
 
 /// A device that computes with our kernels.
 pub struct Cuda {
@@ -106,7 +106,7 @@ impl Cuda {
     fn launch<A: bytemuck::Pod>(
         &self,
         (variant, entry): (&Variant, &'static str),
-        geometry: Geometry,
+        config: LaunchConfig,
         arguments: &A,
         operands: &[(&'static str, Span, Access)],
     ) -> Result<()> {
@@ -123,7 +123,7 @@ impl Cuda {
             }
         }
         let module = self.module(variant)?;
-        let launch = Launch { entry, geometry, arguments: bytemuck::bytes_of(arguments), operands };
+        let launch = Launch { entry, config, arguments: bytemuck::bytes_of(arguments), operands };
         self.driver.launch(memory, &module, &launch)
     }
 

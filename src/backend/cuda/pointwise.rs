@@ -148,6 +148,6 @@ fn shortcut(
         vectorized: u32::from(vectorized),
         unused: 0,
     };
-    let geometry = few_threads(elements.div_ceil(if vectorized { cuda.vector_size() } else { 1 }))?;
-    cuda.launch((&cuda.variant(FILE), entry), geometry, &arguments, operands)
+    let config = few_threads(elements.div_ceil(if vectorized { cuda.vector_size() } else { 1 }))?;
+    cuda.launch((&cuda.variant(FILE), entry), config, &arguments, operands)
 }

@@ -80,6 +80,6 @@ pub(super) fn pool_head(cuda: &mut Cuda, op: &PoolHeadForward<Span>, workspace: 
         vectorized_rows: pool.channels.is_multiple_of(4).into(),
         unused: 0,
     };
-    let geometry = grid(pool.batch.div_ceil(images), 1)?;
-    cuda.launch((&cuda.variant(FILE), "pool_head"), geometry, &arguments, &all(op.operands()))
+    let config = grid(pool.batch.div_ceil(images), 1)?;
+    cuda.launch((&cuda.variant(FILE), "pool_head"), config, &arguments, &all(op.operands()))
 }

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{THREADS, all, entry, extent, few_threads, grid, modules_of_both_types};
-use super::driver::Geometry;
+use super::driver::LaunchConfig;
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
 use crate::ops::{GlobalAveragePool, GlobalAveragePoolGradient, GlobalPool, MaxPool, MaxPoolGradient, Pool};
@@ -53,23 +53,23 @@ fn max_arguments(pool: &Pool, pointers: [u64; 3], elements: usize, vectorized: b
 }
 
 /// Whether a thread holds a vector of channels, and the grid for so many elements.
-fn vectors(cuda: &Cuda, channels: usize, elements: usize) -> Result<(bool, Geometry)> {
+fn vectors(cuda: &Cuda, channels: usize, elements: usize) -> Result<(bool, LaunchConfig)> {
     let vectorized = channels.is_multiple_of(cuda.vector_size());
     Ok((vectorized, few_threads(elements / if vectorized { cuda.vector_size() } else { 1 })?))
 }
 
 pub(super) fn max_pool(cuda: &mut Cuda, op: &MaxPool<Span>, _: Span) -> Result<()> {
-    let (vectorized, geometry) = vectors(cuda, op.attributes.channels, op.y.elements)?;
+    let (vectorized, config) = vectors(cuda, op.attributes.channels, op.y.elements)?;
     let pointers = [op.x, op.y, op.argmax].map(|span| cuda.pointer(span));
     let arguments = max_arguments(&op.attributes, pointers, op.y.elements, vectorized)?;
-    cuda.launch((&cuda.variant(FILE), "max_pool"), geometry, &arguments, &all(op.operands()))
+    cuda.launch((&cuda.variant(FILE), "max_pool"), config, &arguments, &all(op.operands()))
 }
 
 pub(super) fn max_pool_gradient(cuda: &mut Cuda, op: &MaxPoolGradient<Span>, _: Span) -> Result<()> {
-    let (vectorized, geometry) = vectors(cuda, op.attributes.channels, op.dx.elements)?;
+    let (vectorized, config) = vectors(cuda, op.attributes.channels, op.dx.elements)?;
     let pointers = [op.dy, op.argmax, op.dx].map(|span| cuda.pointer(span));
     let arguments = max_arguments(&op.attributes, pointers, op.dx.elements, vectorized)?;
-    cuda.launch((&cuda.variant(FILE), "max_pool_gradient"), geometry, &arguments, &all(op.operands()))
+    cuda.launch((&cuda.variant(FILE), "max_pool_gradient"), config, &arguments, &all(op.operands()))
 }
 
 /// `AverageArguments` of the kernels.
@@ -122,8 +122,8 @@ pub(super) fn global_average_pool(cuda: &mut Cuda, op: &GlobalAveragePool<Span>,
         vectorized: u32::from(vectorized),
         unused: 0,
     };
-    let geometry = grid(batch * column_blocks, 1)?;
-    cuda.launch((&cuda.variant(FILE), "global_average_pool"), geometry, &arguments, &all(op.operands()))
+    let config = grid(batch * column_blocks, 1)?;
+    cuda.launch((&cuda.variant(FILE), "global_average_pool"), config, &arguments, &all(op.operands()))
 }
 
 /// `AverageGradientArguments` of the kernels.
@@ -146,7 +146,7 @@ pub(super) fn global_average_pool_gradient(
 ) -> Result<()> {
     let GlobalPool { height, width, channels, .. } = op.attributes;
     let elements = op.dx.elements;
-    let (vectorized, geometry) = vectors(cuda, channels, elements)?;
+    let (vectorized, config) = vectors(cuda, channels, elements)?;
     let arguments = AverageGradient {
         dy: cuda.pointer(op.dy),
         dx: cuda.pointer(op.dx),
@@ -158,7 +158,7 @@ pub(super) fn global_average_pool_gradient(
     };
     cuda.launch(
         (&cuda.variant(FILE), "global_average_pool_gradient"),
-        geometry,
+        config,
         &arguments,
         &all(op.operands()),
     )

@@ -3,7 +3,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::call::{THREADS, all, entry, extent, grid};
-use super::driver::Geometry;
+use super::driver::LaunchConfig;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::{Error, Result};
 use crate::ops::Access::{Read, Write};
@@ -47,12 +47,12 @@ const TILE: usize = 64;
 const MOST_DISTANCES: usize = 1 << 23;
 
 /// A warp for each row.
-fn warps(rows: usize) -> Result<Geometry> {
+fn warps(rows: usize) -> Result<LaunchConfig> {
     grid(rows.div_ceil(THREADS / 32), 1)
 }
 
 /// A thread block for each tile of a matrix.
-fn tiles(rows: usize, columns: usize) -> Result<Geometry> {
+fn tiles(rows: usize, columns: usize) -> Result<LaunchConfig> {
     grid(columns.div_ceil(TILE), rows.div_ceil(TILE))
 }
 
@@ -293,8 +293,8 @@ pub(super) fn row_class_sums(cuda: &mut Cuda, op: &RowClassSums<Span>, _: Span) 
     let Labelled { rows, columns, classes } = op.attributes;
     let pointers = cuda.addresses([op.x, op.labels, op.sums]);
     let arguments = Arguments { pointers, rows: extent(rows)?, columns: extent(columns)? };
-    let geometry = grid(columns.div_ceil(THREADS), classes)?;
-    cuda.launch((&MOMENTS, "class_sums"), geometry, &arguments, &all(op.operands()))
+    let config = grid(columns.div_ceil(THREADS), classes)?;
+    cuda.launch((&MOMENTS, "class_sums"), config, &arguments, &all(op.operands()))
 }
 
 pub(super) fn row_class_deviations(cuda: &mut Cuda, op: &RowClassDeviations<Span>, _: Span) -> Result<()> {
@@ -313,7 +313,7 @@ pub(super) fn row_within_scatter(cuda: &mut Cuda, op: &RowWithinScatter<Span>, _
     let pointers = cuda.addresses([op.x, op.labels, op.means, op.scatter]);
     let extents = Extents::new(rows, columns, rows.div_ceil(slices))?;
     let arguments = WithinScatter { pointers, extents };
-    let mut geometry = tiles(columns, columns)?;
-    geometry.grid[2] = slices as u32;
-    cuda.launch((&MOMENTS, "within_scatter"), geometry, &arguments, &all(op.operands()))
+    let mut config = tiles(columns, columns)?;
+    config.grid[2] = slices as u32;
+    cuda.launch((&MOMENTS, "within_scatter"), config, &arguments, &all(op.operands()))
 }

@@ -374,14 +374,14 @@ impl Modeller {
         flop: f64,
     ) -> Result<LaunchModel> {
         let used = self.library.resources(&launch.source, &launch.entry)?;
-        let geometry = launch.geometry;
+        let config = launch.config;
         let uses = Uses {
-            threads: geometry.threads,
+            threads: config.threads,
             registers: used.registers,
-            shared: used.shared + geometry.shared_bytes,
+            shared: used.shared + config.shared_bytes,
         };
         let (resident, limited_by) = resident_blocks(&Limits::of(self.card.capability), &uses);
-        let blocks = geometry.grid.iter().map(|&extent| extent as usize).product();
+        let blocks = config.grid.iter().map(|&extent| extent as usize).product();
         // A kernel that finishes a convolution, or adds up its splits, is a pass.
         let products = convolution(call)
             .map(|(pass, conv)| {

@@ -10,7 +10,7 @@ use bytemuck::{Pod, Zeroable};
 pub(super) use sums::{Partials, batch_norm_reduce, batch_norm_statistics, workspace_bytes};
 
 use super::call::{Operand, THREADS, all, entry, extent, few_threads, grid, modules_of_both_types, threads};
-use super::driver::Geometry;
+use super::driver::LaunchConfig;
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
 use crate::ops::{
@@ -95,7 +95,7 @@ pub(super) fn batch_norm_fold(cuda: &mut Cuda, op: &BatchNormFold<Span>, _: Span
 
 /// The grid of a grid-stride loop in which every thread keeps its channels: the number of threads is a multiple of the vectors in
 /// a row.
-fn grid_stride(cuda: &Cuda, kernel: &str, extents: &Rows, vectorized: bool) -> Result<Geometry> {
+fn grid_stride(cuda: &Cuda, kernel: &str, extents: &Rows, vectorized: bool) -> Result<LaunchConfig> {
     const PACKS_PER_THREAD: usize = 2;
     let groups = extents.channels / if vectorized { cuda.vector_size() } else { 1 };
     let multiple = groups / greatest_common_divisor(groups, THREADS);
@@ -154,8 +154,8 @@ fn affine(
         vectorized: u32::from(vectorized),
         unused: 0,
     };
-    let geometry = grid_stride(cuda, entry, &attributes.extent, vectorized)?;
-    cuda.launch((&cuda.variant(FILE), entry), geometry, &arguments, operands)
+    let config = grid_stride(cuda, entry, &attributes.extent, vectorized)?;
+    cuda.launch((&cuda.variant(FILE), entry), config, &arguments, operands)
 }
 
 /// `InputGradientArguments` of the kernels.
@@ -188,6 +188,6 @@ pub(super) fn batch_norm_input_gradient(
         vectorized: u32::from(vectorized),
     };
     let kernel = "batch_norm_input_gradient";
-    let geometry = grid_stride(cuda, kernel, &rows, vectorized)?;
-    cuda.launch((&cuda.variant(FILE), kernel), geometry, &arguments, &all(op.operands()))
+    let config = grid_stride(cuda, kernel, &rows, vectorized)?;
+    cuda.launch((&cuda.variant(FILE), kernel), config, &arguments, &all(op.operands()))
 }

@@ -7,7 +7,7 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::super::call::{THREADS, entry, extent, grid, scratch};
-use super::super::driver::Geometry;
+use super::super::driver::LaunchConfig;
 use super::super::{Cuda, Entry, Module, Variant};
 use super::{FILE, wave};
 use crate::error::Result;
@@ -74,7 +74,7 @@ impl Slabs {
     }
 
     /// Blocks of the first stage.
-    fn first_stage(&self, cuda: &Cuda) -> Result<Geometry> {
+    fn first_stage(&self, cuda: &Cuda) -> Result<LaunchConfig> {
         let held = self.columns as usize * if self.vectorized == 1 { cuda.vector_size() } else { 1 };
         grid((self.cut.channels as usize).div_ceil(held), self.cut.slabs as usize)
     }
@@ -143,16 +143,16 @@ impl Partials {
         }
         let arguments =
             Merge { partial: cuda.pointer(self.span), merged: cuda.pointer(self.merged), cut: self.cut };
-        let geometry = grid((self.cut.channels as usize).div_ceil(MERGE_COLUMNS), slabs)?;
+        let config = grid((self.cut.channels as usize).div_ceil(MERGE_COLUMNS), slabs)?;
         let operands = [("partial", self.span, Read), ("merged", self.merged, Write)];
-        cuda.launch((&MERGE_VARIANT, entry), geometry, &arguments, &operands)?;
+        cuda.launch((&MERGE_VARIANT, entry), config, &arguments, &operands)?;
         let rows_per_slab = self.cut.rows_per_slab * RUN as u64;
         let cut = Cut { rows_per_slab, slabs: slabs as u32, ..self.cut };
         Ok(Partials { cut, span: self.merged, merged: Span { elements: 0, ..self.merged } })
     }
 
     /// Blocks of the last stage.
-    fn last_stage(&self) -> Result<Geometry> {
+    fn last_stage(&self) -> Result<LaunchConfig> {
         grid((self.cut.channels as usize).div_ceil(FINALIZE_COLUMNS), 1)
     }
 

@@ -32,7 +32,7 @@ mod tuned;
 use bytemuck::{Pod, Zeroable};
 
 use super::batch_norm::Partials;
-use super::driver::Geometry;
+use super::driver::LaunchConfig;
 use super::{Cuda, Module};
 use crate::error::{Error, Result};
 use crate::ops::{
@@ -246,7 +246,7 @@ fn sum_parts(cuda: &Cuda, parts: Span, dweight: Span, splits: usize) -> Result<(
         vectorized: vectorized.into(),
     };
     let threads = if vectorized { dweight.elements / 4 } else { dweight.elements };
-    let geometry = Geometry {
+    let config = LaunchConfig {
         grid: [threads.div_ceil(ALONG) as u32, 1, 1],
         threads: THREADS,
         shared_bytes: 0,
@@ -255,7 +255,7 @@ fn sum_parts(cuda: &Cuda, parts: Span, dweight: Span, splits: usize) -> Result<(
     let operands = [("workspace", parts, Access::Read), ("dweight", dweight, Access::Write)];
     cuda.launch(
         (&kernels::SPLIT_K_REDUCE.variant, kernels::SPLIT_K_REDUCE.entries[0].name),
-        geometry,
+        config,
         &arguments,
         &operands,
     )

@@ -1,7 +1,7 @@
 //! The interface between the CUDA backend and a device, and its implementations: a GPU, an emulator of one, and a recorder that remembers what it
 //! was asked and does nothing.
 //!
-//! Everything above this line (kernel sources, launch geometry, argument packing, the arena, captured graphs) is the
+//! Everything above this line (kernel sources, launch configuration, argument packing, the arena, captured graphs) is the
 //! same code on both; only the code generator and the silicon differ.
 
 pub mod cache;
@@ -64,7 +64,7 @@ named! {
 
 /// A grid of thread blocks, and their threads and shared memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Geometry {
+pub struct LaunchConfig {
     /// Thread blocks in x, y, z.
     pub grid: [u32; 3],
     /// Threads in a thread block (one dimension); a multiple of 32.
@@ -78,10 +78,10 @@ pub struct Geometry {
 /// Most thread blocks of a cluster that every device with clusters can run.
 pub const MOST_BLOCKS_OF_CLUSTER: u32 = 8;
 
-impl Geometry {
+impl LaunchConfig {
     /// The error in its clusters, if there is one.
     fn wrong_cluster(&self) -> Option<String> {
-        let Geometry { grid: [x, ..], cluster, .. } = *self;
+        let LaunchConfig { grid: [x, ..], cluster, .. } = *self;
         if cluster == 0 || cluster > MOST_BLOCKS_OF_CLUSTER {
             return Some(format!(
                 "clusters of {cluster} blocks; a cluster has 1 to {MOST_BLOCKS_OF_CLUSTER}, all of them in x"
@@ -99,7 +99,7 @@ pub struct Launch<'a> {
     /// The kernel's name in its module.
     pub entry: &'a str,
     /// Grid and thread block.
-    pub geometry: Geometry,
+    pub config: LaunchConfig,
     /// The bytes of the argument struct, at most [`MOST_ARGUMENT_BYTES`].
     pub arguments: &'a [u8],
     /// Every span that the kernel may access, by name, and how; the emulator checks each access.
@@ -231,7 +231,7 @@ pub trait Driver: Send + Sync {
     /// Queues a kernel.
     ///
     /// # Errors
-    /// No such kernel, a geometry the device cannot do; on the emulator also everything the kernel does wrong.
+    /// No such kernel, a configuration the device cannot do; on the emulator also everything the kernel does wrong.
     fn launch(&self, memory: &Memory, module: &LoadedModule, launch: &Launch<'_>) -> Result<()>;
 
     /// Waits until all work is done.

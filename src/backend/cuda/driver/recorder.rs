@@ -4,7 +4,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::tensor_map::{TensorMap, TensorMapRequest};
-use super::{Download, Driver, Geometry, Launch, LoadedModule, Memory, Properties};
+use super::{Download, Driver, Launch, LaunchConfig, LoadedModule, Memory, Properties};
 use crate::backend::cuda::source::Source;
 use crate::error::Result;
 use crate::ops::{Access, Event, Graph};
@@ -21,7 +21,7 @@ pub struct RecordedLaunch {
     /// The kernel's name.
     pub entry: String,
     /// Grid and thread block.
-    pub geometry: Geometry,
+    pub config: LaunchConfig,
     /// The operands that it may access, and how.
     pub operands: Vec<(&'static str, Span, Access)>,
 }
@@ -83,7 +83,7 @@ impl Driver for Recorder {
         self.launches().push(RecordedLaunch {
             source: module.inner::<Arc<Source>>().clone(),
             entry: launch.entry.to_string(),
-            geometry: launch.geometry,
+            config: launch.config,
             operands: launch.operands.to_vec(),
         });
         Ok(())

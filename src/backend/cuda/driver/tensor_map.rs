@@ -19,12 +19,12 @@ pub struct TensorMapRequest<'a> {
     /// Bytes from one element to the next along each dimension but the innermost, which has 2.
     pub strides: &'a [u64],
     /// The elements of one TMA load.
-    pub piece: Piece<'a>,
+    pub mode: TmaMode<'a>,
 }
 
 /// The elements that one TMA load moves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Piece<'a> {
+pub enum TmaMode<'a> {
     /// A box: its elements along each dimension, innermost first.
     Tiled(&'a [u32]),
     /// Pixels of images (NHWC: dimensions c, w, h, n), walked over a bounding box from a first one on.
@@ -51,9 +51,9 @@ const ROW_BYTES: u64 = 128;
 impl TensorMapRequest<'_> {
     /// Elements of the innermost row of a load.
     pub fn row(&self) -> u32 {
-        match self.piece {
-            Piece::Tiled(extents) => extents.first().copied().unwrap_or(0),
-            Piece::Im2col { channels, .. } => channels,
+        match self.mode {
+            TmaMode::Tiled(extents) => extents.first().copied().unwrap_or(0),
+            TmaMode::Im2col { channels, .. } => channels,
         }
     }
 
@@ -63,9 +63,9 @@ impl TensorMapRequest<'_> {
     /// Names what is beyond them, and the limits.
     pub fn check(&self) -> Result<()> {
         self.check_tensor()?;
-        match self.piece {
-            Piece::Tiled(extents) => self.check_box(extents)?,
-            Piece::Im2col { lower, upper, channels, pixels, strides } => {
+        match self.mode {
+            TmaMode::Tiled(extents) => self.check_box(extents)?,
+            TmaMode::Im2col { lower, upper, channels, pixels, strides } => {
                 self.check_walk([lower, upper], channels, pixels, strides)?;
             }
         }
@@ -179,14 +179,14 @@ mod tests {
         address: 4096,
         extents: &[64, 100],
         strides: &[128],
-        piece: Piece::Tiled(&[64, 64]),
+        mode: TmaMode::Tiled(&[64, 64]),
     };
 
     const WALK: TensorMapRequest<'_> = TensorMapRequest {
         address: 4096,
         extents: &[64, 8, 6, 2],
         strides: &[128, 1024, 6144],
-        piece: walk([-1, -1], [-1, -1], 64, 128, [1, 1]),
+        mode: walk([-1, -1], [-1, -1], 64, 128, [1, 1]),
     };
 
     const fn walk(
@@ -195,8 +195,8 @@ mod tests {
         channels: u32,
         pixels: u32,
         strides: [u32; 2],
-    ) -> Piece<'static> {
-        Piece::Im2col { lower, upper, channels, pixels, strides }
+    ) -> TmaMode<'static> {
+        TmaMode::Im2col { lower, upper, channels, pixels, strides }
     }
 
     #[test]
@@ -204,8 +204,8 @@ mod tests {
         for sound in [TILED, WALK] {
             sound.check().unwrap();
         }
-        let tiled = |piece| TensorMapRequest { piece: Piece::Tiled(piece), ..TILED };
-        let walked = |piece| TensorMapRequest { piece, ..WALK };
+        let tiled = |extents| TensorMapRequest { mode: TmaMode::Tiled(extents), ..TILED };
+        let walked = |mode| TensorMapRequest { mode, ..WALK };
         for (request, part) in [
             (TensorMapRequest { address: 4104, ..TILED }, "begins at address 0x1008; a multiple of 16"),
             (TensorMapRequest { address: 0, ..TILED }, "not zero"),
@@ -218,7 +218,7 @@ mod tests {
             (tiled(&[72, 64]), "a row of 72 elements, 144 bytes"),
             (tiled(&[12, 64]), "a row of 12 elements, 24 bytes"),
             (
-                TensorMapRequest { piece: WALK.piece, ..TILED },
+                TensorMapRequest { mode: WALK.mode, ..TILED },
                 "images have 4 dimensions (c, w, h, n), this tensor 2",
             ),
             (walked(walk([-129, 0], [0, 0], 64, 64, [1, 1])), "corners -129 and 0 in w"),

@@ -5,7 +5,7 @@ mod arguments;
 use super::kernel::{Family, Kernel, Operand, Pass};
 use super::problem::MAX_PHASES;
 use super::products::Units;
-use crate::backend::cuda::driver::{Geometry, Properties};
+use crate::backend::cuda::driver::{LaunchConfig, Properties};
 use crate::backend::cuda::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::{BiasEpilogue, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue};
@@ -236,11 +236,11 @@ fn launch(
     arguments: &Arguments,
     operands: &[Operand],
 ) -> Result<()> {
-    let geometry = Geometry {
+    let config = LaunchConfig {
         grid: [blocks as u32, 1, layers as u32],
         threads: kernel.family.threads(),
         shared_bytes: kernel.family.shared_bytes(kernel),
         cluster: 1,
     };
-    cuda.launch((&kernel.module.variant, kernel.module.entries[0].name), geometry, arguments, operands)
+    cuda.launch((&kernel.module.variant, kernel.module.entries[0].name), config, arguments, operands)
 }

@@ -22,7 +22,7 @@ use super::kernel::{Family, Kernel, Operand, Pass};
 use super::problem::MAX_PHASES;
 use super::products::Units;
 use crate::backend::cuda::Cuda;
-use crate::backend::cuda::driver::{Geometry, Properties};
+use crate::backend::cuda::driver::{LaunchConfig, Properties};
 use crate::error::{Error, Result};
 use crate::ops::{
     Access, Affine, BiasEpilogue, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue, ReluBackward,
@@ -297,12 +297,12 @@ fn check_partial(kernel: &Kernel, conv: &Conv2d, partial: Span) -> Result<()> {
 fn launch(cuda: &Cuda, kernel: &Kernel, arguments: &Arguments, operands: &[Operand]) -> Result<()> {
     let cluster = kernel.blocks() as u32;
     let clusters = arguments.tile_count.min((cuda.driver.properties().multiprocessors / cluster).max(1));
-    let geometry = Geometry {
+    let config = LaunchConfig {
         grid: [clusters * cluster, 1, 1],
         threads: kernel.family.threads(),
         shared_bytes: kernel.family.shared_bytes(kernel),
         cluster,
     };
     let entry = kernel.module.entries[0].name;
-    cuda.launch((&kernel.module.variant, entry), geometry, arguments, operands)
+    cuda.launch((&kernel.module.variant, entry), config, arguments, operands)
 }

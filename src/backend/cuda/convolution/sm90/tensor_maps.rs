@@ -4,7 +4,7 @@ use super::arguments::{BLOCK_K, Phase};
 use super::row_layout::Layout;
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::convolution::kernel::{Kernel, Pass};
-use crate::backend::cuda::driver::tensor_map::{Piece, TensorMap, TensorMapRequest};
+use crate::backend::cuda::driver::tensor_map::{TensorMap, TensorMapRequest, TmaMode};
 use crate::error::Result;
 use crate::ops::Conv2d;
 
@@ -52,7 +52,7 @@ impl Images {
         phase: &Phase,
     ) -> Result<TensorMap> {
         if let Some(layout) = layout {
-            return self.map(cuda, Piece::Tiled(&layout.box_extents()));
+            return self.map(cuda, TmaMode::Tiled(&layout.box_extents()));
         }
         let (step, pixels) = match kernel.pass {
             Pass::Forward => (conv.stride, shared_pixels(kernel)),
@@ -68,7 +68,7 @@ impl Images {
         let upper = |first: i32, bases: u32, extent: usize| {
             first + ((bases - 1) * step as u32) as i32 - (extent - 1) as i32
         };
-        let piece = Piece::Im2col {
+        let mode = TmaMode::Im2col {
             lower: [phase.first_column, phase.first_row],
             upper: [
                 upper(phase.first_column, phase.width.divisor, self.width),
@@ -78,17 +78,17 @@ impl Images {
             pixels: pixels as u32,
             strides: [step as u32; 2],
         };
-        self.map(cuda, piece)
+        self.map(cuda, mode)
     }
 
-    fn map(&self, cuda: &Cuda, piece: Piece<'_>) -> Result<TensorMap> {
+    fn map(&self, cuda: &Cuda, mode: TmaMode<'_>) -> Result<TensorMap> {
         let [width, height, batch] = [self.width, self.height, self.batch].map(|extent| extent as u64);
         let row = self.row_bytes();
         cuda.driver.tensor_map(&TensorMapRequest {
             address: self.address,
             extents: &[self.channels as u64, width, height, batch],
             strides: &[row, row * width, row * width * height],
-            piece,
+            mode,
         })
     }
 
@@ -99,7 +99,7 @@ impl Images {
             address: self.address,
             extents: &[self.channels as u64, rows],
             strides: &[self.row_bytes()],
-            piece: Piece::Tiled(&[BLOCK_K as u32, pixels as u32]),
+            mode: TmaMode::Tiled(&[BLOCK_K as u32, pixels as u32]),
         })
     }
 }
@@ -112,6 +112,6 @@ pub(super) fn filters(cuda: &Cuda, conv: &Conv2d, address: u64, filters: usize) 
         address,
         extents: &[conv.in_channels as u64, taps, conv.out_channels as u64],
         strides: &[row, row * taps],
-        piece: Piece::Tiled(&[BLOCK_K as u32, 1, filters as u32]),
+        mode: TmaMode::Tiled(&[BLOCK_K as u32, 1, filters as u32]),
     })
 }

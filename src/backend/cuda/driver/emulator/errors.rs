@@ -207,14 +207,14 @@ fn describe(failure: &Failure, launch: &Launch<'_>, base: u64) -> String {
         wrong::STATIC_SHARED => format!(
             "with `{what}`, {bytes} bytes of shared memory are declared; SHARED has room for {MOST_STATIC_BYTES}, and \
              together with the launch's {} dynamic bytes for {MOST_BYTES}",
-            launch.geometry.shared_bytes
+            launch.config.shared_bytes
         ),
         wrong::SPINNING => format!(
             "{what}: the block reads and writes on and on, and was stopped: does it wait for another block?"
         ),
         wrong::DYNAMIC_SHARED => format!(
             "`{what}` takes {bytes} bytes of dynamic shared memory; the launch gives {}",
-            launch.geometry.shared_bytes
+            launch.config.shared_bytes
         ),
         wrong::SHARED_ADDRESS if address.is_multiple_of(bytes) => {
             format!(

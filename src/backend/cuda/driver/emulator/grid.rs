@@ -19,17 +19,17 @@ use crate::ops::Access;
 pub(super) fn check(module: &Module, launch: &Launch<'_>, memory_bytes: usize) -> Result<Entry> {
     let entry = module.entry(launch.entry)?;
     let refuse = |what: String| Err(Error::invalid(format!("kernel `{}`: {what}", launch.entry)));
-    let [x, y, z] = launch.geometry.grid;
+    let [x, y, z] = launch.config.grid;
     if x == 0 || y == 0 || z == 0 || x > i32::MAX as u32 || y > 65535 || z > 65535 {
         return refuse(format!(
             "a grid of {x} x {y} x {z} blocks; every extent is at least 1, the first at most 2147483647, the others at \
              most 65535"
         ));
     }
-    if let Some(wrong) = launch.geometry.wrong_cluster() {
+    if let Some(wrong) = launch.config.wrong_cluster() {
         return refuse(wrong);
     }
-    let threads = launch.geometry.threads;
+    let threads = launch.config.threads;
     if threads == 0 || !(threads as usize).is_multiple_of(WARP) || threads as usize > MOST_THREADS {
         return refuse(format!(
             "{threads} threads in a block; a multiple of {WARP}, at most {MOST_THREADS}, is needed"
@@ -41,10 +41,10 @@ pub(super) fn check(module: &Module, launch: &Launch<'_>, memory_bytes: usize) -
             entry.most_threads
         ));
     }
-    if launch.geometry.shared_bytes as usize > MOST_BYTES {
+    if launch.config.shared_bytes as usize > MOST_BYTES {
         return refuse(format!(
             "{} bytes of dynamic shared memory; a block may have {MOST_BYTES}",
-            launch.geometry.shared_bytes
+            launch.config.shared_bytes
         ));
     }
     let given = launch.arguments.len();
@@ -97,15 +97,15 @@ pub(super) unsafe fn run(
         entry,
         enter: module.enter,
         arguments: (&raw const arguments).cast::<c_void>(),
-        geometry: launch.geometry,
+        config: launch.config,
         operands: &operands,
         writable: writable.len(),
         order: options.order,
         copies: options.copies,
         patience,
     };
-    let blocks: u64 = launch.geometry.grid.iter().map(|&n| u64::from(n)).product();
-    let clusters = blocks / u64::from(launch.geometry.cluster);
+    let blocks: u64 = launch.config.grid.iter().map(|&n| u64::from(n)).product();
+    let clusters = blocks / u64::from(launch.config.cluster);
     let stopped = match pool {
         Some(pool) if clusters > 1 => spread(pool, &job, clusters)?,
         _ => alone(&job, clusters)?,

@@ -44,7 +44,7 @@ use memmap2::MmapMut;
 
 use super::cache::Cache;
 use super::tensor_map::{TensorMap, TensorMapRequest};
-use super::{Download, Driver, Geometry, Launch, LoadedModule, Memory, Properties};
+use super::{Download, Driver, Launch, LaunchConfig, LoadedModule, Memory, Properties};
 use crate::backend::cuda::source::Source;
 use crate::error::{Error, Result};
 use crate::ops::{Access, Event, Graph};
@@ -179,7 +179,7 @@ struct Captured {
     module: Module,
     entry: abi::Entry,
     name: String,
-    geometry: Geometry,
+    config: LaunchConfig,
     arguments: Vec<u8>,
     operands: Vec<(&'static str, Span, Access)>,
     /// Where the memory lay that it was captured on, and its bytes.
@@ -277,7 +277,7 @@ impl Driver for Emulator {
                 module: module.clone(),
                 entry,
                 name: launch.entry.to_string(),
-                geometry: launch.geometry,
+                config: launch.config,
                 arguments: launch.arguments.to_vec(),
                 operands: launch.operands.to_vec(),
                 memory: (memory.address(), memory.bytes()),
@@ -305,15 +305,14 @@ impl Driver for Emulator {
     fn replay(&self, memory: &Memory, graph: &Graph) -> Result<()> {
         self.not_while_capturing("a replay")?;
         for captured in &graph.inner::<CapturedStep>().launches {
-            let Captured { module, entry, name, geometry, arguments, operands, memory: captured_on } =
-                captured;
+            let Captured { module, entry, name, config, arguments, operands, memory: captured_on } = captured;
             if *captured_on != (memory.address(), memory.bytes()) {
                 return Err(Error::invalid(
                     "a graph is replayed on other memory than it was captured on; its launches hold the old addresses: \
                      capture it again",
                 ));
             }
-            let launch = Launch { entry: name, geometry: *geometry, arguments, operands };
+            let launch = Launch { entry: name, config: *config, arguments, operands };
             // SAFETY: as in `launch`; the checks were made on memory of this address and size.
             unsafe {
                 self.run(module, *entry, &launch, memory.address())?;

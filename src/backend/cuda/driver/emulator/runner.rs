@@ -17,7 +17,7 @@ use super::errors::{Problem, Stop};
 use super::order::Scheduler;
 use super::running::Running;
 use super::{Copies as Time, Order};
-use crate::backend::cuda::driver::Geometry;
+use crate::backend::cuda::driver::LaunchConfig;
 use crate::error::{Error, Result};
 
 /// Bytes of a fiber's stack, four times the largest frame that compiles. A guard page lies below it.
@@ -28,7 +28,7 @@ pub(super) struct Job<'a> {
     pub entry: Entry,
     pub enter: Enter,
     pub arguments: *const c_void,
-    pub geometry: Geometry,
+    pub config: LaunchConfig,
     pub operands: &'a [Operand],
     pub writable: usize,
     pub order: Order,
@@ -89,27 +89,27 @@ impl Place {
 
     /// Takes up a launch, as one of the thread blocks of a cluster.
     fn begin_launch(&mut self, job: &Job<'_>, cluster: &[*mut Running]) -> io::Result<()> {
-        while self.fibers.len() < job.geometry.threads as usize {
+        while self.fibers.len() < job.config.threads as usize {
             let stack = DefaultStack::new(STACK_BYTES)?;
             self.fibers.push(fiber(self.running, stack, self.fibers.len()));
         }
-        let [x, y, z] = job.geometry.grid;
+        let [x, y, z] = job.config.grid;
         // SAFETY: no fiber runs, so nobody else uses what `running` points to.
         let running = unsafe { &mut *self.running };
         running.run = Some(job.entry.run);
         running.arguments = job.arguments;
         running.lazy = job.copies == Time::Lazy;
-        running.shared.begin_launch(job.geometry.shared_bytes as usize);
+        running.shared.begin_launch(job.config.shared_bytes as usize);
         running.cluster.clear();
         running.cluster.extend(cluster);
         let block = &mut running.block;
-        block.threads = Index { x: job.geometry.threads, y: 1, z: 1 };
+        block.threads = Index { x: job.config.threads, y: 1, z: 1 };
         block.blocks = Index { x, y, z };
-        block.cluster = job.geometry.cluster;
+        block.cluster = job.config.cluster;
         block.operand = job.operands.as_ptr();
         block.operands = job.operands.len() as u32;
         block.writable = job.writable as u32;
-        block.dynamic_bytes = u64::from(job.geometry.shared_bytes);
+        block.dynamic_bytes = u64::from(job.config.shared_bytes);
         block.static_bytes = 0;
         Ok(())
     }
@@ -169,7 +169,7 @@ impl Runner {
 
     /// Takes up a launch, on the thread of the host that will run its clusters.
     pub fn begin_launch(&mut self, job: &Job<'_>) -> Result<()> {
-        let size = job.geometry.cluster as usize;
+        let size = job.config.cluster as usize;
         while self.places.len() < size {
             self.places.push(Place::new().map_err(no_memory)?);
         }
@@ -182,8 +182,8 @@ impl Runner {
 
     /// Runs the thread blocks of one cluster to their ends.
     pub fn run(&mut self, job: &Job<'_>, cluster: u64) -> Result<(), Box<Stop>> {
-        let [x, y, _] = job.geometry.grid.map(u64::from);
-        let (threads, first) = (job.geometry.threads as usize, cluster * u64::from(job.geometry.cluster));
+        let [x, y, _] = job.config.grid.map(u64::from);
+        let (threads, first) = (job.config.threads as usize, cluster * u64::from(job.config.cluster));
         for (position, running) in (first..).zip(self.blocks(job)) {
             let block = Index {
                 x: (position % x) as u32,
@@ -201,7 +201,7 @@ impl Runner {
             })
         });
         if result.is_err() {
-            self.places[..job.geometry.cluster as usize].iter_mut().for_each(|place| place.abandon(threads));
+            self.places[..job.config.cluster as usize].iter_mut().for_each(|place| place.abandon(threads));
         }
         result
     }
@@ -209,11 +209,11 @@ impl Runner {
     /// The thread blocks of the cluster, while no fiber runs.
     fn blocks(&mut self, job: &Job<'_>) -> impl Iterator<Item = &mut Running> {
         // SAFETY: no fiber runs, and each points to a block of its own.
-        self.places[..job.geometry.cluster as usize].iter_mut().map(|place| unsafe { &mut *place.running })
+        self.places[..job.config.cluster as usize].iter_mut().map(|place| unsafe { &mut *place.running })
     }
 
     fn until_all_end(&mut self, job: &Job<'_>, scheduler: &mut Scheduler) -> Result<(), Box<Stop>> {
-        let (threads, size) = (job.geometry.threads as usize, job.geometry.cluster as usize);
+        let (threads, size) = (job.config.threads as usize, job.config.cluster as usize);
         self.ready.clear();
         self.ready.extend((0..size).flat_map(|rank| (0..threads / WARP).map(move |warp| (rank, warp))));
         loop {

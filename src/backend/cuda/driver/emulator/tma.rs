@@ -4,7 +4,7 @@ use std::ptr;
 
 use super::abi;
 use super::async_proxy::AsyncProxyView;
-use crate::backend::cuda::driver::tensor_map::{ELEMENT_BYTES, Piece, TensorMap, TensorMapRequest};
+use crate::backend::cuda::driver::tensor_map::{ELEMENT_BYTES, TensorMap, TensorMapRequest, TmaMode};
 
 /// First 8 bytes of every map of this device.
 const MARK: u64 = 0x7265_7369_6475_6101;
@@ -18,7 +18,7 @@ struct Map {
     strides: [i64; 5],
     walk: Option<Walk>,
     /// Extents of the box, or channels and pixels.
-    piece: [u32; 5],
+    extents_of_load: [u32; 5],
 }
 
 /// The walk over pixels in im2col mode.
@@ -29,55 +29,55 @@ struct Walk {
 }
 
 /// Packs a request that was checked: mark; address; rank and kind; five extents (less one, 32 bits each); four strides;
-/// piece; corners and steps.
+/// extents of the load; corners and steps.
 pub(super) fn encode(request: &TensorMapRequest<'_>) -> TensorMap {
-    let mut intrinsics = [0; 16];
-    intrinsics[0] = MARK;
-    intrinsics[1] = request.address;
-    let put = |intrinsics: &mut TensorMap, index: usize, value: u32| {
-        intrinsics[index / 2] |= u64::from(value) << (32 * (index % 2));
+    let mut words = [0; 16];
+    words[0] = MARK;
+    words[1] = request.address;
+    let put = |words: &mut TensorMap, index: usize, value: u32| {
+        words[index / 2] |= u64::from(value) << (32 * (index % 2));
     };
     for (dimension, extent) in request.extents.iter().enumerate() {
-        put(&mut intrinsics, 6 + dimension, (extent - 1) as u32);
+        put(&mut words, 6 + dimension, (extent - 1) as u32);
     }
-    intrinsics[6..6 + request.strides.len()].copy_from_slice(request.strides);
-    let im2col = match request.piece {
-        Piece::Tiled(extents) => {
-            extents.iter().enumerate().for_each(|(d, &extent)| put(&mut intrinsics, 20 + d, extent));
+    words[6..6 + request.strides.len()].copy_from_slice(request.strides);
+    let im2col = match request.mode {
+        TmaMode::Tiled(extents) => {
+            extents.iter().enumerate().for_each(|(d, &extent)| put(&mut words, 20 + d, extent));
             0
         }
-        Piece::Im2col { lower, upper, channels, pixels, strides } => {
-            put(&mut intrinsics, 20, channels);
-            put(&mut intrinsics, 21, pixels);
+        TmaMode::Im2col { lower, upper, channels, pixels, strides } => {
+            put(&mut words, 20, channels);
+            put(&mut words, 21, pixels);
             for axis in 0..2 {
-                put(&mut intrinsics, 26 + axis, lower[axis] as u32);
-                put(&mut intrinsics, 28 + axis, upper[axis] as u32);
-                put(&mut intrinsics, 30 + axis, strides[axis]);
+                put(&mut words, 26 + axis, lower[axis] as u32);
+                put(&mut words, 28 + axis, upper[axis] as u32);
+                put(&mut words, 30 + axis, strides[axis]);
             }
             1
         }
     };
-    intrinsics[2] = request.extents.len() as u64 | im2col << 32;
-    intrinsics
+    words[2] = request.extents.len() as u64 | im2col << 32;
+    words
 }
 
 /// # Errors
 /// The map is none of this device.
-fn decode(intrinsics: &TensorMap) -> Result<Map, String> {
-    if intrinsics[0] != MARK {
+fn decode(words: &TensorMap) -> Result<Map, String> {
+    if words[0] != MARK {
         return Err("the tensor map was not made by this device's Driver::tensor_map".into());
     }
-    let get = |index: usize| (intrinsics[index / 2] >> (32 * (index % 2))) as u32;
+    let get = |index: usize| (words[index / 2] >> (32 * (index % 2))) as u32;
     let mut strides = [ELEMENT_BYTES as i64; 5];
-    (1..5).for_each(|d| strides[d] = intrinsics[5 + d] as i64);
+    (1..5).for_each(|d| strides[d] = words[5 + d] as i64);
     let pair = |first: usize| [get(first) as i32, get(first + 1) as i32];
     Ok(Map {
         rank: get(4) as usize,
-        address: intrinsics[1],
+        address: words[1],
         extents: std::array::from_fn(|d| i64::from(get(6 + d)) + 1),
         strides,
         walk: (get(5) == 1).then(|| Walk { lower: pair(26), upper: pair(28), strides: pair(30) }),
-        piece: std::array::from_fn(|d| get(20 + d)),
+        extents_of_load: std::array::from_fn(|d| get(20 + d)),
     })
 }
 
@@ -132,7 +132,7 @@ impl TmaLoad {
         }
         let mut copy = TmaLoad {
             to: asked.to,
-            row_bytes: map.piece[0] * ELEMENT_BYTES as u32,
+            row_bytes: map.extents_of_load[0] * ELEMENT_BYTES as u32,
             rows: Vec::new(),
             phase: 0,
             thread,
@@ -165,7 +165,7 @@ impl TmaLoad {
     }
 
     fn collect_box(&mut self, map: &Map, first: [i64; 5]) {
-        let outer = &map.piece[1..map.rank];
+        let outer = &map.extents_of_load[1..map.rank];
         let rows = outer.iter().product::<u32>();
         for index in 0..rows {
             let (mut rest, mut at) = (index, first);
@@ -194,7 +194,7 @@ impl TmaLoad {
             }
         }
         let [offset_w, offset_h] = asked.offsets.map(i64::from);
-        for _ in 0..map.piece[1] {
+        for _ in 0..map.extents_of_load[1] {
             self.push(map, [c, at[0] + offset_w, at[1] + offset_h, image, 0]);
             at[0] += i64::from(walk.strides[0]);
             if at[0] > last[0] {
@@ -234,18 +234,18 @@ impl TmaLoad {
     pub unsafe fn perform(&self, view: &mut AsyncProxyView) {
         for (index, row) in self.rows.iter().enumerate() {
             for at in (0..self.row_bytes).step_by(16) {
-                let mut piece = [0_u8; 16];
+                let mut chunk = [0_u8; 16];
                 let (first, end) = (row.first.clamp(at, at + 16), row.end.clamp(at, at + 16));
                 // SAFETY: the caller's promise.
                 unsafe {
                     if first < end {
                         let from = (row.from + u64::from(first)) as *const u8;
-                        let piece = piece.as_mut_ptr().add((first - at) as usize);
-                        ptr::copy_nonoverlapping(from, piece, (end - first) as usize);
+                        let chunk = chunk.as_mut_ptr().add((first - at) as usize);
+                        ptr::copy_nonoverlapping(from, chunk, (end - first) as usize);
                     }
                     let linear = self.to as usize + index * self.row_bytes as usize + at as usize;
                     let swizzled = linear ^ (linear >> 7 & 7) << 4;
-                    (swizzled as *mut [u8; 16]).write(piece);
+                    (swizzled as *mut [u8; 16]).write(chunk);
                 }
             }
         }

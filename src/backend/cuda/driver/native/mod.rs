@@ -9,7 +9,7 @@
 //! | `context`, `stream` | the GPU, and the queue of its work |
 //! | `memory`, `staging` | device memory, and copies that do not wait |
 //! | `module`, `graph` | loaded kernels, and captured launches of them |
-//! | `tensor_map` | maps for the copy engine |
+//! | `tensor_map` | tensor maps for TMA |
 
 mod context;
 mod graph;

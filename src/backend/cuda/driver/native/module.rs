@@ -14,7 +14,7 @@ use cudarc::driver::sys::{
 
 use super::library::check;
 use super::stream::Stream;
-use crate::backend::cuda::driver::{Geometry, Launch};
+use crate::backend::cuda::driver::{Launch, LaunchConfig};
 use crate::backend::cuda::source::Source;
 use crate::error::{Error, Result};
 
@@ -81,7 +81,7 @@ impl Module {
                 if known.is_empty() { "none".to_string() } else { known.join(", ") }
             ))
         })?;
-        check_geometry(launch.entry, &launch.geometry)?;
+        check_config(launch.entry, &launch.config)?;
         // The driver copies as many bytes as the kernel takes, so fewer would be read beyond their end.
         if function.argument_bytes != Some(launch.arguments.len()) {
             return Err(Error::invalid(format!(
@@ -97,7 +97,7 @@ impl Module {
         }
         self.stream.enter()?;
         self.grant(function, launch)?;
-        let Geometry { grid, threads, shared_bytes, cluster } = launch.geometry;
+        let LaunchConfig { grid, threads, shared_bytes, cluster } = launch.config;
         let mut arguments: [*mut c_void; 1] = [launch.arguments.as_ptr().cast_mut().cast()];
         let mut attributes = attributes(overlapped && self.waits, cluster);
         let config = CUlaunchConfig {
@@ -138,7 +138,7 @@ impl Module {
 
     /// Allows a kernel as much dynamic shared memory as a launch wants, once.
     fn grant(&self, function: &Function, launch: &Launch<'_>) -> Result<()> {
-        let wanted = launch.geometry.shared_bytes;
+        let wanted = launch.config.shared_bytes;
         if wanted <= function.granted.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -219,21 +219,21 @@ fn argument_bytes(function: CUfunction) -> Option<usize> {
 }
 
 /// Limits of every device; the driver's own refusal would not say which number is wrong.
-fn check_geometry(entry: &str, geometry: &Geometry) -> Result<()> {
-    let [x, y, z] = geometry.grid;
-    let clusters = geometry.wrong_cluster();
-    let wrong = if geometry.grid.contains(&0) {
+fn check_config(entry: &str, config: &LaunchConfig) -> Result<()> {
+    let [x, y, z] = config.grid;
+    let clusters = config.wrong_cluster();
+    let wrong = if config.grid.contains(&0) {
         "a grid without blocks"
     } else if x > i32::MAX as u32 || y > 65535 || z > 65535 {
         "more blocks than 2147483647 in x or 65535 in y and z"
-    } else if geometry.threads == 0 || geometry.threads > 1024 || !geometry.threads.is_multiple_of(32) {
+    } else if config.threads == 0 || config.threads > 1024 || !config.threads.is_multiple_of(32) {
         "a block that is not of 32 to 1024 threads, whole warps"
     } else if let Some(wrong) = &clusters {
         wrong
     } else {
         return Ok(());
     };
-    Err(Error::invalid(format!("`{entry}` was to be launched with {wrong}: {geometry:?}")))
+    Err(Error::invalid(format!("`{entry}` was to be launched with {wrong}: {config:?}")))
 }
 
 #[cfg(test)]
@@ -241,19 +241,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_geometry_that_no_device_can_do_is_refused_with_the_reason() {
-        let good = Geometry { grid: [1, 1, 1], threads: 256, shared_bytes: 0, cluster: 1 };
-        assert!(check_geometry("k", &good).is_ok());
+    fn a_configuration_that_no_device_can_do_is_refused_with_the_reason() {
+        let good = LaunchConfig { grid: [1, 1, 1], threads: 256, shared_bytes: 0, cluster: 1 };
+        assert!(check_config("k", &good).is_ok());
         let refused = [
-            (Geometry { grid: [4, 0, 1], ..good }, "without blocks"),
-            (Geometry { grid: [1, 65536, 1], ..good }, "65535"),
-            (Geometry { threads: 48, ..good }, "whole warps"),
-            (Geometry { threads: 2048, ..good }, "1024"),
-            (Geometry { cluster: 0, ..good }, "clusters of 0 blocks"),
-            (Geometry { grid: [3, 1, 1], cluster: 2, ..good }, "3 blocks in x in clusters of 2"),
+            (LaunchConfig { grid: [4, 0, 1], ..good }, "without blocks"),
+            (LaunchConfig { grid: [1, 65536, 1], ..good }, "65535"),
+            (LaunchConfig { threads: 48, ..good }, "whole warps"),
+            (LaunchConfig { threads: 2048, ..good }, "1024"),
+            (LaunchConfig { cluster: 0, ..good }, "clusters of 0 blocks"),
+            (LaunchConfig { grid: [3, 1, 1], cluster: 2, ..good }, "3 blocks in x in clusters of 2"),
         ];
-        for (geometry, reason) in refused {
-            let text = check_geometry("k", &geometry).unwrap_err().to_string();
+        for (config, reason) in refused {
+            let text = check_config("k", &config).unwrap_err().to_string();
             assert!(text.contains(reason), "{text}");
         }
     }

@@ -6,7 +6,7 @@ use cudarc::driver::sys;
 
 use super::library::check;
 use crate::backend::cuda::driver::Properties;
-use crate::backend::cuda::driver::tensor_map::{Piece, TensorMap, TensorMapRequest};
+use crate::backend::cuda::driver::tensor_map::{TensorMap, TensorMapRequest, TmaMode};
 use crate::error::{Error, Result};
 
 /// The map of a request; it needs no context, and no memory of the device is touched.
@@ -34,8 +34,8 @@ pub(super) fn encode(properties: &Properties, request: &TensorMapRequest<'_>) ->
     let mut steps = [1_u32; 5];
     // SAFETY: every array has as many elements as the rank asks for, which `check` saw to.
     let result = unsafe {
-        match request.piece {
-            Piece::Tiled(corner) => sys::cuTensorMapEncodeTiled(
+        match request.mode {
+            TmaMode::Tiled(corner) => sys::cuTensorMapEncodeTiled(
                 &raw mut map,
                 element,
                 rank,
@@ -49,7 +49,7 @@ pub(super) fn encode(properties: &Properties, request: &TensorMapRequest<'_>) ->
                 promotion,
                 fill,
             ),
-            Piece::Im2col { lower, upper, channels, pixels, strides } => {
+            TmaMode::Im2col { lower, upper, channels, pixels, strides } => {
                 steps[1..3].copy_from_slice(&strides);
                 sys::cuTensorMapEncodeIm2col(
                     &raw mut map,
