@@ -308,8 +308,7 @@ fn expected(
     inputs: Vec<Values>,
     found: &[Values],
 ) -> Result<Vec<Values>> {
-    let mut operands = 0..;
-    let numbered = call.map(|()| operands.next().expect("numbers without end"));
+    let numbered = call.numbered();
     let own = |part: &Part<usize>| match *part {
         Part::Own(operand) => Some(operand),
         Part::Between(_) => None,

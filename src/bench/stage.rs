@@ -2,7 +2,7 @@
 
 use super::values::{Values, values};
 use crate::error::Result;
-use crate::ops::{Access, Call, CopyRows, Device, ElementType, Graph, Operand, Rows};
+use crate::ops::{Access, Call, CallConfig, CopyRows, Device, ElementType, Graph, Operand, Rows};
 use crate::tensor::{ALIGNMENT, DType, HostValues, Span, aligned};
 
 /// Number of elements that random numbers are drawn for; longer operands repeat them. A multiple of every alignment.
@@ -17,7 +17,7 @@ pub(super) struct Stage<'d> {
 /// Calls with their places.
 #[derive(Debug, Clone)]
 struct Placed {
-    calls: Vec<Call<Span>>,
+    calls: Vec<(Call<Span>, CallConfig)>,
     workspace: Span,
 }
 
@@ -43,7 +43,8 @@ impl<'d> Stage<'d> {
     pub(super) fn new(device: &'d mut dyn Device, calls: &[Call<()>], copies: usize) -> Result<Stage<'d>> {
         calls.iter().try_for_each(Call::check_attributes)?;
         let scratch = device.dtype().accumulator();
-        let workspace = calls.iter().map(|call| device.workspace_bytes(call)).max().unwrap_or(0);
+        let configs: Vec<CallConfig> = calls.iter().map(|call| device.prepare(call)).collect();
+        let workspace = configs.iter().map(|config| config.workspace_bytes).max().unwrap_or(0);
         let mut places = Places { end: aligned(device.red_zone()), red_zone: device.red_zone() };
         let copies = (0..copies)
             .map(|_| {
@@ -63,7 +64,7 @@ impl<'d> Stage<'d> {
                     let mut operands = wanted.iter();
                     call.map(|()| placed(operands.next().expect("as many as the call has")))
                 });
-                let calls = calls.collect();
+                let calls = calls.zip(configs.iter().cloned()).collect();
                 Placed { calls, workspace: places.span(workspace.div_ceil(scratch.size()), scratch) }
             })
             .collect();
@@ -88,7 +89,7 @@ impl<'d> Stage<'d> {
 
     /// Fills everything with random values: drawn for the first [`TILE`] elements, then repeated.
     pub(super) fn fill(&mut self) -> Result<()> {
-        for call in self.copies.clone().iter().flat_map(|placed| &placed.calls) {
+        for (call, _) in self.copies.clone().iter().flat_map(|placed| &placed.calls) {
             for Operand { name, place: span, element, .. } in call.operands() {
                 // The position of a maximum and the placement of an image depend on the place: no repeating.
                 let tile = if element == ElementType::I32 { span.elements } else { span.elements.min(TILE) };
@@ -130,7 +131,7 @@ impl<'d> Stage<'d> {
     /// Writes the inputs of the first call of the first copy; its results and its workspace become NaN.
     pub(super) fn load(&mut self, inputs: &[Values]) -> Result<()> {
         let Placed { calls, workspace } = self.copies[0].clone();
-        for (Operand { place: span, access, .. }, values) in calls[0].operands().into_iter().zip(inputs) {
+        for (Operand { place: span, access, .. }, values) in calls[0].0.operands().into_iter().zip(inputs) {
             if access == Access::Write { self.poison(span)? } else { write(self.device, span, values)? }
         }
         self.poison(workspace)
@@ -148,7 +149,7 @@ impl<'d> Stage<'d> {
     /// Runs one of the copies.
     pub(super) fn run(&mut self, copy: usize) -> Result<()> {
         let Placed { calls, workspace } = &self.copies[copy % self.copies.len()];
-        calls.iter().try_for_each(|call| self.device.run(call, *workspace))
+        calls.iter().try_for_each(|(call, config)| self.device.run_prepared(call, config, *workspace))
     }
 
     /// Runs the calls `repeats` times, one copy after the other, or records them for a device that can repeat them by itself.
@@ -159,8 +160,8 @@ impl<'d> Stage<'d> {
                 .iter()
                 .cycle()
                 .take(repeats)
-                .flat_map(|placed| placed.calls.iter().map(|call| (call, placed.workspace)))
-                .try_for_each(|(call, workspace)| device.run(call, workspace))
+                .flat_map(|placed| placed.calls.iter().map(|prepared| (prepared, placed.workspace)))
+                .try_for_each(|((call, config), workspace)| device.run_prepared(call, config, workspace))
         })
     }
 
@@ -176,7 +177,7 @@ impl<'d> Stage<'d> {
 
     /// The values of the operands of the first call of the first copy.
     pub(super) fn read(&self) -> Result<Vec<Values>> {
-        let operands = self.copies[0].calls[0].operands();
+        let operands = self.copies[0].calls[0].0.operands();
         operands
             .into_iter()
             .map(|Operand { place: span, .. }| match span.dtype {

@@ -8,9 +8,8 @@ use super::check::Reference;
 use super::networks::NetworkName;
 use super::table::{columns, duration, words};
 use super::timing::{Patience, Timing, Until, time_call};
-use super::work::convolution;
 use crate::backend::cpu::Cpu;
-use crate::backend::cuda::{Cuda, KernelTable, MeasuredOn, Pass, TableRow};
+use crate::backend::cuda::{Cuda, KernelTable, MeasuredOn, Pass, Products, TableRow};
 use crate::error::{Error, Result, printable};
 use crate::files;
 use crate::ops::{Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, Device, HardwareKind};
@@ -204,7 +203,7 @@ pub fn tune(
         let right;
         (cuda, right) = verdicts.right(cuda, pass, &conv)?;
         let mut candidates = Vec::new();
-        let predicted = cuda.products(pass, &conv).kernel;
+        let predicted = predicted(&cuda, pass, &conv).kernel;
         for (kernel, splits) in candidates_of(&cuda, pass, &conv) {
             if late() || !right.contains(&kernel) {
                 continue;
@@ -326,7 +325,7 @@ fn convolutions(cuda: &Cuda, request: &TuneRequest<'_>) -> Result<Vec<(Pass, Con
     for network in &networks {
         for &batch in &batches {
             for call in network.calls(cuda, batch, Fusions::ALL)? {
-                let one = convolution(&call).map(|(pass, conv)| (pass, *conv));
+                let one = Pass::of(&call).map(|(pass, conv)| (pass, *conv));
                 found.extend(one.filter(|one| !found.contains(one)));
             }
         }
@@ -335,9 +334,15 @@ fn convolutions(cuda: &Cuda, request: &TuneRequest<'_>) -> Result<Vec<(Pass, Con
     Ok(found)
 }
 
+/// The GEMM of the kernel that is chosen without measuring.
+fn predicted(cuda: &Cuda, pass: Pass, conv: &Conv2d) -> Products {
+    let call = call(pass, *conv);
+    cuda.products(&call, &cuda.prepare(&call)).expect("a convolution has a kernel")
+}
+
 /// The predicted choice, then every other kernel, and for wgrads other numbers of splits with each.
 fn candidates_of(cuda: &Cuda, pass: Pass, conv: &Conv2d) -> Vec<(&'static str, usize)> {
-    let predicted = cuda.products(pass, conv);
+    let predicted = predicted(cuda, pass, conv);
     let mut all = vec![(predicted.kernel, predicted.splits)];
     for (kernel, splits, most) in cuda.candidates(pass, conv) {
         let around = SPLITS.map(|share| ((splits as f64 * share).round() as usize).clamp(1, most));

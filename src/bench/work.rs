@@ -1,7 +1,7 @@
 //! The least work of a call: bytes that must move, floating-point operations.
 
 use crate::backend::cuda::Pass;
-use crate::ops::{Access, Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, ElementType};
+use crate::ops::{Access, Call, ElementType};
 use crate::tensor::DType;
 
 /// The least work of a call.
@@ -22,7 +22,7 @@ pub fn work<B: Copy>(call: &Call<B>, working: DType) -> Work {
         times * operand.touched * operand.element.dtype(working).size()
     });
     let products = match computes_in(call, working) {
-        DType::Bf16 if convolution(call).is_none() => DType::F32,
+        DType::Bf16 if Pass::of(call).is_none() => DType::F32,
         dtype => dtype,
     };
     Work { flop: call.flop(), bytes: bytes.sum::<usize>() as f64, products }
@@ -33,26 +33,6 @@ pub(super) fn computes_in<B: Copy>(call: &Call<B>, working: DType) -> DType {
     let depends =
         |element| matches!(element, ElementType::Working | ElementType::Accumulator | ElementType::Float);
     if call.operands().iter().any(|operand| depends(operand.element)) { working } else { DType::F64 }
-}
-
-/// The convolution a call carries out, and in which direction.
-pub(super) fn convolution<B>(call: &Call<B>) -> Option<(Pass, &Conv2d)> {
-    match call {
-        Call::Conv2dFprop(Conv2dFprop { conv, .. }) => Some((Pass::Forward, conv)),
-        Call::Conv2dDgrad(Conv2dDgrad { conv, .. }) => Some((Pass::InputGradient, conv)),
-        Call::Conv2dWgrad(Conv2dWgrad { conv, .. }) => Some((Pass::WeightGradient, conv)),
-        _ => None,
-    }
-}
-
-/// Whether that convolution has a prologue.
-pub(super) fn has_prologue<B>(call: &Call<B>) -> bool {
-    match call {
-        Call::Conv2dFprop(Conv2dFprop { prologue, .. }) | Call::Conv2dWgrad(Conv2dWgrad { prologue, .. }) => {
-            prologue.is_some()
-        }
-        _ => false,
-    }
 }
 
 #[cfg(test)]

@@ -161,6 +161,12 @@ macro_rules! operations {
                 }
             }
 
+            /// The same call, its operands numbered by position.
+            pub fn numbered(&self) -> Call<usize> {
+                let mut positions = 0..;
+                self.map(|_| positions.next().expect("numbers without end"))
+            }
+
             /// The same call with other operands.
             pub fn map<C>(&self, f: impl FnMut(B) -> C) -> Call<C> {
                 match self {
@@ -206,11 +212,14 @@ macro_rules! operations {
         }
 
         /// Passes a call to the function of its operation, which a device has in a module for each family:
-        /// `FAMILY::NAME(device, &operation, workspace)`. A device that lacks one does not compile.
+        /// `FAMILY::NAME(device, &operation, workspace)`. A device that lacks one does not compile. What stands behind the workspace
+        /// is passed to convolutions only: a device may choose between kernels for them.
         macro_rules! dispatch {
-            ($d call:expr, $d device:expr, $d workspace:expr) => {
+            ($d call:expr, $d device:expr, $d workspace:expr $d (, $d kernel:expr)?) => {
                 match $d call {
-                    $( Call::$Own(operation) => $own_family::$own($d device, operation, $d workspace), )*
+                    $( Call::$Own(operation) => {
+                        $own_family::$own($d device, operation, $d workspace $d (, $d kernel)?)
+                    } )*
                     $( Call::$Op(operation) => $family::$name($d device, operation, $d workspace), )*
                 }
             };

@@ -2,7 +2,7 @@
 
 use std::any::Any;
 
-use super::{Call, Conv2d};
+use super::{Call, CallConfig, Conv2d};
 use crate::error::Result;
 use crate::tensor::{DType, HostValues, Span};
 
@@ -98,8 +98,13 @@ pub trait Device: Send {
     /// The device's hardware, for reports.
     fn hardware(&self) -> Hardware;
 
-    /// Bytes of scratch memory a call wants; the plan reserves them for its duration.
-    fn workspace_bytes(&self, call: &Call<()>) -> usize;
+    /// Decides how a call is carried out: once, when a plan is compiled.
+    fn prepare(&self, call: &Call<()>) -> CallConfig;
+
+    /// Bytes of scratch memory that a call wants for its duration.
+    fn workspace_bytes(&self, call: &Call<()>) -> usize {
+        self.prepare(call).workspace_bytes
+    }
 
     /// Whether a convolution and its wgrad apply a BN-ReLU prologue where they read its input, so that the transformed input need
     /// not be stored, and whether that is faster. Where each would run it as a pass of its own, one pass for both is faster.
@@ -113,11 +118,20 @@ pub trait Device: Send {
     /// Not enough memory.
     fn allocate(&mut self, bytes: usize) -> Result<()>;
 
-    /// Carries a call out.
+    /// Carries a call out as it was prepared.
+    ///
+    /// # Errors
+    /// Operands that do not fit the call, a configuration that is not the call's on this device, or the device failed.
+    fn run_prepared(&mut self, call: &Call<Span>, config: &CallConfig, workspace: Span) -> Result<()>;
+
+    /// Prepares a call and carries it out.
     ///
     /// # Errors
     /// Operands that do not fit the call, or the device failed.
-    fn run(&mut self, call: &Call<Span>, workspace: Span) -> Result<()>;
+    fn run(&mut self, call: &Call<Span>, workspace: Span) -> Result<()> {
+        let config = self.prepare(&call.map(|_| ()));
+        self.run_prepared(call, &config, workspace)
+    }
 
     /// Copies host values to a span, converting floating-point types.
     ///
@@ -164,7 +178,7 @@ pub trait Device: Send {
     fn begin_read(&self, from: Span) -> Result<Readback>;
 
     /// Captures the calls that `record` makes, without running them; `None` if the device runs calls as they
-    /// come. `record` may call nothing but [`Device::run`], with calls each of which has run before.
+    /// come. `record` may call nothing but [`Device::run_prepared`], with calls each of which has run before.
     ///
     /// # Errors
     /// The device failed, or `record` did.

@@ -8,6 +8,7 @@
 //! | `expand` | fused operations as the plain ones they stand for |
 //! | `attributes`, `rows`, `extents` | the fixed numbers of operations; which make sense, their shape in a word, their FLOP |
 //! | `check` | the checks of a call's operands before a device sees them |
+//! | `config` | how a device carries a call out: decided once, and carried by the call |
 //! | `device` | the [`Device`] trait: the object that carries calls out |
 //!
 //! An operation is a struct of attributes and operands, a [`Call`] is any of them. The same call stands in a plan (operands are
@@ -18,6 +19,7 @@
 
 mod attributes;
 mod check;
+mod config;
 mod convolution;
 mod declare;
 mod device;
@@ -31,13 +33,13 @@ pub use attributes::{
     GlobalPool, HYPER_ROW, HYPER_ROWS, ImageBatch, KlDivergence, Linear, PLACEMENT_NUMBERS, Pool, PoolHead,
     Rows, ScaleBias, Segment, Segments, Sgd, ShortcutA, Side, StepTotals,
 };
+pub use config::{CallConfig, Expansion, KernelConfig};
 pub use convolution::{
     Affine, BiasEpilogue, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue, ReduceEpilogue, ReluBackward,
     StatisticsEpilogue,
 };
 pub use device::{Device, Event, Graph, Hardware, HardwareKind, Readback};
 pub use expand::{Part, Parts};
-pub(crate) use expand::{run_parts, workspace_of_parts};
 pub(crate) use list::dispatch;
 pub use list::*;
 pub use rows::{InverseNorms, Labelled, LogitScores, Nearest, PreparedRows, Projection, Scatter};

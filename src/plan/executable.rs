@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{BufferId, Layout, Plan};
 use crate::error::Result;
-use crate::ops::{Call, Device};
+use crate::ops::{Call, CallConfig, Device};
 use crate::tensor::Span;
 
 /// Tells executables apart.
@@ -53,6 +53,11 @@ impl Executable {
         self.layout.spans[id.index()]
     }
 
+    /// The calls of a step, and how the device carries each out.
+    pub fn calls(&self) -> impl Iterator<Item = (&Call<Span>, &CallConfig)> {
+        self.calls.iter().zip(self.layout.calls.iter().map(|(config, _)| config))
+    }
+
     /// Runs the setup calls; due after the parameters or another plan's step changed the memory.
     ///
     /// # Errors
@@ -60,8 +65,8 @@ impl Executable {
     pub fn set_up(&self, device: &mut dyn Device) -> Result<()> {
         self.setup
             .iter()
-            .zip(&self.layout.setup_workspaces)
-            .try_for_each(|(call, &workspace)| device.run(call, workspace))
+            .zip(&self.layout.setup)
+            .try_for_each(|(call, (config, workspace))| device.run_prepared(call, config, *workspace))
     }
 
     /// Runs one step.
@@ -71,8 +76,8 @@ impl Executable {
     pub fn run(&self, device: &mut dyn Device) -> Result<()> {
         self.calls
             .iter()
-            .zip(&self.layout.workspaces)
-            .try_for_each(|(call, &workspace)| device.run(call, workspace))
+            .zip(&self.layout.calls)
+            .try_for_each(|(call, (config, workspace))| device.run_prepared(call, config, *workspace))
     }
 
     /// Runs one step and hands each call's name and duration in seconds to `observe`.
@@ -84,9 +89,9 @@ impl Executable {
         device: &mut dyn Device,
         mut observe: impl FnMut(&Call<Span>, f64),
     ) -> Result<()> {
-        for (call, &workspace) in self.calls.iter().zip(&self.layout.workspaces) {
+        for (call, (config, workspace)) in self.calls.iter().zip(&self.layout.calls) {
             let start = std::time::Instant::now();
-            device.run(call, workspace)?;
+            device.run_prepared(call, config, *workspace)?;
             device.synchronise()?;
             observe(call, start.elapsed().as_secs_f64());
         }

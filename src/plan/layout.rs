@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 
 use super::{BufferId, Plan, Storage};
-use crate::ops::{Access, Call, Device, Operand};
+use crate::ops::{Access, Call, CallConfig, Device, Operand};
 use crate::tensor::{DType, Span, aligned};
 
 /// The calls between which a buffer holds something: first write to last use, both included.
@@ -32,10 +32,10 @@ impl Lifetime {
 pub struct Layout {
     /// A span for each buffer, by id.
     pub spans: Vec<Span>,
-    /// Scratch memory of each setup call.
-    pub setup_workspaces: Vec<Span>,
-    /// Scratch memory of each call.
-    pub workspaces: Vec<Span>,
+    /// How each setup call is carried out, and its scratch memory.
+    pub setup: Vec<(CallConfig, Span)>,
+    /// How each call is carried out, and its scratch memory.
+    pub calls: Vec<(CallConfig, Span)>,
     /// Bytes of memory needed, the `base` included.
     pub bytes: usize,
 }
@@ -86,14 +86,19 @@ impl Plan {
                 blocks.push(Block { owner: Owner::Buffer(index), bytes: bytes_of(index), lifetime });
             }
         }
-        let workspace = |call: &Call<BufferId>| aligned(device.workspace_bytes(&call.map(|_| ())));
-        for (index, call) in self.setup.iter().enumerate() {
+        let prepared = |calls: &[Call<BufferId>]| -> Vec<CallConfig> {
+            calls.iter().map(|call| device.prepare(&call.map(|_| ()))).collect()
+        };
+        let (setup, calls) = (prepared(&self.setup), prepared(&self.calls));
+        for (index, config) in setup.iter().enumerate() {
             let lifetime = Lifetime { first: 0, last: self.calls.len() };
-            blocks.push(Block { owner: Owner::Setup(index), bytes: workspace(call), lifetime });
+            let bytes = aligned(config.workspace_bytes);
+            blocks.push(Block { owner: Owner::Setup(index), bytes, lifetime });
         }
-        for (index, call) in self.calls.iter().enumerate() {
+        for (index, config) in calls.iter().enumerate() {
             let lifetime = Lifetime { first: index, last: index };
-            blocks.push(Block { owner: Owner::Call(index), bytes: workspace(call), lifetime });
+            let bytes = aligned(config.workspace_bytes);
+            blocks.push(Block { owner: Owner::Call(index), bytes, lifetime });
         }
         let (offsets, arena) = place(&mut blocks);
 
@@ -104,8 +109,8 @@ impl Plan {
                 .iter()
                 .map(|b| if let Storage::Persistent(span) = b.storage { span } else { nothing })
                 .collect(),
-            setup_workspaces: vec![nothing; self.setup.len()],
-            workspaces: vec![nothing; self.calls.len()],
+            setup: setup.into_iter().map(|config| (config, nothing)).collect(),
+            calls: calls.into_iter().map(|config| (config, nothing)).collect(),
             bytes: base + arena,
         };
         for (block, offset) in blocks.iter().zip(offsets) {
@@ -124,8 +129,8 @@ impl Plan {
                         offset += bytes_of(index);
                     }
                 }
-                Owner::Setup(index) => layout.setup_workspaces[index] = scratch,
-                Owner::Call(index) => layout.workspaces[index] = scratch,
+                Owner::Setup(index) => layout.setup[index].1 = scratch,
+                Owner::Call(index) => layout.calls[index].1 = scratch,
             }
         }
         layout

@@ -14,23 +14,18 @@ use super::memory::{NOTHING, scratch};
 use super::taps::{Direction, Taps, gather};
 use super::{Cpu, wgrad};
 use crate::error::Result;
-use crate::ops::{
-    BiasEpilogue, Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue, run_parts,
-};
+use crate::ops::{BiasEpilogue, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue};
 use crate::tensor::Span;
 
 /// Inputs with fewer channels than this are gathered into patches first.
 const FEW_CHANNELS: usize = 8;
 
-/// Forward propagation; bias, residual and rectifier are applied tile by tile, anything else in parts.
+/// Forward propagation; bias, residual and rectifier are applied tile by tile.
 pub(super) fn conv2d_fprop<T: Element>(
     cpu: &mut Cpu<T>,
     op: &Conv2dFprop<Span>,
     workspace: Span,
 ) -> Result<()> {
-    if let Some(parts) = Call::from(*op).expand() {
-        return run_parts(cpu, &parts, workspace);
-    }
     let epilogue = op.epilogue.and_then(|epilogue| match epilogue {
         FpropEpilogue::Bias(epilogue) => Some(epilogue),
         FpropEpilogue::Statistics(_) => None,
@@ -49,30 +44,24 @@ pub(super) fn conv2d_fprop<T: Element>(
     Ok(())
 }
 
-/// The gradient with respect to the input (dgrad); with a BN-reduction epilogue in parts.
+/// The gradient with respect to the input (dgrad).
 pub(super) fn conv2d_dgrad<T: Element>(
     cpu: &mut Cpu<T>,
     op: &Conv2dDgrad<Span>,
     workspace: Span,
 ) -> Result<()> {
-    if let Some(parts) = Call::from(*op).expand() {
-        return run_parts(cpu, &parts, workspace);
-    }
     let packed = scratch::<T>(workspace, dgrad_workspace::<T>(&op.conv))?;
     let ([dy, weight], [dx, packed]) = cpu.memory.slices::<T, _, _>([op.dy, op.weight], [op.dx, packed])?;
     cpu.pool.install(|| dgrad(&op.conv, dy, weight, op.accumulate, dx, packed));
     Ok(())
 }
 
-/// The gradient with respect to the weights (wgrad); with a prologue in parts.
+/// The gradient with respect to the weights (wgrad).
 pub(super) fn conv2d_wgrad<T: Element>(
     cpu: &mut Cpu<T>,
     op: &Conv2dWgrad<Span>,
     workspace: Span,
 ) -> Result<()> {
-    if let Some(parts) = Call::from(*op).expand() {
-        return run_parts(cpu, &parts, workspace);
-    }
     let sums = scratch::<T>(workspace, wgrad::workspace::<T>(&op.conv))?;
     let ([x, dy], [dweight, sums]) = cpu.memory.slices::<T, _, _>([op.x, op.dy], [op.dweight, sums])?;
     cpu.pool.install(|| wgrad::wgrad(&op.conv, x, dy, dweight, sums));

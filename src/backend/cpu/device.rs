@@ -10,9 +10,9 @@ use super::{
     Cpu, batch_norm, convolution, cosine, divergence, energy, groups, images, linear, loss, optimizer,
     pointwise, pool_head, pooling, rows, wgrad,
 };
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::ops::{
-    Call, Device, Event, Graph, Hardware, HardwareKind, Readback, dispatch, workspace_of_parts,
+    Call, CallConfig, Device, Event, Expansion, Graph, Hardware, HardwareKind, Readback, dispatch,
 };
 use crate::tensor::{DType, HostValues, Span};
 
@@ -30,16 +30,16 @@ impl<T: Element> Device for Cpu<T> {
         Hardware { kind: HardwareKind::Cpu, name, versions: String::new() }
     }
 
-    fn workspace_bytes(&self, call: &Call<()>) -> usize {
-        if let Some(parts) = call.expand() {
-            return workspace_of_parts(self, &parts);
+    fn prepare(&self, call: &Call<()>) -> CallConfig {
+        if let Some(parts) = call.numbered().expand() {
+            return Expansion::on(self, parts);
         }
-        match call {
+        CallConfig::with_workspace(match call {
             Call::Conv2dFprop(fprop) => convolution::forward_workspace::<T>(&fprop.conv),
             Call::Conv2dDgrad(dgrad) => convolution::dgrad_workspace::<T>(&dgrad.conv),
             Call::Conv2dWgrad(wgrad) => wgrad::workspace::<T>(&wgrad.conv),
             _ => 0,
-        }
+        })
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<()> {
@@ -49,9 +49,16 @@ impl<T: Element> Device for Cpu<T> {
         Ok(())
     }
 
-    fn run(&mut self, call: &Call<Span>, workspace: Span) -> Result<()> {
+    fn run_prepared(&mut self, call: &Call<Span>, config: &CallConfig, workspace: Span) -> Result<()> {
         call.check(workspace, T::DTYPE, self.memory.bytes())?;
-        dispatch!(call, self, workspace)
+        match &config.expansion {
+            Some(expansion) => expansion.run(self, call, workspace),
+            None if call.expand().is_some() => Err(Error::invalid(format!(
+                "{} runs as its parts on the CPU, and was prepared as one call",
+                call.name()
+            ))),
+            None => dispatch!(call, self, workspace),
+        }
     }
 
     fn write(&mut self, to: Span, values: HostValues<'_>) -> Result<()> {

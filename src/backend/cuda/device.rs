@@ -5,7 +5,9 @@ use super::{
     loss, no_memory, optimizer, pointwise, pool_head, pooling, rows,
 };
 use crate::error::Result;
-use crate::ops::{Call, Conv2d, Device, Event, Graph, Hardware, HardwareKind, Readback, dispatch};
+use crate::ops::{
+    Call, CallConfig, Conv2d, Device, Event, Graph, Hardware, HardwareKind, Readback, dispatch,
+};
 use crate::tensor::{ALIGNMENT, DType, HostValues, Span};
 
 /// Steps between two looks at the results: enough that a look, which may let the device wait, is rare, and few enough that
@@ -31,13 +33,13 @@ impl Device for Cuda {
         Hardware { kind, name: properties.name.clone(), versions: properties.versions.clone() }
     }
 
-    fn workspace_bytes(&self, call: &Call<()>) -> usize {
-        convolution::workspace_bytes(self, call)
-            .or_else(|| batch_norm::workspace_bytes(self, call))
-            .or_else(|| linear::workspace_bytes(self, call))
-            .or_else(|| pool_head::workspace_bytes(self, call))
-            .or_else(|| rows::workspace_bytes(call))
-            .unwrap_or(0)
+    fn prepare(&self, call: &Call<()>) -> CallConfig {
+        convolution::prepare(self, call).or_else(|| pool_head::prepare(self, call)).unwrap_or_else(|| {
+            let bytes = batch_norm::workspace_bytes(self, call)
+                .or_else(|| linear::workspace_bytes(self, call))
+                .or_else(|| rows::workspace_bytes(call));
+            CallConfig::with_workspace(bytes.unwrap_or(0))
+        })
     }
 
     fn fuses_prologue(&self, conv: &Conv2d) -> bool {
@@ -51,9 +53,12 @@ impl Device for Cuda {
         Ok(())
     }
 
-    fn run(&mut self, call: &Call<Span>, workspace: Span) -> Result<()> {
+    fn run_prepared(&mut self, call: &Call<Span>, config: &CallConfig, workspace: Span) -> Result<()> {
         call.check(workspace, self.dtype, self.memory()?.bytes())?;
-        dispatch!(call, self, workspace)
+        match &config.expansion {
+            Some(expansion) => expansion.run(self, call, workspace),
+            None => dispatch!(call, self, workspace, config.kernel.as_ref()),
+        }
     }
 
     fn write(&mut self, to: Span, values: HostValues<'_>) -> Result<()> {

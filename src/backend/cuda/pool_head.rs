@@ -7,7 +7,7 @@ use super::call::{all, entry, extent, grid, modules_of_both_types};
 use super::pooling::Averaging;
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
-use crate::ops::{Call, PoolHead, PoolHeadForward, run_parts, workspace_of_parts};
+use crate::ops::{Call, CallConfig, Expansion, PoolHead, PoolHeadForward};
 use crate::tensor::Span;
 
 const FILE: &str = "head/pool_head.cu";
@@ -31,11 +31,11 @@ fn fits(head: &PoolHead) -> bool {
     head.pool.channels <= MOST_CHANNELS && head.outputs * head.pool.channels <= MOST_WEIGHTS
 }
 
-/// Scratch memory of the calls of this family; `None` for others.
-pub(super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
+/// How the call of this family is carried out; `None` for others.
+pub(super) fn prepare(cuda: &Cuda, call: &Call<()>) -> Option<CallConfig> {
     match call {
-        Call::PoolHeadForward(op) if fits(&op.attributes) => Some(0),
-        Call::PoolHeadForward(op) => Some(workspace_of_parts(cuda, &op.parts())),
+        Call::PoolHeadForward(op) if fits(&op.attributes) => Some(CallConfig::default()),
+        Call::PoolHeadForward(_) => Some(Expansion::on(cuda, call.numbered().expand()?)),
         _ => None,
     }
 }
@@ -58,11 +58,8 @@ struct Arguments {
     unused: u32,
 }
 
-pub(super) fn pool_head(cuda: &mut Cuda, op: &PoolHeadForward<Span>, workspace: Span) -> Result<()> {
+pub(super) fn pool_head(cuda: &mut Cuda, op: &PoolHeadForward<Span>, _: Span) -> Result<()> {
     let PoolHead { pool, outputs } = &op.attributes;
-    if !fits(&op.attributes) {
-        return run_parts(cuda, &op.parts(), workspace);
-    }
     let averaging = Averaging::new(cuda, pool);
     // The fewest images per thread block for which every SM has a thread block.
     let multiprocessors = cuda.driver().properties().multiprocessors as usize;

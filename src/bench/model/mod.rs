@@ -33,7 +33,7 @@ use super::networks::NetworkName;
 use super::stage::Stage;
 use super::steps::{StepKind, StepWork};
 use super::timing::{Patience, time_call};
-use super::work::{convolution, has_prologue, work};
+use super::work::work;
 use crate::backend::cuda::driver::Driver;
 use crate::backend::cuda::driver::native::Native;
 use crate::backend::cuda::driver::recorder::{RecordedLaunch, Recorder};
@@ -41,7 +41,7 @@ use crate::backend::cuda::{Cuda, KernelTable, TakenSources};
 use crate::backend::{Choice, DeviceName, Precision};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::ops::{Access, Call, Device, HardwareKind};
+use crate::ops::{Access, Call, CallConfig, Device, HardwareKind};
 use crate::plan::{Executable, Fusions};
 use crate::tensor::{DType, Span};
 use occupancy::{Limits, Uses, resident_blocks};
@@ -313,7 +313,7 @@ impl Modeller {
         };
         let calls = calls
             .into_iter()
-            .map(|(call, count)| self.call(call, count))
+            .map(|(call, config, count)| self.call(call, &config, count))
             .collect::<Result<Vec<CallModel>>>()?;
         let sum = |of: &dyn Fn(&CallModel) -> f64| -> f64 {
             calls.iter().map(|call| call.count as f64 * of(call)).sum()
@@ -334,7 +334,7 @@ impl Modeller {
         })
     }
 
-    fn call(&mut self, call: Call<()>, count: usize) -> Result<CallModel> {
+    fn call(&mut self, call: Call<()>, config: &CallConfig, count: usize) -> Result<CallModel> {
         let work = work(&call, self.cuda.dtype());
         let floors = self.card.rates.floors(&work);
         self.recorder.take();
@@ -348,7 +348,7 @@ impl Modeller {
                 _ => operand_bytes(launch, &recorded[..index]),
             };
             let flop = if index == 0 { work.flop } else { 0.0 };
-            launches.push(self.launch(&call, launch, bytes, flop)?);
+            launches.push(self.launch((&call, config), launch, bytes, flop)?);
         }
         Ok(CallModel {
             operation: call.name().to_string(),
@@ -368,30 +368,21 @@ impl Modeller {
 
     fn launch(
         &mut self,
-        call: &Call<()>,
+        (call, config): (&Call<()>, &CallConfig),
         launch: &RecordedLaunch,
         bytes: f64,
         flop: f64,
     ) -> Result<LaunchModel> {
         let used = self.library.resources(&launch.source, &launch.entry)?;
-        let config = launch.config;
         let uses = Uses {
-            threads: config.threads,
+            threads: launch.config.threads,
             registers: used.registers,
-            shared: used.shared + config.shared_bytes,
+            shared: used.shared + launch.config.shared_bytes,
         };
         let (resident, limited_by) = resident_blocks(&Limits::of(self.card.capability), &uses);
-        let blocks = config.grid.iter().map(|&extent| extent as usize).product();
+        let blocks = launch.config.grid.iter().map(|&extent| extent as usize).product();
         // A kernel that finishes a convolution, or adds up its splits, is a pass.
-        let products = convolution(call)
-            .map(|(pass, conv)| {
-                if has_prologue(call) {
-                    self.cuda.products_behind_map(pass, conv)
-                } else {
-                    self.cuda.products(pass, conv)
-                }
-            })
-            .filter(|products| products.entry == launch.entry);
+        let products = self.cuda.products(call, config).filter(|products| products.entry == launch.entry);
         let predicted = match &products {
             Some(products) => predict::products(&self.card, products, resident, bytes),
             None => predict::pass(&self.card, bytes, flop, blocks),
@@ -414,14 +405,14 @@ impl Modeller {
     }
 }
 
-/// The distinct calls of a plan's step, and how often each is made.
-fn distinct(executable: &Executable) -> Vec<(Call<()>, usize)> {
-    let mut distinct: Vec<(Call<()>, usize)> = Vec::new();
-    for call in &executable.plan().calls {
+/// The distinct calls of a plan's step, how each is carried out, and how often it is made.
+fn distinct(executable: &Executable) -> Vec<(Call<()>, CallConfig, usize)> {
+    let mut distinct: Vec<(Call<()>, CallConfig, usize)> = Vec::new();
+    for (call, config) in executable.calls() {
         let call = call.map(|_| ());
-        match distinct.iter_mut().find(|(known, _)| *known == call) {
-            Some((_, count)) => *count += 1,
-            None => distinct.push((call, 1)),
+        match distinct.iter_mut().find(|(known, ..)| *known == call) {
+            Some((.., count)) => *count += 1,
+            None => distinct.push((call, config.clone(), 1)),
         }
     }
     distinct

@@ -9,7 +9,7 @@ use super::products::Units;
 use crate::backend::cuda::driver::Properties;
 use crate::backend::cuda::{Cuda, Module};
 use crate::error::Result;
-use crate::ops::{Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad};
+use crate::ops::{Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad};
 use crate::tensor::{DType, Span};
 
 /// The three passes of a convolution: fprop, dgrad and wgrad.
@@ -25,6 +25,16 @@ pub enum Pass {
 }
 
 impl Pass {
+    /// The pass and the convolution of a call that is one.
+    pub fn of<B>(call: &Call<B>) -> Option<(Pass, &Conv2d)> {
+        match call {
+            Call::Conv2dFprop(op) => Some((Pass::Forward, &op.conv)),
+            Call::Conv2dDgrad(op) => Some((Pass::InputGradient, &op.conv)),
+            Call::Conv2dWgrad(op) => Some((Pass::WeightGradient, &op.conv)),
+            _ => None,
+        }
+    }
+
     /// The name in tables and files.
     pub fn name(self) -> &'static str {
         match self {

@@ -36,8 +36,8 @@ use super::driver::LaunchConfig;
 use super::{Cuda, Module};
 use crate::error::{Error, Result};
 use crate::ops::{
-    Access, BiasEpilogue, Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue, Parts, Rows,
-    run_parts, workspace_of_parts,
+    Access, BiasEpilogue, Call, CallConfig, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, Expansion,
+    FpropEpilogue, KernelConfig, Parts, Rows,
 };
 use crate::tensor::{DType, Span};
 use heuristics::{Chosen, choose};
@@ -51,24 +51,30 @@ pub(super) fn modules() -> impl Iterator<Item = Module> {
     kernels::modules()
 }
 
-/// Scratch memory of the calls of this family; `None` for others.
-pub(super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
-    let (parts, own) = match call {
+/// How a convolution is carried out: the kernel chosen for it, or the parts of what its kernel cannot do; `None` for other calls.
+pub(super) fn prepare(cuda: &Cuda, call: &Call<()>) -> Option<CallConfig> {
+    let (chosen, parts, workspace_bytes) = match call.numbered() {
         Call::Conv2dFprop(op) => {
-            let kernel = choose(cuda, Pass::Forward, &op.conv).kernel;
-            (fprop_parts(kernel, op), if is_statistics(op) { sums_bytes(kernel, &op.conv) } else { 0 })
+            let chosen = choose(cuda, Pass::Forward, &op.conv);
+            let statistics = matches!(op.epilogue, Some(FpropEpilogue::Statistics(_)));
+            let bytes = if statistics { sums_bytes(chosen.kernel, &op.conv) } else { 0 };
+            (chosen, fprop_parts(chosen.kernel, &op), bytes)
         }
         Call::Conv2dDgrad(op) => {
-            let kernel = choose(cuda, Pass::InputGradient, &op.conv).kernel;
-            (dgrad_parts(kernel, op), if op.epilogue.is_some() { sums_bytes(kernel, &op.conv) } else { 0 })
+            let chosen = choose(cuda, Pass::InputGradient, &op.conv);
+            let bytes = if op.epilogue.is_some() { sums_bytes(chosen.kernel, &op.conv) } else { 0 };
+            (chosen, dgrad_parts(chosen.kernel, &op), bytes)
         }
         Call::Conv2dWgrad(op) => {
-            let Chosen { kernel, splits } = choose(cuda, Pass::WeightGradient, &op.conv);
-            (wgrad_parts(kernel, op), parts_bytes(&op.conv, splits))
+            let chosen = choose(cuda, Pass::WeightGradient, &op.conv);
+            (chosen, wgrad_parts(chosen.kernel, &op), parts_bytes(&op.conv, chosen.splits))
         }
         _ => return None,
     };
-    Some(parts.map_or(own, |parts| workspace_of_parts(cuda, &parts)))
+    Some(match parts {
+        Some(parts) => Expansion::on(cuda, parts),
+        None => CallConfig { workspace_bytes, kernel: Some(KernelConfig::new(chosen)), expansion: None },
+    })
 }
 
 /// Whether a convolution and its wgrad apply a BN-ReLU prologue in their kernels, and that is better than a pass before both.
@@ -81,10 +87,6 @@ pub(super) fn fuses_prologue(cuda: &Cuda, conv: &Conv2d) -> bool {
         [Pass::Forward, Pass::WeightGradient].map(|pass| choose(cuda, pass, conv).kernel);
     let rewrites = conv.out_channels.div_ceil(forward.tile[1]) + conv.out_channels.div_ceil(gradient.tile[0]);
     forward.applies_prologue(conv) && gradient.applies_prologue(conv) && rewrites <= MOST_REWRITES
-}
-
-fn is_statistics<B>(op: &Conv2dFprop<B>) -> bool {
-    matches!(op.epilogue, Some(FpropEpilogue::Statistics(_)))
 }
 
 /// The calls that a forward convolution becomes where its kernel cannot do all of it.
@@ -122,11 +124,21 @@ fn sums(kernel: &Kernel, conv: &Conv2d, workspace: Span) -> Result<Partials> {
     Partials::new(&written(kernel, conv), rows, runs, workspace)
 }
 
-pub(super) fn conv2d_fprop(cuda: &mut Cuda, op: &Conv2dFprop<Span>, workspace: Span) -> Result<()> {
-    let kernel = choose(cuda, Pass::Forward, &op.conv).kernel;
-    if let Some(parts) = fprop_parts(kernel, op) {
-        return run_parts(cuda, &parts, workspace);
-    }
+/// The kernel that was chosen for a call of a pass when it was prepared.
+fn chosen(config: Option<&KernelConfig>, pass: Pass) -> Result<Chosen> {
+    let chosen = config.and_then(KernelConfig::inner::<Chosen>).filter(|chosen| chosen.kernel.pass == pass);
+    chosen.copied().ok_or_else(|| {
+        Error::invalid("a convolution runs as it was prepared, and this one was not prepared by this device")
+    })
+}
+
+pub(super) fn conv2d_fprop(
+    cuda: &mut Cuda,
+    op: &Conv2dFprop<Span>,
+    workspace: Span,
+    config: Option<&KernelConfig>,
+) -> Result<()> {
+    let Chosen { kernel, .. } = chosen(config, Pass::Forward)?;
     let Some(FpropEpilogue::Statistics(statistics)) = &op.epilogue else {
         return launch_fprop(cuda, kernel, op, None);
     };
@@ -135,23 +147,26 @@ pub(super) fn conv2d_fprop(cuda: &mut Cuda, op: &Conv2dFprop<Span>, workspace: S
     sums.finish_statistics(cuda, statistics, None)
 }
 
-pub(super) fn conv2d_dgrad(cuda: &mut Cuda, op: &Conv2dDgrad<Span>, workspace: Span) -> Result<()> {
-    let kernel = choose(cuda, Pass::InputGradient, &op.conv).kernel;
-    if let Some(parts) = dgrad_parts(kernel, op) {
-        return run_parts(cuda, &parts, workspace);
-    }
+pub(super) fn conv2d_dgrad(
+    cuda: &mut Cuda,
+    op: &Conv2dDgrad<Span>,
+    workspace: Span,
+    config: Option<&KernelConfig>,
+) -> Result<()> {
+    let Chosen { kernel, .. } = chosen(config, Pass::InputGradient)?;
     let Some(reduce) = &op.epilogue else { return launch_dgrad(cuda, kernel, op, None) };
     let sums = sums(kernel, &op.conv, workspace)?;
     launch_dgrad(cuda, kernel, op, Some(sums.span))?;
     sums.finish_reduce(cuda, reduce.inverse_std, [reduce.dgamma, reduce.dbeta])
 }
 
-pub(super) fn conv2d_wgrad(cuda: &mut Cuda, op: &Conv2dWgrad<Span>, workspace: Span) -> Result<()> {
-    let chosen = choose(cuda, Pass::WeightGradient, &op.conv);
-    match wgrad_parts(chosen.kernel, op) {
-        Some(parts) => run_parts(cuda, &parts, workspace),
-        None => launch_wgrad(cuda, chosen, op, workspace),
-    }
+pub(super) fn conv2d_wgrad(
+    cuda: &mut Cuda,
+    op: &Conv2dWgrad<Span>,
+    workspace: Span,
+    config: Option<&KernelConfig>,
+) -> Result<()> {
+    launch_wgrad(cuda, chosen(config, Pass::WeightGradient)?, op, workspace)
 }
 
 /// Launches a forward convolution with its prologue and its epilogue; `partial` is where the kernel leaves the moments of runs of rows of

@@ -1,10 +1,10 @@
 //! The work of a convolution's kernel in numbers, for predictions of its time.
 
-use super::heuristics::{Chosen, candidates, choose};
+use super::heuristics::{Chosen, candidates};
 use super::kernel::{Kernel, Pass};
 use super::problem::DgradPhase;
 use crate::backend::cuda::Cuda;
-use crate::ops::Conv2d;
+use crate::ops::{Call, CallConfig, Conv2d};
 
 /// The units that multiply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,31 +64,35 @@ impl Cuda {
             .collect()
     }
 
-    /// The GEMM that computes a pass of a convolution here.
-    pub fn products(&self, pass: Pass, conv: &Conv2d) -> Products {
-        let Chosen { kernel, splits } = choose(self, pass, conv);
+    /// The GEMM of a convolution as it was prepared, or of the one among its parts; `None` for other calls. A kernel that applies a
+    /// prologue rewrites its patches in shared memory.
+    pub fn products(&self, call: &Call<()>, config: &CallConfig) -> Option<Products> {
+        if let Some(expansion) = &config.expansion {
+            return expansion
+                .parts
+                .iter()
+                .find_map(|(part, config)| self.products(&part.map(|_| ()), config));
+        }
+        let (_, conv) = Pass::of(call)?;
+        let prologue = match call {
+            Call::Conv2dFprop(op) => op.prologue.is_some(),
+            Call::Conv2dWgrad(op) => op.prologue.is_some(),
+            _ => false,
+        };
+        let &Chosen { kernel, splits } = config.kernel.as_ref()?.inner()?;
         let [copied, fetched] = kernel.family.loaded(kernel, conv);
-        Products {
+        let patches = kernel.tile[usize::from(kernel.pass == Pass::WeightGradient)] * kernel.dtype.size();
+        Some(Products {
             kernel: kernel.name,
             entry: kernel.module.entries[0].name,
             tile: kernel.tile,
             units: kernel.family.units(kernel),
             element_bytes: kernel.dtype.size(),
-            copied,
+            copied: copied + if prologue { 2.0 * patches as f64 } else { 0.0 },
             fetched,
             items: items(kernel, conv, splits),
             splits,
-        }
-    }
-
-    /// The same with an affine prologue on the input: a kernel that applies it rewrites its patches in shared memory.
-    pub fn products_behind_map(&self, pass: Pass, conv: &Conv2d) -> Products {
-        let products = self.products(pass, conv);
-        if !choose(self, pass, conv).kernel.applies_prologue(conv) {
-            return products;
-        }
-        let patches = products.tile[usize::from(pass == Pass::WeightGradient)] * products.element_bytes;
-        Products { copied: products.copied + 2.0 * patches as f64, ..products }
+        })
     }
 }
 
@@ -120,6 +124,7 @@ mod tests {
     use crate::backend::cuda::Sources;
     use crate::backend::cuda::driver::Properties;
     use crate::backend::cuda::driver::recorder::Recorder;
+    use crate::ops::{Affine, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, Device};
     use crate::tensor::DType;
 
     fn card() -> Cuda {
@@ -152,23 +157,34 @@ mod tests {
         padding: 1,
     };
 
+    /// The GEMM of a pass of a convolution, with a prologue where it can have one.
+    fn products(cuda: &Cuda, pass: Pass, conv: Conv2d, prologue: bool) -> Products {
+        let prologue = prologue.then_some(Affine { scale: (), bias: (), relu: true });
+        let call: Call<()> = match pass {
+            Pass::Forward => Conv2dFprop { prologue, ..Conv2dFprop::new(conv, [(); 3]) }.into(),
+            Pass::InputGradient => Conv2dDgrad::new(conv, [(); 3]).into(),
+            Pass::WeightGradient => Conv2dWgrad { prologue, ..Conv2dWgrad::new(conv, [(); 3]) }.into(),
+        };
+        cuda.products(&call, &cuda.prepare(&call)).unwrap()
+    }
+
     #[test]
     fn work_items_cover_every_product_once() {
-        let products = |pass| {
-            let Products { tile, items, .. } = card().products(pass, &CONV);
+        let needed_by = |pass| {
+            let Products { tile, items, .. } = products(&card(), pass, CONV, false);
             let each: usize = items.iter().map(|items| items.count * items.sum).sum();
             each * tile[0] * tile[1]
         };
         // Every extent is whole tiles and every K whole K blocks, so nothing is computed in vain.
         let needed = (CONV.flop() / 2.0) as usize;
-        assert_eq!(products(Pass::Forward), needed);
-        assert_eq!(products(Pass::InputGradient), needed);
-        assert!((needed..needed + needed / 8).contains(&products(Pass::WeightGradient)));
+        assert_eq!(needed_by(Pass::Forward), needed);
+        assert_eq!(needed_by(Pass::InputGradient), needed);
+        assert!((needed..needed + needed / 8).contains(&needed_by(Pass::WeightGradient)));
     }
 
     #[test]
     fn an_input_gradient_begins_with_the_longest_sums() {
-        let items = card().products(Pass::InputGradient, &CONV).items;
+        let items = products(&card(), Pass::InputGradient, CONV, false).items;
         let sums: Vec<usize> = items.iter().map(|items| items.sum).collect();
         // Of nine taps four, two, two and one fall on the four residues of the pixels.
         assert_eq!(sums, [4 * 128, 2 * 128, 2 * 128, 128]);
@@ -180,13 +196,14 @@ mod tests {
         let pointwise =
             Conv2d { in_channels: 256, filter_height: 1, filter_width: 1, stride: 1, padding: 0, ..CONV };
         for (pass, side) in [(Pass::Forward, 0), (Pass::WeightGradient, 1)] {
-            let [plain, mapped] =
-                [hopper.products(pass, &pointwise), hopper.products_behind_map(pass, &pointwise)];
+            let [plain, mapped] = [false, true].map(|prologue| products(&hopper, pass, pointwise, prologue));
             assert_eq!(mapped.copied - plain.copied, 2.0 * 2.0 * plain.tile[side] as f64);
             assert_eq!(Products { copied: plain.copied, ..mapped }, plain);
             // Before other kernels, and for other convolutions, a separate pass applies it.
-            assert_eq!(card().products_behind_map(pass, &pointwise), card().products(pass, &pointwise));
-            assert_eq!(hopper.products_behind_map(pass, &CONV), hopper.products(pass, &CONV));
+            for (cuda, conv) in [(card(), pointwise), (with("sm_90a", (9, 0)), CONV)] {
+                let [plain, behind] = [false, true].map(|prologue| products(&cuda, pass, conv, prologue));
+                assert_eq!(behind, plain);
+            }
         }
     }
 }
