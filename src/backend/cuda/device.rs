@@ -1,8 +1,8 @@
-//! [`Device`] for CUDA: the driver's memory, copies and graphs.
+//! [`Device`] for CUDA: the driver's memory, copies and graphs; the list of all families of launchers.
 
 use super::{
-    Cuda, KernelTable, batch_norm, convolution, cosine, divergence, energy, groups, host, images, linear,
-    loss, no_memory, optimizer, pointwise, pool_head, pooling, rows,
+    Cuda, KernelTable, Module, batch_norm, convolution, cosine, divergence, energy, groups, host, images,
+    linear, loss, no_memory, optimizer, pointwise, pool_head, pooling, rows,
 };
 use crate::error::Result;
 use crate::ops::{
@@ -13,6 +13,27 @@ use crate::tensor::{ALIGNMENT, DType, HostValues, Span};
 /// Steps between two looks at the results: enough that a look, which may let the device wait, is rare, and few enough that
 /// progress is shown and a loss that is not finite is found soon. Chosen, not measured.
 const STEPS_IN_FLIGHT: usize = 8;
+
+/// Every module the engine can ask for.
+pub fn modules() -> Vec<Module> {
+    [
+        convolution::modules().collect(),
+        batch_norm::modules(),
+        pointwise::modules(),
+        pooling::modules(),
+        pool_head::modules(),
+        linear::modules(),
+        cosine::modules(),
+        loss::modules(),
+        divergence::modules(),
+        groups::modules(),
+        energy::modules(),
+        optimizer::modules(),
+        images::modules(),
+        rows::modules(),
+    ]
+    .concat()
+}
 
 impl Device for Cuda {
     fn name(&self) -> String {

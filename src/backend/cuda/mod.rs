@@ -6,7 +6,7 @@
 //! | `convolution`, `batch_norm`, `pointwise`, `pooling`, `linear`, `cosine`, `loss`, `divergence`, `optimizer`, `images` | a launcher for each family of `kernels/`: checks, launch configuration, arguments |
 //! | `rows` | launchers of `kernels/rows/*.cu` |
 //! | `call` | what the launchers share: checked operands, grids, variants by type |
-//! | `module` | all compiled variants of kernel files, and the limits that the compile gate holds them to |
+//! | `module` | a compiled variant of a kernel file, and the limits that the compile gate holds it to |
 //! | `source`, `edited` | the kernels' text, embedded or from a folder |
 //! | `host` | values between the host's types and the device's |
 //! | [`driver`] | the device itself: a GPU, or its emulator |
@@ -36,9 +36,11 @@ mod source;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-pub use convolution::{Items, KernelTable, MeasuredOn, Pass, Products, TableRow, Units};
+pub use convolution::tuned::{KernelTable, MeasuredOn, TableRow};
+pub use convolution::{Items, Pass, Products, Units};
+pub use device::modules;
 pub use edited::{EditedSources, TakenSources};
-pub use module::{Entry, Module, modules};
+pub use module::{Entry, Module};
 pub use source::{EMBEDDED, Source, Sources, Variant};
 
 use crate::error::{Error, Result};
@@ -69,21 +71,6 @@ impl Cuda {
             )));
         }
         Ok(Cuda { memory: None, modules: Mutex::default(), driver, dtype, sources, table: None })
-    }
-
-    /// The same with kernels for convolutions as a table says, where it has them.
-    ///
-    /// # Errors
-    /// The table was measured on another device.
-    pub fn with_table(mut self, table: KernelTable) -> Result<Cuda> {
-        table.check_device(self.driver.properties())?;
-        self.table = Some(table);
-        Ok(self)
-    }
-
-    /// The same with the predicted kernels.
-    pub fn without_table(self) -> Cuda {
-        Cuda { table: None, ..self }
     }
 
     /// The device.

@@ -1,10 +1,6 @@
-//! Every variant that the engine can ask for, and the limits that the compile gate holds its machine code to.
+//! A kernel file specialised by constants, and the limits that the compile gate holds its machine code to.
 
 use super::source::Variant;
-use super::{
-    batch_norm, convolution, cosine, divergence, energy, groups, images, linear, loss, optimizer, pointwise,
-    pool_head, pooling, rows,
-};
 
 /// One kernel of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,25 +34,4 @@ impl Module {
     pub fn has_clusters(&self) -> bool {
         self.variant.constants.iter().any(|(name, value)| name.starts_with("CLUSTER_") && *value > 1)
     }
-}
-
-/// Every module the engine can ask for.
-pub fn modules() -> Vec<Module> {
-    [
-        convolution::modules().collect(),
-        batch_norm::modules(),
-        pointwise::modules(),
-        pooling::modules(),
-        pool_head::modules(),
-        linear::modules(),
-        cosine::modules(),
-        loss::modules(),
-        divergence::modules(),
-        groups::modules(),
-        energy::modules(),
-        optimizer::modules(),
-        images::modules(),
-        rows::modules(),
-    ]
-    .concat()
 }

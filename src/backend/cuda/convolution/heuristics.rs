@@ -1,11 +1,11 @@
 //! The kernel for a convolution: the one that a tuned table names, else the one with the least estimated time.
 //!
-//! The prediction is a rule of thumb that knows areas, bytes and how one weighs against the other on one card; a [`KernelTable`] of
+//! The prediction is a rule of thumb that knows areas, bytes and how one weighs against the other on one card; a table of
 //! measured times replaces it.
 
-use super::kernel::{Kernel, Pass};
+use super::kernel::Kernel;
 use super::kernels::kernels;
-use super::tuned::KernelTable;
+use super::problem::Pass;
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::driver::Properties;
 use crate::ops::{Conv2d, Rows};
@@ -24,7 +24,11 @@ pub(super) struct Chosen {
 
 /// The kernel for a pass of a convolution on a device.
 pub(super) fn choose(cuda: &Cuda, pass: Pass, conv: &Conv2d) -> Chosen {
-    let tuned = cuda.table.as_ref().and_then(|table: &KernelTable| table.get(pass, cuda.dtype, conv));
+    let row = cuda.table.as_ref().and_then(|table| table.get(pass, cuda.dtype, conv));
+    let tuned = row.and_then(|row| {
+        let kernel = candidates(pass, cuda.dtype, conv).find(|kernel| kernel.name == row.kernel)?;
+        Some(Chosen { kernel, splits: row.splits })
+    });
     tuned.unwrap_or_else(|| predict(pass, cuda.dtype, conv, cuda.driver.properties()))
 }
 

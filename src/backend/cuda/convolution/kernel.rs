@@ -2,47 +2,27 @@
 
 use std::fmt::Debug;
 
-use serde::{Deserialize, Serialize};
-
-use super::problem::DgradPhase;
-use super::products::Units;
+use super::problem::{DgradPhase, Pass};
 use crate::backend::cuda::driver::Properties;
 use crate::backend::cuda::{Cuda, Module};
 use crate::error::Result;
-use crate::ops::{Call, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad};
+use crate::ops::{Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad};
 use crate::tensor::{DType, Span};
 
-/// The three passes of a convolution: fprop, dgrad and wgrad.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Pass {
-    /// The output, in training and in inference.
-    Forward,
-    /// The gradient with respect to the input.
-    InputGradient,
-    /// The gradient with respect to the weights.
-    WeightGradient,
-}
-
-impl Pass {
-    /// The pass and the convolution of a call that is one.
-    pub fn of<B>(call: &Call<B>) -> Option<(Pass, &Conv2d)> {
-        match call {
-            Call::Conv2dFprop(op) => Some((Pass::Forward, &op.conv)),
-            Call::Conv2dDgrad(op) => Some((Pass::InputGradient, &op.conv)),
-            Call::Conv2dWgrad(op) => Some((Pass::WeightGradient, &op.conv)),
-            _ => None,
-        }
-    }
-
-    /// The name in tables and files.
-    pub fn name(self) -> &'static str {
-        match self {
-            Pass::Forward => "forward",
-            Pass::InputGradient => "input-gradient",
-            Pass::WeightGradient => "weight-gradient",
-        }
-    }
+/// The units that multiply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Units {
+    /// CUDA cores, in f32.
+    Scalar,
+    /// Tensor cores by `mma.sync`: warps along M and N of the tile.
+    Warps([usize; 2]),
+    /// Tensor cores by WGMMA, 64 x `wide`, or with A and B swapped.
+    Warpgroups {
+        /// N of an instruction.
+        wide: usize,
+        /// Cooperative consumers: both work on one tile, so that neither multiplies while it is stored.
+        cooperate: bool,
+    },
 }
 
 /// A compiled kernel.
@@ -191,6 +171,12 @@ impl Kernel {
             Pass::Forward | Pass::WeightGradient => conv.out_pixels().div_ceil(rows),
         };
         [rows, runs]
+    }
+
+    /// Elements of those sums, f32: (2, runs, columns of the result).
+    pub fn partial_elements(&self, conv: &Conv2d) -> usize {
+        let [_, runs] = self.partial_runs(conv);
+        2 * runs * self.extents(conv)[1]
     }
 
     /// Whether it applies a prologue to the patches of a convolution.

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use super::heuristics::Chosen;
-use super::kernel::{Kernel, Pass};
+use super::kernel::Kernel;
 use super::kernels::kernels;
+use super::problem::Pass;
 use super::{launch_dgrad, launch_fprop, launch_wgrad, parts_bytes, sum_parts};
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::driver::emulator::{Copies, Emulator, Options, Order};

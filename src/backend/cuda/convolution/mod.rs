@@ -11,7 +11,7 @@
 //! | `kernels` | the list of kernels |
 //! | `sm80`, `sm90`, `sm100`, `sm120` | the families of an architecture: configuration, limits, arguments, launches |
 //! | `heuristics` | the kernel for a convolution, by a cost model |
-//! | `tuned` | a file of measured kernels for convolutions, in its place |
+//! | `tuned`, `tuned_file` | a table of measured kernels, in its place; its file |
 //! | `products` | the work of that kernel, for predictions |
 
 mod heuristics;
@@ -27,7 +27,8 @@ mod sm100;
 mod sm120;
 mod sm80;
 mod sm90;
-mod tuned;
+pub(super) mod tuned;
+mod tuned_file;
 
 use bytemuck::{Pod, Zeroable};
 
@@ -42,9 +43,9 @@ use crate::ops::{
 use crate::tensor::{DType, Span};
 use heuristics::{Chosen, choose};
 use kernel::Kernel;
-pub use kernel::Pass;
-pub use products::{Items, Products, Units};
-pub use tuned::{KernelTable, MeasuredOn, TableRow};
+pub use kernel::Units;
+pub use problem::Pass;
+pub use products::{Items, Products};
 
 /// The modules of this family.
 pub(super) fn modules() -> impl Iterator<Item = Module> {

@@ -1,8 +1,42 @@
-//! A convolution as an implicit GEMM, on any architecture: fast divmod, and the phases of a strided dgrad.
+//! A convolution as an implicit GEMM, on any architecture: its passes, fast divmod, and the phases of a strided dgrad.
 
 use bytemuck::{Pod, Zeroable};
+use serde::{Deserialize, Serialize};
 
-use crate::ops::Conv2d;
+use crate::ops::{Call, Conv2d};
+
+/// The three passes of a convolution: fprop, dgrad and wgrad.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pass {
+    /// The output, in training and in inference.
+    Forward,
+    /// The gradient with respect to the input.
+    InputGradient,
+    /// The gradient with respect to the weights.
+    WeightGradient,
+}
+
+impl Pass {
+    /// The pass and the convolution of a call that is one.
+    pub fn of<B>(call: &Call<B>) -> Option<(Pass, &Conv2d)> {
+        match call {
+            Call::Conv2dFprop(op) => Some((Pass::Forward, &op.conv)),
+            Call::Conv2dDgrad(op) => Some((Pass::InputGradient, &op.conv)),
+            Call::Conv2dWgrad(op) => Some((Pass::WeightGradient, &op.conv)),
+            _ => None,
+        }
+    }
+
+    /// The name in tables and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Pass::Forward => "forward",
+            Pass::InputGradient => "input-gradient",
+            Pass::WeightGradient => "weight-gradient",
+        }
+    }
+}
 
 /// Phases of one launch at most: all of a dgrad with stride 2.
 pub(super) const MAX_PHASES: usize = 4;

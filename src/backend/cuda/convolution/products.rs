@@ -1,26 +1,10 @@
 //! The work of a convolution's kernel in numbers, for predictions of its time.
 
 use super::heuristics::{Chosen, candidates};
-use super::kernel::{Kernel, Pass};
-use super::problem::DgradPhase;
+use super::kernel::{Kernel, Units};
+use super::problem::{DgradPhase, Pass};
 use crate::backend::cuda::Cuda;
 use crate::ops::{Call, CallConfig, Conv2d};
-
-/// The units that multiply.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Units {
-    /// CUDA cores, in f32.
-    Scalar,
-    /// Tensor cores by `mma.sync`: warps along M and N of the tile.
-    Warps([usize; 2]),
-    /// Tensor cores by WGMMA, 64 x `wide`, or with A and B swapped.
-    Warpgroups {
-        /// N of an instruction.
-        wide: usize,
-        /// Cooperative consumers: both work on one tile, so that neither multiplies while it is stored.
-        cooperate: bool,
-    },
-}
 
 /// Output tiles that are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

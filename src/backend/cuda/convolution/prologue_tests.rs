@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use super::heuristics::Chosen;
-use super::kernel::{Kernel, Pass};
+use super::kernel::Kernel;
 use super::kernel_tests::{elements, emulated, numbers, results};
 use super::kernels::kernels;
-use super::sm90;
+use super::problem::Pass;
 use super::{fuses_prologue, launch_fprop, launch_wgrad, parts_bytes};
 use crate::backend::cuda::driver::Properties;
 use crate::backend::cuda::driver::emulator::{Copies, Options, Order};
@@ -40,7 +40,7 @@ fn computed(
     let [n_x, n_weight, n_y] = elements(&conv);
     let forward = kernel.pass == Pass::Forward;
     let (n_other, n_out, out) = if forward { (n_weight, n_y, BF16) } else { (n_y, n_weight, F32) };
-    let partials = if forward { sm90::partial_elements(kernel, &conv) } else { 0 };
+    let partials = if forward { kernel.partial_elements(&conv) } else { 0 };
     let [x, scale, bias, other] = [(n_x, 1), (conv.in_channels, 2), (conv.in_channels, 3), (n_other, 4)]
         .map(|(n, key)| numbers(n, key));
     let [z, nothing, moments] = [n_x, n_out, partials].map(|elements| vec![f64::NAN; elements]);

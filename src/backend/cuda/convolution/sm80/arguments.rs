@@ -2,7 +2,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::backend::cuda::convolution::kernel::{Kernel, Pass};
+use crate::backend::cuda::convolution::kernel::Kernel;
+use crate::backend::cuda::convolution::problem::Pass;
 use crate::backend::cuda::convolution::problem::{FastDivmod, MAX_PHASES, Residue};
 use crate::ops::Conv2d;
 

@@ -2,9 +2,9 @@
 
 mod arguments;
 
-use super::kernel::{Family, Kernel, Operand, Pass};
+use super::kernel::{Family, Kernel, Operand, Units};
 use super::problem::MAX_PHASES;
-use super::products::Units;
+use super::problem::Pass;
 use crate::backend::cuda::driver::{LaunchConfig, Properties};
 use crate::backend::cuda::{Cuda, Entry, Module, Variant};
 use crate::error::Result;

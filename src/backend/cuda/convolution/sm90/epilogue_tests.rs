@@ -1,9 +1,10 @@
 //! BN partial sums of the epilogues of sm_90a, against sums in double precision over the stored results.
 
-use super::super::kernel::{Kernel, Pass};
+use super::super::kernel::Kernel;
 use super::super::kernel_tests::{elements, emulated, numbers, results};
+use super::super::problem::Pass;
 use super::super::{launch_dgrad, launch_fprop};
-use super::{FAMILIES, partial_elements};
+use super::FAMILIES;
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::driver::emulator::{Copies, Options, Order};
 use crate::ops::{Conv2d, Conv2dDgrad, Conv2dFprop, ReduceEpilogue, ReluBackward};
@@ -52,7 +53,7 @@ fn a_forward_kernel_leaves_the_moments_of_what_it_stored() {
         let channels = conv.out_channels;
         let [n_x, n_weight, n_y] = elements(&conv);
         let (x, weight, y) = (numbers(n_x, 1), numbers(n_weight, 2), vec![f64::NAN; n_y]);
-        let partial = vec![f64::NAN; partial_elements(kernel, &conv)];
+        let partial = vec![f64::NAN; kernel.partial_elements(&conv)];
         let mut cuda = device(Copies::Lazy);
         let operands = [(&x[..], BF16), (&weight, BF16), (&y, BF16), (&partial, F32)];
         let [_, _, y, partial] = results(&mut cuda, operands, 0, |cuda, [x, weight, y, partial], _| {
@@ -94,7 +95,7 @@ fn an_input_gradient_kernel_masks_and_leaves_the_sums_of_what_it_stored() {
         let (dy, weight, before) = (numbers(n_dy, 1), numbers(n_weight, 2), numbers(n_dx, 3));
         let (x, mask) = (numbers(n_dx, 4), numbers(n_dx, 5));
         let [scale, bias, mean] = [6, 7, 8].map(|key| numbers(channels, key));
-        let partial = vec![f64::NAN; partial_elements(kernel, &conv)];
+        let partial = vec![f64::NAN; kernel.partial_elements(&conv)];
         let run = |rectifier: Option<ReluBackward<()>>| {
             let mut cuda = device(Copies::Eager);
             let operands = [

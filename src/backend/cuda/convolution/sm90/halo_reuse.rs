@@ -1,9 +1,10 @@
 //! fprop and dgrad without stride, whose tiles keep image rows with their halo for all taps: `convolution/sm90/halo_reuse.cu`.
 
-use super::Sm90;
 use super::arguments::{BLOCK_K, EPILOGUE_TILES};
+use super::family::Sm90;
 use super::row_layout::Layout;
-use crate::backend::cuda::convolution::kernel::{Kernel, Pass};
+use crate::backend::cuda::convolution::kernel::Kernel;
+use crate::backend::cuda::convolution::problem::Pass;
 use crate::backend::cuda::{Entry, Module, Variant};
 use crate::ops::Conv2d;
 use crate::tensor::DType;

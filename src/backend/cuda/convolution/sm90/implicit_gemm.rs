@@ -1,8 +1,9 @@
 //! The implicit GEMM of any pass: `convolution/sm90/implicit_gemm.cu`.
 
-use super::Sm90;
 use super::arguments::EPILOGUE_TILES;
-use crate::backend::cuda::convolution::kernel::{Kernel, Pass};
+use super::family::Sm90;
+use crate::backend::cuda::convolution::kernel::Kernel;
+use crate::backend::cuda::convolution::problem::Pass;
 use crate::backend::cuda::{Entry, Module, Variant};
 use crate::ops::Conv2d;
 use crate::tensor::DType;

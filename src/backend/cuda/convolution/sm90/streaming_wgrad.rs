@@ -1,9 +1,10 @@
 //! The wgrad of 3 x 3 filters without stride, for which images stream through shared memory row by row:
 //! `convolution/sm90/streaming_wgrad.cu`.
 
-use super::Sm90;
+use super::family::Sm90;
 use super::row_layout::{Layout, PIXEL_BYTES, STREAM_BYTES};
-use crate::backend::cuda::convolution::kernel::{Kernel, Pass};
+use crate::backend::cuda::convolution::kernel::Kernel;
+use crate::backend::cuda::convolution::problem::Pass;
 use crate::backend::cuda::{Entry, Module, Variant};
 use crate::ops::Conv2d;
 use crate::tensor::DType;

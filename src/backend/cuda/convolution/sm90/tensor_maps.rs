@@ -3,7 +3,8 @@
 use super::arguments::{BLOCK_K, Phase};
 use super::row_layout::Layout;
 use crate::backend::cuda::Cuda;
-use crate::backend::cuda::convolution::kernel::{Kernel, Pass};
+use crate::backend::cuda::convolution::kernel::Kernel;
+use crate::backend::cuda::convolution::problem::Pass;
 use crate::backend::cuda::driver::tensor_map::{TensorMap, TensorMapRequest, TmaMode};
 use crate::error::Result;
 use crate::ops::Conv2d;
