@@ -1,8 +1,9 @@
 //! [`Device`] for CUDA: the driver's memory, copies and graphs; the list of all families of launchers.
 
+use super::engine::no_memory;
 use super::{
     Cuda, KernelTable, Module, batch_norm, convolution, cosine, divergence, energy, groups, host, images,
-    linear, loss, no_memory, optimizer, pointwise, pool_head, pooling, rows,
+    linear, loss, optimizer, pointwise, pool_head, pooling, rows,
 };
 use crate::error::Result;
 use crate::ops::{

@@ -2,6 +2,7 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `engine` | the device object: its memory, compiled modules and launches |
 //! | `device` | the [`crate::ops::Device`] implementation: hands calls to the launchers below; copies and captured graphs |
 //! | `convolution`, `batch_norm`, `pointwise`, `pooling`, `linear`, `cosine`, `loss`, `divergence`, `optimizer`, `images` | a launcher for each family of `kernels/`: checks, launch configuration, arguments |
 //! | `rows` | launchers of `kernels/rows/*.cu` |
@@ -20,6 +21,7 @@ mod divergence;
 pub mod driver;
 mod edited;
 mod energy;
+mod engine;
 mod groups;
 mod host;
 mod images;
@@ -33,97 +35,10 @@ mod pooling;
 mod rows;
 mod source;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
-
 pub use convolution::tuned::{KernelTable, MeasuredOn, TableRow};
 pub use convolution::{Items, Pass, Products, Units};
 pub use device::modules;
 pub use edited::{EditedSources, TakenSources};
+pub use engine::Cuda;
 pub use module::{Entry, Module};
 pub use source::{EMBEDDED, Source, Sources, Variant};
-
-use crate::error::{Error, Result};
-use crate::ops::Access;
-use crate::tensor::{DType, Span};
-use driver::{Driver, Launch, LaunchConfig, LoadedModule, MOST_ARGUMENT_BYTES, Memory};
-
-/// A device that computes with our kernels.
-pub struct Cuda {
-    // Memory and modules go before the driver they belong to.
-    memory: Option<Memory>,
-    modules: Mutex<HashMap<Variant, LoadedModule>>,
-    driver: Arc<dyn Driver>,
-    dtype: DType,
-    sources: Sources,
-    table: Option<KernelTable>,
-}
-
-impl Cuda {
-    /// A device without memory yet, whose activations are f32 or bf16.
-    ///
-    /// # Errors
-    /// Another type.
-    pub fn new(driver: Arc<dyn Driver>, dtype: DType, sources: Sources) -> Result<Cuda> {
-        if !matches!(dtype, DType::F32 | DType::Bf16) {
-            return Err(Error::usage(format!(
-                "kernels compute in f32 or bf16, not in {dtype:?}; f64 is the CPU's"
-            )));
-        }
-        Ok(Cuda { memory: None, modules: Mutex::default(), driver, dtype, sources, table: None })
-    }
-
-    /// The device.
-    pub fn driver(&self) -> &dyn Driver {
-        &*self.driver
-    }
-
-    /// The module of a variant, compiled and loaded at its first use.
-    fn module(&self, variant: &Variant) -> Result<LoadedModule> {
-        let mut modules = self.modules.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(module) = modules.get(variant) {
-            return Ok(module.clone());
-        }
-        let module = self.driver.module(&self.sources.assemble(variant)?)?;
-        modules.insert(*variant, module.clone());
-        Ok(module)
-    }
-
-    /// Launches an entry of a module.
-    fn launch<A: bytemuck::Pod>(
-        &self,
-        (variant, entry): (&Variant, &'static str),
-        config: LaunchConfig,
-        arguments: &A,
-        operands: &[(&'static str, Span, Access)],
-    ) -> Result<()> {
-        const { assert!(size_of::<A>() <= MOST_ARGUMENT_BYTES, "a kernel's arguments fit 4 KiB") };
-        let memory = self.memory()?;
-        let bytes = memory.bytes();
-        for (name, span, _) in operands {
-            if span.offset.checked_add(span.bytes()).is_none_or(|end| end > bytes) {
-                return Err(Error::invalid(format!(
-                    "operand `{name}` of {entry}, {} bytes at byte {}, leaves the memory of {bytes} bytes",
-                    span.bytes(),
-                    span.offset
-                )));
-            }
-        }
-        let module = self.module(variant)?;
-        let launch = Launch { entry, config, arguments: bytemuck::bytes_of(arguments), operands };
-        self.driver.launch(memory, &module, &launch)
-    }
-
-    /// The device address of a span, for a kernel's arguments.
-    fn pointer(&self, span: Span) -> u64 {
-        self.memory.as_ref().map_or(0, Memory::address) + span.offset as u64
-    }
-
-    fn memory(&self) -> Result<&Memory> {
-        self.memory.as_ref().ok_or_else(no_memory)
-    }
-}
-
-fn no_memory() -> Error {
-    Error::invalid("the device was given no memory; allocate some before calls and copies")
-}

@@ -57,8 +57,9 @@ impl Cuda {
     }
 
     /// The same with the predicted kernels.
-    pub fn without_table(self) -> Cuda {
-        Cuda { table: None, ..self }
+    pub fn without_table(mut self) -> Cuda {
+        self.table = None;
+        self
     }
 }
 
