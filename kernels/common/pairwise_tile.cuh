@@ -6,7 +6,8 @@
 #pragma once
 #include "common/reduce.cuh"
 
-constexpr u32 TILE = 64;
+/// Rows and columns of the tile that a thread block computes.
+LAUNCHER_CONSTANT u32 TILE = 64;
 constexpr u32 BLOCK_K = 16;
 /// Elements of a stage of one operand that a thread loads.
 constexpr u32 PER_THREAD = TILE * BLOCK_K / THREADS;

@@ -31,7 +31,7 @@ __device__ Number warp_sum(Number value) {
     return value;
 }
 
-/// Slabs: consecutive rows of a matrix, over which one thread block takes partial sums; the launcher's `Cut`.
+/// Slabs: consecutive rows of a matrix, over which one thread block takes partial sums.
 struct Cut {
     u64 rows;
     u64 rows_per_slab;

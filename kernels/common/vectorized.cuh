@@ -3,7 +3,9 @@
 #include "intrinsics/ptx.cuh"
 
 /// Threads of a thread block, in every kernel that includes this file.
-constexpr u32 THREADS = 256;
+LAUNCHER_CONSTANT u32 THREADS = 256;
+/// Warps of a thread block.
+LAUNCHER_CONSTANT u32 WARPS = THREADS / 32;
 
 /// Loads N neighbours in vectors of at most 16 bytes; `from` is aligned to a vector.
 template <int N, class T>

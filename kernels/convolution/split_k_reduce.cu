@@ -13,7 +13,8 @@ struct Arguments {
     u32 vectorized;  // whether elements is a multiple of 4
 };
 
-constexpr u32 WARP = 32, WARPS = 8;
+/// Threads of a warp, which lie along the elements, and warps of a thread block, which share the slices.
+LAUNCHER_CONSTANT u32 WARP = 32, WARPS = 8;
 
 template <int COUNT>
 using Sums = Vector<float, COUNT>;
@@ -53,7 +54,7 @@ __device__ void reduce(const Arguments& p, WarpSums& warp_sums) {
     store_vector<COUNT>(p.out + at, sums);
 }
 
-KERNEL(256, split_k_reduce, Arguments) {
+KERNEL(WARP * WARPS, split_k_reduce, Arguments) {
     SHARED(WarpSums, warp_sums);
     if (p.vectorized) reduce<4>(p, warp_sums);
     else reduce<1>(p, warp_sums);

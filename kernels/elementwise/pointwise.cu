@@ -57,15 +57,15 @@ __device__ void unary(const Unary<X>& p, F f) {
     for_own_elements(p.elements, UnaryPass<X, F>{p.x, p.y, f});
 }
 
-KERNEL(256, relu, Unary<Real>) {
+KERNEL(THREADS, relu, Unary<Real>) {
     unary(p, [](float x) { return rectified(x); });
 }
 
-KERNEL(256, copy, Unary<Real>) {
+KERNEL(THREADS, copy, Unary<Real>) {
     unary(p, [](float x) { return x; });
 }
 
-KERNEL(256, cast, Unary<float>) {
+KERNEL(THREADS, cast, Unary<float>) {
     unary(p, [](float x) { return x; });
 }
 
@@ -98,11 +98,11 @@ __device__ void binary(const Binary& p, F f) {
     for_own_elements(p.elements, BinaryPass<F>{p, f});
 }
 
-KERNEL(256, add, Binary) {
+KERNEL(THREADS, add, Binary) {
     binary(p, [](float a, float b) { return a + b; });
 }
 
-KERNEL(256, relu_gradient, Binary) {
+KERNEL(THREADS, relu_gradient, Binary) {
     binary(p, [](float y, float dy) { return y > 0.0f ? dy : 0.0f; });
 }
 
@@ -155,12 +155,12 @@ __device__ void shortcut_backward(const Shortcut& p) {
     store_floats(p.to + at, values);
 }
 
-KERNEL(256, shortcut_a, Shortcut) {
+KERNEL(THREADS, shortcut_a, Shortcut) {
     if (p.vectorized) shortcut_forward<VECTOR_SIZE>(p);
     else shortcut_forward<1>(p);
 }
 
-KERNEL(256, shortcut_a_gradient, Shortcut) {
+KERNEL(THREADS, shortcut_a_gradient, Shortcut) {
     if (p.vectorized) shortcut_backward<VECTOR_SIZE>(p);
     else shortcut_backward<1>(p);
 }

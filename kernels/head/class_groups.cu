@@ -18,9 +18,9 @@ struct LogSum {
 };
 
 /// A warp for each sum.
-KERNEL(256, log_sum_groups, LogSum) {
+KERNEL(THREADS, log_sum_groups, LogSum) {
     const u32 lane = threadIdx.x % 32;
-    const u32 sum = blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
+    const u32 sum = blockIdx.x * WARPS + threadIdx.x / 32;
     if (sum < p.batch * p.groups) {  // the same for all lanes of a warp
         const int group = int(sum % p.groups);
         const float* x = p.x + u64(sum / p.groups) * p.classes;
@@ -50,7 +50,7 @@ struct Gradient {
 };
 
 /// A thread for each element of dx.
-KERNEL(256, log_sum_groups_gradient, Gradient) {
+KERNEL(THREADS, log_sum_groups_gradient, Gradient) {
     const u32 at = thread_in_small_grid();
     if (at < p.elements) {
         const int group = load(p.group_of + at % p.classes);

@@ -11,8 +11,6 @@
 #include "intrinsics/ptx.cuh"
 #include "common/pairwise_tile.cuh"
 
-constexpr u32 WARPS = THREADS / 32;
-
 struct Norms {
     const float* x;
     const float* weight;
@@ -22,7 +20,7 @@ struct Norms {
 };
 
 /// A warp for each row of x, then of weight.
-KERNEL(256, cosine_norms, Norms) {
+KERNEL(THREADS, cosine_norms, Norms) {
     const u32 lane = threadIdx.x % 32;
     const u32 row = blockIdx.x * WARPS + threadIdx.x / 32;
     if (row < p.batch + p.outputs) {  // the same for all lanes of a warp
@@ -66,7 +64,7 @@ struct Forward {
     u32 softplus;
 };
 
-KERNEL(256, cosine_forward, Forward) {
+KERNEL(THREADS, cosine_forward, Forward) {
     SHARED(TileStage<float>, stage);
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     float sums[4][4] = {};
@@ -138,12 +136,12 @@ __device__ void gradient(const Gradient& p, GradientShared& shared) {
     });
 }
 
-KERNEL(256, cosine_input_gradient, Gradient) {
+KERNEL(THREADS, cosine_input_gradient, Gradient) {
     SHARED(GradientShared, shared);
     gradient<false>(p, shared);
 }
 
-KERNEL(256, cosine_weight_gradient, Gradient) {
+KERNEL(THREADS, cosine_weight_gradient, Gradient) {
     SHARED(GradientShared, shared);
     gradient<true>(p, shared);
 }
@@ -163,7 +161,7 @@ struct ScaleSums {
 };
 
 /// One thread block, so that the sum has one order.
-KERNEL(256, cosine_scale_gradient, ScaleGradient) {
+KERNEL(THREADS, cosine_scale_gradient, ScaleGradient) {
     SHARED(ScaleSums, shared);
     const u32 thread = threadIdx.x;
     double sum = 0.0;

@@ -12,8 +12,10 @@
 #include "intrinsics/ptx.cuh"
 #include "common/reduce.cuh"
 
-constexpr u32 TILE = 64;
-constexpr u32 BLOCK_K = 16;
+/// Rows and columns of the tile that a thread block computes.
+LAUNCHER_CONSTANT u32 TILE = 64;
+/// Elements of K in a stage.
+LAUNCHER_CONSTANT u32 BLOCK_K = 16;
 
 struct Gemm {
     const float* a;
@@ -111,17 +113,17 @@ __device__ void gemm(const Gemm& p, Stage& stage) {
     }
 }
 
-KERNEL(256, linear_forward, Gemm) {
+KERNEL(THREADS, linear_forward, Gemm) {
     SHARED(Stage, stage);
     gemm<true, true>(p, stage);
 }
 
-KERNEL(256, linear_input_gradient, Gemm) {
+KERNEL(THREADS, linear_input_gradient, Gemm) {
     SHARED(Stage, stage);
     gemm<true, false>(p, stage);
 }
 
-KERNEL(256, linear_weight_gradient, Gemm) {
+KERNEL(THREADS, linear_weight_gradient, Gemm) {
     SHARED(Stage, stage);
     gemm<false, false>(p, stage);
 }
@@ -135,7 +137,7 @@ struct SplitKReduce {
     u32 split_k;
 };
 
-KERNEL(256, linear_split_k_reduce, SplitKReduce) {
+KERNEL(THREADS, linear_split_k_reduce, SplitKReduce) {
     const u64 at = thread_in_small_grid();
     if (at < p.elements) {
         float sum = 0.0f;
@@ -153,13 +155,13 @@ struct BiasGradient {
 };
 
 /// Threads side by side along outputs; the others are lanes along the batch.
-constexpr u32 COLUMNS = 8;
+LAUNCHER_CONSTANT u32 COLUMNS = 8;
 
 struct SharedSums {
     float values[1][THREADS];
 };
 
-KERNEL(256, linear_bias_gradient, BiasGradient) {
+KERNEL(THREADS, linear_bias_gradient, BiasGradient) {
     SHARED(SharedSums, shared);
     const u32 output = blockIdx.x * COLUMNS + threadIdx.x % COLUMNS;
     float sum[1] = {};

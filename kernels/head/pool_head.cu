@@ -9,9 +9,10 @@
 #include "common/spatial_mean.cuh"
 
 constexpr int VECTOR_SIZE = MAX_VECTOR_SIZE<Real>;
-/// Images of a thread block, and channels of an image, at most.
-constexpr u32 IMAGES = 4;
-constexpr u32 MOST_CHANNELS = 2048;
+/// Images of a thread block, at most.
+LAUNCHER_CONSTANT u32 IMAGES = 4;
+/// Channels of an image, at most.
+LAUNCHER_CONSTANT u32 MOST_CHANNELS = 2048;
 
 struct Arguments {
     const Real* x;
@@ -58,7 +59,7 @@ __device__ void pool(const Arguments& p, u32 first, u32 images, Shared& shared) 
 template <int N>
 __device__ void head(const Arguments& p, u32 first, u32 images, const Shared& shared) {
     const u32 lane = threadIdx.x % 32;
-    for (u32 output = threadIdx.x / 32; output < p.outputs; output += THREADS / 32) {
+    for (u32 output = threadIdx.x / 32; output < p.outputs; output += WARPS) {
         const float* row = p.weight + u64(output) * p.channels;
         float sums[IMAGES] = {};
 #pragma unroll 4
@@ -84,7 +85,7 @@ __device__ void head(const Arguments& p, u32 first, u32 images, const Shared& sh
     }
 }
 
-KERNEL(256, pool_head, Arguments) {
+KERNEL(THREADS, pool_head, Arguments) {
     SHARED(Shared, shared);
     const u32 first = blockIdx.x * p.images;
     const u32 images = first + p.images <= p.batch ? p.images : p.batch - first;

@@ -12,7 +12,8 @@
 #include "common/vectorized.cuh"
 
 constexpr int VECTOR_SIZE = MAX_VECTOR_SIZE<Real>;
-constexpr u32 PLACEMENT_NUMBERS = 8;
+/// Numbers of an image in `placement`.
+LAUNCHER_CONSTANT u32 PLACEMENT_NUMBERS = 8;
 
 struct ImageBatch {
     const u8* pixels;
@@ -40,7 +41,7 @@ struct Source {
     }
 };
 
-KERNEL(256, load_images, ImageBatch) {
+KERNEL(THREADS, load_images, ImageBatch) {
     const u64 first = u64(thread_in_small_grid()) * VECTOR_SIZE;
     if (first < p.elements) {
         // The launcher limits the number of elements to 2^31.

@@ -5,7 +5,7 @@
 //   - access global memory only through load, store, load_vector, store_vector, cp_async and TMA: the emulator checks each address;
 //   - declare shared memory with SHARED or SHARED_DYNAMIC: the emulator fills it with NaN before every thread block;
 //   - take one argument, a struct, and begin with KERNEL(threads, name, Arguments): `p` is the argument, and the kernels launched
-//     before have ended;
+//     before have ended. The launcher fills the struct that stands here: build.rs reads its fields, one declaration a line;
 //   - include no CUDA header.
 #pragma once
 
@@ -18,6 +18,9 @@ typedef unsigned short u16;
 typedef unsigned int u32;
 typedef unsigned long long u64;
 typedef long long i64;
+
+/// A constant that the launcher uses too: it is read from here when the program is built, and an edited file must leave it as it is.
+#define LAUNCHER_CONSTANT constexpr
 
 /// The upper half of an f32, rounded to nearest even.
 struct bf16 {

@@ -27,9 +27,9 @@ __device__ inline float warp_sum(float value) {
     return value;
 }
 
-KERNEL(256, softmax_cross_entropy, CrossEntropy) {
+KERNEL(THREADS, softmax_cross_entropy, CrossEntropy) {
     const u32 lane = threadIdx.x % 32;
-    const u32 row = blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
+    const u32 row = blockIdx.x * WARPS + threadIdx.x / 32;
     if (row < p.batch) {  // the same for all lanes of a warp
         const float* logits = p.logits + u64(row) * p.classes;
         float* dlogits = p.dlogits + u64(row) * p.classes;
@@ -89,7 +89,7 @@ struct ScaleRows {
 };
 
 /// x[n, c] *= weights[n]; a thread for each element.
-KERNEL(256, scale_rows, ScaleRows) {
+KERNEL(THREADS, scale_rows, ScaleRows) {
     const u32 at = thread_in_small_grid();
     if (at < p.elements) store(p.x + at, load(p.x + at) * load(p.weights + at / p.channels));
 }
@@ -113,7 +113,7 @@ struct SharedTotals {
 
 /// totals[slot, column] = (sum of losses, number of hits), slot = hyper[3]; one thread block, so that sums have one order, in
 /// f64. A slot outside the table is dropped.
-KERNEL(256, step_totals, StepTotals) {
+KERNEL(THREADS, step_totals, StepTotals) {
     SHARED(SharedTotals, shared);
     const u32 thread = threadIdx.x;
     double loss = 0.0;

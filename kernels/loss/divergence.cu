@@ -24,9 +24,9 @@ struct Divergence {
     u32 unused;
 };
 
-KERNEL(256, kl_divergence, Divergence) {
+KERNEL(THREADS, kl_divergence, Divergence) {
     const u32 lane = threadIdx.x % 32;
-    const u32 row = blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
+    const u32 row = blockIdx.x * WARPS + threadIdx.x / 32;
     if (row < p.batch) {  // the same for all lanes of a warp
         const u64 begin = u64(row) * p.classes;
         const Softmax of_first = softmax_of(p.first + begin, p.classes, p.inverse_temperature);

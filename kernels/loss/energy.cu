@@ -18,9 +18,9 @@ struct Margin {
     u32 batch, classes;
 };
 
-KERNEL(256, energy_margin, Margin) {
+KERNEL(THREADS, energy_margin, Margin) {
     const u32 lane = threadIdx.x % 32;
-    const u32 row = blockIdx.x * (THREADS / 32) + threadIdx.x / 32;
+    const u32 row = blockIdx.x * WARPS + threadIdx.x / 32;
     if (row < p.batch) {  // the same for all lanes of a warp
         const u64 begin = u64(row) * p.classes;
         const Softmax softmax = softmax_of(p.logits + begin, p.classes, 1.0);

@@ -18,7 +18,7 @@
 
 constexpr int VECTOR_SIZE = MAX_VECTOR_SIZE<Real>;
 
-/// The threads of a thread block over a slab; the launcher's `Slabs`.
+/// The threads of a thread block over a slab.
 struct Slabs {
     Cut cut;
     u32 columns;  // threads side by side, a power of two
@@ -46,7 +46,7 @@ struct Part {
 };
 
 /// Threads of the second stage side by side along channels; the others are lanes along slabs.
-constexpr u32 FINALIZE_COLUMNS = 8;
+LAUNCHER_CONSTANT u32 FINALIZE_COLUMNS = 8;
 
 // ---- statistics ----
 
@@ -96,7 +96,7 @@ __device__ void slab_moments(const StatisticsArguments& p, SharedMoments<VECTOR_
     }
 }
 
-KERNEL(256, batch_norm_moments, StatisticsArguments) {
+KERNEL(THREADS, batch_norm_moments, StatisticsArguments) {
     SHARED(SharedMoments<VECTOR_SIZE>, shared);
     if (p.slabs.vectorized) slab_moments<VECTOR_SIZE>(p, shared);
     else slab_moments<1>(p, shared);
@@ -120,7 +120,7 @@ struct FinalizeStatisticsArguments {
     u32 unused;
 };
 
-KERNEL(256, batch_norm_statistics, FinalizeStatisticsArguments) {
+KERNEL(THREADS, batch_norm_statistics, FinalizeStatisticsArguments) {
     SHARED(SharedMoments<1>, shared);
     const u32 channel = blockIdx.x * FINALIZE_COLUMNS + threadIdx.x % FINALIZE_COLUMNS;
     const u32 channels = p.cut.channels;
@@ -166,7 +166,7 @@ struct FrozenArguments {
     float epsilon;
 };
 
-KERNEL(256, batch_norm_frozen, FrozenArguments) {
+KERNEL(THREADS, batch_norm_frozen, FrozenArguments) {
     const u64 channel = thread_in_grid();
     if (channel < p.channels) {
         const float inverse_std = 1.0f / sqrtf(load(p.running_variance + channel) + p.epsilon);
@@ -203,7 +203,7 @@ __device__ void fold_filter(const FoldArguments& p, float scale) {
 }
 
 /// One thread block per filter.
-KERNEL(256, batch_norm_fold, FoldArguments) {
+KERNEL(THREADS, batch_norm_fold, FoldArguments) {
     const u32 channel = blockIdx.x;
     const float scale = load(p.gamma + channel) / sqrtf(load(p.running_variance + channel) + p.epsilon);
     if (threadIdx.x == 0) store(p.bias + channel, load(p.beta + channel) - load(p.running_mean + channel) * scale);
@@ -275,12 +275,12 @@ __device__ void scale_bias_vectors(const ScaleBiasArguments& p) {
     }
 }
 
-KERNEL(256, scale_bias, ScaleBiasArguments) {
+KERNEL(THREADS, scale_bias, ScaleBiasArguments) {
     if (p.vectorized) scale_bias_vectors<VECTOR_SIZE, false>(p);
     else scale_bias_vectors<1, false>(p);
 }
 
-KERNEL(256, scale_bias_residual, ScaleBiasArguments) {
+KERNEL(THREADS, scale_bias_residual, ScaleBiasArguments) {
     if (p.vectorized) scale_bias_vectors<VECTOR_SIZE, true>(p);
     else scale_bias_vectors<1, true>(p);
 }
@@ -364,7 +364,7 @@ __device__ void reduce_slab(const ReduceArguments& p, SharedSums& shared) {
     }
 }
 
-KERNEL(256, batch_norm_sums, ReduceArguments) {
+KERNEL(THREADS, batch_norm_sums, ReduceArguments) {
     SHARED(SharedSums, shared);
     if (p.slabs.vectorized) reduce_slab<VECTOR_SIZE>(p, shared);
     else reduce_slab<1>(p, shared);
@@ -378,7 +378,7 @@ struct FinalizeReduceArguments {
     Cut cut;
 };
 
-KERNEL(256, batch_norm_reduce, FinalizeReduceArguments) {
+KERNEL(THREADS, batch_norm_reduce, FinalizeReduceArguments) {
     SHARED(SharedSums, shared);
     const u32 channel = blockIdx.x * FINALIZE_COLUMNS + threadIdx.x % FINALIZE_COLUMNS;
     const u32 channels = p.cut.channels;
@@ -461,7 +461,7 @@ __device__ void input_gradient_vectors(const InputGradientArguments& p) {
     }
 }
 
-KERNEL(256, batch_norm_input_gradient, InputGradientArguments) {
+KERNEL(THREADS, batch_norm_input_gradient, InputGradientArguments) {
     if (p.vectorized) input_gradient_vectors<VECTOR_SIZE>(p);
     else input_gradient_vectors<1>(p);
 }

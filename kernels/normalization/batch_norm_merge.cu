@@ -9,9 +9,9 @@
 #include "common/reduce.cuh"
 
 /// Slabs that are merged into one.
-constexpr u32 RUN = 64;
+LAUNCHER_CONSTANT u32 RUN = 64;
 /// Channels of a thread block; the other threads are lanes along slabs.
-constexpr u32 MERGE_COLUMNS = 32;
+LAUNCHER_CONSTANT u32 MERGE_COLUMNS = 32;
 constexpr u32 LANES = THREADS / MERGE_COLUMNS;
 
 struct MergeArguments {
@@ -43,7 +43,7 @@ __device__ inline void store_merged(const MergeArguments& p, const Run& run, flo
     store(to + u64(gridDim.y) * p.cut.channels, second);
 }
 
-KERNEL(256, merge_moments, MergeArguments) {
+KERNEL(THREADS, merge_moments, MergeArguments) {
     SHARED(SharedMoments<1>, shared);
     const Run run(p.cut);
     Moments<1> moments;
@@ -64,7 +64,7 @@ struct SharedSums {
     float values[2][THREADS];
 };
 
-KERNEL(256, merge_sums, MergeArguments) {
+KERNEL(THREADS, merge_sums, MergeArguments) {
     SHARED(SharedSums, shared);
     const Run run(p.cut);
     float sums[2] = {};

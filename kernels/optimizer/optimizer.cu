@@ -13,10 +13,11 @@
 #include "intrinsics/ptx.cuh"
 #include "common/vectorized.cuh"
 
-constexpr int VECTOR_SIZE = MAX_VECTOR_SIZE<float>;
+/// Parameters that a thread updates: 16 bytes.
+LAUNCHER_CONSTANT int VECTOR_SIZE = 4;
 
 /// Elements of a row of `hyper`.
-constexpr u32 HYPER_ROW = 4;
+LAUNCHER_CONSTANT u32 HYPER_ROW = 4;
 
 struct Segments {
     u64 ends[3];  // multiples of VECTOR_SIZE but for the last: a vector lies in one segment
@@ -65,7 +66,7 @@ __device__ void sgd_step(const Sgd& s, u64 at) {
     if (s.bf16_weights) store_floats(s.bf16_weights + at, p);
 }
 
-KERNEL(256, sgd, Sgd) {
+KERNEL(THREADS, sgd, Sgd) {
     u64 at = thread_in_grid() * VECTOR_SIZE;
     if (at + VECTOR_SIZE <= p.segments.elements()) {
         sgd_step<VECTOR_SIZE>(p, at);
@@ -129,7 +130,7 @@ __device__ void adam_step(const Adam& s, u64 at) {
     if (s.bf16_weights) store_floats(s.bf16_weights + at, p);
 }
 
-KERNEL(256, adam, Adam) {
+KERNEL(THREADS, adam, Adam) {
     u64 at = thread_in_grid() * VECTOR_SIZE;
     if (at + VECTOR_SIZE <= p.segments.elements()) {
         adam_step<VECTOR_SIZE>(p, at);

@@ -101,7 +101,7 @@ __device__ void max_pool_vector(const MaxPoolArguments& p) {
     store_integers(p.argmax + place.element, argmax);
 }
 
-KERNEL(256, max_pool, MaxPoolArguments) {
+KERNEL(THREADS, max_pool, MaxPoolArguments) {
     if (p.vectorized) max_pool_vector<VECTOR_SIZE>(p);
     else max_pool_vector<1>(p);
 }
@@ -149,7 +149,7 @@ __device__ void max_pool_gradient_vector(const MaxPoolGradientArguments& p) {
     store_floats(p.dx + place.element, sum);
 }
 
-KERNEL(256, max_pool_gradient, MaxPoolGradientArguments) {
+KERNEL(THREADS, max_pool_gradient, MaxPoolGradientArguments) {
     if (p.vectorized) max_pool_gradient_vector<VECTOR_SIZE>(p);
     else max_pool_gradient_vector<1>(p);
 }
@@ -183,7 +183,7 @@ __device__ void global_average(const AverageArguments& p, SharedSums& shared) {
     }
 }
 
-KERNEL(256, global_average_pool, AverageArguments) {
+KERNEL(THREADS, global_average_pool, AverageArguments) {
     SHARED(SharedSums, shared);
     if (p.vectorized) global_average<VECTOR_SIZE>(p, shared);
     else global_average<1>(p, shared);
@@ -210,7 +210,7 @@ __device__ void global_average_gradient(const AverageGradientArguments& p) {
     store_floats(p.dx + place.element, values);
 }
 
-KERNEL(256, global_average_pool_gradient, AverageGradientArguments) {
+KERNEL(THREADS, global_average_pool_gradient, AverageGradientArguments) {
     if (p.vectorized) global_average_gradient<VECTOR_SIZE>(p);
     else global_average_gradient<1>(p);
 }

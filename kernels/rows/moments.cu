@@ -15,9 +15,9 @@ struct ClassSums {
     u32 rows, columns;
 };
 
-/// Thread block (b, c): class c, 256 columns from 256 b on. All threads of a warp read the same label, and only rows of the
+/// Thread block (b, c): class c, THREADS columns from THREADS b on. All threads of a warp read the same label, and only rows of the
 /// class are read.
-KERNEL(256, class_sums, ClassSums) {
+KERNEL(THREADS, class_sums, ClassSums) {
     const int wanted = int(blockIdx.y);
     const u32 column = blockIdx.x * THREADS + threadIdx.x;
     if (column < p.columns) {
@@ -40,7 +40,7 @@ struct WithinScatter {
     u32 unused;
 };
 
-KERNEL(256, within_scatter, WithinScatter) {
+KERNEL(THREADS, within_scatter, WithinScatter) {
     SHARED(TileStage<double>, stage);
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     const u32 begin = blockIdx.z * p.slice;

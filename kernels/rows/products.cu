@@ -20,7 +20,7 @@ struct Projection {
     u32 unused;
 };
 
-KERNEL(256, row_projection, Projection) {
+KERNEL(THREADS, row_projection, Projection) {
     SHARED(TileStage<double>, stage);
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     double sums[4][4] = {};
@@ -45,7 +45,7 @@ struct Distances {
     u32 unused;
 };
 
-KERNEL(256, row_distances, Distances) {
+KERNEL(THREADS, row_distances, Distances) {
     SHARED(TileStage<double>, stage);
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     double sums[4][4] = {};
@@ -67,7 +67,7 @@ struct NormalisedDistances {
     u32 unused;
 };
 
-KERNEL(256, row_normalised_distances, NormalisedDistances) {
+KERNEL(THREADS, row_normalised_distances, NormalisedDistances) {
     SHARED(TileStage<double>, stage);
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     double sums[4][4] = {};

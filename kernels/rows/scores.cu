@@ -10,8 +10,6 @@
 #include "intrinsics/ptx.cuh"
 #include "common/pairwise_tile.cuh"
 
-constexpr u32 WARPS = THREADS / 32;
-
 /// The row of this warp; the same for all of its lanes.
 __device__ inline u32 warp_row() { return blockIdx.x * WARPS + threadIdx.x / 32; }
 
@@ -24,7 +22,7 @@ struct LogitScores {
     double temperature;
 };
 
-KERNEL(256, row_logit_scores, LogitScores) {
+KERNEL(THREADS, row_logit_scores, LogitScores) {
     const u32 lane = threadIdx.x % 32, row = warp_row();
     if (row < p.rows) {
         const double* logits = p.logits + u64(row) * p.classes;
@@ -58,7 +56,7 @@ struct SquareNorms {
     u32 rows, columns;
 };
 
-KERNEL(256, row_square_norms, SquareNorms) {
+KERNEL(THREADS, row_square_norms, SquareNorms) {
     const u32 lane = threadIdx.x % 32, row = warp_row();
     if (row < p.rows) {
         const float* x = p.x + u64(row) * p.columns;
@@ -91,7 +89,7 @@ struct CoordinateNorms {
     u32 rows, columns;
 };
 
-KERNEL(256, row_square_norms_of_coordinates, CoordinateNorms) {
+KERNEL(THREADS, row_square_norms_of_coordinates, CoordinateNorms) {
     const u32 lane = threadIdx.x % 32, row = warp_row();
     if (row < p.rows) {
         const double* z = p.z + u64(row) * p.columns;
@@ -119,7 +117,7 @@ struct InverseNorms {
     double floor;
 };
 
-KERNEL(256, row_inverse_norms, InverseNorms) {
+KERNEL(THREADS, row_inverse_norms, InverseNorms) {
     const u32 lane = threadIdx.x % 32, row = warp_row();
     if (row < p.rows) {
         const float* x = p.x + u64(row) * p.columns;
@@ -160,7 +158,7 @@ struct DigitCounts {
 
 /// Finds the k-th smallest digit by digit, the highest first: among the numbers that begin with the digits found so far, it
 /// counts how many have each next digit. One thread block per row; each thread counts by itself, so no atomics are needed.
-KERNEL(256, row_kth_smallest, KthSmallest) {
+KERNEL(THREADS, row_kth_smallest, KthSmallest) {
     SHARED(DigitCounts, counts);
     const u32 thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
     const u64* values = p.values + u64(blockIdx.x) * p.columns;

@@ -19,7 +19,8 @@
 #endif
 
 constexpr int THREADS = 32 * WARPS_M * WARPS_N;
-constexpr int STAGES = 4;
+/// Pipeline stages.
+LAUNCHER_CONSTANT int STAGES = 4;
 
 // Whether an operand's tile is K-major in shared memory (GEMM K runs along its rows) or MN-major.
 constexpr bool A_K_MAJOR = PASS != WGRAD;

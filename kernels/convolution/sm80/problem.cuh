@@ -18,6 +18,9 @@
 #define DGRAD 1
 #define WGRAD 2
 
+/// Phases of one launch at most: all of a dgrad with stride 2.
+LAUNCHER_CONSTANT u32 MAX_PHASES = 4;
+
 /// The pixels of one GEMM, and the filter taps that contribute to them.
 struct Phase {
     FastDivmod width, height;     // columns and rows of pixels in an image
@@ -49,7 +52,7 @@ struct Arguments {
     u32 vectorized_out;  // whether rows of out are a multiple of 16 bytes
     u32 relu;
     u32 unused;
-    Phase phases[4];
+    Phase phases[MAX_PHASES];
 };
 
 /// Far outside every image, and still so when two are added.

@@ -13,7 +13,9 @@
 #define WGRAD 2
 
 /// Elements of GEMM K in a pipeline stage, and channels in a TMA box: 128 bytes.
-constexpr u32 BLOCK_K = 64;
+LAUNCHER_CONSTANT u32 BLOCK_K = 64;
+/// Phases of one launch at most: all of a dgrad with stride 2.
+LAUNCHER_CONSTANT u32 MAX_PHASES = 4;
 
 /// The pixels that are rows of the GEMM, and the filter taps that contribute to them. A strided dgrad has a phase for each
 /// residue of row and column by the stride, as in sm80/problem.cuh; the other passes have one.
@@ -43,7 +45,7 @@ struct RowLayout {
 };
 
 struct Arguments {
-    Phase phases[4];
+    Phase phases[MAX_PHASES];
     TensorMap matrix;      // weights (KRSC); in wgrad dy (pixels, channels)
     void* out;             // bf16; in wgrad f32, one result behind the other for each split-K slice
     const float* bias;     // per column, or null

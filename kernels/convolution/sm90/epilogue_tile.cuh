@@ -3,10 +3,13 @@
 #include "convolution/sm90/im2col.cuh"
 #include "convolution/sm90/mainloop.cuh"
 
+/// Rows and columns of an epilogue tile.
+LAUNCHER_CONSTANT u32 EPILOGUE_SIDE = 64;
+
 /// 64 x 64 accumulators of one warpgroup in shared memory. Chunks of four are permuted by the row, so that writing the fragments
 /// of a tile or of a transposed one has no bank conflicts.
 struct alignas(1024) EpilogueTile {
-    static constexpr u32 SIDE = 64;
+    static constexpr u32 SIDE = EPILOGUE_SIDE;
     float values[SIDE * SIDE];
 
     __device__ float* at(u32 row, u32 column) {

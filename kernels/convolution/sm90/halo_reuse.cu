@@ -20,7 +20,7 @@ static_assert(PASS != WGRAD, "streaming_wgrad.cu does it");
 constexpr bool FILTERS_RESIDENT = !COOPERATIVE;
 constexpr u32 FILTER_BYTES = TILE_N / 64 * PANEL_BYTES;
 /// Stages of patches, at most.
-constexpr u32 MAX_PATCH_STAGES = 4;
+LAUNCHER_CONSTANT u32 MAX_PATCH_STAGES = 4;
 
 struct alignas(1024) SharedStorage {
     u8 patches[PATCH_BYTES];  // p.row_layout.stages stages

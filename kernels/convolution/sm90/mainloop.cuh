@@ -7,8 +7,10 @@
 #include "convolution/sm90/arguments.cuh"
 
 constexpr u32 WARPGROUP = 128;
-constexpr u32 CONSUMERS = 2;
-constexpr u32 THREADS = WARPGROUP * (1 + CONSUMERS);
+/// Consumer warpgroups of a thread block.
+LAUNCHER_CONSTANT u32 CONSUMERS = 2;
+/// Threads of a thread block: those of the producer and of the consumers.
+LAUNCHER_CONSTANT u32 THREADS = WARPGROUP * (1 + CONSUMERS);
 
 // Whether an operand's tile is MN-major in shared memory (GEMM K runs down its columns) or K-major. Patches lie pixel by pixel.
 constexpr bool A_MN_MAJOR = PASS == WGRAD;

@@ -14,13 +14,16 @@
 
 constexpr u32 WARPGROUP = 128;
 /// Rows and columns of filter taps; there is a consumer for each row.
-constexpr u32 TAPS = 3;
-constexpr u32 THREADS = WARPGROUP * (1 + TAPS);
+LAUNCHER_CONSTANT u32 TAPS = 3;
+/// Threads of a thread block.
+LAUNCHER_CONSTANT u32 THREADS = WARPGROUP * (1 + TAPS);
 
-/// Bytes of a row buffer, which holds rows of images, 64 channels of each pixel; and its stages at most.
-constexpr u32 ROW_BUFFER_BYTES = 60 << 10, MAX_ROW_STAGES = 8;
+/// Bytes of a row buffer, which holds rows of images, 64 channels of each pixel.
+LAUNCHER_CONSTANT u32 ROW_BUFFER_BYTES = 60 << 10;
+/// Stages of a row buffer at most.
+LAUNCHER_CONSTANT u32 MAX_ROW_STAGES = 8;
 /// Stages of dy: 64 pixels, a K block, of 64 channels.
-constexpr u32 DY_STAGES = 5;
+LAUNCHER_CONSTANT u32 DY_STAGES = 5;
 constexpr u32 DY_STAGE_BYTES = BLOCK_K * BLOCK_K * sizeof(bf16);
 
 struct alignas(1024) SharedStorage {

@@ -1,15 +1,13 @@
 //! Shared by all launchers: grids that fit, scratch memory, variants by working type.
 
 use super::driver::LaunchConfig;
+pub(super) use super::kernel_files::common::vectorized::{THREADS, WARPS};
 use super::module::Entry;
 use super::source::Variant;
 use super::{Cuda, Module};
 use crate::error::{Error, Result};
 use crate::ops::{self, Access};
 use crate::tensor::{DType, Span};
-
-/// Threads of a thread block in every kernel of the passes: `THREADS` of `common/vectorized.cuh`.
-pub(super) const THREADS: usize = 256;
 
 /// An operand as a launch lists it.
 pub(super) type Operand = (&'static str, Span, Access);

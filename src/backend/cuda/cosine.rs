@@ -1,9 +1,9 @@
 //! The cosine classifier: launches of `head/cosine.cu`.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::call::{THREADS, all, entry, extent, grid};
+use super::call::{WARPS, all, entry, extent, grid};
 use super::driver::LaunchConfig;
+use super::kernel_files::common::pairwise_tile::TILE;
+use super::kernel_files::head::cosine::{Forward, Gradient, Norms, ScaleGradient};
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::Access::{Read, Write};
@@ -26,54 +26,33 @@ pub(super) fn modules() -> Vec<Module> {
     vec![Module { variant: VARIANT, entries: ENTRIES }]
 }
 
-/// Rows and columns of the tile that a thread block computes, and rows of a thread block of `cosine_norms`.
-const TILE: usize = 64;
-const ROWS_PER_BLOCK: usize = THREADS / 32;
-
 /// A thread block for each tile of a matrix.
 fn tiles(rows: usize, columns: usize) -> Result<LaunchConfig> {
     grid(columns.div_ceil(TILE), rows.div_ceil(TILE))
-}
-
-/// `Norms` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Norms {
-    /// x, weight, inverse_norms
-    pointers: [u64; 3],
-    batch: u32,
-    outputs: u32,
-    inputs: u32,
-    epsilon: f32,
-}
-
-/// `Forward` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Forward {
-    /// x, weight, scale, inverse_norms, cosines, y
-    pointers: [u64; 6],
-    batch: u32,
-    outputs: u32,
-    inputs: u32,
-    softplus: u32,
 }
 
 pub(super) fn cosine(cuda: &mut Cuda, op: &CosineForward<Span>, _: Span) -> Result<()> {
     let Cosine { batch, outputs, inputs, epsilon, softplus } = op.attributes;
     let CosineForward { x, weight, scale, inverse_norms, cosines, y, .. } = *op;
     let arguments = Norms {
-        pointers: [x, weight, inverse_norms].map(|span| cuda.pointer(span)),
+        x: cuda.pointer(x),
+        weight: cuda.pointer(weight),
+        inverse_norms: cuda.pointer(inverse_norms),
         batch: extent(batch)?,
         outputs: extent(outputs)?,
         inputs: extent(inputs)?,
         epsilon: epsilon as f32,
     };
-    let config = grid((batch + outputs).div_ceil(ROWS_PER_BLOCK), 1)?;
+    let config = grid((batch + outputs).div_ceil(WARPS), 1)?;
     let operands = [("x", x, Read), ("weight", weight, Read), ("inverse_norms", inverse_norms, Write)];
     cuda.launch((&VARIANT, "cosine_norms"), config, &arguments, &operands)?;
     let arguments = Forward {
-        pointers: [x, weight, scale, inverse_norms, cosines, y].map(|span| cuda.pointer(span)),
+        x: cuda.pointer(x),
+        weight: cuda.pointer(weight),
+        scale: cuda.pointer(scale),
+        inverse_norms: cuda.pointer(inverse_norms),
+        cosines: cuda.pointer(cosines),
+        y: cuda.pointer(y),
         batch: extent(batch)?,
         outputs: extent(outputs)?,
         inputs: extent(inputs)?,
@@ -90,26 +69,6 @@ pub(super) fn cosine(cuda: &mut Cuda, op: &CosineForward<Span>, _: Span) -> Resu
     cuda.launch((&VARIANT, "cosine_forward"), tiles(batch, outputs)?, &arguments, &operands)
 }
 
-/// `Gradient` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Gradient {
-    rows: u64,
-    others: u64,
-    row_norms: u64,
-    other_norms: u64,
-    /// cosines, dy, scale, gradient
-    pointers: [u64; 4],
-    row_count: u32,
-    other_count: u32,
-    inputs: u32,
-    row_stride: u32,
-    other_stride: u32,
-    softplus: u32,
-    constant: f32,
-    unused: u32,
-}
-
 /// The gradient with respect to x or, seen from the other side, to weight.
 fn gradient(cuda: &Cuda, op: &CosineInputGradient<Span>, to_weight: bool) -> Result<()> {
     let Cosine { batch, outputs, inputs, epsilon, softplus } = op.attributes;
@@ -121,7 +80,10 @@ fn gradient(cuda: &Cuda, op: &CosineInputGradient<Span>, to_weight: bool) -> Res
         others: at(op.weight),
         row_norms: norms_of_x,
         other_norms: norms_of_weight,
-        pointers: [op.cosines, op.dy, op.scale, op.dx].map(at),
+        cosines: at(op.cosines),
+        dy: at(op.dy),
+        scale: at(op.scale),
+        gradient: at(op.dx),
         row_count: extent(batch)?,
         other_count: extent(outputs)?,
         inputs: extent(inputs)?,
@@ -146,17 +108,6 @@ pub(super) fn cosine_input_gradient(cuda: &mut Cuda, op: &CosineInputGradient<Sp
     gradient(cuda, op, false)
 }
 
-/// `ScaleGradient` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ScaleGradient {
-    /// cosines, dy, scale, dscale
-    pointers: [u64; 4],
-    elements: u64,
-    softplus: u32,
-    unused: u32,
-}
-
 pub(super) fn cosine_weight_gradient(
     cuda: &mut Cuda,
     op: &CosineWeightGradient<Span>,
@@ -170,7 +121,10 @@ pub(super) fn cosine_weight_gradient(
     let operands =
         [("cosines", cosines, Read), ("dy", dy, Read), ("scale", scale, Read), ("dscale", dscale, Write)];
     let arguments = ScaleGradient {
-        pointers: operands.map(|(_, span, _)| cuda.pointer(span)),
+        cosines: cuda.pointer(cosines),
+        dy: cuda.pointer(dy),
+        scale: cuda.pointer(scale),
+        dscale: cuda.pointer(dscale),
         elements: (attributes.batch * attributes.outputs) as u64,
         softplus: attributes.softplus.into(),
         unused: 0,

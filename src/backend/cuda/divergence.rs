@@ -1,8 +1,7 @@
 //! The divergence of two softmaxes: launches of `loss/divergence.cu`.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::call::{THREADS, all, entry, extent, grid};
+use super::call::{WARPS, all, entry, extent, grid};
+use super::kernel_files::loss::divergence::Divergence;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::{Direction, KlDivergence, Side, SoftmaxDivergence};
@@ -18,27 +17,15 @@ pub(super) fn modules() -> Vec<Module> {
     vec![Module { variant: VARIANT, entries: ENTRIES }]
 }
 
-/// `Divergence` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Divergence {
-    /// first, second, loss, dfirst, dsecond
-    pointers: [u64; 5],
-    batch: u32,
-    classes: u32,
-    inverse_temperature: f64,
-    share_of_first: f64,
-    share_of_second: f64,
-    direction: u32,
-    unused: u32,
-}
-
 pub(super) fn kl_divergence(cuda: &mut Cuda, op: &SoftmaxDivergence<Span>, _: Span) -> Result<()> {
-    const ROWS_PER_BLOCK: usize = THREADS / 32;
     let KlDivergence { batch, classes, temperature, direction, detached } = op.attributes;
     let share_of = |side| if detached == Some(side) { 0.0 } else { 1.0 / (batch as f64 * temperature) };
     let arguments = Divergence {
-        pointers: [op.first, op.second, op.loss, op.dfirst, op.dsecond].map(|span| cuda.pointer(span)),
+        first: cuda.pointer(op.first),
+        second: cuda.pointer(op.second),
+        loss: cuda.pointer(op.loss),
+        dfirst: cuda.pointer(op.dfirst),
+        dsecond: cuda.pointer(op.dsecond),
         batch: extent(batch)?,
         classes: extent(classes)?,
         inverse_temperature: 1.0 / temperature,
@@ -51,6 +38,6 @@ pub(super) fn kl_divergence(cuda: &mut Cuda, op: &SoftmaxDivergence<Span>, _: Sp
         },
         unused: 0,
     };
-    let config = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
+    let config = grid(batch.div_ceil(WARPS), 1)?;
     cuda.launch((&VARIANT, "kl_divergence"), config, &arguments, &all(op.operands()))
 }

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::source::{did_you_mean_path, embedded, included, known};
+use super::kernel_files::declarations::included;
+use super::source::{did_you_mean_path, embedded, known};
 use crate::error::{Error, Result, printable};
 use crate::files;
 

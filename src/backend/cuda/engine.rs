@@ -81,6 +81,11 @@ impl Cuda {
         self.memory.as_ref().map_or(0, Memory::address) + span.offset as u64
     }
 
+    /// The same, or 0 where it is empty.
+    pub(super) fn pointer_or_null(&self, span: Span) -> u64 {
+        if span.elements > 0 { self.pointer(span) } else { 0 }
+    }
+
     pub(super) fn memory(&self) -> Result<&Memory> {
         self.memory.as_ref().ok_or_else(no_memory)
     }

@@ -1,8 +1,7 @@
 //! Logits of superclasses (class groups): launches of `head/class_groups.cu`.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::call::{THREADS, all, entry, extent, few_threads, grid};
+use super::call::{WARPS, all, entry, extent, few_threads, grid};
+use super::kernel_files::head::class_groups::{Gradient, LogSum};
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::{ClassGroups, LogSumGroups, LogSumGroupsGradient};
@@ -18,24 +17,12 @@ pub(super) fn modules() -> Vec<Module> {
     vec![Module { variant: VARIANT, entries: ENTRIES }]
 }
 
-/// `LogSum` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct LogSum {
-    /// x, group_of, y
-    pointers: [u64; 3],
-    temperature: f64,
-    batch: u32,
-    classes: u32,
-    groups: u32,
-    unused: u32,
-}
-
 pub(super) fn log_sum_groups(cuda: &mut Cuda, op: &LogSumGroups<Span>, _: Span) -> Result<()> {
-    const SUMS_PER_BLOCK: usize = THREADS / 32;
     let ClassGroups { batch, classes, groups, temperature } = op.attributes;
     let arguments = LogSum {
-        pointers: [op.x, op.group_of, op.y].map(|span| cuda.pointer(span)),
+        x: cuda.pointer(op.x),
+        group_of: cuda.pointer(op.group_of),
+        y: cuda.pointer(op.y),
         temperature,
         batch: extent(batch)?,
         classes: extent(classes)?,
@@ -43,21 +30,8 @@ pub(super) fn log_sum_groups(cuda: &mut Cuda, op: &LogSumGroups<Span>, _: Span) 
         unused: 0,
     };
     extent(op.y.elements)?;
-    let config = grid(op.y.elements.div_ceil(SUMS_PER_BLOCK), 1)?;
+    let config = grid(op.y.elements.div_ceil(WARPS), 1)?;
     cuda.launch((&VARIANT, "log_sum_groups"), config, &arguments, &all(op.operands()))
-}
-
-/// `Gradient` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Gradient {
-    /// x, group_of, y, dy, dx
-    pointers: [u64; 5],
-    inverse_temperature: f64,
-    elements: u32,
-    classes: u32,
-    groups: u32,
-    unused: u32,
 }
 
 pub(super) fn log_sum_groups_gradient(
@@ -67,7 +41,11 @@ pub(super) fn log_sum_groups_gradient(
 ) -> Result<()> {
     let ClassGroups { classes, groups, temperature, .. } = op.attributes;
     let arguments = Gradient {
-        pointers: [op.x, op.group_of, op.y, op.dy, op.dx].map(|span| cuda.pointer(span)),
+        x: cuda.pointer(op.x),
+        group_of: cuda.pointer(op.group_of),
+        y: cuda.pointer(op.y),
+        dy: cuda.pointer(op.dy),
+        dx: cuda.pointer(op.dx),
         inverse_temperature: 1.0 / temperature,
         elements: extent(op.dx.elements)?,
         classes: extent(classes)?,

@@ -1,11 +1,10 @@
 //! From bytes to network inputs: launches of `input/images.cu`.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::call::{all, entry, extent, few_threads, modules_of_both_types};
+use super::kernel_files::input::images::{ImageBatch, PLACEMENT_NUMBERS};
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
-use crate::ops::LoadImages;
+use crate::ops::{self, LoadImages};
 use crate::tensor::Span;
 
 const FILE: &str = "input/images.cu";
@@ -17,23 +16,15 @@ pub(super) fn modules() -> Vec<Module> {
     modules_of_both_types(FILE, ENTRIES)
 }
 
-/// `ImageBatch` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Arguments {
-    /// pixels, table, placement, y
-    pointers: [u64; 4],
-    elements: u64,
-    images: u32,
-    side: u32,
-    channels: u32,
-    unused: u32,
-}
+const _: () = assert!(PLACEMENT_NUMBERS == ops::PLACEMENT_NUMBERS);
 
 pub(super) fn load_images(cuda: &mut Cuda, op: &LoadImages<Span>, _: Span) -> Result<()> {
     let elements = op.y.elements;
-    let arguments = Arguments {
-        pointers: [op.pixels, op.table, op.placement, op.y].map(|span| cuda.pointer(span)),
+    let arguments = ImageBatch {
+        pixels: cuda.pointer(op.pixels),
+        table: cuda.pointer(op.table),
+        placement: cuda.pointer(op.placement),
+        y: cuda.pointer(op.y),
         elements: elements as u64,
         images: extent(op.attributes.images)?,
         side: extent(op.attributes.side)?,

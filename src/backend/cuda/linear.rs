@@ -1,8 +1,7 @@
 //! The fully connected layer: launches of `head/linear.cu`.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::call::{Operand, entry, extent, few_threads, grid, scratch};
+use super::kernel_files::head::linear::{BLOCK_K, BiasGradient, COLUMNS, Gemm, SplitKReduce, TILE};
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::Access::{Read, Write};
@@ -25,28 +24,22 @@ pub(super) fn modules() -> Vec<Module> {
     vec![Module { variant: VARIANT, entries: ENTRIES }]
 }
 
-/// Rows and columns of the tile that a thread block computes, and its BLOCK_K; outputs of a thread block of
-/// `linear_bias_gradient`. All as in the kernels.
-const TILE: usize = 64;
-const DEPTH: usize = 16;
-const COLUMNS: usize = 8;
-
 /// The grid of a GEMM: tiles times split-K slices.
 struct Cut {
     rows: usize,
     columns: usize,
-    depth: usize,
+    k_extent: usize,
     slice: usize,
 }
 
 impl Cut {
     /// Enough slices to keep the device busy, none so thin that adding it costs more than it saves.
-    fn new(cuda: &Cuda, [rows, columns, depth]: [usize; 3]) -> Cut {
+    fn new(cuda: &Cuda, [rows, columns, k_extent]: [usize; 3]) -> Cut {
         const BLOCKS_PER_MULTIPROCESSOR: usize = 2;
-        const THINNEST: usize = 4 * DEPTH;
+        const THINNEST: usize = 4 * BLOCK_K;
         let blocks = cuda.driver().properties().multiprocessors as usize * BLOCKS_PER_MULTIPROCESSOR;
-        let slices = (blocks / Cut::tiles(rows, columns)).clamp(1, depth.div_ceil(THINNEST));
-        Cut { rows, columns, depth, slice: depth.div_ceil(slices).next_multiple_of(DEPTH) }
+        let slices = (blocks / Cut::tiles(rows, columns)).clamp(1, k_extent.div_ceil(THINNEST));
+        Cut { rows, columns, k_extent, slice: k_extent.div_ceil(slices).next_multiple_of(BLOCK_K) }
     }
 
     fn tiles(rows: usize, columns: usize) -> usize {
@@ -54,7 +47,7 @@ impl Cut {
     }
 
     fn slices(&self) -> usize {
-        self.depth.div_ceil(self.slice)
+        self.k_extent.div_ceil(self.slice)
     }
 
     /// Elements of all slices, which are added afterwards: none where there is one slice.
@@ -78,32 +71,6 @@ pub(super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<usize> {
     Some(Cut::new(cuda, extents).partial() * DType::F32.size())
 }
 
-/// `Gemm` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Product {
-    a: u64,
-    b: u64,
-    bias: u64,
-    c: u64,
-    rows: u32,
-    columns: u32,
-    depth: u32,
-    slice: u32,
-}
-
-/// `SplitKReduce` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Sum {
-    partial: u64,
-    bias: u64,
-    c: u64,
-    elements: u64,
-    columns: u32,
-    slices: u32,
-}
-
 /// `C = A B`, with the bias of its columns where there is one.
 fn product(
     cuda: &Cuda,
@@ -119,14 +86,14 @@ fn product(
     let (rows, columns) = (extent(cut.rows)?, extent(cut.columns)?);
     let tiles = Cut::tiles(cut.rows, cut.columns);
     let target = if slices == 1 { c } else { ("partial", scratch(workspace, cut.partial())?, Write) };
-    let arguments = Product {
+    let arguments = Gemm {
         a: cuda.pointer(a.1),
         b: cuda.pointer(b.1),
         bias: if slices == 1 { bias_pointer } else { 0 },
         c: cuda.pointer(target.1),
         rows,
         columns,
-        depth: extent(cut.depth)?,
+        k_extent: extent(cut.k_extent)?,
         slice: extent(cut.slice)?,
     };
     let mut operands = vec![a, b, target];
@@ -138,13 +105,13 @@ fn product(
         return Ok(());
     }
     let elements = cut.rows * cut.columns;
-    let arguments = Sum {
+    let arguments = SplitKReduce {
         partial: cuda.pointer(target.1),
         bias: bias_pointer,
         c: cuda.pointer(c.1),
         elements: elements as u64,
         columns,
-        slices: slices as u32,
+        split_k: slices as u32,
     };
     let mut operands = vec![("partial", target.1, Read), c];
     operands.extend(bias);
@@ -166,16 +133,6 @@ pub(super) fn linear_input_gradient(
     let Linear { batch, inputs, outputs } = op.attributes;
     let operands = [("dy", op.dy, Read), ("weight", op.weight, Read), ("dx", op.dx, Write)];
     product(cuda, "linear_input_gradient", [batch, inputs, outputs], operands, None, workspace)
-}
-
-/// `BiasGradient` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct BiasGradient {
-    dy: u64,
-    dbias: u64,
-    batch: u32,
-    outputs: u32,
 }
 
 pub(super) fn linear_weight_gradient(

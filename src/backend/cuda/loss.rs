@@ -1,8 +1,7 @@
 //! Softmax cross-entropy, weights of samples and the totals of a step: launches of `loss/cross_entropy.cu`.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::call::{THREADS, all, entry, extent, few_threads, grid};
+use super::call::{WARPS, all, entry, extent, few_threads, grid};
+use super::kernel_files::loss::cross_entropy as kernels;
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::{self, RecordTotals, ScaleRows, SoftmaxCrossEntropy};
@@ -22,26 +21,15 @@ pub(super) fn modules() -> Vec<Module> {
     vec![Module { variant: VARIANT, entries: ENTRIES }]
 }
 
-/// `CrossEntropy` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct CrossEntropy {
-    /// logits, labels, loss, prediction, dlogits
-    pointers: [u64; 5],
-    batch: u32,
-    classes: u32,
-    hot: f32,
-    spread: f32,
-    share: f32,
-    unused: u32,
-}
-
 pub(super) fn softmax_cross_entropy(cuda: &mut Cuda, op: &SoftmaxCrossEntropy<Span>, _: Span) -> Result<()> {
-    const ROWS_PER_BLOCK: usize = THREADS / 32;
     let ops::CrossEntropy { batch, classes, smoothing } = op.attributes;
     let spread = smoothing / classes as f64;
-    let arguments = CrossEntropy {
-        pointers: [op.logits, op.labels, op.loss, op.prediction, op.dlogits].map(|span| cuda.pointer(span)),
+    let arguments = kernels::CrossEntropy {
+        logits: cuda.pointer(op.logits),
+        labels: cuda.pointer(op.labels),
+        loss: cuda.pointer(op.loss),
+        prediction: cuda.pointer(op.prediction),
+        dlogits: cuda.pointer(op.dlogits),
         batch: extent(batch)?,
         classes: extent(classes)?,
         hot: (1.0 - smoothing + spread) as f32,
@@ -49,46 +37,29 @@ pub(super) fn softmax_cross_entropy(cuda: &mut Cuda, op: &SoftmaxCrossEntropy<Sp
         share: (1.0 / batch as f64) as f32,
         unused: 0,
     };
-    let config = grid(batch.div_ceil(ROWS_PER_BLOCK), 1)?;
+    let config = grid(batch.div_ceil(WARPS), 1)?;
     cuda.launch((&VARIANT, "softmax_cross_entropy"), config, &arguments, &all(op.operands()))
-}
-
-/// `ScaleRows` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Weigh {
-    /// weights, x
-    pointers: [u64; 2],
-    elements: u32,
-    channels: u32,
 }
 
 pub(super) fn scale_rows(cuda: &mut Cuda, op: &ScaleRows<Span>, _: Span) -> Result<()> {
     let elements = op.x.elements;
-    let arguments = Weigh {
-        pointers: [op.weights, op.x].map(|span| cuda.pointer(span)),
+    let arguments = kernels::ScaleRows {
+        weights: cuda.pointer(op.weights),
+        x: cuda.pointer(op.x),
         elements: extent(elements)?,
         channels: extent(op.attributes.channels)?,
     };
     cuda.launch((&VARIANT, "scale_rows"), few_threads(elements)?, &arguments, &all(op.operands()))
 }
 
-/// `StepTotals` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct StepTotals {
-    /// loss, prediction, labels, hyper, totals
-    pointers: [u64; 5],
-    batch: u32,
-    slots: u32,
-    columns: u32,
-    column: u32,
-}
-
 pub(super) fn step_totals(cuda: &mut Cuda, op: &RecordTotals<Span>, _: Span) -> Result<()> {
     let ops::StepTotals { batch, slots, columns, column } = op.attributes;
-    let arguments = StepTotals {
-        pointers: [op.loss, op.prediction, op.labels, op.hyper, op.totals].map(|span| cuda.pointer(span)),
+    let arguments = kernels::StepTotals {
+        loss: cuda.pointer(op.loss),
+        prediction: cuda.pointer(op.prediction),
+        labels: cuda.pointer(op.labels),
+        hyper: cuda.pointer(op.hyper),
+        totals: cuda.pointer(op.totals),
         batch: extent(batch)?,
         slots: extent(slots)?,
         columns: extent(columns)?,

@@ -8,6 +8,7 @@
 //! | `rows` | launchers of `kernels/rows/*.cu` |
 //! | `call` | what the launchers share: checked operands, grids, variants by type |
 //! | `module` | a compiled variant of a kernel file, and the limits that the compile gate holds it to |
+//! | `kernel_files` | the structs that kernels take and the constants that launchers share, made of `kernels/` by `build.rs` |
 //! | `source`, `edited` | the kernels' text, embedded or from a folder |
 //! | `host` | values between the host's types and the device's |
 //! | [`driver`] | the device itself: a GPU, or its emulator |
@@ -25,6 +26,7 @@ mod engine;
 mod groups;
 mod host;
 mod images;
+mod kernel_files;
 mod linear;
 mod loss;
 mod module;

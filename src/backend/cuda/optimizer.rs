@@ -1,8 +1,7 @@
 //! Optimizer steps over whole regions of parameters: launches of `optimizer/optimizer.cu`.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::call::{all, entry, modules_of_both_types, threads};
+use super::kernel_files::optimizer::optimizer::{Adam, HYPER_ROW, Segments, Sgd, VECTOR_SIZE};
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
 use crate::ops::{self, AdamStep, SgdStep};
@@ -17,18 +16,7 @@ pub(super) fn modules() -> Vec<Module> {
     modules_of_both_types(FILE, ENTRIES)
 }
 
-/// Parameters that one thread updates.
-const PACK: usize = 4;
-
-/// `Segments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Segments {
-    /// Where each ends.
-    ends: [u64; 3],
-    weight_decays: [f32; 3],
-    rows: [u32; 3],
-}
+const _: () = assert!(HYPER_ROW == ops::HYPER_ROW);
 
 impl Segments {
     fn new(segments: &ops::Segments) -> Segments {
@@ -44,59 +32,37 @@ impl Segments {
     }
 }
 
-/// Addresses of operands; 0 for those that are empty.
-fn pointers<const N: usize>(cuda: &Cuda, spans: [Span; N]) -> [u64; N] {
-    spans.map(|span| if span.elements > 0 { cuda.pointer(span) } else { 0 })
-}
-
-/// `Sgd` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Sgd {
-    /// parameters, gradients, velocity, hyper, bf16 weights
-    pointers: [u64; 5],
-    segments: Segments,
-    momentum: f32,
-    nesterov: u32,
-}
-
 pub(super) fn sgd(cuda: &mut Cuda, op: &SgdStep<Span>, _: Span) -> Result<()> {
     let attributes = &op.attributes;
     let operands = all(op.operands());
     let arguments = Sgd {
-        pointers: pointers(cuda, [op.parameters, op.gradients, op.velocity, op.hyper, op.copies]),
+        parameters: cuda.pointer_or_null(op.parameters),
+        gradients: cuda.pointer_or_null(op.gradients),
+        velocity: cuda.pointer_or_null(op.velocity),
+        hyper: cuda.pointer_or_null(op.hyper),
+        bf16_weights: cuda.pointer_or_null(op.copies),
         segments: Segments::new(&attributes.segments),
         momentum: attributes.momentum as f32,
         nesterov: u32::from(attributes.nesterov),
     };
     cuda.launch(
         (&cuda.variant(FILE), "sgd"),
-        threads(op.parameters.elements.div_ceil(PACK))?,
+        threads(op.parameters.elements.div_ceil(VECTOR_SIZE))?,
         &arguments,
         &operands,
     )
-}
-
-/// `Adam` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Adam {
-    /// parameters, gradients, first, second, hyper, bf16 weights
-    pointers: [u64; 6],
-    segments: Segments,
-    take1: f32,
-    beta2: f32,
-    take2: f32,
-    epsilon: f32,
-    decoupled: u32,
-    unused: u32,
 }
 
 pub(super) fn adam(cuda: &mut Cuda, op: &AdamStep<Span>, _: Span) -> Result<()> {
     let attributes = &op.attributes;
     let operands = all(op.operands());
     let arguments = Adam {
-        pointers: pointers(cuda, [op.parameters, op.gradients, op.first, op.second, op.hyper, op.copies]),
+        parameters: cuda.pointer_or_null(op.parameters),
+        gradients: cuda.pointer_or_null(op.gradients),
+        first: cuda.pointer_or_null(op.first),
+        second: cuda.pointer_or_null(op.second),
+        hyper: cuda.pointer_or_null(op.hyper),
+        bf16_weights: cuda.pointer_or_null(op.copies),
         segments: Segments::new(&attributes.segments),
         take1: (1.0 - attributes.beta1) as f32,
         beta2: attributes.beta2 as f32,
@@ -107,7 +73,7 @@ pub(super) fn adam(cuda: &mut Cuda, op: &AdamStep<Span>, _: Span) -> Result<()> 
     };
     cuda.launch(
         (&cuda.variant(FILE), "adam"),
-        threads(op.parameters.elements.div_ceil(PACK))?,
+        threads(op.parameters.elements.div_ceil(VECTOR_SIZE))?,
         &arguments,
         &operands,
     )

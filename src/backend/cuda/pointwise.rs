@@ -1,8 +1,7 @@
 //! Passes over elements: launches of `elementwise/pointwise.cu`.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::call::{Operand, all, entry, extent, few_threads, modules_of_both_types, of_both_types, threads};
+use super::kernel_files::elementwise::pointwise::{Binary, Shortcut, Unary};
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::{
@@ -31,44 +30,6 @@ fn variant_for(dtype: DType) -> (Variant, usize) {
 /// The modules of this family.
 pub(super) fn modules() -> Vec<Module> {
     modules_of_both_types(FILE, ENTRIES)
-}
-
-/// `Unary` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Unary {
-    x: u64,
-    y: u64,
-    elements: u64,
-}
-
-/// `Binary` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Binary {
-    a: u64,
-    b: u64,
-    y: u64,
-    elements: u64,
-}
-
-/// `Shortcut` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Shortcut {
-    from: u64,
-    to: u64,
-    elements: u64,
-    height: u32,
-    width: u32,
-    in_channels: u32,
-    out_height: u32,
-    out_width: u32,
-    out_channels: u32,
-    stride: u32,
-    shift: u32,
-    vectorized: u32,
-    unused: u32,
 }
 
 fn unary(cuda: &Cuda, entry: &'static str, [x, y]: [Span; 2], operands: &[Operand]) -> Result<()> {

@@ -1,9 +1,8 @@
 //! A network's head: launches of `head/pool_head.cu`, or of the two kernels it replaces where its thread block does not hold the images or
 //! the matrix is large.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::call::{all, entry, extent, grid, modules_of_both_types};
+use super::kernel_files::head::pool_head::{Arguments, IMAGES, MOST_CHANNELS};
 use super::pooling::Averaging;
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
@@ -18,10 +17,6 @@ const ENTRIES: &[Entry] = &[entry("pool_head", 80, true)];
 pub(super) fn modules() -> Vec<Module> {
     modules_of_both_types(FILE, ENTRIES)
 }
-
-/// Images of a thread block at most, and channels of an image that its shared memory holds. As in the kernel.
-const MOST_IMAGES: usize = 4;
-const MOST_CHANNELS: usize = 2048;
 
 /// Elements of a weight that every thread block may read again: they come from L2.
 /// Chosen, not measured.
@@ -40,32 +35,18 @@ pub(super) fn prepare(cuda: &Cuda, call: &Call<()>) -> Option<CallConfig> {
     }
 }
 
-/// `Arguments` of the kernel.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Arguments {
-    /// x, weight, bias, features, logits
-    pointers: [u64; 5],
-    batch: u32,
-    pixels: u32,
-    channels: u32,
-    outputs: u32,
-    images: u32,
-    column_blocks: u32,
-    columns: u32,
-    vectorized: u32,
-    vectorized_rows: u32,
-    unused: u32,
-}
-
 pub(super) fn pool_head(cuda: &mut Cuda, op: &PoolHeadForward<Span>, _: Span) -> Result<()> {
     let PoolHead { pool, outputs } = &op.attributes;
     let averaging = Averaging::new(cuda, pool);
     // The fewest images per thread block for which every SM has a thread block.
     let multiprocessors = cuda.driver().properties().multiprocessors as usize;
-    let images = pool.batch.div_ceil(multiprocessors).clamp(1, MOST_IMAGES);
+    let images = pool.batch.div_ceil(multiprocessors).clamp(1, IMAGES);
     let arguments = Arguments {
-        pointers: [op.x, op.weight, op.bias, op.features, op.logits].map(|span| cuda.pointer(span)),
+        x: cuda.pointer(op.x),
+        weight: cuda.pointer(op.weight),
+        bias: cuda.pointer(op.bias),
+        features: cuda.pointer(op.features),
+        logits: cuda.pointer(op.logits),
         batch: extent(pool.batch)?,
         pixels: extent(pool.height * pool.width)?,
         channels: extent(pool.channels)?,

@@ -1,9 +1,10 @@
 //! Pooling: launches of `pooling/pooling.cu`.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::call::{THREADS, all, entry, extent, few_threads, grid, modules_of_both_types};
 use super::driver::LaunchConfig;
+use super::kernel_files::pooling::pooling::{
+    AverageArguments, AverageGradientArguments, MaxPoolArguments, MaxPoolGradientArguments, Window,
+};
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
 use crate::ops::{GlobalAveragePool, GlobalAveragePoolGradient, GlobalPool, MaxPool, MaxPoolGradient, Pool};
@@ -23,33 +24,17 @@ pub(super) fn modules() -> Vec<Module> {
     modules_of_both_types(FILE, ENTRIES)
 }
 
-/// `MaxPoolArguments` and `MaxPoolGradientArguments` of the kernels, whose first three are x, y, argmax or dy, argmax, dx.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct MaxArguments {
-    pointers: [u64; 3],
-    elements: u64,
-    /// height, width, out_height, out_width, channels, window, stride, padding
-    window: [u32; 8],
-    vectorized: u64,
-}
-
-fn max_arguments(pool: &Pool, pointers: [u64; 3], elements: usize, vectorized: bool) -> Result<MaxArguments> {
-    let extents = [
-        pool.height,
-        pool.width,
-        pool.out_height(),
-        pool.out_width(),
-        pool.channels,
-        pool.window,
-        pool.stride,
-        pool.padding,
-    ];
-    let mut window = [0; 8];
-    for (to, from) in window.iter_mut().zip(extents) {
-        *to = extent(from)?;
-    }
-    Ok(MaxArguments { pointers, elements: elements as u64, window, vectorized: u64::from(vectorized) })
+fn window(pool: &Pool) -> Result<Window> {
+    Ok(Window {
+        height: extent(pool.height)?,
+        width: extent(pool.width)?,
+        out_height: extent(pool.out_height())?,
+        out_width: extent(pool.out_width())?,
+        channels: extent(pool.channels)?,
+        window: extent(pool.window)?,
+        stride: extent(pool.stride)?,
+        padding: extent(pool.padding)?,
+    })
 }
 
 /// Whether a thread holds a vector of channels, and the grid for so many elements.
@@ -60,30 +45,28 @@ fn vectors(cuda: &Cuda, channels: usize, elements: usize) -> Result<(bool, Launc
 
 pub(super) fn max_pool(cuda: &mut Cuda, op: &MaxPool<Span>, _: Span) -> Result<()> {
     let (vectorized, config) = vectors(cuda, op.attributes.channels, op.y.elements)?;
-    let pointers = [op.x, op.y, op.argmax].map(|span| cuda.pointer(span));
-    let arguments = max_arguments(&op.attributes, pointers, op.y.elements, vectorized)?;
+    let arguments = MaxPoolArguments {
+        x: cuda.pointer(op.x),
+        y: cuda.pointer(op.y),
+        argmax: cuda.pointer(op.argmax),
+        elements: op.y.elements as u64,
+        window: window(&op.attributes)?,
+        vectorized: vectorized.into(),
+    };
     cuda.launch((&cuda.variant(FILE), "max_pool"), config, &arguments, &all(op.operands()))
 }
 
 pub(super) fn max_pool_gradient(cuda: &mut Cuda, op: &MaxPoolGradient<Span>, _: Span) -> Result<()> {
     let (vectorized, config) = vectors(cuda, op.attributes.channels, op.dx.elements)?;
-    let pointers = [op.dy, op.argmax, op.dx].map(|span| cuda.pointer(span));
-    let arguments = max_arguments(&op.attributes, pointers, op.dx.elements, vectorized)?;
+    let arguments = MaxPoolGradientArguments {
+        dy: cuda.pointer(op.dy),
+        argmax: cuda.pointer(op.argmax),
+        dx: cuda.pointer(op.dx),
+        elements: op.dx.elements as u64,
+        window: window(&op.attributes)?,
+        vectorized: vectorized.into(),
+    };
     cuda.launch((&cuda.variant(FILE), "max_pool_gradient"), config, &arguments, &all(op.operands()))
-}
-
-/// `AverageArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Average {
-    x: u64,
-    y: u64,
-    pixels: u32,
-    channels: u32,
-    column_blocks: u32,
-    columns: u32,
-    vectorized: u32,
-    unused: u32,
 }
 
 /// The threads of a thread block over an image whose pixels are averaged.
@@ -112,7 +95,7 @@ impl Averaging {
 pub(super) fn global_average_pool(cuda: &mut Cuda, op: &GlobalAveragePool<Span>, _: Span) -> Result<()> {
     let GlobalPool { batch, height, width, channels } = op.attributes;
     let Averaging { vectorized, columns, column_blocks } = Averaging::new(cuda, &op.attributes);
-    let arguments = Average {
+    let arguments = AverageArguments {
         x: cuda.pointer(op.x),
         y: cuda.pointer(op.y),
         pixels: extent(height * width)?,
@@ -126,19 +109,6 @@ pub(super) fn global_average_pool(cuda: &mut Cuda, op: &GlobalAveragePool<Span>,
     cuda.launch((&cuda.variant(FILE), "global_average_pool"), config, &arguments, &all(op.operands()))
 }
 
-/// `AverageGradientArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct AverageGradient {
-    dy: u64,
-    dx: u64,
-    elements: u64,
-    pixels: u32,
-    channels: u32,
-    vectorized: u32,
-    unused: u32,
-}
-
 pub(super) fn global_average_pool_gradient(
     cuda: &mut Cuda,
     op: &GlobalAveragePoolGradient<Span>,
@@ -147,7 +117,7 @@ pub(super) fn global_average_pool_gradient(
     let GlobalPool { height, width, channels, .. } = op.attributes;
     let elements = op.dx.elements;
     let (vectorized, config) = vectors(cuda, channels, elements)?;
-    let arguments = AverageGradient {
+    let arguments = AverageGradientArguments {
         dy: cuda.pointer(op.dy),
         dx: cuda.pointer(op.dx),
         elements: elements as u64,

@@ -1,9 +1,9 @@
 //! Passes over many rows of features: launches of `rows/scores.cu`, `rows/products.cu` and `rows/moments.cu`.
 
-use bytemuck::{Pod, Zeroable};
-
-use super::call::{THREADS, all, entry, extent, grid};
+use super::call::{THREADS, WARPS, all, entry, extent, grid};
 use super::driver::LaunchConfig;
+use super::kernel_files::common::pairwise_tile::TILE;
+use super::kernel_files::rows::{moments, products, scores};
 use super::{Cuda, Entry, Module, Variant};
 use crate::error::{Error, Result};
 use crate::ops::Access::{Read, Write};
@@ -40,15 +40,12 @@ pub(super) fn modules() -> Vec<Module> {
     ]
 }
 
-/// Rows and columns of the tile that a thread block computes: `TILE` of `common/pairwise_tile.cuh`.
-const TILE: usize = 64;
-
 /// Distances between rows and points that are held at once: 64 MiB.
 const MOST_DISTANCES: usize = 1 << 23;
 
 /// A warp for each row.
 fn warps(rows: usize) -> Result<LaunchConfig> {
-    grid(rows.div_ceil(THREADS / 32), 1)
+    grid(rows.div_ceil(WARPS), 1)
 }
 
 /// A thread block for each tile of a matrix.
@@ -72,11 +69,6 @@ fn part(span: Span, columns: usize, first: usize, rows: usize) -> Span {
 }
 
 impl Cuda {
-    /// Addresses of operands; 0 for those that are empty.
-    fn addresses<const N: usize>(&self, spans: [Span; N]) -> [u64; N] {
-        spans.map(|span| if span.elements > 0 { self.pointer(span) } else { 0 })
-    }
-
     /// The k-th smallest of each row of `distances`.
     fn kth_smallest(
         &self,
@@ -85,19 +77,10 @@ impl Cuda {
         distances: Span,
         smallest: Span,
     ) -> Result<()> {
-        #[repr(C)]
-        #[derive(Clone, Copy, Pod, Zeroable)]
-        struct KthSmallest {
-            /// values, smallest
-            pointers: [u64; 2],
-            rows: u32,
-            columns: u32,
-            k: u32,
-            unused: u32,
-        }
         let operands = [("distances", distances, Read), ("smallest", smallest, Write)];
-        let arguments = KthSmallest {
-            pointers: self.addresses([distances, smallest]),
+        let arguments = scores::KthSmallest {
+            values: self.pointer(distances),
+            smallest: self.pointer(smallest),
             rows: extent(rows)?,
             columns: extent(columns)?,
             k: extent(k)?,
@@ -134,59 +117,13 @@ impl Cuda {
     }
 }
 
-/// `SquareNorms` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct SquareNorms {
-    /// x, shift, divisor, labels, norms
-    pointers: [u64; 5],
-    rows: u32,
-    columns: u32,
-}
-
-/// Behind the pointers of `rows/products.cu` and of `within_scatter`.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Extents {
-    rows: u32,
-    others: u32,
-    depth: u32,
-    unused: u32,
-}
-
-impl Extents {
-    fn new(rows: usize, others: usize, depth: usize) -> Result<Extents> {
-        Ok(Extents { rows: extent(rows)?, others: extent(others)?, depth: extent(depth)?, unused: 0 })
-    }
-}
-
-/// The arguments of a kernel that takes so many pointers, and extents.
-macro_rules! product {
-    ($($name:ident: $pointers:literal),*) => { $(
-        #[repr(C)]
-        #[derive(Clone, Copy, Pod, Zeroable)]
-        struct $name {
-            pointers: [u64; $pointers],
-            extents: Extents,
-        }
-    )* };
-}
-
-product!(ProjectionArguments: 5, Distances: 3, NormalisedDistances: 5, WithinScatter: 4);
-
 pub(super) fn row_logit_scores(cuda: &mut Cuda, op: &RowLogitScores<Span>, _: Span) -> Result<()> {
-    #[repr(C)]
-    #[derive(Clone, Copy, Pod, Zeroable)]
-    struct Arguments {
-        /// logits, msp, mls, energy
-        pointers: [u64; 4],
-        rows: u32,
-        classes: u32,
-        temperature: f64,
-    }
     let LogitScores { rows, classes, temperature } = op.attributes;
-    let arguments = Arguments {
-        pointers: cuda.addresses([op.logits, op.msp, op.mls, op.energy]),
+    let arguments = scores::LogitScores {
+        logits: cuda.pointer_or_null(op.logits),
+        msp: cuda.pointer_or_null(op.msp),
+        mls: cuda.pointer_or_null(op.mls),
+        energy: cuda.pointer_or_null(op.energy),
         rows: extent(rows)?,
         classes: extent(classes)?,
         temperature,
@@ -196,16 +133,28 @@ pub(super) fn row_logit_scores(cuda: &mut Cuda, op: &RowLogitScores<Span>, _: Sp
 
 pub(super) fn row_project(cuda: &mut Cuda, op: &RowProject<Span>, _: Span) -> Result<()> {
     let Projection { rows, columns, outputs, .. } = op.attributes;
-    let pointers = cuda.addresses([op.x, op.shift, op.divisor, op.basis, op.z]);
-    let arguments = ProjectionArguments { pointers, extents: Extents::new(rows, columns, outputs)? };
+    let arguments = products::Projection {
+        x: cuda.pointer_or_null(op.x),
+        shift: cuda.pointer_or_null(op.shift),
+        divisor: cuda.pointer_or_null(op.divisor),
+        basis: cuda.pointer_or_null(op.basis),
+        z: cuda.pointer_or_null(op.z),
+        rows: extent(rows)?,
+        inputs: extent(columns)?,
+        outputs: extent(outputs)?,
+        unused: 0,
+    };
     cuda.launch((&PRODUCTS, "row_projection"), tiles(rows, outputs)?, &arguments, &all(op.operands()))
 }
 
 pub(super) fn row_square_norms(cuda: &mut Cuda, op: &RowSquareNorms<Span>, _: Span) -> Result<()> {
     let PreparedRows { rows, columns, .. } = op.attributes;
-    let [x, shift, divisor, norms] = cuda.addresses([op.x, op.shift, op.divisor, op.norms]);
-    let arguments = SquareNorms {
-        pointers: [x, shift, divisor, 0, norms],
+    let arguments = scores::SquareNorms {
+        x: cuda.pointer_or_null(op.x),
+        shift: cuda.pointer_or_null(op.shift),
+        divisor: cuda.pointer_or_null(op.divisor),
+        labels: 0,
+        norms: cuda.pointer_or_null(op.norms),
         rows: extent(rows)?,
         columns: extent(columns)?,
     };
@@ -217,34 +166,26 @@ pub(super) fn row_square_norms_of_coordinates(
     op: &RowSquareNormsOfCoordinates<Span>,
     _: Span,
 ) -> Result<()> {
-    #[repr(C)]
-    #[derive(Clone, Copy, Pod, Zeroable)]
-    struct Arguments {
-        /// z, norms
-        pointers: [u64; 2],
-        rows: u32,
-        columns: u32,
-    }
     let Rows { rows, channels } = op.attributes;
-    let pointers = cuda.addresses([op.z, op.norms]);
-    let arguments = Arguments { pointers, rows: extent(rows)?, columns: extent(channels)? };
+    let arguments = scores::CoordinateNorms {
+        z: cuda.pointer_or_null(op.z),
+        norms: cuda.pointer_or_null(op.norms),
+        rows: extent(rows)?,
+        columns: extent(channels)?,
+    };
     let kernel = (&SCORES, "row_square_norms_of_coordinates");
     cuda.launch(kernel, warps(rows)?, &arguments, &all(op.operands()))
 }
 
 pub(super) fn row_inverse_norms(cuda: &mut Cuda, op: &RowInverseNorms<Span>, _: Span) -> Result<()> {
-    #[repr(C)]
-    #[derive(Clone, Copy, Pod, Zeroable)]
-    struct Arguments {
-        /// x, norms
-        pointers: [u64; 2],
-        rows: u32,
-        columns: u32,
-        floor: f64,
-    }
     let InverseNorms { rows, columns, floor } = op.attributes;
-    let pointers = cuda.addresses([op.x, op.norms]);
-    let arguments = Arguments { pointers, rows: extent(rows)?, columns: extent(columns)?, floor };
+    let arguments = scores::InverseNorms {
+        x: cuda.pointer_or_null(op.x),
+        norms: cuda.pointer_or_null(op.norms),
+        rows: extent(rows)?,
+        columns: extent(columns)?,
+        floor,
+    };
     cuda.launch((&SCORES, "row_inverse_norms"), warps(rows)?, &arguments, &all(op.operands()))
 }
 
@@ -252,8 +193,15 @@ pub(super) fn row_nearest(cuda: &mut Cuda, op: &RowNearest<Span>, workspace: Spa
     let Nearest { columns, points, .. } = op.attributes;
     cuda.kth_distances(&op.attributes, workspace, op.nearest, |first, some, distances| {
         let z = part(op.z, columns, first, some);
-        let pointers = cuda.addresses([z, op.points, distances]);
-        let arguments = Distances { pointers, extents: Extents::new(some, points, columns)? };
+        let arguments = products::Distances {
+            z: cuda.pointer_or_null(z),
+            points: cuda.pointer_or_null(op.points),
+            distances: cuda.pointer_or_null(distances),
+            rows: extent(some)?,
+            others: extent(points)?,
+            depth: extent(columns)?,
+            unused: 0,
+        };
         let operands = [("z", z, Read), ("points", op.points, Read), ("distances", distances, Write)];
         cuda.launch((&PRODUCTS, "row_distances"), tiles(some, points)?, &arguments, &operands)
     })
@@ -267,8 +215,17 @@ pub(super) fn row_nearest_normalised(
     let Nearest { columns, points, .. } = op.attributes;
     cuda.kth_distances(&op.attributes, workspace, op.nearest, |first, some, distances| {
         let (x, scale) = (part(op.x, columns, first, some), part(op.scale, 1, first, some));
-        let pointers = cuda.addresses([x, scale, op.bank, op.bank_scale, distances]);
-        let arguments = NormalisedDistances { pointers, extents: Extents::new(some, points, columns)? };
+        let arguments = products::NormalisedDistances {
+            x: cuda.pointer_or_null(x),
+            x_scale: cuda.pointer_or_null(scale),
+            bank: cuda.pointer_or_null(op.bank),
+            bank_scale: cuda.pointer_or_null(op.bank_scale),
+            distances: cuda.pointer_or_null(distances),
+            rows: extent(some)?,
+            others: extent(points)?,
+            depth: extent(columns)?,
+            unused: 0,
+        };
         let operands = [
             ("x", x, Read),
             ("scale", scale, Read),
@@ -282,26 +239,26 @@ pub(super) fn row_nearest_normalised(
 }
 
 pub(super) fn row_class_sums(cuda: &mut Cuda, op: &RowClassSums<Span>, _: Span) -> Result<()> {
-    #[repr(C)]
-    #[derive(Clone, Copy, Pod, Zeroable)]
-    struct Arguments {
-        /// x, labels, sums
-        pointers: [u64; 3],
-        rows: u32,
-        columns: u32,
-    }
     let Labelled { rows, columns, classes } = op.attributes;
-    let pointers = cuda.addresses([op.x, op.labels, op.sums]);
-    let arguments = Arguments { pointers, rows: extent(rows)?, columns: extent(columns)? };
+    let arguments = moments::ClassSums {
+        x: cuda.pointer_or_null(op.x),
+        labels: cuda.pointer_or_null(op.labels),
+        sums: cuda.pointer_or_null(op.sums),
+        rows: extent(rows)?,
+        columns: extent(columns)?,
+    };
     let config = grid(columns.div_ceil(THREADS), classes)?;
     cuda.launch((&MOMENTS, "class_sums"), config, &arguments, &all(op.operands()))
 }
 
 pub(super) fn row_class_deviations(cuda: &mut Cuda, op: &RowClassDeviations<Span>, _: Span) -> Result<()> {
     let Labelled { rows, columns, .. } = op.attributes;
-    let [x, means, labels, norms] = cuda.addresses([op.x, op.means, op.labels, op.deviations]);
-    let arguments = SquareNorms {
-        pointers: [x, means, 0, labels, norms],
+    let arguments = scores::SquareNorms {
+        x: cuda.pointer_or_null(op.x),
+        shift: cuda.pointer_or_null(op.means),
+        divisor: 0,
+        labels: cuda.pointer_or_null(op.labels),
+        norms: cuda.pointer_or_null(op.deviations),
         rows: extent(rows)?,
         columns: extent(columns)?,
     };
@@ -310,9 +267,16 @@ pub(super) fn row_class_deviations(cuda: &mut Cuda, op: &RowClassDeviations<Span
 
 pub(super) fn row_within_scatter(cuda: &mut Cuda, op: &RowWithinScatter<Span>, _: Span) -> Result<()> {
     let Scatter { labelled: Labelled { rows, columns, .. }, slices } = op.attributes;
-    let pointers = cuda.addresses([op.x, op.labels, op.means, op.scatter]);
-    let extents = Extents::new(rows, columns, rows.div_ceil(slices))?;
-    let arguments = WithinScatter { pointers, extents };
+    let arguments = moments::WithinScatter {
+        x: cuda.pointer_or_null(op.x),
+        labels: cuda.pointer_or_null(op.labels),
+        means: cuda.pointer_or_null(op.means),
+        scatter: cuda.pointer_or_null(op.scatter),
+        rows: extent(rows)?,
+        columns: extent(columns)?,
+        slice: extent(rows.div_ceil(slices))?,
+        unused: 0,
+    };
     let mut config = tiles(columns, columns)?;
     config.grid[2] = slices as u32;
     cuda.launch((&MOMENTS, "within_scatter"), config, &arguments, &all(op.operands()))

@@ -6,65 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::edited::EditedSources;
+pub use super::kernel_files::EMBEDDED;
+use super::kernel_files::declarations::{self, Declarations, included};
 use crate::error::{Error, Result};
 use crate::values::nearest;
-
-/// Lists files of `kernels/` with their text.
-macro_rules! embedded {
-    ($($path:literal),* $(,)?) => {
-        /// Every kernel file, by its path relative to `kernels/`.
-        pub const EMBEDDED: &[(&str, &str)] =
-            &[$(($path, include_str!(concat!("../../../kernels/", $path)))),*];
-    };
-}
-
-embedded![
-    "intrinsics/ptx.cuh",
-    "intrinsics/emulated.cuh",
-    "intrinsics/ptx_sm90.cuh",
-    "intrinsics/emulated_sm90.cuh",
-    "common/vectorized.cuh",
-    "common/reduce.cuh",
-    "common/spatial_mean.cuh",
-    "common/pairwise_tile.cuh",
-    "common/softmax.cuh",
-    "common/fast_divmod.cuh",
-    "convolution/split_k_reduce.cu",
-    "convolution/sm80/implicit_gemm.cu",
-    "convolution/sm80/problem.cuh",
-    "convolution/sm80/swizzled_tile.cuh",
-    "convolution/sm80/mma_bf16.cuh",
-    "convolution/sm80/simt_f32.cuh",
-    "convolution/sm90/implicit_gemm.cu",
-    "convolution/sm90/halo_reuse.cu",
-    "convolution/sm90/streaming_wgrad.cu",
-    "convolution/sm90/arguments.cuh",
-    "convolution/sm90/tile_scheduler.cuh",
-    "convolution/sm90/im2col.cuh",
-    "convolution/sm90/pipeline.cuh",
-    "convolution/sm90/cluster.cuh",
-    "convolution/sm90/mainloop.cuh",
-    "convolution/sm90/epilogue.cuh",
-    "convolution/sm90/epilogue_tile.cuh",
-    "convolution/sm90/epilogue_bn.cuh",
-    "convolution/sm90/prologue.cuh",
-    "normalization/batch_norm.cu",
-    "normalization/batch_norm_merge.cu",
-    "elementwise/pointwise.cu",
-    "pooling/pooling.cu",
-    "head/linear.cu",
-    "head/pool_head.cu",
-    "head/cosine.cu",
-    "head/class_groups.cu",
-    "loss/cross_entropy.cu",
-    "loss/divergence.cu",
-    "loss/energy.cu",
-    "optimizer/optimizer.cu",
-    "input/images.cu",
-    "rows/scores.cu",
-    "rows/products.cu",
-    "rows/moments.cu",
-];
 
 /// The text inside the binary of the file with that path in `kernels/`.
 pub(super) fn embedded(file: &str) -> Option<&'static str> {
@@ -100,11 +45,6 @@ pub(super) fn did_you_mean_path(file: &str) -> String {
     };
     let meant = with_slip().or_else(elsewhere).or_else(by_words);
     meant.map_or_else(String::new, |path| format!(" (did you mean `{path}`?)"))
-}
-
-/// The file that a line includes in quotes: its path relative to the folder of kernels, whichever file the line is in.
-pub(super) fn included(line: &str) -> Option<&str> {
-    line.trim().strip_prefix("#include \"").and_then(|rest| rest.strip_suffix('"'))
 }
 
 /// A kernel file specialised by constants: what is compiled at once.
@@ -166,7 +106,24 @@ impl Sources {
             let _ = writeln!(text, "#define {constant} {value}");
         }
         self.include(variant.file, &mut text, &mut Vec::new())?;
+        // The compiler confirms the layouts that launchers fill.
+        for kernel in self.declarations(variant.file)?.kernels {
+            let (argument, size) = (&kernel.argument, kernel.layout.size);
+            let _ = writeln!(
+                text,
+                "static_assert(sizeof({argument}) == {size}, \"a launcher fills {size} bytes\");"
+            );
+        }
         Ok(Source { name, text })
+    }
+
+    /// What a kernel file shares with its launcher.
+    ///
+    /// # Errors
+    /// A declaration that is not understood.
+    pub(super) fn declarations(&self, file: &str) -> Result<Declarations> {
+        let text_of = |name: &str| self.read(name).ok().map(|(shown, text)| (shown, text.into_owned()));
+        declarations::read(file, &text_of).map_err(Error::usage)
     }
 
     /// Appends a file; what it includes in quotes goes in at that place, each file once.
@@ -245,7 +202,7 @@ mod tests {
             ("pointwize.cu", "elementwise/pointwise.cu"),
             ("sm90/pipeline.cuh", "convolution/sm90/pipeline.cuh"),
             ("rows_scores.cu", "rows/scores.cu"),
-            ("convolution_sm90.cu", "convolution/sm90/implicit_gemm.cu"),
+            ("convolution_sm90.cu", "convolution/sm90/halo_reuse.cu"),
             ("convolution_sm80.cu", "convolution/sm80/implicit_gemm.cu"),
             ("loss.cu", "loss/cross_entropy.cu"),
         ] {

@@ -6,11 +6,13 @@ mod sums;
 #[cfg(test)]
 mod sums_tests;
 
-use bytemuck::{Pod, Zeroable};
 pub(super) use sums::{Partials, batch_norm_reduce, batch_norm_statistics, workspace_bytes};
 
 use super::call::{Operand, THREADS, all, entry, extent, few_threads, grid, modules_of_both_types, threads};
 use super::driver::LaunchConfig;
+use super::kernel_files::normalization::batch_norm::{
+    FoldArguments, FrozenArguments, InputGradientArguments, ScaleBiasArguments,
+};
 use super::{Cuda, Entry, Module};
 use crate::error::Result;
 use crate::ops::{
@@ -49,42 +51,33 @@ fn wave(cuda: &Cuda, kernel: &str) -> usize {
     cuda.driver().properties().multiprocessors as usize * resident.max(1)
 }
 
-/// `FrozenArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Frozen {
-    /// gamma, beta, running_mean, running_variance, inverse_std, scale, bias
-    numbers: [u64; 7],
-    channels: u32,
-    epsilon: f32,
-}
-
 pub(super) fn batch_norm_frozen(cuda: &mut Cuda, op: &BatchNormFrozen<Span>, _: Span) -> Result<()> {
     let BatchNorm { extent: Rows { channels, .. }, epsilon, .. } = op.attributes;
-    let operands = all(op.operands());
-    let numbers =
-        [op.gamma, op.beta, op.running_mean, op.running_variance, op.inverse_std, op.scale, op.bias];
-    let numbers = numbers.map(|span| cuda.pointer(span));
-    let arguments = Frozen { numbers, channels: extent(channels)?, epsilon: epsilon as f32 };
-    cuda.launch((&cuda.variant(FILE), "batch_norm_frozen"), threads(channels)?, &arguments, &operands)
-}
-
-/// `FoldArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Fold {
-    /// weight, gamma, beta, running_mean, running_variance, folded, bias
-    pointers: [u64; 7],
-    filter: u64,
-    epsilon: f32,
-    vectorized: u32,
+    let arguments = FrozenArguments {
+        gamma: cuda.pointer(op.gamma),
+        beta: cuda.pointer(op.beta),
+        running_mean: cuda.pointer(op.running_mean),
+        running_variance: cuda.pointer(op.running_variance),
+        inverse_std: cuda.pointer(op.inverse_std),
+        scale: cuda.pointer(op.scale),
+        bias: cuda.pointer(op.bias),
+        channels: extent(channels)?,
+        epsilon: epsilon as f32,
+    };
+    let kernel = (&cuda.variant(FILE), "batch_norm_frozen");
+    cuda.launch(kernel, threads(channels)?, &arguments, &all(op.operands()))
 }
 
 pub(super) fn batch_norm_fold(cuda: &mut Cuda, op: &BatchNormFold<Span>, _: Span) -> Result<()> {
     let BatchNorm { extent: Rows { rows: filters, channels: filter }, epsilon, .. } = op.attributes;
-    let pointers = [op.weight, op.gamma, op.beta, op.running_mean, op.running_variance, op.folded, op.bias];
-    let arguments = Fold {
-        pointers: pointers.map(|span| cuda.pointer(span)),
+    let arguments = FoldArguments {
+        weight: cuda.pointer(op.weight),
+        gamma: cuda.pointer(op.gamma),
+        beta: cuda.pointer(op.beta),
+        running_mean: cuda.pointer(op.running_mean),
+        running_variance: cuda.pointer(op.running_variance),
+        folded: cuda.pointer(op.folded),
+        bias: cuda.pointer(op.bias),
         filter: filter as u64,
         epsilon: epsilon as f32,
         vectorized: u32::from(filter.is_multiple_of(cuda.vector_size())),
@@ -107,22 +100,6 @@ fn greatest_common_divisor(a: usize, b: usize) -> usize {
     if b == 0 { a } else { greatest_common_divisor(b, a % b) }
 }
 
-/// `ScaleBiasArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Affine {
-    x: u64,
-    scale: u64,
-    bias: u64,
-    residual: u64,
-    y: u64,
-    rows: u64,
-    channels: u32,
-    relu: u32,
-    vectorized: u32,
-    unused: u32,
-}
-
 pub(super) fn scale_bias(cuda: &mut Cuda, op: &ScaleBiasForward<Span>, _: Span) -> Result<()> {
     let [x, scale, bias, y] = [op.x, op.scale, op.bias, op.y].map(|span| cuda.pointer(span));
     affine(cuda, "scale_bias", &op.attributes, [x, scale, bias, 0, y], &all(op.operands()))
@@ -142,7 +119,7 @@ fn affine(
 ) -> Result<()> {
     let Rows { rows, channels } = attributes.extent;
     let vectorized = channels.is_multiple_of(cuda.vector_size());
-    let arguments = Affine {
+    let arguments = ScaleBiasArguments {
         x,
         scale,
         bias,
@@ -158,19 +135,6 @@ fn affine(
     cuda.launch((&cuda.variant(FILE), entry), config, &arguments, operands)
 }
 
-/// `InputGradientArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct InputGradient {
-    /// dy, x, scale, bias, mean, inverse_std, dgamma, dbeta, dx
-    pointers: [u64; 9],
-    rows: u64,
-    channels: u32,
-    relu: u32,
-    frozen: u32,
-    vectorized: u32,
-}
-
 pub(super) fn batch_norm_input_gradient(
     cuda: &mut Cuda,
     op: &BatchNormInputGradient<Span>,
@@ -178,9 +142,16 @@ pub(super) fn batch_norm_input_gradient(
 ) -> Result<()> {
     let BatchNormGradient { extent: rows, relu, frozen } = op.attributes;
     let vectorized = rows.channels.is_multiple_of(cuda.vector_size());
-    let pointers = [op.dy, op.x, op.scale, op.bias, op.mean, op.inverse_std, op.dgamma, op.dbeta, op.dx];
-    let arguments = InputGradient {
-        pointers: pointers.map(|span| cuda.pointer(span)),
+    let arguments = InputGradientArguments {
+        dy: cuda.pointer(op.dy),
+        x: cuda.pointer(op.x),
+        scale: cuda.pointer(op.scale),
+        bias: cuda.pointer(op.bias),
+        mean: cuda.pointer(op.mean),
+        inverse_std: cuda.pointer(op.inverse_std),
+        dgamma: cuda.pointer(op.dgamma),
+        dbeta: cuda.pointer(op.dbeta),
+        dx: cuda.pointer(op.dx),
         rows: rows.rows as u64,
         channels: extent(rows.channels)?,
         relu: u32::from(relu),

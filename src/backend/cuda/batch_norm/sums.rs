@@ -4,10 +4,14 @@
 //! convolution that has just computed it. Where slabs are very many, as they are behind a convolution, a second stage merges runs of
 //! them. The last one merges the rest, and finalizes.
 
-use bytemuck::{Pod, Zeroable};
-
 use super::super::call::{THREADS, entry, extent, grid, scratch};
 use super::super::driver::LaunchConfig;
+use super::super::kernel_files::common::reduce::Cut;
+use super::super::kernel_files::normalization::batch_norm::{
+    FINALIZE_COLUMNS, FinalizeReduceArguments, FinalizeStatisticsArguments, ReduceArguments, Slabs,
+    StatisticsArguments,
+};
+use super::super::kernel_files::normalization::batch_norm_merge::{MERGE_COLUMNS, MergeArguments, RUN};
 use super::super::{Cuda, Entry, Module, Variant};
 use super::{FILE, wave};
 use crate::error::Result;
@@ -15,36 +19,10 @@ use crate::ops::Access::{Read, Update, Write};
 use crate::ops::{BatchNormReduce, BatchNormStatistics, Call, Rows, StatisticsEpilogue};
 use crate::tensor::{DType, Span};
 
-/// Channels of a thread block of the last stage: `FINALIZE_COLUMNS` of the kernels.
-const FINALIZE_COLUMNS: usize = 8;
-/// Channels of a thread block of the merging stage: `MERGE_COLUMNS` of the kernels.
-const MERGE_COLUMNS: usize = 32;
-/// Slabs that are merged into one: `RUN` of the kernels.
-const RUN: usize = 64;
-
 /// Always f32, whatever activations are.
 const MERGE_VARIANT: Variant = Variant { file: "normalization/batch_norm_merge.cu", constants: &[] };
 const MERGE_ENTRIES: &[Entry] = &[entry("merge_moments", 64, false), entry("merge_sums", 48, false)];
 pub(super) const MERGE: Module = Module { variant: MERGE_VARIANT, entries: MERGE_ENTRIES };
-
-/// Slabs of the rows of a matrix: `Cut` of the kernels.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Cut {
-    rows: u64,
-    rows_per_slab: u64,
-    channels: u32,
-    slabs: u32,
-}
-
-/// The threads of a thread block of the first stage over a slab: `Slabs` of the kernels.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct Slabs {
-    cut: Cut,
-    columns: u32,
-    vectorized: u32,
-}
 
 impl Slabs {
     /// Enough slabs to keep the device busy, none so short that a thread has less than a few rows.
@@ -141,8 +119,11 @@ impl Partials {
         if slabs == 0 {
             return Ok(self);
         }
-        let arguments =
-            Merge { partial: cuda.pointer(self.span), merged: cuda.pointer(self.merged), cut: self.cut };
+        let arguments = MergeArguments {
+            partial: cuda.pointer(self.span),
+            merged: cuda.pointer(self.merged),
+            cut: self.cut,
+        };
         let config = grid((self.cut.channels as usize).div_ceil(MERGE_COLUMNS), slabs)?;
         let operands = [("partial", self.span, Read), ("merged", self.merged, Write)];
         cuda.launch((&MERGE_VARIANT, entry), config, &arguments, &operands)?;
@@ -164,6 +145,23 @@ impl Partials {
         pivot: Option<Span>,
     ) -> Result<()> {
         let partials = self.few(cuda, "merge_moments")?;
+        let arguments = FinalizeStatisticsArguments {
+            pivot: pivot.map_or(0, |x| cuda.pointer(x)),
+            partial: cuda.pointer(partials.span),
+            gamma: cuda.pointer(op.gamma),
+            beta: cuda.pointer(op.beta),
+            mean: cuda.pointer(op.mean),
+            inverse_std: cuda.pointer(op.inverse_std),
+            scale: cuda.pointer(op.scale),
+            bias: cuda.pointer(op.bias),
+            running_mean: cuda.pointer(op.running_mean),
+            running_variance: cuda.pointer(op.running_variance),
+            cut: partials.cut,
+            epsilon: op.epsilon as f32,
+            momentum: op.momentum as f32,
+            keep: (1.0 - op.momentum) as f32,
+            unused: 0,
+        };
         let mut operands = vec![
             ("gamma", op.gamma, Read),
             ("beta", op.beta, Read),
@@ -173,20 +171,8 @@ impl Partials {
             ("bias", op.bias, Write),
             ("running_mean", op.running_mean, Update),
             ("running_variance", op.running_variance, Update),
+            ("partial", partials.span, Read),
         ];
-        let mut numbers = [0; 8];
-        numbers.iter_mut().zip(&operands).for_each(|(number, (_, span, _))| *number = cuda.pointer(*span));
-        let arguments = Finish {
-            pivot: pivot.map_or(0, |x| cuda.pointer(x)),
-            partial: cuda.pointer(partials.span),
-            numbers,
-            cut: partials.cut,
-            epsilon: op.epsilon as f32,
-            momentum: op.momentum as f32,
-            keep: (1.0 - op.momentum) as f32,
-            unused: 0,
-        };
-        operands.push(("partial", partials.span, Read));
         operands.extend(pivot.map(|x| ("x", x, Read)));
         let kernel = (&cuda.variant(FILE), "batch_norm_statistics");
         cuda.launch(kernel, partials.last_stage()?, &arguments, &operands)
@@ -200,9 +186,11 @@ impl Partials {
         [dgamma, dbeta]: [Span; 2],
     ) -> Result<()> {
         let partials = self.few(cuda, "merge_sums")?;
-        let arguments = ReduceFinish {
+        let arguments = FinalizeReduceArguments {
             partial: cuda.pointer(partials.span),
-            numbers: [inverse_std, dgamma, dbeta].map(|span| cuda.pointer(span)),
+            inverse_std: cuda.pointer(inverse_std),
+            dgamma: cuda.pointer(dgamma),
+            dbeta: cuda.pointer(dbeta),
             cut: partials.cut,
         };
         let operands = [
@@ -228,39 +216,6 @@ pub(in super::super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<
     Some(Partials::elements(cut.slabs as usize, extents.channels) * DType::F32.size())
 }
 
-/// `MergeArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Merge {
-    partial: u64,
-    merged: u64,
-    cut: Cut,
-}
-
-/// `StatisticsArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Moments {
-    x: u64,
-    partial: u64,
-    slabs: Slabs,
-}
-
-/// `FinalizeStatisticsArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Finish {
-    pivot: u64,
-    partial: u64,
-    /// gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance
-    numbers: [u64; 8],
-    cut: Cut,
-    epsilon: f32,
-    momentum: f32,
-    keep: f32,
-    unused: u32,
-}
-
 pub(in super::super) fn batch_norm_statistics(
     cuda: &mut Cuda,
     op: &BatchNormStatistics<Span>,
@@ -269,32 +224,12 @@ pub(in super::super) fn batch_norm_statistics(
     let extents = &op.attributes.extent;
     let slabs = Slabs::new(cuda, extents)?;
     let partials = slabs.partials(extents, workspace)?;
-    let arguments = Moments { x: cuda.pointer(op.x), partial: cuda.pointer(partials.span), slabs };
+    let arguments =
+        StatisticsArguments { x: cuda.pointer(op.x), partial: cuda.pointer(partials.span), slabs };
     let kernel = (&cuda.variant(FILE), "batch_norm_moments");
     let operands = [("x", op.x, Read), ("partial", partials.span, Write)];
     cuda.launch(kernel, slabs.first_stage(cuda)?, &arguments, &operands)?;
     partials.finish_statistics(cuda, &op.as_epilogue(), Some(op.x))
-}
-
-/// `ReduceArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct Sums {
-    /// dy, x, scale, bias, mean
-    pointers: [u64; 5],
-    partial: u64,
-    slabs: Slabs,
-    relu: u64,
-}
-
-/// `FinalizeReduceArguments` of the kernels.
-#[repr(C)]
-#[derive(Clone, Copy, Pod, Zeroable)]
-struct ReduceFinish {
-    partial: u64,
-    /// inverse_std, dgamma, dbeta
-    numbers: [u64; 3],
-    cut: Cut,
 }
 
 pub(in super::super) fn batch_norm_reduce(
@@ -305,8 +240,12 @@ pub(in super::super) fn batch_norm_reduce(
     let extents = &op.attributes.extent;
     let slabs = Slabs::new(cuda, extents)?;
     let partials = slabs.partials(extents, workspace)?;
-    let arguments = Sums {
-        pointers: [op.dy, op.x, op.scale, op.bias, op.mean].map(|span| cuda.pointer(span)),
+    let arguments = ReduceArguments {
+        dy: cuda.pointer(op.dy),
+        x: cuda.pointer(op.x),
+        scale: cuda.pointer(op.scale),
+        bias: cuda.pointer(op.bias),
+        mean: cuda.pointer(op.mean),
         partial: cuda.pointer(partials.span),
         slabs,
         relu: u64::from(op.attributes.relu),

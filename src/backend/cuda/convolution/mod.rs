@@ -30,10 +30,9 @@ mod sm90;
 pub(super) mod tuned;
 mod tuned_file;
 
-use bytemuck::{Pod, Zeroable};
-
 use super::batch_norm::Partials;
 use super::driver::LaunchConfig;
+use super::kernel_files::convolution::split_k_reduce as split_k;
 use super::{Cuda, Module};
 use crate::error::{Error, Result};
 use crate::ops::{
@@ -237,24 +236,10 @@ fn check_fits(kernel: &Kernel, conv: &Conv2d, prologue: bool, sums: bool) -> Res
     Ok(())
 }
 
-/// The argument of `convolution/split_k_reduce.cu`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-struct SplitKReduceArguments {
-    slices: u64,
-    out: u64,
-    elements: i64,
-    split_k: u32,
-    vectorized: u32,
-}
-
 /// Adds the split-K slices of a wgrad in their order.
 fn sum_parts(cuda: &Cuda, parts: Span, dweight: Span, splits: usize) -> Result<()> {
-    const THREADS: u32 = 256;
-    /// Threads of a thread block that lie along the elements; its warps share the slices.
-    const ALONG: usize = 32;
     let vectorized = dweight.elements.is_multiple_of(4);
-    let arguments = SplitKReduceArguments {
+    let arguments = split_k::Arguments {
         slices: cuda.pointer(parts),
         out: cuda.pointer(dweight),
         elements: dweight.elements as i64,
@@ -263,8 +248,8 @@ fn sum_parts(cuda: &Cuda, parts: Span, dweight: Span, splits: usize) -> Result<(
     };
     let threads = if vectorized { dweight.elements / 4 } else { dweight.elements };
     let config = LaunchConfig {
-        grid: [threads.div_ceil(ALONG) as u32, 1, 1],
-        threads: THREADS,
+        grid: [threads.div_ceil(split_k::WARP) as u32, 1, 1],
+        threads: (split_k::WARP * split_k::WARPS) as u32,
         shared_bytes: 0,
         cluster: 1,
     };

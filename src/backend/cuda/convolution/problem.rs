@@ -1,8 +1,8 @@
 //! A convolution as an implicit GEMM, on any architecture: its passes, fast divmod, and the phases of a strided dgrad.
 
-use bytemuck::{Pod, Zeroable};
 use serde::{Deserialize, Serialize};
 
+pub(super) use crate::backend::cuda::kernel_files::common::fast_divmod::FastDivmod;
 use crate::ops::{Call, Conv2d};
 
 /// The three passes of a convolution: fprop, dgrad and wgrad.
@@ -38,20 +38,8 @@ impl Pass {
     }
 }
 
-/// Phases of one launch at most: all of a dgrad with stride 2.
-pub(super) const MAX_PHASES: usize = 4;
-
-/// Division of numbers below 2^31 by `divisor`, as a multiplication and a shift (Granlund & Montgomery 1994).
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct FastDivmod {
-    pub divisor: u32,
-    factor: u32,
-    shift: u32,
-}
-
 impl FastDivmod {
-    /// For divisors from 1 to 2^31.
+    /// For divisors from 1 to 2^31 (Granlund & Montgomery 1994).
     pub fn new(divisor: usize) -> FastDivmod {
         let shift = divisor.next_power_of_two().trailing_zeros();
         let factor = (((1u64 << shift) - divisor as u64) << 32) / divisor as u64 + 1;

@@ -1,32 +1,17 @@
-//! The arguments of `convolution/sm80/implicit_gemm.cu`, field by field those of `convolution/sm80/problem.cuh`.
+//! The arguments of `convolution/sm80/implicit_gemm.cu`, which stand in `convolution/sm80/problem.cuh`.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable;
 
 use crate::backend::cuda::convolution::kernel::Kernel;
-use crate::backend::cuda::convolution::problem::Pass;
-use crate::backend::cuda::convolution::problem::{FastDivmod, MAX_PHASES, Residue};
+use crate::backend::cuda::convolution::problem::{FastDivmod, Pass, Residue};
+pub(super) use crate::backend::cuda::kernel_files::convolution::sm80::problem::{
+    Arguments, MAX_PHASES, Phase,
+};
 use crate::ops::Conv2d;
-
-/// The pixels of one GEMM, and the filter taps that contribute to them.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct Phase {
-    width: FastDivmod,
-    height: FastDivmod,
-    taps_w: FastDivmod,
-    pub pixels: u32,
-    pub patch: u32,
-    first_row: i32,
-    first_column: i32,
-    filter_row: u32,
-    filter_column: u32,
-    out_row: u32,
-    out_column: u32,
-}
 
 impl Phase {
     /// The output's pixels, which see patches of the input.
-    pub fn of_outputs(conv: &Conv2d) -> Phase {
+    pub(super) fn of_outputs(conv: &Conv2d) -> Phase {
         Phase {
             width: FastDivmod::new(conv.out_width()),
             height: FastDivmod::new(conv.out_height()),
@@ -44,7 +29,7 @@ impl Phase {
 
     /// The input's pixels, which see patches of the output: a phase for each residue of row and column by the stride, those
     /// with the most taps first.
-    pub fn of_inputs(conv: &Conv2d) -> Vec<Phase> {
+    pub(super) fn of_inputs(conv: &Conv2d) -> Vec<Phase> {
         let rows = Residue::all(conv, conv.height, conv.filter_height);
         let columns = Residue::all(conv, conv.width, conv.filter_width);
         let mut phases: Vec<Phase> = rows
@@ -72,40 +57,9 @@ impl Phase {
     }
 }
 
-/// The argument of `convolution/sm80/implicit_gemm.cu`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct Arguments {
-    pub image: u64,
-    pub matrix: u64,
-    pub out: u64,
-    pub bias: u64,
-    pub addend: u64,
-    image_elements: i64,
-    image_height: i32,
-    image_width: i32,
-    channels: FastDivmod,
-    pixel_step: i32,
-    tap_step: i32,
-    filter_step: u32,
-    filter_width: u32,
-    filter_taps: u32,
-    out_step: u32,
-    out_height: u32,
-    out_width: u32,
-    gemm_m: u32,
-    gemm_n: u32,
-    tiles_n: u32,
-    split_k: u32,
-    vectorized_out: u32,
-    pub relu: u32,
-    unused: u32,
-    pub phases: [Phase; MAX_PHASES],
-}
-
 impl Arguments {
     /// fprop, but for the operands and the phase.
-    pub fn forward(conv: &Conv2d, kernel: &Kernel) -> Arguments {
+    pub(super) fn forward(conv: &Conv2d, kernel: &Kernel) -> Arguments {
         Arguments {
             out_height: conv.out_height() as u32,
             out_width: conv.out_width() as u32,
@@ -114,7 +68,7 @@ impl Arguments {
     }
 
     /// wgrad, but for the operands and the phase.
-    pub fn weight_gradient(conv: &Conv2d, kernel: &Kernel, splits: usize) -> Arguments {
+    pub(super) fn weight_gradient(conv: &Conv2d, kernel: &Kernel, splits: usize) -> Arguments {
         Arguments {
             split_k: splits as u32,
             ..Arguments::over_inputs(conv, kernel, conv.out_channels, conv.filter_elements())
@@ -122,7 +76,7 @@ impl Arguments {
     }
 
     /// dgrad, but for the operands and the phases.
-    pub fn input_gradient(conv: &Conv2d, kernel: &Kernel) -> Arguments {
+    pub(super) fn input_gradient(conv: &Conv2d, kernel: &Kernel) -> Arguments {
         Arguments {
             image_elements: (conv.out_height() * conv.out_width() * conv.out_channels) as i64,
             image_height: conv.out_height() as i32,

@@ -3,14 +3,14 @@
 mod arguments;
 
 use super::kernel::{Family, Kernel, Operand, Units};
-use super::problem::MAX_PHASES;
 use super::problem::Pass;
 use crate::backend::cuda::driver::{LaunchConfig, Properties};
+use crate::backend::cuda::kernel_files::convolution::sm80::implicit_gemm::STAGES;
 use crate::backend::cuda::{Cuda, Entry, Module, Variant};
 use crate::error::Result;
 use crate::ops::{BiasEpilogue, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue};
 use crate::tensor::{DType, Span};
-use arguments::{Arguments, Phase};
+use arguments::{Arguments, MAX_PHASES, Phase};
 
 /// The part of a kernel's name that tells which operands it gathers element by element.
 macro_rules! gathered {
@@ -92,9 +92,6 @@ static KERNELS: [Kernel; 23] = [
     kernel!(WeightGradient, F32, 64 x 64, warps 2 x 2, vector true false, registers 128),
     kernel!(WeightGradient, F32, 64 x 64, warps 2 x 2, vector false false, registers 128),
 ];
-
-/// Pipeline stages of `convolution/sm80/implicit_gemm.cu`.
-const STAGES: usize = 4;
 
 /// The family, and the warps of a kernel along M and N.
 #[derive(Debug)]

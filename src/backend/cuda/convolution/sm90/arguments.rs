@@ -1,45 +1,23 @@
-//! Arguments of the convolution kernels of sm_90a, field by field as in `convolution/sm90/arguments.cuh`: a convolution cut into output
-//! tiles.
+//! Arguments of the convolution kernels of sm_90a, which stand in `convolution/sm90/arguments.cuh`: a convolution cut into output tiles.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable;
 
 use super::row_layout::{Layout, RowLayout};
 use crate::backend::cuda::convolution::kernel::Kernel;
-use crate::backend::cuda::convolution::problem::{FastDivmod, MAX_PHASES, Residue};
-use crate::backend::cuda::driver::tensor_map::TensorMap;
+use crate::backend::cuda::convolution::problem::{FastDivmod, Residue};
+pub(super) use crate::backend::cuda::kernel_files::convolution::sm90::arguments::{
+    Arguments, BLOCK_K, MAX_PHASES, Phase,
+};
+use crate::backend::cuda::kernel_files::convolution::sm90::epilogue_tile::EPILOGUE_SIDE;
+use crate::backend::cuda::kernel_files::convolution::sm90::mainloop::CONSUMERS;
 use crate::ops::Conv2d;
 
-/// Elements of GEMM K in a pipeline stage, and channels of one TMA load.
-pub(super) const BLOCK_K: usize = 64;
-
 /// Bytes of the epilogue tiles of both consumers.
-pub(super) const EPILOGUE_TILES: usize = 2 * 64 * 64 * 4;
-
-/// The pixels that are rows of one GEMM, and the filter taps that contribute to them.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct Phase {
-    pub patches: TensorMap,
-    pub width: FastDivmod,
-    pub height: FastDivmod,
-    pub pixels: u32,
-    taps_h: u32,
-    taps_w: u32,
-    first_tap: u32,
-    tap_step_h: i32,
-    tap_step_w: i32,
-    pub first_row: i32,
-    pub first_column: i32,
-    out_row: u32,
-    out_column: u32,
-    pub first_tile: u32,
-    pub first_partial: u32,
-    unused: [u32; 14],
-}
+pub(super) const EPILOGUE_TILES: usize = CONSUMERS * EPILOGUE_SIDE * EPILOGUE_SIDE * size_of::<f32>();
 
 impl Phase {
     /// The output's pixels, which see patches of the input.
-    pub fn of_outputs(conv: &Conv2d) -> Phase {
+    pub(super) fn of_outputs(conv: &Conv2d) -> Phase {
         Phase {
             width: FastDivmod::new(conv.out_width()),
             height: FastDivmod::new(conv.out_height()),
@@ -56,7 +34,7 @@ impl Phase {
 
     /// The input's pixels, which see patches of the output: a phase for each residue of row and column by the stride, those
     /// with the most taps first.
-    pub fn of_inputs(conv: &Conv2d) -> Vec<Phase> {
+    pub(super) fn of_inputs(conv: &Conv2d) -> Vec<Phase> {
         let rows = Residue::all(conv, conv.height, conv.filter_height);
         let columns = Residue::all(conv, conv.width, conv.filter_width);
         let mut phases: Vec<Phase> = rows
@@ -89,57 +67,14 @@ impl Phase {
     }
 
     /// Taps that its pixels see; there may be none.
-    pub fn taps(&self) -> u32 {
+    pub(super) fn taps(&self) -> u32 {
         self.taps_h * self.taps_w
     }
 }
 
-/// The argument of the convolution kernels of sm_90a.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, Pod, Zeroable)]
-pub(super) struct Arguments {
-    pub phases: [Phase; MAX_PHASES],
-    pub matrix: TensorMap,
-    pub out: u64,
-    pub bias: u64,
-    pub addend: u64,
-    pub bn_partial: u64,
-    pub relu_y: u64,
-    pub bn_x: u64,
-    pub bn_scale: u64,
-    pub bn_bias: u64,
-    pub bn_mean: u64,
-    pub bn_relu: u32,
-    pub bn_partials: u32,
-    phase_count: u32,
-    pub tile_count: u32,
-    pointwise: u32,
-    pixel_step: u32,
-    chunks: u32,
-    channels: u32,
-    gemm_m: u32,
-    gemm_n: u32,
-    tiles_n: FastDivmod,
-    tiles_per_split: FastDivmod,
-    split_k: u32,
-    filter_w: u32,
-    out_step: u32,
-    out_height: u32,
-    out_width: u32,
-    pub relu: u32,
-    row_layout: RowLayout,
-    pub prologue_scale: u64,
-    pub prologue_bias: u64,
-    pub prologue_relu: u32,
-    unused: [u32; 11],
-}
-
-// Tensor maps lie at multiples of 64 bytes, and a C++ struct with such members has a multiple of 64 bytes.
-const _: () = assert!(size_of::<Phase>() == 256 && size_of::<Arguments>().is_multiple_of(64));
-
 impl Arguments {
     /// fprop, but for operands and maps.
-    pub fn forward(conv: &Conv2d, kernel: &Kernel, layout: Option<Layout>) -> Arguments {
+    pub(super) fn forward(conv: &Conv2d, kernel: &Kernel, layout: Option<Layout>) -> Arguments {
         let mut arguments = Arguments {
             out_step: 1,
             out_height: conv.out_height() as u32,
@@ -151,7 +86,7 @@ impl Arguments {
     }
 
     /// dgrad, but for operands, maps and phases.
-    pub fn input_gradient(conv: &Conv2d, kernel: &Kernel, layout: Option<Layout>) -> Arguments {
+    pub(super) fn input_gradient(conv: &Conv2d, kernel: &Kernel, layout: Option<Layout>) -> Arguments {
         Arguments {
             pixel_step: 1,
             chunks: conv.out_channels.div_ceil(BLOCK_K) as u32,
@@ -164,7 +99,7 @@ impl Arguments {
     }
 
     /// wgrad, but for operands and maps. Columns are counted in panels of 64 channels of a tap.
-    pub fn weight_gradient(
+    pub(super) fn weight_gradient(
         conv: &Conv2d,
         kernel: &Kernel,
         layout: Option<Layout>,
@@ -205,7 +140,7 @@ impl Arguments {
     }
 
     /// Appends the output tiles of at most [`MAX_PHASES`] phases; the tiles of a cluster count as one.
-    pub fn add_phases(&mut self, phases: &[Phase], kernel: &Kernel) {
+    pub(super) fn add_phases(&mut self, phases: &[Phase], kernel: &Kernel) {
         for (place, phase) in self.phases.iter_mut().zip(phases) {
             *place = Phase { first_tile: self.tile_count, ..*phase };
             self.phase_count += 1;

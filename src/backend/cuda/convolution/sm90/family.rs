@@ -3,13 +3,13 @@
 use std::fmt::Debug;
 
 use super::super::kernel::{Family, Kernel, Operand, Units};
-use super::super::problem::MAX_PHASES;
 use super::super::problem::Pass;
-use super::arguments::{Arguments, BLOCK_K, Phase};
+use super::arguments::{Arguments, BLOCK_K, MAX_PHASES, Phase};
 use super::row_layout::Layout;
 use super::tensor_maps::{Images, filters};
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::driver::{LaunchConfig, Properties};
+use crate::backend::cuda::kernel_files::convolution::sm90::mainloop;
 use crate::error::{Error, Result};
 use crate::ops::{
     Access, Affine, BiasEpilogue, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue, ReluBackward,
@@ -20,7 +20,7 @@ use crate::tensor::{DType, Span};
 pub(super) trait Sm90: Debug + Sync {
     /// Threads of a thread block: a producer warpgroup and consumer warpgroups.
     fn threads(&self) -> u32 {
-        384
+        mainloop::THREADS as u32
     }
 
     fn cluster(&self) -> [usize; 2] {

@@ -1,45 +1,26 @@
 //! Convolutions without stride whose image rows lie in shared memory as they do in global memory: the layout of the rows for
 //! `convolution/sm90/halo_reuse.cu` and `convolution/sm90/streaming_wgrad.cu`, and the convolutions that these can compute.
 
-use bytemuck::{Pod, Zeroable};
+use bytemuck::Zeroable;
 
 use super::arguments::BLOCK_K;
+pub(super) use crate::backend::cuda::kernel_files::convolution::sm90::arguments::RowLayout;
+use crate::backend::cuda::kernel_files::convolution::sm90::halo_reuse::MAX_PATCH_STAGES;
+use crate::backend::cuda::kernel_files::convolution::sm90::streaming_wgrad::{
+    DY_STAGES, MAX_ROW_STAGES, ROW_BUFFER_BYTES, TAPS,
+};
 
 /// Bytes of a pixel in shared memory: 64 channels.
 pub(super) const PIXEL_BYTES: usize = 2 * BLOCK_K;
 /// Pixels (and channels) of a panel. The period of the swizzle is an eighth of a panel.
 const BLOCK: usize = 64;
-/// Stages of patches, and of rows, for which the kernels have barriers.
-const MAX_PATCH_STAGES: usize = 4;
-const MAX_ROW_STAGES: usize = 8;
-/// Bytes of each row buffer of `convolution/sm90/streaming_wgrad.cu`.
-const ROW_BUFFER_BYTES: usize = 60 << 10;
-/// Shared memory of that kernel, but for barriers: three row buffers, and five stages of dy.
-pub(super) const STREAM_BYTES: usize = 3 * ROW_BUFFER_BYTES + 5 * BLOCK * PIXEL_BYTES;
+/// Shared memory of `convolution/sm90/streaming_wgrad.cu`, but for barriers: row buffers, and stages of dy.
+pub(super) const STREAM_BYTES: usize = TAPS * ROW_BUFFER_BYTES + DY_STAGES * BLOCK_K * PIXEL_BYTES;
 /// Most pixels of a TMA load into such a buffer: finer loads fill it better.
 const MOST_STREAMED: usize = 96;
 
-/// Layout of image rows in shared memory, field by field as in `convolution/sm90/arguments.cuh`.
-#[repr(C)]
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Pod, Zeroable)]
-pub(super) struct RowLayout {
-    /// Of 64 channels of a row of pixels.
-    row_bytes: u32,
-    /// Of one TMA load: a pipeline stage.
-    stage_bytes: u32,
-    /// Stages that fit into shared memory.
-    pub(super) stages: u32,
-    /// Rows in a stage of `streaming_wgrad.cu`.
-    pub(super) stage_rows: u32,
-    /// Panels of 64 pixels of a tile that lie in one image.
-    pub(super) image_panels: u32,
-    /// From one image of a tile to the next.
-    image_bytes: u32,
-    unused: [u32; 2],
-}
-
 /// Layout of a convolution's images in shared memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Layout {
     /// Pixels in a row, rows and images of one TMA load.
     pub(super) copied: [usize; 3],

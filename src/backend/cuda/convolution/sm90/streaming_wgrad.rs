@@ -5,6 +5,7 @@ use super::family::Sm90;
 use super::row_layout::{Layout, PIXEL_BYTES, STREAM_BYTES};
 use crate::backend::cuda::convolution::kernel::Kernel;
 use crate::backend::cuda::convolution::problem::Pass;
+use crate::backend::cuda::kernel_files::convolution::sm90::streaming_wgrad;
 use crate::backend::cuda::{Entry, Module, Variant};
 use crate::ops::Conv2d;
 use crate::tensor::DType;
@@ -37,7 +38,7 @@ struct StreamingWgrad;
 
 impl Sm90 for StreamingWgrad {
     fn threads(&self) -> u32 {
-        512
+        streaming_wgrad::THREADS as u32
     }
 
     fn stage_bytes(&self, _: &Kernel) -> usize {
@@ -49,11 +50,11 @@ impl Sm90 for StreamingWgrad {
     }
 
     fn wide(&self, kernel: &Kernel) -> usize {
-        kernel.tile[1] / 3
+        kernel.tile[1] / streaming_wgrad::TAPS
     }
 
     fn layout(&self, _: &Kernel, conv: &Conv2d) -> Option<Layout> {
-        let fits = conv.stride == 1 && [conv.filter_height, conv.filter_width] == [3, 3];
+        let fits = conv.stride == 1 && [conv.filter_height, conv.filter_width] == [streaming_wgrad::TAPS; 2];
         if fits { Layout::of_stream([conv.out_width(), conv.out_height()]) } else { None }
     }
 
