@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::kernel_files::declarations::included;
-use super::source::{did_you_mean_path, embedded, known};
+use super::kernel_files::declarations::{Constant, Declarations, Field, Kernel, Kind, Struct, included};
+use super::source::{Sources, did_you_mean_path, embedded, known};
 use crate::error::{Error, Result, printable};
 use crate::files;
 
@@ -84,6 +84,68 @@ impl EditedSources {
             changed: changed.map(|(name, _)| name.clone()).collect(),
         }
     }
+}
+
+/// Refuses edited sources whose kernels take other arguments than this binary fills, or whose constants are not those that it launches
+/// with: they would compute wrong numbers, or stray.
+///
+/// # Errors
+/// Names file and declaration, what was found and what was expected.
+pub(super) fn check_declarations(sources: &Sources) -> Result<()> {
+    for file in known().into_iter().filter(|file| file.ends_with(".cu")) {
+        let (ours, theirs) = (Sources::default().declarations(file)?, sources.declarations(file)?);
+        if let Some(difference) = difference(&ours, &theirs) {
+            return Err(Error::usage(format!(
+                "{difference}: an edited kernel takes what the launcher in this binary fills"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// The first difference that launchers would not know of. Kernels and constants that are missing are of no use to them.
+fn difference(ours: &Declarations, theirs: &Declarations) -> Option<String> {
+    let kernel = |ours: &Kernel| {
+        let theirs = theirs.kernels.iter().find(|kernel| kernel.name == ours.name)?;
+        match (theirs.threads, ours.threads) {
+            (Some(found), Some(expected)) if found != expected => Some(format!(
+                "{}: kernel `{}`: found {found} threads, expected {expected} as in {}",
+                theirs.place, theirs.name, ours.place
+            )),
+            _ => difference_of_structs(&ours.layout, &theirs.layout),
+        }
+    };
+    let constant = |ours: &Constant| {
+        let differs = |other: &&Constant| other.name == ours.name && other.value != ours.value;
+        let Constant { name, place, value, .. } = theirs.constants.iter().find(differs)?;
+        Some(format!("{place}: `{name}`: found {value}, expected {} as in {}", ours.value, ours.place))
+    };
+    let mut shared = ours.constants.iter().filter(|constant| constant.shared);
+    ours.kernels.iter().find_map(kernel).or_else(|| shared.find_map(constant))
+}
+
+fn difference_of_structs(ours: &Struct, theirs: &Struct) -> Option<String> {
+    (0..ours.fields.len().max(theirs.fields.len())).find_map(|index| {
+        let (expected, found) = (ours.fields.get(index), theirs.fields.get(index));
+        if let (Some(expected), Some(found)) = (expected, found)
+            && (&expected.name, expected.extent) == (&found.name, found.extent)
+        {
+            match (&expected.kind, &found.kind) {
+                (Kind::Plain(expected, ..), Kind::Plain(found, ..)) if expected == found => return None,
+                (Kind::Struct(ours), Kind::Struct(theirs)) => return difference_of_structs(ours, theirs),
+                _ => {}
+            }
+        }
+        let shown = |field: Option<&Field>, of: &Struct| match field {
+            Some(field) => (field.place.clone(), format!("`{}`", field.declaration)),
+            None => (of.place.clone(), "no more fields".to_string()),
+        };
+        let ((found_at, found), (expected_at, expected)) = (shown(found, theirs), shown(expected, ours));
+        let (name, number) = (&theirs.name, index + 1);
+        Some(format!(
+            "{found_at}: struct `{name}`, field {number}: found {found}, expected {expected} as in {expected_at}"
+        ))
+    })
 }
 
 /// Adds the paths of all files in `within`, relative to `folder`.
@@ -183,6 +245,91 @@ mod tests {
         ] {
             let text = EditedSources::read(path).unwrap_err().to_string();
             assert!(parts.iter().all(|part| text.contains(part)), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_edited_kernel_that_takes_other_arguments_than_the_binary_fills_is_refused() {
+        let refused = |file: &str, from: &str, to: &str| {
+            let text = embedded(file).unwrap();
+            assert!(text.contains(from), "{file}: {from}");
+            let folder = folder(&[(file, &text.replacen(from, to, 1))]);
+            Sources::of_folder(folder.path()).err().map(|error| error.to_string())
+        };
+        let pointwise = "elementwise/pointwise.cu";
+        for (file, from, to, parts) in [
+            // Two fields swapped; one with another type, another name, one more and one less.
+            (
+                pointwise,
+                "u32 stride, shift;",
+                "u32 shift, stride;",
+                "`Shortcut`, field 10: found `u32 shift`, expected `u32 stride`",
+            ),
+            (
+                pointwise,
+                "    u64 elements;\n};",
+                "    i64 elements;\n};",
+                "`Unary`, field 3: found `i64 elements`, expected `u64 elements`",
+            ),
+            (
+                pointwise,
+                "const X* x;",
+                "const X* from;",
+                "`Unary`, field 1: found `const X* from`, expected `const X* x`",
+            ),
+            (
+                pointwise,
+                "    u64 elements;\n};",
+                "    u64 elements, more;\n};",
+                "`Unary`, field 4: found `u64 more`, expected no more fields",
+            ),
+            (
+                pointwise,
+                "    u64 elements;\n};",
+                "};",
+                "`Unary`, field 3: found no more fields, expected `u64 elements`",
+            ),
+            // Of a struct in a header, an array, a constant, threads.
+            (
+                "common/reduce.cuh",
+                "u32 channels;",
+                "int channels;",
+                "reduce.cuh:38: struct `Cut`, field 3: found `int channels`",
+            ),
+            (
+                "optimizer/optimizer.cu",
+                "u32 rows[3];",
+                "u32 rows[5];",
+                "`Segments`, field 3: found `u32 rows[5]`, expected `u32 rows[3]`",
+            ),
+            ("head/linear.cu", "u32 TILE = 64;", "u32 TILE = 32 << 2;", "`TILE`: found 128, expected 64"),
+            (
+                "loss/energy.cu",
+                "KERNEL(THREADS, ",
+                "KERNEL(128, ",
+                "kernel `energy_margin`: found 128 threads, expected 256",
+            ),
+            // Not understood.
+            (
+                pointwise,
+                "    u64 elements;\n};",
+                "    u64 elements = 0;\n};",
+                "expected `Type name, name[extent];`",
+            ),
+            (pointwise, "    u64 elements;\n};", "    u32 elements;\n};", "expected no 4 bytes of padding"),
+        ] {
+            let error = refused(file, from, to).unwrap_or_else(|| panic!("{to} in {file}"));
+            assert!(error.contains(parts) && error.contains(file), "`{parts}` is missing in: {error}");
+        }
+        for (from, to) in [
+            ("    const X* x;", "    // Edited.\n    X  *x;  // another comment"),
+            (
+                "struct Unary {",
+                "struct Other {\n    bool unrelated;\n};\n/// Edited.\ntemplate <class X>\nstruct Unary {",
+            ),
+            ("constexpr int VECTOR_SIZE", "constexpr u32 MINE = 3;\nconstexpr int VECTOR_SIZE"),
+        ] {
+            assert_eq!(refused(pointwise, from, to), None, "{to}");
         }
     }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use super::edited::EditedSources;
+use super::edited::{EditedSources, check_declarations};
 pub use super::kernel_files::EMBEDDED;
 use super::kernel_files::declarations::{self, Declarations, included};
 use crate::error::{Error, Result};
@@ -85,9 +85,11 @@ impl Sources {
     /// The files of `folder` where it has them, those inside the binary otherwise.
     ///
     /// # Errors
-    /// As [`EditedSources::read`].
+    /// As [`EditedSources::read`]; or a kernel takes other arguments than launchers fill.
     pub fn of_folder(folder: &Path) -> Result<Sources> {
-        Ok(Sources { edited: Some(Arc::new(EditedSources::read(folder)?)) })
+        let sources = Sources { edited: Some(Arc::new(EditedSources::read(folder)?)) };
+        check_declarations(&sources)?;
+        Ok(sources)
     }
 
     /// The folder of edited sources, if there is one.

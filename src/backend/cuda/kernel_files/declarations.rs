@@ -101,7 +101,7 @@ pub fn read(file: &str, text_of: &dyn Fn(&str) -> Option<(String, String)>) -> R
         } else if let Some(rest) = line.text.strip_prefix("constexpr ") {
             // Others may be no integers, or depend on the constants of a variant.
             let _ = constants(&lines, at, rest, false, &mut found);
-        } else if code.starts_with("KERNEL(") || code.starts_with("KERNEL_WITH_PREAMBLE(") {
+        } else if code.starts_with("KERNEL") {
             let kernel = kernel(&lines, at, &found.constants)?;
             found.kernels.push(kernel);
         }
@@ -220,7 +220,9 @@ fn structure(
     constants: &[Constant],
 ) -> Result<Struct, String> {
     let head = format!("struct {name} {{");
-    let mut heads = (0..limit).filter(|&at| lines[at].code() == head);
+    let is_head = |code: &str| code.split_whitespace().collect::<String>() == head.replace(' ', "");
+    let mut heads =
+        (0..limit).filter(|&at| lines[at].text.starts_with("struct") && is_head(lines[at].code()));
     let (Some(at), None) = (heads.next(), heads.next()) else {
         return Err(line.expected(&format!("one `{head}` before it, in this file or its headers")));
     };
