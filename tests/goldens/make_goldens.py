@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Records what PyTorch computes on the CPU, for the parity tests in tests/it.
+"""Records what PyTorch computes on the CPU, for the parity tests in tests/it/parity.
 
     python3 -m venv v
     v/bin/pip install torch torchvision numpy safetensors

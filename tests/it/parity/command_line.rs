@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use crate::golden::{Golden, assert_close, numbers_of_safetensors, path};
-use crate::program::residua;
+use crate::parity::golden::{Golden, assert_close, numbers_of_safetensors, path};
+use crate::support::program::residua;
 
 const STEPS: usize = 20;
 

@@ -3,7 +3,7 @@
 use residua::backend::cpu::Element;
 
 use super::rig::Rig;
-use crate::golden::{Case, each_case};
+use crate::parity::golden::{Case, each_case};
 
 fn cosine<T: Element>(case: Case<'_>) {
     let mut rig = Rig::<T>::in_type();

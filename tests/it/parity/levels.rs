@@ -15,7 +15,7 @@ use residua::train::{
     RunFolder, ScheduleKind, Shuffle, TrainOptions, TrainingInputs, read_metrics, train,
 };
 
-use crate::golden::{Array, Golden, assert_close};
+use crate::parity::golden::{Array, Golden, assert_close};
 
 /// What rounding in f64 may do over six steps.
 const TOLERANCE: f64 = 1e-8;

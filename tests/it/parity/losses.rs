@@ -6,7 +6,7 @@ use residua::ops::{Direction, Side};
 use residua::plan::BufferId;
 
 use super::rig::Rig;
-use crate::golden::{Case, each_case};
+use crate::parity::golden::{Case, each_case};
 
 /// Walks back from losses, runs, and compares the mean of `per_sample` and the gradients of the inputs.
 fn check<T: Element>(

@@ -1,6 +1,7 @@
 //! Parity with PyTorch: operations, optimizers, schedules, whole networks and training steps against recorded tensors.
 
 mod command_line;
+mod golden;
 mod heads;
 mod levels;
 mod losses;

@@ -8,7 +8,7 @@ use residua::nn::{
 };
 use residua::tensor::{DType, HostValues, Shape};
 
-use crate::golden::{Array, Golden, assert_close};
+use crate::parity::golden::{Array, Golden, assert_close};
 
 /// What rounding in f64 may do to the gradients of fifty layers.
 const TOLERANCE: f64 = 1e-9;

@@ -3,10 +3,10 @@
 use residua::autograd::{BatchNormOptions, BatchNormParameters, Parameter, Statistics};
 
 use super::rig::Rig;
-use crate::golden::Case;
+use crate::parity::golden::Case;
 
 fn each_case(name: &str, count: usize, check: impl Fn(Case<'_>)) {
-    crate::golden::each_case(&format!("operations/{name}"), count, check);
+    crate::parity::golden::each_case(&format!("operations/{name}"), count, check);
 }
 
 fn batch_norm(rig: &mut Rig, case: &Case<'_>) -> BatchNormParameters {

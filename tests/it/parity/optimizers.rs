@@ -5,7 +5,7 @@ use residua::ops::{Adam, AdamStep, Call, Device, HYPER_ROW, HYPER_ROWS, Segment,
 use residua::tensor::{DType, HostValues, Span, aligned};
 use residua::train::{Optimizer, OptimizerKind};
 
-use crate::golden::{Case, Golden, assert_close};
+use crate::parity::golden::{Case, Golden, assert_close};
 
 const TOLERANCE: f64 = 1e-12;
 

@@ -6,7 +6,7 @@ use residua::ops::Device;
 use residua::plan::{BufferId, Executable};
 use residua::tensor::{DType, HostValues, Shape, Span, aligned};
 
-use crate::golden::{Array, Case, assert_close};
+use crate::parity::golden::{Array, Case, assert_close};
 
 /// A tape under test. Parameters lie behind each other at the beginning of memory, each followed by its gradient.
 pub struct Rig<T: Element = f64> {

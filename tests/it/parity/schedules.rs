@@ -2,7 +2,7 @@
 
 use residua::train::{Schedule, ScheduleKind};
 
-use crate::golden::{Case, Golden, assert_close};
+use crate::parity::golden::{Case, Golden, assert_close};
 
 /// Rounding of a few operations; PyTorch's cosine is a recurrence over epochs.
 const TOLERANCE: f64 = 1e-12;

@@ -10,7 +10,7 @@ use residua::tensor::{HostValues, Span};
 use residua::train::{BatchTargets, Objective, Optimizer, OptimizerKind, TrainStep};
 
 use super::networks::{architecture, fill};
-use crate::golden::{Golden, assert_close, path, relative_error};
+use crate::parity::golden::{Golden, assert_close, path, relative_error};
 
 const BATCH: usize = 8;
 const PIXELS: usize = 32 * 32;

@@ -2,7 +2,7 @@
 
 use residua::checkpoint::{Values, read_weights};
 
-use crate::golden::{Golden, path};
+use crate::parity::golden::{Golden, path};
 
 #[test]
 fn a_pth_and_a_safetensors_file_of_one_network_hold_the_same() {

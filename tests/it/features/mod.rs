@@ -1,0 +1,5 @@
+//! Feature caches: written, read, and those of other programs.
+
+mod bad_input;
+mod caches;
+mod extraction;

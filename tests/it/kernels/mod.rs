@@ -1,0 +1,8 @@
+//! The kernels: their machine code, their launches, the choice among them, and whole trainings by them.
+
+mod compile_gate;
+mod fake_driver;
+mod machine_code;
+mod model;
+mod network_convolutions;
+mod training;

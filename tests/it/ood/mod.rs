@@ -1,0 +1,5 @@
+//! OOD scores and their metrics.
+
+mod metrics;
+pub mod scores;
+mod verb;

@@ -1,0 +1,135 @@
+//! The verb `ood` from the command line: what it writes, what it prints, how it fails.
+
+use std::path::Path;
+
+use residua::features::{Matrix, Npz};
+use residua::ood::Detectors;
+use residua::ood::table::Evaluation;
+
+use crate::ood::scores::case;
+use crate::support::program::residua;
+
+fn run_ood(arguments: &[&str]) -> assert_cmd::assert::Assert {
+    residua(["ood"]).args(arguments).assert()
+}
+
+fn inputs(folder: &Path) -> Vec<String> {
+    let file = |name: &str| folder.join(name).with_extension("npz").display().to_string();
+    vec!["--train".into(), file("train"), "--id".into(), file("id"), "--head".into(), file("head")]
+}
+
+fn scores(path: &Path, name: &str) -> Vec<f64> {
+    let mut array = Npz::open(path).unwrap().array(name).unwrap().unwrap();
+    array.shape = vec![1, array.shape[0]];
+    let mut values = Vec::new();
+    Matrix::new(array, path, name).unwrap().read_f64(0..1, &mut values);
+    values
+}
+
+#[test]
+fn one_command_writes_fits_scores_and_metrics_of_every_ood_set() {
+    let (folder, out) = (case("tiny"), tempfile::tempdir().unwrap());
+    let ood = folder.join("ood.npz");
+    let mut arguments = inputs(&folder);
+    arguments.extend(["--ood".into(), format!("near:a={}", ood.display())]);
+    arguments.extend(["--ood".into(), format!("b={}", folder.join("id.npz").display())]);
+    arguments.extend(["--out".into(), out.path().display().to_string(), "--vim-dim".into(), "8".into()]);
+    arguments.extend(["--bootstrap".into(), "20".into(), "--balance".into()]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    run_ood(&arguments).success().stdout(predicates::str::contains("mahalanobis"));
+    let read = Evaluation::read_json(&out.path().join("metrics.json")).unwrap();
+    assert_eq!(read.methods.len(), 17);
+    let entry = read.entry("a", "vim").unwrap();
+    assert_eq!((entry.metrics.n_id, entry.metrics.n_ood), (60, 60), "balanced");
+    assert!(entry.interval95.is_some() && entry.oscr.is_some());
+    // The ID set against itself: no score can tell them apart.
+    for method in &read.methods {
+        assert_eq!(read.entry("b", method).unwrap().metrics.auroc, 0.5, "{method}");
+        assert!(read.sanity.train_versus_test_auroc.contains_key(method));
+        assert!(read.sanity.half_versus_half_auroc.contains_key(method));
+    }
+    assert!(read.groups["near"].contains_key("knn"));
+    assert_eq!(read.fits["mahalanobis"].rank, Some(16));
+    let csv = std::fs::read_to_string(out.path().join("metrics.csv")).unwrap();
+    assert!(csv.starts_with("method,dataset,FPR@95,AUROC,AUPR_IN,AUPR_OUT,ACC") && csv.contains("nearood"));
+    let detectors = Detectors::load(&out.path().join("fit.safetensors")).unwrap();
+    assert_eq!(detectors.methods().len(), 17);
+    for name in ["id", "a", "b"] {
+        let path = out.path().join("scores").join(name).with_extension("npz");
+        assert_eq!(Npz::open(&path).unwrap().names().len(), 17);
+    }
+    // The other orientation only turns the sign of what is written.
+    let confidence = scores(&out.path().join("scores/a.npz"), "energy");
+    let mut novelty = arguments.clone();
+    novelty.extend(["--orientation", "novelty", "--methods", "energy", "--json"]);
+    let printed = run_ood(&novelty).success().get_output().stdout.clone();
+    let printed: serde_json::Value = serde_json::from_slice(&printed).unwrap();
+    assert_eq!(printed["ood"]["a"]["energy"]["auroc"], read.entry("a", "energy").unwrap().metrics.auroc);
+    let turned = scores(&out.path().join("scores/a.npz"), "energy");
+    assert!(confidence.iter().zip(&turned).all(|(a, b)| *a == -*b));
+}
+
+#[test]
+fn kernels_write_the_scores_and_fits_that_the_cpu_writes() {
+    let (folder, out) = (case("tiny"), tempfile::tempdir().unwrap());
+    let ood = format!("a={}", folder.join("ood.npz").display());
+    let evaluate = |device: &str| {
+        let place = out.path().join(device);
+        let place_text = place.display().to_string();
+        let mut arguments = inputs(&folder);
+        arguments.extend(
+            ["--ood", &ood, "--vim-dim", "8", "--device", device, "--out", &place_text].map(String::from),
+        );
+        run_ood(&arguments.iter().map(String::as_str).collect::<Vec<&str>>()).success();
+        let read =
+            |set: &str, name: &str| scores(&place.join("scores").join(set).with_extension("npz"), name);
+        let methods = Evaluation::read_json(&place.join("metrics.json")).unwrap().methods;
+        methods
+            .into_iter()
+            .map(|method| ["id", "a"].map(|set| (format!("{method} of {set}"), read(set, &method))))
+            .collect::<Vec<_>>()
+            .concat()
+    };
+    let (cpu, kernels) = (evaluate("cpu"), evaluate("emulator"));
+    assert_eq!(cpu.len(), 2 * 17);
+    for ((name, cpu), (_, kernels)) in cpu.iter().zip(&kernels) {
+        let size = cpu.iter().map(|score| score.abs()).fold(0.0, f64::max);
+        let worst = cpu.iter().zip(kernels).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        assert!(worst <= 1e-9 * size, "{name}: {worst:e} of {size:e}");
+    }
+}
+
+#[test]
+fn wrong_use_exits_with_two_and_says_what_to_write() {
+    let (folder, out) = (case("tiny"), tempfile::tempdir().unwrap());
+    let ood = folder.join("ood.npz");
+    for (flags, message) in [
+        (vec!["--ood", "id=x.npz"], "reserved"),
+        (vec!["--ood", "middle:a=x.npz"], "near"),
+        (vec!["--ood", "x.npz"], "NAME=CACHE"),
+        (vec!["--ood", "../a=x.npz"], "cannot name"),
+        (vec!["--ood", "a=x.npz", "--methods", "msp,mdm"], "mdm"),
+        (vec!["--ood", "a=x.npz", "--vim-dim", "0"], "at least 1"),
+        (vec!["--ood", "a=x.npz", "--vim-dim", "1.5"], "0.9"),
+        (vec!["--ood", "a=x.npz", "--react-percentile", "101"], "from 0 to 100"),
+        (vec!["--ood", "a=x.npz", "--temperature", "0"], "above 0"),
+    ] {
+        let mut arguments = inputs(&folder);
+        arguments.extend(flags.iter().map(|flag| flag.replace("x.npz", &ood.display().to_string())));
+        arguments.extend(["--out".into(), out.path().join("out").display().to_string()]);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        run_ood(&arguments).code(2).stderr(predicates::str::contains(message));
+    }
+    assert!(!out.path().join("out").exists(), "nothing is written by a wrong use");
+}
+
+#[test]
+fn caches_that_do_not_fit_exit_with_one_and_both_numbers() {
+    let out = tempfile::tempdir().unwrap();
+    let mut arguments = inputs(&case("tiny"));
+    arguments.extend(["--ood".into(), format!("a={}", case("small").join("ood.npz").display())]);
+    arguments.extend(["--out".into(), out.path().display().to_string()]);
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let message = predicates::str::is_match("expected 16 features per sample.*found 64").unwrap();
+    run_ood(&arguments).code(1).stderr(message);
+}

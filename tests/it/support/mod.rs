@@ -1,0 +1,5 @@
+//! What several tests share.
+
+pub mod data_files;
+pub mod program;
+pub mod synthetic;

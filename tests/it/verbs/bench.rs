@@ -1,0 +1,292 @@
+//! What `bench`, `doctor --full` and `benches/gpu.sh` promise: every row of a plan with its floors, comparisons by name, a wrong
+//! kernel is found, and the script for the GPU runs from beginning to end without one.
+
+use std::path::Path;
+use std::process::{Command, Output};
+
+use serde_json::Value;
+
+use crate::support::program;
+
+const TOY: &str = "resnet18-cifar.8.w0.0625";
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn read(path: &Path) -> Value {
+    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
+}
+
+fn bench(batch: &str, more: &[&str]) -> Output {
+    let mut arguments =
+        vec!["bench", "--device", "cpu", "--threads", "1", "--arch", TOY, "--batch-size", batch];
+    arguments.extend(["--seconds", "0", "--repeats", "1", "--quiet"]);
+    arguments.extend(more);
+    program::run(&arguments)
+}
+
+#[test]
+fn bench_measures_the_operations_of_a_plan_and_whole_steps_with_their_floors() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("a.json");
+    let run = bench("2", &["--out", out.to_str().unwrap()]);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    let results = read(&out);
+    let rows = results["rows"].as_array().unwrap();
+    // Operations, and what is fused into them.
+    let operations = [
+        ("conv2d_fprop.", "-statistics.f32"),
+        ("conv2d_wgrad.", ".f32"),
+        ("batch_norm_reduce.", ".f32"),
+        ("sgd.", ".f32"),
+        ("conv2d_fprop.", "-bias-residual-relu.f32"),
+        ("pool_head.", ".f32"),
+    ];
+    for (operation, fused) in operations {
+        let wanted = |name: &str| name.starts_with(operation) && name.ends_with(fused);
+        let row = rows.iter().find(|row| wanted(row["name"].as_str().unwrap()));
+        let row = row.unwrap_or_else(|| panic!("no {operation}*{fused}"));
+        assert!(
+            row["seconds"].as_f64().unwrap() > 0.0 && row["floor_seconds"].as_f64().unwrap() > 0.0,
+            "{row}"
+        );
+        assert!(row["name"].as_str().unwrap().ends_with(".f32"), "{row}");
+    }
+    for step in ["train", "extract"] {
+        let name = format!("{step}.{TOY}.b2.f32");
+        assert!(results["summary"][&name]["images_per_second"].as_f64().unwrap() > 0.0);
+        assert!(text(&run.stdout).contains(&name));
+    }
+
+    // Rows that were not asked for are not missed; those of another shape are.
+    let compare =
+        |batch| text(&bench(batch, &["--compare", out.to_str().unwrap(), "--only", "pool_head."]).stdout);
+    let same = compare("2");
+    assert!(same.contains("geometric mean of 1 rows") && !same.contains("only in"), "{same}");
+    let other = compare("3");
+    assert!(other.contains("only in the earlier run: pool_head.2x"), "{other}");
+    assert!(other.contains("only in this run: pool_head.3x"), "{other}");
+}
+
+#[test]
+fn bench_says_what_is_wrong_with_its_flags() {
+    for (arguments, message) in [
+        (&["--only", "no-such-row"][..], "no row is called like that"),
+        (&["--merge", "/no/such/folder"], "unexpected argument"),
+        (&["--arch", "resnet18"], "names no network"),
+        (&["--compare", "Cargo.toml"], "the JSON that `residua bench --out` writes"),
+    ] {
+        let run = bench("2", arguments);
+        let shown = text(&run.stderr);
+        if message != "unexpected argument" {
+            assert!(!run.status.success() && shown.contains(message), "{arguments:?}: {shown}");
+        } else {
+            assert_eq!(run.status.code(), Some(2), "{shown}");
+        }
+    }
+}
+
+#[test]
+fn doctor_finds_the_cpu_right_and_tells_each_error() {
+    let run = program::run(&[
+        "doctor",
+        "--full",
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+        "--arch",
+        TOY,
+        "--batch-size",
+        "2",
+        "--json",
+        "--quiet",
+        "--only",
+        "*2d*",
+    ]);
+    assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));
+    let checks: Value = serde_json::from_slice(&run.stdout).unwrap();
+    let checks = checks[0]["checks"].as_array().unwrap();
+    assert!(checks.len() > 80, "{} checks", checks.len());
+    for check in checks {
+        assert!(check["right"].as_bool().unwrap() && check["error"].as_f64().unwrap() <= 1e-5, "{check}");
+    }
+}
+
+#[test]
+fn doctor_finds_a_wrong_kernel() {
+    let folder = tempfile::tempdir().unwrap();
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/elementwise/pointwise.cu");
+    let right = std::fs::read_to_string(kernels).unwrap();
+    let wrong = right.replace("return a + b;", "return a - b;");
+    assert_ne!(right, wrong, "the planted error must hit the sum of elementwise/pointwise.cu");
+    std::fs::create_dir(folder.path().join("elementwise")).unwrap();
+    std::fs::write(folder.path().join("elementwise/pointwise.cu"), wrong).unwrap();
+    let check = |kernels: &[&str]| {
+        let mut arguments =
+            vec!["doctor", "--full", "--device", "emulator", "--precision", "f32", "--arch", TOY];
+        arguments.extend(["--only", "add.*", "--quiet"]);
+        arguments.extend(kernels);
+        program::run(&arguments)
+    };
+    let run = check(&[]);
+    assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));
+    let run = check(&["--kernels", folder.path().to_str().unwrap()]);
+    let shown = text(&run.stdout);
+    assert_eq!(run.status.code(), Some(1), "{shown}");
+    assert!(shown.contains("WRONG") && shown.contains("`y` is off by"), "{shown}");
+    assert!(text(&run.stderr).contains("wrong on this device"));
+}
+
+#[test]
+fn a_folder_of_kernels_that_nothing_would_read_is_refused_and_what_was_taken_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let right = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/elementwise/pointwise.cu");
+    let model = ["bench", "--model", "--device", "cpu", "--card", "A100", "--arch", TOY, "--batch-size", "2"];
+    let with = |more: &[&str]| {
+        let run = program::run(&[&model[..], more].concat());
+        (run.status.code(), text(&run.stdout), text(&run.stderr))
+    };
+    let (code, _, told) = with(&["--kernels", path]);
+    assert!(code == Some(2) && told.contains("holds no kernel source"), "{told}");
+    let (code, _, told) = with(&["--kernels", "no/such/folder"]);
+    assert!(code == Some(1) && told.contains("no/such/folder"), "{told}");
+
+    std::fs::copy(&right, folder.path().join("pointwize.cu")).unwrap();
+    for on in [&["--kernels", path][..], &[]] {
+        let mut command = program::residua(["doctor", "--full", "--device", "emulator", "--only", "add.*"]);
+        let run = match on {
+            [] => command.env("RESIDUA_KERNELS", path),
+            flag => command.args(flag),
+        };
+        let run = run.output().unwrap();
+        let told = text(&run.stderr);
+        assert_eq!(run.status.code(), Some(2), "{told}");
+        assert!(
+            told.contains("pointwize.cu") && told.contains("did you mean `elementwise/pointwise.cu`?"),
+            "{told}"
+        );
+    }
+    std::fs::remove_file(folder.path().join("pointwize.cu")).unwrap();
+
+    // A model of steps knows no arithmetic, and says so.
+    let edited = std::fs::read_to_string(&right).unwrap().replace("return a + b;", "return a - b;");
+    std::fs::create_dir(folder.path().join("elementwise")).unwrap();
+    std::fs::write(folder.path().join("elementwise/pointwise.cu"), edited).unwrap();
+    std::fs::create_dir(folder.path().join("loss")).unwrap();
+    let same = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/loss/energy.cu");
+    std::fs::copy(same, folder.path().join("loss/energy.cu")).unwrap();
+    let (code, shown, told) = with(&["--kernels", path]);
+    assert_eq!(code, Some(0), "{told}");
+    let taken = "2 files, of which differ from the binary's: elementwise/pointwise.cu";
+    assert!(told.contains(taken) && shown.contains(taken), "{told}{shown}");
+    assert!(shown.contains("(the model sees"), "{shown}");
+    let (_, shown, told) = with(&["--kernels", path, "--quiet", "--json"]);
+    let model: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!(model["kernels"]["changed"], serde_json::json!(["elementwise/pointwise.cu"]), "{shown}");
+    assert!(
+        model["kernels_note"].as_str().unwrap().starts_with("the model sees") && told.is_empty(),
+        "{told}"
+    );
+
+    // The CPU runs no kernels.
+    let (code, _) = program::said(&["bench", "--device", "cpu", "--only", "x", "--kernels", path]);
+    assert_eq!(code, Some(2));
+}
+
+#[test]
+fn passes_over_rows_are_checked_and_measured_with_their_floors_work() {
+    let emulator = |verb: &[&str]| {
+        let run = program::run(&[verb, &["--device", "emulator", "--only", "row_*", "--quiet"]].concat());
+        (run.status.code(), text(&run.stdout), text(&run.stderr))
+    };
+    let doctor = ["doctor", "--full", "--precision", "f32", "--json"];
+    let (code, shown, told) = emulator(&doctor);
+    assert_eq!(code, Some(0), "{shown}{told}");
+    let checks: Value = serde_json::from_str(&shown).unwrap();
+    let checks = checks[0]["checks"].as_array().unwrap();
+    assert_eq!(checks.len(), 4 * 10);
+    for check in checks {
+        assert!(check["precision"] == "f64" && check["error"].as_f64().unwrap() <= 1e-12, "{check}");
+    }
+
+    let folder = tempfile::tempdir().unwrap();
+    let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels/rows/scores.cu");
+    let right = std::fs::read_to_string(kernels).unwrap();
+    let wrong = right.replace("store(p.mls + row, largest);", "store(p.mls + row, largest * 1.0000001);");
+    assert_ne!(right, wrong, "the planted error must hit the largest logit of rows/scores.cu");
+    std::fs::create_dir(folder.path().join("rows")).unwrap();
+    std::fs::write(folder.path().join("rows/scores.cu"), wrong).unwrap();
+    let (code, shown, _) = emulator(&[&doctor[..], &["--kernels", folder.path().to_str().unwrap()]].concat());
+    let checks: Value = serde_json::from_str(&shown).unwrap();
+    let wrong = |check: &&Value| !check["right"].as_bool().unwrap();
+    let found: Vec<&Value> = checks[0]["checks"].as_array().unwrap().iter().filter(wrong).collect();
+    assert!(code == Some(1) && found.len() == 4, "{found:?}");
+    assert!(found.iter().all(|check| check["operand"] == "mls"), "{found:?}");
+
+    let (code, shown, told) = emulator(&["bench", "--seconds", "0", "--repeats", "1", "--json"]);
+    assert_eq!(code, Some(0), "{shown}{told}");
+    let results: Value = serde_json::from_str(&shown).unwrap();
+    let rows = results["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 11);
+    assert!(rows.iter().all(|row| row["bytes"].as_f64() > Some(0.0) && row["seconds"].as_f64() > Some(0.0)));
+    let named = |name: &str| rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("{name}"));
+    assert_eq!(named("row_project.70x33-k5.f64")["flop"], 2.0 * 70.0 * 33.0 * 5.0);
+    assert!(named("row_scores.70x33-k5.f64")["flop"].as_f64() > Some(2.0 * 70.0 * 33.0 * 33.0));
+}
+
+#[test]
+fn the_script_for_the_gpu_runs_dry_from_check_to_merge() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = tempfile::tempdir().unwrap();
+    let script = |parts: &[&str]| {
+        Command::new("bash")
+            .arg(root.join("benches/gpu.sh"))
+            .args([env!("CARGO_BIN_EXE_residua").as_ref(), folder.path()])
+            .args(parts)
+            .env("DEVICE", "emulator")
+            .env("NETWORKS", TOY)
+            .env("PRECISIONS", "bf16")
+            .env("DATA", root.join("tests/fixtures/data/cifar-100-python"))
+            .output()
+            .unwrap()
+    };
+    let run = script(&["check", "tune", "model", "ours", "fuse", "train", "merge"]);
+    assert!(run.status.success(), "{}{}", text(&run.stdout), text(&run.stderr));
+    let results = read(&folder.path().join("results.json"));
+    assert!(results["summary"][format!("train.{TOY}.b2.bf16")]["images_per_second"].as_f64().unwrap() > 0.0);
+    assert!(results["first_step_seconds"][format!("warm.train.{TOY}.b2.bf16")].as_f64().unwrap() > 0.0);
+    assert!(results["rows"].as_array().unwrap().len() > 30);
+    assert!(results["checks"][0][0]["checks"].as_array().unwrap().len() > 100);
+    let model = read(&folder.path().join(format!("model-predicted-{TOY}.json")));
+    assert_eq!(model["steps"][0]["name"], format!("train.{TOY}.b2.bf16"));
+    for fusions in ["none", "masks", "all", "all-serial"] {
+        let fused = read(&folder.path().join(format!("fuse-{TOY}-{fusions}.json")));
+        assert!(fused["rows"][0]["images_per_second"].as_f64().unwrap() > 0.0, "{fused}");
+    }
+    let table = std::fs::read_to_string(folder.path().join("kernels.toml")).unwrap();
+    assert!(table.contains("weight-gradient") && table.contains("a rehearsal"), "{table}");
+    assert_eq!(results["training"][0]["steps"], 1);
+    assert_eq!(results["cut"].as_array().unwrap().len(), 0);
+
+    // Called again, a part goes on with what is missing, and here nothing is.
+    let shown = text(&script(&["ours"]).stderr);
+    assert!(shown.contains("first-step-warm is there already") && !shown.contains("no time left"), "{shown}");
+}
+
+#[test]
+fn the_script_for_the_gpu_knows_its_parts() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/gpu.sh");
+    let folder = tempfile::tempdir().unwrap();
+    let run = Command::new("bash")
+        .arg(&script)
+        .args([env!("CARGO_BIN_EXE_residua").as_ref(), folder.path()])
+        .arg("pear")
+        .output()
+        .unwrap();
+    assert!(run.status.code() == Some(2) && text(&run.stderr).contains("no part is called pear"));
+    let help = Command::new("bash").arg(&script).output().unwrap();
+    assert!(help.status.code() == Some(2) && text(&help.stdout).contains("BUDGET"));
+}

@@ -1,0 +1,9 @@
+//! The program as a user calls it, where no other folder has the subject.
+
+mod bench;
+mod doctor;
+mod experiment;
+mod names_and_numbers;
+mod outputs;
+mod report;
+mod results_mutations;
