@@ -10,10 +10,12 @@ use crate::error::{Error, Result};
 
 mod content;
 mod temporary;
+mod text;
 mod write;
 
 pub use content::{describe_content, known_content};
 pub use temporary::{TemporaryFolder, remove_temporaries, temporary_folder_beside};
+pub use text::{csv_text, read_json, write, write_json};
 pub use write::{
     STANDARD_OUTPUT, check_output_file, check_output_folder, is_replaceable, is_standard_output, print,
     resolve, write_atomically,

@@ -7,8 +7,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::results::{Results, Row, Summary, write_json};
-use crate::error::{Error, Position, Result};
+use super::results::{Results, Row, Summary};
+use crate::error::{Error, Result};
 use crate::files;
 
 /// Larger files are no results of ours.
@@ -126,7 +126,8 @@ pub fn merge(folder: &Path) -> Result<Merged> {
     }
     for name in beginning("peer") {
         let path = folder.join(name);
-        let peer: Peer = parse(&path, "the JSON that train_step_gpu.py and extract_gpu.py write")?;
+        let expected = "the JSON that train_step_gpu.py and extract_gpu.py write";
+        let peer: Peer = files::read_json(&path, MOST_BYTES, expected)?;
         peer.results.iter().for_each(|row| merged.add_peer(row));
         merged.pytorch = Some(Value::Object(peer.machine));
     }
@@ -151,18 +152,12 @@ impl Merged {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_json(path, self)
+        files::write_json(path, self)
     }
 }
 
 fn json_files<'a>(folder: &Path, names: impl Iterator<Item = &'a String>) -> Result<Vec<Value>> {
-    names.map(|name| parse(&folder.join(name), "JSON")).collect()
-}
-
-fn parse<T: serde::de::DeserializeOwned>(path: &Path, expected: &str) -> Result<T> {
-    serde_json::from_str(&files::read_text(path, MOST_BYTES)?).map_err(|error| {
-        Error::malformed(path, Position::Line(error.line() as u64), expected, error.to_string())
-    })
+    names.map(|name| files::read_json(&folder.join(name), MOST_BYTES, "JSON")).collect()
 }
 
 #[cfg(test)]

@@ -1,7 +1,6 @@
 //! Measurements as JSON: the device, the versions, row by row, and the summary that others read.
 
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -10,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::roofline::Rates;
 use super::timing::Timing;
 use crate::backend::cuda::TakenSources;
-use crate::error::{Error, Position, Result};
+use crate::error::Result;
 use crate::files;
 use crate::ops::Hardware;
 use crate::tensor::DType;
@@ -19,17 +18,18 @@ use crate::tensor::DType;
 const MOST_BYTES: u64 = 64 << 20;
 
 /// The subject of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
     /// One operation at one shape.
+    #[default]
     Operation,
     /// A whole step.
     Step,
 }
 
 /// One measurement.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Row {
     /// `conv2d_forward.128x32x32x64-k64-3x3-s1p1.bf16`, `train.resnet18-cifar.32.b512.bf16`.
     pub name: String,
@@ -64,24 +64,7 @@ pub struct Row {
 impl Row {
     /// A row about to be measured.
     pub(super) fn new(name: String, kind: Kind, dtype: DType) -> Row {
-        Row {
-            name,
-            kind,
-            precision: super::precision(dtype).to_string(),
-            flop: 0.0,
-            bytes: 0.0,
-            timing: None,
-            floor_arithmetic_seconds: None,
-            floor_memory_seconds: None,
-            floor_seconds: None,
-            images_per_second: None,
-            first_step_seconds: None,
-            error: None,
-        }
-    }
-
-    pub(super) fn set_timing(&mut self, timing: Timing) {
-        self.timing = Some(timing);
+        Row { name, kind, precision: super::precision(dtype).to_string(), ..Row::default() }
     }
 
     /// Seconds it took.
@@ -192,14 +175,7 @@ impl Results {
     /// # Errors
     /// The file cannot be read, or is no run of `bench`.
     pub fn read(path: &Path) -> Result<Results> {
-        serde_json::from_str(&files::read_text(path, MOST_BYTES)?).map_err(|error| {
-            Error::malformed(
-                path,
-                Position::Line(error.line() as u64),
-                "the JSON that `residua bench --out` writes",
-                error.to_string(),
-            )
-        })
+        files::read_json(path, MOST_BYTES, "the JSON that `residua bench --out` writes")
     }
 
     /// Writes the run as a whole, or not at all.
@@ -207,17 +183,8 @@ impl Results {
     /// # Errors
     /// The file cannot be written.
     pub fn write(&self, path: &Path) -> Result<()> {
-        write_json(path, self)
+        files::write_json(path, self)
     }
-}
-
-/// Writes a value as JSON under a temporary name and renames it.
-pub(super) fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    let text = serde_json::to_string_pretty(value).expect("results are plain numbers and text");
-    files::write_atomically(path, |out| {
-        out.write_all(text.as_bytes())?;
-        out.write_all(b"\n")
-    })
 }
 
 /// The time in UTC: `2027-01-31T12:00:00Z`.

@@ -86,7 +86,7 @@ impl<'a> NearestMean<'a> {
         for (i, row) in range.enumerate() {
             let sample = &features[i * dimension..(i + 1) * dimension];
             let nearest = self.nearest(sample, &products[i * classes..(i + 1) * classes]);
-            let decided = largest(&logits[i * classes..(i + 1) * classes]);
+            let decided = linalg::argmax(&logits[i * classes..(i + 1) * classes]);
             let label = set.labels().and_then(|labels| usize::try_from(labels[row]).ok());
             found = found.plus(Decisions {
                 samples: 1,
@@ -115,11 +115,6 @@ impl<'a> NearestMean<'a> {
         }
         best.0
     }
-}
-
-/// Index of the largest value, the lowest one of several.
-fn largest(values: &[f64]) -> usize {
-    values.iter().enumerate().fold(0, |best, (i, value)| if *value > values[best] { i } else { best })
 }
 
 #[cfg(test)]

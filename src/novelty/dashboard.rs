@@ -10,7 +10,7 @@ use serde_json::Value;
 use super::evaluate::{LevelMetrics, Separation};
 use super::file::LevelEntry;
 use super::proportion::Proportion;
-use crate::error::{Error, Position, Result, printable};
+use crate::error::{Result, printable};
 use crate::files;
 
 /// A hundred rows are a page of text.
@@ -198,20 +198,15 @@ impl Dashboard {
     /// # Errors
     /// None that are known; the CSV crate's type asks for it.
     pub fn csv(&self) -> Result<String> {
-        let failed = |error: String| Error::invalid(format!("cannot format the dashboard as CSV: {error}"));
-        let mut table = csv::Writer::from_writer(Vec::new());
-        table
-            .write_record(["split", "head", "metric", "meaning", "value", "low", "high"])
-            .map_err(|e| failed(e.to_string()))?;
-        for row in &self.rows {
+        let titles = ["split", "head", "metric", "meaning", "value", "low", "high"].map(String::from);
+        let records = self.rows.iter().map(|row| {
+            let [split, head, metric, meaning] =
+                [&row.split, &row.head, &row.metric, &row.meaning].map(String::clone);
             let value = row.value.as_str().map_or_else(|| row.value.to_string(), str::to_string);
-            let bound = |bound: Option<f64>| bound.map_or_else(String::new, |bound| bound.to_string());
-            let record =
-                [&row.split, &row.head, &row.metric, &row.meaning, &value, &bound(row.low), &bound(row.high)];
-            table.write_record(record).map_err(|e| failed(e.to_string()))?;
-        }
-        let bytes = table.into_inner().map_err(|e| failed(e.to_string()))?;
-        String::from_utf8(bytes).map_err(|e| failed(e.to_string()))
+            let [low, high] = [row.low, row.high].map(|b| b.map_or_else(String::new, |b| b.to_string()));
+            [split, head, metric, meaning, value, low, high]
+        });
+        files::csv_text("the dashboard as CSV", std::iter::once(titles).chain(records))
     }
 
     /// The table as JSON: `{"rows": [{"split", "head", "metric", "meaning", "value", "low", "high"}]}`.
@@ -224,16 +219,7 @@ impl Dashboard {
     /// # Errors
     /// The file is missing, too long for a table, or no dashboard.
     pub fn read(path: &Path) -> Result<Dashboard> {
-        let text = files::read_text(path, LONGEST)?;
-        serde_json::from_str(&text).map_err(|e| {
-            let at = Position::Line(e.line() as u64);
-            Error::malformed(
-                path,
-                at,
-                "a dashboard (`{\"rows\": [{\"split\", \"head\", …}]}`)",
-                e.to_string(),
-            )
-        })
+        files::read_json(path, LONGEST, "a dashboard (`{\"rows\": [{\"split\", \"head\", …}]}`)")
     }
 
     /// Writes `FOLDER/dashboard.json` and `FOLDER/dashboard.csv`.
@@ -241,13 +227,8 @@ impl Dashboard {
     /// # Errors
     /// A file cannot be written; an older one is then untouched.
     pub fn write(&self, folder: &Path) -> Result<()> {
-        let (csv, json) = (self.csv()?, format!("{:#}\n", self.json()));
-        for (name, text) in [("dashboard.json", json), ("dashboard.csv", csv)] {
-            files::write_atomically(&folder.join(name), |out| {
-                std::io::Write::write_all(out, text.as_bytes())
-            })?;
-        }
-        Ok(())
+        files::write_json(&folder.join("dashboard.json"), self)?;
+        files::write(&folder.join("dashboard.csv"), self.csv()?)
     }
 }
 

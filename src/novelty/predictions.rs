@@ -6,6 +6,7 @@ use super::calibrate::Judgement;
 use super::file::ThresholdFile;
 use crate::data::{Dataset, NOVEL};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::values::named;
 
 /// Which columns there are beside the answers.
@@ -47,8 +48,6 @@ pub fn predictions_csv(
     if judgement.answers.iter().any(|answers| answers.len() != data.len()) {
         return Err(Error::invalid(format!("{} images, but other numbers of answers", data.len())));
     }
-    let failed = |error: String| Error::invalid(format!("cannot format predictions as CSV: {error}"));
-    let mut table = csv::Writer::from_writer(Vec::new());
     let mut titles = vec!["image".to_string()];
     titles.extend(file.levels.iter().map(|entry| format!("{}_index", entry.name())));
     for entry in &file.levels {
@@ -60,8 +59,7 @@ pub fn predictions_csv(
             titles.push(format!("{name}_p_value"));
         }
     }
-    table.write_record(&titles).map_err(|e| failed(e.to_string()))?;
-    for (row, name) in image_names(data, columns.names)?.into_iter().enumerate() {
+    let record = |(row, name): (usize, String)| {
         let mut record = vec![name];
         for (entry, answers) in file.levels.iter().zip(&judgement.answers) {
             record.push(answers[row].known().unwrap_or(entry.novel_index).to_string());
@@ -83,10 +81,10 @@ pub fn predictions_csv(
                 record.push(judgement.p_values[level][row].to_string());
             }
         }
-        table.write_record(&record).map_err(|e| failed(e.to_string()))?;
-    }
-    let bytes = table.into_inner().map_err(|e| failed(e.to_string()))?;
-    String::from_utf8(bytes).map_err(|e| failed(e.to_string()))
+        record
+    };
+    let records = image_names(data, columns.names)?.into_iter().enumerate().map(record);
+    files::csv_text("predictions as CSV", std::iter::once(titles).chain(records))
 }
 
 /// Name of each image.

@@ -63,9 +63,7 @@ impl CalibrationRecord {
             arrays.iter().map(|(name, array)| (name.as_str(), array)).collect();
         write_npz(&folder.join("calibration.npz"), &named)?;
         let text = serde_json::to_string_pretty(&lines).expect("names and rules are text");
-        files::write_atomically(&folder.join("calibration.json"), |out| {
-            std::io::Write::write_all(out, text.as_bytes())
-        })
+        files::write(&folder.join("calibration.json"), text)
     }
 
     /// Reads what [`CalibrationRecord::write`] wrote.
@@ -74,11 +72,7 @@ impl CalibrationRecord {
     /// A file is missing or not as it was written; the message names it.
     pub fn read(folder: &Path) -> Result<Vec<CalibrationRecord>> {
         let path = folder.join("calibration.json");
-        let text = files::read_text(&path, LONGEST)?;
-        let lines: Vec<Line> = serde_json::from_str(&text).map_err(|e| {
-            let at = Position::Line(e.line() as u64);
-            Error::malformed(&path, at, "level, score and rule of each level", e.to_string())
-        })?;
+        let lines: Vec<Line> = files::read_json(&path, LONGEST, "level, score and rule of each level")?;
         let path = folder.join("calibration.npz");
         let archive = Npz::open(&path)?;
         let side = |level: &str, side: &str| -> Result<Vec<Scored>> {

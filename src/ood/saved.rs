@@ -38,7 +38,7 @@ impl Writer {
         let metadata = [(key.to_string(), metadata)].into();
         let bytes = safetensors::serialize(views, Some(metadata))
             .map_err(|e| Error::invalid(format!("cannot lay out {}: {e}", path.display())))?;
-        files::write_atomically(path, |out| std::io::Write::write_all(out, &bytes))
+        files::write(path, &bytes)
     }
 }
 

@@ -12,7 +12,6 @@
 //! | `page.html`, `page.css`, `page.js` | the template; text from files is escaped by the template engine |
 
 use std::collections::BTreeSet;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use minijinja::{Environment, Value, context};
@@ -120,7 +119,7 @@ fn write_page(folder: &Path, page: Value) -> Result<PathBuf> {
     };
     let html = render(context! { ..page, ..shared })?;
     let path = folder.join("report.html");
-    files::write_atomically(&path, |out| out.write_all(html.as_bytes()))?;
+    files::write(&path, html)?;
     Ok(path)
 }
 
@@ -143,12 +142,10 @@ impl Plots {
     fn write(&mut self, name: &str, figure: &Figure) -> Result<Value> {
         let name = self.unique(name);
         let svg = figure.standalone();
-        files::write_atomically(&self.folder.join(format!("{name}.svg")), |out| {
-            out.write_all(svg.as_bytes())
-        })?;
+        files::write(&self.folder.join(format!("{name}.svg")), svg)?;
         if self.options.png {
             let png = figure.png(PNG_SCALE)?;
-            files::write_atomically(&self.folder.join(format!("{name}.png")), |out| out.write_all(&png))?;
+            files::write(&self.folder.join(format!("{name}.png")), png)?;
         }
         Ok(embedded(figure))
     }

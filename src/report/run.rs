@@ -199,12 +199,9 @@ impl Scores {
     pub(super) fn of(&self, method: &str) -> Result<Option<Vec<f64>>> {
         let Some(mut array) = self.archive.array(method)? else { return Ok(None) };
         if array.shape.len() != 1 || !matches!(array.element, Element::F32 | Element::F64) {
-            return Err(Error::malformed(
-                &self.path,
-                Position::Member(method.to_string()),
-                "one floating-point number a sample",
-                format!("an array of shape {:?}", array.shape),
-            ));
+            let expected = "one floating-point number a sample";
+            let found = format!("an array of shape {:?}", array.shape);
+            return Err(Error::malformed(&self.path, Position::Member(method.to_string()), expected, found));
         }
         array.shape.push(1);
         let column = Matrix::new(array, &self.path, method)?;
@@ -268,27 +265,17 @@ fn training_points(lines: &[LogLine]) -> Vec<TrainingPoint> {
 }
 
 fn read_collapse(path: &Path) -> Result<CollapseFile> {
-    let text = files::read_text(path, LARGEST_COLLAPSE)?;
-    serde_json::from_str(&text).map_err(|error| {
-        Error::malformed(
-            path,
-            Position::Line(error.line() as u64),
-            "neural-collapse measures (`{\"checkpoints\": [{\"checkpoint\", \"epoch\", \"nc1\", …}]}`)",
-            error.to_string(),
-        )
-    })
+    let expected =
+        "neural-collapse measures (`{\"checkpoints\": [{\"checkpoint\", \"epoch\", \"nc1\", …}]}`)";
+    files::read_json(path, LARGEST_COLLAPSE, expected)
 }
 
 fn read_cosines(path: &Path) -> Result<Cosines> {
     let bytes = std::sync::Arc::new(files::map(path)?);
     let matrix = Matrix::new(NpyArray::parse(bytes, 0, path, None)?, path, "cosines")?;
     if matrix.rows() != matrix.columns() {
-        return Err(Error::malformed(
-            path,
-            Position::File,
-            "a square matrix, class by class",
-            format!("{} rows of {}", matrix.rows(), matrix.columns()),
-        ));
+        let found = format!("{} rows of {}", matrix.rows(), matrix.columns());
+        return Err(Error::malformed(path, Position::File, "a square matrix, class by class", found));
     }
     let mut values = Vec::new();
     matrix.read_f64(0..matrix.rows(), &mut values);

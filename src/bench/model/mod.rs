@@ -191,8 +191,7 @@ impl Model {
     /// # Errors
     /// The disk failed.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| Error::invalid(e.to_string()))?;
-        files::write_atomically(path, |out| std::io::Write::write_all(out, (text + "\n").as_bytes()))
+        files::write_json(path, self)
     }
 }
 
@@ -225,13 +224,8 @@ pub fn model(choice: &Choice, request: &ModelRequest) -> Result<Model> {
         cuda,
         card,
     };
-    let (mut networks, mut batches) = (request.networks.clone(), request.batches.clone());
-    if networks.is_empty() {
-        networks = NetworkName::standard(HardwareKind::Gpu);
-    }
-    if batches.is_empty() {
-        batches = vec![NetworkName::standard_batch(HardwareKind::Gpu)];
-    }
+    let (networks, batches) =
+        NetworkName::or_standard(&request.networks, &request.batches, HardwareKind::Gpu);
     let mut steps = Vec::new();
     for network in &networks {
         for &batch in &batches {

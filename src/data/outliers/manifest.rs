@@ -1,12 +1,11 @@
 //! A list of the outliers drawn, in a file: enough to draw them again, and to see whether they are the same.
 
-use std::io::Write;
 use std::path::Path;
 
 use serde::Serialize;
 
 use super::OutlierOptions;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 
 /// A drawing of outliers.
@@ -60,7 +59,6 @@ impl Manifest {
     /// # Errors
     /// The file cannot be written; an older one is then untouched.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(|e| Error::invalid(e.to_string()))?;
-        files::write_atomically(path, |out| writeln!(out, "{text}"))
+        files::write_json(path, self)
     }
 }

@@ -21,8 +21,7 @@ impl Evaluation {
     /// When there is no evaluation, when the evaluations differ in their data sets or scores, or when the file
     /// cannot be written.
     pub fn write_csv(seeds: &[Evaluation], path: &Path) -> Result<()> {
-        let text = Evaluation::csv(seeds)?;
-        files::write_atomically(path, |out| std::io::Write::write_all(out, text.as_bytes()))
+        files::write(path, Evaluation::csv(seeds)?)
     }
 
     /// The text of `metrics.csv`.
@@ -33,13 +32,7 @@ impl Evaluation {
         let Some(first) = seeds.first() else {
             return Err(Error::invalid("a table needs at least one evaluation; none was given"));
         };
-        let mut table = csv::Writer::from_writer(Vec::new());
-        let mut write = |row: Vec<String>| {
-            table
-                .write_record(row)
-                .map_err(|error| Error::invalid(format!("cannot format a CSV row: {error}")))
-        };
-        write(HEADER.map(String::from).to_vec())?;
+        let mut records = vec![HEADER.map(String::from).to_vec()];
         let accuracies: Option<Vec<f64>> = seeds.iter().map(|seed| seed.id.accuracy).collect();
         let accuracy = accuracies.map_or(String::new(), |values| cell(&values));
         for method in &first.methods {
@@ -56,12 +49,10 @@ impl Evaluation {
                 let mut record = vec![method.clone(), name];
                 record.extend((0..4).map(column));
                 record.push(accuracy.clone());
-                write(record)?;
+                records.push(record);
             }
         }
-        let bytes =
-            table.into_inner().map_err(|error| Error::invalid(format!("cannot finish a CSV: {error}")))?;
-        String::from_utf8(bytes).map_err(|error| Error::invalid(format!("cannot finish a CSV: {error}")))
+        files::csv_text("a CSV row", records)
     }
 }
 
