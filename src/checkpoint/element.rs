@@ -3,6 +3,7 @@
 use std::fmt;
 
 use half::{bf16, f16};
+use safetensors::tensor::Dtype;
 
 use super::Values;
 
@@ -37,34 +38,63 @@ pub enum ElementType {
     F64,
 }
 
+/// Of each type: bytes of an element, the short name PyTorch and safetensors users know, the name of its `torch.dtype`, its
+/// storage class in torch (wide unsigned ones have none), and its type in safetensors.
+type Row = (ElementType, usize, &'static str, &'static str, Option<&'static str>, Dtype);
+
+/// The rows stand in the order of the variants.
+const TYPES: [Row; 13] = [
+    (ElementType::Bool, 1, "bool", "bool", Some("BoolStorage"), Dtype::BOOL),
+    (ElementType::I8, 1, "i8", "int8", Some("CharStorage"), Dtype::I8),
+    (ElementType::I16, 2, "i16", "int16", Some("ShortStorage"), Dtype::I16),
+    (ElementType::I32, 4, "i32", "int32", Some("IntStorage"), Dtype::I32),
+    (ElementType::I64, 8, "i64", "int64", Some("LongStorage"), Dtype::I64),
+    (ElementType::U8, 1, "u8", "uint8", Some("ByteStorage"), Dtype::U8),
+    (ElementType::U16, 2, "u16", "uint16", None, Dtype::U16),
+    (ElementType::U32, 4, "u32", "uint32", None, Dtype::U32),
+    (ElementType::U64, 8, "u64", "uint64", None, Dtype::U64),
+    (ElementType::F16, 2, "f16", "float16", Some("HalfStorage"), Dtype::F16),
+    (ElementType::Bf16, 2, "bf16", "bfloat16", Some("BFloat16Storage"), Dtype::BF16),
+    (ElementType::F32, 4, "f32", "float32", Some("FloatStorage"), Dtype::F32),
+    (ElementType::F64, 8, "f64", "float64", Some("DoubleStorage"), Dtype::F64),
+];
+
+fn find(wanted: impl Fn(&Row) -> bool) -> Option<ElementType> {
+    TYPES.iter().find(|row| wanted(row)).map(|row| row.0)
+}
+
 impl ElementType {
+    /// The type a `torch.dtype` names.
+    pub(super) fn of_dtype(name: &str) -> Option<ElementType> {
+        find(|row| row.3 == name)
+    }
+
+    /// The type of the elements of a storage class of torch.
+    pub(super) fn of_storage(class: &str) -> Option<ElementType> {
+        find(|row| row.4 == Some(class))
+    }
+
+    /// The type a safetensors file names.
+    pub(super) fn of_safetensors(dtype: Dtype) -> Option<ElementType> {
+        find(|row| row.5 == dtype)
+    }
+
     /// Bytes of one element.
     pub fn size(self) -> usize {
-        match self {
-            ElementType::Bool | ElementType::I8 | ElementType::U8 => 1,
-            ElementType::I16 | ElementType::U16 | ElementType::F16 | ElementType::Bf16 => 2,
-            ElementType::I32 | ElementType::U32 | ElementType::F32 => 4,
-            ElementType::I64 | ElementType::U64 | ElementType::F64 => 8,
-        }
+        TYPES[self as usize].1
     }
 
     /// The short name PyTorch and safetensors users know: `f32`, `bf16`, `i64`.
     pub fn name(self) -> &'static str {
-        match self {
-            ElementType::Bool => "bool",
-            ElementType::I8 => "i8",
-            ElementType::I16 => "i16",
-            ElementType::I32 => "i32",
-            ElementType::I64 => "i64",
-            ElementType::U8 => "u8",
-            ElementType::U16 => "u16",
-            ElementType::U32 => "u32",
-            ElementType::U64 => "u64",
-            ElementType::F16 => "f16",
-            ElementType::Bf16 => "bf16",
-            ElementType::F32 => "f32",
-            ElementType::F64 => "f64",
-        }
+        TYPES[self as usize].2
+    }
+
+    pub(super) fn storage_class(self) -> Option<&'static str> {
+        TYPES[self as usize].4
+    }
+
+    pub(super) fn in_safetensors(self) -> Dtype {
+        TYPES[self as usize].5
     }
 
     /// Widens the little-endian elements in `bytes` to the nearest of f32, f64 and i64.

@@ -52,28 +52,9 @@ impl TrainingRecord {
         ((0.0..9.0e15).contains(&number) && number.fract() == 0.0).then_some(number as u64)
     }
 
-    fn series(&self, name: &str) -> &[f64] {
+    /// A number for each epoch by its name (`train_losses`, `val_accuracies`); empty if not stored.
+    pub fn series(&self, name: &str) -> &[f64] {
         self.series.get(name).map_or(&[], Vec::as_slice)
-    }
-
-    /// Training loss of each epoch; empty if not stored.
-    pub fn train_losses(&self) -> &[f64] {
-        self.series("train_losses")
-    }
-
-    /// Training accuracy of each epoch, a fraction; empty if not stored.
-    pub fn train_accuracies(&self) -> &[f64] {
-        self.series("train_accuracies")
-    }
-
-    /// Validation loss of each epoch; empty if not stored.
-    pub fn val_losses(&self) -> &[f64] {
-        self.series("val_losses")
-    }
-
-    /// Validation accuracy of each epoch, a fraction; empty if not stored.
-    pub fn val_accuracies(&self) -> &[f64] {
-        self.series("val_accuracies")
     }
 }
 

@@ -54,10 +54,10 @@ fn a_notebook_checkpoint_gives_weights_curves_and_epoch() {
     let training = &imported.training;
     assert_eq!(training.epoch(), Some(20));
     assert_eq!(training.numbers["loss"], 1.25);
-    assert_eq!(training.train_losses(), [2.5, 1.25]);
-    assert_eq!(training.train_accuracies(), [0.25, 0.5]);
-    assert_eq!(training.val_losses(), [3.0, 1.5]);
-    assert_eq!(training.val_accuracies(), [0.125, 0.375]);
+    assert_eq!(training.series("train_losses"), [2.5, 1.25]);
+    assert_eq!(training.series("train_accuracies"), [0.25, 0.5]);
+    assert_eq!(training.series("val_losses"), [3.0, 1.5]);
+    assert_eq!(training.series("val_accuracies"), [0.125, 0.375]);
 }
 
 #[test]

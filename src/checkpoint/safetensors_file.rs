@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use safetensors::tensor::{Dtype, Metadata, SafeTensorError, SafeTensors, TensorView};
+use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors, TensorView};
 
 use super::element::{ElementType, encode};
 use super::import::{Contents, TrainingRecord};
 use super::selection::{self, Listing};
-use super::{HostTensor, StateDict, Values};
+use super::{HostTensor, StateDict};
 use crate::error::{Error, Position, Result};
 use crate::files;
 
@@ -33,7 +33,7 @@ pub(super) fn read(path: &Path, bytes: &[u8], key: Option<&str>) -> Result<Conte
         ..Contents::default()
     };
     for (name, view) in taken {
-        match element_type(view.dtype()) {
+        match ElementType::of_safetensors(view.dtype()) {
             Some(element) => {
                 let tensor = decode(path, &name, element, view)?;
                 contents.tensors.push((name, element, tensor));
@@ -70,7 +70,7 @@ pub(super) fn read_state(path: &Path) -> Result<StateDict> {
     let mut state = StateDict::new();
     for (name, view) in &views {
         let at = || Position::Member(name.clone());
-        let element = element_type(view.dtype()).ok_or_else(|| {
+        let element = ElementType::of_safetensors(view.dtype()).ok_or_else(|| {
             let found = format!("{:?}", view.dtype());
             Error::malformed(path, at(), "float (f16 to f64), integer or boolean elements", found)
         })?;
@@ -140,25 +140,6 @@ fn refuse_duplicate_names(path: &Path, header: &[u8]) -> Result<()> {
     })
 }
 
-fn element_type(dtype: Dtype) -> Option<ElementType> {
-    Some(match dtype {
-        Dtype::BOOL => ElementType::Bool,
-        Dtype::I8 => ElementType::I8,
-        Dtype::I16 => ElementType::I16,
-        Dtype::I32 => ElementType::I32,
-        Dtype::I64 => ElementType::I64,
-        Dtype::U8 => ElementType::U8,
-        Dtype::U16 => ElementType::U16,
-        Dtype::U32 => ElementType::U32,
-        Dtype::U64 => ElementType::U64,
-        Dtype::F16 => ElementType::F16,
-        Dtype::BF16 => ElementType::Bf16,
-        Dtype::F32 => ElementType::F32,
-        Dtype::F64 => ElementType::F64,
-        _ => return None,
-    })
-}
-
 /// The bytes of a safetensors file: the same tensors and metadata give the same bytes.
 ///
 /// # Errors
@@ -169,11 +150,7 @@ pub(super) fn to_bytes(state: &StateDict, metadata: &BTreeMap<String, String>) -
         |error: SafeTensorError| Error::invalid(format!("cannot write tensors as safetensors: {error}"));
     let mut views = Vec::with_capacity(encoded.len());
     for ((name, tensor), bytes) in state.iter().zip(&encoded) {
-        let dtype = match tensor.values {
-            Values::F32(_) => Dtype::F32,
-            Values::F64(_) => Dtype::F64,
-            Values::I64(_) => Dtype::I64,
-        };
+        let dtype = tensor.values.element_type().in_safetensors();
         views.push((name, TensorView::new(dtype, tensor.shape.clone(), bytes).map_err(failed)?));
     }
     let bytes = safetensors::tensor::serialize(views, None).map_err(failed)?;

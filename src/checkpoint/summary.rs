@@ -57,16 +57,15 @@ pub fn guess_architecture(state: &StateDict) -> Result<Architecture> {
     let heads = names.into_iter().map(|name| guess_head(state, name)).collect::<Result<Vec<_>>>()?;
     let blocks = blocks_per_stage(state);
     let bottleneck = state.contains_key("layer1.0.conv3.weight");
-    let arch = Depth::ALL
-        .iter()
-        .find(|depth| depth.blocks() == blocks && depth.bottleneck() == bottleneck)
-        .ok_or_else(|| {
+    let mut all = Depth::all();
+    let arch = all.find(|depth| depth.blocks() == blocks && depth.bottleneck() == bottleneck);
+    let arch = arch.ok_or_else(|| {
         let kind = if bottleneck { "bottleneck" } else { "basic" };
         unknown(format!("its stages have {blocks:?} {kind} blocks"))
     })?;
     let projected = state.keys().any(|name| name.contains(".downsample."));
     let shortcut = if arch.three_stages() && !projected { Shortcut::A } else { Shortcut::B };
-    let guess = Architecture { arch: *arch, stem, shortcut, base_channels, in_channels, heads };
+    let guess = Architecture { arch, stem, shortcut, base_channels, in_channels, heads };
     guess.check().map_err(|error| unknown(error.to_string()))?;
     Ok(guess)
 }
@@ -119,7 +118,7 @@ mod tests {
 
     #[test]
     fn every_network_is_recognised_by_its_tensors() {
-        for depth in Depth::ALL {
+        for depth in Depth::all() {
             for stem in [Stem::Cifar, Stem::Imagenet] {
                 for shortcut in [Shortcut::A, Shortcut::B] {
                     // Combinations that do not exist are refused here.

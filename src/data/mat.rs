@@ -81,12 +81,8 @@ impl MatFile {
             at = body.end;
         }
         if let Some(missing) = found.iter().position(Option::is_none) {
-            return Err(Error::malformed(
-                &self.path,
-                Position::File,
-                format!("an array `{}`", names[missing]),
-                "none of that name",
-            ));
+            let expected = format!("an array `{}`", names[missing]);
+            return Err(Error::malformed(&self.path, Position::File, expected, "none of that name"));
         }
         Ok(found.map(|array| array.expect("looked for above")))
     }
@@ -194,43 +190,36 @@ fn padded(end: usize) -> usize {
     end.next_multiple_of(8)
 }
 
+/// The element types that are numbers: code, name, bytes, and how a number is read from its bytes.
+type Number = (u32, &'static str, usize, fn(&[u8]) -> f64);
+
+const NUMBERS: [Number; 10] = [
+    (1, "int8", 1, |b| f64::from(b[0] as i8)),
+    (UINT8, "uint8", 1, |b| f64::from(b[0])),
+    (3, "int16", 2, |b| f64::from(i16::from_le_bytes(sized(b)))),
+    (4, "uint16", 2, |b| f64::from(u16::from_le_bytes(sized(b)))),
+    (5, "int32", 4, |b| f64::from(i32::from_le_bytes(sized(b)))),
+    (6, "uint32", 4, |b| f64::from(u32::from_le_bytes(sized(b)))),
+    (7, "single", 4, |b| f64::from(f32::from_le_bytes(sized(b)))),
+    (9, "double", 8, |b| f64::from_le_bytes(sized(b))),
+    (12, "int64", 8, |b| i64::from_le_bytes(sized(b)) as f64),
+    (13, "uint64", 8, |b| u64::from_le_bytes(sized(b)) as f64),
+];
+
+fn sized<const N: usize>(bytes: &[u8]) -> [u8; N] {
+    bytes.try_into().expect("the bytes of one number")
+}
+
 /// Name of an element type, for people.
 pub(super) fn type_name(element: u32) -> String {
-    let name = match element {
-        1 => "int8",
-        UINT8 => "uint8",
-        3 => "int16",
-        4 => "uint16",
-        5 => "int32",
-        6 => "uint32",
-        7 => "single",
-        9 => "double",
-        12 => "int64",
-        13 => "uint64",
-        other => return format!("elements of type code {other}, which are no numbers"),
-    };
-    format!("{name} elements")
+    match NUMBERS.iter().find(|(code, ..)| *code == element) {
+        Some((_, name, ..)) => format!("{name} elements"),
+        None => format!("elements of type code {element}, which are no numbers"),
+    }
 }
 
 /// Numbers of any stored type as f64; `None` for a type that is no number.
 pub(super) fn as_f64(element: u32, bytes: &[u8]) -> Option<Vec<f64>> {
-    fn each<const N: usize>(bytes: &[u8], convert: impl Fn([u8; N]) -> f64) -> Option<Vec<f64>> {
-        let chunks = bytes.chunks_exact(N);
-        chunks.remainder().is_empty().then(|| {
-            bytes.chunks_exact(N).map(|chunk| convert(chunk.try_into().expect("chunks of N"))).collect()
-        })
-    }
-    match element {
-        1 => each(bytes, |b| f64::from(i8::from_le_bytes(b))),
-        UINT8 => each(bytes, |b: [u8; 1]| f64::from(b[0])),
-        3 => each(bytes, |b| f64::from(i16::from_le_bytes(b))),
-        4 => each(bytes, |b| f64::from(u16::from_le_bytes(b))),
-        5 => each(bytes, |b| f64::from(i32::from_le_bytes(b))),
-        6 => each(bytes, |b| f64::from(u32::from_le_bytes(b))),
-        7 => each(bytes, |b| f64::from(f32::from_le_bytes(b))),
-        9 => each(bytes, f64::from_le_bytes),
-        12 => each(bytes, |b| i64::from_le_bytes(b) as f64),
-        13 => each(bytes, |b| u64::from_le_bytes(b) as f64),
-        _ => None,
-    }
+    let &(_, _, size, read) = NUMBERS.iter().find(|(code, ..)| *code == element)?;
+    bytes.len().is_multiple_of(size).then(|| bytes.chunks_exact(size).map(read).collect())
 }

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::head::{HeadKind, HeadSpec, ONLY_HEAD, SUBCLASS_HEAD, SUPERCLASS_HEAD};
 use crate::error::{Error, Result};
-use crate::values::named;
+use crate::values::{Named, named};
 
 named! {
     /// How images enter the network.
@@ -46,17 +46,9 @@ named! {
 
 impl Depth {
     /// Every depth there is.
-    pub const ALL: [Depth; 9] = [
-        Depth::ResNet18,
-        Depth::ResNet34,
-        Depth::ResNet50,
-        Depth::ResNet101,
-        Depth::ResNet20,
-        Depth::ResNet32,
-        Depth::ResNet44,
-        Depth::ResNet56,
-        Depth::ResNet110,
-    ];
+    pub fn all() -> impl Iterator<Item = Depth> {
+        Depth::NAMES.iter().map(|(depth, ..)| *depth)
+    }
 
     /// Residual blocks per stage.
     pub fn blocks(self) -> &'static [usize] {

@@ -91,12 +91,9 @@ impl Storages for ArchiveStorages<'_> {
         }
         let bytes = &self.loaded[key];
         if bytes.len() != length {
-            return Err(Error::malformed(
-                self.archive.path,
-                Position::Member(member),
-                format!("a storage of {length} bytes"),
-                bytes.len().to_string(),
-            ));
+            let expected = format!("a storage of {length} bytes");
+            let found = bytes.len().to_string();
+            return Err(Error::malformed(self.archive.path, Position::Member(member), expected, found));
         }
         Ok(Cow::Borrowed(bytes))
     }

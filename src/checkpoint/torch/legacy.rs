@@ -25,12 +25,8 @@ pub(super) fn read(path: &Path, bytes: &[u8], wanted: Wanted<'_>) -> Result<Cont
     let mut at = 0;
     let magic = next(path, bytes, &mut at)?;
     if magic.root().long_integer() != Some(&MAGIC) {
-        return Err(Error::malformed(
-            path,
-            Position::Byte(0),
-            "PyTorch's magic number",
-            magic.root().describe(),
-        ));
+        let found = magic.root().describe();
+        return Err(Error::malformed(path, Position::Byte(0), "PyTorch's magic number", found));
     }
     let start = at;
     let version = next(path, bytes, &mut at)?;

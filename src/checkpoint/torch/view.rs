@@ -104,47 +104,22 @@ pub(super) fn storage_kind(class: Global<'_>) -> StorageKind<'_> {
     if !matches!(class.module, "torch" | "torch.cuda" | "torch.storage") {
         return StorageKind::Unknown(class);
     }
-    StorageKind::Numbers(match class.name {
-        "BoolStorage" => ElementType::Bool,
-        "CharStorage" => ElementType::I8,
-        "ShortStorage" => ElementType::I16,
-        "IntStorage" => ElementType::I32,
-        "LongStorage" => ElementType::I64,
-        "ByteStorage" => ElementType::U8,
-        "HalfStorage" => ElementType::F16,
-        "BFloat16Storage" => ElementType::Bf16,
-        "FloatStorage" => ElementType::F32,
-        "DoubleStorage" => ElementType::F64,
-        "UntypedStorage" => return StorageKind::Untyped,
-        "ComplexFloatStorage" => return StorageKind::Foreign(class, 8),
-        "ComplexDoubleStorage" => return StorageKind::Foreign(class, 16),
+    if let Some(element) = ElementType::of_storage(class.name) {
+        return StorageKind::Numbers(element);
+    }
+    match class.name {
+        "UntypedStorage" => StorageKind::Untyped,
+        "ComplexFloatStorage" => StorageKind::Foreign(class, 8),
+        "ComplexDoubleStorage" => StorageKind::Foreign(class, 16),
         "QInt8Storage" | "QUInt8Storage" | "QUInt4x2Storage" | "QUInt2x4Storage" => {
-            return StorageKind::Foreign(class, 1);
+            StorageKind::Foreign(class, 1)
         }
-        "QInt32Storage" => return StorageKind::Foreign(class, 4),
-        _ => return StorageKind::Unknown(class),
-    })
+        "QInt32Storage" => StorageKind::Foreign(class, 4),
+        _ => StorageKind::Unknown(class),
+    }
 }
 
 /// The elements of a `torch.dtype` that this program reads.
 pub(super) fn dtype_element(dtype: Global<'_>) -> Option<ElementType> {
-    if dtype.module != "torch" {
-        return None;
-    }
-    Some(match dtype.name {
-        "bool" => ElementType::Bool,
-        "int8" => ElementType::I8,
-        "int16" => ElementType::I16,
-        "int32" => ElementType::I32,
-        "int64" => ElementType::I64,
-        "uint8" => ElementType::U8,
-        "uint16" => ElementType::U16,
-        "uint32" => ElementType::U32,
-        "uint64" => ElementType::U64,
-        "float16" => ElementType::F16,
-        "bfloat16" => ElementType::Bf16,
-        "float32" => ElementType::F32,
-        "float64" => ElementType::F64,
-        _ => return None,
-    })
+    ElementType::of_dtype(dtype.name).filter(|_| dtype.module == "torch")
 }

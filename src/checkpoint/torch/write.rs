@@ -7,7 +7,7 @@ use zip::write::SimpleFileOptions;
 use zip::{CompressionMethod, ZipWriter};
 
 use super::super::element::encode;
-use super::super::{ElementType, HostTensor, StateDict};
+use super::super::{HostTensor, StateDict};
 use crate::error::{Error, Result};
 use crate::files;
 
@@ -113,7 +113,7 @@ impl Pickler {
         self.global("torch._utils", "_rebuild_tensor_v2");
         self.0.extend(b"((");
         self.text("storage");
-        self.global("torch", storage_class(tensor.values.element_type()));
+        self.global("torch", tensor.values.element_type().storage_class().expect("all values have one"));
         self.text(key);
         self.text("cpu");
         self.integer(tensor.len());
@@ -124,14 +124,6 @@ impl Pickler {
         self.0.push(0x89);
         self.empty_ordered_dictionary();
         self.0.extend(b"tR");
-    }
-}
-
-fn storage_class(element: ElementType) -> &'static str {
-    match element {
-        ElementType::F64 => "DoubleStorage",
-        ElementType::I64 => "LongStorage",
-        _ => "FloatStorage",
     }
 }
 

@@ -31,51 +31,29 @@ pub enum Role {
     Red,
 }
 
-impl Role {
-    /// Every role, in a fixed order.
-    pub const ALL: [Role; 10] = [
-        Role::Background,
-        Role::Ink,
-        Role::Muted,
-        Role::Grid,
-        Role::Blue,
-        Role::Orange,
-        Role::Green,
-        Role::Purple,
-        Role::Gold,
-        Role::Red,
-    ];
+/// Every role in the order of the variants, with its values on white paper and on a dark page, as 0xRRGGBB.
+const COLOURS: [(Role, u32, u32); 10] = [
+    (Role::Background, 0xFFFFFF, 0x15191E),
+    (Role::Ink, 0x1B1F24, 0xE8EBEF),
+    (Role::Muted, 0x59626D, 0xA6B0BB),
+    (Role::Grid, 0xE3E7EC, 0x2C333B),
+    (Role::Blue, 0x0B66B0, 0x5FB2F2),
+    (Role::Orange, 0xC04F00, 0xFF9A57),
+    (Role::Green, 0x007A5A, 0x3CCB9F),
+    (Role::Purple, 0x8448B5, 0xC79DF2),
+    (Role::Gold, 0x8C6A00, 0xE2BC45),
+    (Role::Red, 0xC2183C, 0xFF7A93),
+];
 
+impl Role {
     /// The value on white paper, as 0xRRGGBB.
     pub const fn light(self) -> u32 {
-        match self {
-            Role::Background => 0xFFFFFF,
-            Role::Ink => 0x1B1F24,
-            Role::Muted => 0x59626D,
-            Role::Grid => 0xE3E7EC,
-            Role::Blue => 0x0B66B0,
-            Role::Orange => 0xC04F00,
-            Role::Green => 0x007A5A,
-            Role::Purple => 0x8448B5,
-            Role::Gold => 0x8C6A00,
-            Role::Red => 0xC2183C,
-        }
+        COLOURS[self as usize].1
     }
 
     /// The value on a dark page, as 0xRRGGBB.
     pub const fn dark(self) -> u32 {
-        match self {
-            Role::Background => 0x15191E,
-            Role::Ink => 0xE8EBEF,
-            Role::Muted => 0xA6B0BB,
-            Role::Grid => 0x2C333B,
-            Role::Blue => 0x5FB2F2,
-            Role::Orange => 0xFF9A57,
-            Role::Green => 0x3CCB9F,
-            Role::Purple => 0xC79DF2,
-            Role::Gold => 0xE2BC45,
-            Role::Red => 0xFF7A93,
-        }
+        COLOURS[self as usize].2
     }
 
     pub(super) fn rgb(self) -> RGBColor {
@@ -86,10 +64,9 @@ impl Role {
 
 /// Rules that turn the light values below `scope` (a CSS selector, may be empty) into the dark ones.
 pub fn dark_rules(scope: &str) -> String {
-    Role::ALL
+    COLOURS
         .iter()
-        .map(|color| {
-            let (light, dark) = (color.light(), color.dark());
+        .map(|(_, light, dark)| {
             format!(
                 "{scope}[fill=\"#{light:06X}\"]{{fill:#{dark:06X}}}{scope}[stroke=\"#{light:06X}\"]{{stroke:#{dark:06X}}}"
             )
@@ -118,7 +95,8 @@ mod tests {
 
     #[test]
     fn text_and_series_reach_a_contrast_of_4_5_on_both_backgrounds() {
-        for color in Role::ALL {
+        for (index, (color, ..)) in COLOURS.into_iter().enumerate() {
+            assert_eq!(color as usize, index);
             if matches!(color, Role::Background | Role::Grid) {
                 continue;
             }
@@ -130,9 +108,9 @@ mod tests {
 
     #[test]
     fn no_two_roles_share_a_light_value() {
-        for (index, a) in Role::ALL.iter().enumerate() {
-            for b in &Role::ALL[index + 1..] {
-                assert_ne!(a.light(), b.light(), "the dark rules could not tell {a:?} from {b:?}");
+        for (index, (a, light, _)) in COLOURS.iter().enumerate() {
+            for (b, other, _) in &COLOURS[index + 1..] {
+                assert_ne!(light, other, "the dark rules could not tell {a:?} from {b:?}");
             }
         }
     }
