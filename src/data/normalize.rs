@@ -3,16 +3,14 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Error, Result};
+use crate::values::serde_as_text;
 
 /// Mean and standard deviation of red, green and blue, for values in 0..1: `(value - mean) / std`.
 ///
 /// Written as a preset's name, or as numbers `MEAN/STD`, each one number or three with commas
 /// (`.5,.5,.5/.25,.25,.25`).
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Normalize {
     /// Mean of each channel.
     pub mean: [f64; 3],
@@ -82,19 +80,7 @@ impl fmt::Display for Normalize {
     }
 }
 
-impl TryFrom<String> for Normalize {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Normalize> {
-        text.parse()
-    }
-}
-
-impl From<Normalize> for String {
-    fn from(normalize: Normalize) -> String {
-        normalize.to_string()
-    }
-}
+serde_as_text!(Normalize);
 
 #[cfg(test)]
 mod tests {

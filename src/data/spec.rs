@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Split;
 use crate::error::{Error, Result};
-use crate::values::{did_you_mean, named};
+use crate::values::{did_you_mean, named, serde_as_text};
 
 /// The largest side `size=N` may ask for: 8192 squared is 64 megapixels, the largest image that is read.
 pub const LARGEST_SIDE: u32 = 8192;
@@ -17,8 +17,7 @@ pub const LARGEST_SIDE: u32 = 8192;
 ///
 /// Written `SCHEME:PATH[,…][?option=value,…]` (`&` divides options as well); [`fmt::Display`] prints the canonical form, which parses back to the
 /// same value. Paths may not be empty, and a path that holds `?` must be followed by options (or a closing `?`).
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DataSpec {
     /// Where the samples come from.
     pub source: Source,
@@ -174,33 +173,21 @@ impl Source {
 
     fn paths_mut(&mut self) -> Vec<&mut PathBuf> {
         match self {
-            Source::Cifar10 { folder } | Source::Cifar100 { folder, .. } | Source::Folder { folder } => {
-                vec![folder]
-            }
-            Source::Svhn { file } => vec![file],
+            Source::Cifar10 { folder: path }
+            | Source::Cifar100 { folder: path, .. }
+            | Source::Folder { folder: path }
+            | Source::Svhn { file: path }
+            | Source::Images { path } => vec![path],
             Source::Idx { images, labels } => std::iter::once(images).chain(labels).collect(),
             Source::Csv { table, images, .. } => vec![table, images],
             Source::List { list, root } => vec![list, root],
-            Source::Images { path } => vec![path],
             Source::Demo { .. } => Vec::new(),
         }
     }
 
     /// The files and folders it names.
-    pub fn paths(&self) -> Vec<&Path> {
-        match self {
-            Source::Cifar10 { folder } | Source::Cifar100 { folder, .. } | Source::Folder { folder } => {
-                vec![folder]
-            }
-            Source::Svhn { file } => vec![file],
-            Source::Idx { images, labels } => {
-                std::iter::once(images).chain(labels).map(PathBuf::as_path).collect()
-            }
-            Source::Csv { table, images, .. } => vec![table, images],
-            Source::List { list, root } => vec![list, root],
-            Source::Images { path } => vec![path],
-            Source::Demo { .. } => Vec::new(),
-        }
+    pub fn paths(&self) -> Vec<PathBuf> {
+        self.clone().paths_mut().into_iter().map(std::mem::take).collect()
     }
 
     /// Whether `split=` means something: the parts of the other sources are files of their own.
@@ -222,16 +209,10 @@ impl Source {
         }
     }
 
-    /// The option value that names a level, for sources that have two.
-    fn level_name(&self) -> Option<&'static str> {
-        match self {
-            Source::Cifar100 { level: Level::Coarse, .. } => Some("coarse"),
-            Source::Csv { level: Level::Coarse, .. } => Some("superclass"),
-            Source::Cifar100 { level: Level::Both, .. } | Source::Csv { level: Level::Both, .. } => {
-                Some("both")
-            }
-            _ => None,
-        }
+    /// The values of `labels=` that name the fine, the coarse and both levels.
+    fn level_names(&self) -> [&'static str; 3] {
+        let of_table = matches!(self, Source::Csv { .. });
+        if of_table { ["subclass", "superclass", "both"] } else { ["fine", "coarse", "both"] }
     }
 
     fn parse(text: &str) -> Result<Source> {
@@ -353,31 +334,16 @@ fn parse_split(text: &str, source: &Source, value: &str) -> Result<Split> {
 }
 
 fn set_level(text: &str, source: &mut Source, value: &str) -> Result<()> {
-    let (level, parsed) = match source {
-        Source::Cifar100 { level, .. } => (
-            level,
-            match value {
-                "fine" => Ok(Level::Fine),
-                "coarse" => Ok(Level::Coarse),
-                "both" => Ok(Level::Both),
-                _ => Err("fine, coarse or both"),
-            },
-        ),
-        Source::Csv { level, .. } => (
-            level,
-            match value {
-                "subclass" => Ok(Level::Fine),
-                "superclass" => Ok(Level::Coarse),
-                "both" => Ok(Level::Both),
-                _ => Err("subclass, superclass or both"),
-            },
-        ),
-        _ => {
-            return Err(Error::usage(format!("`{text}`: labels= goes with cifar100: and csv: only")));
-        }
+    let names = source.level_names();
+    let (Source::Cifar100 { level, .. } | Source::Csv { level, .. }) = source else {
+        return Err(Error::usage(format!("`{text}`: labels= goes with cifar100: and csv: only")));
     };
-    *level =
-        parsed.map_err(|choices| Error::usage(format!("`{text}`: labels= is {choices}, not `{value}`")))?;
+    let levels = [Level::Fine, Level::Coarse, Level::Both];
+    let found = levels.into_iter().zip(names).find(|(_, name)| *name == value);
+    *level = found.map(|(level, _)| level).ok_or_else(|| {
+        let [fine, coarse, both] = names;
+        Error::usage(format!("`{text}`: labels= is {fine}, {coarse} or {both}, not `{value}`"))
+    })?;
     Ok(())
 }
 
@@ -390,61 +356,41 @@ fn number<T: FromStr>(text: &str, option: &str, value: &str) -> Result<T> {
 impl fmt::Display for DataSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:", self.source.scheme())?;
-        let mut holds_mark = false;
         match &self.source {
-            Source::Cifar10 { folder } | Source::Cifar100 { folder, .. } | Source::Folder { folder } => {
-                write_path(f, folder, &mut holds_mark)?;
+            Source::Cifar10 { folder: path }
+            | Source::Cifar100 { folder: path, .. }
+            | Source::Folder { folder: path }
+            | Source::Svhn { file: path }
+            | Source::Images { path }
+            | Source::Idx { images: path, labels: None } => write!(f, "{}", path.display())?,
+            Source::Idx { images, labels: Some(labels) } => {
+                write!(f, "{},{}", images.display(), labels.display())?;
             }
-            Source::Svhn { file: path } | Source::Images { path } => write_path(f, path, &mut holds_mark)?,
+            Source::Csv { table, images, .. } => {
+                write!(f, "{},images={}", table.display(), images.display())?;
+            }
+            Source::List { list, root } => write!(f, "{},root={}", list.display(), root.display())?,
             Source::Demo { set } => write!(f, "{set}")?,
-            Source::Idx { images, labels } => {
-                write_path(f, images, &mut holds_mark)?;
-                if let Some(labels) = labels {
-                    f.write_str(",")?;
-                    write_path(f, labels, &mut holds_mark)?;
-                }
-            }
-            Source::Csv { table: first, images: second, .. } | Source::List { list: first, root: second } => {
-                write_path(f, first, &mut holds_mark)?;
-                f.write_str(if matches!(self.source, Source::Csv { .. }) { ",images=" } else { ",root=" })?;
-                write_path(f, second, &mut holds_mark)?;
-            }
         }
         let mut options: Vec<String> = Vec::new();
         options.extend(self.split.map(|split| format!("split={split}")));
-        options.extend(self.source.level_name().map(|level| format!("labels={level}")));
+        let level = self.source.level().filter(|level| *level != Level::Fine);
+        options.extend(level.map(|level| format!("labels={}", self.source.level_names()[level as usize])));
         match self.subset {
             Subset::All => {}
             Subset::First(count) => options.push(format!("limit={count}")),
             Subset::Random { count, seed } => options.push(format!("sample={count},seed={seed}")),
         }
         options.extend(self.size.map(|size| format!("size={size}")));
-        if holds_mark || !options.is_empty() {
+        let holds_mark = |path: &PathBuf| path.to_string_lossy().contains('?');
+        if !options.is_empty() || self.source.paths().iter().any(holds_mark) {
             write!(f, "?{}", options.join(","))?;
         }
         Ok(())
     }
 }
 
-fn write_path(f: &mut fmt::Formatter<'_>, path: &Path, holds_mark: &mut bool) -> fmt::Result {
-    let text = path.to_string_lossy();
-    *holds_mark |= text.contains('?');
-    f.write_str(&text)
-}
-
-impl TryFrom<String> for DataSpec {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<DataSpec> {
-        text.parse()
-    }
-}
-
-impl From<DataSpec> for String {
-    fn from(spec: DataSpec) -> String {
-        spec.to_string()
-    }
-}
+serde_as_text!(DataSpec);
 
 #[cfg(test)]
 mod tests {

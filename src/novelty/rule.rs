@@ -3,10 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::{Deserialize, Serialize};
-
 use crate::error::{Error, Result};
-use crate::values::did_you_mean;
+use crate::values::{did_you_mean, serde_as_text};
 
 /// Every rule by name, for slips of the pen.
 const NAMES: [&str; 15] = [
@@ -44,8 +42,7 @@ pub struct Costs {
 /// (`conformal`, `per-class`, `youden`, `min-error`, `intersection`, `target-fpr`, `target-tpr`, `cost`) count a sample
 /// whose largest logit is the head's own for novel samples as flagged at any threshold, because it will be; the others
 /// are statistics of the scores as they are.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Rule {
     /// `conformal:A`: τ = sₖ with k = ⌊A(n + 1)⌋, or no flag at all where k = 0. A seen sample that is exchangeable
     /// with the calibration samples is flagged with probability at most A (Vovk, Gammerman, Shafer, 2005).
@@ -251,19 +248,7 @@ impl FromStr for Rule {
     }
 }
 
-impl TryFrom<String> for Rule {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Rule> {
-        text.parse()
-    }
-}
-
-impl From<Rule> for String {
-    fn from(rule: Rule) -> String {
-        rule.to_string()
-    }
-}
+serde_as_text!(Rule);
 
 #[cfg(test)]
 mod tests {

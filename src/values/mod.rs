@@ -3,8 +3,10 @@
 mod names;
 mod nearest;
 mod numbers;
+mod text;
 
 pub(crate) use names::named;
 pub use names::{NameParser, Named, same_name};
 pub use nearest::{did_you_mean, nearest};
 pub use numbers::{Reals, Wholes};
+pub(crate) use text::serde_as_text;

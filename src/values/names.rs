@@ -163,18 +163,7 @@ macro_rules! named {
             }
         }
 
-        impl serde::Serialize for $enum {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.serialize_str($crate::values::Named::name(*self))
-            }
-        }
-
-        impl<'de> serde::Deserialize<'de> for $enum {
-            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$enum, D::Error> {
-                let text = <String as serde::Deserialize>::deserialize(deserializer)?;
-                $crate::values::Named::named(&text).map_err(serde::de::Error::custom)
-            }
-        }
+        $crate::values::serde_as_text!($enum);
 
         impl clap::builder::ValueParserFactory for $enum {
             type Parser = $crate::values::NameParser<$enum>;
