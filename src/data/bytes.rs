@@ -46,12 +46,9 @@ pub(super) fn inflate_exactly(
     out: &mut Vec<u8>,
 ) -> Result<()> {
     if wanted > compressed.saturating_mul(LARGEST_RATIO) {
-        return Err(Error::malformed(
-            path,
-            Position::Byte(out.len() as u64),
-            format!("at most {LARGEST_RATIO} times the {compressed} compressed bytes"),
-            format!("a declared size of {wanted} bytes"),
-        ));
+        let expected = format!("at most {LARGEST_RATIO} times the {compressed} compressed bytes");
+        let found = format!("a declared size of {wanted} bytes");
+        return Err(Error::malformed(path, Position::Byte(out.len() as u64), expected, found));
     }
     let mut left = wanted;
     while left > 0 {
@@ -61,12 +58,9 @@ pub(super) fn inflate_exactly(
         let read = reader.read(&mut out[start..]).map_err(|e| damaged(path, start as u64, &e))?;
         out.truncate(start + read);
         if read == 0 {
-            return Err(Error::malformed(
-                path,
-                Position::Byte(start as u64),
-                format!("{left} more bytes of inflated data"),
-                "the end of the stream",
-            ));
+            let expected = format!("{left} more bytes of inflated data");
+            let found = "the end of the stream";
+            return Err(Error::malformed(path, Position::Byte(start as u64), expected, found));
         }
         left -= read as u64;
     }

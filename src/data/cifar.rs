@@ -243,12 +243,9 @@ fn check_labels(path: &Path, bytes: &[u8], kind: Kind) -> Result<()> {
     for (row, record) in bytes.chunks_exact(kind.label_bytes() + IMAGE).enumerate() {
         let label = record[kind.label_byte()];
         if usize::from(label) >= kind.classes() {
-            return Err(Error::malformed(
-                path,
-                Position::Row(row as u64),
-                format!("a label below {} ({})", kind.classes(), kind.name()),
-                format!("{label}; is this another data set?"),
-            ));
+            let expected = format!("a label below {} ({})", kind.classes(), kind.name());
+            let found = format!("{label}; is this another data set?");
+            return Err(Error::malformed(path, Position::Row(row as u64), expected, found));
         }
     }
     Ok(())
@@ -268,12 +265,8 @@ fn read_names(folder: &Path, kind: Kind) -> Result<Vec<String>> {
         .map(str::to_owned)
         .collect();
     if names.len() != kind.classes() {
-        return Err(Error::malformed(
-            &path,
-            Position::File,
-            format!("{} class names, one a line", kind.classes()),
-            format!("{} lines", names.len()),
-        ));
+        let expected = format!("{} class names, one a line", kind.classes());
+        return Err(Error::malformed(&path, Position::File, expected, format!("{} lines", names.len())));
     }
     Ok(names)
 }

@@ -92,6 +92,8 @@ pub struct Relabelled {
     labels: Vec<i64>,
     class_names: Vec<String>,
     taxonomy: Option<Taxonomy>,
+    /// Names of the samples, where they are others as well.
+    names: Option<Vec<String>>,
 }
 
 impl Relabelled {
@@ -124,7 +126,12 @@ impl Relabelled {
         if taxonomy.as_ref().is_some_and(|taxonomy| taxonomy.subclasses != class_names) {
             return Err(Error::invalid("the subclasses of the taxonomy are not the classes the labels mean"));
         }
-        Ok(Relabelled { whole, labels, class_names, taxonomy })
+        Ok(Relabelled { whole, labels, class_names, taxonomy, names: None })
+    }
+
+    /// The same with other names of the samples, one for each.
+    pub(super) fn named(self, names: Vec<String>) -> Relabelled {
+        Relabelled { names: Some(names), ..self }
     }
 }
 
@@ -150,7 +157,7 @@ impl Dataset for Relabelled {
     }
 
     fn sample_name(&self, index: usize) -> String {
-        self.whole.sample_name(index)
+        self.names.as_ref().map_or_else(|| self.whole.sample_name(index), |names| names[index].clone())
     }
 
     fn undecoded_kind(&self, index: usize) -> Option<&'static str> {

@@ -4,10 +4,10 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use flate2::read::GzDecoder;
-
-use super::bytes::{big_endian_u32, expect_end, inflate_exactly};
-use super::{Dataset, InMemory, RgbImage, SharedDataset, UNKNOWN_LABEL, resize};
+use super::bytes::Bytes;
+use super::idx::{self, Idx};
+use super::subset::Resized;
+use super::{Relabelled, SharedDataset};
 use crate::error::{Error, Position, Result};
 
 /// Pixels on a side of every image, as Fashion-MNIST's own.
@@ -70,69 +70,35 @@ pub fn far() -> Result<SharedDataset> {
 }
 
 fn labelled(images: &Embedded, labels: &Embedded) -> Result<SharedDataset> {
-    let (_, stored) = labels.read(1)?;
     let label =
         |stored: &u8| SEEN.iter().position(|(original, _)| original == stored).map(|index| index as i64);
-    let labels: Option<Vec<i64>> = stored.iter().map(label).collect();
-    let labels = labels.ok_or_else(|| images.damaged("labels of seen classes", "another label"))?;
+    let stored = labels.inflate(idx::LABELS_MAGIC)?;
+    let labels: Option<Vec<i64>> = stored[8..].iter().map(label).collect();
+    let labels = labels.ok_or_else(|| {
+        let found = "another label: the binary is damaged";
+        Error::malformed(images.name, Position::File, "labels of seen classes", found)
+    })?;
     let names = SEEN.iter().map(|(_, name)| (*name).to_string()).collect();
-    images.data_set(labels, names)
+    Ok(Arc::new(Relabelled::new(unlabelled(images)?, labels, names, None)?))
 }
 
+/// Grey images as RGB of [`SIDE`] x [`SIDE`] pixels.
 fn unlabelled(images: &Embedded) -> Result<SharedDataset> {
-    let (extents, _) = images.read(3)?;
-    images.data_set(vec![UNKNOWN_LABEL; extents[0]], Vec::new())
+    let stored = Bytes::Inflated(images.inflate(idx::IMAGES_MAGIC)?);
+    let stored = Arc::new(Idx::of_images(Path::new(images.name), stored)?);
+    Ok(Arc::new(Resized { whole: stored, size: SIDE }))
 }
 
 impl Embedded {
-    /// Grey images as RGB of [`SIDE`] x [`SIDE`] pixels.
-    fn data_set(&self, labels: Vec<i64>, class_names: Vec<String>) -> Result<SharedDataset> {
-        let (extents, grey) = self.read(3)?;
-        let (height, width) = (extents[1] as u32, extents[2] as u32);
-        let stored = InMemory::from_grey(width, height, &grey, labels, class_names)?;
-        if (width, height) == (SIDE, SIDE) {
-            return Ok(Arc::new(stored));
-        }
-        let mut pixels = Vec::with_capacity(stored.len() * 3 * (SIDE * SIDE) as usize);
-        for index in 0..stored.len() {
-            let image: RgbImage = resize(&stored.image(index)?, SIDE, SIDE)?;
-            pixels.extend_from_slice(&image.pixels);
-        }
-        let labels = (0..stored.len()).map(|index| stored.label(index)).collect();
-        Ok(Arc::new(InMemory::new(SIDE, SIDE, pixels, labels, stored.class_names().to_vec())?))
-    }
-
-    /// Extents and bytes of an idx file of `dimensions` dimensions.
-    fn read(&self, dimensions: usize) -> Result<(Vec<usize>, Vec<u8>)> {
-        let path = Path::new(self.name);
-        let (mut reader, compressed) = (GzDecoder::new(self.bytes), self.bytes.len() as u64);
-        let header = 4 + 4 * dimensions;
-        let mut bytes = Vec::new();
-        inflate_exactly(path, &mut reader, compressed, header as u64, &mut bytes)?;
-        if bytes[..4] != [0, 0, 8, dimensions as u8] {
-            return Err(self.damaged("an idx file of bytes", "another header"));
-        }
-        let extents: Vec<usize> = (0..dimensions)
-            .filter_map(|index| big_endian_u32(&bytes, 4 + 4 * index))
-            .map(|e| e as usize)
-            .collect();
-        let size = extents.iter().try_fold(1u64, |size, extent| size.checked_mul(*extent as u64));
-        let size =
-            size.ok_or_else(|| self.damaged("a size a computer can hold", "a product beyond 64 bits"))?;
-        inflate_exactly(path, &mut reader, compressed, size, &mut bytes)?;
-        expect_end(path, &mut reader, header as u64 + size)?;
-        bytes.drain(..header);
-        Ok((extents, bytes))
-    }
-
-    fn damaged(&self, expected: &str, found: &str) -> Error {
-        Error::malformed(self.name, Position::File, expected, format!("{found}: the binary is damaged"))
+    fn inflate(&self, magic: u32) -> Result<Vec<u8>> {
+        idx::inflate(Path::new(self.name), self.bytes, magic)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::data::UNKNOWN_LABEL;
 
     #[test]
     fn seen_classes_are_balanced_and_named() {

@@ -15,8 +15,8 @@ use super::{Dataset, LARGEST_IMAGE, RgbImage, UNKNOWN_LABEL};
 use crate::error::{Error, Position, Result};
 use crate::files;
 
-const IMAGES_MAGIC: u32 = 0x0803;
-const LABELS_MAGIC: u32 = 0x0801;
+pub(super) const IMAGES_MAGIC: u32 = 0x0803;
+pub(super) const LABELS_MAGIC: u32 = 0x0801;
 
 /// Grey images and, if there is a file of them, labels.
 #[derive(Debug)]
@@ -31,31 +31,28 @@ pub(super) struct Idx {
 
 impl Idx {
     pub(super) fn open(images_path: &Path, labels_path: Option<&Path>) -> Result<Idx> {
-        let images = read(images_path, IMAGES_MAGIC)?;
-        // `read` has checked that the header is there and that the file has the bytes it speaks of.
+        let set = Idx::of_images(images_path, read(images_path, IMAGES_MAGIC)?)?;
+        let Some(labels_path) = labels_path else { return Ok(set) };
+        let labels = read_labels(labels_path, set.count, images_path)?;
+        let classes = labels[8..].iter().max().map_or(0, |&largest| usize::from(largest) + 1);
+        let class_names = (0..classes).map(|class| class.to_string()).collect();
+        Ok(Idx { labels: Some(labels), class_names, ..set })
+    }
+
+    /// Images without labels: the whole file at `path`, inflated, of the length that its header says.
+    pub(super) fn of_images(path: &Path, images: Bytes) -> Result<Idx> {
         let extent = |dimension: usize| big_endian_u32(&images, 4 + 4 * dimension).unwrap_or(0) as usize;
         let (count, rows, columns) = (extent(0), extent(1), extent(2));
         if rows == 0 || columns == 0 || rows as u64 * columns as u64 > LARGEST_IMAGE {
-            return Err(Error::malformed(
-                images_path,
-                Position::Byte(8),
-                "images of one pixel to 64 megapixels",
-                format!("{rows} rows of {columns} pixels"),
-            ));
+            let expected = "images of one pixel to 64 megapixels";
+            let found = format!("{rows} rows of {columns} pixels");
+            return Err(Error::malformed(path, Position::Byte(8), expected, found));
         }
         if count == 0 || u32::try_from(count).is_err() {
-            return Err(Error::malformed(
-                images_path,
-                Position::Byte(4),
-                "at least one image",
-                format!("{count}"),
-            ));
+            let found = format!("{count}");
+            return Err(Error::malformed(path, Position::Byte(4), "at least one image", found));
         }
-        let labels = labels_path.map(|path| read_labels(path, count, images_path)).transpose()?;
-        let classes =
-            labels.as_ref().map_or(0, |l| l[8..].iter().max().map_or(0, |&largest| usize::from(largest) + 1));
-        let class_names = (0..classes).map(|class| class.to_string()).collect();
-        Ok(Idx { rows, columns, images, labels, count, class_names })
+        Ok(Idx { rows, columns, images, labels: None, count, class_names: Vec::new() })
     }
 }
 
@@ -63,12 +60,9 @@ fn read_labels(path: &Path, images: usize, images_path: &Path) -> Result<Bytes> 
     let labels = read(path, LABELS_MAGIC)?;
     let count = labels.len() - 8;
     if count != images {
-        return Err(Error::malformed(
-            path,
-            Position::Byte(4),
-            format!("{images} labels, as there are images in {}", images_path.display()),
-            format!("{count}; do the two files belong together?"),
-        ));
+        let expected = format!("{images} labels, as there are images in {}", images_path.display());
+        let found = format!("{count}; do the two files belong together?");
+        return Err(Error::malformed(path, Position::Byte(4), expected, found));
     }
     Ok(labels)
 }
@@ -76,27 +70,39 @@ fn read_labels(path: &Path, images: usize, images_path: &Path) -> Result<Bytes> 
 /// The whole file, inflated if it is gzipped; its length is exactly what its header says.
 fn read(path: &Path, magic: u32) -> Result<Bytes> {
     let map = files::map(path)?;
-    let header = 4 + 4 * (magic & 0xff) as usize;
+    let header = header_length(magic);
     if !map.starts_with(&[0x1f, 0x8b]) {
         let wanted = declared_size(path, &map, magic, header)?;
         if map.len() as u64 != wanted {
+            let expected = format!("{wanted} bytes, as the header says");
+            let found = format!("{} bytes", map.len());
             return Err(Error::malformed(
                 path,
                 Position::Byte(wanted.min(map.len() as u64)),
-                format!("{wanted} bytes, as the header says"),
-                format!("{} bytes", map.len()),
+                expected,
+                found,
             ));
         }
         return Ok(Bytes::Mapped(map));
     }
-    let compressed = map.len() as u64;
-    let mut reader = MultiGzDecoder::new(&map[..]);
+    inflate(path, &map, magic).map(Bytes::Inflated)
+}
+
+/// A gzipped file as a whole.
+pub(super) fn inflate(path: &Path, gzipped: &[u8], magic: u32) -> Result<Vec<u8>> {
+    let (mut reader, compressed) = (MultiGzDecoder::new(gzipped), gzipped.len() as u64);
+    let header = header_length(magic);
     let mut bytes = Vec::new();
     inflate_exactly(path, &mut reader, compressed, header as u64, &mut bytes)?;
     let wanted = declared_size(path, &bytes, magic, header)?;
     inflate_exactly(path, &mut reader, compressed, wanted - header as u64, &mut bytes)?;
     expect_end(path, &mut reader, wanted)?;
-    Ok(Bytes::Inflated(bytes))
+    Ok(bytes)
+}
+
+/// The magic number, whose last byte is the number of dimensions, and an extent for each.
+fn header_length(magic: u32) -> usize {
+    4 + 4 * (magic & 0xff) as usize
 }
 
 /// Header and data together, from the header.

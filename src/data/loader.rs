@@ -16,9 +16,10 @@ use crate::rng::{Purpose, Stream};
 const IMAGES_AT_A_TIME: usize = 8;
 
 /// Order of the samples.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum Order {
     /// The order of the data set.
+    #[default]
     Sequential,
     /// [`Stream::permutation`] of the stream (seed, [`Purpose::Shuffle`], epoch).
     Shuffled,
@@ -49,7 +50,7 @@ impl Order {
 }
 
 /// Options of a [`Loader`].
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct LoaderOptions {
     /// Samples in a batch; the last batch of an epoch has what is left.
     pub batch_size: usize,
@@ -71,15 +72,7 @@ pub struct LoaderOptions {
 impl LoaderOptions {
     /// One pass in order, without augmentation: for evaluation and extraction.
     pub fn evaluation(batch_size: usize) -> LoaderOptions {
-        LoaderOptions {
-            batch_size,
-            order: Order::Sequential,
-            seed: 0,
-            epoch: 0,
-            start_batch: 0,
-            augment: false,
-            resident: false,
-        }
+        LoaderOptions { batch_size, ..LoaderOptions::default() }
     }
 }
 

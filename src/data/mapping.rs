@@ -67,11 +67,12 @@ impl Mapping {
             return Err(Error::malformed(&path, Position::File, expected, format!("none for {position}")));
         }
         if rows.is_empty() {
+            let found = "no row";
             return Err(Error::malformed(
                 &path,
                 Position::Line(2),
                 "an index and the name of a class",
-                "no row",
+                found,
             ));
         }
         Ok(Some(Mapping { path, names: rows.into_values().map(|(_, name)| name).collect() }))

@@ -71,7 +71,7 @@ pub use placement::Placement;
 pub use resize::resize;
 pub use spec::{DataSpec, DemoSet, LARGEST_SIDE, Level, Source, Subset};
 pub use subset::Selected;
-pub use taxonomy::{NOVEL, Taxonomy};
+pub use taxonomy::{NOVEL, Taxonomy, is_novel, novel_class};
 pub use transform::{Augment, Small, Transform};
 
 /// The largest image that is read, in pixels: 64 megapixels.

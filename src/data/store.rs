@@ -133,12 +133,8 @@ impl ImageStore {
         if let Some(kind) = undecoded_kind(name) {
             let found = format!("one of kind {kind}; convert it to PNG or JPEG");
             let at = Position::Member(name.to_owned());
-            return Err(Error::malformed(
-                self.place(),
-                at,
-                format!("an image that is decoded ({DECODED})"),
-                found,
-            ));
+            let expected = format!("an image that is decoded ({DECODED})");
+            return Err(Error::malformed(self.place(), at, expected, found));
         }
         match self {
             ImageStore::Folder { root, fence } => {
@@ -170,12 +166,8 @@ pub(super) fn decode_file(path: &Path) -> Result<RgbImage> {
     }
     if metadata.len() > LARGEST_FILE {
         let found = format!("{} bytes", metadata.len());
-        return Err(Error::malformed(
-            path,
-            Position::File,
-            format!("an image of at most {LARGEST_FILE} bytes"),
-            found,
-        ));
+        let expected = format!("an image of at most {LARGEST_FILE} bytes");
+        return Err(Error::malformed(path, Position::File, expected, found));
     }
     let bytes = fs::read(path).map_err(|e| Error::io("read", path, e))?;
     decode(path, &Position::File, &bytes)
@@ -195,12 +187,8 @@ fn read_member(
     let size = archive::member(path, at, archive, index)?.size;
     if size > LARGEST_FILE {
         let found = format!("one of {size} bytes");
-        return Err(Error::malformed(
-            path,
-            at.clone(),
-            format!("an image of at most {LARGEST_FILE} bytes"),
-            found,
-        ));
+        let expected = format!("an image of at most {LARGEST_FILE} bytes");
+        return Err(Error::malformed(path, at.clone(), expected, found));
     }
     archive::read_member(path, at, archive, index)
 }
@@ -253,12 +241,8 @@ fn walk(root: &Path, below: &str, depth: usize, names: &mut Vec<String>) -> Resu
     let folder = if below.is_empty() { root.to_path_buf() } else { root.join(below) };
     if depth > DEEPEST {
         let found = "more; does a link lead back up?";
-        return Err(Error::malformed(
-            &folder,
-            Position::File,
-            format!("at most {DEEPEST} folders in folders"),
-            found,
-        ));
+        let expected = format!("at most {DEEPEST} folders in folders");
+        return Err(Error::malformed(&folder, Position::File, expected, found));
     }
     for entry in fs::read_dir(&folder).map_err(|e| Error::io("list", &folder, e))? {
         let entry = entry.map_err(|e| Error::io("list", &folder, e))?;

@@ -52,12 +52,8 @@ impl Svhn {
             .ok_or_else(|| Error::malformed(path, member("y"), "numbers", mat::type_name(labels.element)))?;
         if numbers.len() != count {
             let found = format!("{}", numbers.len());
-            return Err(Error::malformed(
-                path,
-                member("y"),
-                format!("{count} labels, one for each image in X"),
-                found,
-            ));
+            let expected = format!("{count} labels, one for each image in X");
+            return Err(Error::malformed(path, member("y"), expected, found));
         }
         let labels =
             numbers.iter().enumerate().map(|(row, &label)| digit(path, row, label)).collect::<Result<_>>()?;
@@ -70,12 +66,8 @@ impl Svhn {
 fn digit(path: &Path, row: usize, label: f64) -> Result<u8> {
     if label.fract() != 0.0 || !(0.0..=10.0).contains(&label) {
         let at = Position::Member(format!("y({})", row + 1));
-        return Err(Error::malformed(
-            path,
-            at,
-            "a label from 1 to 10 (10 is the digit 0)",
-            format!("{label}"),
-        ));
+        let found = format!("{label}");
+        return Err(Error::malformed(path, at, "a label from 1 to 10 (10 is the digit 0)", found));
     }
     Ok(label as u8 % 10)
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Level, UNKNOWN_LABEL};
+use super::{Dataset, Level, UNKNOWN_LABEL};
 use crate::error::Position;
 
 /// The name by which a mapping file marks the class of samples that belong to no other.
@@ -46,8 +46,16 @@ impl Taxonomy {
 }
 
 /// Whether a class is the one of samples that belong to no other, by its name.
-pub(super) fn is_novel(name: &str) -> bool {
+pub fn is_novel(name: &str) -> bool {
     name.trim().eq_ignore_ascii_case(NOVEL)
+}
+
+/// The class `novel` of a data set, among the finer ones where there are two levels.
+pub fn novel_class(data: &dyn Dataset) -> Option<usize> {
+    match data.taxonomy() {
+        Some(taxonomy) => taxonomy.novel(Level::Fine),
+        None => data.class_names().iter().position(|name| is_novel(name)),
+    }
 }
 
 /// The promise that a data set with two levels makes about each of its samples.

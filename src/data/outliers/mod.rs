@@ -16,8 +16,8 @@ pub use manifest::{Manifest, Outlier};
 
 use super::inspect::digest;
 use super::spec::Source;
-use super::taxonomy::{NOVEL, is_novel};
-use super::{DataSpec, Dataset, Level, RgbImage, SharedDataset, Split, Taxonomy, open};
+use super::taxonomy::{NOVEL, novel_class};
+use super::{DataSpec, Dataset, Relabelled, Selected, SharedDataset, Split, open};
 use crate::error::{Error, Result};
 use crate::rng::{Purpose, Stream};
 
@@ -197,14 +197,10 @@ pub fn build(options: &OutlierOptions, root: Option<&Path>, seen: &dyn Dataset) 
         })
         .collect();
     let part = name_of_part(&spec);
-    let dataset = Drawn {
-        names: drawn.iter().map(|outlier| format!("{part}/{}_{}", outlier.index, outlier.class)).collect(),
-        source: source.clone(),
-        indices,
-        label,
-        class_names: seen.class_names().to_vec(),
-        taxonomy: seen.taxonomy().cloned(),
-    };
+    let names = drawn.iter().map(|outlier| format!("{part}/{}_{}", outlier.index, outlier.class)).collect();
+    let images = Arc::new(Selected::new(source.clone(), indices));
+    let (class_names, taxonomy) = (seen.class_names().to_vec(), seen.taxonomy().cloned());
+    let dataset = Relabelled::new(images, vec![label; count], class_names, taxonomy)?.named(names);
     let classes = classes.into_iter().map(|class| source.class_names()[class].clone()).collect();
     Ok(Some(Outliers {
         dataset: Arc::new(dataset),
@@ -215,11 +211,7 @@ pub fn build(options: &OutlierOptions, root: Option<&Path>, seen: &dyn Dataset) 
 
 /// The label of outliers in the seen data.
 fn novel_label(seen: &dyn Dataset) -> Result<i64> {
-    let novel = match seen.taxonomy() {
-        Some(taxonomy) => taxonomy.novel(Level::Fine),
-        None => seen.class_names().iter().position(|name| is_novel(name)),
-    };
-    novel.map(|novel| novel as i64).ok_or_else(|| {
+    novel_class(seen).map(|novel| novel as i64).ok_or_else(|| {
         Error::invalid(format!(
             "outliers need a class to belong to, but none of the {} classes of the data is named `{NOVEL}`; add one to \
              the mapping of the (sub)classes",
@@ -276,45 +268,4 @@ fn name_of_part(spec: &DataSpec) -> String {
         _ => None,
     };
     split.map_or_else(|| scheme.to_owned(), |split| format!("{scheme}/{split}"))
-}
-
-/// Some images of another data set, all of one class of the seen one.
-#[derive(Debug)]
-struct Drawn {
-    source: SharedDataset,
-    indices: Vec<u32>,
-    names: Vec<String>,
-    label: i64,
-    class_names: Vec<String>,
-    taxonomy: Option<Taxonomy>,
-}
-
-impl Dataset for Drawn {
-    fn len(&self) -> usize {
-        self.indices.len()
-    }
-
-    fn class_names(&self) -> &[String] {
-        &self.class_names
-    }
-
-    fn taxonomy(&self) -> Option<&Taxonomy> {
-        self.taxonomy.as_ref()
-    }
-
-    fn label(&self, _index: usize) -> i64 {
-        self.label
-    }
-
-    fn image(&self, index: usize) -> Result<RgbImage> {
-        self.source.image(self.indices[index] as usize)
-    }
-
-    fn sample_name(&self, index: usize) -> String {
-        self.names[index].clone()
-    }
-
-    fn notes(&self) -> Vec<String> {
-        self.source.notes()
-    }
 }

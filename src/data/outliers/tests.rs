@@ -1,5 +1,5 @@
 use super::*;
-use crate::data::{Concatenated, InMemory};
+use crate::data::{Concatenated, InMemory, Level, Taxonomy};
 
 const FINE: [&str; 4] = ["bee", "lizard", "apple", "tank"];
 

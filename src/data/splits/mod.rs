@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 pub use held_out::HoldOut;
 use share::{NUMBER_OF_PARTS, Part, divide_by_class};
 
-use super::taxonomy::is_novel;
-use super::{Dataset, Level};
+use super::Dataset;
+use super::taxonomy::novel_class;
 use crate::error::{Error, Result};
 #[cfg(doc)]
 use crate::rng::Purpose;
@@ -139,10 +139,7 @@ impl Classes {
             })?;
             members[class].push(index as u32);
         }
-        let novel = match dataset.taxonomy() {
-            Some(taxonomy) => taxonomy.novel(Level::Fine),
-            None => names.iter().position(|name| is_novel(name)),
-        };
+        let novel = novel_class(dataset);
         let mut groups = std::collections::BTreeMap::<Option<usize>, Vec<usize>>::new();
         for class in (0..names.len()).filter(|&class| Some(class) != novel && !members[class].is_empty()) {
             let parent = dataset.taxonomy().and_then(|taxonomy| taxonomy.parents[class]);
