@@ -304,6 +304,16 @@ impl PseudoInverseFactor {
     }
 }
 
+/// The place of the largest value; of equal ones the first.
+pub fn argmax(values: &[f64]) -> usize {
+    (1..values.len()).fold(0, |best, index| if values[index] > values[best] { index } else { best })
+}
+
+/// The largest value, -∞ of none.
+pub fn largest(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+}
+
 /// Sum of products, in four fixed partial sums (fast, and the same on every machine without fused multiply-add).
 pub fn dot(a: &[f64], b: &[f64]) -> f64 {
     debug_assert_eq!(a.len(), b.len());

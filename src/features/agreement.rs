@@ -17,6 +17,7 @@ use super::cause;
 use super::head::Head;
 use super::set::FeatureSet;
 use crate::error::{Error, Result};
+use crate::linalg::{argmax, largest};
 
 /// Rows that are compared when a cache is opened for use with a head, evenly spaced.
 pub const SAMPLED_ROWS: usize = 1024;
@@ -253,9 +254,7 @@ impl Block {
 
 /// Whether the class of the largest stored logit is not, within rounding, one of the largest computed logits.
 fn decides_otherwise(stored: &[f64], computed: &[f64]) -> bool {
-    let decided =
-        (1..stored.len()).fold(0, |best, index| if stored[index] > stored[best] { index } else { best });
-    let largest = computed.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let (decided, largest) = (argmax(stored), largest(computed));
     let smallest = computed.iter().copied().fold(f64::INFINITY, f64::min);
     let longest = largest.abs().max(smallest.abs());
     let rounding = (ROUNDING.0 * (largest - smallest)).max(ROUNDING.1 * longest);
@@ -264,26 +263,5 @@ fn decides_otherwise(stored: &[f64], computed: &[f64]) -> bool {
 
 /// The class of the largest logit of every sample, of equal ones the first; logits that the cache lacks are the head's.
 pub fn predictions(set: &FeatureSet, head: &Head) -> Vec<u32> {
-    let block = block_rows(set.dimension().max(head.classes()));
-    let starts: Vec<usize> = (0..set.len()).step_by(block).collect();
-    let parts: Vec<Vec<u32>> = starts
-        .into_par_iter()
-        .map(|start| {
-            let range = start..(start + block).min(set.len());
-            let mut logits = Vec::new();
-            match set.logits() {
-                Some(stored) => stored.read_f64(range, &mut logits),
-                None => {
-                    let (mut features, rows) = (Vec::new(), range.len());
-                    set.features().read_f64(range, &mut features);
-                    head.logits(&features, rows, &mut logits);
-                }
-            }
-            let largest = |row: &[f64]| {
-                (1..row.len()).fold(0, |best, index| if row[index] > row[best] { index } else { best }) as u32
-            };
-            logits.chunks_exact(head.classes()).map(largest).collect()
-        })
-        .collect();
-    parts.into_iter().flatten().collect()
+    set.map_logits(head, |row| argmax(row) as u32)
 }

@@ -4,7 +4,7 @@ use super::agreement::Block;
 use super::head::Head;
 use super::set::FeatureSet;
 use crate::error::Result;
-use crate::linalg::{View, matmul};
+use crate::linalg::{View, largest, matmul};
 
 /// A mistake explains the logits where, undone, it leaves a smaller relative deviation than this.
 const EXPLAINED: f64 = 1e-2;
@@ -59,7 +59,7 @@ fn by_row(logits: &[f64], classes: usize, change: fn(&mut [f64])) -> Vec<f64> {
 }
 
 fn log_softmax(row: &mut [f64]) {
-    let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let largest = largest(row);
     let sum: f64 = row.iter().map(|x| (x - largest).exp()).sum();
     row.iter_mut().for_each(|x| *x -= largest + sum.ln());
 }

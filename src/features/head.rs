@@ -58,12 +58,9 @@ impl Head {
             Some(mut array) => {
                 let count: usize = array.shape.iter().product();
                 if count != classes {
-                    return Err(Error::malformed(
-                        path,
-                        Position::Member("b".into()),
-                        format!("{classes} numbers, one per row of W"),
-                        format!("shape {:?}", array.shape),
-                    ));
+                    let expected = format!("{classes} numbers, one per row of W");
+                    let found = format!("shape {:?}", array.shape);
+                    return Err(Error::malformed(path, Position::Member("b".into()), expected, found));
                 }
                 array.shape = vec![1, count];
                 let mut bias = Vec::new();

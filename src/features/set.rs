@@ -1,12 +1,15 @@
 //! One pass of a network over a data set: features, logits and labels, opened from a folder, `.npz` or `.npy`, and the head
 //! that the cache may hold itself.
 
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::archive::Npz;
+use super::block_rows;
 use super::foreign;
 use super::head::Head;
 use super::matrix::Matrix;
@@ -94,16 +97,7 @@ impl FeatureSet {
         };
         let meta_path = path.join("meta.json");
         let meta = if meta_path.exists() {
-            let text = files::read_text(&meta_path, LARGEST_META)?;
-            serde_json::from_str(&text).map_err(|e| {
-                let at = Position::Line(e.line() as u64);
-                Error::malformed(
-                    &meta_path,
-                    at,
-                    "an object with data, transform, checkpoint, rows",
-                    e.to_string(),
-                )
-            })?
+            files::read_json(&meta_path, LARGEST_META, "an object with data, transform, checkpoint, rows")?
         } else {
             CacheMeta::default()
         };
@@ -159,6 +153,31 @@ impl FeatureSet {
         let set = FeatureSet { path, features, logits, labels, meta, own_head: None };
         set.check_rows()?;
         Ok(set)
+    }
+
+    /// Reads the stored logits of some samples, or those the head gives their features.
+    pub fn read_logits(&self, head: &Head, range: Range<usize>, out: &mut Vec<f64>) {
+        match &self.logits {
+            Some(logits) => logits.read_f64(range, out),
+            None => {
+                let (mut features, rows) = (Vec::new(), range.len());
+                self.features.read_f64(range, &mut features);
+                head.logits(&features, rows, out);
+            }
+        }
+    }
+
+    /// Something of the logits of every sample ([`FeatureSet::read_logits`]), in their order.
+    pub fn map_logits<T: Send>(&self, head: &Head, value: impl Fn(&[f64]) -> T + Sync) -> Vec<T> {
+        let block = block_rows(self.dimension().max(head.classes()));
+        let starts: Vec<usize> = (0..self.len()).step_by(block).collect();
+        let of_block = |start| {
+            let mut logits = Vec::new();
+            self.read_logits(head, start..(start + block).min(self.len()), &mut logits);
+            logits.chunks_exact(head.classes()).map(&value).collect()
+        };
+        let parts: Vec<Vec<T>> = starts.into_par_iter().map(of_block).collect();
+        parts.into_iter().flatten().collect()
     }
 
     fn check_rows(&self) -> Result<()> {

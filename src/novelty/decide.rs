@@ -2,10 +2,10 @@
 
 use super::file::LevelEntry;
 use super::samples::Scored;
-use super::score::{first_largest, read_logits};
 use crate::data::Level;
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, block_rows};
+use crate::linalg::argmax;
 use crate::values::named;
 
 named! {
@@ -86,7 +86,7 @@ pub fn decide(hierarchy: Hierarchy, levels: &[LevelInput<'_>]) -> Result<Vec<Vec
     for start in (0..first.set.len()).step_by(block_rows(widest)) {
         let end = (start + block_rows(widest)).min(first.set.len());
         for (level, logits) in levels.iter().zip(&mut logits) {
-            read_logits(level.set, level.head, start..end, logits);
+            level.set.read_logits(level.head, start..end, logits);
         }
         for row in start..end {
             let rows: Vec<&[f64]> = levels
@@ -170,7 +170,7 @@ impl<'a> Pairing<'a> {
                 let above = self.most_probable(coarse, logits[coarse]);
                 let children = &self.children[above];
                 let values: Vec<f64> = children.iter().map(|child| logits[fine][*child]).collect();
-                (!children.is_empty()).then(|| (above, children[first_largest(&values)]))
+                (!children.is_empty()).then(|| (above, children[argmax(&values)]))
             }
             Hierarchy::Joint => self.most_probable_pair(logits[coarse], logits[fine]),
         };
@@ -187,7 +187,7 @@ impl<'a> Pairing<'a> {
         let novel = self.entries[place].classes.novel;
         let lowered =
             |(logit, value): (usize, &f64)| if Some(logit) == novel { f64::NEG_INFINITY } else { *value };
-        first_largest(&logits.iter().enumerate().map(lowered).collect::<Vec<f64>>())
+        argmax(&logits.iter().enumerate().map(lowered).collect::<Vec<f64>>())
     }
 
     /// The superclass and subclass logit that go together with the largest product of probabilities.

@@ -108,12 +108,9 @@ impl Document {
         if let Ok(Versioned { version }) = toml::from_str(text)
             && !(1..=VERSION).contains(&version)
         {
-            return Err(Error::malformed(
-                path,
-                Position::Member("version".into()),
-                format!("thresholds of version {VERSION}"),
-                format!("version {version}; if a newer residua wrote them, use that one"),
-            ));
+            let expected = format!("thresholds of version {VERSION}");
+            let found = format!("version {version}; if a newer residua wrote them, use that one");
+            return Err(Error::malformed(path, Position::Member("version".into()), expected, found));
         }
         toml::from_str(text).map_err(|e| {
             let end = e.span().map_or(0, |span| span.start.min(text.len()));

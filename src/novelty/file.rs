@@ -20,9 +20,8 @@ use super::samples::{LevelScores, level_name};
 use super::score::Scorer;
 use super::threshold::LevelThreshold;
 use super::truth::Truth;
-use super::truth::is_novel;
 use crate::checkpoint::{HeadClasses, Trained};
-use crate::data::{Dataset, Level, UNKNOWN_LABEL};
+use crate::data::{Dataset, Level, UNKNOWN_LABEL, is_novel};
 use crate::error::{Error, Position, Result};
 use crate::features::{Element, Head, NpyArray, Npz, write_npz};
 use crate::files;
@@ -243,7 +242,7 @@ impl ThresholdFile {
         let document = Document::of(self, fits, scores);
         let text = toml::to_string(&document)
             .map_err(|e| Error::invalid(format!("cannot lay out {}: {e}", path.display())))?;
-        files::write_atomically(path, |out| std::io::Write::write_all(out, text.as_bytes()))
+        files::write(path, text)
     }
 
     fn write_calibration(&self, path: &Path) -> Result<()> {
@@ -305,22 +304,15 @@ fn place(
 fn path_beside(table: &Path, record: &FileRecord) -> Result<PathBuf> {
     let is_name = Path::new(&record.file).file_name().is_some_and(|name| name == record.file.as_str());
     if !is_name || record.file.contains(['/', '\\']) {
-        return Err(Error::malformed(
-            table,
-            Position::Member("file".into()),
-            "the name of a file in the same folder",
-            record.file.clone(),
-        ));
+        let expected = "the name of a file in the same folder";
+        return Err(Error::malformed(table, Position::Member("file".into()), expected, record.file.clone()));
     }
     let path = table.with_file_name(&record.file);
     let found = blake3::hash(&files::map(&path)?).to_hex().to_string();
     if found != record.hash {
-        return Err(Error::malformed(
-            &path,
-            Position::File,
-            format!("the file that {} was written with (BLAKE3 {})", table.display(), record.hash),
-            format!("{found}; it was damaged or changed since: calibrate again"),
-        ));
+        let expected = format!("the file that {} was written with (BLAKE3 {})", table.display(), record.hash);
+        let found = format!("{found}; it was damaged or changed since: calibrate again");
+        return Err(Error::malformed(&path, Position::File, expected, found));
     }
     Ok(path)
 }

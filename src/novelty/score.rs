@@ -9,19 +9,16 @@
 use std::fmt;
 use std::str::FromStr;
 
-use rayon::prelude::*;
-use serde::{Deserialize, Serialize};
-
 use super::samples::Scored;
 use crate::checkpoint::HeadClasses;
 use crate::error::{Error, Position, Result};
-use crate::features::{FeatureSet, Head, Matrix, block_rows};
+use crate::features::{FeatureSet, Head, Matrix};
+use crate::linalg::argmax;
 use crate::ood::{Compute, Detectors, Method, OnCpu, Options, logit_score};
-use crate::values::did_you_mean;
+use crate::values::{did_you_mean, serde_as_text};
 
 /// A score that can be thresholded; larger = more in-distribution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Score {
     /// A score of [`crate::ood`], for the classes the head knows.
     Ood(Method),
@@ -95,19 +92,7 @@ impl FromStr for Score {
     }
 }
 
-impl TryFrom<String> for Score {
-    type Error = Error;
-
-    fn try_from(text: String) -> Result<Score> {
-        text.parse()
-    }
-}
-
-impl From<Score> for String {
-    fn from(score: Score) -> String {
-        score.to_string()
-    }
-}
+serde_as_text!(Score);
 
 /// One score of one head, ready to be computed of any feature cache of that head.
 #[derive(Debug, Clone)]
@@ -244,8 +229,8 @@ impl Scorer {
     /// As [`Scorer::samples`], or the device failed.
     pub fn samples_on(&self, compute: &mut dyn Compute, set: &FeatureSet) -> Result<Vec<Scored>> {
         set.check_shape(self.head.dimension(), self.head.classes())?;
-        let of_logits = self.map_logits(set, |logits| {
-            let best = first_largest(logits);
+        let of_logits = set.map_logits(&self.head, |logits| {
+            let best = argmax(logits);
             let predicted = (Some(best) != self.classes.novel).then(|| self.classes.indices[best]);
             (self.score.of_logits(logits, self.classes.novel, &self.options), predicted)
         });
@@ -268,22 +253,6 @@ impl Scorer {
             samples.push(Scored { score, predicted });
         }
         Ok(samples)
-    }
-
-    /// Something of the logits of every sample, in their order.
-    fn map_logits<T: Send>(&self, set: &FeatureSet, value: impl Fn(&[f64]) -> T + Sync) -> Vec<T> {
-        let block = block_rows(set.dimension().max(self.head.classes()));
-        let starts: Vec<usize> = (0..set.len()).step_by(block).collect();
-        let parts: Vec<Vec<T>> = starts
-            .into_par_iter()
-            .map(|start| {
-                let range = start..(start + block).min(set.len());
-                let mut logits = Vec::new();
-                read_logits(set, &self.head, range, &mut logits);
-                logits.chunks_exact(self.head.classes()).map(&value).collect()
-            })
-            .collect();
-        parts.into_iter().flatten().collect()
     }
 
     /// The head without its logit for novel samples.
@@ -312,23 +281,6 @@ impl Scorer {
         let features = Matrix::from_f32(features, set.dimension(), "features")?;
         FeatureSet::from_parts(&name, features, None, Some(kept))
     }
-}
-
-/// The stored logits of some samples, or those the head gives their features.
-pub(super) fn read_logits(set: &FeatureSet, head: &Head, range: std::ops::Range<usize>, out: &mut Vec<f64>) {
-    match set.logits() {
-        Some(logits) => logits.read_f64(range, out),
-        None => {
-            let (mut features, rows) = (Vec::new(), range.len());
-            set.features().read_f64(range, &mut features);
-            head.logits(&features, rows, out);
-        }
-    }
-}
-
-/// The index of the largest value; of equal ones the first.
-pub(super) fn first_largest(values: &[f64]) -> usize {
-    (1..values.len()).fold(0, |best, index| if values[index] > values[best] { index } else { best })
 }
 
 #[cfg(test)]

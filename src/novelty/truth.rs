@@ -3,7 +3,7 @@
 use super::samples::{LevelScores, Scored};
 use super::score::Score;
 use crate::checkpoint::{HeadClasses, HeadLabels, LabelsBy};
-use crate::data::{Dataset, Level, NOVEL, Taxonomy, UNKNOWN_LABEL};
+use crate::data::{Dataset, Level, Taxonomy, UNKNOWN_LABEL, is_novel};
 
 /// Where a sample belongs, for one head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -62,11 +62,6 @@ pub fn truths(data: &dyn Dataset, head: &HeadClasses, taxonomy: Option<&Taxonomy
         }
     };
     Some((0..data.len()).map(|index| truth(data.label(index))).collect())
-}
-
-/// Whether a class is named `novel`, the way [`Taxonomy::novel`] looks for it.
-pub(super) fn is_novel(name: &str) -> bool {
-    name.trim().eq_ignore_ascii_case(NOVEL)
 }
 
 /// Whether a label is the subclass named `novel`: its superclass is novel, even if nothing says which that is.

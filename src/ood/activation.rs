@@ -3,12 +3,12 @@
 use super::logit_scores::energy;
 use super::method::Options;
 use super::order_statistic::percentile;
-use super::rows::{Rows, argmax, fold_blocks};
+use super::rows::{Rows, fold_blocks};
 use super::saved::{Reader, Writer};
 use super::table::FitSummary;
 use crate::error::Result;
 use crate::features::{FeatureSet, Head, Moments};
-use crate::linalg::{dot, squared_norm};
+use crate::linalg::{argmax, dot, squared_norm};
 
 /// ReAct: the energy of the logits of clipped features.
 #[derive(Debug, Clone, PartialEq)]

@@ -9,7 +9,7 @@ use super::method::Method;
 use super::rows::{Rows, fold_blocks};
 use crate::error::Result;
 use crate::features::{FeatureSet, Head, Matrix, Moments};
-use crate::linalg::{View, matmul, squared_norm};
+use crate::linalg::{View, largest, matmul, squared_norm};
 
 /// A linear map of rows: `z = ((x - shift) / divisor) basis`.
 #[derive(Debug, Clone, Copy)]
@@ -120,7 +120,7 @@ impl Compute for OnCpu {
             head,
             ResidualSums::default(),
             |rows, _| ResidualSums {
-                logits: rows.logits().map(|l| l.iter().copied().fold(f64::NEG_INFINITY, f64::max)).sum(),
+                logits: rows.logits().map(largest).sum(),
                 residuals: residual.norms(&rows.features, rows.count).iter().sum(),
                 norms: rows.features().map(|row| squared_norm(row).sqrt()).sum(),
             },

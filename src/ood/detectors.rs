@@ -284,12 +284,9 @@ impl Detectors {
         }
         for (name, values) in &scores {
             if let Some(row) = values.iter().position(|value| !value.is_finite()) {
-                return Err(Error::malformed(
-                    set.path(),
-                    Position::Row(row as u64),
-                    format!("features and logits for which `{name}` is finite"),
-                    values[row].to_string(),
-                ));
+                let expected = format!("features and logits for which `{name}` is finite");
+                let found = values[row].to_string();
+                return Err(Error::malformed(set.path(), Position::Row(row as u64), expected, found));
             }
         }
         Ok(scores)

@@ -2,17 +2,18 @@
 
 use super::method::{Method, Options};
 use super::rows::Rows;
+use crate::linalg::largest;
 
 /// `T logsumexp(l / T)`, shifted by the largest logit so that nothing overflows.
 pub(super) fn energy(logits: &[f64], temperature: f64) -> f64 {
-    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let largest = largest(logits);
     let sum: f64 = logits.iter().map(|logit| ((logit - largest) / temperature).exp()).sum();
     largest + temperature * sum.ln()
 }
 
 /// The largest softmax probability of `l / T`.
 fn maximum_probability(logits: &[f64], temperature: f64) -> f64 {
-    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let largest = largest(logits);
     logits.iter().map(|logit| ((logit - largest) / temperature).exp()).sum::<f64>().recip()
 }
 
@@ -22,7 +23,7 @@ fn maximum_probability(logits: &[f64], temperature: f64) -> f64 {
 /// that visible. The order of the sum under p decides it, and is therefore that of numpy, in which the score is
 /// published.
 fn generalised_entropy(logits: &[f64], gamma: f64, m: usize, probabilities: &mut Vec<f64>) -> f64 {
-    let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let largest = largest(logits);
     probabilities.clear();
     probabilities.extend(logits.iter().map(|logit| (logit - largest).exp()));
     let total = pairwise_sum(probabilities);
@@ -60,7 +61,7 @@ fn pairwise_sum(values: &[f64]) -> f64 {
 pub fn logit_score(method: Method, logits: &[f64], options: &Options) -> Option<f64> {
     Some(match method {
         Method::Msp => maximum_probability(logits, options.temperature),
-        Method::Mls => logits.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+        Method::Mls => largest(logits),
         Method::Energy => energy(logits, options.temperature),
         Method::Gen => generalised_entropy(logits, options.gen_gamma, options.gen_m, &mut Vec::new()),
         _ => return None,

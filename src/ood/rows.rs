@@ -5,6 +5,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::features::{FeatureSet, Head};
+use crate::linalg::argmax;
 
 /// Some samples: features, logits (stored, or computed by the head), predicted classes.
 #[derive(Debug, Default)]
@@ -75,17 +76,6 @@ impl Rows {
     pub fn predicted(&self) -> impl Iterator<Item = usize> {
         self.logits().map(argmax)
     }
-}
-
-/// Index of the largest value; of equal ones the first.
-pub(super) fn argmax(values: &[f64]) -> usize {
-    let mut best = 0;
-    for (index, value) in values.iter().enumerate() {
-        if *value > values[best] {
-            best = index;
-        }
-    }
-    best
 }
 
 /// Runs over a set in blocks, in parallel, and folds what they give in their order: the same result, bit for bit,

@@ -14,6 +14,7 @@ use crate::features::{
     Element, Extent, FeatureSet, ForeignLogits, Head, NpyArray, check_logits, check_same_checkpoint,
     predictions, write_npz,
 };
+use crate::values::named;
 
 /// Why one bootstrap replicate is none.
 pub const FEW_REPLICATES: &str = "expected 0, for no interval, or at least 2 replicates, found 1";
@@ -48,14 +49,15 @@ impl OodInput {
     }
 }
 
-/// Which way exported scores point.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Orientation {
-    /// Larger is more in-distribution (OpenOOD, the papers).
-    #[default]
-    Confidence,
-    /// Larger is more out-of-distribution (pytorch-ood, oodeel).
-    Novelty,
+named! {
+    /// Which way exported scores point.
+    pub enum Orientation: "orientation" {
+        /// Larger is in-distribution.
+        Confidence = "confidence",
+        /// Larger is novel.
+        Novelty = "novelty",
+    }
+    default Confidence
 }
 
 /// How an evaluation is done.

@@ -15,6 +15,7 @@ use super::detectors::Detectors;
 use super::rows::{Rows, scoring_block};
 use crate::error::Result;
 use crate::features::{FeatureSet, Head, Matrix, Moments};
+use crate::linalg::largest;
 use crate::ops::Device;
 use pipeline::{Pipeline, Steps};
 
@@ -53,9 +54,7 @@ impl Compute for OnDevice {
                 let start = number * block;
                 Rows::read(set, head, start..(start + block).min(set.len()))
             },
-            &|rows| -> f64 {
-                rows.logits().map(|l| l.iter().copied().fold(f64::NEG_INFINITY, f64::max)).sum()
-            },
+            &|rows| -> f64 { rows.logits().map(largest).sum() },
             |numbers, logits| {
                 let sum = |place| numbers.of(place).map(f64::sqrt).sum();
                 sums = sums.plus(ResidualSums { logits, residuals: sum(residuals), norms: sum(norms) });
