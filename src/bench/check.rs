@@ -40,7 +40,7 @@ pub struct CheckOptions {
 }
 
 /// One operation at one shape, checked.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Check {
     /// `conv2d_forward.2x5x7x3-k5-1x1-s1p0.bf16`.
     pub name: String,
@@ -70,19 +70,7 @@ pub struct Check {
 impl Check {
     /// One about to be made.
     pub(super) fn new(name: String, dtype: DType, limit: f64) -> Check {
-        Check {
-            name,
-            precision: super::precision(dtype),
-            error: None,
-            operand: "",
-            limit,
-            right: false,
-            failure: None,
-            timing: None,
-            teraflops: None,
-            gigabytes_per_second: None,
-            share: None,
-        }
+        Check { name, precision: super::precision(dtype), limit, ..Check::default() }
     }
 
     pub(super) fn found(&mut self, error: f64) {
@@ -163,10 +151,7 @@ fn trainings(choice: &Choice, options: &CheckOptions) -> Vec<(String, NetworkNam
     if !choice.has_kernels() || choice.device == DeviceName::Emulator {
         return Vec::new();
     }
-    let networks = match options.networks.as_slice() {
-        [] => NetworkName::standard(HardwareKind::Gpu),
-        named => named.to_vec(),
-    };
+    let (networks, _) = NetworkName::or_standard(&options.networks, &[], HardwareKind::Gpu);
     let batch = options.batch.unwrap_or(BATCH);
     let named = networks.into_iter().map(|network| {
         let step = StepKind::Train.row(&network, batch, choice.dtype());
@@ -186,10 +171,7 @@ fn check_calls(
     let mut reference = Cpu::<f64>::new(threads)?;
     let hardware = device.hardware();
     let emulated = hardware.kind == HardwareKind::Emulator;
-    let networks = match options.networks.as_slice() {
-        [] => NetworkName::standard(hardware.kind),
-        named => named.to_vec(),
-    };
+    let (networks, _) = NetworkName::or_standard(&options.networks, &[], hardware.kind);
     let batch = options.batch.unwrap_or(if emulated { 2 } else { BATCH });
     let mut calls: Vec<(String, Call<()>)> = Vec::new();
     let mut add = |call: Call<()>| {

@@ -102,6 +102,17 @@ impl NetworkName {
         if kind == HardwareKind::Emulator { 4 } else { 128 }
     }
 
+    /// Networks and batch sizes as given, or the standard ones of a device where none are.
+    pub(super) fn or_standard(
+        networks: &[NetworkName],
+        batches: &[usize],
+        kind: HardwareKind,
+    ) -> (Vec<NetworkName>, Vec<usize>) {
+        let networks = if networks.is_empty() { NetworkName::standard(kind) } else { networks.to_vec() };
+        let standard_batch = || vec![NetworkName::standard_batch(kind)];
+        (networks, if batches.is_empty() { standard_batch() } else { batches.to_vec() })
+    }
+
     fn architecture(&self) -> Result<Architecture> {
         Architecture::new(self.arch, Some(self.stem), None, self.width, CLASSES)
     }

@@ -104,7 +104,7 @@ impl StepWork<'_> {
             Ok(clock.elapsed().as_secs_f64() / in_round as f64)
         })?;
         finite(&plan, &model)?;
-        row.set_timing(timing);
+        row.timing = Some(timing);
         row.images_per_second = Some(self.batch as f64 / timing.seconds);
         Ok(row)
     }
@@ -156,7 +156,7 @@ impl StepWork<'_> {
             round(&mut model, in_round)?;
             Ok(clock.elapsed().as_secs_f64() / in_round as f64)
         })?;
-        row.set_timing(timing);
+        row.timing = Some(timing);
         row.images_per_second = Some(self.batch as f64 / timing.seconds);
         Ok(row)
     }

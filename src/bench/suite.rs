@@ -191,14 +191,7 @@ impl Suite {
     /// The calls and steps to measure on a device.
     fn survey(&self, device: &mut dyn Device) -> Result<Plan> {
         let (hardware, dtype) = (device.hardware(), device.dtype());
-        let mut networks = self.networks.clone();
-        if networks.is_empty() {
-            networks = NetworkName::standard(hardware.kind);
-        }
-        let mut batches = self.batches.clone();
-        if batches.is_empty() {
-            batches = vec![NetworkName::standard_batch(hardware.kind)];
-        }
+        let (networks, batches) = NetworkName::or_standard(&self.networks, &self.batches, hardware.kind);
         let mut calls: Vec<Measured> = Vec::new();
         for network in if self.operations { networks.as_slice() } else { &[] } {
             for call in network.calls(device, batches[0], self.fusions)? {

@@ -313,14 +313,8 @@ fn earlier(path: &Path, device: &MeasuredOn) -> Result<Vec<TableRow>> {
 
 /// Every convolution of the networks, in every pass, each once.
 fn convolutions(cuda: &Cuda, request: &TuneRequest<'_>) -> Result<Vec<(Pass, Conv2d)>> {
-    let kind = cuda.hardware().kind;
-    let (mut networks, mut batches) = (request.networks.clone(), request.batches.clone());
-    if networks.is_empty() {
-        networks = NetworkName::standard(kind);
-    }
-    if batches.is_empty() {
-        batches = vec![NetworkName::standard_batch(kind)];
-    }
+    let (networks, batches) =
+        NetworkName::or_standard(&request.networks, &request.batches, cuda.hardware().kind);
     let mut found: Vec<(Pass, Conv2d)> = Vec::new();
     for network in &networks {
         for &batch in &batches {
