@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use super::compute::Compute;
-use super::output::print_beside;
+use super::output::print_result as print;
 use super::progress::Progress;
 use super::{Common, stop};
 use crate::bench::model::{Card, ModelRequest, model};
@@ -98,7 +98,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let mut watcher = Watcher { quiet: common.quiet, progress: None };
     let out = arguments.out.as_deref();
     let results = bench(&arguments.compute.choice(common)?, &suite, &mut watcher)?;
-    watcher.finish();
+    drop(watcher);
     if let Some(out) = out {
         results.write(out)?;
     }
@@ -142,9 +142,7 @@ fn tune(arguments: &Arguments, table: &Path, common: &Common) -> Result<()> {
         .choice(common)?
         .kernels()
         .and_then(|cuda| tune::tune(cuda, &request, &mut progress));
-    if let Some(shown) = shown {
-        shown.finish();
-    }
+    drop(shown);
     let tuning = tuning?;
     print(common, Some(table), &tuning, || format!("{}written to {}\n", tuning.table(), table.display()))?;
     match tuning.refused.len() {
@@ -207,35 +205,9 @@ pub fn until(budget: Option<f64>) -> Result<Until> {
     Ok(until)
 }
 
-/// Prints a result as JSON or as a table, beside the file `out` it may have gone to.
-///
-/// # Errors
-/// Standard output cannot be written.
-pub fn print(
-    common: &Common,
-    out: Option<&Path>,
-    value: &impl serde::Serialize,
-    table: impl FnOnce() -> String,
-) -> Result<()> {
-    if common.json {
-        let text = serde_json::to_string_pretty(value).expect("results are plain numbers and text");
-        print_beside(common, out, &format!("{text}\n"))
-    } else {
-        print_beside(common, out, &table())
-    }
-}
-
 struct Watcher {
     quiet: bool,
     progress: Option<Progress>,
-}
-
-impl Watcher {
-    fn finish(&mut self) {
-        if let Some(progress) = self.progress.take() {
-            progress.finish();
-        }
-    }
 }
 
 impl Observer for Watcher {
@@ -260,11 +232,5 @@ impl Observer for Watcher {
             }
             progress.add(1);
         }
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        self.finish();
     }
 }

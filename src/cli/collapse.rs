@@ -4,13 +4,14 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
+use super::Common;
 use super::collapse_checkpoints::{self, NetworkArguments};
-use super::{Common, print};
+use super::output::print_result;
 use crate::collapse::{
     CachePaths, Checkpoint, CollapseReport, CollapseRow, CollapseSeries, GlobalMean, Options,
     checkpoint_of_folder, expand_globs, named_set, over_checkpoints,
 };
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::features::ForeignLogits;
 use crate::files;
 use crate::report::plots;
@@ -108,13 +109,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     };
     series.write(&arguments.out)?;
     write_figures(&series, &arguments.out)?;
-    if common.json {
-        let text = serde_json::to_string_pretty(&series.report).map_err(|e| Error::invalid(e.to_string()))?;
-        print(&(text + "\n"))?;
-    } else {
-        print(&series.report.summary())?;
-    }
-    Ok(())
+    print_result(common, None, &series.report, || series.report.summary())
 }
 
 fn from_caches(train: &Path, arguments: &Arguments, task: &Task) -> Result<CollapseSeries> {
@@ -138,10 +133,7 @@ fn from_caches(train: &Path, arguments: &Arguments, task: &Task) -> Result<Colla
 
 /// Curves over the checkpoints, and heat map and histogram of the last checkpoint's cosines.
 fn write_figures(series: &CollapseSeries, folder: &Path) -> Result<()> {
-    let write = |name: &str, figure: plots::Figure| {
-        let text = figure.standalone();
-        files::write_atomically(&folder.join(name), |out| std::io::Write::write_all(out, text.as_bytes()))
-    };
+    let write = |name: &str, figure: plots::Figure| files::write(&folder.join(name), figure.standalone());
     let panels = plots::collapse_panels(&curve_rows(&series.report));
     if series.report.checkpoints.len() > 1 && !panels.is_empty() {
         let rows: Vec<Vec<plots::Panel>> = panels.into_iter().map(|panel| vec![panel]).collect();

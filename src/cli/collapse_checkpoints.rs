@@ -217,14 +217,12 @@ fn write_training_curves(found: &[CheckpointRef], out: &Path) -> Result<()> {
             })
             .collect()
     };
-    let mut all = points("train", record.train_losses(), record.train_accuracies());
-    all.extend(points("val", record.val_losses(), record.val_accuracies()));
+    let mut all = points("train", record.series("train_losses"), record.series("train_accuracies"));
+    all.extend(points("val", record.series("val_losses"), record.series("val_accuracies")));
     if all.is_empty() {
         return Ok(());
     }
     let panels = vec![plots::accuracy_curves(&all), plots::loss_curves(&all)];
     let sheet = plots::sheet(&format!("Training, as {} remembers it", last.name()), &[panels])?.standalone();
-    files::write_atomically(&out.join("training.svg"), |file| {
-        std::io::Write::write_all(file, sheet.as_bytes())
-    })
+    files::write(&out.join("training.svg"), sheet)
 }

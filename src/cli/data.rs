@@ -5,8 +5,9 @@ use std::fmt::Write;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
+use super::Common;
+use super::output::print_result;
 use super::progress::Progress;
-use super::{Common, print};
 use crate::data::{DataSpec, Inspection, Split, inspect, open_with_unreadable};
 use crate::error::{Error, Result, printable};
 
@@ -77,12 +78,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     }
     let entries = sets.data.iter().map(|name| look_at(name, common)).collect::<Result<Vec<_>>>()?;
     let output = Output { shared: shared_images(&entries), sets: entries };
-    if common.json {
-        let text = serde_json::to_string_pretty(&output).map_err(|e| Error::invalid(e.to_string()))?;
-        print(&format!("{text}\n"))?;
-    } else {
-        print(&human(&output))?;
-    }
+    print_result(common, None, &output, || human(&output))?;
     if verify { judge(&output, expect.as_deref()) } else { Ok(()) }
 }
 
@@ -95,7 +91,7 @@ fn look_at(name: &str, common: &Common) -> Result<Entry> {
         progress.add((done - before) as u64);
         before = done;
     });
-    progress.finish();
+    drop(progress);
     Ok(Entry { data: spec.to_string(), inspection })
 }
 

@@ -6,9 +6,10 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 use serde::Serialize;
 
+use super::Common;
 use super::compute::Compute;
 use super::doctor_full::{self, Full};
-use super::{Common, print};
+use super::output::print_result;
 use crate::backend::cuda::driver::Driver;
 use crate::backend::cuda::driver::cache::Cache;
 use crate::backend::cuda::driver::emulator::{Emulator, Options};
@@ -65,13 +66,7 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
         return doctor_full::run(&arguments.full, &arguments.compute, precision_given, common);
     }
     let report = look(common);
-    if common.json {
-        let text = serde_json::to_string_pretty(&report).map_err(|e| Error::invalid(e.to_string()))?;
-        print(&format!("{text}\n"))?;
-    } else {
-        print(&human(&report, usize::from(console::Term::stdout().size().1)))?;
-    }
-    Ok(())
+    print_result(common, None, &report, || human(&report, usize::from(console::Term::stdout().size().1)))
 }
 
 fn look(common: &Common) -> Report {

@@ -1,8 +1,9 @@
 //! `residua doctor --full`: every operation of the device against the CPU in f64.
 
 use super::Common;
-use super::bench::{print, until};
+use super::bench::until;
 use super::compute::Compute;
+use super::output::print_result;
 use super::progress::Progress;
 use super::stop;
 use crate::backend::{Choice, Precision};
@@ -60,7 +61,7 @@ pub fn run(full: &Full, compute: &Compute, precision_given: bool, common: &Commo
         let mut watcher = Watcher { quiet: common.quiet, progress: None };
         all.push(check(&choice, &options, &mut watcher)?);
     }
-    print(common, None, &all, || all.iter().map(Checks::table).collect::<Vec<_>>().join("\n"))?;
+    print_result(common, None, &all, || all.iter().map(Checks::table).collect::<Vec<_>>().join("\n"))?;
     match all.iter().map(Checks::wrong).sum::<usize>() {
         0 if stop::is_asked() => {
             let cut: usize = all.iter().map(|checks| checks.cut.len()).sum();
@@ -96,14 +97,6 @@ impl CheckObserver for Watcher {
                 progress.line(&format!("wrong: {}", check.name));
             }
             progress.add(1);
-        }
-    }
-}
-
-impl Drop for Watcher {
-    fn drop(&mut self) {
-        if let Some(progress) = self.progress.take() {
-            progress.finish();
         }
     }
 }

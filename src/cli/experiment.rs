@@ -25,9 +25,7 @@ impl Shown {
 impl Watcher for Shown {
     fn stage(&mut self, name: &str, units: u64) {
         self.training.finish();
-        if let Some(progress) = self.progress.take() {
-            progress.finish();
-        }
+        self.progress = None;
         if units > 0 {
             self.progress = Some(Progress::new(name, units, "images", self.quiet));
         } else if !self.quiet {

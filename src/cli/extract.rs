@@ -174,8 +174,6 @@ impl Extraction<'_> {
             }
             Ok(())
         };
-        let done = extract_all(device, self.trained, self.transform, self.batch, self.requests, &mut observe);
-        self.progress.finish();
-        done
+        extract_all(device, self.trained, self.transform, self.batch, self.requests, &mut observe)
     }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::Common;
-use super::output::tell;
+use super::output::{print_result, tell};
 use crate::backend::DeviceName;
 use crate::backend::cuda::driver::Launches;
 use crate::error::{Error, Result};
@@ -16,7 +16,7 @@ use crate::ood::{
     Compute, Dimension, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, PERCENT, RunOptions,
 };
 use crate::report::plots;
-use crate::values::{Reals, Wholes, named};
+use crate::values::{Reals, Wholes};
 
 /// Flags of `ood`.
 #[derive(Debug, Clone, Args)]
@@ -69,8 +69,8 @@ pub struct Arguments {
     #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 100, value_name = "M")]
     gen_m: usize,
     /// Which way the scores in the files point: larger is in-distribution, or larger is novel
-    #[arg(long, default_value_t = Points::Confidence)]
-    orientation: Points,
+    #[arg(long, default_value_t = Orientation::Confidence)]
+    orientation: Orientation,
     /// Replicates for 95 % bootstrap intervals; 0 for none
     #[arg(long, value_parser = Wholes::<u32>::ANY, default_value_t = 0, value_name = "N")]
     bootstrap: u32,
@@ -90,16 +90,6 @@ pub struct Arguments {
     /// results are the same
     #[arg(long, default_value_t, value_name = "HOW", help_heading = "Compute")]
     launches: Launches,
-}
-
-named! {
-    /// Which way scores point.
-    enum Points: "orientation" {
-        /// Larger is in-distribution.
-        Confidence = "confidence",
-        /// Larger is novel.
-        Novelty = "novelty",
-    }
 }
 
 /// Runs the verb.
@@ -134,22 +124,12 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let sets = (train.as_ref(), &id, ood.as_slice());
     let outcome = crate::ood::run_on(&mut *compute, sets, &head, &options, &arguments.out)?;
     write_figures(&outcome, &arguments.out.join("plots"))?;
-    if common.json {
-        let text =
-            serde_json::to_string_pretty(&outcome.evaluation).map_err(|e| Error::invalid(e.to_string()))?;
-        super::print(&(text + "\n"))?;
-    } else {
-        super::print(&outcome.evaluation.summary())?;
-    }
-    Ok(())
+    print_result(common, None, &outcome.evaluation, || outcome.evaluation.summary())
 }
 
 /// For every OOD set the comparison over all scores, and a sheet a score, from all samples.
 fn write_figures(outcome: &Outcome, folder: &Path) -> Result<()> {
-    let write = |name: String, figure: plots::Figure| {
-        let text = figure.standalone();
-        files::write_atomically(&folder.join(name), |out| std::io::Write::write_all(out, text.as_bytes()))
-    };
+    let write = |name: String, figure: plots::Figure| files::write(&folder.join(name), figure.standalone());
     for (set, scores) in &outcome.ood {
         let pairs = scores
             .iter()
@@ -180,13 +160,9 @@ fn options(arguments: &Arguments) -> Result<RunOptions> {
         gen_m: arguments.gen_m,
         seed: arguments.seed,
     };
-    let orientation = match arguments.orientation {
-        Points::Confidence => Orientation::Confidence,
-        Points::Novelty => Orientation::Novelty,
-    };
     let foreign_logits =
         if arguments.allow_foreign_logits { ForeignLogits::Allow } else { ForeignLogits::Refuse };
-    let (bootstrap, balance) = (arguments.bootstrap, arguments.balance);
+    let Arguments { orientation, bootstrap, balance, .. } = *arguments;
     let options = RunOptions { scores, orientation, bootstrap, balance, foreign_logits };
     options.check()?;
     Ok(options)

@@ -43,6 +43,24 @@ pub fn print_beside(common: &Common, out: Option<&Path>, text: &str) -> Result<(
     files::print(text)
 }
 
+/// Prints a result as JSON or as a table, beside the file `out` it may have gone to.
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn print_result(
+    common: &Common,
+    out: Option<&Path>,
+    value: &impl serde::Serialize,
+    table: impl FnOnce() -> String,
+) -> Result<()> {
+    if common.json {
+        let text = serde_json::to_string_pretty(value).expect("results are plain values");
+        print_beside(common, out, &format!("{text}\n"))
+    } else {
+        print_beside(common, out, &table())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -70,7 +70,8 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             entry.checkpoint
         )));
     }
-    let inputs = std::iter::once(arguments.thresholds.as_path()).chain(arguments.data.source.paths());
+    let paths = arguments.data.source.paths();
+    let inputs = std::iter::once(&arguments.thresholds).chain(&paths).map(PathBuf::as_path);
     files::check_output_file(&arguments.out, &inputs.collect::<Vec<_>>())?;
     let data = NamedData {
         spec: arguments.data.clone(),
@@ -101,7 +102,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let Arguments { with_scores: scores, p_values, names, .. } = *arguments;
     let columns = Columns { scores, p_values, names };
     let csv = predictions_csv(&file, data.data.as_ref(), &judgement, columns)?;
-    files::write_atomically(&arguments.out, |out| std::io::Write::write_all(out, csv.as_bytes()))?;
+    files::write(&arguments.out, csv)?;
     report(arguments, &file, &judgement, common)
 }
 

@@ -11,7 +11,7 @@ use crate::train::{Metrics, Observer};
 /// How often a plain line is printed where there is no terminal.
 const PLAIN_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Shows how far some work is.
+/// Shows how far some work is. Dropping it takes the bar away.
 pub struct Progress {
     bar: ProgressBar,
     plain: bool,
@@ -135,14 +135,6 @@ impl Observer for TrainProgress {
 impl TrainProgress {
     /// Takes the bar away.
     pub fn finish(&mut self) {
-        if let Some(progress) = self.progress.take() {
-            progress.finish();
-        }
-    }
-}
-
-impl Drop for TrainProgress {
-    fn drop(&mut self) {
-        self.finish();
+        self.progress = None;
     }
 }

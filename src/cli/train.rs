@@ -83,9 +83,7 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
             arguments.out.display()
         )));
     }
-    files::write_atomically(&folder.recipe(), |out| {
-        std::io::Write::write_all(out, recipe.to_toml().as_bytes())
-    })?;
+    files::write(&folder.recipe(), recipe.to_toml())?;
     if !common.quiet {
         for note in &inputs.notes {
             tell(&format!("note: {note}"));
