@@ -193,12 +193,9 @@ pub fn read_meta(path: &Path) -> Result<Meta> {
 fn read_verified(path: &Path, expected: &str) -> Result<StateDict> {
     let found = hash_file(path)?;
     if found != expected {
-        return Err(Error::malformed(
-            path,
-            Position::File,
-            format!("the file {META_FILE} was written with (BLAKE3 {expected})"),
-            format!("{found}; it was damaged or changed since"),
-        ));
+        let expected = format!("the file {META_FILE} was written with (BLAKE3 {expected})");
+        let found = format!("{found}; it was damaged or changed since");
+        return Err(Error::malformed(path, Position::File, expected, found));
     }
     super::safetensors_file::read_state(path)
 }

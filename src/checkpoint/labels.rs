@@ -2,7 +2,7 @@
 
 use super::{HeadClasses, Trained};
 use crate::data::{
-    Basis, ClassMatch, Dataset, KnownClasses, Level, NOVEL, Taxonomy, UNKNOWN_LABEL, listed,
+    Basis, ClassMatch, Dataset, KnownClasses, Level, Taxonomy, UNKNOWN_LABEL, is_novel, listed,
     samples_of_classes,
 };
 use crate::error::{Error, Result};
@@ -121,8 +121,7 @@ impl HeadLabels {
         let (mut foreign, mut held_out) = ((Vec::new(), 0), (Vec::new(), 0));
         for (class, name) in names.iter().enumerate() {
             if samples[class] > 0 && matched.places[class].is_none() {
-                let is_novel = name.trim().eq_ignore_ascii_case(NOVEL);
-                let list = if in_training(name) || is_novel { &mut held_out } else { &mut foreign };
+                let list = if in_training(name) || is_novel(name) { &mut held_out } else { &mut foreign };
                 list.0.push(name.clone());
                 list.1 += samples[class];
             }

@@ -198,12 +198,8 @@ fn write_entries(model: &mut Model, entries: &[Entry], state: &StateDict, source
         let values = from_torch_order(entry, &tensor.to_f64());
         if let Some(index) = values.iter().position(|value| !value.is_finite()) {
             let at = Position::Member(entry.name.clone());
-            return Err(Error::malformed(
-                source,
-                at,
-                "finite numbers",
-                format!("{} among them", values[index]),
-            ));
+            let found = format!("{} among them", values[index]);
+            return Err(Error::malformed(source, at, "finite numbers", found));
         }
         model.write(entry.parameter.value, HostValues::F64(&values))?;
     }

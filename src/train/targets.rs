@@ -5,7 +5,7 @@
 //! which are a class of their own or only shape the loss.
 
 use crate::checkpoint::HeadClasses;
-use crate::data::{Level, NOVEL, SharedDataset, Taxonomy};
+use crate::data::{Level, NOVEL, SharedDataset, Taxonomy, is_novel};
 use crate::error::{Error, Result};
 use crate::nn::{ONLY_HEAD, SUBCLASS_HEAD, SUPERCLASS_HEAD};
 
@@ -65,7 +65,7 @@ impl Targets {
         novel_is_class: bool,
     ) -> Result<Targets> {
         let names = data.class_names();
-        let novel = names.iter().position(|name| name.trim().eq_ignore_ascii_case(NOVEL));
+        let novel = names.iter().position(|name| is_novel(name));
         let rule = Rule { name: ONLY_HEAD, level, names, novel, novel_is_class, keep_empty };
         let labels = labels(data)?;
         Targets::new(data, None, vec![(rule, labels.clone())], &labels, novel, novel_is_class)
