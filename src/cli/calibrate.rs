@@ -4,18 +4,17 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use super::compute::Compute;
-use super::levels::{HeadSets, NamedData, PerLevel, extract_heads, open_networks};
+use super::levels::{NamedData, PerLevel, extract_heads, open_networks};
 use super::{Common, print};
 use crate::checkpoint::{HeadLabels, LabelsBy, Trained};
-use crate::data::{DataSpec, Level, Split};
+use crate::data::{DataSpec, SharedDataset, Split};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head};
 use crate::files;
 use crate::novelty::{
-    CalibratedHead, Dashboard, HeadCaches, Hierarchy, Judgement, KnownSet, LevelCaches, LevelChoice,
-    PERCENTILES, Rule, Score, Summary, ThresholdFile, Truth, calibrate_head, judge, truths,
+    CalibrationSets, Dashboard, Gathered, HeadSets, Hierarchy, LevelChoice, LevelEntry, LevelThreshold,
+    Novel, PERCENTILES, ReportSets, Rule, Score, Summary, ThresholdFile, Verdicts, calibrate_level,
+    candidates, level_name, report,
 };
-use crate::ood::{Method, OnCpu};
 use crate::report::plots::{ScoreAxis, threshold_histogram};
 use crate::values::Wholes;
 
@@ -99,32 +98,11 @@ impl std::str::FromStr for Temperature {
     }
 }
 
-/// The data sets, in the order in which they are extracted.
+/// The data sets, in the order in which they are extracted, and what they serve for.
 struct Sets {
     all: Vec<NamedData>,
-    novel: Novel,
-    fit: Option<usize>,
-    report_seen: Option<usize>,
-    report_novel: Novel,
-}
-
-/// Places of novel samples among the data sets: one for every head, and one that the superclass head alone takes instead.
-#[derive(Clone, Copy)]
-struct Novel {
-    every: Option<usize>,
-    superclass: Option<usize>,
-}
-
-impl Novel {
-    /// The novel samples of a head.
-    fn of(self, head: &HeadSets<'_>) -> Option<usize> {
-        let own = self.superclass.filter(|_| head.classes.level == Some(Level::Coarse));
-        own.or(self.every)
-    }
-
-    fn all(self) -> impl Iterator<Item = usize> {
-        [self.every, self.superclass].into_iter().flatten()
-    }
+    calibration: CalibrationSets,
+    report: ReportSets,
 }
 
 /// Place of the seen samples among the data sets.
@@ -138,19 +116,30 @@ impl Sets {
             all.push(NamedData::open(spec, split)?);
             Ok(Some(all.len() - 1))
         };
+        // The superclass head takes its own novel samples, where there are some, instead of those of every head.
         let mut both = |every: &Option<DataSpec>, superclass: &Option<DataSpec>| -> Result<Novel> {
-            Ok(Novel { every: add(every, Split::Test)?, superclass: add(superclass, Split::Test)? })
+            let other = add(every, Split::Test)?;
+            Ok(Novel { superclass: add(superclass, Split::Test)?.or(other), other })
         };
         let novel = both(&arguments.novel, &arguments.novel_superclass)?;
         let report_novel = both(&arguments.report_novel, &arguments.report_novel_superclass)?;
         let fit = add(&arguments.fit, Split::Train)?;
         let report_seen = add(&arguments.report_seen, Split::Test)?;
-        Ok(Sets { all, novel, fit, report_seen, report_novel })
+        let report = match arguments.has_report() {
+            true => ReportSets { seen: report_seen, novel: report_novel, foreign: 0..0 },
+            false => ReportSets { seen: Some(SEEN), novel, foreign: 0..0 },
+        };
+        Ok(Sets { all, calibration: CalibrationSets { fit, seen: SEEN, novel }, report })
+    }
+
+    /// The samples of each set.
+    fn data(&self) -> Vec<SharedDataset> {
+        self.all.iter().map(|set| set.data.clone()).collect()
     }
 
     /// Checks that samples given as seen are of the networks' classes, and says how labels are understood.
     fn check_labels(&self, networks: &[Trained]) -> Result<()> {
-        let novel: Vec<usize> = self.novel.all().chain(self.report_novel.all()).collect();
+        let novel: Vec<usize> = self.calibration.novel.all().chain(self.report.novel.all()).collect();
         for (index, NamedData { spec, data }) in self.all.iter().enumerate() {
             let mut notes = data.notes();
             for trained in networks {
@@ -173,23 +162,14 @@ impl Sets {
         }
         Ok(())
     }
+}
 
-    /// A head's cache of a data set with the truths of its samples. Samples of data with other classes are unseen where
-    /// they are given as novel, and an error where they are given as seen.
-    fn known(&self, head: &HeadSets<'_>, index: usize, novel: bool) -> Result<KnownSet> {
-        let NamedData { spec, data } = &self.all[index];
-        let truths = match truths(data.as_ref(), head.classes, head.trained.taxonomy.as_ref()) {
-            Some(truths) => truths,
-            None if novel => vec![Truth::Unseen; data.len()],
-            None => {
-                return Err(Error::invalid(format!(
-                    "the labels of `{spec}` are of other classes than those of {}",
-                    head.trained.path.display()
-                )));
-            }
-        };
-        Ok(KnownSet { set: head.sets[index].clone(), truths })
-    }
+/// A head with its thresholds, and details for people.
+struct CalibratedHead {
+    entry: LevelEntry,
+    gathered: Gathered,
+    /// The threshold of every rule these samples allow.
+    candidates: Vec<LevelThreshold>,
 }
 
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
@@ -216,11 +196,8 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         }
     }
     let networks = open_networks(&arguments.checkpoint)?;
-    let levels: Vec<&str> = networks
-        .iter()
-        .flat_map(|trained| &trained.heads)
-        .map(|classes| crate::novelty::level_name(classes.level))
-        .collect();
+    let levels: Vec<&str> =
+        networks.iter().flat_map(|trained| &trained.heads).map(|classes| level_name(classes.level)).collect();
     scores.check("score", &levels)?;
     rules.check("rule", &levels)?;
     temperatures.check("temperature", &levels)?;
@@ -241,33 +218,28 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let all: Vec<&NamedData> = sets.all.iter().collect();
     let heads =
         extract_heads(&networks, &all, folder.path(), arguments.batch_size, &arguments.compute, common)?;
+    let data = sets.data();
     let mut calibrated = Vec::new();
     for head in &heads {
         let level = head.level();
+        let usual = LevelChoice::default();
         let choice = LevelChoice {
-            score: scores.of(level, Score::Ood(Method::Msp)),
-            rule: rules.of(level, Rule::Conformal(0.05)),
-            temperature: temperatures.of(level, Temperature(1.0)).0,
+            score: scores.of(level, usual.score),
+            rule: rules.of(level, usual.rule),
+            temperature: temperatures.of(level, Temperature(usual.temperature)).0,
         };
-        let seen = sets.known(head, SEEN, false)?;
-        let novel = sets.novel.of(head).map(|index| sets.known(head, index, true)).transpose()?;
-        let caches = HeadCaches {
-            trained: head.trained,
-            classes: head.classes,
-            head: &head.head,
-            data: sets.all[SEEN].data.as_ref(),
-            fit: sets.fit.map(|index| &head.sets[index]),
-            seen: &seen,
-            novel: novel.as_ref(),
-        };
-        calibrated.push(calibrate_head(&mut OnCpu, &caches, &choice)?);
+        let calibration = head.calibration(&choice, &data, &sets.calibration)?;
+        let threshold = calibrate_level(&calibration.gathered.scores, choice.rule)?;
+        let candidates = candidates(&calibration.gathered.scores)?;
+        let entry = calibration.entry(threshold);
+        calibrated.push(CalibratedHead { entry, gathered: calibration.gathered, candidates });
     }
     for (flag, given, place) in [
-        ("--novel", &arguments.novel, sets.novel.every),
-        ("--novel-superclass", &arguments.novel_superclass, sets.novel.superclass),
+        ("--novel", &arguments.novel, sets.calibration.novel.other),
+        ("--novel-superclass", &arguments.novel_superclass, sets.calibration.novel.superclass),
     ] {
-        let mut served =
-            heads.iter().zip(&calibrated).filter(|(head, _)| sets.novel.of(head) == place).peekable();
+        let is_served = |head: &HeadSets<'_>| sets.calibration.novel.of(head) == place;
+        let mut served = heads.iter().zip(&calibrated).filter(|(head, _)| is_served(head)).peekable();
         if let Some(given) = given
             && served.peek().is_none()
         {
@@ -286,7 +258,8 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     }
     let entries = calibrated.iter().map(|head| head.entry.clone()).collect();
     let mut file = ThresholdFile::new(arguments.hierarchy, entries)?;
-    let dashboard = measure(arguments, &sets, &heads, &mut file)?;
+    let verdicts = report(&file, &heads, &data, &sets.report)?;
+    let dashboard = measure(arguments, &verdicts, &mut file)?;
     file.write(&arguments.out)?;
     let beside = files::parent(&arguments.out);
     dashboard.write(beside)?;
@@ -302,61 +275,16 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     Ok(())
 }
 
-/// Judges the samples that the thresholds are reported on, notes the rates in the file, and makes the dashboard.
-fn measure(
-    arguments: &Arguments,
-    sets: &Sets,
-    heads: &[HeadSets<'_>],
-    file: &mut ThresholdFile,
-) -> Result<Dashboard> {
+/// Notes the rates of the answers in the file, where they are of samples that chose nothing, and makes the dashboard.
+fn measure(arguments: &Arguments, verdicts: &[Verdicts], file: &mut ThresholdFile) -> Result<Dashboard> {
     let has_report = arguments.has_report();
-    let (split, seen, novel) = match has_report {
-        true => ("report", sets.report_seen, sets.report_novel),
-        false => ("calibration", Some(SEEN), sets.novel),
-    };
-    let own: Vec<&HeadSets<'_>> = file
-        .levels
-        .iter()
-        .map(|entry| {
-            let is_own = |head: &&HeadSets<'_>| {
-                head.trained.hash == entry.checkpoint && *head.classes == entry.classes
-            };
-            heads.iter().find(is_own).expect("the levels were calibrated from these heads")
-        })
-        .collect();
-    let maps: Vec<Head> = own.iter().map(|head| head.head.clone()).collect();
-    let mut judged: Option<Judgement> = None;
-    let mut known: Vec<Vec<Truth>> = vec![Vec::new(); own.len()];
-    let groups = seen.into_iter().map(|index| (false, index)).chain(novel.all().map(|index| (true, index)));
-    for (is_novel, index) in groups {
-        let caches: Vec<&FeatureSet> = own.iter().map(|head| &head.sets[index]).collect();
-        let part = judge(&mut OnCpu, file, &LevelCaches { heads: &maps, sets: &caches }, None)?;
-        judged = Some(match judged {
-            None => part,
-            Some(before) => before.and(part),
-        });
-        for (known, head) in known.iter_mut().zip(&own) {
-            let truths = sets.known(head, index, is_novel)?.truths;
-            // Novel samples that are meant for another head are no test of this one.
-            let is_own = !is_novel || novel.of(head) == Some(index);
-            known.extend(truths.into_iter().map(|truth| match is_novel {
-                true if is_own => truth.given_as_novel(),
-                true => Truth::Unknown,
-                false => truth,
-            }));
-        }
-    }
-    let judged = judged.expect("the seen samples at least are judged");
+    let split = if has_report { "report" } else { "calibration" };
     let mut dashboard = Dashboard::default();
     dashboard.setting("hierarchy", "how two levels are brought together", file.hierarchy.to_string());
-    for (level, (entry, known)) in file.levels.iter_mut().zip(&known).enumerate() {
-        let metrics = judged.evaluate(level, known, REPLICATES, arguments.seed)?;
-        let rates = judged.rates(level, known);
+    for (entry, verdicts) in file.levels.iter_mut().zip(verdicts) {
         dashboard.threshold(entry);
-        dashboard.level(split, entry.name(), &metrics);
-        if has_report {
-            entry.reported = Some(rates);
-        }
+        dashboard.level(split, entry.name(), &verdicts.metrics(REPLICATES, arguments.seed)?);
+        entry.reported = has_report.then(|| verdicts.rates());
     }
     Ok(dashboard)
 }

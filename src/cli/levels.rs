@@ -7,11 +7,11 @@ use super::Common;
 use super::compute::Compute;
 use super::extract::Extraction;
 use super::progress::Progress;
-use crate::checkpoint::{HeadClasses, LabelsBy, Trained};
+use crate::checkpoint::{LabelsBy, Trained};
 use crate::data::{self, DataSpec, SharedDataset, Split};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head, Request, choose_head, of_head};
-use crate::novelty::level_name;
+use crate::features::Request;
+use crate::novelty::HeadSets;
 
 /// An option that may differ between levels: `VALUE` for all of them, `superclass=VALUE` for one.
 #[derive(Debug, Clone)]
@@ -94,25 +94,6 @@ pub fn open_networks(checkpoints: &[PathBuf]) -> Result<Vec<Trained>> {
     checkpoints.iter().map(open).collect()
 }
 
-/// One head of one of the networks, with a cache of each data set in their order.
-pub struct HeadSets<'a> {
-    /// Its network.
-    pub trained: &'a Trained,
-    /// Meaning of its logits.
-    pub classes: &'a HeadClasses,
-    /// Its last linear map.
-    pub head: Head,
-    /// Its caches.
-    pub sets: Vec<FeatureSet>,
-}
-
-impl HeadSets<'_> {
-    /// The level of its classes.
-    pub fn level(&self) -> &'static str {
-        level_name(self.classes.level)
-    }
-}
-
 /// A data set by the name a user gave it.
 pub struct NamedData {
     /// The name.
@@ -165,13 +146,8 @@ pub fn extract_heads<'a>(
             progress: Progress::new("extracting", samples as u64, "images", common.quiet),
         };
         work.run(&compute.choice(common)?)?;
-        let kinds = &trained.architecture.heads;
-        for (index, classes) in trained.heads.iter().enumerate() {
-            let open = |request: &Request| FeatureSet::open(&of_head(kinds, index, &request.folder));
-            let sets = requests.iter().map(open).collect::<Result<Vec<_>>>()?;
-            let head = choose_head(None, &sets.iter().collect::<Vec<_>>())?.head;
-            heads.push(HeadSets { trained, classes, head, sets });
-        }
+        let folders: Vec<PathBuf> = requests.into_iter().map(|request| request.folder).collect();
+        heads.extend(HeadSets::open(trained, &folders)?);
     }
     Ok(heads)
 }

@@ -9,10 +9,8 @@ use super::levels::{NamedData, extract_heads, open_networks};
 use super::output::{in_json, print_beside};
 use crate::data::{DataSpec, Split};
 use crate::error::{Error, Result};
-use crate::features::{FeatureSet, Head};
 use crate::files;
-use crate::novelty::{Columns, ImageNames, Judgement, LevelCaches, ThresholdFile, judge, predictions_csv};
-use crate::ood::OnCpu;
+use crate::novelty::{Columns, ImageNames, Judgement, ThresholdFile, judge, predictions_csv};
 use crate::values::{Reals, Wholes};
 
 #[derive(Debug, clap::Args)]
@@ -83,22 +81,15 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let folder = files::temporary_folder_beside(&arguments.out)?;
     let heads =
         extract_heads(&networks, &[&data], folder.path(), arguments.batch_size, &arguments.compute, common)?;
-    let (mut maps, mut sets): (Vec<Head>, Vec<&FeatureSet>) = (Vec::new(), Vec::new());
-    for entry in &file.levels {
-        let own =
-            heads.iter().find(|head| head.trained.hash == entry.checkpoint && *head.classes == entry.classes);
-        let own = own.ok_or_else(|| {
-            Error::invalid(format!(
-                "{}: the {} head of checkpoint {} has other classes than the thresholds; calibrate again",
-                arguments.thresholds.display(),
-                entry.name(),
-                entry.checkpoint
-            ))
-        })?;
-        maps.push(own.head.clone());
-        sets.push(&own.sets[0]);
+    if let Some(entry) = file.levels.iter().find(|entry| !heads.iter().any(|head| head.is_of(entry))) {
+        return Err(Error::invalid(format!(
+            "{}: the {} head of checkpoint {} has other classes than the thresholds; calibrate again",
+            arguments.thresholds.display(),
+            entry.name(),
+            entry.checkpoint
+        )));
     }
-    let judgement = judge(&mut OnCpu, &file, &LevelCaches { heads: &maps, sets: &sets }, arguments.fdr)?;
+    let judgement = judge(&file, &heads, 0, arguments.fdr)?;
     let Arguments { with_scores: scores, p_values, names, .. } = *arguments;
     let columns = Columns { scores, p_values, names };
     let csv = predictions_csv(&file, data.data.as_ref(), &judgement, columns)?;

@@ -1,101 +1,171 @@
-//! From the feature caches of a head to its thresholds, and from thresholds to their metrics.
+//! Calibration: from the feature caches of heads to thresholds, and from thresholds to answers and their metrics. The verbs
+//! `calibrate` and `predict` and the stages of recipes share it.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
 
 use super::decide::{Answer, LevelInput, decide};
 use super::evaluate::{Judged, LevelMetrics, evaluate};
 use super::file::{LevelEntry, Rates, ThresholdFile};
 use super::rule::Rule;
-use super::samples::Scored;
+use super::samples::{Scored, level_name};
 use super::score::{Score, Scorer};
-use super::threshold::{LevelThreshold, calibrate_level, candidates};
-use super::truth::{Gathered, Truth};
+use super::threshold::LevelThreshold;
+use super::truth::{Gathered, Truth, truths};
 use crate::checkpoint::{HeadClasses, Trained};
-use crate::data::Dataset;
+use crate::data::{Dataset, Level, SharedDataset};
 use crate::error::Result;
-use crate::features::{FeatureSet, Head};
-use crate::ood::Compute;
+use crate::features::{FeatureSet, Head, choose_head, of_head};
+use crate::ood::Method;
 
-/// A feature cache with the truths of its samples for its head.
-#[derive(Debug, Clone)]
-pub struct KnownSet {
-    /// The cache.
-    pub set: FeatureSet,
-    /// A truth for each sample.
-    pub truths: Vec<Truth>,
+/// How one level's novelty is measured and judged: flags of `calibrate`, and the keys of a level's table in a recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LevelChoice {
+    /// The score that is thresholded.
+    pub score: Score,
+    /// The rule that turns scores into a threshold.
+    pub rule: Rule,
+    /// The divisor of the logits before they are scored; need not be the temperature of the training.
+    pub temperature: f64,
 }
 
-/// One head of a network with the caches it is calibrated on.
+impl Default for LevelChoice {
+    fn default() -> LevelChoice {
+        LevelChoice { score: Score::Ood(Method::Msp), rule: Rule::Conformal(0.05), temperature: 1.0 }
+    }
+}
+
+/// One head of a network with its caches: one of each set of samples, at the same place for every head.
 #[derive(Debug, Clone)]
-pub struct HeadCaches<'a> {
+pub struct HeadSets<'a> {
     /// The network.
     pub trained: &'a Trained,
     /// Meaning of the head's logits.
     pub classes: &'a HeadClasses,
     /// Its last linear map.
-    pub head: &'a Head,
-    /// The data set of the seen samples; its names of classes count where the checkpoint does not have both levels.
-    pub data: &'a dyn Dataset,
+    pub head: Head,
+    /// Its caches.
+    pub sets: Vec<FeatureSet>,
+}
+
+/// Places of novel samples among the caches of a head. The superclass head may have others than every other head: an unknown
+/// breed is novel as a subclass, but a dog.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Novel {
+    /// Those of the superclass head.
+    pub superclass: Option<usize>,
+    /// Those of a subclass head, or of the only head.
+    pub other: Option<usize>,
+}
+
+/// Places of the samples that a head is calibrated on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CalibrationSets {
     /// Samples the network was trained on, for scores that are fitted.
-    pub fit: Option<&'a FeatureSet>,
+    pub fit: Option<usize>,
     /// Samples of known classes that the network was not trained on.
-    pub seen: &'a KnownSet,
+    pub seen: usize,
     /// Samples of other classes.
-    pub novel: Option<&'a KnownSet>,
+    pub novel: Novel,
 }
 
-/// The choices with which one level is calibrated.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct LevelChoice {
-    /// The score that is thresholded.
-    pub score: Score,
-    /// How the threshold is chosen.
-    pub rule: Rule,
-    /// The divisor of the logits before the softmax; need not be the temperature of the training.
-    pub temperature: f64,
+/// Places of the samples that the answers are reported on.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ReportSets {
+    /// Samples of known classes.
+    pub seen: Option<usize>,
+    /// Samples given as novel; one of a class that a head knows is no test of that head.
+    pub novel: Novel,
+    /// Sets with classes of their own, whatever their numbers: every sample is novel.
+    pub foreign: Range<usize>,
 }
 
-/// A calibrated head, with details for people.
+impl Novel {
+    /// The place of the novel samples of a head.
+    pub fn of(self, head: &HeadSets<'_>) -> Option<usize> {
+        if head.classes.level == Some(Level::Coarse) { self.superclass } else { self.other }
+    }
+
+    /// Every place once.
+    pub fn all(self) -> impl Iterator<Item = usize> {
+        let own = self.superclass.filter(|_| self.superclass != self.other);
+        self.other.into_iter().chain(own)
+    }
+}
+
+impl<'a> HeadSets<'a> {
+    /// Opens the caches of every head of a network that were extracted to `folders`.
+    ///
+    /// # Errors
+    /// A cache is missing, damaged or of another network.
+    pub fn open(trained: &'a Trained, folders: &[PathBuf]) -> Result<Vec<HeadSets<'a>>> {
+        let kinds = &trained.architecture.heads;
+        let open = |(index, classes): (usize, &'a HeadClasses)| {
+            let sets = folders.iter().map(|folder| FeatureSet::open(&of_head(kinds, index, folder)));
+            let sets = sets.collect::<Result<Vec<_>>>()?;
+            let head = choose_head(None, &sets.iter().collect::<Vec<_>>())?.head;
+            Ok(HeadSets { trained, classes, head, sets })
+        };
+        trained.heads.iter().enumerate().map(open).collect()
+    }
+
+    /// The name of the level of its classes.
+    pub fn level(&self) -> &'static str {
+        level_name(self.classes.level)
+    }
+
+    /// Whether an entry of a threshold file is of this head.
+    pub fn is_of(&self, entry: &LevelEntry) -> bool {
+        self.trained.hash == entry.checkpoint && *self.classes == entry.classes
+    }
+
+    /// The truths of a data set's samples. All are of unseen classes where the data has other classes than the head.
+    pub fn truths(&self, data: &dyn Dataset) -> Vec<Truth> {
+        let truths = truths(data, self.classes, self.trained.taxonomy.as_ref());
+        truths.unwrap_or_else(|| vec![Truth::Unseen; data.len()])
+    }
+
+    /// Scores the samples that the head is calibrated on; `data` holds the sets at their places.
+    ///
+    /// # Errors
+    /// As [`Scorer::new`] and [`Scorer::samples`].
+    pub fn calibration(
+        &self,
+        choice: &LevelChoice,
+        data: &[SharedDataset],
+        sets: &CalibrationSets,
+    ) -> Result<Calibration<'a>> {
+        let LevelChoice { score, temperature, .. } = *choice;
+        let fit = sets.fit.map(|place| &self.sets[place]);
+        let scorer = Scorer::new(score, temperature, self.head.clone(), self.classes.clone(), fit)?;
+        let samples = |place: Option<usize>| -> Result<(Vec<Truth>, Vec<Scored>)> {
+            let Some(place) = place else { return Ok((Vec::new(), Vec::new())) };
+            Ok((self.truths(&*data[place]), scorer.samples(&self.sets[place])?))
+        };
+        let (seen, novel) = (samples(Some(sets.seen))?, samples(sets.novel.of(self))?);
+        let gathered = Gathered::new((self.classes.level, score), (&seen.0, &seen.1), (&novel.0, &novel.1));
+        Ok(Calibration { trained: self.trained, data: data[sets.seen].clone(), scorer, gathered })
+    }
+}
+
+/// The scored samples that a head is calibrated on.
 #[derive(Debug, Clone)]
-pub struct CalibratedHead {
-    /// For the threshold file.
-    pub entry: LevelEntry,
+pub struct Calibration<'a> {
+    trained: &'a Trained,
+    data: SharedDataset,
+    scorer: Scorer,
     /// The two groups, and how many samples are of neither.
     pub gathered: Gathered,
-    /// The threshold of every rule these samples allow.
-    pub candidates: Vec<LevelThreshold>,
 }
 
-/// Scores the caches of a head and chooses its threshold.
-///
-/// # Errors
-/// As [`Scorer::new`], [`Scorer::samples`] and [`calibrate_level`].
-pub fn calibrate_head(
-    compute: &mut dyn Compute,
-    caches: &HeadCaches<'_>,
-    choice: &LevelChoice,
-) -> Result<CalibratedHead> {
-    let LevelChoice { score, rule, temperature } = *choice;
-    let scorer = Scorer::new(score, temperature, caches.head.clone(), caches.classes.clone(), caches.fit)?;
-    let seen = scorer.samples_on(compute, &caches.seen.set)?;
-    let novel = match caches.novel {
-        None => Vec::new(),
-        Some(novel) => scorer.samples_on(compute, &novel.set)?,
-    };
-    let novel_truths = caches.novel.map_or(&[][..], |novel| &novel.truths);
-    let level = caches.classes.level;
-    let gathered = Gathered::new((level, score), (&caches.seen.truths, &seen), (novel_truths, &novel));
-    let threshold = calibrate_level(&gathered.scores, rule)?;
-    let candidates = candidates(&gathered.scores)?;
-    let entry = LevelEntry::new(caches.trained, caches.data, &scorer, threshold, &gathered.scores);
-    Ok(CalibratedHead { entry, gathered, candidates })
-}
-
-/// One data set's caches, one for each level of a threshold file in its order, and the heads they are of.
-#[derive(Debug, Clone, Copy)]
-pub struct LevelCaches<'a> {
-    /// The last linear map of each level's head.
-    pub heads: &'a [Head],
-    /// The cache of each level.
-    pub sets: &'a [&'a FeatureSet],
+impl Calibration<'_> {
+    /// The head's entry in a threshold file.
+    pub fn entry(&self, threshold: LevelThreshold) -> LevelEntry {
+        LevelEntry::new(self.trained, &*self.data, &self.scorer, threshold, &self.gathered.scores)
+    }
 }
 
 /// The answers of a threshold file for a data set, level by level.
@@ -109,25 +179,37 @@ pub struct Judgement {
     pub answers: Vec<Vec<Answer>>,
 }
 
-/// Scores, p-values and answers of a data set. With a false discovery rate, samples are flagged by the
-/// Benjamini-Hochberg procedure over the whole set instead of by thresholds.
+/// Scores, p-values and answers of the samples at one place among the caches of all heads. With a false discovery rate, samples
+/// are flagged by the Benjamini-Hochberg procedure over the whole set instead of by thresholds.
 ///
 /// # Errors
 /// Caches that do not fit the heads.
 ///
 /// # Panics
-/// If the number of heads or of caches is not the number of levels.
+/// If an entry of the file is of none of the heads ([`HeadSets::is_of`]).
 pub fn judge(
-    compute: &mut dyn Compute,
     file: &ThresholdFile,
-    caches: &LevelCaches<'_>,
+    heads: &[HeadSets<'_>],
+    place: usize,
     false_discovery_rate: Option<f64>,
 ) -> Result<Judgement> {
-    let LevelCaches { heads, sets } = *caches;
-    assert_eq!((heads.len(), sets.len()), (file.levels.len(), file.levels.len()), "a cache for each level");
+    let heads: Vec<&HeadSets<'_>> = file.levels.iter().map(|entry| own_head(entry, heads)).collect();
+    let caches: Vec<(&Head, &FeatureSet)> = heads.iter().map(|own| (&own.head, &own.sets[place])).collect();
+    judge_caches(file, &caches, false_discovery_rate)
+}
+
+/// As [`judge`], from the head and the cache of each level.
+///
+/// # Errors
+/// Caches that do not fit the heads.
+pub(crate) fn judge_caches(
+    file: &ThresholdFile,
+    heads: &[(&Head, &FeatureSet)],
+    false_discovery_rate: Option<f64>,
+) -> Result<Judgement> {
     let (mut samples, mut p_values, mut flags) = (Vec::new(), Vec::new(), Vec::new());
-    for ((entry, head), set) in file.levels.iter().zip(heads).zip(sets) {
-        let scored = entry.scorer(head.clone())?.samples_on(compute, set)?;
+    for (entry, &(head, set)) in file.levels.iter().zip(heads) {
+        let scored = entry.scorer(head.clone())?.samples(set)?;
         let p = super::p_values(&entry.calibration, scored.iter().map(Scored::flagging_order));
         flags.push(match false_discovery_rate {
             None => scored.iter().map(|sample| entry.threshold.flags(sample)).collect(),
@@ -142,8 +224,8 @@ pub fn judge(
         .enumerate()
         .map(|(level, entry)| LevelInput {
             entry,
-            head: &heads[level],
-            set: sets[level],
+            head: heads[level].0,
+            set: heads[level].1,
             samples: &samples[level],
             flagged: &flags[level],
         })
@@ -152,38 +234,72 @@ pub fn judge(
     Ok(Judgement { samples, p_values, answers })
 }
 
-impl Judgement {
-    /// Both data sets one after the other, for instance seen and novel samples that are evaluated together.
-    pub fn and(mut self, other: Judgement) -> Judgement {
-        for (own, other) in self.samples.iter_mut().zip(other.samples) {
-            own.extend(other);
+fn own_head<'h, 'a>(entry: &LevelEntry, heads: &'h [HeadSets<'a>]) -> &'h HeadSets<'a> {
+    heads.iter().find(|head| head.is_of(entry)).expect("a head for each entry")
+}
+
+/// The samples of one level with truths, scores and answers; of one set or several.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Verdicts {
+    truths: Vec<Truth>,
+    samples: Vec<Scored>,
+    answers: Vec<Answer>,
+}
+
+/// Judges the samples that the answers are reported on: the verdicts of each level in the file's order. `data` holds the sets
+/// at their places.
+///
+/// # Errors
+/// As [`judge`].
+pub fn report(
+    file: &ThresholdFile,
+    heads: &[HeadSets<'_>],
+    data: &[SharedDataset],
+    sets: &ReportSets,
+) -> Result<Vec<Verdicts>> {
+    let mut verdicts = vec![Verdicts::default(); file.levels.len()];
+    for place in sets.seen.into_iter().chain(sets.novel.all()).chain(sets.foreign.clone()) {
+        let judged = judge(file, heads, place, None)?;
+        let answers = judged.samples.into_iter().zip(judged.answers);
+        for ((entry, verdicts), (samples, answers)) in file.levels.iter().zip(&mut verdicts).zip(answers) {
+            let head = own_head(entry, heads);
+            let truths = head.truths(&*data[place]).into_iter().map(|truth| match place {
+                _ if sets.foreign.contains(&place) => Truth::Unseen,
+                _ if sets.seen == Some(place) => truth,
+                _ if sets.novel.of(head) == Some(place) => truth.given_as_novel(),
+                // Novel samples that are meant for another head are no test of this one.
+                _ => Truth::Unknown,
+            });
+            verdicts.extend(Verdicts { truths: truths.collect(), samples, answers });
         }
-        for (own, other) in self.p_values.iter_mut().zip(other.p_values) {
-            own.extend(other);
-        }
-        for (own, other) in self.answers.iter_mut().zip(other.answers) {
-            own.extend(other);
-        }
-        self
+    }
+    Ok(verdicts)
+}
+
+impl Verdicts {
+    /// Adds those of other samples.
+    pub fn extend(&mut self, other: Verdicts) {
+        self.truths.extend(other.truths);
+        self.samples.extend(other.samples);
+        self.answers.extend(other.answers);
     }
 
-    /// The numbers of one level; `replicates` of the bootstrap give the intervals of AUROC, 0 none.
+    /// Whether there is no sample.
+    pub fn is_empty(&self) -> bool {
+        self.truths.is_empty()
+    }
+
+    /// The metrics of the answers; `replicates` of the bootstrap give the intervals of AUROC, 0 none.
     ///
     /// # Errors
-    /// The numbers of truths and samples differ.
-    pub fn evaluate(
-        &self,
-        level: usize,
-        truths: &[Truth],
-        replicates: u32,
-        seed: u64,
-    ) -> Result<LevelMetrics> {
-        let judged = Judged { truths, samples: &self.samples[level], answers: &self.answers[level] };
+    /// A bootstrap that is impossible.
+    pub fn metrics(&self, replicates: u32, seed: u64) -> Result<LevelMetrics> {
+        let judged = Judged { truths: &self.truths, samples: &self.samples, answers: &self.answers };
         evaluate(&judged, replicates, seed)
     }
 
-    /// Shares of the samples of one level that are answered as novel, whoever flagged them.
-    pub fn rates(&self, level: usize, truths: &[Truth]) -> Rates {
-        Rates::of(truths, &self.answers[level])
+    /// Shares of the samples that are answered as novel, whoever flagged them.
+    pub fn rates(&self) -> Rates {
+        Rates::of(&self.truths, &self.answers)
     }
 }

@@ -36,8 +36,10 @@ mod summary;
 mod threshold;
 mod truth;
 
+pub(crate) use calibrate::judge_caches;
 pub use calibrate::{
-    CalibratedHead, HeadCaches, Judgement, KnownSet, LevelCaches, LevelChoice, calibrate_head, judge,
+    Calibration, CalibrationSets, HeadSets, Judgement, LevelChoice, Novel, ReportSets, Verdicts, judge,
+    report,
 };
 pub use dashboard::{Dashboard, Row};
 pub use decide::{Answer, Hierarchy, LevelInput, decide};

@@ -6,16 +6,10 @@ use std::path::Path;
 use super::sets::{NamedSet, Sets};
 use crate::checkpoint::Trained;
 use crate::error::Result;
-use crate::features::{FeatureSet, choose_head};
 use crate::novelty::{
-    HeadCaches, Hierarchy, Judgement, KnownSet, LevelCaches, LevelChoice, Rule, Score, ThresholdFile, Truth,
-    calibrate_head, judge, truths,
+    CalibrationSets, HeadSets, Hierarchy, LevelChoice, Novel, ReportSets, ThresholdFile, calibrate_level,
+    report,
 };
-use crate::ood::{Method, OnCpu};
-
-/// The score that the threshold is compared with, and the rule that chooses the threshold: the defaults of `calibrate`.
-const SCORE: Score = Score::Ood(Method::Msp);
-const RULE: Rule = Rule::Conformal(0.05);
 
 /// Chooses the threshold of a trained network whose caches lie in `features`; `None` where no images were held back.
 ///
@@ -27,40 +21,18 @@ pub(super) fn choose(
     features: &Path,
     temperature: f64,
 ) -> Result<Option<ThresholdFile>> {
-    let (Some(calibrate), [classes]) = (&sets.calibrate, trained.heads.as_slice()) else { return Ok(None) };
-    let known = |set: &NamedSet| -> Result<KnownSet> {
-        let cache = FeatureSet::open(&features.join(&set.name))?;
-        let truths = truths(&*set.data, classes, trained.taxonomy.as_ref());
-        Ok(KnownSet { truths: truths.unwrap_or_else(|| vec![Truth::Unseen; cache.len()]), set: cache })
-    };
-    let seen = known(calibrate)?;
-    let head = choose_head(None, &[&seen.set])?.head;
-    let caches = HeadCaches {
-        trained,
-        data: &*sets.train.data,
-        classes,
-        head: &head,
-        fit: None,
-        seen: &seen,
-        novel: None,
-    };
-    let choice = LevelChoice { score: SCORE, rule: RULE, temperature };
-    let entry = calibrate_head(&mut OnCpu, &caches, &choice)?.entry;
-    let mut file = ThresholdFile::new(Hierarchy::Independent, vec![entry])?;
-    let (mut judgement, mut all_truths): (Option<Judgement>, _) = (None, Vec::new());
-    for (set, is_novel) in std::iter::once((&sets.id, false)).chain(sets.ood.iter().map(|set| (set, true))) {
-        let known = known(set)?;
-        let caches = LevelCaches { heads: std::slice::from_ref(&head), sets: &[&known.set] };
-        let judged = judge(&mut OnCpu, &file, &caches, None)?;
-        // OOD sets have classes of their own, whatever their numbers.
-        all_truths.extend(known.truths.iter().map(|truth| if is_novel { Truth::Unseen } else { *truth }));
-        judgement = Some(match judgement {
-            None => judged,
-            Some(before) => before.and(judged),
-        });
-    }
-    if let Some(judgement) = judgement {
-        file.levels[0].reported = Some(judgement.rates(0, &all_truths));
-    }
+    let (Some(calibrate), [_]) = (&sets.calibrate, trained.heads.as_slice()) else { return Ok(None) };
+    let all: Vec<&NamedSet> = [calibrate, &sets.id].into_iter().chain(&sets.ood).collect();
+    let folders: Vec<_> = all.iter().map(|set| features.join(&set.name)).collect();
+    let data: Vec<_> = all.iter().map(|set| set.data.clone()).collect();
+    let heads = HeadSets::open(trained, &folders)?;
+    let choice = LevelChoice { temperature, ..LevelChoice::default() };
+    let seen = CalibrationSets { fit: None, seen: 0, novel: Novel::default() };
+    let calibration = heads[0].calibration(&choice, &data, &seen)?;
+    let threshold = calibrate_level(&calibration.gathered.scores, choice.rule)?;
+    let mut file = ThresholdFile::new(Hierarchy::Independent, vec![calibration.entry(threshold)])?;
+    let reported = ReportSets { seen: Some(1), novel: Novel::default(), foreign: 2..all.len() };
+    let verdicts = report(&file, &heads, &data, &reported)?;
+    file.levels[0].reported = Some(verdicts[0].rates());
     Ok(Some(file))
 }

@@ -21,13 +21,11 @@ use crate::backend::Choice;
 use crate::data::Level;
 use crate::data::splits::Fold;
 use crate::error::Result;
-use crate::features::FeatureSet;
 use crate::files;
 use crate::novelty::{
-    Columns, Dashboard, Gathered, Judgement, LevelCaches, LevelEntry, LevelScores, LevelThreshold, Rates,
-    Scored, Scorer, ThresholdFile, Truth, calibrate_level, judge, predictions_csv, truths,
+    Columns, Dashboard, Gathered, Judgement, LevelEntry, LevelScores, LevelThreshold, Rates, Scored, Scorer,
+    ThresholdFile, Truth, calibrate_level, judge_caches, predictions_csv, truths,
 };
-use crate::ood::OnCpu;
 use crate::recipe::stage_helpers::{Execution, Watcher, claim_folder};
 use crate::report;
 use crate::train::RunFolder;
@@ -290,8 +288,7 @@ impl NoveltyPipeline<'_> {
             LEVELS.iter().map(|&level| head_of(&trained.networks, level)).collect::<Result<Vec<_>>>()?;
         let last_layers = heads.iter().map(|head| head.head(part)).collect::<Result<Vec<_>>>()?;
         let sets = heads.iter().map(|head| head.set(part)).collect::<Result<Vec<_>>>()?;
-        let sets: Vec<&FeatureSet> = sets.iter().collect();
-        judge(&mut OnCpu, file, &LevelCaches { heads: &last_layers, sets: &sets }, None)
+        judge_caches(file, &last_layers.iter().zip(&sets).collect::<Vec<_>>(), None)
     }
 
     /// Judges the networks of a fold on images that chose nothing.
