@@ -7,7 +7,7 @@ use super::experiment::{Shown, json, summary};
 use super::output::tell;
 use super::{Common, stop};
 use crate::error::{Error, Result};
-use crate::recipe::{DemoSize, Pipeline, Recipe, Sets, demo, is_demo};
+use crate::recipe::{DemoSize, Experiment, Inputs, Recipe, Sets, demo, is_demo};
 use crate::train::RunFolder;
 use crate::values::Wholes;
 
@@ -28,24 +28,25 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let size = if arguments.tiny { DemoSize::Tiny } else { DemoSize::Full };
-    let recipe = Recipe { precision: arguments.compute.precision, ..demo(size, arguments.seed) };
+    let recipe = demo(size, arguments.seed, arguments.compute.precision);
     let choice = arguments.compute.choice(common)?;
     let sets = Sets::open(&recipe, None)?;
     let folder = RunFolder::lock(&arguments.out)?;
     if folder.recipe().exists() {
         clear(&folder)?;
     }
-    if !common.quiet {
+    if let (Inputs::Open(inputs), false) = (&sets.folds[0].trainings[0].inputs, common.quiet) {
         tell(&format!(
             "{} on {} images of {} classes; then scores on {} OOD sets, collapse, report",
-            sets.inputs.architecture,
-            sets.inputs.data.len(),
-            sets.inputs.architecture.heads[0].classes,
-            sets.ood.len()
+            inputs.architecture,
+            inputs.data.len(),
+            inputs.architecture.heads[0].classes,
+            sets.folds[0].ood_sets().len()
         ));
     }
-    let pipeline = Pipeline { recipe: &recipe, sets: &sets, choice, folder: &folder, stop: stop::listen() };
-    let outcome = pipeline.run(&mut Shown::new(common.quiet))?;
+    let experiment =
+        Experiment { recipe: &recipe, sets: &sets, choice, folder: &folder, stop: stop::listen() };
+    let outcome = experiment.run(&mut Shown::new(common.quiet))?;
     super::print(&if common.json { format!("{}\n", json(&outcome)) } else { summary(&outcome) })
 }
 

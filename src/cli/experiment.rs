@@ -1,7 +1,8 @@
 //! Code that `run` and `demo` share: showing an experiment's progress and its result.
 
-use crate::ood::table::Evaluation;
-use crate::recipe::novelty::NoveltyOutcome;
+use serde_json::{Value, json};
+
+use crate::novelty::{LevelEntry, ThresholdFile};
 use crate::recipe::{Outcome, Watcher};
 use crate::train::Observer;
 
@@ -53,52 +54,58 @@ impl Watcher for Shown {
     }
 }
 
-/// The tables at the end of an experiment.
+/// The tables and files at the end of an experiment.
 pub fn summary(outcome: &Outcome) -> String {
     let mut text = String::new();
     if let Some(evaluation) = &outcome.evaluation {
         text += &evaluation.summary();
     }
-    for entry in outcome.thresholds.iter().flat_map(|file| &file.levels) {
-        text += &format!("\n{}\n", entry.in_words());
+    match (&outcome.dashboard, &outcome.thresholds) {
+        (Some(dashboard), Some((path, _))) => {
+            text += &dashboard.table();
+            text += &format!("\nthresholds: {}\n", path.display());
+        }
+        (_, thresholds) => {
+            for entry in thresholds.iter().flat_map(|(_, file)| &file.levels) {
+                text += &format!("\n{}\n", entry.in_words());
+            }
+        }
     }
-    if let Some(collapse) = &outcome.collapse {
-        text += "\n";
-        text += &collapse.summary();
-    }
-    text + &format!("\nreport: {}\n", outcome.report.display())
-}
-
-/// The same as JSON.
-pub fn json(outcome: &Outcome) -> serde_json::Value {
-    serde_json::json!({
-        "training": outcome.training.as_ref().map(|t| serde_json::json!({
-            "steps": t.steps, "epochs": t.epochs, "seconds": t.seconds, "train": t.train, "validation": t.validation,
-        })),
-        "ood": outcome.evaluation.as_ref().map(|e: &Evaluation| serde_json::json!(e)),
-        "thresholds": outcome.thresholds.as_ref().map(|file| file.levels.iter().map(|entry| serde_json::json!({
-            "level": entry.name(), "score": entry.threshold.score, "rule": entry.threshold.rule, "tau": entry.threshold.tau,
-            "expected": entry.expected().0, "measured_on": entry.expected().1,
-        })).collect::<Vec<_>>()),
-        "collapse": outcome.collapse.as_ref().map(|c| serde_json::json!(c)),
-        "report": in_json(&outcome.report),
-    })
-}
-
-/// The table and the files at the end of an experiment on two levels.
-pub fn novelty_summary(outcome: &NoveltyOutcome) -> String {
-    let mut text = outcome.dashboard.table();
-    text += &format!("\nthresholds: {}\n", outcome.thresholds.display());
     if let Some(predictions) = &outcome.predictions {
         text += &format!("predictions: {}\n", predictions.display());
+    }
+    if let Some(collapse) = &outcome.collapse {
+        text += &format!("\n{}", collapse.summary());
+    }
+    if outcome.dashboard.is_none() {
+        text += "\n";
     }
     text + &format!("report: {}\n", outcome.report.display())
 }
 
 /// The same as JSON.
-pub fn novelty_json(outcome: &NoveltyOutcome) -> serde_json::Value {
-    serde_json::json!({
-        "dashboard": outcome.dashboard.json(), "thresholds": in_json(&outcome.thresholds),
-        "predictions": outcome.predictions.as_deref().map(in_json), "report": in_json(&outcome.report),
+pub fn json(outcome: &Outcome) -> Value {
+    let report = in_json(&outcome.report);
+    if let (Some(dashboard), Some((path, _))) = (&outcome.dashboard, &outcome.thresholds) {
+        let predictions = outcome.predictions.as_deref().map(in_json);
+        return json!({
+            "dashboard": dashboard.json(), "thresholds": in_json(path), "predictions": predictions, "report": report,
+        });
+    }
+    let training = outcome.training.as_ref().map(|t| {
+        json!({
+            "steps": t.steps, "epochs": t.epochs, "seconds": t.seconds, "train": t.train, "validation": t.validation,
+        })
+    });
+    let level = |entry: &LevelEntry| {
+        json!({
+            "level": entry.name(), "score": entry.threshold.score, "rule": entry.threshold.rule, "tau": entry.threshold.tau,
+            "expected": entry.expected().0, "measured_on": entry.expected().1,
+        })
+    };
+    let levels = |file: &ThresholdFile| file.levels.iter().map(level).collect::<Vec<_>>();
+    json!({
+        "training": training, "ood": outcome.evaluation, "collapse": outcome.collapse, "report": report,
+        "thresholds": outcome.thresholds.as_ref().map(|(_, file)| levels(file)),
     })
 }

@@ -3,13 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use super::compute::Compute;
-use super::experiment::{Shown, json, novelty_json, novelty_summary, summary};
+use super::experiment::{Shown, json, summary};
 use super::{Common, stop};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::ood::table::Evaluation;
-use crate::recipe::novelty::{NoveltyPipeline, NoveltyRecipe, NoveltySets, over_seeds};
-use crate::recipe::{Pipeline, Recipe, Sets, WrongKey};
+use crate::recipe::{Experiment, Outcome, Recipe, Sets, WrongKey, over_seeds};
 use crate::report;
 use crate::train::{RunFolder, TrainOptions};
 use crate::values::{Reals, Wholes};
@@ -76,71 +74,23 @@ impl Arguments {
 }
 
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
-    if NoveltyRecipe::is_one(&arguments.recipe)? {
-        novelty(arguments, common)
-    } else {
-        ood(arguments, common)
-    }
-}
-
-fn ood(arguments: &Arguments, common: &Common) -> Result<()> {
     let mut recipe = Recipe::read(&arguments.recipe)?;
-    arguments.adjust(&mut recipe.train);
+    arguments.adjust(recipe.train_mut());
     if let Some(limit) = arguments.limit {
-        recipe = recipe.limited(limit)?;
+        recipe.limit(limit)?;
     }
     recipe.check().map_err(WrongKey::error)?;
-    let mut evaluations = Vec::new();
-    let runs = arguments.runs(recipe.seed)?;
-    let several = runs.len() > 1;
-    for (seed, out) in runs {
-        let recipe = Recipe { seed, ..recipe.clone() };
-        evaluations.extend(one(&recipe, arguments, common, out)?);
+    let mut outcomes = Vec::new();
+    for (seed, out) in arguments.runs(recipe.seed())? {
+        let outcome = one(&recipe.with_seed(seed), arguments, common, &out)?;
+        super::print(&if common.json { format!("{}\n", json(&outcome)) } else { summary(&outcome) })?;
+        outcomes.push(outcome);
     }
-    if several && !evaluations.is_empty() {
-        let table = arguments.out().join("metrics.csv");
-        Evaluation::write_csv(&evaluations, &table)?;
-        over_seeds_done(evaluations.len(), &table, common)?;
+    if outcomes.len() < 2 {
+        return Ok(());
     }
-    Ok(())
-}
-
-fn novelty(arguments: &Arguments, common: &Common) -> Result<()> {
-    let mut recipe = NoveltyRecipe::read(&arguments.recipe)?;
-    arguments.adjust(&mut recipe.train);
-    if let Some(limit) = arguments.limit {
-        recipe = recipe.limited(limit)?;
-    }
-    recipe.check().map_err(WrongKey::error)?;
-    let root = arguments.data_root.as_deref();
-    let mut dashboards = Vec::new();
-    for (seed, out) in arguments.runs(recipe.seed)? {
-        let recipe = NoveltyRecipe { seed, ..recipe.clone() };
-        let sets = NoveltySets::open(&recipe, root)?;
-        let folder = RunFolder::lock(&out)?;
-        let mut choice = arguments.compute.choice(common)?;
-        choice.precision = recipe.precision;
-        let stop = stop::listen();
-        let pipeline = NoveltyPipeline { recipe: &recipe, sets: &sets, root, choice, folder: &folder, stop };
-        let outcome = pipeline.run(&mut Shown::new(common.quiet))?;
-        super::print(&if common.json {
-            format!("{}\n", novelty_json(&outcome))
-        } else {
-            novelty_summary(&outcome)
-        })?;
-        dashboards.push(outcome.dashboard);
-    }
-    if dashboards.len() > 1 {
-        let table = arguments.out().join("dashboard.csv");
-        over_seeds(&dashboards, &table)?;
-        over_seeds_done(dashboards.len(), &table, common)?;
-    }
-    Ok(())
-}
-
-/// Writes the page over all seeds beside their table, and says where both are.
-fn over_seeds_done(count: usize, table: &Path, common: &Common) -> Result<()> {
-    let page = report::build_over_seeds(files::parent(table))?;
+    let Some((table, count)) = over_seeds(outcomes, &arguments.out())? else { return Ok(()) };
+    let page = report::build_over_seeds(files::parent(&table))?;
     if !common.json {
         super::print(&format!(
             "mean ± standard deviation of the sample (n - 1) over {count} seeds: {}\nreport over all seeds: {}\n",
@@ -151,13 +101,12 @@ fn over_seeds_done(count: usize, table: &Path, common: &Common) -> Result<()> {
     Ok(())
 }
 
-fn one(recipe: &Recipe, arguments: &Arguments, common: &Common, out: PathBuf) -> Result<Option<Evaluation>> {
+/// Runs the experiment with one seed in a folder of its own.
+fn one(recipe: &Recipe, arguments: &Arguments, common: &Common, out: &Path) -> Result<Outcome> {
     let sets = Sets::open(recipe, arguments.data_root.as_deref())?;
-    let folder = RunFolder::lock(&out)?;
+    let folder = RunFolder::lock(out)?;
     let mut choice = arguments.compute.choice(common)?;
-    choice.precision = recipe.precision;
-    let pipeline = Pipeline { recipe, sets: &sets, choice, folder: &folder, stop: stop::listen() };
-    let outcome = pipeline.run(&mut Shown::new(common.quiet))?;
-    super::print(&if common.json { format!("{}\n", json(&outcome)) } else { summary(&outcome) })?;
-    Ok(outcome.evaluation)
+    choice.precision = recipe.precision();
+    let experiment = Experiment { recipe, sets: &sets, choice, folder: &folder, stop: stop::listen() };
+    experiment.run(&mut Shown::new(common.quiet))
 }

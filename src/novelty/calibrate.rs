@@ -194,22 +194,9 @@ pub fn judge(
     false_discovery_rate: Option<f64>,
 ) -> Result<Judgement> {
     let heads: Vec<&HeadSets<'_>> = file.levels.iter().map(|entry| own_head(entry, heads)).collect();
-    let caches: Vec<(&Head, &FeatureSet)> = heads.iter().map(|own| (&own.head, &own.sets[place])).collect();
-    judge_caches(file, &caches, false_discovery_rate)
-}
-
-/// As [`judge`], from the head and the cache of each level.
-///
-/// # Errors
-/// Caches that do not fit the heads.
-pub(crate) fn judge_caches(
-    file: &ThresholdFile,
-    heads: &[(&Head, &FeatureSet)],
-    false_discovery_rate: Option<f64>,
-) -> Result<Judgement> {
     let (mut samples, mut p_values, mut flags) = (Vec::new(), Vec::new(), Vec::new());
-    for (entry, &(head, set)) in file.levels.iter().zip(heads) {
-        let scored = entry.scorer(head.clone())?.samples(set)?;
+    for (entry, own) in file.levels.iter().zip(&heads) {
+        let scored = entry.scorer(own.head.clone())?.samples(&own.sets[place])?;
         let p = super::p_values(&entry.calibration, scored.iter().map(Scored::flagging_order));
         flags.push(match false_discovery_rate {
             None => scored.iter().map(|sample| entry.threshold.flags(sample)).collect(),
@@ -224,8 +211,8 @@ pub(crate) fn judge_caches(
         .enumerate()
         .map(|(level, entry)| LevelInput {
             entry,
-            head: heads[level].0,
-            set: heads[level].1,
+            head: &heads[level].head,
+            set: &heads[level].sets[place],
             samples: &samples[level],
             flagged: &flags[level],
         })

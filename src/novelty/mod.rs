@@ -36,7 +36,6 @@ mod summary;
 mod threshold;
 mod truth;
 
-pub(crate) use calibrate::judge_caches;
 pub use calibrate::{
     Calibration, CalibrationSets, HeadSets, Judgement, LevelChoice, Novel, ReportSets, Verdicts, judge,
     report,

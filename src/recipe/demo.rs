@@ -1,6 +1,6 @@
 //! The demo: a whole experiment on the images inside the binary, as a recipe that `residua run` takes as well.
 
-use super::experiment::{CollapseOptions, EvaluateOptions, OodData, Recipe, ScoreOptions};
+use super::keys::{CollapseOptions, EvaluateOptions, OneLevel, OodData, Recipe, ScoreOptions};
 use crate::backend::Precision;
 use crate::nn::Depth;
 use crate::ood::table::Group;
@@ -19,7 +19,7 @@ pub enum DemoSize {
 const NAME: &str = "Demo: eight classes of Fashion-MNIST";
 
 /// The demo's recipe.
-pub fn demo(size: DemoSize, seed: u64) -> Recipe {
+pub fn demo(size: DemoSize, seed: u64, precision: Precision) -> Recipe {
     // A subset of every set, the same whatever the seed.
     let data = |name: &str, few: usize| match (size, name.contains('?')) {
         (DemoSize::Full, _) => format!("demo:{name}"),
@@ -47,10 +47,10 @@ pub fn demo(size: DemoSize, seed: u64) -> Recipe {
         optional: false,
         match_id_size: true,
     };
-    Recipe {
+    Recipe::OneLevel(Box::new(OneLevel {
         name: NAME.into(),
         seed,
-        precision: Precision::F32,
+        precision,
         evaluate: EvaluateOptions { id: data("fashion-mnist?split=test", 96), batch_size: 250 },
         scores: ScoreOptions { bootstrap: 200, ..ScoreOptions::default() },
         collapse: CollapseOptions::default(),
@@ -59,10 +59,10 @@ pub fn demo(size: DemoSize, seed: u64) -> Recipe {
             ood("digits", data("digits", 64), Group::Far),
         ],
         train,
-    }
+    }))
 }
 
 /// Whether a recipe is the demo's, of whichever size and seed.
 pub fn is_demo(recipe: &Recipe) -> bool {
-    recipe.name == NAME && recipe.train.data.starts_with("demo:")
+    matches!(recipe, Recipe::OneLevel(keys) if keys.name == NAME && keys.train.data.starts_with("demo:"))
 }

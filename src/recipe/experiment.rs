@@ -1,229 +1,138 @@
-//! The recipe: what a TOML file may say.
+//! An experiment, stage by stage: split, train, extract, score, calibrate, predict, collapse, report.
+//!
+//! On one level of classes:
+//!
+//! ```text
+//! RUN/metrics.jsonl, checkpoints/, events   the training
+//! RUN/features/CHECKPOINT/SET/              caches of each set
+//! RUN/ood/, collapse/, thresholds.toml, report.html
+//! ```
+//!
+//! On two levels, where classes are held out from the networks of a fold:
+//!
+//! ```text
+//! RUN/outliers.csv, splits.csv              which images, and which serve for what
+//! RUN/models/{fold_1,…,final}/LEVEL/        a training each: metrics.jsonl, checkpoints/, events
+//! RUN/features/{fold_1,…,final}/LEVEL/SET/  caches of each head
+//! RUN/novelty/                              scores that were calibrated and measured, figures' numbers
+//! RUN/thresholds.toml, predictions.csv, dashboard.{json,csv}, report.html
+//! ```
+//!
+//! Finished parts are not repeated: a finished training, a cache of the same checkpoint, scores and rows of collapse with a stamp
+//! of what they were made from. An interrupted one goes on: training at its last checkpoint, collapse at the first checkpoint
+//! without a row.
 
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use serde::{Deserialize, Serialize};
-
-use super::reading::{WrongKey, read};
-use crate::backend::Precision;
-use crate::collapse::GlobalMean;
-use crate::data::{DataSpec, Subset};
+use super::keys::Recipe;
+use super::sets::Sets;
+use crate::backend::Choice;
+use crate::collapse::CollapseReport;
 use crate::error::{Error, Result};
-use crate::ood::table::Group;
-use crate::ood::{Dimension, FEW_REPLICATES, Method, OodInput, Options, RunOptions};
-use crate::train::TrainOptions;
+use crate::files;
+use crate::novelty::{Dashboard, ThresholdFile};
+use crate::ood::table::Evaluation;
+use crate::report;
+use crate::train::{Observer, RunFolder, Summary};
 
-/// A whole experiment.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Recipe {
-    /// The experiment's name, for the report.
-    #[serde(default)]
-    pub name: String,
-    /// Seed of everything random.
-    #[serde(default)]
-    pub seed: u64,
-    /// Element type of training and extraction.
-    #[serde(default)]
-    pub precision: Precision,
-    /// The options of `train`.
-    pub train: TrainOptions,
-    /// The in-distribution test data to extract.
-    pub evaluate: EvaluateOptions,
-    /// Which scores.
-    #[serde(default)]
-    pub scores: ScoreOptions,
-    /// Neural collapse.
-    #[serde(default)]
-    pub collapse: CollapseOptions,
-    /// Out-of-distribution sets; the first one is NC5's in curves.
-    #[serde(default)]
-    pub ood: Vec<OodData>,
+/// Watches an experiment.
+pub trait Watcher {
+    /// A stage begins, with `units` units of work (0: not countable).
+    fn stage(&mut self, name: &str, units: u64);
+    /// Some units are done.
+    fn advance(&mut self, units: u64);
+    /// Something the user should know.
+    fn note(&mut self, text: &str);
+    /// The observer of the training.
+    fn training(&mut self) -> &mut dyn Observer;
 }
 
-/// The in-distribution test data to extract, and in which steps.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct EvaluateOptions {
-    /// The in-distribution test data.
-    pub id: String,
-    /// Images per step.
-    #[serde(default = "evaluation_batch")]
-    pub batch_size: usize,
+/// An experiment with everything it needs.
+pub struct Experiment<'a> {
+    /// The recipe.
+    pub recipe: &'a Recipe,
+    /// Its data.
+    pub sets: &'a Sets,
+    /// The device.
+    pub choice: Choice,
+    /// The run folder.
+    pub folder: &'a RunFolder,
+    /// Set from outside (Ctrl-C) to stop soon, with everything kept.
+    pub stop: &'a AtomicBool,
 }
 
-fn evaluation_batch() -> usize {
-    250
+/// The results of an experiment.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The summary of the first training; `None` where it was finished before.
+    pub training: Option<Summary>,
+    /// OOD metrics; `None` without OOD sets.
+    pub evaluation: Option<Evaluation>,
+    /// The novelty thresholds and their file; `None` where no images were held back from training to choose them.
+    pub thresholds: Option<(PathBuf, ThresholdFile)>,
+    /// The predictions, if there was something to predict.
+    pub predictions: Option<PathBuf>,
+    /// A row per checkpoint; `None` where collapse is not asked for.
+    pub collapse: Option<CollapseReport>,
+    /// The numbers of thresholds and answers as a table, on two levels.
+    pub dashboard: Option<Dashboard>,
+    /// The page.
+    pub report: PathBuf,
 }
 
-/// Which scores are fitted, and with which constants; the keys are the flags of `ood`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ScoreOptions {
-    /// Names separated by commas, or `all`.
-    pub methods: String,
-    /// Principal directions ViM removes: a number, a share of the variance, or `paper`.
-    pub vim_dim: String,
-    /// Dimension of NECO's subspace: a number, a share of the variance, or `rule`.
-    pub neco_dim: String,
-    /// Neighbour of `knn`.
-    pub knn_k: usize,
-    /// Percentile of `react`.
-    pub react_percentile: f64,
-    /// Temperature of msp, energy and react.
-    pub temperature: f64,
-    /// Bootstrap replicates.
-    pub bootstrap: u32,
-}
-
-impl Default for ScoreOptions {
-    fn default() -> ScoreOptions {
-        let options = Options::default();
-        ScoreOptions {
-            methods: "all".into(),
-            vim_dim: "paper".into(),
-            neco_dim: "rule".into(),
-            knn_k: options.knn_k,
-            react_percentile: options.react_percentile,
-            temperature: options.temperature,
-            bootstrap: 200,
-        }
-    }
-}
-
-/// Whether and how collapse is measured.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CollapseOptions {
-    /// Whether it is.
-    pub enabled: bool,
-    /// The kind of mean that the global mean is.
-    pub global_mean: GlobalMean,
-}
-
-impl Default for CollapseOptions {
-    fn default() -> CollapseOptions {
-        CollapseOptions { enabled: true, global_mean: GlobalMean::default() }
-    }
-}
-
-/// An out-of-distribution set.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct OodData {
-    /// Its name in tables.
-    pub name: String,
-    /// The data.
-    pub data: String,
-    /// OpenOOD's group.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub group: Option<Group>,
-    /// Whether the experiment goes on, with a warning, where the data is not there.
-    #[serde(default)]
-    pub optional: bool,
-    /// Whether a random subset as large as the ID test set is drawn from a larger set.
-    #[serde(default = "yes")]
-    pub match_id_size: bool,
-}
-
-fn yes() -> bool {
-    true
-}
-
-impl Recipe {
-    /// Reads a recipe.
+impl Experiment<'_> {
+    /// Runs what is not done yet.
     ///
     /// # Errors
-    /// An unknown key or a wrong value, with file and line.
-    pub fn read(path: &Path) -> Result<Recipe> {
-        read(path, Recipe::check)
-    }
-
-    /// The recipe as TOML, every default written out.
-    pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("options are plain values")
-    }
-
-    /// Checks the rules that the types do not.
-    ///
-    /// # Errors
-    /// Names the key.
-    pub fn check(&self) -> Result<(), WrongKey> {
-        self.train.check().map_err(WrongKey::of_training)?;
-        self.checked_run_options()?;
-        if self.evaluate.batch_size == 0 {
-            return Err(WrongKey::new(
-                "evaluate",
-                "batch_size",
-                "expected a whole number of at least 1, found 0",
-            ));
+    /// Another recipe ran in this folder; a stage failed; the user stopped it.
+    pub fn run(&self, watcher: &mut dyn Watcher) -> Result<Outcome> {
+        let notes = self.check_scores()?;
+        self.claim_folder()?;
+        if let Some(lists) = &self.sets.lists {
+            lists.write(self.folder.path())?;
         }
-        for (index, ood) in self.ood.iter().enumerate() {
-            let wrong = |what: String| Err(WrongKey::new("", "ood", what));
-            if let Err(error) = OodInput::check_name(&ood.name) {
-                return wrong(error.to_string());
-            }
-            if ["train", "calibrate"].contains(&ood.name.as_str()) {
-                return wrong(format!(
-                    "`{}` is the name of a part of the training data; give the OOD set another name",
-                    ood.name
-                ));
-            }
-            if self.ood[..index].iter().any(|other| other.name == ood.name) {
-                return wrong(format!("two OOD sets are named `{}`; rename one of them", ood.name));
-            }
-        }
-        Ok(())
-    }
-
-    /// Options of the scoring stage.
-    ///
-    /// # Errors
-    /// An unknown score, a dimension that is none.
-    pub fn run_options(&self) -> Result<RunOptions> {
-        self.checked_run_options().map_err(WrongKey::error)
-    }
-
-    fn checked_run_options(&self) -> Result<RunOptions, WrongKey> {
-        let of_key = |key: &'static str| move |error: Error| WrongKey::new("scores", key, error.to_string());
-        let options = &self.scores;
-        let scores = Options {
-            methods: Method::parse_list(&options.methods).map_err(of_key("methods"))?,
-            temperature: options.temperature,
-            vim_dim: options.vim_dim.parse::<Dimension>().map_err(of_key("vim_dim"))?,
-            neco_dim: options.neco_dim.parse::<Dimension>().map_err(of_key("neco_dim"))?,
-            knn_k: options.knn_k,
-            react_percentile: options.react_percentile,
-            seed: self.seed,
-            ..Options::default()
+        self.sets.notes.iter().chain(&notes).for_each(|note| watcher.note(note));
+        let folds = self.sets.folds.iter().map(|fold| self.train_fold(fold, watcher));
+        let mut folds = folds.collect::<Result<Vec<_>>>()?;
+        let evaluation = self.score(&folds[0], watcher)?;
+        let calibrated = self.calibrate(&folds, watcher)?;
+        let collapse = self.collapse(&folds[0], watcher)?;
+        watcher.stage("report", 0);
+        let report = report::build(self.folder.path())?;
+        let training = folds[0].networks[0].summary.take();
+        let (thresholds, predictions, dashboard) = match calibrated {
+            None => (None, None, None),
+            Some(all) => (Some((all.path, all.thresholds)), all.predictions, all.dashboard),
         };
-        if let Some((key, what)) = scores.wrong() {
-            return Err(WrongKey::new("scores", key, what));
-        }
-        if options.bootstrap == 1 {
-            return Err(WrongKey::new("scores", "bootstrap", FEW_REPLICATES));
-        }
-        Ok(RunOptions { scores, bootstrap: options.bootstrap, ..RunOptions::default() })
+        Ok(Outcome { training, evaluation, thresholds, predictions, collapse, dashboard, report })
     }
 
-    /// The same experiment on the first `limit` samples of every data set that is not a subset already.
-    ///
-    /// # Errors
-    /// A data set's name cannot be parsed.
-    pub fn limited(mut self, limit: usize) -> Result<Recipe> {
-        shorten(&mut self.train.data, limit)?;
-        self.train.val.as_mut().map_or(Ok(()), |val| shorten(val, limit))?;
-        shorten(&mut self.evaluate.id, limit)?;
-        Ok(self)
+    /// Writes the recipe into its run folder, or checks that the one there is the same.
+    fn claim_folder(&self) -> Result<()> {
+        let (path, text) = (self.folder.recipe(), self.recipe.to_toml());
+        if !path.exists() {
+            return files::write_atomically(&path, |out| std::io::Write::write_all(out, text.as_bytes()));
+        }
+        if Recipe::read(&path)? == *self.recipe {
+            return Ok(());
+        }
+        Err(Error::usage(format!(
+            "{} belongs to another recipe (its recipe.toml differs); choose another --out",
+            self.folder.path().display()
+        )))
     }
-}
 
-/// Takes only the first samples of a data set that is not a subset already.
-pub(super) fn shorten(text: &mut String, limit: usize) -> Result<()> {
-    let mut spec: DataSpec = text.parse()?;
-    if spec.subset == Subset::All {
-        spec.subset = Subset::First(limit);
+    /// Ends the experiment before a stage that does not look at the signal itself.
+    pub(super) fn goes_on(&self, stage: &str) -> Result<()> {
+        if self.stop.load(Ordering::Relaxed) { Err(self.interrupted(stage)) } else { Ok(()) }
     }
-    *text = spec.to_string();
-    Ok(())
+
+    /// The error of a stage that was stopped from outside.
+    pub(super) fn interrupted(&self, stage: &str) -> Error {
+        Error::Interrupted(format!(
+            "{stage} stopped; {} keeps what is done, and the same command goes on",
+            self.folder.path().display()
+        ))
+    }
 }

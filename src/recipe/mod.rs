@@ -1,19 +1,38 @@
-//! A whole experiment as one TOML file: training, features, scores, collapse, report. Unknown keys are errors.
+//! A whole experiment as one TOML file: training, features, scores, thresholds, collapse, report. Unknown keys are errors.
+//!
+//! | file | holds |
+//! |---|---|
+//! | `keys`, `reading` | what a recipe may say; complaints with file and line |
+//! | `sets` | the data it names, opened: networks to train, sets to extract, and what each set serves for |
+//! | `experiment` | the stages in order |
+//! | `networks` | train, extract |
+//! | `calibrate`, `findings` | calibrate, predict; the numbers of that |
+//! | `scores` | score, collapse |
+//! | `tables` | several seeds |
+//! | `demo`, `training` | the recipe of `demo`; the file that `train` leaves |
+//!
+//! An experiment on one level of classes is one fold with one network; on two levels it has a network with two heads, or two
+//! networks, and a fold for each choice of held-out classes.
 
+mod calibrate;
 mod demo;
 mod experiment;
-pub mod novelty;
+mod findings;
+mod keys;
+mod networks;
 mod reading;
+mod scores;
 mod sets;
-mod stage_helpers;
-mod stages;
-mod thresholds;
+mod tables;
 mod training;
 
 pub use demo::{DemoSize, demo, is_demo};
-pub use experiment::{CollapseOptions, EvaluateOptions, OodData, Recipe, ScoreOptions};
+pub use experiment::{Experiment, Outcome, Watcher};
+pub use keys::{
+    Approach, CalibrateOptions, CollapseOptions, DataOptions, EvaluateOptions, OneLevel, OodData,
+    PredictOptions, Recipe, RefitOptions, ScoreOptions, TwoLevels,
+};
 pub use reading::WrongKey;
-pub use sets::{NamedSet, Sets};
-pub use stage_helpers::Watcher;
-pub use stages::{Outcome, Pipeline};
+pub use sets::{Fold, Inputs, NamedSet, Sets, SplitLists, Training};
+pub use tables::over_seeds;
 pub use training::TrainRecipe;

@@ -8,7 +8,7 @@ use crate::train::WrongOption;
 use crate::values::did_you_mean;
 
 /// No recipe is longer than this.
-pub(super) const LONGEST_RECIPE: u64 = 1 << 20;
+const LONGEST_RECIPE: u64 = 1 << 20;
 
 /// A value in a recipe that makes no sense.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +37,12 @@ impl WrongKey {
         Error::usage(self.message())
     }
 
+    /// The complaint as an error, with file and line.
+    pub(super) fn in_file(self, text: &str, path: &Path) -> Error {
+        let place = place_of(text, &self.table, &self.key).unwrap_or(0);
+        Error::usage(format!("{} line {}: {}", path.display(), line_at(text, place), self.message()))
+    }
+
     /// The complaint, without its place.
     fn message(&self) -> String {
         let WrongKey { table, key, what } = self;
@@ -44,28 +50,23 @@ impl WrongKey {
     }
 }
 
-/// Reads a recipe of any kind and checks it.
+/// The text of a recipe.
 ///
 /// # Errors
-/// Text that is no TOML, an unknown key, a value of the wrong kind or that makes no sense; with file and line.
-pub(super) fn read<T: serde::de::DeserializeOwned>(
-    path: &Path,
-    check: impl FnOnce(&T) -> Result<(), WrongKey>,
-) -> Result<T> {
-    let text = files::read_text(path, LONGEST_RECIPE)?;
-    let recipe = toml::from_str(&text).map_err(|e| {
-        let start = e.span().map_or(0, |span| span.start);
-        at_line(path, line_at(&text, start), "a valid recipe", &in_words(e.message()))
-    })?;
-    check(&recipe).map_err(|wrong: WrongKey| {
-        let place = place_of(&text, &wrong.table, &wrong.key).unwrap_or(0);
-        Error::usage(format!("{} line {}: {}", path.display(), line_at(&text, place), wrong.message()))
-    })?;
-    Ok(recipe)
+/// The file cannot be read, or is too long for a recipe.
+pub(super) fn text(path: &Path) -> Result<String> {
+    files::read_text(path, LONGEST_RECIPE)
 }
 
-fn at_line(path: &Path, line: u64, expected: &str, found: &str) -> Error {
-    Error::malformed(path, Position::Line(line), expected, found)
+/// Parses a recipe of any kind.
+///
+/// # Errors
+/// Text that is no TOML, an unknown key, a value of the wrong kind; with file and line.
+pub(super) fn parse<T: serde::de::DeserializeOwned>(text: &str, path: &Path) -> Result<T> {
+    toml::from_str(text).map_err(|e| {
+        let line = line_at(text, e.span().map_or(0, |span| span.start));
+        Error::malformed(path, Position::Line(line), "a valid recipe", in_words(e.message()))
+    })
 }
 
 /// The line, counted from 1, that a byte is in.
@@ -105,7 +106,6 @@ fn place_of(text: &str, table: &str, key: &str) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use crate::recipe::Recipe;
-    use crate::recipe::novelty::NoveltyRecipe;
 
     const OOD: &str = "seed = 1\n[train]\ndata = \"cifar10:x\"\n[evaluate]\nid = \"cifar10:x\"\n";
     const NOVELTY: &str =
@@ -114,11 +114,7 @@ mod tests {
     fn refused(text: &str) -> String {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(file.path(), text).unwrap();
-        let error = match NoveltyRecipe::is_one(file.path()).unwrap() {
-            true => NoveltyRecipe::read(file.path()).map(drop),
-            false => Recipe::read(file.path()).map(drop),
-        };
-        error.unwrap_err().to_string()
+        Recipe::read(file.path()).unwrap_err().to_string()
     }
 
     #[test]

@@ -4,10 +4,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::reading::{WrongKey, read};
+use super::reading::{self, WrongKey};
 use crate::backend::Precision;
 use crate::error::Result;
-
 use crate::train::TrainOptions;
 
 /// A training, fully resolved.
@@ -28,7 +27,10 @@ impl TrainRecipe {
     /// # Errors
     /// No such file, or not a recipe; the message has the line.
     pub fn read(path: &Path) -> Result<TrainRecipe> {
-        read(path, |recipe: &TrainRecipe| recipe.train.check().map_err(WrongKey::of_training))
+        let text = reading::text(path)?;
+        let recipe: TrainRecipe = reading::parse(&text, path)?;
+        recipe.train.check().map_err(|wrong| WrongKey::of_training(wrong).in_file(&text, path))?;
+        Ok(recipe)
     }
 
     /// The recipe as TOML.

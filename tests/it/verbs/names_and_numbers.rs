@@ -9,7 +9,7 @@ use residua::data::Augment;
 use residua::nn::{Depth, HeadKind, Shortcut, Stem};
 use residua::novelty::{Hierarchy, ImageNames};
 use residua::ood::Method;
-use residua::recipe::novelty::Approach;
+use residua::recipe::Approach;
 use residua::train::{
     ClassWeights, FineTune, KlDetach, KlDirection, OptimizerKind, OutlierLoss, Sampler, ScheduleKind, Shuffle,
 };

@@ -1,7 +1,5 @@
 //! The keys of a recipe of an experiment on two levels of classes.
 
-use std::path::Path;
-
 use serde::{Deserialize, Serialize};
 
 use crate::backend::Precision;
@@ -9,18 +7,15 @@ use crate::data::outliers::OutlierOptions;
 use crate::data::splits::SplitOptions;
 use crate::data::{DataSpec, LARGEST_SIDE, Level, Normalize};
 use crate::error::{Error, Result};
-use crate::files;
-use crate::novelty::{Hierarchy, ImageNames, Rule, Score};
-use crate::ood::Method;
-use crate::recipe::experiment::shorten;
-use crate::recipe::reading::{LONGEST_RECIPE, WrongKey, in_words, read};
+use crate::novelty::{Hierarchy, ImageNames, LevelChoice};
+use crate::recipe::reading::{WrongKey, in_words};
 use crate::train::TrainOptions;
 use crate::values::{Reals, Wholes, named};
 
-/// A whole experiment with superclasses, subclasses and classes nobody has seen.
+/// Superclasses, subclasses and classes nobody has seen: splits, training, thresholds, predictions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct NoveltyRecipe {
+pub struct TwoLevels {
     /// The experiment's name, for the report.
     #[serde(default)]
     pub name: String,
@@ -97,34 +92,9 @@ pub struct CalibrateOptions {
     /// How the answers of the two levels are combined.
     pub hierarchy: Hierarchy,
     /// The superclass head.
-    pub superclass: LevelOptions,
+    pub superclass: LevelChoice,
     /// The subclass head.
-    pub subclass: LevelOptions,
-}
-
-impl CalibrateOptions {
-    /// How a level's novelty is measured and judged.
-    pub fn level(&self, level: Level) -> &LevelOptions {
-        if level == Level::Coarse { &self.superclass } else { &self.subclass }
-    }
-}
-
-/// How one head's novelty is measured and judged.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct LevelOptions {
-    /// The score.
-    pub score: Score,
-    /// The rule that turns scores into a threshold.
-    pub rule: Rule,
-    /// The divisor of the logits before they are scored.
-    pub temperature: f64,
-}
-
-impl Default for LevelOptions {
-    fn default() -> LevelOptions {
-        LevelOptions { score: Score::Ood(Method::Msp), rule: Rule::Conformal(0.05), temperature: 1.0 }
-    }
+    pub subclass: LevelChoice,
 }
 
 /// The networks that are handed over: trained once more with the classes that were held out.
@@ -159,29 +129,7 @@ impl Default for PredictOptions {
     }
 }
 
-impl NoveltyRecipe {
-    /// Whether the recipe in a file is one of these: it says how many networks know the levels. A file that is no TOML is not.
-    ///
-    /// # Errors
-    /// The file cannot be read.
-    pub fn is_one(path: &Path) -> Result<bool> {
-        let text = files::read_text(path, LONGEST_RECIPE)?;
-        Ok(text.parse::<toml::Table>().is_ok_and(|table| table.contains_key("approach")))
-    }
-
-    /// Reads a recipe.
-    ///
-    /// # Errors
-    /// An unknown key or a wrong value, with file and line.
-    pub fn read(path: &Path) -> Result<NoveltyRecipe> {
-        read(path, NoveltyRecipe::check)
-    }
-
-    /// The recipe as TOML, every default written out.
-    pub fn to_toml(&self) -> String {
-        toml::to_string(self).expect("options are plain values")
-    }
-
+impl TwoLevels {
     /// The networks of an experiment: the levels each of them knows.
     pub fn networks(&self) -> &'static [Level] {
         match self.approach {
@@ -280,6 +228,10 @@ impl NoveltyRecipe {
                 WrongKey::new(table, error.key, error.what)
             })?;
         }
+        if self.splits.calibrate == 0.0 {
+            let why = "it leaves no image to choose thresholds on; give a share above 0";
+            return wrong("splits", "calibrate", why.into());
+        }
         if self.predict.batch_size == 0 {
             return wrong("predict", "batch_size", "expected a whole number of at least 1, found 0".into());
         }
@@ -294,14 +246,9 @@ impl NoveltyRecipe {
         Ok(())
     }
 
-    /// The same experiment on the first `limit` labelled images and the first `limit` test images.
-    ///
-    /// # Errors
-    /// A data set's name cannot be parsed.
-    pub fn limited(mut self, limit: usize) -> Result<NoveltyRecipe> {
-        shorten(&mut self.data.train, limit)?;
-        self.data.test.as_mut().map_or(Ok(()), |test| shorten(test, limit))?;
-        Ok(self)
+    /// The names of the labelled images and of those to predict.
+    pub(super) fn data_mut(&mut self) -> impl Iterator<Item = &mut String> {
+        std::iter::once(&mut self.data.train).chain(&mut self.data.test)
     }
 }
 

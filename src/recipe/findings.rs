@@ -4,42 +4,17 @@ use std::path::Path;
 
 use serde_json::json;
 
-use super::options::{Approach, NoveltyRecipe};
+use super::keys::{Approach, TwoLevels};
 use crate::data::Level;
 use crate::error::Result;
 use crate::novelty::{
-    Answer, CalibrationRecord, Dashboard, Judged, LevelMetrics, LevelScores, LevelThreshold, Scored,
-    ThresholdFile, Truth, candidates, evaluate, level_name,
+    CalibrationRecord, Dashboard, LevelScores, LevelThreshold, ThresholdFile, Verdicts, candidates,
+    level_name,
 };
 use crate::report::events::EventFile;
 
 /// Bootstrap replicates behind intervals of AUROC.
 const REPLICATES: u32 = 1000;
-
-/// The truths of one level's samples, their scores, and the answers to them.
-#[derive(Debug, Default)]
-pub(super) struct Verdicts {
-    pub truths: Vec<Truth>,
-    pub samples: Vec<Scored>,
-    pub answers: Vec<Answer>,
-}
-
-impl Verdicts {
-    /// Metrics of the answers.
-    fn metrics(&self, seed: u64) -> Result<LevelMetrics> {
-        let judged = Judged { truths: &self.truths, samples: &self.samples, answers: &self.answers };
-        evaluate(&judged, REPLICATES, seed)
-    }
-}
-
-/// The verdicts on images that chose nothing.
-#[derive(Debug, Default)]
-pub(super) struct ReportPart {
-    /// By level, the superclass first. The superclass level has images of trained subclasses only, like its calibration images.
-    pub levels: [Verdicts; 2],
-    /// Superclass verdicts on images of held-out subclasses: an unknown dog is a dog, but no rule promises anything of it.
-    pub known_superclass: Verdicts,
-}
 
 /// Everything that was found, by level: the superclass first.
 pub(super) struct Findings<'a> {
@@ -47,31 +22,30 @@ pub(super) struct Findings<'a> {
     pub pooled: &'a [LevelScores],
     /// The thresholds chosen on them.
     pub chosen: &'a [LevelThreshold],
-    /// How the networks of the folds did.
-    pub of_folds: &'a ReportPart,
+    /// How the networks of the folds did on images that chose nothing.
+    pub of_folds: Vec<Verdicts>,
     /// How the networks that are handed over did.
-    pub of_handed: &'a ReportPart,
+    pub of_handed: Vec<Verdicts>,
+    /// Superclass verdicts of the folds on images of held-out subclasses.
+    pub held_out: Verdicts,
 }
 
 impl Findings<'_> {
     /// Writes `dashboard.*`, the calibration scores and the events; the dashboard.
-    pub(super) fn write(
-        &self,
-        recipe: &NoveltyRecipe,
-        file: &ThresholdFile,
-        folder: &Path,
-    ) -> Result<Dashboard> {
+    pub(super) fn write(&self, recipe: &TwoLevels, file: &ThresholdFile, folder: &Path) -> Result<Dashboard> {
         let mut dashboard = Dashboard::default();
         settings(&mut dashboard, recipe, file);
-        for (place, samples) in self.pooled.iter().enumerate() {
-            let level = level_name(samples.level);
-            dashboard.level("report", level, &self.of_folds.levels[place].metrics(recipe.seed)?);
-            dashboard.level("final", level, &self.of_handed.levels[place].metrics(recipe.seed)?);
+        let mut add = |split: &str, level: Option<Level>, verdicts: &Verdicts| -> Result<()> {
+            let metrics = verdicts.metrics(REPLICATES, recipe.seed)?;
+            dashboard.level(split, level_name(level), &metrics);
+            Ok(())
+        };
+        for (samples, verdicts) in self.pooled.iter().zip(self.of_folds.iter().zip(&self.of_handed)) {
+            add("report", samples.level, verdicts.0)?;
+            add("final", samples.level, verdicts.1)?;
         }
-        let held_out = &self.of_folds.known_superclass;
-        if !held_out.truths.is_empty() {
-            let level = level_name(Some(Level::Coarse));
-            dashboard.level("held_out_subclasses", level, &held_out.metrics(recipe.seed)?);
+        if !self.held_out.is_empty() {
+            add("held_out_subclasses", Some(Level::Coarse), &self.held_out)?;
         }
         // A run that is asked for again finds the same, and need not say it twice.
         if Dashboard::read(&folder.join("dashboard.json")).is_ok_and(|there| there == dashboard) {
@@ -120,7 +94,7 @@ fn log_calibration(
 }
 
 /// The settings that the notebook's table names of a run, and the others that decide it.
-fn settings(dashboard: &mut Dashboard, recipe: &NoveltyRecipe, file: &ThresholdFile) {
+fn settings(dashboard: &mut Dashboard, recipe: &TwoLevels, file: &ThresholdFile) {
     let approach = match recipe.approach {
         Approach::TwoHeads => "two_heads",
         Approach::TwoModels => "two_models",

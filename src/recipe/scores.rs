@@ -1,0 +1,172 @@
+//! The stages of one level: OOD scores of the trained network, and collapse of all its checkpoints.
+//!
+//! Each leaves a stamp of what it was made from; where the stamp is the same the stage is not repeated.
+
+use std::fs;
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::experiment::{Experiment, Watcher};
+use super::keys::Recipe;
+use super::networks::{Network, TrainedFold};
+use super::sets::{Inputs, NamedSet};
+use crate::checkpoint::{self, CheckpointRef};
+use crate::collapse::{self, CollapseReport, CollapseRow, CollapseSeries, GlobalMean, Subject};
+use crate::error::{Error, Result};
+use crate::files;
+use crate::ood::table::Evaluation;
+use crate::ood::{OodInput, run as run_ood};
+
+/// Where the head of scores comes from, for their stamp: scores made with a head beside the caches, which another network's may
+/// have taken the place of, are made again.
+const HEAD: &str = "inside the caches";
+
+impl Experiment<'_> {
+    /// Checks the scores' constants against the network and its training data, before hours of training: what will be done
+    /// otherwise than asked.
+    pub(super) fn check_scores(&self) -> Result<Vec<String>> {
+        let fold = &self.sets.folds[0];
+        let (Recipe::OneLevel(keys), Inputs::Open(inputs)) = (self.recipe, &fold.trainings[0].inputs) else {
+            return Ok(Vec::new());
+        };
+        if fold.ood_sets().is_empty() {
+            return Ok(Vec::new());
+        }
+        let pooled = inputs.architecture.feature_dimension();
+        let head = inputs.architecture.heads.first();
+        let dimension = head.map_or(pooled, |head| head.feature_dimension(pooled));
+        keys.run_options()?.scores.check_for(dimension, Some(fold.train_set().data.len()))
+    }
+
+    /// Scores the OOD sets, if there are some.
+    pub(super) fn score(
+        &self,
+        trained: &TrainedFold<'_>,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Option<Evaluation>> {
+        let (fold, network) = (trained.fold, &trained.networks[0]);
+        let ood = fold.ood_sets();
+        let keys = match self.recipe {
+            Recipe::OneLevel(keys) if !ood.is_empty() => keys,
+            _ => return Ok(None),
+        };
+        self.goes_on("scoring")?;
+        let out = self.folder.path().join("ood");
+        let stamp = json!({
+            "checkpoint": network.trained.hash, "scores": keys.scores, "seed": keys.seed,
+            "id": fold.id_set().description, "ood": descriptions(ood), "head": HEAD,
+        });
+        if is_stamped(&out, &stamp) {
+            return Evaluation::read_json(&out.join("metrics.json")).map(Some);
+        }
+        watcher.stage("scores", 0);
+        let head = network.heads([fold.train_set(), fold.id_set()].into_iter().chain(ood))?.remove(0);
+        let mut caches = head.sets.into_iter();
+        let (train, id) = (caches.next(), caches.next().expect("the cache of the ID set"));
+        let input =
+            |(set, cache): (&NamedSet, _)| OodInput { name: set.name.clone(), group: set.group, set: cache };
+        let ood: Vec<OodInput> = ood.iter().zip(caches).map(input).collect();
+        let outcome = run_ood(train.as_ref(), &id, &ood, &head.head, &keys.run_options()?, &out)?;
+        write_stamp(&out, &stamp)?;
+        Ok(Some(outcome.evaluation))
+    }
+
+    /// Measures the collapse of every checkpoint, if that is asked for: a row each.
+    pub(super) fn collapse(
+        &self,
+        trained: &TrainedFold<'_>,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Option<CollapseReport>> {
+        let global_mean = match self.recipe {
+            Recipe::OneLevel(keys) if keys.collapse.enabled => keys.collapse.global_mean,
+            _ => return Ok(None),
+        };
+        let pattern = self.folder.checkpoints().join("epoch_*");
+        let found = checkpoint::list(&[pattern.to_string_lossy().into_owned()])?;
+        let mut series = CollapseSeries::default();
+        series.report.global_mean = global_mean;
+        for (index, checkpoint) in found.iter().enumerate() {
+            self.goes_on("collapse")?;
+            watcher.stage(&format!("collapse {}/{}", index + 1, found.len()), 0);
+            let (row, cosines) = self.collapse_row(checkpoint, trained, global_mean, watcher)?;
+            series.report.checkpoints.push(row);
+            series.cosines = cosines;
+        }
+        series.write(&self.folder.path().join("collapse"))?;
+        Ok(Some(series.report))
+    }
+
+    fn collapse_row(
+        &self,
+        checkpoint: &CheckpointRef,
+        trained: &TrainedFold<'_>,
+        global_mean: GlobalMean,
+        watcher: &mut dyn Watcher,
+    ) -> Result<(CollapseRow, Vec<f64>)> {
+        let (fold, last) = (trained.fold, &trained.networks[0]);
+        let name = checkpoint.name();
+        let features = last.features.with_file_name(&name);
+        let is_last = features == last.features;
+        let network = Network::open(&checkpoint.path, &last.transform, features)?;
+        let rows = self.folder.path().join("collapse").join("rows").join(&name);
+        let ood = fold.ood_sets();
+        let stamp = json!({
+            "checkpoint": network.trained.hash, "global_mean": global_mean,
+            "train": fold.train_set().description, "ood": descriptions(ood),
+        });
+        let row_path = rows.join("row.json");
+        if is_stamped(&rows, &stamp) && !is_last {
+            let text = files::read_text(&row_path, 1 << 20)?;
+            if let Ok(row) = serde_json::from_str(&text) {
+                return Ok((row, Vec::new()));
+            }
+        }
+        let test = is_last.then(|| fold.id_set());
+        let sets = || std::iter::once(fold.train_set()).chain(test).chain(ood);
+        self.extract(&network, sets(), watcher)?;
+        let head = network.heads(sets())?.remove(0);
+        let mut caches = head.sets.into_iter();
+        let subject = Subject {
+            train: caches.next().expect("the cache of the training set"),
+            test: test.and_then(|_| caches.next()),
+            head: head.head,
+            ood: ood.iter().map(|set| set.name.clone()).zip(caches).collect(),
+            notes: Vec::new(),
+        };
+        let options = collapse::Options { global_mean, ..collapse::Options::default() };
+        let measurement = collapse::measure(&subject, &options)
+            .map_err(|error| Error::invalid(format!("checkpoint {}: {error}", checkpoint.path.display())))?;
+        measurement.warnings.iter().for_each(|warning| watcher.note(warning));
+        let row = CollapseRow { checkpoint: name, epoch: checkpoint.epoch, ..measurement.row };
+        drop(subject);
+        let text = serde_json::to_string_pretty(&row).expect("a row is plain numbers");
+        files::write_atomically(&row_path, |out| std::io::Write::write_all(out, text.as_bytes()))?;
+        write_stamp(&rows, &stamp)?;
+        if !is_last {
+            // The features of one checkpoint are as large as the training set; only the final ones serve again.
+            let features = &network.features;
+            fs::remove_dir_all(features).map_err(|e| Error::io("remove", features, e))?;
+        }
+        Ok((row, measurement.cosines))
+    }
+}
+
+fn descriptions(sets: &[NamedSet]) -> Vec<&str> {
+    sets.iter().map(|set| set.description.as_str()).collect()
+}
+
+const STAMP: &str = "stamp.json";
+
+/// Whether a stage's folder was made from exactly what `stamp` says.
+fn is_stamped(folder: &Path, stamp: &Value) -> bool {
+    let read = || serde_json::from_str::<Value>(&files::read_text(&folder.join(STAMP), 1 << 20).ok()?).ok();
+    read().as_ref() == Some(stamp)
+}
+
+/// Writes down what a stage's folder was made from.
+fn write_stamp(folder: &Path, stamp: &Value) -> Result<()> {
+    files::write_atomically(&folder.join(STAMP), |out| {
+        std::io::Write::write_all(out, stamp.to_string().as_bytes())
+    })
+}
