@@ -4,8 +4,11 @@
 //! calls of the gradient; the plan is what runs, once per step. Each differentiable operation is one file: the calls it
 //! records forward, and what it records backward.
 //!
+//! An operation of a program's own is recorded as those of this module are: by [`Tape::push`] of its calls, then
+//! [`Tape::record`] of its gradient's (`docs/examples/new_operation.rs`).
+//!
 //! A gradient belongs to a buffer. A buffer used twice (a block's input feeds both its convolution and its shortcut)
-//! receives two contributions: each is passed on finished (`Backward::give`), and the second is added to the first. Where an
+//! receives two contributions: each is passed on finished ([`Backward::give`]), and the second is added to the first. Where an
 //! operation could have added in place, `plan::fuse` sees to it.
 
 mod add;
@@ -130,7 +133,7 @@ impl Tape {
         var.buffer
     }
 
-    /// Appends a call that has no gradient, such as an optimizer's step.
+    /// Appends a call. Gradients flow through it if [`Tape::record`] follows; an optimizer's step has none.
     pub fn push(&mut self, call: impl Into<Call<BufferId>>) {
         self.plan.push(call);
     }
@@ -183,13 +186,14 @@ impl Tape {
         self.plan
     }
 
-    fn transient(&mut self, name: &str, shape: Shape) -> BufferId {
-        self.plan.buffer(name, shape, self.dtype, Storage::Transient)
+    /// A buffer for the result of a call, in the activations' type; it holds its values until their last use.
+    pub fn transient(&mut self, name: &str, shape: impl Into<Shape>) -> BufferId {
+        self.plan.buffer(name, shape.into(), self.dtype, Storage::Transient)
     }
 
     /// The same for statistics, heads and losses: in the accumulator's type.
-    fn transient_number(&mut self, name: &str, shape: Shape) -> BufferId {
-        self.plan.buffer(name, shape, self.dtype.accumulator(), Storage::Transient)
+    pub fn transient_number(&mut self, name: &str, shape: impl Into<Shape>) -> BufferId {
+        self.plan.buffer(name, shape.into(), self.dtype.accumulator(), Storage::Transient)
     }
 
     /// A convolution's weight in the type of the activations.
@@ -204,12 +208,17 @@ impl Tape {
         Span { offset: 0, elements: 0, dtype: self.dtype }
     }
 
-    fn parameter(&mut self, name: &str, parameter: &Parameter) -> BufferId {
+    /// The buffer of a parameter's value.
+    pub fn parameter(&mut self, name: &str, parameter: &Parameter) -> BufferId {
         self.plan.buffer(name, parameter.shape, parameter.value.dtype, Storage::Persistent(parameter.value))
     }
 
     /// Records an operation's result and how its gradient flows on.
-    fn record(
+    ///
+    /// `inputs` are the values it was computed from; `has_parameters` says whether it learns any. [`Tape::backward`] calls `backward`
+    /// with the buffer that holds the gradient with respect to `output`: it pushes the calls that compute the gradients with respect to the
+    /// inputs, and gives each of them on. It may overwrite the buffer or give it on, but not both.
+    pub fn record(
         &mut self,
         output: BufferId,
         shape: Shape,
@@ -234,22 +243,30 @@ pub struct Backward<'a> {
 }
 
 impl Backward<'_> {
-    fn transient(&mut self, name: &str, shape: Shape) -> BufferId {
-        self.plan.buffer(name, shape, self.dtype, Storage::Transient)
+    /// Appends a call.
+    pub fn push(&mut self, call: impl Into<Call<BufferId>>) {
+        self.plan.push(call);
     }
 
-    fn transient_number(&mut self, name: &str, shape: Shape) -> BufferId {
-        self.plan.buffer(name, shape, self.dtype.accumulator(), Storage::Transient)
+    /// A buffer for the result of a call, in the activations' type; it holds its values until their last use.
+    pub fn transient(&mut self, name: &str, shape: impl Into<Shape>) -> BufferId {
+        self.plan.buffer(name, shape.into(), self.dtype, Storage::Transient)
+    }
+
+    /// The same for statistics, heads and losses: in the accumulator's type.
+    pub fn transient_number(&mut self, name: &str, shape: impl Into<Shape>) -> BufferId {
+        self.plan.buffer(name, shape.into(), self.dtype.accumulator(), Storage::Transient)
     }
 
     /// Where a parameter's gradient goes: its persistent place, or a scrap nobody reads if it is frozen.
-    fn parameter_gradient(&mut self, name: &str, parameter: &Parameter) -> BufferId {
+    pub fn parameter_gradient(&mut self, name: &str, parameter: &Parameter) -> BufferId {
         let storage = parameter.gradient.map_or(Storage::Transient, Storage::Persistent);
         self.plan.buffer(name, parameter.shape, parameter.value.dtype, storage)
     }
 
-    /// Passes on a finished gradient, in a buffer whose present content nothing else will read.
-    fn give(&mut self, var: Var, gradient: BufferId) {
+    /// Passes on a finished gradient, in a buffer whose present content nothing else will read. A value that no gradient should reach
+    /// takes none.
+    pub fn give(&mut self, var: Var, gradient: BufferId) {
         if !var.differentiable {
             return;
         }
