@@ -1,12 +1,12 @@
 //! A finished figure: SVG for a file, SVG for the inside of a page, PNG.
 
 use std::fmt::Write;
-use std::sync::{Arc, OnceLock};
 
 use plotters::coord::Shift;
 use plotters::prelude::*;
 use resvg::{tiny_skia, usvg};
 
+use super::outlines::text_as_paths;
 use super::theme::{self, Role};
 use crate::error::{Error, Result, printable};
 
@@ -15,10 +15,6 @@ pub(super) type Canvas<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 
 /// Drawing units per CSS pixel. The plotting crate rounds to whole units; a finer grid keeps curves smooth.
 pub(super) const UNITS: u32 = 4;
-
-/// Glyphs for PNG figures (scripts/make_font_subset.sh); a machine without any fonts draws the same pixels.
-static FONT: &[u8] = include_bytes!("../font/DejaVuSans-subset.ttf");
-const FONT_FAMILY: &str = "DejaVu Sans";
 
 /// A finished figure, independent of any file or page.
 #[derive(Debug, Clone)]
@@ -60,7 +56,7 @@ impl Figure {
     pub fn standalone(&self) -> String {
         let style =
             format!("<style>@media (prefers-color-scheme:dark){{{}}}</style>\n", theme::dark_rules(""));
-        self.document(&style)
+        self.document(&style, &self.elements)
     }
 
     /// An element for the inside of an HTML page, as wide as its container; the page's style sheet brings
@@ -89,12 +85,8 @@ impl Figure {
                  choose another scale"
             )));
         }
-        let options = usvg::Options {
-            font_family: FONT_FAMILY.to_string(),
-            fontdb: fonts(),
-            ..usvg::Options::default()
-        };
-        let tree = usvg::Tree::from_str(&self.document(""), &options).map_err(drawing_error)?;
+        let document = self.document("", &text_as_paths(&self.elements)?);
+        let tree = usvg::Tree::from_str(&document, &usvg::Options::default()).map_err(drawing_error)?;
         // Rounding stays below 64 megapixels, so both fit.
         let mut pixels = tiny_skia::Pixmap::new(width.round() as u32, height.round() as u32)
             .ok_or_else(|| Error::invalid("the picture has no pixels: choose a larger scale"))?;
@@ -102,30 +94,17 @@ impl Figure {
         pixels.encode_png().map_err(drawing_error)
     }
 
-    fn document(&self, style: &str) -> String {
+    fn document(&self, style: &str, elements: &str) -> String {
         let (width, height) = (self.width, self.height);
         let (wide, high) = (width * UNITS, height * UNITS);
         format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{width}\" height=\"{height}\" \
              viewBox=\"0 0 {wide} {high}\" font-family=\"sans-serif\">\n<title>{}</title>\n{style}\
-             <rect width=\"{wide}\" height=\"{high}\" fill=\"#{:06X}\"/>\n{}</svg>\n",
+             <rect width=\"{wide}\" height=\"{high}\" fill=\"#{:06X}\"/>\n{elements}</svg>\n",
             escape(&self.description),
             Role::Background.light(),
-            self.elements
         )
     }
-}
-
-fn fonts() -> Arc<usvg::fontdb::Database> {
-    static FONTS: OnceLock<Arc<usvg::fontdb::Database>> = OnceLock::new();
-    FONTS
-        .get_or_init(|| {
-            let mut fonts = usvg::fontdb::Database::new();
-            fonts.load_font_data(FONT.to_vec());
-            fonts.set_sans_serif_family(FONT_FAMILY);
-            Arc::new(fonts)
-        })
-        .clone()
 }
 
 /// Attributes that every element repeats and that the defaults already say; pages hold hundreds of figures.

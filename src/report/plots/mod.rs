@@ -8,6 +8,7 @@ mod axis;
 mod collapse;
 mod figure;
 mod novelty;
+mod outlines;
 mod panel;
 mod scores;
 pub mod theme;
