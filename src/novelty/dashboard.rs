@@ -128,20 +128,10 @@ impl Dashboard {
                 self.push(split, head, &format!("oscr_{name}"), &meaning, oscr.into(), None);
             }
         }
-        let Value::Object(notebook) = serde_json::to_value(metrics.notebook).unwrap_or_default() else {
-            return;
-        };
-        for (name, value) in notebook {
-            let meaning = match name.as_str() {
-                "notebook_overall_accuracy" => "right among seen and novel together",
-                "notebook_seen_accuracy" => "right among seen",
-                "notebook_false_novel_rate" => "1 - notebook_seen_accuracy: confusions count too",
-                "notebook_novel_accuracy" => "novel predicted as novel",
-                "notebook_pseudo_novel_rate" => "held-out classes predicted as novel",
-                _ => "1 - notebook_pseudo_novel_rate",
-            };
+        for (name, meaning, value) in metrics.notebook.rows() {
             let split = if name.contains("pseudo") { PSEUDO_NOVEL } else { split };
-            self.push(split, head, &name, &format!("as notebook A counts: {meaning}"), value, None);
+            let (name, meaning) = (format!("notebook_{name}"), format!("as notebook A counts: {meaning}"));
+            self.push(split, head, &name, &meaning, value.into(), None);
         }
     }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::decide::Answer;
+use super::notebook::NotebookMetrics;
 use super::proportion::Proportion;
 use super::samples::Scored;
 use super::truth::Truth;
@@ -63,30 +64,6 @@ pub struct LevelMetrics {
     pub notebook: NotebookMetrics,
 }
 
-/// The numbers of notebook A as it computes them: its validation split is the seen samples and those of the class
-/// `novel`, its pseudo-novel split those of held-out classes.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct NotebookMetrics {
-    /// Right answers among seen and novel samples together.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub notebook_overall_accuracy: Option<f64>,
-    /// Right answers among seen samples.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub notebook_seen_accuracy: Option<f64>,
-    /// 1 − `notebook_seen_accuracy`: ordinary confusions count as false novelty.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub notebook_false_novel_rate: Option<f64>,
-    /// Samples of the class `novel` answered as novel.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub notebook_novel_accuracy: Option<f64>,
-    /// Samples of held-out classes answered as novel.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub notebook_pseudo_novel_rate: Option<f64>,
-    /// 1 − `notebook_pseudo_novel_rate`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub notebook_pseudo_novel_false_seen: Option<f64>,
-}
-
 /// Judges the answers of one level; `replicates` of the bootstrap give the intervals of AUROC, 0 none.
 ///
 /// # Errors
@@ -115,18 +92,8 @@ pub fn evaluate(judged: &Judged<'_>, replicates: u32, seed: u64) -> Result<Level
     let (seen_accuracy, novel_accuracy) = (share(seen, right), share(outlier, right));
     let pseudo_novel_flagged = share(unseen, novel);
     let (macro_accuracy, macro_f1) = macro_figures(pairs());
-    let rate = |proportion: Option<Proportion>| proportion.map(|proportion| proportion.rate);
-    let notebook = NotebookMetrics {
-        notebook_overall_accuracy: rate(share(
-            |truth| matches!(truth, Truth::Class(_) | Truth::Outlier),
-            right,
-        )),
-        notebook_seen_accuracy: rate(seen_accuracy),
-        notebook_false_novel_rate: rate(seen_accuracy).map(|accuracy| 1.0 - accuracy),
-        notebook_novel_accuracy: rate(novel_accuracy),
-        notebook_pseudo_novel_rate: rate(pseudo_novel_flagged),
-        notebook_pseudo_novel_false_seen: rate(pseudo_novel_flagged).map(|rate| 1.0 - rate),
-    };
+    let validation = share(|truth| matches!(truth, Truth::Class(_) | Truth::Outlier), right);
+    let notebook = NotebookMetrics::new(validation, seen_accuracy, novel_accuracy, pseudo_novel_flagged);
     Ok(LevelMetrics {
         overall_accuracy: share(known, right),
         seen_accuracy,

@@ -10,9 +10,10 @@
 //! | `truth` | which samples are seen and which novel, for one head |
 //! | `file`, `document` | `thresholds.toml` and the files beside it |
 //! | `decide` | from flags to answers, on one level or two that agree |
-//! | `calibrate` | all of it in order, from feature caches: to thresholds, and from them to answers |
+//! | `calibrate` | all of it in order, for the verbs and for recipes: from feature caches to thresholds, answers, verdicts |
 //! | `record` | calibration samples kept for the report |
 //! | `evaluate`, `dashboard` | what the answers are worth; the table a person reads |
+//! | `notebook` | the figures of notebook A, by its names |
 //! | `predictions` | answers as CSV |
 //!
 //! Scores are confidences (larger = more in-distribution); a sample is flagged as novel if its score lies *below* the
@@ -25,6 +26,7 @@ mod decide;
 mod document;
 mod evaluate;
 mod file;
+mod notebook;
 mod p_values;
 mod predictions;
 mod proportion;
@@ -42,8 +44,9 @@ pub use calibrate::{
 };
 pub use dashboard::{Dashboard, Row};
 pub use decide::{Answer, Hierarchy, LevelInput, decide};
-pub use evaluate::{Judged, LevelMetrics, NotebookMetrics, Separation, evaluate};
+pub use evaluate::{Judged, LevelMetrics, Separation, evaluate};
 pub use file::{LevelEntry, Rates, ThresholdFile};
+pub use notebook::NotebookMetrics;
 pub use p_values::{benjamini_hochberg, p_values};
 pub use predictions::{Columns, ImageNames, predictions_csv};
 pub use proportion::Proportion;
