@@ -7,7 +7,7 @@ use super::compute::Compute;
 use super::levels::{NamedData, PerLevel, extract_heads, open_networks};
 use super::{Common, print};
 use crate::checkpoint::{HeadLabels, LabelsBy, Trained};
-use crate::data::{DataSpec, SharedDataset, Split};
+use crate::data::{DataSpec, Split};
 use crate::error::{Error, Result};
 use crate::files;
 use crate::novelty::{
@@ -83,19 +83,10 @@ impl Arguments {
     }
 }
 
-/// A temperature on the command line.
-#[derive(Debug, Clone, Copy)]
-struct Temperature(f64);
-
-impl std::str::FromStr for Temperature {
-    type Err = Error;
-
-    fn from_str(text: &str) -> Result<Temperature> {
-        match text.parse::<f64>() {
-            Ok(value) if value > 0.0 && value.is_finite() => Ok(Temperature(value)),
-            _ => Err(Error::usage(format!("--temperature {text}: write a positive number, such as 1.5"))),
-        }
-    }
+/// Reads a temperature on the command line.
+fn temperature(text: &str) -> Result<f64> {
+    let value = text.parse().ok().filter(|value: &f64| *value > 0.0 && value.is_finite());
+    value.ok_or_else(|| Error::usage(format!("--temperature {text}: write a positive number, such as 1.5")))
 }
 
 /// The data sets, in the order in which they are extracted, and what they serve for.
@@ -130,11 +121,6 @@ impl Sets {
             false => ReportSets { seen: Some(SEEN), novel, foreign: 0..0 },
         };
         Ok(Sets { all, calibration: CalibrationSets { fit, seen: SEEN, novel }, report })
-    }
-
-    /// The samples of each set.
-    fn data(&self) -> Vec<SharedDataset> {
-        self.all.iter().map(|set| set.data.clone()).collect()
     }
 
     /// Checks that samples given as seen are of the networks' classes, and says how labels are understood.
@@ -173,9 +159,9 @@ struct CalibratedHead {
 }
 
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
-    let scores: PerLevel<Score> = PerLevel::parse("score", &arguments.score)?;
-    let rules: PerLevel<Rule> = PerLevel::parse("rule", &arguments.rule)?;
-    let temperatures: PerLevel<Temperature> = PerLevel::parse("temperature", &arguments.temperature)?;
+    let scores = PerLevel::parse("score", &arguments.score, str::parse::<Score>)?;
+    let rules = PerLevel::parse("rule", &arguments.rule, str::parse::<Rule>)?;
+    let temperatures = PerLevel::parse("temperature", &arguments.temperature, temperature)?;
     files::check_output_file(&arguments.out, &[])?;
     if !files::is_replaceable(&arguments.out) {
         return Err(Error::usage(format!(
@@ -215,10 +201,9 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let sets = Sets::open(arguments)?;
     sets.check_labels(&networks)?;
     let folder = files::temporary_folder_beside(&arguments.out)?;
-    let all: Vec<&NamedData> = sets.all.iter().collect();
-    let heads =
-        extract_heads(&networks, &all, folder.path(), arguments.batch_size, &arguments.compute, common)?;
-    let data = sets.data();
+    let Arguments { batch_size, compute, .. } = arguments;
+    let heads = extract_heads(&networks, &sets.all, folder.path(), *batch_size, compute, common)?;
+    let data: Vec<_> = sets.all.iter().map(|set| set.data.clone()).collect();
     let mut calibrated = Vec::new();
     for head in &heads {
         let level = head.level();
@@ -226,7 +211,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         let choice = LevelChoice {
             score: scores.of(level, usual.score),
             rule: rules.of(level, usual.rule),
-            temperature: temperatures.of(level, Temperature(usual.temperature)).0,
+            temperature: temperatures.of(level, usual.temperature),
         };
         let calibration = head.calibration(&choice, &data, &sets.calibration)?;
         let threshold = calibrate_level(&calibration.gathered.scores, choice.rule)?;
@@ -299,7 +284,7 @@ fn write_figures(head: &CalibratedHead, folder: &Path) -> Result<()> {
         let figure = threshold_histogram(&gathered.scores, candidates, &entry.threshold, axis)?;
         let name = format!("{}_{}_thresholds{suffix}.svg", entry.name(), entry.threshold.score);
         let text = figure.standalone();
-        files::write_atomically(&folder.join(name), |out| std::io::Write::write_all(out, text.as_bytes()))?;
+        files::write_bytes(&folder.join(name), text)?;
     }
     Ok(())
 }

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use crate::novelty::{LevelEntry, ThresholdFile};
-use crate::recipe::{Outcome, Watcher};
-use crate::train::Observer;
+use crate::novelty::LevelEntry;
+use crate::recipe::{Novelty, Outcome, Watcher};
+use crate::train::{Observer, Summary};
 
 use super::output::{in_json, tell};
 use super::progress::{Progress, TrainProgress};
@@ -60,52 +60,45 @@ pub fn summary(outcome: &Outcome) -> String {
     if let Some(evaluation) = &outcome.evaluation {
         text += &evaluation.summary();
     }
-    match (&outcome.dashboard, &outcome.thresholds) {
-        (Some(dashboard), Some((path, _))) => {
-            text += &dashboard.table();
-            text += &format!("\nthresholds: {}\n", path.display());
+    if let Some(Novelty { dashboard: Some(dashboard), path, predictions, .. }) = &outcome.novelty {
+        text += &format!("{}\nthresholds: {}\n", dashboard.table(), path.display());
+        if let Some(predictions) = predictions {
+            text += &format!("predictions: {}\n", predictions.display());
         }
-        (_, thresholds) => {
-            for entry in thresholds.iter().flat_map(|(_, file)| &file.levels) {
-                text += &format!("\n{}\n", entry.in_words());
-            }
-        }
+        return text + &format!("report: {}\n", outcome.report.display());
     }
-    if let Some(predictions) = &outcome.predictions {
-        text += &format!("predictions: {}\n", predictions.display());
+    for entry in outcome.novelty.iter().flat_map(|novelty| &novelty.thresholds.levels) {
+        text += &format!("\n{}\n", entry.in_words());
     }
     if let Some(collapse) = &outcome.collapse {
         text += &format!("\n{}", collapse.summary());
     }
-    if outcome.dashboard.is_none() {
-        text += "\n";
-    }
-    text + &format!("report: {}\n", outcome.report.display())
+    text + &format!("\nreport: {}\n", outcome.report.display())
 }
 
 /// The same as JSON.
 pub fn json(outcome: &Outcome) -> Value {
     let report = in_json(&outcome.report);
-    if let (Some(dashboard), Some((path, _))) = (&outcome.dashboard, &outcome.thresholds) {
-        let predictions = outcome.predictions.as_deref().map(in_json);
+    if let Some(Novelty { dashboard: Some(dashboard), path, predictions, .. }) = &outcome.novelty {
         return json!({
-            "dashboard": dashboard.json(), "thresholds": in_json(path), "predictions": predictions, "report": report,
+            "dashboard": dashboard.json(), "thresholds": in_json(path),
+            "predictions": predictions.as_deref().map(in_json), "report": report,
         });
     }
-    let training = outcome.training.as_ref().map(|t| {
+    let training = |t: &Summary| {
         json!({
             "steps": t.steps, "epochs": t.epochs, "seconds": t.seconds, "train": t.train, "validation": t.validation,
         })
-    });
+    };
     let level = |entry: &LevelEntry| {
         json!({
             "level": entry.name(), "score": entry.threshold.score, "rule": entry.threshold.rule, "tau": entry.threshold.tau,
             "expected": entry.expected().0, "measured_on": entry.expected().1,
         })
     };
-    let levels = |file: &ThresholdFile| file.levels.iter().map(level).collect::<Vec<_>>();
+    let levels = |novelty: &Novelty| novelty.thresholds.levels.iter().map(level).collect::<Vec<_>>();
     json!({
-        "training": training, "ood": outcome.evaluation, "collapse": outcome.collapse, "report": report,
-        "thresholds": outcome.thresholds.as_ref().map(|(_, file)| levels(file)),
+        "training": outcome.training.as_ref().map(training), "ood": outcome.evaluation,
+        "thresholds": outcome.novelty.as_ref().map(levels), "collapse": outcome.collapse, "report": report,
     })
 }

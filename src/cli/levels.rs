@@ -1,7 +1,6 @@
 //! Code that `calibrate` and `predict` share: options given per level, and caches of every head of one network or two.
 
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 
 use super::Common;
 use super::compute::Compute;
@@ -20,16 +19,16 @@ pub struct PerLevel<T> {
     own: Vec<(String, T)>,
 }
 
-impl<T: FromStr<Err = Error> + Clone> PerLevel<T> {
-    /// Reads every occurrence of `flag` on the command line.
+impl<T: Clone> PerLevel<T> {
+    /// Reads every occurrence of `flag` on the command line; `parse` reads a value.
     ///
     /// # Errors
     /// A value that is none, one given twice, or a level of another name.
-    pub fn parse(flag: &str, texts: &[String]) -> Result<PerLevel<T>> {
+    pub fn parse(flag: &str, texts: &[String], parse: impl Fn(&str) -> Result<T>) -> Result<PerLevel<T>> {
         let mut parsed = PerLevel { every: None, own: Vec::new() };
         for text in texts {
             let Some((level, value)) = text.split_once('=') else {
-                if parsed.every.replace(text.parse()?).is_some() {
+                if parsed.every.replace(parse(text)?).is_some() {
                     return Err(Error::usage(format!(
                         "--{flag} is given twice for every level; write --{flag} superclass=… and --{flag} subclass=…"
                     )));
@@ -44,7 +43,7 @@ impl<T: FromStr<Err = Error> + Clone> PerLevel<T> {
             if parsed.own.iter().any(|(other, _)| other == level) {
                 return Err(Error::usage(format!("--{flag} is given twice for the {level} level")));
             }
-            parsed.own.push((level.to_string(), value.parse()?));
+            parsed.own.push((level.to_string(), parse(value)?));
         }
         Ok(parsed)
     }
@@ -118,7 +117,7 @@ impl NamedData {
 /// As [`crate::features::extract_all`].
 pub fn extract_heads<'a>(
     networks: &'a [Trained],
-    sets: &[&NamedData],
+    sets: &[NamedData],
     folder: &Path,
     batch: usize,
     compute: &Compute,

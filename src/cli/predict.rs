@@ -79,8 +79,14 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         super::warn(&note);
     }
     let folder = files::temporary_folder_beside(&arguments.out)?;
-    let heads =
-        extract_heads(&networks, &[&data], folder.path(), arguments.batch_size, &arguments.compute, common)?;
+    let heads = extract_heads(
+        &networks,
+        std::slice::from_ref(&data),
+        folder.path(),
+        arguments.batch_size,
+        &arguments.compute,
+        common,
+    )?;
     if let Some(entry) = file.levels.iter().find(|entry| !heads.iter().any(|head| head.is_of(entry))) {
         return Err(Error::invalid(format!(
             "{}: the {} head of checkpoint {} has other classes than the thresholds; calibrate again",

@@ -12,9 +12,9 @@ use std::str::FromStr;
 use super::samples::Scored;
 use crate::checkpoint::HeadClasses;
 use crate::error::{Error, Position, Result};
-use crate::features::{FeatureSet, Head, Matrix};
+use crate::features::{FeatureSet, Head, Matrix, block_rows};
 use crate::linalg::argmax;
-use crate::ood::{Compute, Detectors, Method, OnCpu, Options, logit_score};
+use crate::ood::{Detectors, Method, OnCpu, Options, logit_score};
 use crate::values::{did_you_mean, serde_as_text};
 
 /// A score that can be thresholded; larger = more in-distribution.
@@ -220,14 +220,6 @@ impl Scorer {
     /// # Errors
     /// A cache of another network, or a score that is not finite (named by row).
     pub fn samples(&self, set: &FeatureSet) -> Result<Vec<Scored>> {
-        self.samples_on(&mut OnCpu, set)
-    }
-
-    /// The same, with the passes of fitted scores over all rows on a device.
-    ///
-    /// # Errors
-    /// As [`Scorer::samples`], or the device failed.
-    pub fn samples_on(&self, compute: &mut dyn Compute, set: &FeatureSet) -> Result<Vec<Scored>> {
         set.check_shape(self.head.dimension(), self.head.classes())?;
         let of_logits = set.map_logits(&self.head, |logits| {
             let best = argmax(logits);
@@ -237,7 +229,7 @@ impl Scorer {
         let fitted = match &self.detectors {
             None => None,
             Some(detectors) => {
-                let mut scores = detectors.score_on(compute, &self.known_part(set, false)?)?;
+                let mut scores = detectors.score_on(&mut OnCpu, &self.known_part(set, false)?)?;
                 Some(
                     scores.remove(&self.score.to_string()).expect("the detectors were fitted for this score"),
                 )

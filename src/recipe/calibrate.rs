@@ -15,14 +15,15 @@ use crate::novelty::{
 };
 
 /// The results of these stages.
-pub(super) struct Calibrated {
+#[derive(Debug)]
+pub struct Novelty {
     /// The thresholds of the networks that are handed over.
     pub thresholds: ThresholdFile,
     /// Their file.
     pub path: PathBuf,
     /// The predictions, if there was something to predict.
     pub predictions: Option<PathBuf>,
-    /// The table, on two levels.
+    /// The numbers of thresholds and answers as a table, on two levels.
     pub dashboard: Option<Dashboard>,
 }
 
@@ -79,7 +80,7 @@ impl Experiment<'_> {
         &self,
         folds: &[TrainedFold<'_>],
         watcher: &mut dyn Watcher,
-    ) -> Result<Option<Calibrated>> {
+    ) -> Result<Option<Novelty>> {
         if folds[0].fold.calibration.is_none() {
             return Ok(None);
         }
@@ -107,7 +108,7 @@ impl Experiment<'_> {
         thresholds.write(&path)?;
         let predictions = self.predict(handed.trained, &thresholds, watcher)?;
         let Recipe::TwoLevels(keys) = self.recipe else {
-            return Ok(Some(Calibrated { thresholds, path, predictions, dashboard: None }));
+            return Ok(Some(Novelty { thresholds, path, predictions, dashboard: None }));
         };
         self.goes_on("figures")?;
         watcher.stage("figures", 0);
@@ -121,7 +122,7 @@ impl Experiment<'_> {
         }
         let findings = Findings { pooled: &pooled, chosen: &chosen, of_folds, of_handed, held_out };
         let dashboard = Some(findings.write(keys, &thresholds, self.folder.path())?);
-        Ok(Some(Calibrated { thresholds, path, predictions, dashboard }))
+        Ok(Some(Novelty { thresholds, path, predictions, dashboard }))
     }
 
     /// Writes `predictions.csv`, if there is something to predict.
@@ -140,7 +141,7 @@ impl Experiment<'_> {
             Columns { scores: keys.predict.with_scores, p_values: false, names: keys.predict.names };
         let text = predictions_csv(file, &*test.data, &judgement, columns)?;
         let path = self.folder.path().join("predictions.csv");
-        files::write_atomically(&path, |out| std::io::Write::write_all(out, text.as_bytes()))?;
+        files::write_bytes(&path, text)?;
         Ok(Some(path))
     }
 }

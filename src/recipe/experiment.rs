@@ -25,13 +25,13 @@
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::calibrate::Novelty;
 use super::keys::Recipe;
 use super::sets::Sets;
 use crate::backend::Choice;
 use crate::collapse::CollapseReport;
 use crate::error::{Error, Result};
 use crate::files;
-use crate::novelty::{Dashboard, ThresholdFile};
 use crate::ood::table::Evaluation;
 use crate::report;
 use crate::train::{Observer, RunFolder, Summary};
@@ -69,14 +69,10 @@ pub struct Outcome {
     pub training: Option<Summary>,
     /// OOD metrics; `None` without OOD sets.
     pub evaluation: Option<Evaluation>,
-    /// The novelty thresholds and their file; `None` where no images were held back from training to choose them.
-    pub thresholds: Option<(PathBuf, ThresholdFile)>,
-    /// The predictions, if there was something to predict.
-    pub predictions: Option<PathBuf>,
+    /// The novelty thresholds; `None` where no images were held back from training to choose them.
+    pub novelty: Option<Novelty>,
     /// A row per checkpoint; `None` where collapse is not asked for.
     pub collapse: Option<CollapseReport>,
-    /// The numbers of thresholds and answers as a table, on two levels.
-    pub dashboard: Option<Dashboard>,
     /// The page.
     pub report: PathBuf,
 }
@@ -87,32 +83,27 @@ impl Experiment<'_> {
     /// # Errors
     /// Another recipe ran in this folder; a stage failed; the user stopped it.
     pub fn run(&self, watcher: &mut dyn Watcher) -> Result<Outcome> {
-        let notes = self.check_scores()?;
         self.claim_folder()?;
         if let Some(lists) = &self.sets.lists {
             lists.write(self.folder.path())?;
         }
-        self.sets.notes.iter().chain(&notes).for_each(|note| watcher.note(note));
+        self.sets.notes.iter().for_each(|note| watcher.note(note));
         let folds = self.sets.folds.iter().map(|fold| self.train_fold(fold, watcher));
         let mut folds = folds.collect::<Result<Vec<_>>>()?;
         let evaluation = self.score(&folds[0], watcher)?;
-        let calibrated = self.calibrate(&folds, watcher)?;
+        let novelty = self.calibrate(&folds, watcher)?;
         let collapse = self.collapse(&folds[0], watcher)?;
         watcher.stage("report", 0);
         let report = report::build(self.folder.path())?;
         let training = folds[0].networks[0].summary.take();
-        let (thresholds, predictions, dashboard) = match calibrated {
-            None => (None, None, None),
-            Some(all) => (Some((all.path, all.thresholds)), all.predictions, all.dashboard),
-        };
-        Ok(Outcome { training, evaluation, thresholds, predictions, collapse, dashboard, report })
+        Ok(Outcome { training, evaluation, novelty, collapse, report })
     }
 
     /// Writes the recipe into its run folder, or checks that the one there is the same.
     fn claim_folder(&self) -> Result<()> {
         let (path, text) = (self.folder.recipe(), self.recipe.to_toml());
         if !path.exists() {
-            return files::write_atomically(&path, |out| std::io::Write::write_all(out, text.as_bytes()));
+            return files::write_bytes(&path, text);
         }
         if Recipe::read(&path)? == *self.recipe {
             return Ok(());

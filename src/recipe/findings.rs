@@ -62,10 +62,18 @@ impl Findings<'_> {
         Ok(dashboard)
     }
 
-    /// Every number of the dashboard, every candidate threshold, and histograms of what was calibrated on.
+    /// Every number of the dashboard, and of each level every candidate threshold and histograms of what it was calibrated on.
     fn log(&self, dashboard: &Dashboard, events: &mut EventFile) -> Result<()> {
+        let narrow = |scores: Vec<f64>| scores.into_iter().map(|score| score as f32).collect::<Vec<f32>>();
         for (samples, chosen) in self.pooled.iter().zip(self.chosen) {
-            log_calibration(events, level_name(samples.level), samples, chosen)?;
+            let (level, score) = (level_name(samples.level), samples.score);
+            for (group, scores) in [("seen", samples.seen_scores()), ("novel", samples.novel_scores())] {
+                events.histogram(0, &format!("calibration/{level}/{group}_{score}"), &narrow(scores))?;
+            }
+            for candidate in candidates(samples)? {
+                events.scalar(0, &format!("tau/{level}/{}", candidate.rule), candidate.tau)?;
+            }
+            events.scalar(0, &format!("tau/{level}/chosen"), chosen.tau)?;
         }
         for row in dashboard.rows.iter().filter(|row| row.split != "config") {
             if let Some(value) = row.value.as_f64() {
@@ -74,23 +82,6 @@ impl Findings<'_> {
         }
         events.flush()
     }
-}
-
-/// Histograms of both groups and every candidate threshold.
-fn log_calibration(
-    events: &mut EventFile,
-    level: &str,
-    samples: &LevelScores,
-    chosen: &LevelThreshold,
-) -> Result<()> {
-    let narrow = |scores: Vec<f64>| scores.into_iter().map(|score| score as f32).collect::<Vec<f32>>();
-    let score = samples.score;
-    events.histogram(0, &format!("calibration/{level}/seen_{score}"), &narrow(samples.seen_scores()))?;
-    events.histogram(0, &format!("calibration/{level}/novel_{score}"), &narrow(samples.novel_scores()))?;
-    for candidate in candidates(samples)? {
-        events.scalar(0, &format!("tau/{level}/{}", candidate.rule), candidate.tau)?;
-    }
-    events.scalar(0, &format!("tau/{level}/chosen"), chosen.tau)
 }
 
 /// The settings that the notebook's table names of a run, and the others that decide it.

@@ -8,7 +8,7 @@
 //! | `networks` | train, extract |
 //! | `calibrate`, `findings` | calibrate, predict; the numbers of that |
 //! | `scores` | score, collapse |
-//! | `tables` | several seeds |
+//! | `seeds` | several seeds |
 //! | `demo`, `training` | the recipe of `demo`; the file that `train` leaves |
 //!
 //! An experiment on one level of classes is one fold with one network; on two levels it has a network with two heads, or two
@@ -22,10 +22,11 @@ mod keys;
 mod networks;
 mod reading;
 mod scores;
+mod seeds;
 mod sets;
-mod tables;
 mod training;
 
+pub use calibrate::Novelty;
 pub use demo::{DemoSize, demo, is_demo};
 pub use experiment::{Experiment, Outcome, Watcher};
 pub use keys::{
@@ -33,6 +34,6 @@ pub use keys::{
     PredictOptions, Recipe, RefitOptions, ScoreOptions, TwoLevels,
 };
 pub use reading::WrongKey;
+pub use seeds::over_seeds;
 pub use sets::{Fold, Inputs, NamedSet, Sets, SplitLists, Training};
-pub use tables::over_seeds;
 pub use training::TrainRecipe;

@@ -1,5 +1,6 @@
 //! Reading recipes: every complaint has file and line, and a misspelt key the one that was probably meant.
 
+use std::fmt::Display;
 use std::path::Path;
 
 use crate::error::{Error, Position, Result};
@@ -27,9 +28,19 @@ impl WrongKey {
         WrongKey { table: table.into(), key: key.into(), what: what.into() }
     }
 
-    /// An option of `train`, in the table of that name.
-    pub(super) fn of_training(wrong: WrongOption) -> WrongKey {
-        WrongKey::new("train", wrong.key, wrong.what)
+    /// A complaint about a value of a key in a table, if it is wrong.
+    pub(super) fn refuse(is_wrong: bool, table: &str, key: &str, what: &str) -> Result<(), WrongKey> {
+        if is_wrong { Err(WrongKey::new(table, key, what)) } else { Ok(()) }
+    }
+
+    /// A complaint about a value outside a range, if `checked` is one.
+    pub(super) fn of_range(
+        checked: Result<(), String>,
+        table: &str,
+        key: &str,
+        found: impl Display,
+    ) -> Result<(), WrongKey> {
+        checked.map_err(|range| WrongKey::new(table, key, format!("{range}, found {found}")))
     }
 
     /// The complaint as an error, where no file says a line.
@@ -47,6 +58,12 @@ impl WrongKey {
     fn message(&self) -> String {
         let WrongKey { table, key, what } = self;
         if table.is_empty() { format!("{key}: {what}") } else { format!("[{table}] {key}: {what}") }
+    }
+}
+
+impl From<WrongOption> for WrongKey {
+    fn from(wrong: WrongOption) -> WrongKey {
+        WrongKey::new("train", wrong.key, wrong.what)
     }
 }
 

@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 use super::experiment::{Experiment, Watcher};
 use super::keys::Recipe;
 use super::networks::{Network, TrainedFold};
-use super::sets::{Inputs, NamedSet};
+use super::reading::WrongKey;
+use super::sets::NamedSet;
 use crate::checkpoint::{self, CheckpointRef};
 use crate::collapse::{self, CollapseReport, CollapseRow, CollapseSeries, GlobalMean, Subject};
 use crate::error::{Error, Result};
@@ -23,22 +24,6 @@ use crate::ood::{OodInput, run as run_ood};
 const HEAD: &str = "inside the caches";
 
 impl Experiment<'_> {
-    /// Checks the scores' constants against the network and its training data, before hours of training: what will be done
-    /// otherwise than asked.
-    pub(super) fn check_scores(&self) -> Result<Vec<String>> {
-        let fold = &self.sets.folds[0];
-        let (Recipe::OneLevel(keys), Inputs::Open(inputs)) = (self.recipe, &fold.trainings[0].inputs) else {
-            return Ok(Vec::new());
-        };
-        if fold.ood_sets().is_empty() {
-            return Ok(Vec::new());
-        }
-        let pooled = inputs.architecture.feature_dimension();
-        let head = inputs.architecture.heads.first();
-        let dimension = head.map_or(pooled, |head| head.feature_dimension(pooled));
-        keys.run_options()?.scores.check_for(dimension, Some(fold.train_set().data.len()))
-    }
-
     /// Scores the OOD sets, if there are some.
     pub(super) fn score(
         &self,
@@ -67,7 +52,14 @@ impl Experiment<'_> {
         let input =
             |(set, cache): (&NamedSet, _)| OodInput { name: set.name.clone(), group: set.group, set: cache };
         let ood: Vec<OodInput> = ood.iter().zip(caches).map(input).collect();
-        let outcome = run_ood(train.as_ref(), &id, &ood, &head.head, &keys.run_options()?, &out)?;
+        let outcome = run_ood(
+            train.as_ref(),
+            &id,
+            &ood,
+            &head.head,
+            &keys.run_options().map_err(WrongKey::error)?,
+            &out,
+        )?;
         write_stamp(&out, &stamp)?;
         Ok(Some(outcome.evaluation))
     }
@@ -141,7 +133,7 @@ impl Experiment<'_> {
         let row = CollapseRow { checkpoint: name, epoch: checkpoint.epoch, ..measurement.row };
         drop(subject);
         let text = serde_json::to_string_pretty(&row).expect("a row is plain numbers");
-        files::write_atomically(&row_path, |out| std::io::Write::write_all(out, text.as_bytes()))?;
+        files::write_bytes(&row_path, text)?;
         write_stamp(&rows, &stamp)?;
         if !is_last {
             // The features of one checkpoint are as large as the training set; only the final ones serve again.
@@ -166,7 +158,5 @@ fn is_stamped(folder: &Path, stamp: &Value) -> bool {
 
 /// Writes down what a stage's folder was made from.
 fn write_stamp(folder: &Path, stamp: &Value) -> Result<()> {
-    files::write_atomically(&folder.join(STAMP), |out| {
-        std::io::Write::write_all(out, stamp.to_string().as_bytes())
-    })
+    files::write_bytes(&folder.join(STAMP), stamp.to_string())
 }

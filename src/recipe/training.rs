@@ -29,7 +29,7 @@ impl TrainRecipe {
     pub fn read(path: &Path) -> Result<TrainRecipe> {
         let text = reading::text(path)?;
         let recipe: TrainRecipe = reading::parse(&text, path)?;
-        recipe.train.check().map_err(|wrong| WrongKey::of_training(wrong).in_file(&text, path))?;
+        recipe.train.check().map_err(|wrong| WrongKey::from(wrong).in_file(&text, path))?;
         Ok(recipe)
     }
 

@@ -78,6 +78,20 @@ pub struct Fold {
     pub novel_report: Vec<u32>,
 }
 
+impl Fold {
+    /// The parts by name.
+    pub fn parts(&self) -> [(&'static str, &[u32]); 6] {
+        [
+            ("train", &self.train),
+            ("select", &self.select),
+            ("calibrate", &self.calibrate),
+            ("report", &self.report),
+            ("novel_calibrate", &self.novel_calibrate),
+            ("novel_report", &self.novel_report),
+        ]
+    }
+}
+
 /// Divides a data set into one [`Fold`], or into the number of folds asked for.
 ///
 /// # Errors

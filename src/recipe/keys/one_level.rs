@@ -9,6 +9,7 @@ use crate::ood::table::Group;
 use crate::ood::{Dimension, FEW_REPLICATES, Method, OodInput, Options, RunOptions};
 use crate::recipe::reading::WrongKey;
 use crate::train::TrainOptions;
+use crate::values::Wholes;
 
 /// Training, features, scores of out-of-distribution sets, collapse.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -133,29 +134,18 @@ impl OneLevel {
     /// # Errors
     /// Names the key.
     pub fn check(&self) -> Result<(), WrongKey> {
-        self.train.check().map_err(WrongKey::of_training)?;
-        self.checked_run_options()?;
-        if self.evaluate.batch_size == 0 {
-            return Err(WrongKey::new(
-                "evaluate",
-                "batch_size",
-                "expected a whole number of at least 1, found 0",
-            ));
-        }
-        for (index, ood) in self.ood.iter().enumerate() {
-            let wrong = |what: String| Err(WrongKey::new("", "ood", what));
-            if let Err(error) = OodInput::check_name(&ood.name) {
-                return wrong(error.to_string());
-            }
-            if ["train", "calibrate"].contains(&ood.name.as_str()) {
-                return wrong(format!(
-                    "`{}` is the name of a part of the training data; give the OOD set another name",
-                    ood.name
-                ));
-            }
-            if self.ood[..index].iter().any(|other| other.name == ood.name) {
-                return wrong(format!("two OOD sets are named `{}`; rename one of them", ood.name));
-            }
+        self.train.check()?;
+        self.run_options()?;
+        let batch = self.evaluate.batch_size;
+        WrongKey::of_range(Wholes::<usize>::POSITIVE.check(batch as u64), "evaluate", "batch_size", batch)?;
+        for (index, OodData { name, .. }) in self.ood.iter().enumerate() {
+            OodInput::check_name(name).map_err(|error| WrongKey::new("", "ood", error.to_string()))?;
+            let what =
+                format!("`{name}` is the name of a part of the training data; give the OOD set another name");
+            WrongKey::refuse(["train", "calibrate"].contains(&name.as_str()), "", "ood", &what)?;
+            let is_twice = self.ood[..index].iter().any(|other| other.name == *name);
+            let what = format!("two OOD sets are named `{name}`; rename one of them");
+            WrongKey::refuse(is_twice, "", "ood", &what)?;
         }
         Ok(())
     }
@@ -164,11 +154,7 @@ impl OneLevel {
     ///
     /// # Errors
     /// An unknown score, a dimension that is none.
-    pub fn run_options(&self) -> Result<RunOptions> {
-        self.checked_run_options().map_err(WrongKey::error)
-    }
-
-    fn checked_run_options(&self) -> Result<RunOptions, WrongKey> {
+    pub fn run_options(&self) -> Result<RunOptions, WrongKey> {
         let of_key = |key: &'static str| move |error: Error| WrongKey::new("scores", key, error.to_string());
         let options = &self.scores;
         let scores = Options {
@@ -184,9 +170,7 @@ impl OneLevel {
         if let Some((key, what)) = scores.wrong() {
             return Err(WrongKey::new("scores", key, what));
         }
-        if options.bootstrap == 1 {
-            return Err(WrongKey::new("scores", "bootstrap", FEW_REPLICATES));
-        }
+        WrongKey::refuse(options.bootstrap == 1, "scores", "bootstrap", FEW_REPLICATES)?;
         Ok(RunOptions { scores, bootstrap: options.bootstrap, ..RunOptions::default() })
     }
 

@@ -141,13 +141,8 @@ impl TwoLevels {
     /// The training options of the network for a level.
     ///
     /// # Errors
-    /// An unknown key or a wrong value among its own options.
-    pub fn options(&self, level: Level) -> Result<TrainOptions> {
-        self.checked_options(level).map_err(WrongKey::error)
-    }
-
-    /// The same, with an error that says where the value stands: in the table of the level, or in that of both.
-    fn checked_options(&self, level: Level) -> Result<TrainOptions, WrongKey> {
+    /// An unknown key or a wrong value among its own options; says in which table, that of the level or that of both.
+    pub fn options(&self, level: Level) -> Result<TrainOptions, WrongKey> {
         let (name, different) = match level {
             Level::Both => return Ok(TrainOptions { data: self.data.train.clone(), ..self.train.clone() }),
             Level::Coarse => ("superclass", &self.superclass),
@@ -176,50 +171,35 @@ impl TwoLevels {
     /// # Errors
     /// Names the key.
     pub fn check(&self) -> Result<(), WrongKey> {
-        let wrong = |table: &str, key: &str, what: String| Err(WrongKey::new(table, key, what));
+        const OF_DATA: &str =
+            "it has no meaning here: [data] names the images, and [splits] says which of them validate";
+        const OF_ONE: &str = "the table says what is different for one network of two; with approach = \"two_heads\" there is one";
+        const TEACHER: &str = "it names a checkpoint of another run, which has seen images of this one; set superclass_teaches = true";
+        const NO_IMAGE: &str = "it leaves no image to choose thresholds on; give a share above 0";
         let of_data = |key: &'static str| move |error: Error| WrongKey::new("data", key, error.to_string());
-        let spec: DataSpec = self.data.train.parse().map_err(of_data("train"))?;
-        if spec.source.level() != Some(Level::Both) {
-            let hint = "it must have two levels of classes: csv:FILE,images=DIR|ZIP?labels=both";
-            return wrong("data", "train", format!("{hint}, found {}", self.data.train));
-        }
-        if let Some(test) = &self.data.test {
+        let (data, train) = (&self.data, &self.train);
+        let spec: DataSpec = data.train.parse().map_err(of_data("train"))?;
+        let hint = "it must have two levels of classes: csv:FILE,images=DIR|ZIP?labels=both";
+        let hint = format!("{hint}, found {}", data.train);
+        WrongKey::refuse(spec.source.level() != Some(Level::Both), "data", "train", &hint)?;
+        if let Some(test) = &data.test {
             test.parse::<DataSpec>().map_err(of_data("test"))?;
         }
-        let size = Wholes::<u32>::between(1, u64::from(LARGEST_SIDE));
-        if let Err(range) = size.check(u64::from(self.data.size)) {
-            return wrong("data", "size", format!("{range}, found {}", self.data.size));
-        }
-        for (key, given) in [
-            ("data", !self.train.data.is_empty()),
-            ("val", self.train.val.is_some()),
-            ("holdout", self.train.holdout != 0.0),
-        ] {
-            if given {
-                let why = "it has no meaning here: [data] names the images, and [splits] says which of them validate";
-                return wrong("train", key, why.into());
-            }
-        }
+        let sides = Wholes::<u32>::between(1, u64::from(LARGEST_SIDE));
+        WrongKey::of_range(sides.check(u64::from(data.size)), "data", "size", data.size)?;
+        WrongKey::refuse(!train.data.is_empty(), "train", "data", OF_DATA)?;
+        WrongKey::refuse(train.val.is_some(), "train", "val", OF_DATA)?;
+        WrongKey::refuse(train.holdout != 0.0, "train", "holdout", OF_DATA)?;
         let is_one = self.approach == Approach::TwoHeads;
         for (table, different) in [("superclass", &self.superclass), ("subclass", &self.subclass)] {
-            if is_one && let Some(key) = different.keys().next() {
-                let why = "the table says what is different for one network of two; with approach = \"two_heads\" there is one";
-                return wrong(table, key, why.into());
-            }
+            let key = different.keys().next();
+            WrongKey::refuse(is_one && key.is_some(), table, key.map_or("", String::as_str), OF_ONE)?;
         }
-        if self.superclass_teaches && is_one {
-            return wrong(
-                "",
-                "superclass_teaches",
-                "it is for two models; two heads agree by [train] kl_weight".into(),
-            );
-        }
-        if self.train.teacher.is_some() {
-            let why = "it names a checkpoint of another run, which has seen images of this one; set superclass_teaches = true";
-            return wrong("train", "teacher", why.into());
-        }
+        let teaches = "it is for two models; two heads agree by [train] kl_weight";
+        WrongKey::refuse(self.superclass_teaches && is_one, "", "superclass_teaches", teaches)?;
+        WrongKey::refuse(train.teacher.is_some(), "train", "teacher", TEACHER)?;
         for &level in self.networks() {
-            self.checked_options(level)?.check().map_err(|error| {
+            self.options(level)?.check().map_err(|error| {
                 let table = match level {
                     Level::Coarse if self.superclass.contains_key(error.key) => "superclass",
                     Level::Fine if self.subclass.contains_key(error.key) => "subclass",
@@ -228,20 +208,13 @@ impl TwoLevels {
                 WrongKey::new(table, error.key, error.what)
             })?;
         }
-        if self.splits.calibrate == 0.0 {
-            let why = "it leaves no image to choose thresholds on; give a share above 0";
-            return wrong("splits", "calibrate", why.into());
-        }
-        if self.predict.batch_size == 0 {
-            return wrong("predict", "batch_size", "expected a whole number of at least 1, found 0".into());
-        }
-        for (name, level) in
-            [("superclass", &self.calibrate.superclass), ("subclass", &self.calibrate.subclass)]
-        {
-            if let Err(range) = Reals::POSITIVE.check(level.temperature) {
-                let table = format!("calibrate.{name}");
-                return wrong(&table, "temperature", format!("{range}, found {}", level.temperature));
-            }
+        WrongKey::refuse(self.splits.calibrate == 0.0, "splits", "calibrate", NO_IMAGE)?;
+        let batch = self.predict.batch_size;
+        WrongKey::of_range(Wholes::<usize>::POSITIVE.check(batch as u64), "predict", "batch_size", batch)?;
+        let CalibrateOptions { superclass, subclass, .. } = &self.calibrate;
+        for (table, level) in [("calibrate.superclass", superclass), ("calibrate.subclass", subclass)] {
+            let checked = Reals::POSITIVE.check(level.temperature);
+            WrongKey::of_range(checked, table, "temperature", level.temperature)?;
         }
         Ok(())
     }

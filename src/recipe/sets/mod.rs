@@ -60,7 +60,7 @@ pub struct Training {
     pub checkpoint: &'static str,
     /// From image to network input.
     pub transform: Transform,
-    /// What it is trained on.
+    /// The images and targets it is trained on.
     pub inputs: Inputs,
 }
 
@@ -79,7 +79,7 @@ pub enum Inputs {
         select: Option<SharedDataset>,
         /// Whether the first network of the fold teaches it.
         is_taught: bool,
-        /// What a note about them begins with.
+        /// The beginning of a note about them.
         place: String,
     },
 }
@@ -121,20 +121,20 @@ impl Sets {
         seed: u64,
     ) -> Result<(Cow<'t, TrainingInputs>, Vec<String>)> {
         let Training { options, transform, .. } = training;
-        let (levels, data, select, is_taught, place) = match &training.inputs {
-            Inputs::Open(inputs) => return Ok((Cow::Borrowed(inputs), Vec::new())),
+        match &training.inputs {
+            Inputs::Open(inputs) => Ok((Cow::Borrowed(inputs), Vec::new())),
             Inputs::Levels { levels, data, select, is_taught, place } => {
-                (levels, data, select, is_taught, place)
+                let (data, transform) = (data.clone(), transform.clone());
+                let select = select.clone().map(|data| Validation { data, split: "val" });
+                let teacher = is_taught.then(|| Trained::open(&before[0].trained.path)).transpose()?;
+                let initial = TrainingInputs::initial(options, self.root.as_deref())?;
+                let inputs = TrainingInputs::levels(
+                    options, data, select, *levels, transform, initial, teacher, seed,
+                )?;
+                let notes = inputs.notes.iter().map(|note| format!("{place}: {note}")).collect();
+                Ok((Cow::Owned(inputs), notes))
             }
-        };
-        let validation = select.clone().map(|data| Validation { data, split: "val" });
-        let teacher = is_taught.then(|| Trained::open(&before[0].trained.path)).transpose()?;
-        let initial = TrainingInputs::initial(options, self.root.as_deref())?;
-        let (data, transform) = (data.clone(), transform.clone());
-        let inputs =
-            TrainingInputs::levels(options, data, validation, *levels, transform, initial, teacher, seed)?;
-        let notes = inputs.notes.iter().map(|note| format!("{place}: {note}")).collect();
-        Ok((Cow::Owned(inputs), notes))
+        }
     }
 }
 

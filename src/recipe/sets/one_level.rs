@@ -8,6 +8,7 @@ use crate::data::{self, Selected, SharedDataset, Split};
 use crate::error::{Error, Result};
 use crate::novelty::{CalibrationSets, Novel, ReportSets};
 use crate::recipe::keys::{OneLevel, OodData};
+use crate::recipe::reading::WrongKey;
 use crate::rng::{Purpose, Stream};
 use crate::train::TrainingInputs;
 
@@ -71,6 +72,13 @@ pub(super) fn open(recipe: &OneLevel, root: Option<&Path>) -> Result<Sets> {
             }
             Err(error) => return Err(error),
         }
+    }
+    if first < sets.len() {
+        // The scores' constants against the network and its training data, before hours of training.
+        let pooled = inputs.architecture.feature_dimension();
+        let dimension = inputs.architecture.heads[0].feature_dimension(pooled);
+        let options = recipe.run_options().map_err(WrongKey::error)?;
+        notes.extend(options.scores.check_for(dimension, Some(inputs.data.len()))?);
     }
     let report = ReportSets { seen: Some(1), novel: Novel::default(), foreign: first..sets.len() };
     let training = Training {

@@ -9,9 +9,10 @@ use crate::data::shortcuts::{self, Comparison};
 use crate::data::splits::{self, HoldOut, SplitOptions};
 use crate::data::{self, Concatenated, Dataset, Level, Selected, SharedDataset, Split, Transform};
 use crate::error::{Error, Result};
+use crate::files;
 use crate::novelty::{CalibrationSets, Novel, ReportSets, level_name};
 use crate::recipe::keys::TwoLevels;
-use crate::recipe::tables::write_table;
+use crate::recipe::reading::WrongKey;
 
 /// Which image serves for what in each fold, and where outliers come from.
 #[derive(Debug, Clone)]
@@ -29,6 +30,8 @@ struct Labelled<'a> {
     recipe: &'a TwoLevels,
     /// All of them, outliers last.
     data: SharedDataset,
+    /// The subclass that outliers are of.
+    novel: Option<i64>,
     /// Pixels each way that larger images are shrunk to first, so that outliers are no blurrier than the rest.
     degrade: Option<u32>,
 }
@@ -40,10 +43,11 @@ pub(super) fn open(recipe: &TwoLevels, root: Option<&Path>) -> Result<Sets> {
         None => None,
         Some(text) => Some(NamedSet::new("test", text, data::open(&parse(text, root)?, Split::Test)?)),
     };
-    if seen.taxonomy().is_none() {
+    let Some(taxonomy) = seen.taxonomy() else {
         let what = format!("[data] train = \"{}\" has no two levels of classes", recipe.data.train);
         return Err(Error::usage(what));
-    }
+    };
+    let novel = taxonomy.novel(Level::Fine).map(|index| index as i64);
     let outliers = match &recipe.outliers {
         None => None,
         Some(options) => outliers::build(options, root, &*seen)?,
@@ -63,13 +67,12 @@ pub(super) fn open(recipe: &TwoLevels, root: Option<&Path>) -> Result<Sets> {
         None => seen,
         Some(outliers) => Arc::new(Concatenated::new(vec![seen, outliers.dataset])?),
     };
-    let in_data = |error: Error| match error {
+    let splits = splits::splits(&*data, &recipe.splits).map_err(|error| match error {
         Error::Invalid(text) => Error::Invalid(format!("{}: {text}", recipe.data.train)),
         other => other,
-    };
-    let splits = splits::splits(&*data, &recipe.splits).map_err(in_data)?;
+    })?;
     let whole = nothing_held_out(&*data, &recipe.splits, &splits)?;
-    let labelled = Labelled { recipe, data: data.clone(), degrade };
+    let labelled = Labelled { recipe, data: data.clone(), novel, degrade };
     let folds = splits.iter().enumerate();
     let folds = folds.map(|(number, split)| labelled.fold(&format!("fold_{}", number + 1), split, true));
     let folds = folds.collect::<Result<Vec<_>>>()?;
@@ -89,29 +92,22 @@ impl Labelled<'_> {
 
     /// The networks and sets of a split. The images of `select` choose the checkpoints, or are trained on as well.
     fn fold(&self, name: &str, split: &splits::Fold, selects: bool) -> Result<Fold> {
-        let Labelled { recipe, data, .. } = self;
+        let Labelled { recipe, data, novel, .. } = self;
         let mut train = split.train.clone();
         if !selects {
             train.extend(&split.select);
             train.sort_unstable();
         }
-        let novel =
-            data.taxonomy().and_then(|taxonomy| taxonomy.novel(Level::Fine)).map(|index| index as i64);
-        let is_seen = |index: &u32| Some(data.label(*index as usize)) != novel;
+        let is_seen = |index: &u32| Some(data.label(*index as usize)) != *novel;
         let choices = [recipe.calibrate.superclass, recipe.calibrate.subclass];
         // A score is fitted on the known classes.
         let fit = match choices.iter().any(|choice| choice.score.needs_fit()) {
             true => train.iter().copied().filter(is_seen).collect(),
             false => Vec::new(),
         };
-        let parts = [
-            ("train", &fit),
-            ("calibrate", &split.calibrate),
-            ("report", &split.report),
-            ("novel_calibrate", &split.novel_calibrate),
-            ("novel_report", &split.novel_report),
-        ];
-        let parts = parts.into_iter().filter(|(_, indices)| !indices.is_empty());
+        let parts = split.parts().into_iter().filter(|(part, _)| *part != "select");
+        let parts = parts.map(|(part, indices)| (part, if part == "train" { &fit } else { indices }));
+        let parts = parts.filter(|(_, indices)| !indices.is_empty());
         let sets: Vec<NamedSet> =
             parts.map(|(part, indices)| NamedSet::new(part, part, self.part(indices))).collect();
         let place = |part: &str| sets.iter().position(|set| set.name == part);
@@ -142,7 +138,7 @@ impl Labelled<'_> {
         select: Option<SharedDataset>,
     ) -> Result<Training> {
         let recipe = self.recipe;
-        let options = recipe.options(levels)?;
+        let options = recipe.options(levels).map_err(WrongKey::error)?;
         let mut transform = Transform::new(recipe.data.size, recipe.normalize(&options)?);
         transform.augment = options.augment;
         transform.degrade = self.degrade;
@@ -178,24 +174,17 @@ impl SplitLists {
         if let Some(manifest) = &self.manifest {
             manifest.write(&folder.join("outliers.csv"))?;
         }
-        let rows = self.splits.iter().flat_map(|(name, split)| {
-            let parts = [
-                ("train", &split.train),
-                ("select", &split.select),
-                ("calibrate", &split.calibrate),
-                ("report", &split.report),
-                ("novel_calibrate", &split.novel_calibrate),
-                ("novel_report", &split.novel_report),
-            ];
-            parts.into_iter().flat_map(move |(part, indices)| {
-                indices.iter().map(move |&index| {
-                    let (image, label) =
-                        (self.data.sample_name(index as usize), self.data.label(index as usize));
-                    [name.clone(), image, label.to_string(), part.to_string()]
-                })
-            })
-        });
-        write_table(&folder.join("splits.csv"), ["fold", "image", "subclass_index", "part"], rows)
+        let row = |name: &str, part: &str, index: u32| {
+            let (image, label) = (self.data.sample_name(index as usize), self.data.label(index as usize));
+            [name.to_string(), image, label.to_string(), part.to_string()]
+        };
+        let mut rows = vec![["fold", "image", "subclass_index", "part"].map(String::from)];
+        for (name, split) in &self.splits {
+            for (part, indices) in split.parts() {
+                rows.extend(indices.iter().map(|&index| row(name, part, index)));
+            }
+        }
+        files::write_bytes(&folder.join("splits.csv"), files::csv_text(rows)?)
     }
 }
 /// The split without held-out classes. An image of a class that the only fold has seen stays in its part, so that an image

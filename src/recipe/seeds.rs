@@ -1,31 +1,12 @@
-//! Tables of experiments as CSV; among them that over several seeds: how far numbers depend on the seed.
+//! The same experiment with several seeds: how far its numbers depend on the seed.
 
 use std::path::{Path, PathBuf};
 
 use super::experiment::Outcome;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::novelty::{Dashboard, Row};
 use crate::ood::table::{Evaluation, sample_deviation};
-
-/// Writes a table.
-///
-/// # Errors
-/// The disk is full.
-pub(super) fn write_table<const N: usize>(
-    path: &Path,
-    titles: [&str; N],
-    rows: impl IntoIterator<Item = [String; N]>,
-) -> Result<()> {
-    let failed = |e: String| Error::invalid(format!("cannot lay out {}: {e}", path.display()));
-    let mut table = csv::Writer::from_writer(Vec::new());
-    table.write_record(titles).map_err(|e| failed(e.to_string()))?;
-    for row in rows {
-        table.write_record(row).map_err(|e| failed(e.to_string()))?;
-    }
-    let bytes = table.into_inner().map_err(|e| failed(e.to_string()))?;
-    files::write_atomically(path, |out| std::io::Write::write_all(out, &bytes))
-}
 
 /// Writes the numbers of the same experiment with several seeds into a folder: `metrics.csv` of OOD scores, or `dashboard.csv`
 /// of thresholds. The table and the number of seeds it is of; `None` where there are no numbers.
@@ -35,7 +16,7 @@ pub(super) fn write_table<const N: usize>(
 pub fn over_seeds(outcomes: Vec<Outcome>, folder: &Path) -> Result<Option<(PathBuf, usize)>> {
     let (mut dashboards, mut evaluations) = (Vec::new(), Vec::new());
     for outcome in outcomes {
-        dashboards.extend(outcome.dashboard);
+        dashboards.extend(outcome.novelty.and_then(|novelty| novelty.dashboard));
         evaluations.extend(outcome.evaluation);
     }
     Ok(if !dashboards.is_empty() {
@@ -69,7 +50,8 @@ fn write_means(dashboards: &[Dashboard], path: &Path) -> Result<()> {
         let ([split, head, metric], meaning) = (key(row), row.meaning.clone());
         Some([split, head, metric, meaning, mean.to_string(), deviation, values.len().to_string()])
     });
-    write_table(path, ["split", "head", "metric", "meaning", "mean", "std", "seeds"], rows)
+    let titles = ["split", "head", "metric", "meaning", "mean", "std", "seeds"].map(String::from);
+    files::write_bytes(path, files::csv_text(std::iter::once(titles).chain(rows))?)
 }
 
 #[cfg(test)]
