@@ -17,8 +17,7 @@ pub use content::{describe_content, known_content};
 pub use temporary::{TemporaryFolder, remove_temporaries, temporary_folder_beside};
 pub use text::{csv_text, read_json, write, write_json};
 pub use write::{
-    STANDARD_OUTPUT, check_output_file, check_output_folder, is_replaceable, is_standard_output, print,
-    resolve, write_atomically,
+    check_output_file, check_output_folder, is_replaceable, is_standard_output, print, write_atomically,
 };
 
 /// The folder a path lies in.

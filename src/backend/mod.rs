@@ -2,6 +2,7 @@
 
 mod choice;
 pub mod cpu;
+#[doc(hidden)]
 pub mod cuda;
 
 pub use choice::{Choice, DeviceName, Precision};

@@ -8,6 +8,7 @@ mod import;
 mod labels;
 mod list;
 mod names;
+#[doc(hidden)]
 pub mod network;
 mod safetensors_file;
 mod selection;

@@ -176,7 +176,7 @@ pub fn say(note: Option<&str>, common: &Common) {
     }
 }
 
-/// Writes a result to standard output; see [`files::print`].
+/// Writes a result to standard output; a closed pipe is no error.
 ///
 /// # Errors
 /// Standard output cannot be written.

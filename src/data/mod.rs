@@ -40,14 +40,14 @@ mod memory;
 mod names;
 mod normalize;
 mod open;
-pub mod outliers;
+pub(crate) mod outliers;
 #[cfg(test)]
 mod pillow_tests;
 mod placement;
 mod resize;
-pub mod shortcuts;
+pub(crate) mod shortcuts;
 mod spec;
-pub mod splits;
+pub(crate) mod splits;
 mod store;
 mod subset;
 mod svhn;

@@ -36,7 +36,7 @@ pub use writer::{CacheWriter, write_npz};
 /// Rows of a block whose f64 copy has about two million elements: large enough for fast products, small enough
 /// that a block per thread stays far below the memory bound. A function of the width alone, so the order of every
 /// sum, and with it every bit of a result, is the same for any number of threads.
-pub fn block_rows(columns: usize) -> usize {
+pub(crate) fn block_rows(columns: usize) -> usize {
     ((1 << 21) / columns.max(1)).clamp(16, 4096)
 }
 

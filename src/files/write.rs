@@ -9,7 +9,7 @@ use super::{create_folder, parent};
 use crate::error::{Error, Result};
 
 /// The name of standard output where a file could be named.
-pub const STANDARD_OUTPUT: &str = "-";
+const STANDARD_OUTPUT: &str = "-";
 
 /// The destination of a result.
 #[derive(Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ pub(super) fn target(path: &Path) -> Result<Target> {
 ///
 /// # Errors
 /// The links go in a circle, or cannot be read.
-pub fn resolve(path: &Path) -> Result<PathBuf> {
+fn resolve(path: &Path) -> Result<PathBuf> {
     // Linux follows this number of links.
     const MOST_LINKS: usize = 40;
     let mut place = path.to_path_buf();

@@ -66,11 +66,6 @@ impl EventFile {
         Ok(events)
     }
 
-    /// Where the file is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// One number at a step; `tag` groups by its part before a slash (`loss/train`).
     ///
     /// # Errors
@@ -285,7 +280,7 @@ mod tests {
         events.histogram(302, "weights", &[-1.0, 0.0, 0.0, 3.0, f32::NAN]).unwrap();
         events.histogram(303, "nothing", &[f32::INFINITY]).unwrap();
         events.flush().unwrap();
-        let records = records(&std::fs::read(events.path()).unwrap());
+        let records = records(&std::fs::read(&events.path).unwrap());
         assert_eq!(records.len(), 4, "version, session, scalar, histogram");
         assert_eq!(field(&records[0], 3), b"brain.Event:2");
         assert_eq!((field(&records[1], 2)[..2].to_vec(), field(&records[1], 7)), (vec![44, 1], vec![8, 1]));
@@ -310,6 +305,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let first = EventFile::create(folder.path(), None).unwrap();
         let second = EventFile::create(folder.path(), None).unwrap();
-        assert_ne!(first.path(), second.path());
+        assert_ne!(first.path, second.path);
     }
 }

@@ -19,9 +19,9 @@ use minijinja::{Environment, Value, context};
 use crate::error::{Error, Result, printable};
 use crate::files;
 
-pub mod events;
+pub(crate) mod events;
 mod novelty;
-pub mod plots;
+pub(crate) mod plots;
 mod run;
 mod sections;
 mod seeds;

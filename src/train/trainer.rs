@@ -72,6 +72,13 @@ pub trait Observer {
     fn logged(&mut self, metrics: &Metrics);
 }
 
+/// Looks at nothing.
+impl Observer for () {
+    fn begin(&mut self, _step: u64, _total: u64) {}
+    fn step(&mut self, _images: usize, _loss: f64) {}
+    fn logged(&mut self, _metrics: &Metrics) {}
+}
+
 /// The outcome of a training.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Summary {

@@ -60,7 +60,8 @@ pub struct Cpu<T> {
 }
 
 impl<T: Element> Cpu<T> {
-    /// A device without memory yet, with its own pool of `threads` threads; 0 means the number that [`crate::threads`] finds.
+    /// A device without memory yet, with its own pool of `threads` threads; 0 means as many as affinity, control
+    /// groups and the scheduler leave.
     ///
     /// # Errors
     /// The system refused the threads.

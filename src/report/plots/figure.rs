@@ -48,6 +48,7 @@ impl Figure {
     }
 
     /// Width and height in CSS pixels.
+    #[cfg(test)]
     pub fn size(&self) -> (u32, u32) {
         (self.width, self.height)
     }

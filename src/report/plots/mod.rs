@@ -14,13 +14,12 @@ mod scores;
 pub mod theme;
 mod training;
 
-pub use axis::{Axis, short, three_digits};
+pub use axis::{short, three_digits};
 pub use collapse::{CollapseRow, angle_histogram, collapse_panels, cosine_heat_map};
 pub use figure::Figure;
 pub use novelty::{ScoreAxis, threshold_histogram};
 pub use panel::{Panel, sheet};
 pub use scores::{ScoredPair, comparison_sheet, score_sheet};
-pub use theme::Role;
 pub use training::{TrainingPoint, accuracy_curves, learning_rate_curve, loss_curves};
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Promises of every figure: valid SVG, escaped text, curves that carry their numbers, bounded size.
 
+use super::theme::Role;
 use super::*;
 use crate::ood::metrics::{Curves, TPR};
 use crate::rng::{Purpose, Stream};
