@@ -11,6 +11,7 @@
 //! receives two contributions: each is passed on finished ([`Backward::give`]), and the second is added to the first. Where an
 //! operation could have added in place, `plan::fuse` sees to it.
 
+mod activation;
 mod add;
 mod batch_norm;
 mod conv2d;
@@ -22,7 +23,6 @@ mod linear;
 mod load_images;
 mod log_sum_groups;
 mod pool;
-mod relu;
 mod shortcut_a;
 mod softmax_cross_entropy;
 mod weigh;

@@ -1,4 +1,4 @@
-//! The rectifier.
+//! Activations: the rectifier.
 
 use super::{Tape, Var};
 use crate::ops::{Relu, ReluGradient, Rows};
