@@ -284,7 +284,7 @@ fn write_figures(head: &CalibratedHead, folder: &Path) -> Result<()> {
         let figure = threshold_histogram(&gathered.scores, candidates, &entry.threshold, axis)?;
         let name = format!("{}_{}_thresholds{suffix}.svg", entry.name(), entry.threshold.score);
         let text = figure.standalone();
-        files::write_bytes(&folder.join(name), text)?;
+        files::write(&folder.join(name), text)?;
     }
     Ok(())
 }

@@ -12,7 +12,7 @@ use std::str::FromStr;
 use super::samples::Scored;
 use crate::checkpoint::HeadClasses;
 use crate::error::{Error, Position, Result};
-use crate::features::{FeatureSet, Head, Matrix, block_rows};
+use crate::features::{FeatureSet, Head, Matrix};
 use crate::linalg::argmax;
 use crate::ood::{Detectors, Method, OnCpu, Options, logit_score};
 use crate::values::{did_you_mean, serde_as_text};

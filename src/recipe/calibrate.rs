@@ -141,7 +141,7 @@ impl Experiment<'_> {
             Columns { scores: keys.predict.with_scores, p_values: false, names: keys.predict.names };
         let text = predictions_csv(file, &*test.data, &judgement, columns)?;
         let path = self.folder.path().join("predictions.csv");
-        files::write_bytes(&path, text)?;
+        files::write(&path, text)?;
         Ok(Some(path))
     }
 }

@@ -103,7 +103,7 @@ impl Experiment<'_> {
     fn claim_folder(&self) -> Result<()> {
         let (path, text) = (self.folder.recipe(), self.recipe.to_toml());
         if !path.exists() {
-            return files::write_bytes(&path, text);
+            return files::write(&path, text);
         }
         if Recipe::read(&path)? == *self.recipe {
             return Ok(());

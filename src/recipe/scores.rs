@@ -133,7 +133,7 @@ impl Experiment<'_> {
         let row = CollapseRow { checkpoint: name, epoch: checkpoint.epoch, ..measurement.row };
         drop(subject);
         let text = serde_json::to_string_pretty(&row).expect("a row is plain numbers");
-        files::write_bytes(&row_path, text)?;
+        files::write(&row_path, text)?;
         write_stamp(&rows, &stamp)?;
         if !is_last {
             // The features of one checkpoint are as large as the training set; only the final ones serve again.
@@ -158,5 +158,5 @@ fn is_stamped(folder: &Path, stamp: &Value) -> bool {
 
 /// Writes down what a stage's folder was made from.
 fn write_stamp(folder: &Path, stamp: &Value) -> Result<()> {
-    files::write_bytes(&folder.join(STAMP), stamp.to_string())
+    files::write(&folder.join(STAMP), stamp.to_string())
 }

@@ -51,7 +51,7 @@ fn write_means(dashboards: &[Dashboard], path: &Path) -> Result<()> {
         Some([split, head, metric, meaning, mean.to_string(), deviation, values.len().to_string()])
     });
     let titles = ["split", "head", "metric", "meaning", "mean", "std", "seeds"].map(String::from);
-    files::write_bytes(path, files::csv_text(std::iter::once(titles).chain(rows))?)
+    files::write(path, files::csv_text("the table of seeds", std::iter::once(titles).chain(rows))?)
 }
 
 #[cfg(test)]

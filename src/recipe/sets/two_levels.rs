@@ -184,7 +184,7 @@ impl SplitLists {
                 rows.extend(indices.iter().map(|&index| row(name, part, index)));
             }
         }
-        files::write_bytes(&folder.join("splits.csv"), files::csv_text(rows)?)
+        files::write(&folder.join("splits.csv"), files::csv_text("splits.csv", rows)?)
     }
 }
 /// The split without held-out classes. An image of a class that the only fold has seen stays in its part, so that an image

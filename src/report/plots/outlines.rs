@@ -170,7 +170,6 @@ mod tests {
 
     #[test]
     fn escaped_characters_are_one_glyph_and_unknown_ones_a_box() {
-        let width = |text: &str| extent(&drawn(" dy=\"0.5ex\"", text)).1;
         let contours = |text: &str| drawn(" dy=\"0.5ex\"", text).matches('M').count();
         assert_eq!((contours("&lt;"), contours("&apos;"), contours("\u{4e2d}")), (1, 1, 2));
         assert_eq!(contours("&amp;lt;"), contours("&amp;") + contours("lt;"));

@@ -52,6 +52,7 @@ impl Role {
     }
 
     /// The value on a dark page, as 0xRRGGBB.
+    #[cfg(test)]
     pub const fn dark(self) -> u32 {
         COLOURS[self as usize].2
     }
