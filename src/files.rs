@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use memmap2::Mmap;
 
@@ -28,6 +28,12 @@ pub fn parent(path: &Path) -> &Path {
 /// Creates a folder and its parents; no error if it is there already.
 pub fn create_folder(path: &Path) -> Result<()> {
     fs::create_dir_all(path).map_err(|e| Error::io("create the folder", path, e))
+}
+
+/// Paths of the files and folders in a folder, in no particular order.
+pub fn list(folder: &Path) -> Result<Vec<PathBuf>> {
+    let listed = fs::read_dir(folder).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    listed.map_err(|e| Error::io("list", folder, e))
 }
 
 /// Opens a file for reading.

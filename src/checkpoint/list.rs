@@ -85,15 +85,11 @@ fn expand(path: &Path) -> Result<Vec<PathBuf>> {
     }
     let inner = path.join("checkpoints");
     let inner = if inner.is_dir() { inner } else { path.to_path_buf() };
-    let entries = std::fs::read_dir(&inner).map_err(|e| Error::io("list", &inner, e))?;
-    let mut folders = Vec::new();
-    for entry in entries {
-        let entry = entry.map_err(|e| Error::io("list", &inner, e))?.path();
-        let hidden = entry.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
-        if !hidden && entry.join(folder::META_FILE).is_file() {
-            folders.push(entry);
-        }
-    }
+    let mut folders = files::list(&inner)?;
+    folders.retain(|folder| {
+        let hidden = folder.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        !hidden && folder.join(folder::META_FILE).is_file()
+    });
     if folders.is_empty() {
         // Nothing inside either: the message of a single checkpoint says what was expected.
         return folder::resolve(path).map(|resolved| vec![resolved]);

@@ -1,6 +1,7 @@
 //! Trained parameters on disk: safetensors, PyTorch pickles (read by an interpreter that executes nothing), and
 //! Residua's own checkpoint folders.
 
+mod contents;
 mod element;
 mod folder;
 mod heads;
@@ -18,17 +19,18 @@ mod trained;
 
 use std::collections::BTreeMap;
 
+pub use contents::{Format, TrainingRecord};
 pub use element::ElementType;
 pub use folder::{
     Checkpoint, FORMAT_VERSION, META_FILE, MODEL_FILE, Meta, STATE_FILE, hash, load, point, read_meta,
     resolve, save,
 };
 pub use heads::HeadClasses;
-pub use import::{Format, Ignored, Imported, TrainingRecord, look, read_training_record, read_weights};
+pub use import::{Imported, look, read_training_record, read_weights};
 pub use labels::{HeadLabels, LabelsBy};
 pub use list::{CheckpointRef, list};
 pub use safetensors_file::write_safetensors;
-pub use selection::Selection;
+pub use selection::{Ignored, Selection};
 pub use summary::{TensorSummary, guess_architecture, summarise};
 pub use torch::write_torch;
 pub use trained::Trained;

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use safetensors::tensor::{Metadata, SafeTensorError, SafeTensors, TensorView};
 
+use super::contents::{Contents, TrainingRecord};
 use super::element::{ElementType, encode};
-use super::import::{Contents, TrainingRecord};
 use super::selection::{self, Listing};
 use super::{HostTensor, StateDict};
 use crate::error::{Error, Position, Result};

@@ -7,7 +7,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::import::Ignored;
 use super::{HostTensor, StateDict, Values, guess_architecture, names, network};
 use crate::error::{Error, Position};
 use crate::nn::Network;
@@ -95,6 +94,15 @@ impl Selection {
         }
         (!parts.is_empty()).then(|| parts.join("; "))
     }
+}
+
+/// An entry of a weights file that was not read.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Ignored {
+    /// The keys that lead to it, joined by dots.
+    pub name: String,
+    /// Its kind, for people.
+    pub what: String,
 }
 
 /// Why no dictionary could be chosen.

@@ -3,10 +3,11 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use super::common::Common;
 use super::compute::Compute;
 use super::output::print_result as print;
 use super::progress::Progress;
-use super::{Common, stop};
+use super::stop;
 use crate::bench::model::{Card, ModelRequest, model};
 use crate::bench::tune::{self, TuneRequest};
 use crate::bench::{

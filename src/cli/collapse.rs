@@ -4,9 +4,9 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::Common;
 use super::collapse_checkpoints::{self, NetworkArguments};
-use super::output::print_result;
+use super::common::Common;
+use super::output::{print_result, tell};
 use crate::collapse::{
     CachePaths, Checkpoint, CollapseReport, CollapseRow, CollapseSeries, GlobalMean, Options,
     checkpoint_of_folder, expand_globs, named_set, over_checkpoints,
@@ -80,7 +80,7 @@ impl Task<'_> {
     /// Says how far a series is.
     pub fn progress(&self, done: usize, count: usize) {
         if !self.common.quiet && count > 1 {
-            super::output::tell(&format!("measured {done} of {count} checkpoints"));
+            tell(&format!("measured {done} of {count} checkpoints"));
         }
     }
 }

@@ -8,6 +8,7 @@ use clap::Args;
 use super::collapse::Task;
 use super::compute::Compute;
 use super::extract::{Extraction, SIDE, transform};
+use super::output::{say, warn};
 use super::progress::Progress;
 use crate::checkpoint::{self, CheckpointRef, HeadLabels, LabelsBy, Trained};
 use crate::collapse::{CachePaths, Checkpoint, CollapseSeries, Subject, over_checkpoints};
@@ -109,7 +110,7 @@ fn extract(
     // Folders of ours may stand among the files; they hold one network each.
     let key = arguments.weights_key.as_deref().filter(|_| !checkpoint.path.is_dir());
     let trained = Trained::open_by_key(&checkpoint.path, key)?;
-    super::say(trained.note.as_deref(), task.common);
+    say(trained.note.as_deref(), task.common);
     let transform = transform(&trained, arguments.normalize, arguments.size)?;
     let request = |set: &Named| Request {
         data: set.data.clone(),
@@ -152,7 +153,7 @@ fn check_labels(trained: &Trained, set: &Named, by: LabelsBy) -> Result<()> {
         HeadLabels::new(trained, head, &*set.data, by).require_known(&set.description)?;
     }
     for note in HeadLabels::notes(trained, &*set.data, by, &set.description) {
-        super::warn(&note);
+        warn(&note);
     }
     Ok(())
 }

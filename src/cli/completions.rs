@@ -2,6 +2,7 @@
 
 use clap_complete::Shell;
 
+use super::output::print;
 use crate::error::Result;
 
 #[derive(Debug, clap::Args)]
@@ -10,8 +11,8 @@ pub struct Arguments {
     shell: Shell,
 }
 
-pub fn run(arguments: &Arguments) -> Result<()> {
+pub fn run(arguments: &Arguments, command: &mut clap::Command) -> Result<()> {
     let mut script = Vec::new();
-    clap_complete::generate(arguments.shell, &mut super::command(), "residua", &mut script);
-    super::print(&String::from_utf8_lossy(&script))
+    clap_complete::generate(arguments.shell, command, "residua", &mut script);
+    print(&String::from_utf8_lossy(&script))
 }

@@ -5,7 +5,7 @@ use std::sync::Once;
 
 use clap::Args;
 
-use super::Common;
+use super::common::Common;
 use super::output::tell;
 use crate::backend::cuda::Sources;
 use crate::backend::cuda::driver::Launches;

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::Common;
+use super::common::Common;
 use super::output::print_result;
 use super::progress::Progress;
 use crate::data::{DataSpec, Inspection, Split, inspect, open_with_unreadable};

@@ -2,10 +2,11 @@
 
 use std::path::PathBuf;
 
+use super::common::Common;
 use super::compute::Compute;
 use super::experiment::{Shown, json, summary};
-use super::output::tell;
-use super::{Common, stop};
+use super::output::{print, tell};
+use super::stop;
 use crate::error::{Error, Result};
 use crate::recipe::{DemoSize, Experiment, Inputs, Recipe, Sets, demo, is_demo};
 use crate::train::RunFolder;
@@ -47,7 +48,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let experiment =
         Experiment { recipe: &recipe, sets: &sets, choice, folder: &folder, stop: stop::listen() };
     let outcome = experiment.run(&mut Shown::new(common.quiet))?;
-    super::print(&if common.json { format!("{}\n", json(&outcome)) } else { summary(&outcome) })
+    print(&if common.json { format!("{}\n", json(&outcome)) } else { summary(&outcome) })
 }
 
 /// Removes the files of an earlier demo; a folder that holds another run is refused.

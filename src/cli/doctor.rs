@@ -6,7 +6,7 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args};
 use serde::Serialize;
 
-use super::Common;
+use super::common::Common;
 use super::compute::Compute;
 use super::doctor_full::{self, Full};
 use super::output::print_result;

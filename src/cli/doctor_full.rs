@@ -1,7 +1,7 @@
 //! `residua doctor --full`: every operation of the device against the CPU in f64.
 
-use super::Common;
 use super::bench::until;
+use super::common::Common;
 use super::compute::Compute;
 use super::output::print_result;
 use super::progress::Progress;

@@ -3,11 +3,12 @@
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
+use super::common::Common;
 use super::compute::Compute;
-use super::output::in_json;
+use super::output::{in_json, print, say, tell, warn};
 use super::progress::Progress;
+use super::stop;
 use super::weights::WeightsKey;
-use super::{Common, stop};
 use crate::backend::Choice;
 use crate::checkpoint::{HeadLabels, LabelsBy, Trained};
 use crate::data::{self, DataSpec, Normalize, SharedDataset, Split, Transform};
@@ -76,21 +77,21 @@ pub fn open_readable(spec: &DataSpec, split: Split, skip: bool) -> Result<Shared
     }
     let (readable, unreadable) = data::skip_unreadable(data::open_with_unreadable(spec, split)?)?;
     for image in &unreadable {
-        super::output::tell(&format!("left out: {}", crate::error::printable(&image.error)));
+        tell(&format!("left out: {}", crate::error::printable(&image.error)));
     }
     Ok(readable)
 }
 
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let trained = Trained::open_by_key(&arguments.checkpoint, arguments.key.get())?;
-    super::say(trained.note.as_deref(), common);
+    say(trained.note.as_deref(), common);
     let transform = transform(&trained, arguments.normalize, arguments.size)?;
     let data = open_readable(&arguments.data, Split::Train, arguments.skip_unreadable)?;
     let what = arguments.data.to_string();
     let mut notes = data.notes();
     notes.extend(HeadLabels::notes(&trained, &*data, arguments.labels, &what));
     for note in &notes {
-        super::warn(note);
+        warn(note);
     }
     let samples = data.len();
     let (folder, labels) = (arguments.out.clone(), arguments.labels);
@@ -110,7 +111,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         evaluation,
     });
     let done: Vec<Done<'_>> = done.collect();
-    super::print(&if common.json {
+    print(&if common.json {
         format!("{}\n", as_json(&done, samples, &trained, &notes))
     } else {
         as_text(&done, samples, &trained)

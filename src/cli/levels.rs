@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Common;
+use super::common::Common;
 use super::compute::Compute;
 use super::extract::Extraction;
 use super::progress::Progress;

@@ -2,16 +2,16 @@
 
 use std::process::ExitCode;
 
-use clap::{ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result};
-use crate::values::Wholes;
-use crate::{files, threads};
+use crate::threads;
 
 mod bench;
 mod calibrate;
 mod collapse;
 mod collapse_checkpoints;
+mod common;
 mod completions;
 mod compute;
 mod data;
@@ -31,6 +31,9 @@ mod stop;
 mod train;
 mod weights;
 
+use common::Common;
+use output::{print, warn};
+
 /// Train ResNets with hand-written kernels and measure what they do not know.
 #[derive(Debug, Parser)]
 #[command(name = "residua", version = env!("RESIDUA_VERSION"), about, propagate_version = true, arg_required_else_help = true, args_override_self = true)]
@@ -39,23 +42,6 @@ pub struct Cli {
     common: Common,
     #[command(subcommand)]
     verb: Verb,
-}
-
-/// Flags that every verb understands.
-#[derive(Debug, Clone, Args)]
-pub struct Common {
-    /// Number of CPU threads, at most 16 for each core; 0 takes all that the machine, the scheduler and the container allow
-    #[arg(long, value_parser = Wholes::<usize>::ANY, global = true, default_value_t = 0, value_name = "N", help_heading = "Common options")]
-    pub threads: usize,
-    /// Who decided the number of threads.
-    #[arg(skip)]
-    pub threads_by: Option<threads::Reason>,
-    /// Print results and errors only, no progress
-    #[arg(long, global = true, help_heading = "Common options")]
-    pub quiet: bool,
-    /// Print the result as JSON on standard output
-    #[arg(long, global = true, help_heading = "Common options")]
-    pub json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -157,29 +143,9 @@ fn run(mut cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Extract(arguments) => extract::run(&arguments, common),
         Verb::Data(arguments) => data::run(&arguments, common),
         Verb::Bench(arguments) => bench::run(&arguments, common),
-        Verb::Completions(arguments) => completions::run(&arguments),
+        Verb::Completions(arguments) => completions::run(&arguments, &mut command()),
         Verb::Doctor(arguments) => doctor::run(&arguments, common, own),
         Verb::Report(arguments) => report::run(&arguments, common),
         Verb::Weights(arguments) => weights::run(&arguments, common),
     }
-}
-
-/// Writes a note on standard error that decides the meaning of a result: also with `--quiet`.
-pub fn warn(note: &str) {
-    output::tell(&format!("note: {}", crate::error::printable(note)));
-}
-
-/// Writes a note about a result on standard error, unless `--quiet` is given.
-pub fn say(note: Option<&str>, common: &Common) {
-    if let Some(note) = note.filter(|_| !common.quiet) {
-        warn(note);
-    }
-}
-
-/// Writes a result to standard output; a closed pipe is no error.
-///
-/// # Errors
-/// Standard output cannot be written.
-pub fn print(text: &str) -> Result<()> {
-    files::print(text)
 }

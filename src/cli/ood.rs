@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use super::Common;
+use super::common::Common;
 use super::output::{print_result, tell};
 use crate::backend::DeviceName;
 use crate::backend::cuda::driver::Launches;

@@ -6,13 +6,33 @@
 use std::io::Write;
 use std::path::Path;
 
-use super::Common;
-use crate::error::Result;
+use super::common::Common;
+use crate::error::{Result, printable};
 use crate::files;
 
 /// Writes a line to standard error; where that is closed or full, the line is lost.
 pub fn tell(line: &str) {
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Writes a note on standard error that decides the meaning of a result: also with `--quiet`.
+pub fn warn(note: &str) {
+    tell(&format!("note: {}", printable(note)));
+}
+
+/// Writes a note about a result on standard error, unless `--quiet` is given.
+pub fn say(note: Option<&str>, common: &Common) {
+    if let Some(note) = note.filter(|_| !common.quiet) {
+        warn(note);
+    }
+}
+
+/// Writes a result to standard output; see [`files::print`].
+///
+/// # Errors
+/// Standard output cannot be written.
+pub fn print(text: &str) -> Result<()> {
+    files::print(text)
 }
 
 /// A path as JSON has it; JSON is Unicode, and names of files need not be.

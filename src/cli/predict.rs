@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::Common;
+use super::common::Common;
 use super::compute::Compute;
 use super::extract::open_readable;
 use super::levels::{NamedData, extract_heads, open_networks};
-use super::output::{in_json, print_beside};
+use super::output::{in_json, print_beside, warn};
 use crate::data::{DataSpec, Split};
 use crate::error::{Error, Result};
 use crate::files;
@@ -76,7 +76,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         data: open_readable(&arguments.data, Split::Test, arguments.skip_unreadable)?,
     };
     for note in data.data.notes() {
-        super::warn(&note);
+        warn(&note);
     }
     let folder = files::temporary_folder_beside(&arguments.out)?;
     let heads = extract_heads(

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use super::Common;
+use super::common::Common;
+use super::output::{in_json, print};
 use crate::error::Result;
 use crate::report::{self, Options};
 
@@ -19,9 +20,9 @@ pub struct Arguments {
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let page = report::build_with(&arguments.run, Options { png: arguments.png })?;
     if common.json {
-        super::print(&format!("{}\n", serde_json::json!({ "report": super::output::in_json(&page) })))?;
+        print(&format!("{}\n", serde_json::json!({ "report": in_json(&page) })))?;
     } else {
-        super::print(&format!("{}\n", page.display()))?;
+        print(&format!("{}\n", page.display()))?;
     }
     Ok(())
 }

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use super::common::Common;
 use super::compute::Compute;
 use super::experiment::{Shown, json, summary};
-use super::{Common, stop};
+use super::output::print;
+use super::stop;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::{Experiment, Outcome, Recipe, Sets, WrongKey, over_seeds};
@@ -83,7 +85,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let mut outcomes = Vec::new();
     for (seed, out) in arguments.runs(recipe.seed())? {
         let outcome = one(&recipe.with_seed(seed), arguments, common, &out)?;
-        super::print(&if common.json { format!("{}\n", json(&outcome)) } else { summary(&outcome) })?;
+        print(&if common.json { format!("{}\n", json(&outcome)) } else { summary(&outcome) })?;
         outcomes.push(outcome);
     }
     if outcomes.len() < 2 {
@@ -92,7 +94,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let Some((table, count)) = over_seeds(outcomes, &arguments.out())? else { return Ok(()) };
     let page = report::build_over_seeds(files::parent(&table))?;
     if !common.json {
-        super::print(&format!(
+        print(&format!(
             "mean ± standard deviation of the sample (n - 1) over {count} seeds: {}\nreport over all seeds: {}\n",
             table.display(),
             page.display()

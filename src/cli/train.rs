@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use clap::ArgMatches;
 use clap::parser::ValueSource;
 
+use super::common::Common;
 use super::compute::Compute;
-use super::output::{in_json, in_shell, tell};
+use super::output::{in_json, in_shell, print, tell};
 use super::progress::TrainProgress;
-use super::{Common, stop};
+use super::stop;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::TrainRecipe;
@@ -114,7 +115,7 @@ fn report(summary: &Summary, arguments: &Arguments, common: &Common) -> Result<(
             "out": in_json(&arguments.out), "steps": summary.steps, "epochs": summary.epochs, "finished": summary.finished,
             "seconds": summary.seconds, "train": summary.train, "validation": summary.validation,
         });
-        return super::print(&format!("{text}\n"));
+        return print(&format!("{text}\n"));
     }
     let mut text =
         format!("{} steps, {} epochs in {:.1} s\n", summary.steps, summary.epochs, summary.seconds);
@@ -130,5 +131,5 @@ fn report(summary: &Summary, arguments: &Arguments, common: &Common) -> Result<(
         }
     }
     text += &format!("checkpoints in {}\n", arguments.out.join("checkpoints").display());
-    super::print(&text)
+    print(&text)
 }

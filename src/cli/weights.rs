@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::output::{in_json, print_beside};
-use super::{Common, print};
+use super::common::Common;
+use super::output::{in_json, print, print_beside, say};
 use crate::checkpoint::{self, Imported, StateDict, network};
 use crate::error::{Error, Result, printable};
 use crate::files;
@@ -135,7 +135,7 @@ fn convert(file: &Path, out: &Path, key: Option<&str>, common: &Common) -> Resul
         print_beside(common, Some(out), &format!("{value}\n"))?;
     } else if !common.quiet {
         print_beside(common, Some(out), &format!("{}: {} tensors, {network}\n", out.display(), state.len()))?;
-        super::say(imported.note().as_deref(), common);
+        say(imported.note().as_deref(), common);
         if !imported.ignored.is_empty() {
             let count = imported.ignored.len();
             print_beside(

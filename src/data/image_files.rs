@@ -9,6 +9,7 @@ use super::store::{ImageStore, decode_file, numeric_order};
 use super::table::{self, Row, Table};
 use super::{Dataset, RgbImage, Taxonomy, UNKNOWN_LABEL};
 use crate::error::{Error, Position, Result};
+use crate::files;
 
 /// Image files with labels, decoded each time they are asked for.
 #[derive(Debug)]
@@ -24,11 +25,8 @@ impl ImageFiles {
     /// images lie at any depth in them.
     pub(super) fn class_folders(folder: &Path) -> Result<ImageFiles> {
         let mut classes = Vec::new();
-        for entry in fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))? {
-            let entry = entry.map_err(|e| Error::io("list", folder, e))?;
-            if fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()) {
-                classes.push(utf8_name(folder, entry.file_name())?);
-            }
+        for path in files::list(folder)?.into_iter().filter(|path| path.is_dir()) {
+            classes.push(utf8_name(folder, &path)?);
         }
         classes.retain(|name| !is_leftover(name));
         classes.sort_unstable();

@@ -120,9 +120,10 @@ pub(super) fn inside(file: &Path, at: Position, name: &str) -> Result<String> {
     ))
 }
 
-/// The name of a file or folder in `folder` as text.
-pub(super) fn utf8_name(folder: &Path, name: std::ffi::OsString) -> Result<String> {
-    name.into_string().map_err(|name| {
+/// The name of the file or folder `path` in `folder` as text.
+pub(super) fn utf8_name(folder: &Path, path: &Path) -> Result<String> {
+    let name = path.file_name().unwrap_or_default();
+    name.to_str().map(str::to_string).ok_or_else(|| {
         let found = format!("`{}`; rename it", name.to_string_lossy());
         Error::malformed(folder, Position::File, "file names in UTF-8", found)
     })

@@ -244,16 +244,14 @@ fn walk(root: &Path, below: &str, depth: usize, names: &mut Vec<String>) -> Resu
         let expected = format!("at most {DEEPEST} folders in folders");
         return Err(Error::malformed(&folder, Position::File, expected, found));
     }
-    for entry in fs::read_dir(&folder).map_err(|e| Error::io("list", &folder, e))? {
-        let entry = entry.map_err(|e| Error::io("list", &folder, e))?;
-        let name = utf8_name(&folder, entry.file_name())?;
+    for path in files::list(&folder)? {
+        let name = utf8_name(&folder, &path)?;
         if is_leftover(&name) {
             continue;
         }
         let name = if below.is_empty() { name } else { format!("{below}/{name}") };
-        let path = root.join(&name);
         // A link to nothing is listed if it looks like an image: it is unreadable, not absent.
-        if fs::metadata(&path).is_ok_and(|metadata| metadata.is_dir()) {
+        if path.is_dir() {
             walk(root, &name, depth + 1, names)?;
         } else if is_image_name(&name) {
             names.push(name);

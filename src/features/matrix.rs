@@ -105,7 +105,7 @@ impl Matrix {
     fn read<T: Target>(&self, rows: Range<usize>, out: &mut Vec<T>) {
         assert!(rows.start <= rows.end && rows.end <= self.rows, "rows {rows:?} of {}", self.rows);
         out.clear();
-        out.resize(rows.len() * self.columns, T::from_f32(0.0));
+        out.resize(rows.len() * self.columns, T::from(0.0));
         let size = self.array.element.size();
         let elements = self.array.elements();
         if self.array.fortran {
@@ -129,10 +129,10 @@ impl Matrix {
             }};
         }
         match (self.array.element, self.array.big_endian) {
-            (Element::F16, false) => each!(2, |b| f16::from_le_bytes(b).to_f32(), T::from_f32),
-            (Element::F16, true) => each!(2, |b| f16::from_be_bytes(b).to_f32(), T::from_f32),
-            (Element::F32, false) => each!(4, f32::from_le_bytes, T::from_f32),
-            (Element::F32, true) => each!(4, f32::from_be_bytes, T::from_f32),
+            (Element::F16, false) => each!(2, |b| f16::from_le_bytes(b).to_f32(), T::from),
+            (Element::F16, true) => each!(2, |b| f16::from_be_bytes(b).to_f32(), T::from),
+            (Element::F32, false) => each!(4, f32::from_le_bytes, T::from),
+            (Element::F32, true) => each!(4, f32::from_be_bytes, T::from),
             (Element::F64, false) => each!(8, f64::from_le_bytes, T::from_f64),
             (Element::F64, true) => each!(8, f64::from_be_bytes, T::from_f64),
             (Element::Signed(_) | Element::Unsigned(_), _) => unreachable!("integers are refused on opening"),
@@ -168,24 +168,17 @@ fn in_range(value: f64) -> bool {
 }
 
 /// The element type that rows are decoded to.
-trait Target: Copy {
-    fn from_f32(value: f32) -> Self;
+trait Target: Copy + From<f32> {
     fn from_f64(value: f64) -> Self;
 }
 
 impl Target for f32 {
-    fn from_f32(value: f32) -> f32 {
-        value
-    }
     fn from_f64(value: f64) -> f32 {
         value as f32
     }
 }
 
 impl Target for f64 {
-    fn from_f32(value: f32) -> f64 {
-        f64::from(value)
-    }
     fn from_f64(value: f64) -> f64 {
         value
     }

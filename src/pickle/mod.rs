@@ -207,7 +207,7 @@ impl<'p> Node<'p> {
     pub fn integer(self) -> Option<i64> {
         match self.value {
             Value::Integer(value) => Some(value),
-            _ => numpy::scalar(self).and_then(|scalar| scalar.integer()),
+            _ => numpy::scalar(self).and_then(|scalar| scalar.integer_at(0)),
         }
     }
 
@@ -216,7 +216,7 @@ impl<'p> Node<'p> {
         match self.value {
             Value::Integer(value) => Some(value as f64),
             Value::Float(value) => Some(value),
-            _ => numpy::scalar(self).and_then(|scalar| scalar.float()),
+            _ => numpy::scalar(self).and_then(|scalar| scalar.float_at(0)),
         }
     }
 

@@ -74,19 +74,6 @@ impl Array<'_> {
     }
 }
 
-/// A NumPy scalar: an array of no dimensions.
-pub(super) struct Scalar<'p>(Array<'p>);
-
-impl Scalar<'_> {
-    pub(super) fn integer(&self) -> Option<i64> {
-        self.0.integer_at(0)
-    }
-
-    pub(super) fn float(&self) -> Option<f64> {
-        self.0.float_at(0)
-    }
-}
-
 fn is_numpy(call: &Call<'_>, name: &str) -> bool {
     matches!(
         call.callable.module,
@@ -98,13 +85,13 @@ fn is_numpy(call: &Call<'_>, name: &str) -> bool {
     ) && call.callable.name == name
 }
 
-/// `scalar(dtype, bytes)`.
-pub(super) fn scalar(node: Node<'_>) -> Option<Scalar<'_>> {
+/// `scalar(dtype, bytes)`: an array of no dimensions.
+pub(super) fn scalar(node: Node<'_>) -> Option<Array<'_>> {
     let call = node.call().filter(|call| is_numpy(call, "scalar"))?;
     let (kind, width, big_endian) = element_type(call.argument(0)?).ok()?;
     let bytes = call.argument(1)?.bytes()?;
     let array = Array { shape: Vec::new(), kind, width, big_endian, fortran_order: false, bytes };
-    (bytes.len() == width).then_some(Scalar(array))
+    (bytes.len() == width).then_some(array)
 }
 
 /// `_reconstruct(…)` with the state `(version, shape, dtype, fortran order, bytes)`, or

@@ -1,7 +1,6 @@
 //! The section on novelty: how well unknown classes are told, where the thresholds lie, how each network trained.
 
-use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use minijinja::{Value, context};
 
@@ -9,7 +8,7 @@ use super::plots::{ScoreAxis, TrainingPoint, accuracy_curves, loss_curves, thres
 use super::run::{Run, read_log};
 use super::summary::number;
 use super::{Plots, percent, shown, whole};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::files;
 use crate::novelty::{
     CalibrationRecord, Dashboard, Row, Summary, ThresholdFile, calibrate_level, candidates, level_name,
@@ -231,13 +230,9 @@ fn folders(path: &Path) -> Result<Vec<String>> {
     if !path.is_dir() {
         return Ok(Vec::new());
     }
-    let mut names = Vec::new();
-    for entry in fs::read_dir(path).map_err(|e| Error::io("list", path, e))? {
-        let entry = entry.map_err(|e| Error::io("list", path, e))?;
-        if entry.path().is_dir() {
-            names.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
+    let folders = files::list(path)?.into_iter().filter(|path| path.is_dir());
+    let name = |path: PathBuf| Some(path.file_name()?.to_string_lossy().into_owned());
+    let mut names: Vec<String> = folders.filter_map(name).collect();
     // The final networks come behind the folds, subclasses behind superclasses.
     let rank = |name: &str| {
         ["fold", "superclass", "subclass", "final"].iter().position(|part| name.starts_with(part))

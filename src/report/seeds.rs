@@ -1,6 +1,5 @@
 //! The page over several seeds of one experiment: means and deviations of every number, and a link to the page of each seed.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 
 use minijinja::{Value, context};
@@ -8,7 +7,8 @@ use minijinja::{Value, context};
 use super::run::Run;
 use super::summary::{accuracy, facts, number};
 use super::{shown, whole};
-use crate::error::{Error, Result};
+use crate::error::Result;
+use crate::files;
 use crate::novelty::Row;
 use crate::ood::metrics::OodMetrics;
 use crate::ood::table::{Group, OodSet, sample_deviation};
@@ -31,8 +31,7 @@ pub(super) fn folders(folder: &Path) -> Result<Vec<SeedFolder>> {
         return Ok(Vec::new());
     }
     let mut found = Vec::new();
-    for entry in fs::read_dir(folder).map_err(|e| Error::io("list", folder, e))? {
-        let path = entry.map_err(|e| Error::io("list", folder, e))?.path();
+    for path in files::list(folder)? {
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let seed = name.strip_prefix(PREFIX).and_then(|number| number.parse::<u64>().ok());
         if let Some(seed) = seed.filter(|_| path.join("recipe.toml").is_file() && found.len() < MOST_SEEDS) {

@@ -14,7 +14,7 @@ mod write;
 use std::borrow::Cow;
 use std::path::Path;
 
-use super::import::{Contents, Format};
+use super::contents::{Contents, Format};
 use crate::error::{Error, Position, Result};
 use crate::pickle::Pickle;
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::super::import::TrainingRecord;
+use super::super::contents::TrainingRecord;
 use super::super::selection::STATE_KEYS;
 use super::tensors::{Described, Reader, is_tensor};
 use crate::error::Result;

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
-use super::super::import::{Contents, Ignored};
-use super::super::selection::{self, Listing, STATE_KEYS};
+use super::super::contents::Contents;
+use super::super::selection::{self, Ignored, Listing, STATE_KEYS};
 use super::Wanted;
 use super::tensors::{Described, Reader, is_tensor};
 use crate::error::Result;
