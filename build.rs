@@ -57,8 +57,9 @@ impl Module {
     /// A struct, and those in its fields.
     fn add(&mut self, of: &Struct) {
         let mut text = format!(
-            "#[doc = {:?}]\n#[repr(C)]\n#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]\npub struct {} {{\n",
-            of.doc, of.name
+            "{}#[repr(C)]\n#[derive(Debug, Clone, Copy, bytemuck::Pod, bytemuck::Zeroable)]\npub struct {} {{\n",
+            documented(&of.doc),
+            of.name
         );
         for field in &of.fields {
             let kind = match &field.kind {
@@ -73,7 +74,7 @@ impl Module {
                 }
             };
             let kind = field.extent.map_or(kind.clone(), |extent| format!("[{kind}; {extent}]"));
-            let _ = writeln!(text, "    #[doc = {:?}]\n    pub {}: {kind},", field.doc, field.name);
+            let _ = writeln!(text, "    {}pub {}: {kind},", documented(&field.doc), field.name);
         }
         self.of(&of.file).items.insert(of.name.clone(), text + "}\n");
     }
@@ -86,6 +87,11 @@ impl Module {
             text.push_str("}\n");
         }
     }
+}
+
+/// The attribute that documents an item; nothing where the kernel's file says nothing.
+fn documented(doc: &str) -> String {
+    if doc.is_empty() { String::new() } else { format!("#[doc = {doc:?}]\n") }
 }
 
 /// Writes the files' texts, and the structs and constants of each.
@@ -107,10 +113,8 @@ fn kernel_files() {
         let found = declarations::read(file, &text_of).unwrap_or_else(|error| panic!("kernels/{error}"));
         found.kernels.iter().for_each(|kernel| root.add(&kernel.layout));
         for constant in found.constants.iter().filter(|constant| constant.shared) {
-            let item = format!(
-                "#[doc = {:?}]\npub const {}: usize = {};\n",
-                constant.doc, constant.name, constant.value
-            );
+            let doc = documented(&constant.doc);
+            let item = format!("{doc}pub const {}: usize = {};\n", constant.name, constant.value);
             root.of(&constant.file).items.insert(constant.name.clone(), item);
         }
     }

@@ -175,7 +175,7 @@ fn evaluate(expression: &str, constants: &[Constant]) -> Option<i64> {
     // The operator that binds least is the last one to be computed.
     for operators in [&["<<"][..], &["+", "-"], &["*", "/"]] {
         let last = |operator: &&str| text.rmatch_indices(operator).map(|(at, _)| at).find(|&at| outside(at));
-        let split = operators.iter().filter_map(|operator| Some((last(&operator)?, *operator))).max();
+        let split = operators.iter().filter_map(|operator| Some((last(operator)?, *operator))).max();
         let Some((at, operator)) = split else { continue };
         let left = evaluate(&text[..at], constants)?;
         let right = evaluate(&text[at + operator.len()..], constants)?;
