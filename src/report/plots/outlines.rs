@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use ttf_parser::{Face, GlyphId, OutlineBuilder};
+use ttf_parser::{Face, OutlineBuilder};
 
 use crate::error::{Error, Result};
 
@@ -47,7 +47,7 @@ fn path<'a>(face: &Face<'_>, element: &'a str) -> Option<(String, &'a str)> {
     };
     let mut outline = Outline::default();
     for c in unescaped(text).chars() {
-        let glyph = face.glyph_index(c).unwrap_or(GlyphId(0));
+        let glyph = face.glyph_index(c).or_else(|| face.glyph_index(char::REPLACEMENT_CHARACTER))?;
         face.outline_glyph(glyph, &mut outline);
         outline.pen += f32::from(face.glyph_hor_advance(glyph)?);
     }
@@ -169,9 +169,10 @@ mod tests {
     }
 
     #[test]
-    fn escaped_characters_are_one_glyph_and_unknown_ones_a_box() {
+    fn escaped_characters_are_one_glyph_and_unknown_ones_the_sign_of_replacement() {
         let contours = |text: &str| drawn(" dy=\"0.5ex\"", text).matches('M').count();
-        assert_eq!((contours("&lt;"), contours("&apos;"), contours("\u{4e2d}")), (1, 1, 2));
+        assert_eq!((contours("&lt;"), contours("&apos;"), contours("&quot;")), (1, 1, 2));
+        assert_eq!(extent(&drawn(" dy=\"0.5ex\"", "\u{4e2d}")), extent(&drawn(" dy=\"0.5ex\"", "\u{fffd}")));
         assert_eq!(contours("&amp;lt;"), contours("&amp;") + contours("lt;"));
         assert!(text_as_paths("<text>a</text>").is_err());
     }

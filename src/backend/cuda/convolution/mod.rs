@@ -112,8 +112,11 @@ fn written(kernel: &Kernel, conv: &Conv2d) -> Rows {
     if kernel.pass == Pass::Forward { conv.outputs() } else { conv.inputs() }
 }
 
-/// Bytes of the BN partial sums that a kernel leaves of its result.
+/// Bytes of the BN partial sums that a kernel leaves of its result; none without a reduction epilogue.
 fn sums_bytes(kernel: &Kernel, conv: &Conv2d) -> usize {
+    if !kernel.reduces_in_epilogue() {
+        return 0;
+    }
     let [_, runs] = kernel.partial_runs(conv);
     Partials::elements(runs, written(kernel, conv).channels) * DType::F32.size()
 }
