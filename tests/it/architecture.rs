@@ -127,3 +127,31 @@ fn no_file_grows_beyond_one_idea() {
         assert!(lines <= MOST_LINES, "{} has {lines} lines: it probably holds two ideas", file.display());
     }
 }
+
+#[test]
+fn every_path_that_the_documents_name_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    // ARCHITECTURE.md shortens paths, and says so.
+    let starts = ["", "src", "src/backend", "src/backend/cuda", "kernels", "kernels/convolution", "tests/it"];
+    let is_path = |word: &&str| {
+        let ends = [".rs", ".cu", ".cuh", ".md", ".html", ".css", ".js", ".py", ".sh", "/"];
+        word.contains('/')
+            && ends.iter().any(|end| word.ends_with(end))
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || "/._".contains(c))
+            // Those of a reader's own.
+            && !["NAME", "smXX", "mine/", "DIR", "OUT"].iter().any(|name| word.contains(name))
+            && !["runs/", "data/"].iter().any(|folder| word.starts_with(folder) && word.ends_with('/'))
+    };
+    let (mut checked, mut missing) = (0, Vec::new());
+    for document in ["ARCHITECTURE.md", "CONTRIBUTING.md", "kernels/README.md"] {
+        let text = fs::read_to_string(root.join(document)).unwrap();
+        for path in text.split('`').skip(1).step_by(2).filter(is_path) {
+            checked += 1;
+            if !starts.iter().any(|start| root.join(start).join(path).exists()) {
+                missing.push(format!("{document}: {path}"));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "no such files:\n{}", missing.join("\n"));
+    assert!(checked > 100, "only {checked} paths found");
+}
