@@ -22,10 +22,8 @@ pub fn write(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
 /// # Errors
 /// As [`write_atomically`].
 pub fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    write_atomically(path, |out| {
-        serde_json::to_writer_pretty(&mut *out, value)?;
-        out.write_all(b"\n")
-    })
+    let text = serde_json::to_string_pretty(value);
+    write_atomically(path, |out| writeln!(out, "{}", text?))
 }
 
 /// Reads JSON of at most `limit` bytes; `expected` says of what.

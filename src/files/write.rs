@@ -135,6 +135,15 @@ pub fn write_atomically(
     path: &Path,
     write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
 ) -> Result<()> {
+    let mut write = Some(write);
+    write_whole(path, &mut |out| write.take().expect("a result is written once")(out))
+}
+
+/// The content of a result; called once.
+type Content<'a> = &'a mut dyn FnMut(&mut BufWriter<&File>) -> io::Result<()>;
+
+/// One for all contents, so that it is compiled once.
+fn write_whole(path: &Path, write: Content<'_>) -> Result<()> {
     let failed = |e| Error::io("write", path, e);
     match target(path)? {
         Target::Place(place) => replace(path, &place, write),
@@ -151,11 +160,7 @@ pub fn write_atomically(
     }
 }
 
-fn replace(
-    path: &Path,
-    place: &Path,
-    write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>,
-) -> Result<()> {
+fn replace(path: &Path, place: &Path, write: Content<'_>) -> Result<()> {
     refuse_folder(path, place)?;
     let folder = parent(place);
     create_folder(folder)?;
@@ -173,7 +178,7 @@ fn replace(
 
 /// The whole result in a file without a name, at its beginning: a pipe gets all of it or nothing, and formats that go back
 /// to an earlier byte can be written to a pipe.
-fn spool(write: impl FnOnce(&mut BufWriter<&File>) -> io::Result<()>) -> io::Result<File> {
+fn spool(write: Content<'_>) -> io::Result<File> {
     let mut file = tempfile::tempfile()?;
     let mut buffered = BufWriter::new(&file);
     write(&mut buffered)?;

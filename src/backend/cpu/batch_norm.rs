@@ -117,10 +117,8 @@ pub(super) fn batch_norm_statistics<T: Element>(
             [op.x, op.gamma, op.beta],
             [op.mean, op.inverse_std, op.scale, op.bias, op.running_mean, op.running_variance],
         )?;
-    let blocks: Vec<Moments> = cpu.pool.install(|| {
-        let blocks = x.par_chunks(block_elements(attributes.extent));
-        blocks.map(|block| Moments::of_block(block, channels)).collect()
-    });
+    let blocks = x.par_chunks(block_elements(attributes.extent));
+    let blocks: Vec<Moments> = blocks.map(|block| Moments::of_block(block, channels)).collect();
     let Some(moments) = blocks.into_iter().reduce(|merged, block| merged.merge(&block)) else {
         return Ok(());
     };
@@ -203,7 +201,7 @@ pub(super) fn batch_norm_fold<T: Element>(cpu: &mut Cpu<T>, op: &BatchNormFold<S
 
 pub(super) fn scale_bias<T: Element>(cpu: &mut Cpu<T>, op: &ScaleBiasForward<Span>, _: Span) -> Result<()> {
     let ([x, scale, bias], [y]) = cpu.memory.slices::<T, _, _>([op.x, op.scale, op.bias], [op.y])?;
-    cpu.pool.install(|| pointwise::affine(&op.attributes, x, scale, bias, None, y));
+    pointwise::affine(&op.attributes, x, scale, bias, None, y);
     Ok(())
 }
 
@@ -214,7 +212,7 @@ pub(super) fn scale_bias_residual<T: Element>(
 ) -> Result<()> {
     let ([x, scale, bias, residual], [y]) =
         cpu.memory.slices::<T, _, _>([op.x, op.scale, op.bias, op.residual], [op.y])?;
-    cpu.pool.install(|| pointwise::affine(&op.attributes, x, scale, bias, Some(residual), y));
+    pointwise::affine(&op.attributes, x, scale, bias, Some(residual), y);
     Ok(())
 }
 
@@ -252,7 +250,7 @@ pub(super) fn batch_norm_reduce<T: Element>(
         (sum_d, sum_dx)
     };
     let sums: Vec<(Vec<f64>, Vec<f64>)> =
-        cpu.pool.install(|| dy.par_chunks(block).zip(x.par_chunks(block)).map(sums_of_block).collect());
+        dy.par_chunks(block).zip(x.par_chunks(block)).map(sums_of_block).collect();
     for channel in 0..channels {
         let (mut sum_d, mut sum_dx) = (0.0, 0.0);
         for (block_d, block_dx) in &sums {
@@ -328,15 +326,13 @@ pub(super) fn batch_norm_input_gradient<T: Element>(
             offset[channel] = T::from_f64(-scale * dbeta[channel].to_f64() / rows);
         }
     }
-    cpu.pool.install(|| {
-        if attributes.relu {
-            input_gradient_rows(attributes, dy, x, &forward, &slope, &offset, dx, |d, affine| {
-                if affine > T::ZERO { d } else { T::ZERO }
-            });
-        } else {
-            input_gradient_rows(attributes, dy, x, &forward, &slope, &offset, dx, |d, _| d);
-        }
-    });
+    if attributes.relu {
+        input_gradient_rows(attributes, dy, x, &forward, &slope, &offset, dx, |d, affine| {
+            if affine > T::ZERO { d } else { T::ZERO }
+        });
+    } else {
+        input_gradient_rows(attributes, dy, x, &forward, &slope, &offset, dx, |d, _| d);
+    }
     Ok(())
 }
 

@@ -40,7 +40,7 @@ pub(super) fn conv2d_fprop<T: Element>(
         residual: residual.map(|_| added),
         relu,
     });
-    cpu.pool.install(|| forward(&op.conv, x, weight, epilogue, y, packed));
+    forward(&op.conv, x, weight, epilogue, y, packed);
     Ok(())
 }
 
@@ -52,7 +52,7 @@ pub(super) fn conv2d_dgrad<T: Element>(
 ) -> Result<()> {
     let packed = scratch::<T>(workspace, dgrad_workspace::<T>(&op.conv))?;
     let ([dy, weight], [dx, packed]) = cpu.memory.slices::<T, _, _>([op.dy, op.weight], [op.dx, packed])?;
-    cpu.pool.install(|| dgrad(&op.conv, dy, weight, op.accumulate, dx, packed));
+    dgrad(&op.conv, dy, weight, op.accumulate, dx, packed);
     Ok(())
 }
 
@@ -64,7 +64,7 @@ pub(super) fn conv2d_wgrad<T: Element>(
 ) -> Result<()> {
     let sums = scratch::<T>(workspace, wgrad::workspace::<T>(&op.conv))?;
     let ([x, dy], [dweight, sums]) = cpu.memory.slices::<T, _, _>([op.x, op.dy], [op.dweight, sums])?;
-    cpu.pool.install(|| wgrad::wgrad(&op.conv, x, dy, dweight, sums));
+    wgrad::wgrad(&op.conv, x, dy, dweight, sums);
     Ok(())
 }
 

@@ -16,12 +16,10 @@ pub(super) fn cosine<T: Element>(cpu: &mut Cpu<T>, op: &CosineForward<Span>, _: 
     let attributes = &op.attributes;
     let ([x, weight, scale], [inverse_norms, cosines, y]) =
         cpu.memory.slices::<T, _, _>([op.x, op.weight, op.scale], [op.inverse_norms, op.cosines, op.y])?;
-    cpu.pool.install(|| {
-        let (of_x, of_weight) = inverse_norms.split_at_mut(attributes.batch);
-        invert_norms(attributes, x, of_x);
-        invert_norms(attributes, weight, of_weight);
-        forward(attributes, [x, weight], [of_x, of_weight], Scale::new(attributes, scale[0]), cosines, y);
-    });
+    let (of_x, of_weight) = inverse_norms.split_at_mut(attributes.batch);
+    invert_norms(attributes, x, of_x);
+    invert_norms(attributes, weight, of_weight);
+    forward(attributes, [x, weight], [of_x, of_weight], Scale::new(attributes, scale[0]), cosines, y);
     Ok(())
 }
 
@@ -37,7 +35,7 @@ pub(super) fn cosine_input_gradient<T: Element>(
     let scale = Scale::new(attributes, scale[0]);
     let product = Product { rows: x, others: weight, of_rows: of_x, of_others: of_weight };
     let along = [attributes.outputs, 1];
-    cpu.pool.install(|| product.gradient(attributes, scale, [cosines, dy], along, dx));
+    product.gradient(attributes, scale, [cosines, dy], along, dx);
     Ok(())
 }
 
@@ -54,7 +52,7 @@ pub(super) fn cosine_weight_gradient<T: Element>(
     let scale = Scale::new(attributes, scale[0]);
     let product = Product { rows: weight, others: x, of_rows: of_weight, of_others: of_x };
     let along = [1, attributes.outputs];
-    cpu.pool.install(|| product.gradient(attributes, scale, [cosines, dy], along, dweight));
+    product.gradient(attributes, scale, [cosines, dy], along, dweight);
     let sum: f64 = dy.iter().zip(cosines).map(|(dy, cosine)| dy.to_f64() * cosine.to_f64()).sum();
     dscale[0] = T::from_f64(scale.slope * sum);
     Ok(())

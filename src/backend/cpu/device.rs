@@ -1,6 +1,7 @@
 //! [`Device`] for the CPU: checks calls, and hands each to the function of its operation.
 
 use std::fs;
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::element::Element;
@@ -57,7 +58,10 @@ impl<T: Element> Device for Cpu<T> {
                 "{} runs as its parts on the CPU, and was prepared as one call",
                 call.name()
             ))),
-            None => dispatch!(call, self, workspace),
+            None => {
+                let pool = Arc::clone(&self.pool);
+                pool.install(|| dispatch!(call, self, workspace))
+            }
         }
     }
 

@@ -17,16 +17,14 @@ pub(super) fn kl_divergence<T: Element>(
     let ([first, second], [loss, dfirst, dsecond]) =
         cpu.memory.slices::<T, _, _>([op.first, op.second], [op.loss, op.dfirst, op.dsecond])?;
     let classes = attributes.classes;
-    cpu.pool.install(|| {
-        loss.par_iter_mut()
-            .zip(dfirst.par_chunks_exact_mut(classes).zip(dsecond.par_chunks_exact_mut(classes)))
-            .zip(first.par_chunks_exact(classes).zip(second.par_chunks_exact(classes)))
-            .for_each(|((loss, (dfirst, dsecond)), (first, second))| {
-                let p = log_softmax(first, attributes.temperature);
-                let q = log_softmax(second, attributes.temperature);
-                *loss = T::from_f64(one_sample(attributes, &p, &q, dfirst, dsecond));
-            });
-    });
+    loss.par_iter_mut()
+        .zip(dfirst.par_chunks_exact_mut(classes).zip(dsecond.par_chunks_exact_mut(classes)))
+        .zip(first.par_chunks_exact(classes).zip(second.par_chunks_exact(classes)))
+        .for_each(|((loss, (dfirst, dsecond)), (first, second))| {
+            let p = log_softmax(first, attributes.temperature);
+            let q = log_softmax(second, attributes.temperature);
+            *loss = T::from_f64(one_sample(attributes, &p, &q, dfirst, dsecond));
+        });
     Ok(())
 }
 

@@ -19,14 +19,12 @@ pub(super) fn energy_margin<T: Element>(
     let (logits, outlier): (&[T], &[i32]) = (bytemuck::cast_slice(logits), bytemuck::cast_slice(outlier));
     let [loss, dlogits]: [&mut [T]; 2] = [loss, dlogits].map(bytemuck::cast_slice_mut);
     let classes = attributes.classes;
-    cpu.pool.install(|| {
-        let outputs = loss.par_iter_mut().zip(dlogits.par_chunks_exact_mut(classes));
-        outputs.zip(logits.par_chunks_exact(classes)).zip(outlier).for_each(
-            |(((loss, dlogits), logits), &outlier)| {
-                *loss = T::from_f64(one_sample(attributes, logits, outlier != 0, dlogits));
-            },
-        );
-    });
+    let outputs = loss.par_iter_mut().zip(dlogits.par_chunks_exact_mut(classes));
+    outputs.zip(logits.par_chunks_exact(classes)).zip(outlier).for_each(
+        |(((loss, dlogits), logits), &outlier)| {
+            *loss = T::from_f64(one_sample(attributes, logits, outlier != 0, dlogits));
+        },
+    );
     Ok(())
 }
 

@@ -24,14 +24,12 @@ pub(super) fn load_images<T: Element>(cpu: &mut Cpu<T>, op: &LoadImages<Span>, _
             attributes.images
         )));
     }
-    cpu.pool.install(|| {
-        y.par_chunks_exact_mut(image).zip(placement.par_chunks_exact(PLACEMENT_NUMBERS)).for_each(
-            |(y, numbers)| {
-                let from = &pixels[numbers[0] as usize * image..][..image];
-                place(attributes, from, table, numbers, y);
-            },
-        );
-    });
+    y.par_chunks_exact_mut(image).zip(placement.par_chunks_exact(PLACEMENT_NUMBERS)).for_each(
+        |(y, numbers)| {
+            let from = &pixels[numbers[0] as usize * image..][..image];
+            place(attributes, from, table, numbers, y);
+        },
+    );
     Ok(())
 }
 

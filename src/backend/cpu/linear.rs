@@ -87,14 +87,12 @@ const ROWS: usize = 32;
 pub(super) fn linear<T: Element>(cpu: &mut Cpu<T>, op: &LinearForward<Span>, _: Span) -> Result<()> {
     let Linear { inputs, outputs, .. } = op.attributes;
     let ([x, weight, bias], [y]) = cpu.memory.slices::<T, _, _>([op.x, op.weight, op.bias], [op.y])?;
-    cpu.pool.install(|| {
-        y.par_chunks_mut(ROWS * outputs).zip(x.par_chunks(ROWS * inputs)).for_each(|(y, x)| {
-            for row in y.chunks_exact_mut(outputs) {
-                row.copy_from_slice(bias);
-            }
-            let shape = [y.len() / outputs, inputs, outputs];
-            multiply(shape, Matrix::row_major(x, inputs), Matrix::transposed(weight, inputs), true, y);
-        });
+    y.par_chunks_mut(ROWS * outputs).zip(x.par_chunks(ROWS * inputs)).for_each(|(y, x)| {
+        for row in y.chunks_exact_mut(outputs) {
+            row.copy_from_slice(bias);
+        }
+        let shape = [y.len() / outputs, inputs, outputs];
+        multiply(shape, Matrix::row_major(x, inputs), Matrix::transposed(weight, inputs), true, y);
     });
     Ok(())
 }
@@ -106,11 +104,9 @@ pub(super) fn linear_input_gradient<T: Element>(
 ) -> Result<()> {
     let Linear { inputs, outputs, .. } = op.attributes;
     let ([dy, weight], [dx]) = cpu.memory.slices::<T, _, _>([op.dy, op.weight], [op.dx])?;
-    cpu.pool.install(|| {
-        dx.par_chunks_mut(ROWS * inputs).zip(dy.par_chunks(ROWS * outputs)).for_each(|(dx, dy)| {
-            let shape = [dx.len() / inputs, outputs, inputs];
-            multiply(shape, Matrix::row_major(dy, outputs), Matrix::row_major(weight, inputs), false, dx);
-        });
+    dx.par_chunks_mut(ROWS * inputs).zip(dy.par_chunks(ROWS * outputs)).for_each(|(dx, dy)| {
+        let shape = [dx.len() / inputs, outputs, inputs];
+        multiply(shape, Matrix::row_major(dy, outputs), Matrix::row_major(weight, inputs), false, dx);
     });
     Ok(())
 }
@@ -122,12 +118,10 @@ pub(super) fn linear_weight_gradient<T: Element>(
 ) -> Result<()> {
     let Linear { batch, inputs, outputs } = op.attributes;
     let ([x, dy], [dweight, dbias]) = cpu.memory.slices::<T, _, _>([op.x, op.dy], [op.dweight, op.dbias])?;
-    cpu.pool.install(|| {
-        dweight.par_chunks_mut(ROWS * inputs).enumerate().for_each(|(index, dweight)| {
-            let shape = [dweight.len() / inputs, batch, inputs];
-            let columns_of_dy = Matrix::transposed(&dy[index * ROWS..], outputs);
-            multiply(shape, columns_of_dy, Matrix::row_major(x, inputs), false, dweight);
-        });
+    dweight.par_chunks_mut(ROWS * inputs).enumerate().for_each(|(index, dweight)| {
+        let shape = [dweight.len() / inputs, batch, inputs];
+        let columns_of_dy = Matrix::transposed(&dy[index * ROWS..], outputs);
+        multiply(shape, columns_of_dy, Matrix::row_major(x, inputs), false, dweight);
     });
     for (output, dbias) in dbias.iter_mut().enumerate() {
         let sum: f64 = dy.iter().skip(output).step_by(outputs).map(|d| d.to_f64()).sum();

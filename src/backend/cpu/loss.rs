@@ -33,17 +33,15 @@ pub(super) fn softmax_cross_entropy<T: Element>(
              0; check that data and head belong together"
         )));
     }
-    cpu.pool.install(|| {
-        let outputs =
-            loss.par_iter_mut().zip(prediction.par_iter_mut()).zip(dlogits.par_chunks_exact_mut(classes));
-        outputs.zip(logits.par_chunks_exact(classes)).zip(labels).for_each(
-            |((((loss, prediction), dlogits), logits), &label)| {
-                let (row_loss, row_prediction) = one_sample(attributes, logits, label as usize, dlogits);
-                *loss = T::from_f64(row_loss);
-                *prediction = row_prediction as i32;
-            },
-        );
-    });
+    let outputs =
+        loss.par_iter_mut().zip(prediction.par_iter_mut()).zip(dlogits.par_chunks_exact_mut(classes));
+    outputs.zip(logits.par_chunks_exact(classes)).zip(labels).for_each(
+        |((((loss, prediction), dlogits), logits), &label)| {
+            let (row_loss, row_prediction) = one_sample(attributes, logits, label as usize, dlogits);
+            *loss = T::from_f64(row_loss);
+            *prediction = row_prediction as i32;
+        },
+    );
     Ok(())
 }
 

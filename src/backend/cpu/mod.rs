@@ -44,6 +44,7 @@ mod taps;
 mod wgrad;
 
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 pub use element::Element;
 use memory::Memory;
@@ -55,7 +56,8 @@ use crate::tensor::DType;
 #[derive(Debug)]
 pub struct Cpu<T> {
     memory: Memory,
-    pool: rayon::ThreadPool,
+    /// Shared, so that a call can borrow all of the device while it runs on it.
+    pool: Arc<rayon::ThreadPool>,
     working_type: PhantomData<T>,
 }
 
@@ -74,7 +76,7 @@ impl<T: Element> Cpu<T> {
             .map_err(|error| {
                 Error::invalid(format!("cannot start {threads} threads: {error}; ask for fewer"))
             })?;
-        Ok(Cpu { memory: Memory::new(0)?, pool, working_type: PhantomData })
+        Ok(Cpu { memory: Memory::new(0)?, pool: Arc::new(pool), working_type: PhantomData })
     }
 
     /// For people: "cpu, f32, 2 threads".

@@ -15,18 +15,16 @@ pub(super) fn sgd<T: Element>(cpu: &mut Cpu<T>, op: &SgdStep<Span>, _: Span) -> 
     let attributes = &op.attributes;
     let ([gradients, hyper], [parameters, velocity, copies]) =
         cpu.memory.slices::<T, _, _>([op.gradients, op.hyper], [op.parameters, op.velocity, op.copies])?;
-    cpu.pool.install(|| {
-        for (segment, range) in ranges(&attributes.segments) {
-            // Without momentum there is no velocity.
-            let velocity = velocity.get_mut(range.clone()).unwrap_or_default();
-            let (parameters, gradients) = (&mut parameters[range.clone()], &gradients[range]);
-            let learning_rate = hyper[segment.row * HYPER_ROW];
-            sgd_segment(attributes, segment, parameters, gradients, velocity, learning_rate);
-        }
-        if attributes.copy {
-            copies.copy_from_slice(parameters);
-        }
-    });
+    for (segment, range) in ranges(&attributes.segments) {
+        // Without momentum there is no velocity.
+        let velocity = velocity.get_mut(range.clone()).unwrap_or_default();
+        let (parameters, gradients) = (&mut parameters[range.clone()], &gradients[range]);
+        let learning_rate = hyper[segment.row * HYPER_ROW];
+        sgd_segment(attributes, segment, parameters, gradients, velocity, learning_rate);
+    }
+    if attributes.copy {
+        copies.copy_from_slice(parameters);
+    }
     Ok(())
 }
 
@@ -35,18 +33,16 @@ pub(super) fn adam<T: Element>(cpu: &mut Cpu<T>, op: &AdamStep<Span>, _: Span) -
     let ([gradients, hyper], [parameters, first, second, copies]) = cpu
         .memory
         .slices::<T, _, _>([op.gradients, op.hyper], [op.parameters, op.first, op.second, op.copies])?;
-    cpu.pool.install(|| {
-        for (segment, range) in ranges(&attributes.segments) {
-            let numbers = &hyper[segment.row * HYPER_ROW..];
-            let numbers = [0, 1, 2].map(|index| numbers[index].to_f64());
-            let moments = (&mut first[range.clone()], &mut second[range.clone()]);
-            let (parameters, gradients) = (&mut parameters[range.clone()], &gradients[range]);
-            adam_segment(attributes, segment, parameters, gradients, moments, numbers);
-        }
-        if attributes.copy {
-            copies.copy_from_slice(parameters);
-        }
-    });
+    for (segment, range) in ranges(&attributes.segments) {
+        let numbers = &hyper[segment.row * HYPER_ROW..];
+        let numbers = [0, 1, 2].map(|index| numbers[index].to_f64());
+        let moments = (&mut first[range.clone()], &mut second[range.clone()]);
+        let (parameters, gradients) = (&mut parameters[range.clone()], &gradients[range]);
+        adam_segment(attributes, segment, parameters, gradients, moments, numbers);
+    }
+    if attributes.copy {
+        copies.copy_from_slice(parameters);
+    }
     Ok(())
 }
 

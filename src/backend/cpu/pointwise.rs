@@ -48,7 +48,7 @@ pub(super) fn accumulate<T: Element>(cpu: &mut Cpu<T>, op: &Accumulate<Span>, _:
 
 pub(super) fn shortcut_a<T: Element>(cpu: &mut Cpu<T>, op: &ShortcutAForward<Span>, _: Span) -> Result<()> {
     let ([x], [y]) = cpu.memory.slices::<T, _, _>([op.x], [op.y])?;
-    cpu.pool.install(|| shortcut::forward(&op.attributes, x, y));
+    shortcut::forward(&op.attributes, x, y);
     Ok(())
 }
 
@@ -58,7 +58,7 @@ pub(super) fn shortcut_a_gradient<T: Element>(
     _: Span,
 ) -> Result<()> {
     let ([dy], [dx]) = cpu.memory.slices::<T, _, _>([op.dy], [op.dx])?;
-    cpu.pool.install(|| shortcut::gradient(&op.attributes, dy, dx));
+    shortcut::gradient(&op.attributes, dy, dx);
     Ok(())
 }
 
@@ -118,17 +118,15 @@ fn affine_rows<T: Element>(
 /// `y[i] = f(x[i])`.
 fn map<T: Element>(cpu: &mut Cpu<T>, x: Span, y: Span, f: impl Fn(T) -> T + Send + Sync) -> Result<()> {
     let ([x], [y]) = cpu.memory.slices::<T, _, _>([x], [y])?;
-    cpu.pool.install(|| {
-        y.par_chunks_mut(flat()).zip(x.par_chunks(flat())).for_each(|(y, x)| {
-            vectorised(
-                #[inline(always)]
-                || {
-                    for (y, &x) in y.iter_mut().zip(x) {
-                        *y = f(x);
-                    }
-                },
-            );
-        });
+    y.par_chunks_mut(flat()).zip(x.par_chunks(flat())).for_each(|(y, x)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (y, &x) in y.iter_mut().zip(x) {
+                    *y = f(x);
+                }
+            },
+        );
     });
     Ok(())
 }
@@ -141,18 +139,16 @@ fn map2<T: Element>(
     f: impl Fn(T, T) -> T + Send + Sync,
 ) -> Result<()> {
     let ([a, b], [y]) = cpu.memory.slices::<T, _, _>([a, b], [y])?;
-    cpu.pool.install(|| {
-        let pieces = y.par_chunks_mut(flat()).zip(a.par_chunks(flat())).zip(b.par_chunks(flat()));
-        pieces.for_each(|((y, a), b)| {
-            vectorised(
-                #[inline(always)]
-                || {
-                    for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
-                        *y = f(a, b);
-                    }
-                },
-            );
-        });
+    let pieces = y.par_chunks_mut(flat()).zip(a.par_chunks(flat())).zip(b.par_chunks(flat()));
+    pieces.for_each(|((y, a), b)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for ((y, &a), &b) in y.iter_mut().zip(a).zip(b) {
+                    *y = f(a, b);
+                }
+            },
+        );
     });
     Ok(())
 }
@@ -160,17 +156,15 @@ fn map2<T: Element>(
 /// `y[i] = f(x[i], y[i])`.
 fn update<T: Element>(cpu: &mut Cpu<T>, x: Span, y: Span, f: impl Fn(T, T) -> T + Send + Sync) -> Result<()> {
     let ([x], [y]) = cpu.memory.slices::<T, _, _>([x], [y])?;
-    cpu.pool.install(|| {
-        y.par_chunks_mut(flat()).zip(x.par_chunks(flat())).for_each(|(y, x)| {
-            vectorised(
-                #[inline(always)]
-                || {
-                    for (y, &x) in y.iter_mut().zip(x) {
-                        *y = f(x, *y);
-                    }
-                },
-            );
-        });
+    y.par_chunks_mut(flat()).zip(x.par_chunks(flat())).for_each(|(y, x)| {
+        vectorised(
+            #[inline(always)]
+            || {
+                for (y, &x) in y.iter_mut().zip(x) {
+                    *y = f(x, *y);
+                }
+            },
+        );
     });
     Ok(())
 }

@@ -17,24 +17,22 @@ pub(super) fn max_pool<T: Element>(cpu: &mut Cpu<T>, op: &MaxPool<Span>, _: Span
     let argmax: &mut [i32] = bytemuck::cast_slice_mut(argmax);
     let (input, output) = per_image(pool);
     let channels = pool.channels;
-    cpu.pool.install(|| {
-        let images = y.par_chunks_exact_mut(output).zip(argmax.par_chunks_exact_mut(output));
-        images.zip(x.par_chunks_exact(input)).for_each(|((y, argmax), x)| {
-            let pixels = y.chunks_exact_mut(channels).zip(argmax.chunks_exact_mut(channels));
-            for (pixel, (y, argmax)) in pixels.enumerate() {
-                let rows = covered(pixel / pool.out_width(), pool.height, pool);
-                let columns = covered(pixel % pool.out_width(), pool.width, pool);
-                let mut first = true;
-                for row in rows {
-                    for column in columns.clone() {
-                        let position = row * pool.width + column;
-                        let x = &x[position * channels..][..channels];
-                        take_larger(x, position as i32, first, y, argmax);
-                        first = false;
-                    }
+    let images = y.par_chunks_exact_mut(output).zip(argmax.par_chunks_exact_mut(output));
+    images.zip(x.par_chunks_exact(input)).for_each(|((y, argmax), x)| {
+        let pixels = y.chunks_exact_mut(channels).zip(argmax.chunks_exact_mut(channels));
+        for (pixel, (y, argmax)) in pixels.enumerate() {
+            let rows = covered(pixel / pool.out_width(), pool.height, pool);
+            let columns = covered(pixel % pool.out_width(), pool.width, pool);
+            let mut first = true;
+            for row in rows {
+                for column in columns.clone() {
+                    let position = row * pool.width + column;
+                    let x = &x[position * channels..][..channels];
+                    take_larger(x, position as i32, first, y, argmax);
+                    first = false;
                 }
             }
-        });
+        }
     });
     Ok(())
 }
@@ -50,16 +48,14 @@ pub(super) fn max_pool_gradient<T: Element>(
     let argmax: &[i32] = bytemuck::cast_slice(argmax);
     let (input, output) = per_image(&op.attributes);
     let channels = op.attributes.channels;
-    cpu.pool.install(|| {
-        let images = dx.par_chunks_exact_mut(input).zip(dy.par_chunks_exact(output));
-        images.zip(argmax.par_chunks_exact(output)).for_each(|((dx, dy), argmax)| {
-            dx.fill(T::ZERO);
-            for (dy, argmax) in dy.chunks_exact(channels).zip(argmax.chunks_exact(channels)) {
-                for (channel, (&dy, &position)) in dy.iter().zip(argmax).enumerate() {
-                    dx[position as usize * channels + channel] += dy;
-                }
+    let images = dx.par_chunks_exact_mut(input).zip(dy.par_chunks_exact(output));
+    images.zip(argmax.par_chunks_exact(output)).for_each(|((dx, dy), argmax)| {
+        dx.fill(T::ZERO);
+        for (dy, argmax) in dy.chunks_exact(channels).zip(argmax.chunks_exact(channels)) {
+            for (channel, (&dy, &position)) in dy.iter().zip(argmax).enumerate() {
+                dx[position as usize * channels + channel] += dy;
             }
-        });
+        }
     });
     Ok(())
 }
@@ -72,23 +68,21 @@ pub(super) fn global_average_pool<T: Element>(
 ) -> Result<()> {
     let (channels, pixels) = (op.attributes.channels, op.attributes.height * op.attributes.width);
     let ([x], [y]) = cpu.memory.slices::<T, _, _>([op.x], [op.y])?;
-    cpu.pool.install(|| {
-        y.par_chunks_exact_mut(channels).zip(x.par_chunks_exact(pixels * channels)).for_each(|(y, x)| {
-            let mut sums = vec![0.0; channels];
-            vectorised(
-                #[inline(always)]
-                || {
-                    for row in x.chunks_exact(channels) {
-                        for (sum, &x) in sums.iter_mut().zip(row) {
-                            *sum += x.to_f64();
-                        }
+    y.par_chunks_exact_mut(channels).zip(x.par_chunks_exact(pixels * channels)).for_each(|(y, x)| {
+        let mut sums = vec![0.0; channels];
+        vectorised(
+            #[inline(always)]
+            || {
+                for row in x.chunks_exact(channels) {
+                    for (sum, &x) in sums.iter_mut().zip(row) {
+                        *sum += x.to_f64();
                     }
-                },
-            );
-            for (y, sum) in y.iter_mut().zip(&sums) {
-                *y = T::from_f64(sum / pixels as f64);
-            }
-        });
+                }
+            },
+        );
+        for (y, sum) in y.iter_mut().zip(&sums) {
+            *y = T::from_f64(sum / pixels as f64);
+        }
     });
     Ok(())
 }
@@ -102,14 +96,12 @@ pub(super) fn global_average_pool_gradient<T: Element>(
     let (channels, pixels) = (op.attributes.channels, op.attributes.height * op.attributes.width);
     let ([dy], [dx]) = cpu.memory.slices::<T, _, _>([op.dy], [op.dx])?;
     let share = T::from_f64(1.0 / pixels as f64);
-    cpu.pool.install(|| {
-        dx.par_chunks_exact_mut(pixels * channels).zip(dy.par_chunks_exact(channels)).for_each(|(dx, dy)| {
-            for row in dx.chunks_exact_mut(channels) {
-                for (dx, &dy) in row.iter_mut().zip(dy) {
-                    *dx = dy * share;
-                }
+    dx.par_chunks_exact_mut(pixels * channels).zip(dy.par_chunks_exact(channels)).for_each(|(dx, dy)| {
+        for row in dx.chunks_exact_mut(channels) {
+            for (dx, &dy) in row.iter_mut().zip(dy) {
+                *dx = dy * share;
             }
-        });
+        }
     });
     Ok(())
 }

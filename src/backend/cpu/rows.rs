@@ -41,13 +41,11 @@ pub(super) fn row_logit_scores<T: Element>(
     let LogitScores { classes, temperature, .. } = op.attributes;
     let ([logits], outputs) = cpu.memory.split([op.logits], [op.msp, op.mls, op.energy])?;
     let [msp, mls, energy] = outputs.map(written);
-    cpu.pool.install(|| {
-        let outputs = msp.par_iter_mut().zip(mls).zip(energy);
-        outputs.zip(doubles(logits).par_chunks_exact(classes)).for_each(|(((msp, mls), energy), row)| {
-            let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-            let sum: f64 = row.iter().map(|l| ((l - largest) / temperature).exp()).sum();
-            (*msp, *mls, *energy) = (1.0 / sum, largest, largest + temperature * sum.ln());
-        });
+    let outputs = msp.par_iter_mut().zip(mls).zip(energy);
+    outputs.zip(doubles(logits).par_chunks_exact(classes)).for_each(|(((msp, mls), energy), row)| {
+        let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let sum: f64 = row.iter().map(|l| ((l - largest) / temperature).exp()).sum();
+        (*msp, *mls, *energy) = (1.0 / sum, largest, largest + temperature * sum.ln());
     });
     Ok(())
 }
@@ -57,12 +55,10 @@ pub(super) fn row_project<T: Element>(cpu: &mut Cpu<T>, op: &RowProject<Span>, _
     let ([x, shift, divisor, basis], [z]) =
         cpu.memory.split([op.x, op.shift, op.divisor, op.basis], [op.z])?;
     let basis = View::new(doubles(basis), columns, outputs);
-    cpu.pool.install(|| {
-        let rows = singles(x).par_chunks_exact(columns).zip(written(z).par_chunks_exact_mut(outputs));
-        rows.for_each(|(row, z)| {
-            let row = prepared(row, doubles(shift), doubles(divisor));
-            matmul(View::new(&row, 1, columns), basis, z);
-        });
+    let rows = singles(x).par_chunks_exact(columns).zip(written(z).par_chunks_exact_mut(outputs));
+    rows.for_each(|(row, z)| {
+        let row = prepared(row, doubles(shift), doubles(divisor));
+        matmul(View::new(&row, 1, columns), basis, z);
     });
     Ok(())
 }
@@ -73,11 +69,9 @@ pub(super) fn row_square_norms<T: Element>(
     _: Span,
 ) -> Result<()> {
     let ([x, shift, divisor], [norms]) = cpu.memory.split([op.x, op.shift, op.divisor], [op.norms])?;
-    cpu.pool.install(|| {
-        let rows = singles(x).par_chunks_exact(op.attributes.columns);
-        rows.zip(written(norms)).for_each(|(row, norm)| {
-            *norm = squared_norm(&prepared(row, doubles(shift), doubles(divisor)));
-        });
+    let rows = singles(x).par_chunks_exact(op.attributes.columns);
+    rows.zip(written(norms)).for_each(|(row, norm)| {
+        *norm = squared_norm(&prepared(row, doubles(shift), doubles(divisor)));
     });
     Ok(())
 }
@@ -88,10 +82,8 @@ pub(super) fn row_square_norms_of_coordinates<T: Element>(
     _: Span,
 ) -> Result<()> {
     let ([z], [norms]) = cpu.memory.split([op.z], [op.norms])?;
-    cpu.pool.install(|| {
-        let rows = doubles(z).par_chunks_exact(op.attributes.channels);
-        rows.zip(written(norms)).for_each(|(row, norm)| *norm = squared_norm(row));
-    });
+    let rows = doubles(z).par_chunks_exact(op.attributes.channels);
+    rows.zip(written(norms)).for_each(|(row, norm)| *norm = squared_norm(row));
     Ok(())
 }
 
@@ -101,11 +93,9 @@ pub(super) fn row_inverse_norms<T: Element>(
     _: Span,
 ) -> Result<()> {
     let ([x], [norms]) = cpu.memory.split([op.x], [op.norms])?;
-    cpu.pool.install(|| {
-        let rows = singles(x).par_chunks_exact(op.attributes.columns);
-        rows.zip(written(norms)).for_each(|(row, norm)| {
-            *norm = 1.0 / (squared_norm(&prepared(row, &[], &[])).sqrt() + op.attributes.floor);
-        });
+    let rows = singles(x).par_chunks_exact(op.attributes.columns);
+    rows.zip(written(norms)).for_each(|(row, norm)| {
+        *norm = 1.0 / (squared_norm(&prepared(row, &[], &[])).sqrt() + op.attributes.floor);
     });
     Ok(())
 }
@@ -120,11 +110,8 @@ fn kth_distance(row: &[f64], points: &[f64], k: usize) -> f64 {
 pub(super) fn row_nearest<T: Element>(cpu: &mut Cpu<T>, op: &RowNearest<Span>, _: Span) -> Result<()> {
     let Nearest { columns, k, .. } = op.attributes;
     let ([z, points], [nearest]) = cpu.memory.split([op.z, op.points], [op.nearest])?;
-    cpu.pool.install(|| {
-        let rows = doubles(z).par_chunks_exact(columns);
-        rows.zip(written(nearest))
-            .for_each(|(row, nearest)| *nearest = kth_distance(row, doubles(points), k));
-    });
+    let rows = doubles(z).par_chunks_exact(columns);
+    rows.zip(written(nearest)).for_each(|(row, nearest)| *nearest = kth_distance(row, doubles(points), k));
     Ok(())
 }
 
@@ -139,11 +126,9 @@ pub(super) fn row_nearest_normalised<T: Element>(
     let scaled = |row: &[f32], scale: f64| row.iter().map(|&x| f64::from(x) * scale).collect::<Vec<f64>>();
     let bank = singles(bank).chunks_exact(columns).zip(doubles(bank_scale));
     let bank: Vec<f64> = bank.flat_map(|(row, &scale)| scaled(row, scale)).collect();
-    cpu.pool.install(|| {
-        let rows = singles(x).par_chunks_exact(columns).zip(doubles(scale));
-        rows.zip(written(nearest)).for_each(|((row, &scale), nearest)| {
-            *nearest = kth_distance(&scaled(row, scale), &bank, k);
-        });
+    let rows = singles(x).par_chunks_exact(columns).zip(doubles(scale));
+    rows.zip(written(nearest)).for_each(|((row, &scale), nearest)| {
+        *nearest = kth_distance(&scaled(row, scale), &bank, k);
     });
     Ok(())
 }
@@ -187,11 +172,9 @@ pub(super) fn row_class_deviations<T: Element>(
     let Labelled { columns, classes, .. } = op.attributes;
     let ([x, labels, means], [found]) = cpu.memory.split([op.x, op.labels, op.means], [op.deviations])?;
     let of_rows = classes_of(labels, classes)?;
-    cpu.pool.install(|| {
-        let rows = singles(x).par_chunks_exact(columns).zip(of_rows.par_chunks(1));
-        rows.zip(written(found)).for_each(|((row, class), found)| {
-            *found = squared_norm(&deviations(row, class, doubles(means), columns));
-        });
+    let rows = singles(x).par_chunks_exact(columns).zip(of_rows.par_chunks(1));
+    rows.zip(written(found)).for_each(|((row, class), found)| {
+        *found = squared_norm(&deviations(row, class, doubles(means), columns));
     });
     Ok(())
 }
@@ -205,18 +188,16 @@ pub(super) fn row_within_scatter<T: Element>(
     let ([x, labels, means], [scatter]) = cpu.memory.split([op.x, op.labels, op.means], [op.scatter])?;
     let of_rows = classes_of(labels, classes)?;
     let run = rows.div_ceil(op.attributes.slices);
-    cpu.pool.install(|| {
-        let runs = singles(x).par_chunks(run * columns).zip(of_rows.par_chunks(run));
-        let slices = written(scatter).par_chunks_exact_mut(columns * columns);
-        runs.zip(slices).for_each(|((x, classes), slice)| {
-            let deviations = deviations(x, classes, doubles(means), columns);
-            let mut products = vec![0.0; columns * columns];
-            add_gram(&deviations, classes.len(), columns, &mut products);
-            for i in 0..columns {
-                let below = i * columns..i * columns + i + 1;
-                slice[below.clone()].iter_mut().zip(&products[below]).for_each(|(sum, more)| *sum += more);
-            }
-        });
+    let runs = singles(x).par_chunks(run * columns).zip(of_rows.par_chunks(run));
+    let slices = written(scatter).par_chunks_exact_mut(columns * columns);
+    runs.zip(slices).for_each(|((x, classes), slice)| {
+        let deviations = deviations(x, classes, doubles(means), columns);
+        let mut products = vec![0.0; columns * columns];
+        add_gram(&deviations, classes.len(), columns, &mut products);
+        for i in 0..columns {
+            let below = i * columns..i * columns + i + 1;
+            slice[below.clone()].iter_mut().zip(&products[below]).for_each(|(sum, more)| *sum += more);
+        }
     });
     Ok(())
 }

@@ -54,12 +54,23 @@ impl Cuda {
     /// Launches an entry of a module.
     pub(super) fn launch<A: bytemuck::Pod>(
         &self,
-        (variant, entry): (&Variant, &'static str),
+        kernel: (&Variant, &'static str),
         config: LaunchConfig,
         arguments: &A,
         operands: &[(&'static str, Span, Access)],
     ) -> Result<()> {
         const { assert!(size_of::<A>() <= MOST_ARGUMENT_BYTES, "a kernel's arguments fit 4 KiB") };
+        self.launch_bytes(kernel, config, bytemuck::bytes_of(arguments), operands)
+    }
+
+    /// The same for the bytes of any arguments.
+    fn launch_bytes(
+        &self,
+        (variant, entry): (&Variant, &'static str),
+        config: LaunchConfig,
+        arguments: &[u8],
+        operands: &[(&'static str, Span, Access)],
+    ) -> Result<()> {
         let memory = self.memory()?;
         let bytes = memory.bytes();
         for (name, span, _) in operands {
@@ -72,7 +83,7 @@ impl Cuda {
             }
         }
         let module = self.module(variant)?;
-        let launch = Launch { entry, config, arguments: bytemuck::bytes_of(arguments), operands };
+        let launch = Launch { entry, config, arguments, operands };
         self.driver.launch(memory, &module, &launch)
     }
 
