@@ -1,7 +1,7 @@
 //! Trains a small ResNet on the CPU, measures its accuracy on test images, and keeps checkpoint and features.
 //!
 //! ```sh
-//! cargo run --release --example train_network -- runs/example        # a minute on two cores
+//! cargo run --release --example train_network -- runs/example        # half a minute on two cores
 //! cargo run --release --example score_features -- runs/example/features
 //! residua predict --help                                             # what else a checkpoint is good for
 //! ```

@@ -142,7 +142,7 @@ fn gpu(ordinal: usize, gpu: &Result<Gpu>) -> Part {
             "{} ({architecture}), {:.0} GiB, {} SMs, number {ordinal}",
             gpu.name,
             gpu.memory_bytes as f64 / f64::from(1 << 30),
-            gpu.multiprocessors
+            gpu.sms
         ))
     });
     part("GPU", &usable, String::clone)

@@ -35,9 +35,9 @@ struct Cut {
 impl Cut {
     /// Enough slices to keep the device busy, none so thin that adding it costs more than it saves.
     fn new(cuda: &Cuda, [rows, columns, k_extent]: [usize; 3]) -> Cut {
-        const BLOCKS_PER_MULTIPROCESSOR: usize = 2;
+        const BLOCKS_PER_SM: usize = 2;
         const THINNEST: usize = 4 * BLOCK_K;
-        let blocks = cuda.driver().properties().multiprocessors as usize * BLOCKS_PER_MULTIPROCESSOR;
+        let blocks = cuda.driver().properties().sms as usize * BLOCKS_PER_SM;
         let slices = (blocks / Cut::tiles(rows, columns)).clamp(1, k_extent.div_ceil(THINNEST));
         Cut { rows, columns, k_extent, slice: k_extent.div_ceil(slices).next_multiple_of(BLOCK_K) }
     }

@@ -39,8 +39,8 @@ pub(super) fn pool_head(cuda: &mut Cuda, op: &PoolHeadForward<Span>, _: Span) ->
     let PoolHead { pool, outputs } = &op.attributes;
     let averaging = Averaging::new(cuda, pool);
     // The fewest images per thread block for which every SM has a thread block.
-    let multiprocessors = cuda.driver().properties().multiprocessors as usize;
-    let images = pool.batch.div_ceil(multiprocessors).clamp(1, IMAGES);
+    let sms = cuda.driver().properties().sms as usize;
+    let images = pool.batch.div_ceil(sms).clamp(1, IMAGES);
     let arguments = Arguments {
         x: cuda.pointer(op.x),
         weight: cuda.pointer(op.weight),

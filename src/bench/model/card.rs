@@ -95,7 +95,7 @@ impl Card {
     /// The card that a device is, if the model knows its rates.
     pub fn of_device(device: &Properties) -> Option<Card> {
         let rates = Rates::of_card(&device.name)?;
-        Some(Card::new(&device.name, device.capability, device.multiprocessors, rates))
+        Some(Card::new(&device.name, device.capability, device.sms, rates))
     }
 
     fn new(name: &str, capability: (u32, u32), sms: u32, rates: Rates) -> Card {
@@ -140,7 +140,7 @@ impl Card {
             name: self.name.clone(),
             architecture: self.architecture.clone(),
             capability: self.capability,
-            multiprocessors: self.sms,
+            sms: self.sms,
             memory_bytes: usize::MAX,
             shared_bytes_per_block: super::occupancy::Limits::of(self.capability).shared_per_block as usize,
             red_zone: 0,

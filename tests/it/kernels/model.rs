@@ -128,7 +128,7 @@ fn a_table_that_names_another_kernel_changes_the_launch() {
         name: "a card".into(),
         architecture: "sm_80".into(),
         capability: (8, 0),
-        multiprocessors: 108,
+        sms: 108,
         memory_bytes: 1 << 36,
         shared_bytes_per_block: 163 << 10,
         red_zone: 0,

@@ -45,10 +45,10 @@ pub(super) fn modules() -> Vec<Module> {
 /// Thread blocks that fill the device once, given the registers that the compile gate holds a kernel to: passes whose threads
 /// stay with their channels run in one wave.
 fn wave(cuda: &Cuda, kernel: &str) -> usize {
-    const REGISTERS_PER_MULTIPROCESSOR: usize = 1 << 16;
+    const REGISTERS_PER_SM: usize = 1 << 16;
     let registers = ENTRIES.iter().find(|entry| entry.name == kernel).map_or(255, |entry| entry.registers);
-    let resident = REGISTERS_PER_MULTIPROCESSOR / (THREADS * registers as usize);
-    cuda.driver().properties().multiprocessors as usize * resident.max(1)
+    let resident = REGISTERS_PER_SM / (THREADS * registers as usize);
+    cuda.driver().properties().sms as usize * resident.max(1)
 }
 
 pub(super) fn batch_norm_frozen(cuda: &mut Cuda, op: &BatchNormFrozen<Span>, _: Span) -> Result<()> {

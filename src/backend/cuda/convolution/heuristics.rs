@@ -39,13 +39,13 @@ pub(super) fn candidates(pass: Pass, dtype: DType, conv: &Conv2d) -> impl Iterat
 
 /// The candidate of the least estimated time.
 pub(super) fn predict(pass: Pass, dtype: DType, conv: &Conv2d, device: &Properties) -> Chosen {
-    let multiprocessors = device.multiprocessors.max(1) as usize;
-    let cost = |kernel: &&Kernel| kernel.cost(conv, multiprocessors);
+    let sms = device.sms.max(1) as usize;
+    let cost = |kernel: &&Kernel| kernel.cost(conv, sms);
     let kernel = candidates(pass, dtype, conv)
         .filter(|kernel| kernel.family.runs_on(device))
         .min_by(|a, b| cost(a).total_cmp(&cost(b)))
         .expect("every pass has a kernel for any alignment, in both types a backend may have");
-    Chosen { kernel, splits: kernel.splits(conv, multiprocessors) }
+    Chosen { kernel, splits: kernel.splits(conv, sms) }
 }
 
 impl Kernel {
@@ -56,7 +56,7 @@ impl Kernel {
     /// padded K, over the share of the arithmetic units that a tile keeps busy, which grows with the products made of each number
     /// that a cluster loads from L2. WGMMA is faster, and so harder to feed. A gather of single elements costs more than any
     /// shape of tile.
-    fn cost(&self, conv: &Conv2d, multiprocessors: usize) -> f64 {
+    fn cost(&self, conv: &Conv2d, sms: usize) -> f64 {
         /// bf16 products that an SM of Hopper makes while a byte comes from memory, and while it stores an element; those in f32
         /// take `F32` times as long.
         const PER_BYTE: f64 = 57.0;
@@ -66,8 +66,8 @@ impl Kernel {
         let ([rows, columns], [height, width]) = (self.extents(conv), self.tile);
         let tiles = self.tiles(rows, columns);
         let share = match self.pass {
-            Pass::WeightGradient => tiles as f64 / multiprocessors as f64,
-            Pass::Forward | Pass::InputGradient => tiles.div_ceil(multiprocessors) as f64,
+            Pass::WeightGradient => tiles as f64 / sms as f64,
+            Pass::Forward | Pass::InputGradient => tiles.div_ceil(sms) as f64,
         };
         let [_, fetched] = self.family.loaded(self, conv);
         let reuse = (height * width * self.dtype.size()) as f64 / fetched;
@@ -76,7 +76,7 @@ impl Kernel {
         let products = share * (height * width * gather * self.gemm_k(conv)) as f64 / rate;
         let elements = |rows: Rows| rows.rows * rows.channels;
         let bytes = self.dtype.size() * (elements(conv.inputs()) + elements(conv.outputs()));
-        let memory = bytes as f64 * PER_BYTE / slower / multiprocessors as f64;
+        let memory = bytes as f64 * PER_BYTE / slower / sms as f64;
         // Cooperative consumers run their epilogues together, and no mainloop meanwhile.
         let stored = if self.family.epilogues_stall() { share / 2.0 } else { 1.0_f64.min(share) };
         let ends = stored * (height * width) as f64 * PER_STORE / slower;
@@ -85,12 +85,12 @@ impl Kernel {
 
     /// Split-K slices of a wgrad: the number with the least estimated time, in K blocks of a 128 x 128 tile. Two thread blocks of sm_80
     /// share an SM; a thread block begins and ends in the time of some K blocks; slices are written and read again.
-    pub fn splits(&self, conv: &Conv2d, multiprocessors: usize) -> usize {
+    pub fn splits(&self, conv: &Conv2d, sms: usize) -> usize {
         const ENDS: f64 = 8.0;
         const BYTES_PER_STEP: f64 = 1.6e6;
         let [rows, columns] = self.extents(conv);
         let (tiles, area) = (self.tiles(rows, columns), (self.tile[0] * self.tile[1]) as f64 / 16384.0);
-        let blocks = self.family.blocks_per_sm() * multiprocessors;
+        let blocks = self.family.blocks_per_sm() * sms;
         let time = |splits: usize| {
             let turns = (tiles * splits).div_ceil(blocks) as f64;
             let traffic =
@@ -120,7 +120,7 @@ mod tests {
             name: "a card".into(),
             architecture: "sm_80".into(),
             capability: (8, 0),
-            multiprocessors: 132,
+            sms: 132,
             memory_bytes: 1 << 36,
             shared_bytes_per_block: 160 << 10,
             red_zone: 0,

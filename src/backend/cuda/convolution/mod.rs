@@ -211,7 +211,7 @@ fn launch_wgrad(
     let bytes = parts_bytes(conv, splits);
     if workspace.bytes() < bytes {
         return Err(Error::invalid(format!(
-            "a weight gradient needs {bytes} bytes of workspace and was given {}; ask workspace_bytes for the size",
+            "a wgrad needs {bytes} bytes of workspace and was given {}; ask workspace_bytes for the size",
             workspace.bytes()
         )));
     }

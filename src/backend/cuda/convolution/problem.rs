@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_divider_divides_every_number_below_two_to_the_31() {
+    fn fast_divmod_divides_every_number_below_two_to_the_31() {
         let divisors =
             (1..300).chain([1023, 1024, 1025, 65_535, 65_536, 1_000_003, (1 << 30) + 1, (1 << 31) - 1]);
         for divisor in divisors {

@@ -41,10 +41,10 @@ pub struct Products {
 impl Cuda {
     /// The kernels that can compute a pass of a convolution: name, the splits that are predicted to be best, and the most.
     pub fn candidates(&self, pass: Pass, conv: &Conv2d) -> Vec<(&'static str, usize, usize)> {
-        let multiprocessors = self.driver.properties().multiprocessors.max(1) as usize;
+        let sms = self.driver.properties().sms.max(1) as usize;
         candidates(pass, self.dtype, conv)
             .filter(|kernel| kernel.family.runs_on(self.driver.properties()))
-            .map(|kernel| (kernel.name, kernel.splits(conv, multiprocessors), kernel.most_splits(conv)))
+            .map(|kernel| (kernel.name, kernel.splits(conv, sms), kernel.most_splits(conv)))
             .collect()
     }
 
@@ -120,7 +120,7 @@ mod tests {
             name: "a card".into(),
             architecture: architecture.into(),
             capability,
-            multiprocessors: 108,
+            sms: 108,
             memory_bytes: 1 << 36,
             shared_bytes_per_block: 163 << 10,
             red_zone: 0,

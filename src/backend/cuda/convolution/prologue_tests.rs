@@ -128,7 +128,7 @@ fn maps_are_left_to_kernels_that_apply_them_while_few_tiles_read_the_same_patche
             name: "a card".into(),
             architecture: architecture.into(),
             capability,
-            multiprocessors: 132,
+            sms: 132,
             memory_bytes: 1 << 36,
             shared_bytes_per_block: 227 << 10,
             red_zone: 0,

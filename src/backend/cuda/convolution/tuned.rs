@@ -30,7 +30,7 @@ impl MeasuredOn {
         MeasuredOn {
             name: device.name.clone(),
             architecture: device.architecture.clone(),
-            multiprocessors: device.multiprocessors,
+            multiprocessors: device.sms,
         }
     }
 }

@@ -337,7 +337,7 @@ mod tests {
             name: "a card".into(),
             architecture: "sm_90a".into(),
             capability: (9, 0),
-            multiprocessors: 132,
+            sms: 132,
             memory_bytes: 1,
             shared_bytes_per_block: 1,
             red_zone: 0,
@@ -351,7 +351,7 @@ mod tests {
         assert!(error.contains("sm90-128x128") && error.contains("does not run on"), "{error}");
         for other in [
             Properties { name: "another card".into(), ..device.clone() },
-            Properties { multiprocessors: 114, ..device.clone() },
+            Properties { sms: 114, ..device.clone() },
         ] {
             let error = table().check_device(&other).unwrap_err().to_string();
             assert!(error.contains("bench --tune") && error.contains("--kernel-table"), "{error}");

@@ -31,7 +31,7 @@ pub struct Properties {
     /// Compute capability, major and minor.
     pub capability: (u32, u32),
     /// SMs (streaming multiprocessors).
-    pub multiprocessors: u32,
+    pub sms: u32,
     /// Bytes of device memory in all.
     pub memory_bytes: usize,
     /// Bytes of shared memory that a thread block may have.

@@ -270,7 +270,7 @@ fn check_partial(kernel: &Kernel, conv: &Conv2d, partial: Span) -> Result<()> {
 /// lie in.)
 fn launch(cuda: &Cuda, kernel: &Kernel, arguments: &Arguments, operands: &[Operand]) -> Result<()> {
     let cluster = kernel.blocks() as u32;
-    let clusters = arguments.tile_count.min((cuda.driver.properties().multiprocessors / cluster).max(1));
+    let clusters = arguments.tile_count.min((cuda.driver.properties().sms / cluster).max(1));
     let config = LaunchConfig {
         grid: [clusters * cluster, 1, 1],
         threads: kernel.family.threads(),

@@ -144,7 +144,7 @@ impl Emulator {
             name: "emulator".into(),
             architecture: "host".into(),
             capability: (9, 0),
-            multiprocessors: 4,
+            sms: 4,
             memory_bytes: MEMORY_BYTES,
             shared_bytes_per_block: shared::MOST_BYTES,
             red_zone: RED_ZONE,

@@ -16,13 +16,13 @@ struct Map {
     extents: [i64; 5],
     /// The innermost first.
     strides: [i64; 5],
-    walk: Option<Walk>,
+    im2col: Option<Im2col>,
     /// Extents of the box, or channels and pixels.
     extents_of_load: [u32; 5],
 }
 
-/// The walk over pixels in im2col mode.
-struct Walk {
+/// The pixels that a load in im2col mode collects.
+struct Im2col {
     lower: [i32; 2],
     upper: [i32; 2],
     strides: [i32; 2],
@@ -76,7 +76,7 @@ fn decode(words: &TensorMap) -> Result<Map, String> {
         address: words[1],
         extents: std::array::from_fn(|d| i64::from(get(6 + d)) + 1),
         strides,
-        walk: (get(5) == 1).then(|| Walk { lower: pair(26), upper: pair(28), strides: pair(30) }),
+        im2col: (get(5) == 1).then(|| Im2col { lower: pair(26), upper: pair(28), strides: pair(30) }),
         extents_of_load: std::array::from_fn(|d| get(20 + d)),
     })
 }
@@ -120,11 +120,11 @@ impl TmaLoad {
         // SAFETY: the caller's promise.
         let map = decode(unsafe { &*asked.map.cast::<TensorMap>() })?;
         let kind = |im2col: bool| if im2col { "of images" } else { "of boxes" };
-        let fits = map.rank == asked.rank as usize && map.walk.is_some() == (asked.im2col == 1);
+        let fits = map.rank == asked.rank as usize && map.im2col.is_some() == (asked.im2col == 1);
         if !asked.to.is_null() && !fits {
             return Err(format!(
                 "the map is {} in {} dimensions, the load {} in {}",
-                kind(map.walk.is_some()),
+                kind(map.im2col.is_some()),
                 map.rank,
                 kind(asked.im2col == 1),
                 asked.rank
@@ -140,9 +140,9 @@ impl TmaLoad {
             place,
         };
         if !asked.to.is_null() {
-            match &map.walk {
+            match &map.im2col {
                 None => copy.collect_box(&map, asked.coordinates.map(i64::from)),
-                Some(walk) => copy.collect_pixels(&map, walk, asked)?,
+                Some(im2col) => copy.collect_pixels(&map, im2col, asked)?,
             }
         }
         Ok(copy)
@@ -177,11 +177,11 @@ impl TmaLoad {
         }
     }
 
-    fn collect_pixels(&mut self, map: &Map, walk: &Walk, asked: &abi::TmaLoad) -> Result<(), String> {
+    fn collect_pixels(&mut self, map: &Map, im2col: &Im2col, asked: &abi::TmaLoad) -> Result<(), String> {
         let [c, w, h, n, _] = asked.coordinates.map(i64::from);
         let (mut at, mut image) = ([w, h], n);
-        let lower = walk.lower.map(i64::from);
-        let last = [0, 1].map(|axis| map.extents[1 + axis] - 1 + i64::from(walk.upper[axis]));
+        let lower = im2col.lower.map(i64::from);
+        let last = [0, 1].map(|axis| map.extents[1 + axis] - 1 + i64::from(im2col.upper[axis]));
         for (axis, name) in ["w", "h"].into_iter().enumerate() {
             if !(lower[axis]..=last[axis]).contains(&at[axis]) {
                 return Err(format!(
@@ -196,10 +196,10 @@ impl TmaLoad {
         let [offset_w, offset_h] = asked.offsets.map(i64::from);
         for _ in 0..map.extents_of_load[1] {
             self.push(map, [c, at[0] + offset_w, at[1] + offset_h, image, 0]);
-            at[0] += i64::from(walk.strides[0]);
+            at[0] += i64::from(im2col.strides[0]);
             if at[0] > last[0] {
                 at[0] = lower[0];
-                at[1] += i64::from(walk.strides[1]);
+                at[1] += i64::from(im2col.strides[1]);
                 if at[1] > last[1] {
                     at[1] = lower[1];
                     image += 1;

@@ -16,7 +16,7 @@ pub struct Gpu {
     /// Compute capability, major and minor.
     pub capability: (u32, u32),
     /// SMs (streaming multiprocessors).
-    pub multiprocessors: u32,
+    pub sms: u32,
     /// Bytes of memory in all.
     pub memory_bytes: usize,
     /// Bytes of shared memory one block may ask for.
@@ -51,7 +51,7 @@ impl Gpu {
                 number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)?,
                 number(Attribute::CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?,
             ),
-            multiprocessors: number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
+            sms: number(Attribute::CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             memory_bytes,
             shared_bytes_per_block: number(Attribute::CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?
                 as usize,

@@ -74,7 +74,7 @@ impl Native {
             name: gpu.name,
             architecture,
             capability: gpu.capability,
-            multiprocessors: gpu.multiprocessors,
+            sms: gpu.sms,
             memory_bytes: gpu.memory_bytes,
             shared_bytes_per_block: gpu.shared_bytes_per_block,
             red_zone: 0,
