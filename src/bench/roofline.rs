@@ -5,47 +5,12 @@ use serde::{Deserialize, Serialize};
 use super::stage::Stage;
 use super::timing::{Patience, time_call};
 use super::work::{Work, work};
+pub use crate::backend::cuda::card::Rates;
 use crate::error::Result;
 use crate::ops::{CopyRows, Device, HardwareKind, Rows};
 use crate::tensor::DType;
 
-/// The best rates of a card.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Rates {
-    /// Where the numbers come from.
-    pub source: String,
-    /// Dense products of bf16 on tensor cores, floating-point operations a second.
-    pub bf16: Option<f64>,
-    /// f32 without tensor cores, floating-point operations a second.
-    pub f32: Option<f64>,
-    /// Bytes a second.
-    pub bandwidth: f64,
-}
-
-/// A card: what its name contains, bf16 TFLOP/s, f32 TFLOP/s, GB/s, and where the numbers come from.
-type Card = (&'static str, f64, f64, f64, &'static str);
-
-/// The first match counts.
-const CARDS: [Card; 5] = [
-    ("H200", 788.0, 66.9, 4300.0, "measured on random data (products, copy); f32 from the data sheet"),
-    ("H100 PCIe", 756.0, 51.2, 2000.0, "data sheet, dense"),
-    ("H100", 989.0, 66.9, 3350.0, "data sheet, dense"),
-    ("A100-SXM4-40GB", 312.0, 19.5, 1555.0, "data sheet, dense"),
-    ("A100", 312.0, 19.5, 2039.0, "data sheet, dense"),
-];
-
 impl Rates {
-    /// The rates of a card by its name.
-    pub fn of_card(name: &str) -> Option<Rates> {
-        let &(_, bf16, f32, bandwidth, source) = CARDS.iter().find(|card| name.contains(card.0))?;
-        Some(Rates {
-            source: source.to_string(),
-            bf16: Some(1e12 * bf16),
-            f32: Some(1e12 * f32),
-            bandwidth: 1e9 * bandwidth,
-        })
-    }
-
     /// The rates of a device: from the table, or the measured speed of a copy. An emulator has none.
     ///
     /// # Errors
@@ -70,12 +35,6 @@ impl Rates {
             f32: None,
             bandwidth: moved / timing.seconds,
         }))
-    }
-
-    /// f64 without tensor cores, floating-point operations a second: every card of the table has half the units for f64
-    /// that it has for f32.
-    pub fn f64(&self) -> Option<f64> {
-        self.f32.map(|rate| rate / 2.0)
     }
 
     /// Seconds that the work's operations and its bytes take at the least.

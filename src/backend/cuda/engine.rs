@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use super::card::Card;
 use super::convolution::tuned::KernelTable;
 use super::driver::{Driver, Launch, LaunchConfig, LoadedModule, MOST_ARGUMENT_BYTES, Memory};
 use super::source::{Sources, Variant};
@@ -17,6 +18,8 @@ pub struct Cuda {
     modules: Mutex<HashMap<Variant, LoadedModule>>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) dtype: DType,
+    /// The device in numbers, by which kernels are chosen.
+    pub(super) card: Card,
     sources: Sources,
     pub(super) table: Option<KernelTable>,
 }
@@ -32,7 +35,8 @@ impl Cuda {
                 "kernels compute in f32 or bf16, not in {dtype:?}; f64 is the CPU's"
             )));
         }
-        Ok(Cuda { memory: None, modules: Mutex::default(), driver, dtype, sources, table: None })
+        let card = Card::nearest(driver.properties());
+        Ok(Cuda { memory: None, modules: Mutex::default(), driver, dtype, card, sources, table: None })
     }
 
     /// The device.

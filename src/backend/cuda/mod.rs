@@ -5,6 +5,7 @@
 //! | `engine` | the device object: its memory, compiled modules and launches |
 //! | `device` | the [`crate::ops::Device`] implementation: hands calls to the launchers below; copies and captured graphs |
 //! | `convolution`, `batch_norm`, `pointwise`, `pooling`, `linear`, `cosine`, `loss`, `divergence`, `optimizer`, `images` | a launcher for each family of `kernels/`: checks, launch configuration, arguments |
+//! | `card` | cards in numbers, for the cost model of convolutions |
 //! | `rows` | launchers of `kernels/rows/*.cu` |
 //! | `call` | what the launchers share: checked operands, grids, variants by type |
 //! | `module` | a compiled variant of a kernel file, and the limits that the compile gate holds it to |
@@ -15,6 +16,7 @@
 
 mod batch_norm;
 mod call;
+pub mod card;
 mod convolution;
 mod cosine;
 mod device;
@@ -38,7 +40,7 @@ mod rows;
 mod source;
 
 pub use convolution::tuned::{KernelTable, MeasuredOn, TableRow};
-pub use convolution::{Items, Pass, Products, Units};
+pub use convolution::{Pass, Products, cost};
 pub use device::modules;
 pub use edited::{EditedSources, TakenSources};
 pub use engine::Cuda;

@@ -1,21 +1,17 @@
 //! The performance model: the predicted time of every call of a network's step, on a card that need not be there.
 //!
 //! A [`Recorder`] runs the very plans that train, so kernels, tiles and grids are the ones that a card would get. Their times are
-//! predictions, made of the numbers in `card`; on a GPU the measured ones stand beside them.
+//! predictions by the cost model that chose them, made of the numbers in `backend/cuda/card.rs`; on a GPU the measured ones stand beside them.
 //!
 //! | file | holds |
 //! |---|---|
-//! | `card` | the cards, and every number that the predictions rest on |
 //! | `occupancy` | how many blocks fit on an SM |
 //! | `resources` | registers and shared memory of kernels |
-//! | `predict` | the time of one launch |
 //! | `ideal` | the limit by counting bytes at four levels of fusion |
 //! | `table` | how it prints |
 
-mod card;
 mod ideal;
 mod occupancy;
-mod predict;
 mod resources;
 mod table;
 
@@ -25,19 +21,19 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-pub use card::Card;
+pub use crate::backend::cuda::card::Card;
+pub use crate::backend::cuda::cost::{Bound, Predicted};
 pub use occupancy::LimitedBy;
-pub use predict::{Bound, Predicted};
 
 use super::networks::NetworkName;
 use super::stage::Stage;
 use super::steps::{StepKind, StepWork};
 use super::timing::{Patience, time_call};
 use super::work::work;
-use crate::backend::cuda::driver::Driver;
 use crate::backend::cuda::driver::native::Native;
 use crate::backend::cuda::driver::recorder::{RecordedLaunch, Recorder};
-use crate::backend::cuda::{Cuda, KernelTable, TakenSources};
+use crate::backend::cuda::driver::{Driver, Properties};
+use crate::backend::cuda::{Cuda, KernelTable, TakenSources, cost};
 use crate::backend::{Choice, DeviceName, Precision};
 use crate::error::{Error, Result};
 use crate::files;
@@ -212,7 +208,7 @@ pub fn model(choice: &Choice, request: &ModelRequest) -> Result<Model> {
         None => Card::named("H200")?,
     }
     .with_launches(choice.launches);
-    let recorder = Arc::new(Recorder::new(card.properties()));
+    let recorder = Arc::new(Recorder::new(properties(&card)));
     let mut cuda = Cuda::new(recorder.clone(), dtype, choice.kernels.clone())?;
     if let Some(table) = &choice.kernel_table {
         cuda = cuda.with_table(KernelTable::read(table)?)?;
@@ -264,6 +260,20 @@ fn present(choice: &Choice) -> Result<Option<Card>> {
             gpu.properties().name
         ))
     })
+}
+
+/// The device that a recorder stands in for.
+fn properties(card: &Card) -> Properties {
+    Properties {
+        name: card.name.clone(),
+        architecture: card.architecture.clone(),
+        capability: card.capability,
+        sms: card.sms,
+        memory_bytes: usize::MAX,
+        shared_bytes_per_block: Limits::of(card.capability).shared_per_block as usize,
+        red_zone: 0,
+        versions: String::new(),
+    }
 }
 
 impl StepModel {
@@ -378,8 +388,8 @@ impl Modeller {
         // A kernel that finishes a convolution, or adds up its splits, is a pass.
         let products = self.cuda.products(call, config).filter(|products| products.entry == launch.entry);
         let predicted = match &products {
-            Some(products) => predict::products(&self.card, products, resident, bytes),
-            None => predict::pass(&self.card, bytes, flop, blocks),
+            Some(products) => cost::products(&self.card, products, resident, bytes),
+            None => cost::pass(&self.card, bytes, flop, blocks),
         };
         Ok(LaunchModel {
             kernel: products.as_ref().map_or(launch.entry.clone(), |products| products.kernel.to_string()),

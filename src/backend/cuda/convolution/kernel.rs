@@ -104,15 +104,8 @@ pub(super) trait Family: Debug + Sync {
     /// The units that multiply.
     fn units(&self, kernel: &Kernel) -> Units;
 
-    /// The share of the arithmetic units' rate that a tile keeps busy, in units of that of `mma.sync`, where each byte that is loaded
-    /// serves `reuse` products.
-    fn rate(&self, reuse: f64) -> f64;
-
     /// Thread blocks that share an SM.
     fn blocks_per_sm(&self) -> usize;
-
-    /// Whether all consumers run their epilogues together, and no mainloop meanwhile.
-    fn epilogues_stall(&self) -> bool;
 
     /// Launches a kernel; `partial` is where its reduction epilogue leaves the moments of the result.
     ///

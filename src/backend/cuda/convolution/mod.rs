@@ -10,10 +10,12 @@
 //! | `kernel` | a compiled kernel, and the interface of its family |
 //! | `kernels` | the list of kernels |
 //! | `sm80`, `sm90`, `sm100`, `sm120` | the families of an architecture: configuration, limits, arguments, launches |
-//! | `heuristics` | the kernel for a convolution, by a cost model |
+//! | `products` | the work of a kernel in numbers |
+//! | `cost` | the cost model: the time that such work takes on a card |
+//! | `heuristics` | the kernel for a convolution, by the cost model |
 //! | `tuned`, `tuned_file` | a table of measured kernels, in its place; its file |
-//! | `products` | the work of that kernel, for predictions |
 
+pub mod cost;
 mod heuristics;
 mod kernel;
 #[cfg(test)]
@@ -42,9 +44,8 @@ use crate::ops::{
 use crate::tensor::{DType, Span};
 use heuristics::{Chosen, choose};
 use kernel::Kernel;
-pub use kernel::Units;
 pub use problem::Pass;
-pub use products::{Items, Products};
+pub use products::Products;
 
 /// The modules of this family.
 pub(super) fn modules() -> impl Iterator<Item = Module> {
@@ -249,9 +250,8 @@ fn sum_parts(cuda: &Cuda, parts: Span, dweight: Span, splits: usize) -> Result<(
         split_k: splits as u32,
         vectorized: vectorized.into(),
     };
-    let threads = if vectorized { dweight.elements / 4 } else { dweight.elements };
     let config = LaunchConfig {
-        grid: [threads.div_ceil(split_k::WARP) as u32, 1, 1],
+        grid: [split_k_blocks(dweight.elements) as u32, 1, 1],
         threads: (split_k::WARP * split_k::WARPS) as u32,
         shared_bytes: 0,
         cluster: 1,
@@ -263,6 +263,12 @@ fn sum_parts(cuda: &Cuda, parts: Span, dweight: Span, splits: usize) -> Result<(
         &arguments,
         &operands,
     )
+}
+
+/// Thread blocks of the reduction of split-K slices of a number of weights.
+fn split_k_blocks(weights: usize) -> usize {
+    let vectorized = weights.is_multiple_of(4);
+    (if vectorized { weights / 4 } else { weights }).div_ceil(split_k::WARP)
 }
 
 /// Bytes of the split-K slices of a wgrad.

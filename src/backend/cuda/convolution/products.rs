@@ -1,10 +1,8 @@
-//! The work of a convolution's kernel in numbers, for predictions of its time.
+//! The work of a convolution's kernel in numbers, which the cost model predicts its time by.
 
-use super::heuristics::{Chosen, candidates};
 use super::kernel::{Kernel, Units};
 use super::problem::{DgradPhase, Pass};
-use crate::backend::cuda::Cuda;
-use crate::ops::{Call, CallConfig, Conv2d};
+use crate::ops::Conv2d;
 
 /// Output tiles that are alike.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,45 +36,23 @@ pub struct Products {
     pub splits: usize,
 }
 
-impl Cuda {
-    /// The kernels that can compute a pass of a convolution: name, the splits that are predicted to be best, and the most.
-    pub fn candidates(&self, pass: Pass, conv: &Conv2d) -> Vec<(&'static str, usize, usize)> {
-        let sms = self.driver.properties().sms.max(1) as usize;
-        candidates(pass, self.dtype, conv)
-            .filter(|kernel| kernel.family.runs_on(self.driver.properties()))
-            .map(|kernel| (kernel.name, kernel.splits(conv, sms), kernel.most_splits(conv)))
-            .collect()
-    }
-
-    /// The GEMM of a convolution as it was prepared, or of the one among its parts; `None` for other calls. A kernel that applies a
-    /// prologue rewrites its patches in shared memory.
-    pub fn products(&self, call: &Call<()>, config: &CallConfig) -> Option<Products> {
-        if let Some(expansion) = &config.expansion {
-            return expansion
-                .parts
-                .iter()
-                .find_map(|(part, config)| self.products(&part.map(|_| ()), config));
-        }
-        let (_, conv) = Pass::of(call)?;
-        let prologue = match call {
-            Call::Conv2dFprop(op) => op.prologue.is_some(),
-            Call::Conv2dWgrad(op) => op.prologue.is_some(),
-            _ => false,
-        };
-        let &Chosen { kernel, splits } = config.kernel.as_ref()?.inner()?;
-        let [copied, fetched] = kernel.family.loaded(kernel, conv);
-        let patches = kernel.tile[usize::from(kernel.pass == Pass::WeightGradient)] * kernel.dtype.size();
-        Some(Products {
-            kernel: kernel.name,
-            entry: kernel.module.entries[0].name,
-            tile: kernel.tile,
-            units: kernel.family.units(kernel),
-            element_bytes: kernel.dtype.size(),
+impl Kernel {
+    /// The GEMM of a convolution's pass in a number of split-K slices. A kernel that applies a prologue rewrites its patches in shared
+    /// memory.
+    pub fn products(&'static self, conv: &Conv2d, splits: usize, prologue: bool) -> Products {
+        let [copied, fetched] = self.family.loaded(self, conv);
+        let patches = self.tile[usize::from(self.pass == Pass::WeightGradient)] * self.dtype.size();
+        Products {
+            kernel: self.name,
+            entry: self.module.entries[0].name,
+            tile: self.tile,
+            units: self.family.units(self),
+            element_bytes: self.dtype.size(),
             copied: copied + if prologue { 2.0 * patches as f64 } else { 0.0 },
             fetched,
-            items: items(kernel, conv, splits),
+            items: items(self, conv, splits),
             splits,
-        })
+        }
     }
 }
 
@@ -105,10 +81,10 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::backend::cuda::Sources;
     use crate::backend::cuda::driver::Properties;
     use crate::backend::cuda::driver::recorder::Recorder;
-    use crate::ops::{Affine, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, Device};
+    use crate::backend::cuda::{Cuda, Sources};
+    use crate::ops::{Affine, Call, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, Device};
     use crate::tensor::DType;
 
     fn card() -> Cuda {

@@ -43,10 +43,13 @@ pub struct Properties {
 }
 
 impl Properties {
+    /// The first compute capability with programmatic dependent launch.
+    pub(super) const OVERLAPS_LAUNCHES: (u32, u32) = (9, 0);
+
     /// Whether the device has programmatic dependent launch (PDL): kernels wait by themselves for those launched before
     /// (`grid_dependency_wait` of `intrinsics/ptx.cuh`), so that it can place their thread blocks early.
     pub fn overlaps_launches(&self) -> bool {
-        self.capability >= (9, 0)
+        self.capability >= Properties::OVERLAPS_LAUNCHES
     }
 }
 

@@ -142,20 +142,21 @@ impl Family for ImplicitGemm {
         (left || !kernel.vector[0]) && (right || !kernel.vector[1])
     }
 
+    /// An operand that is gathered element by element costs its stores to shared memory several times.
+    fn loaded(&self, kernel: &Kernel, _: &Conv2d) -> [f64; 2] {
+        /// Assumed: a warp stores 64 or 128 bytes at once instead of 512, and computes an address for each element.
+        const GATHERED: f64 = 4.0;
+        let bytes = kernel.tile.map(|extent| (extent * kernel.dtype.size()) as f64);
+        let cost = |operand: usize| if kernel.vector[operand] { 1.0 } else { GATHERED };
+        [bytes[0] * cost(0) + bytes[1] * cost(1), bytes[0] + bytes[1]]
+    }
+
     fn units(&self, kernel: &Kernel) -> Units {
         if kernel.dtype == DType::F32 { Units::Scalar } else { Units::Warps(self.warps) }
     }
 
-    fn rate(&self, reuse: f64) -> f64 {
-        reuse / (reuse + 24.0)
-    }
-
     fn blocks_per_sm(&self) -> usize {
         2
-    }
-
-    fn epilogues_stall(&self) -> bool {
-        false
     }
 
     fn fprop(

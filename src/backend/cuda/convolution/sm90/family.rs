@@ -126,17 +126,8 @@ impl<F: Sm90> Family for F {
         Units::Warpgroups { wide: self.wide(kernel), cooperate: self.cooperative() }
     }
 
-    /// WGMMA is faster than `mma.sync`, and so harder to feed.
-    fn rate(&self, reuse: f64) -> f64 {
-        1.6 * reuse / (reuse + 40.0)
-    }
-
     fn blocks_per_sm(&self) -> usize {
         1
-    }
-
-    fn epilogues_stall(&self) -> bool {
-        self.cooperative()
     }
 
     fn fprop(

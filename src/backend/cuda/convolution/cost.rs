@@ -1,12 +1,15 @@
-//! The predicted time of one launch: the longest of the times of its products, its reads of shared memory, its traffic with L2 and
-//! its traffic with memory; plus the cost of beginning and ending. Of products and shared memory the SM
-//! with most work decides; L2 and memory serve all SMs, so their traffic takes the time of all its bytes at their rate,
+//! The cost model: the predicted time of one launch. It chooses the kernels of convolutions, and `bench --model` prints it.
+//!
+//! It is the longest of the times of a launch's products, its reads of shared memory, its traffic with L2 and its traffic with
+//! memory, and a little of the others, which it does not hide entirely; plus the cost of beginning and ending. Of products and shared
+//! memory the SM with most work decides; L2 and memory serve all SMs, so their traffic takes the time of all its bytes at their rate,
 //! or the time of the busiest SM's bytes through its own port, whichever is longer.
 
 use serde::Serialize;
 
-use super::card::Card;
-use crate::backend::cuda::{Items, Products, Units};
+use super::kernel::Units;
+use super::products::{Items, Products};
+use crate::backend::cuda::card::Card;
 
 /// The part of a launch that takes longest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -46,6 +49,20 @@ pub struct Predicted {
 }
 
 impl Predicted {
+    /// The prediction of a launch by the times of its parts, its waves and its tail.
+    fn new(
+        card: &Card,
+        [products, shared, cache, memory]: [f64; 4],
+        ends: f64,
+        waves: f64,
+        tail: f64,
+    ) -> Predicted {
+        let parts = [products, shared, cache, memory];
+        let longest = parts.into_iter().fold(0.0, f64::max);
+        let seconds = longest + card.exposed * (parts.iter().sum::<f64>() - longest) + ends;
+        Predicted { seconds, products, shared, cache, memory, ends, waves, tail }
+    }
+
     /// The part that takes longest.
     pub fn bound(&self) -> Bound {
         self.longest_part().1
@@ -69,27 +86,17 @@ impl Predicted {
 }
 
 /// A pass over memory: its bytes by the bandwidth, or, of few blocks, by the rate of their SMs' ports.
-pub(super) fn pass(card: &Card, bytes: f64, flop: f64, blocks: usize) -> Predicted {
+pub fn pass(card: &Card, bytes: f64, flop: f64, blocks: usize) -> Predicted {
     let sms = card.sms as usize;
     let busiest = blocks.div_ceil(sms) as f64 / blocks.max(1) as f64;
     let memory = traffic(card, card.rates.bandwidth, bytes, busiest);
     let reach = blocks.clamp(1, sms) as f64 / sms as f64;
     let products = card.rates.f32.map_or(0.0, |rate| flop / (rate * reach));
-    let ends = card.launch_seconds;
-    Predicted {
-        seconds: memory.max(products) + ends,
-        products,
-        shared: 0.0,
-        cache: 0.0,
-        memory,
-        ends,
-        waves: 0.0,
-        tail: 1.0,
-    }
+    Predicted::new(card, [products, 0.0, 0.0, memory], card.launch_seconds, 0.0, 1.0)
 }
 
 /// The products of a convolution, with `resident` blocks on an SM, that move at least `bytes` bytes.
-pub(super) fn products(card: &Card, work: &Products, resident: u32, bytes: f64) -> Predicted {
+pub fn products(card: &Card, work: &Products, resident: u32, bytes: f64) -> Predicted {
     let sms = card.sms as usize;
     let load = Load::of(&work.items, sms);
     let step = Step::of(card, work);
@@ -108,16 +115,8 @@ pub(super) fn products(card: &Card, work: &Products, resident: u32, bytes: f64) 
     let shared = load.busiest * step.shared;
     let cache = traffic(card, card.cache_rate, load.total * work.fetched, load.share());
     let memory = traffic(card, card.rates.bandwidth, bytes, load.share());
-    Predicted {
-        seconds: products.max(shared).max(cache).max(memory) + ends,
-        products,
-        shared,
-        cache,
-        memory,
-        ends,
-        waves: load.count as f64 / (sms as f64 * at_once),
-        tail: load.tail(),
-    }
+    let waves = load.count as f64 / (sms as f64 * at_once);
+    Predicted::new(card, [products, shared, cache, memory], ends, waves, load.tail())
 }
 
 /// Seconds for bytes that come at a rate, and of which the busiest SM takes a share through its port.
@@ -185,8 +184,12 @@ impl Load {
             }
             (own, sum)
         };
-        let (items, busiest) =
-            (0..sms).map(of_one).max_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0))).unwrap_or((0, 0.0));
+        // Of equal tiles, the first SM has the most.
+        let several = if items.len() > 1 { sms } else { 1 };
+        let (items, busiest) = (0..several)
+            .map(of_one)
+            .max_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)))
+            .unwrap_or((0, 0.0));
         Load { count, items, busiest, total, sms }
     }
 

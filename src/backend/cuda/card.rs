@@ -1,11 +1,54 @@
-//! The cards that can be predicted for, and every number of the model in one place, each with where it comes from. Those marked as
-//! assumed wait for a measurement.
+//! Cards in numbers: every number that the cost model rests on, with where it comes from. Those marked as assumed wait for a
+//! measurement.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::super::roofline::Rates;
-use crate::backend::cuda::driver::{Launches, Properties};
+use super::driver::{Launches, Properties};
 use crate::error::{Error, Result};
+
+/// The best rates of a card.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Rates {
+    /// Where the numbers come from.
+    pub source: String,
+    /// Dense products of bf16 on tensor cores, floating-point operations a second.
+    pub bf16: Option<f64>,
+    /// f32 without tensor cores, floating-point operations a second.
+    pub f32: Option<f64>,
+    /// Bytes a second.
+    pub bandwidth: f64,
+}
+
+/// What a card's name contains, bf16 TFLOP/s, f32 TFLOP/s, GB/s, and where the numbers come from.
+type Published = (&'static str, f64, f64, f64, &'static str);
+
+/// The first match counts.
+const PUBLISHED: [Published; 5] = [
+    ("H200", 788.0, 66.9, 4300.0, "measured on random data (products, copy); f32 from the data sheet"),
+    ("H100 PCIe", 756.0, 51.2, 2000.0, "data sheet, dense"),
+    ("H100", 989.0, 66.9, 3350.0, "data sheet, dense"),
+    ("A100-SXM4-40GB", 312.0, 19.5, 1555.0, "data sheet, dense"),
+    ("A100", 312.0, 19.5, 2039.0, "data sheet, dense"),
+];
+
+impl Rates {
+    /// The rates of a card by its name.
+    pub fn of_card(name: &str) -> Option<Rates> {
+        let &(_, bf16, f32, bandwidth, source) = PUBLISHED.iter().find(|card| name.contains(card.0))?;
+        Some(Rates {
+            source: source.to_string(),
+            bf16: Some(1e12 * bf16),
+            f32: Some(1e12 * f32),
+            bandwidth: 1e9 * bandwidth,
+        })
+    }
+
+    /// f64 without tensor cores, floating-point operations a second: every card of the table has half the units for f64
+    /// that it has for f32.
+    pub fn f64(&self) -> Option<f64> {
+        self.f32.map(|rate| rate / 2.0)
+    }
+}
 
 /// Floating-point operations of WGMMA (tensor cores) in a cycle of a Hopper SM: m64nNk16 takes N/2
 /// cycles (CUDA's throughput tables: 4096 for dense bf16).
@@ -33,6 +76,8 @@ const OVERLAPPED_LAUNCH_SECONDS: f64 = 0.7e-6;
 const PROLOGUE_SECONDS: f64 = 0.9e-6;
 /// Seconds from the last product of an output tile to its last store. Assumed.
 const EPILOGUE_SECONDS: f64 = 0.7e-6;
+/// Share of the time of the parts that another one hides, which shows all the same. Assumed: no kernel overlaps them entirely.
+const EXPOSED: f64 = 0.125;
 
 /// A card as the model sees it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -68,6 +113,8 @@ pub struct Card {
     pub prologue_seconds: f64,
     /// Seconds after the last product of an output tile; assumed.
     pub epilogue_seconds: f64,
+    /// Share of the time of hidden parts that shows; assumed.
+    pub exposed: f64,
 }
 
 /// A card's name on the command line, a part of its full name, its capability and its number of SMs.
@@ -92,10 +139,28 @@ impl Card {
         Ok(Card::new(name, capability, sms, rates))
     }
 
-    /// The card that a device is, if the model knows its rates.
+    /// The card that a device is, if its rates are known.
     pub fn of_device(device: &Properties) -> Option<Card> {
         let rates = Rates::of_card(&device.name)?;
         Some(Card::new(&device.name, device.capability, device.sms, rates))
+    }
+
+    /// The same; of another device, with the rates of as many SMs of the nearest card that is known.
+    pub fn nearest(device: &Properties) -> Card {
+        Card::of_device(device).unwrap_or_else(|| {
+            let &(_, name, _, sms) =
+                CARDS.iter().find(|card| device.capability >= card.2).unwrap_or(&CARDS[2]);
+            let known = Rates::of_card(name).expect("every card of the model has rates");
+            let share = f64::from(device.sms.max(1)) / f64::from(sms);
+            let rates = Rates {
+                source: format!("{} SMs as those of an {name}; assumed", device.sms),
+                bf16: known.bf16.map(|rate| rate * share),
+                f32: known.f32.map(|rate| rate * share),
+                bandwidth: known.bandwidth * share,
+            };
+            let card = Card::new(&device.name, device.capability, device.sms.max(1), rates);
+            Card { cache_rate: card.cache_rate * share, ..card }
+        })
     }
 
     fn new(name: &str, capability: (u32, u32), sms: u32, rates: Rates) -> Card {
@@ -118,6 +183,7 @@ impl Card {
             launch_seconds: SERIAL_LAUNCH_SECONDS,
             prologue_seconds: PROLOGUE_SECONDS,
             epilogue_seconds: EPILOGUE_SECONDS,
+            exposed: EXPOSED,
             rates,
         };
         card.with_launches(Launches::default())
@@ -126,26 +192,13 @@ impl Card {
     /// The card whose kernels follow each other like this, as far as it can.
     #[must_use]
     pub fn with_launches(self, launches: Launches) -> Card {
-        let launches = if self.properties().overlaps_launches() { launches } else { Launches::Serial };
+        let overlaps = self.capability >= Properties::OVERLAPS_LAUNCHES;
+        let launches = if overlaps { launches } else { Launches::Serial };
         let launch_seconds = match launches {
             Launches::Overlapped => OVERLAPPED_LAUNCH_SECONDS,
             Launches::Serial => SERIAL_LAUNCH_SECONDS,
         };
         Card { launches, launch_seconds, ..self }
-    }
-
-    /// The device that a recorder stands in for.
-    pub(super) fn properties(&self) -> Properties {
-        Properties {
-            name: self.name.clone(),
-            architecture: self.architecture.clone(),
-            capability: self.capability,
-            sms: self.sms,
-            memory_bytes: usize::MAX,
-            shared_bytes_per_block: super::occupancy::Limits::of(self.capability).shared_per_block as usize,
-            red_zone: 0,
-            versions: String::new(),
-        }
     }
 }
 
