@@ -7,8 +7,8 @@
 #
 # OUT/machine_code.txt has a line for each kernel, variant and architecture of the sources in this folder (not of RESIDUA): file,
 # constants, architecture, entry, registers, static shared memory, hash. The hash depends on no name: where files or entries were
-# renamed, compare `cut -f 3,5- machine_code.txt | sort`. NVRTC and nvdisasm are those that RESIDUA_NVRTC and RESIDUA_NVDISASM
-# name, else those that .ci/run installs.
+# renamed, compare `cut -f 3,5- machine_code.txt | sort`. NVRTC and nvdisasm are the ones that RESIDUA_NVRTC and RESIDUA_NVDISASM
+# name, else the ones that .ci/run installs.
 #
 # OUT/bits.txt has a line for each file that the runs write: SHA-256 and name. WORK=DIR keeps these files in DIR/runs; DIR must be
 # new. Left out are

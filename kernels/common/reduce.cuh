@@ -31,17 +31,17 @@ __device__ Number warp_sum(Number value) {
     return value;
 }
 
-/// Slabs: consecutive rows of a matrix, over which one thread block takes partial sums.
+/// Chunks: consecutive rows of a matrix, over which one thread block takes partial sums.
 struct Cut {
     u64 rows;
-    u64 rows_per_slab;
+    u64 rows_per_chunk;
     u32 channels;
-    u32 slabs;
+    u32 chunks;
 
-    /// Rows of a slab: the last may have fewer.
-    __device__ float rows_of(u32 slab) const {
-        const u64 left = rows - slab * rows_per_slab;
-        return float(left < rows_per_slab ? left : rows_per_slab);
+    /// Rows of a chunk: the last may have fewer.
+    __device__ float rows_of(u32 chunk) const {
+        const u64 left = rows - chunk * rows_per_chunk;
+        return float(left < rows_per_chunk ? left : rows_per_chunk);
     }
 };
 

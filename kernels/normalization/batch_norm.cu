@@ -8,9 +8,9 @@
 //   reduce             dbeta = sum of d, dgamma = sum of d (x - mean) inverse_std, where d is dy where the ReLU passed x, else 0
 //   input_gradient     dx = scale (d - dbeta / rows - (x - mean) inverse_std dgamma / rows); frozen: dx = scale d
 //
-// Sums over rows have two stages. In the first a thread block takes partial sums over a slab of rows, of some channels: a thread
+// Sums over rows have two stages. In the first a thread block takes partial sums over a chunk of rows, of some channels: a thread
 // holds VECTOR_SIZE neighbouring channels, `columns` threads lie side by side along channels, the others are lanes along rows, so
-// that a warp reads whole lines. The second stage merges the partial sums of all slabs, in order; they may also come from the
+// that a warp reads whole lines. The second stage merges the partial sums of all chunks, in order; they may also come from the
 // epilogue of the convolution that has just computed x or dy. Moments are taken of x less a pivot, the first row, and merged by
 // Chan's formula: neither a large mean nor a long column loses digits.
 #include "intrinsics/ptx.cuh"
@@ -18,42 +18,42 @@
 
 constexpr int VECTOR_SIZE = MAX_VECTOR_SIZE<Real>;
 
-/// The threads of a thread block over a slab.
-struct Slabs {
+/// The threads of a thread block over a chunk.
+struct Chunks {
     Cut cut;
     u32 columns;  // threads side by side, a power of two
     u32 vectorized;  // whether a thread holds VECTOR_SIZE channels, or one
 };
 
-/// The part of a slab that belongs to a thread: rows first, first + lanes, .. below end, of N channels.
+/// The part of a chunk that belongs to a thread: rows first, first + lanes, .. below end, of N channels.
 template <int N>
 struct Part {
     u64 first, end;
     u32 lanes, channel;
     bool inside;
 
-    __device__ explicit Part(const Slabs& s) {
+    __device__ explicit Part(const Chunks& s) {
         lanes = THREADS / s.columns;
         channel = (blockIdx.x * s.columns + threadIdx.x % s.columns) * N;
         inside = channel < s.cut.channels;
-        const u64 begin = blockIdx.y * s.cut.rows_per_slab;
-        end = begin + s.cut.rows_per_slab < s.cut.rows ? begin + s.cut.rows_per_slab : s.cut.rows;
+        const u64 begin = blockIdx.y * s.cut.rows_per_chunk;
+        end = begin + s.cut.rows_per_chunk < s.cut.rows ? begin + s.cut.rows_per_chunk : s.cut.rows;
         first = begin + threadIdx.x / s.columns;
     }
 
     /// Whether this thread writes the thread block's result.
-    __device__ bool writes(const Slabs& s) const { return inside && threadIdx.x < s.columns; }
+    __device__ bool writes(const Chunks& s) const { return inside && threadIdx.x < s.columns; }
 };
 
-/// Threads of the second stage side by side along channels; the others are lanes along slabs.
+/// Threads of the second stage side by side along channels; the others are lanes along chunks.
 LAUNCHER_CONSTANT u32 FINALIZE_COLUMNS = 8;
 
 // ---- statistics ----
 
 struct StatisticsArguments {
     const Real* x;
-    float* partial;  // (2, slabs, channels): means less the pivot, squared deviations
-    Slabs slabs;
+    float* partial;  // (2, chunks, channels): means less the pivot, squared deviations
+    Chunks chunks;
 };
 
 /// Adds ROWS rows, `stride` elements apart, to a thread's moments.
@@ -71,9 +71,9 @@ __device__ void take_rows(const Real* x, u64 stride, const float (&pivot)[N], Mo
 }
 
 template <int N>
-__device__ void slab_moments(const StatisticsArguments& p, SharedMoments<VECTOR_SIZE>& shared) {
-    const Part<N> part(p.slabs);
-    const u32 channels = p.slabs.cut.channels;
+__device__ void chunk_moments(const StatisticsArguments& p, SharedMoments<VECTOR_SIZE>& shared) {
+    const Part<N> part(p.chunks);
+    const u32 channels = p.chunks.cut.channels;
     Moments<N> moments;
     if (part.inside) {
         constexpr int ROWS = 4;
@@ -88,18 +88,18 @@ __device__ void slab_moments(const StatisticsArguments& p, SharedMoments<VECTOR_
             take_rows<1>(p.x + row * channels + part.channel, stride, pivot, moments);
         }
     }
-    merge_lanes(shared, moments, p.slabs.columns);
-    if (part.writes(p.slabs)) {
+    merge_lanes(shared, moments, p.chunks.columns);
+    if (part.writes(p.chunks)) {
         const u64 at = u64(blockIdx.y) * channels + part.channel;
         store_floats(p.partial + at, moments.mean);
-        store_floats(p.partial + u64(p.slabs.cut.slabs) * channels + at, moments.deviations);
+        store_floats(p.partial + u64(p.chunks.cut.chunks) * channels + at, moments.deviations);
     }
 }
 
 KERNEL(THREADS, batch_norm_moments, StatisticsArguments) {
     SHARED(SharedMoments<VECTOR_SIZE>, shared);
-    if (p.slabs.vectorized) slab_moments<VECTOR_SIZE>(p, shared);
-    else slab_moments<1>(p, shared);
+    if (p.chunks.vectorized) chunk_moments<VECTOR_SIZE>(p, shared);
+    else chunk_moments<1>(p, shared);
 }
 
 struct FinalizeStatisticsArguments {
@@ -127,11 +127,11 @@ KERNEL(THREADS, batch_norm_statistics, FinalizeStatisticsArguments) {
     Moments<1> moments;
     if (channel < channels) {
 #pragma unroll 4
-        for (u32 slab = threadIdx.x / FINALIZE_COLUMNS; slab < p.cut.slabs; slab += THREADS / FINALIZE_COLUMNS) {
-            const u64 at = u64(slab) * channels + channel;
+        for (u32 chunk = threadIdx.x / FINALIZE_COLUMNS; chunk < p.cut.chunks; chunk += THREADS / FINALIZE_COLUMNS) {
+            const u64 at = u64(chunk) * channels + channel;
             const float mean[1] = {load(p.partial + at)};
-            const float deviations[1] = {load(p.partial + u64(p.cut.slabs) * channels + at)};
-            moments.merge(p.cut.rows_of(slab), mean, deviations);
+            const float deviations[1] = {load(p.partial + u64(p.cut.chunks) * channels + at)};
+            moments.merge(p.cut.rows_of(chunk), mean, deviations);
         }
     }
     merge_lanes(shared, moments, FINALIZE_COLUMNS);
@@ -298,8 +298,8 @@ struct ReduceArguments {
     const float* scale;
     const float* bias;
     const float* mean;
-    float* partial;  // (2, slabs, channels): sums of d, of d (x - mean)
-    Slabs slabs;
+    float* partial;  // (2, chunks, channels): sums of d, of d (x - mean)
+    Chunks chunks;
     u64 relu;
 };
 
@@ -331,9 +331,9 @@ __device__ void reduce_rows(const ReduceArguments& p, u64 at, u64 stride, const 
 }
 
 template <int N>
-__device__ void reduce_slab(const ReduceArguments& p, SharedSums& shared) {
-    const Part<N> part(p.slabs);
-    const u32 channels = p.slabs.cut.channels;
+__device__ void reduce_chunk(const ReduceArguments& p, SharedSums& shared) {
+    const Part<N> part(p.chunks);
+    const u32 channels = p.chunks.cut.channels;
     float sums[2 * N] = {};
     if (part.inside) {
         constexpr int ROWS = 2;
@@ -350,8 +350,8 @@ __device__ void reduce_slab(const ReduceArguments& p, SharedSums& shared) {
             reduce_rows<1>(p, row * channels + part.channel, stride, scale, bias, mean, sums);
         }
     }
-    sum_lanes(shared.values, sums, p.slabs.columns);
-    if (part.writes(p.slabs)) {
+    sum_lanes(shared.values, sums, p.chunks.columns);
+    if (part.writes(p.chunks)) {
         float d[N], dx[N];
 #pragma unroll
         for (int i = 0; i < N; ++i) {
@@ -360,14 +360,14 @@ __device__ void reduce_slab(const ReduceArguments& p, SharedSums& shared) {
         }
         const u64 at = u64(blockIdx.y) * channels + part.channel;
         store_floats(p.partial + at, d);
-        store_floats(p.partial + u64(p.slabs.cut.slabs) * channels + at, dx);
+        store_floats(p.partial + u64(p.chunks.cut.chunks) * channels + at, dx);
     }
 }
 
 KERNEL(THREADS, batch_norm_sums, ReduceArguments) {
     SHARED(SharedSums, shared);
-    if (p.slabs.vectorized) reduce_slab<VECTOR_SIZE>(p, shared);
-    else reduce_slab<1>(p, shared);
+    if (p.chunks.vectorized) reduce_chunk<VECTOR_SIZE>(p, shared);
+    else reduce_chunk<1>(p, shared);
 }
 
 struct FinalizeReduceArguments {
@@ -385,10 +385,10 @@ KERNEL(THREADS, batch_norm_reduce, FinalizeReduceArguments) {
     float sums[2] = {};
     if (channel < channels) {
 #pragma unroll 4
-        for (u32 slab = threadIdx.x / FINALIZE_COLUMNS; slab < p.cut.slabs; slab += THREADS / FINALIZE_COLUMNS) {
-            const u64 at = u64(slab) * channels + channel;
+        for (u32 chunk = threadIdx.x / FINALIZE_COLUMNS; chunk < p.cut.chunks; chunk += THREADS / FINALIZE_COLUMNS) {
+            const u64 at = u64(chunk) * channels + channel;
             sums[0] += load(p.partial + at);
-            sums[1] += load(p.partial + u64(p.cut.slabs) * channels + at);
+            sums[1] += load(p.partial + u64(p.cut.chunks) * channels + at);
         }
     }
     sum_lanes(shared.values, sums, FINALIZE_COLUMNS);

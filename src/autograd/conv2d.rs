@@ -28,7 +28,7 @@ impl Tape {
         let weight = *weight;
         self.record(y, shape, &[x], weight.gradient.is_some(), move |backward, dy| {
             if weight.gradient.is_some() {
-                let dweight = backward.parameter_gradient("weight gradient", &weight);
+                let dweight = backward.parameter_gradient("wgrad", &weight);
                 backward.plan.push(Conv2dWgrad::new(conv, [x.buffer, dy, dweight]));
             }
             if x.differentiable {

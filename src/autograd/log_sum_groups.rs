@@ -1,4 +1,4 @@
-//! Logits of groups of classes (superclasses), from the logits of a head over subclasses.
+//! Logits of superclasses (class groups), from the logits of a head over subclasses.
 
 use super::{Tape, Var};
 use crate::ops::{ClassGroups, LogSumGroups, LogSumGroupsGradient};

@@ -53,7 +53,7 @@ pub struct Check {
     /// The largest error allowed.
     pub limit: f64,
     /// Whether the error is within the limit.
-    pub right: bool,
+    pub passed: bool,
     /// The device's error, where it gave no result.
     pub failure: Option<String>,
     /// How long it takes.
@@ -75,7 +75,7 @@ impl Check {
 
     pub(super) fn found(&mut self, error: f64) {
         self.error = Some(error);
-        self.right = error <= self.limit;
+        self.passed = error <= self.limit;
     }
 }
 
@@ -102,7 +102,7 @@ pub struct Checks {
 impl Checks {
     /// Number of checks that are wrong.
     pub fn wrong(&self) -> usize {
-        self.checks.iter().filter(|check| !check.right).count()
+        self.checks.iter().filter(|check| !check.passed).count()
     }
 }
 
@@ -368,7 +368,7 @@ fn time(
             check.share = rates.map(|rates| rates.floors(&work).larger() / timing.seconds);
         }
         Err(error) => {
-            check.right = false;
+            check.passed = false;
             check.failure = Some(error.to_string());
         }
     }

@@ -94,7 +94,7 @@ impl NetworkName {
                 &["resnet18-cifar.32", "resnet50-cifar.64", "resnet50-imagenet.64"]
             }
         };
-        names.iter().map(|name| name.parse().expect("these names are right")).collect()
+        names.iter().map(|name| name.parse().expect("these names parse")).collect()
     }
 
     /// The batch size unless another is given.

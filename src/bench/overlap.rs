@@ -85,7 +85,7 @@ mod tests {
         let choice = Choice { device: DeviceName::Cpu, threads: 1, ..Choice::default() };
         let network = "resnet18-cifar.8.w0.0625".parse().unwrap();
         let check = compare_launches(&choice, &network, 2, "steps".to_string());
-        assert!(check.right && check.error == Some(0.0), "{check:?}");
+        assert!(check.passed && check.error == Some(0.0), "{check:?}");
 
         let serial = train(&choice, &network, 2).unwrap();
         assert!(serial.iter().all(|(_, values)| values.iter().all(|value| value.is_finite())));
@@ -96,7 +96,7 @@ mod tests {
         let wrong = judge(Check::new("steps".to_string(), DType::F32, 0.0), &serial, &overlapped);
         let failure = wrong.failure.unwrap();
         assert!(
-            !wrong.right && failure.contains(&tensor) && failure.contains("--launches serial"),
+            !wrong.passed && failure.contains(&tensor) && failure.contains("--launches serial"),
             "{failure}"
         );
     }

@@ -62,7 +62,7 @@ impl<'d> Stage<'d> {
                 let calls = calls.iter().map(|call| {
                     let wanted = call.operands();
                     let mut operands = wanted.iter();
-                    call.map(|()| placed(operands.next().expect("as many as the call has")))
+                    call.map(|()| placed(operands.next().expect("one for each operand of the call")))
                 });
                 let calls = calls.zip(configs.iter().cloned()).collect();
                 Placed { calls, workspace: places.span(workspace.div_ceil(scratch.size()), scratch) }

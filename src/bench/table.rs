@@ -180,7 +180,7 @@ impl Comparison {
 
 impl Check {
     fn cells(&self) -> Vec<String> {
-        let verdict = if self.right { "right" } else { "WRONG" };
+        let verdict = if self.passed { "passed" } else { "WRONG" };
         vec![
             self.name.clone(),
             or_dash(self.error, |error| format!("{error:.1e}")),
@@ -203,7 +203,7 @@ impl Checks {
         lines.extend(self.checks.iter().map(Check::cells));
         text += &columns(&lines);
         cut(&self.cut, &mut text);
-        for check in self.checks.iter().filter(|check| !check.right) {
+        for check in self.checks.iter().filter(|check| !check.passed) {
             let what = match (&check.failure, check.error) {
                 (Some(failure), _) => printable(failure),
                 (None, error) => format!(
@@ -215,7 +215,7 @@ impl Checks {
             };
             let _ = writeln!(text, "wrong: {}: {what}", check.name);
         }
-        let _ = writeln!(text, "{} of {} right", self.checks.len() - self.wrong(), self.checks.len());
+        let _ = writeln!(text, "{} of {} passed", self.checks.len() - self.wrong(), self.checks.len());
         text
     }
 }

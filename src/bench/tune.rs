@@ -127,7 +127,7 @@ impl Tuning {
             1 => candidate.kernel.clone(),
             splits => format!("{}/{splits}", candidate.kernel),
         };
-        for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
+        for pass in [Pass::Fprop, Pass::Dgrad, Pass::Wgrad] {
             let of_pass: Vec<&Tuned> = self.tuned.iter().filter(|tuned| tuned.pass == pass).collect();
             if !of_pass.is_empty() {
                 lines.push(words(&[pass.name()]));
@@ -158,10 +158,7 @@ impl Tuning {
             self.gain()
         );
         if self.cut > 0 {
-            text += &format!(
-                "{} convolutions were cut, for lack of time or of a kernel that is right\n",
-                self.cut
-            );
+            text += &format!("{} convolutions were cut, for lack of time or of a correct kernel\n", self.cut);
         }
         for Refused { pass, shape, kernel, error, failure } in &self.refused {
             let why = match (failure, error) {
@@ -200,12 +197,12 @@ pub fn tune(
             continue;
         }
         progress(convolutions.len(), &format!("{} {}", pass.name(), call(pass, conv).shape()));
-        let right;
-        (cuda, right) = verdicts.right(cuda, pass, &conv)?;
+        let correct;
+        (cuda, correct) = verdicts.correct(cuda, pass, &conv)?;
         let mut candidates = Vec::new();
         let predicted = predicted(&cuda, pass, &conv).kernel;
         for (kernel, splits) in candidates_of(&cuda, pass, &conv) {
-            if late() || !right.contains(&kernel) {
+            if late() || !correct.contains(&kernel) {
                 continue;
             }
             let one = only(&cuda, pass, &conv, kernel, splits)?;
@@ -219,7 +216,7 @@ pub fn tune(
             cut += 1;
             continue;
         }
-        let found = Tuned::new(pass, &conv, candidates, right.contains(&predicted));
+        let found = Tuned::new(pass, &conv, candidates, correct.contains(&predicted));
         let best = &found.candidates[found.best];
         let microseconds = Some(1e6 * best.timing.seconds);
         table.push(row(&cuda, pass, &conv, &best.kernel, best.splits, microseconds))?;
@@ -252,32 +249,32 @@ impl Verdicts {
     }
 
     /// The kernels that agree with the CPU on a pass of a convolution, on few of its images.
-    fn right(&mut self, mut cuda: Cuda, pass: Pass, conv: &Conv2d) -> Result<(Cuda, Vec<&'static str>)> {
+    fn correct(&mut self, mut cuda: Cuda, pass: Pass, conv: &Conv2d) -> Result<(Cuda, Vec<&'static str>)> {
         let few = Conv2d { batch: conv.batch.min(CHECKED_IMAGES), ..*conv };
-        if let Some((_, right)) = self.known.iter().find(|(known, _)| *known == (pass, few)) {
-            return Ok((cuda, right.clone()));
+        if let Some((_, correct)) = self.known.iter().find(|(known, _)| *known == (pass, few)) {
+            return Ok((cuda, correct.clone()));
         }
         let reference = Reference::new(&mut self.reference, call(pass, few), cuda.dtype())?;
-        let mut right = Vec::new();
+        let mut correct = Vec::new();
         for (kernel, splits, _) in cuda.candidates(pass, &few) {
             let one = only(&cuda, pass, &few, kernel, splits)?;
             cuda = cuda.with_table(one)?;
             let check = reference.judge(&mut cuda, kernel.to_string());
             cuda = cuda.without_table();
-            if check.right {
-                right.push(kernel);
+            if check.passed {
+                correct.push(kernel);
                 continue;
             }
             self.device_failed = check.failure.is_some() && cuda.hardware().kind == HardwareKind::Gpu;
             let (shape, kernel) = (call(pass, few).shape(), kernel.to_string());
             self.refused.push(Refused { pass, shape, kernel, error: check.error, failure: check.failure });
             if self.device_failed {
-                right.clear();
+                correct.clear();
                 break;
             }
         }
-        self.known.push(((pass, few), right.clone()));
-        Ok((cuda, right))
+        self.known.push(((pass, few), correct.clone()));
+        Ok((cuda, correct))
     }
 
     /// A table, and those rows of an earlier one that it does not replace and whose kernel was not found wrong.
@@ -371,9 +368,9 @@ fn row(
 /// The call that computes a pass of a convolution.
 fn call(pass: Pass, conv: Conv2d) -> Call<()> {
     match pass {
-        Pass::Forward => Conv2dFprop::new(conv, [(); 3]).into(),
-        Pass::InputGradient => Conv2dDgrad::new(conv, [(); 3]).into(),
-        Pass::WeightGradient => Conv2dWgrad::new(conv, [(); 3]).into(),
+        Pass::Fprop => Conv2dFprop::new(conv, [(); 3]).into(),
+        Pass::Dgrad => Conv2dDgrad::new(conv, [(); 3]).into(),
+        Pass::Wgrad => Conv2dWgrad::new(conv, [(); 3]).into(),
     }
 }
 
@@ -403,7 +400,7 @@ mod tests {
         let best = |seconds: [f64; 3], noise: f64| {
             let candidates =
                 [("a", 0), ("b", 1), ("c", 2)].map(|(name, i)| candidate(name, seconds[i], noise));
-            Tuned::new(Pass::Forward, &CONV, candidates.to_vec(), true).best
+            Tuned::new(Pass::Fprop, &CONV, candidates.to_vec(), true).best
         };
         assert_eq!(best([1.0, 0.8, 0.9], 0.01), 1);
         assert_eq!(best([1.0, 0.99, 1.1], 0.05), 0);

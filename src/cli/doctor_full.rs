@@ -93,7 +93,7 @@ impl CheckObserver for Watcher {
 
     fn done(&mut self, check: &Check) {
         if let Some(progress) = &mut self.progress {
-            if !check.right {
+            if !check.passed {
                 progress.line(&format!("wrong: {}", check.name));
             }
             progress.add(1);

@@ -87,7 +87,7 @@ fn beside(sets: &[&FeatureSet]) -> Result<ChosenHead> {
     set.check_shape(head.dimension(), head.classes())?;
     let refused = |why: String| {
         Err(Error::invalid(format!(
-            "{} holds no head, and {} beside it {why}; name the right one with --head, or extract again (the head then lies inside \
+            "{} holds no head, and {} beside it {why}; name its own head with --head, or extract again (the head then lies inside \
              the cache)",
             set.path().display(),
             path.display()

@@ -192,7 +192,7 @@ mod tests {
         let shift = Shift::found(&from_one, &predicted, 10).unwrap();
         assert_eq!((shift.offset, shift.classes), (1, 9));
         assert!(shift.is_certain() && shift.shifted > 0.9 && shift.plain < 0.1, "{shift:?}");
-        // The same network on a set of the classes 1 to 8, labelled rightly.
+        // The same network on a set of the classes 1 to 8, labelled correctly.
         let truth: Vec<u32> = (0..200).map(|i| 1 + i % 8).collect();
         let labels: Vec<i64> = truth.iter().map(|&class| i64::from(class)).collect();
         assert_eq!(Shift::found(&labels, &predictions_of(&truth, 10), 10), None);

@@ -190,7 +190,7 @@ impl FeatureSet {
             Err(Error::malformed(
                 &self.path,
                 Position::File,
-                format!("{rows} {what}, as many as rows of features"),
+                format!("{rows} {what}, one for each row of features"),
                 found.to_string(),
             ))
         };

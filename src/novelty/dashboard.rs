@@ -81,7 +81,7 @@ impl Dashboard {
             (
                 split,
                 "overall_accuracy",
-                "every sample answered rightly, novel ones as novel",
+                "every sample answered correctly, novel ones as novel",
                 metrics.overall_accuracy,
             ),
             (split, "seen_accuracy", "seen samples answered by their class", metrics.seen_accuracy),
@@ -90,7 +90,7 @@ impl Dashboard {
             (
                 split,
                 "closed_set_accuracy",
-                "seen samples classified rightly without thresholds",
+                "seen samples classified correctly without thresholds",
                 metrics.closed_set_accuracy,
             ),
             (split, "novel_accuracy", "samples of the class novel answered as novel", metrics.novel_accuracy),

@@ -85,17 +85,17 @@ pub fn evaluate(judged: &Judged<'_>, replicates: u32, seed: u64) -> Result<Level
     let seen = |truth: &Truth| matches!(truth, Truth::Class(_));
     let outlier = |truth: &Truth| *truth == Truth::Outlier;
     let unseen = |truth: &Truth| *truth == Truth::Unseen;
-    let right = |truth: &Truth, answer: &Answer| is_right(truth, answer.known());
+    let correct = |truth: &Truth, answer: &Answer| is_correct(truth, answer.known());
     let novel = |_: &Truth, answer: &Answer| answer.novel;
-    let confused = |truth: &Truth, answer: &Answer| !answer.novel && !is_right(truth, answer.known());
-    let closed_set = |truth: &Truth, answer: &Answer| is_right(truth, Some(answer.class));
-    let (seen_accuracy, novel_accuracy) = (share(seen, right), share(outlier, right));
+    let confused = |truth: &Truth, answer: &Answer| !answer.novel && !is_correct(truth, answer.known());
+    let closed_set = |truth: &Truth, answer: &Answer| is_correct(truth, Some(answer.class));
+    let (seen_accuracy, novel_accuracy) = (share(seen, correct), share(outlier, correct));
     let pseudo_novel_flagged = share(unseen, novel);
     let (macro_accuracy, macro_f1) = macro_figures(pairs());
-    let validation = share(|truth| matches!(truth, Truth::Class(_) | Truth::Outlier), right);
+    let validation = share(|truth| matches!(truth, Truth::Class(_) | Truth::Outlier), correct);
     let notebook = NotebookMetrics::new(validation, seen_accuracy, novel_accuracy, pseudo_novel_flagged);
     Ok(LevelMetrics {
-        overall_accuracy: share(known, right),
+        overall_accuracy: share(known, correct),
         seen_accuracy,
         novel_accuracy,
         pseudo_novel_flagged,
@@ -111,7 +111,7 @@ pub fn evaluate(judged: &Judged<'_>, replicates: u32, seed: u64) -> Result<Level
 }
 
 /// Whether an answer (a class, or `None` for novel) is the true one.
-fn is_right(truth: &Truth, answer: Option<i64>) -> bool {
+fn is_correct(truth: &Truth, answer: Option<i64>) -> bool {
     match truth {
         Truth::Class(class) => answer == Some(*class),
         Truth::Outlier | Truth::Unseen => answer.is_none(),
@@ -151,7 +151,7 @@ fn separation(judged: &Judged<'_>, against: Truth, replicates: u32, seed: u64) -
     for ((truth, sample), answer) in judged.truths.iter().zip(judged.samples).zip(judged.answers) {
         if matches!(truth, Truth::Class(_)) {
             seen.push(sample.score);
-            correct.push(is_right(truth, Some(answer.class)));
+            correct.push(is_correct(truth, Some(answer.class)));
         } else if *truth == against {
             other.push(sample.score);
         }

@@ -29,7 +29,7 @@ pub struct NotebookMetrics {
 }
 
 impl NotebookMetrics {
-    /// The numbers from the shares of right answers among both groups of the validation split, and of each group.
+    /// The numbers from the shares of correct answers among both groups of the validation split, and of each group.
     pub(super) fn new(
         validation: Option<Proportion>,
         seen: Option<Proportion>,
@@ -51,8 +51,8 @@ impl NotebookMetrics {
     /// The numbers there are, by name (without `notebook_`), with their meaning.
     pub(super) fn rows(&self) -> impl Iterator<Item = (&'static str, &'static str, f64)> {
         let rows = [
-            ("overall_accuracy", "right among seen and novel together", self.notebook_overall_accuracy),
-            ("seen_accuracy", "right among seen", self.notebook_seen_accuracy),
+            ("overall_accuracy", "correct among seen and novel together", self.notebook_overall_accuracy),
+            ("seen_accuracy", "correct among seen", self.notebook_seen_accuracy),
             (
                 "false_novel_rate",
                 "1 - notebook_seen_accuracy: confusions count too",

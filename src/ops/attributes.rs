@@ -281,7 +281,7 @@ pub enum Direction {
     Both,
 }
 
-/// Logits summed up, as probabilities, within groups of classes: subclasses within their superclass.
+/// Logits summed up, as probabilities, within class groups: subclasses within their superclass.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct ClassGroups {
     /// Samples.

@@ -275,7 +275,7 @@ operations! {
         dsecond: write accumulator[d.batch * d.classes],
     }
 
-    /// Logits of groups of classes: `y[n,g] = T log(sum over c with group_of[c] = g of exp(x[n,c] / T))`, so that
+    /// Logits of superclasses (class groups): `y[n,g] = T log(sum over c with group_of[c] = g of exp(x[n,c] / T))`, so that
     /// `softmax(y / T)` is `softmax(x / T)` summed within groups.
     ///
     /// x (batch, classes), group_of (classes, i32), y (batch, groups). A class whose group is not among `0..groups` counts

@@ -43,7 +43,7 @@ pub struct Layout {
 impl Plan {
     /// When each buffer is alive, by id; `None` for persistent buffers and those no call touches.
     ///
-    /// Buffers the host reads or writes, and those that setup fills, live through the whole step.
+    /// Buffers the host reads or writes, and buffers that setup fills, live through the whole step.
     pub fn lifetimes(&self) -> Vec<Option<Lifetime>> {
         let whole = Lifetime { first: 0, last: self.calls.len() };
         let mut lifetimes: Vec<Option<Lifetime>> =

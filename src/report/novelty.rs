@@ -105,7 +105,7 @@ impl Novelty {
         });
         if let [Some(superclass), Some(subclass)] = heads {
             sentences.push(format!(
-                "The networks that predict name {superclass} and {subclass} of held-back images of known classes rightly, \
+                "The networks that predict name {superclass} and {subclass} of held-back images of known classes correctly, \
                  thresholds applied."
             ));
         }

@@ -41,7 +41,7 @@ fn arrows_point_down_only() {
     for file in files {
         let relative = file.strip_prefix(&root).unwrap();
         let own = relative.iter().next().unwrap().to_str().unwrap().trim_end_matches(".rs");
-        // What tests use is no arrow of the house.
+        // Uses in tests are no arrows of the house.
         let is_test = relative.file_stem().unwrap().to_str().unwrap().ends_with("tests");
         if matches!(own, "lib" | "main") || is_test {
             continue;

@@ -1,4 +1,4 @@
-//! Logits of groups of classes, and the way of their gradient back to the classes.
+//! Logits of superclasses (class groups), and the way of their gradient back to the classes.
 
 use rayon::prelude::*;
 

@@ -62,7 +62,7 @@ pub struct Cpu<T> {
 }
 
 impl<T: Element> Cpu<T> {
-    /// A device without memory yet, with its own pool of `threads` threads; 0 means as many as affinity, control
+    /// A device without memory yet, with its own pool of `threads` threads; 0 means all that affinity, control
     /// groups and the scheduler leave.
     ///
     /// # Errors

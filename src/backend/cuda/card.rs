@@ -19,7 +19,7 @@ pub struct Rates {
     pub bandwidth: f64,
 }
 
-/// What a card's name contains, bf16 TFLOP/s, f32 TFLOP/s, GB/s, and where the numbers come from.
+/// Part of a card's name, bf16 TFLOP/s, f32 TFLOP/s, GB/s, and where the numbers come from.
 type Published = (&'static str, f64, f64, f64, &'static str);
 
 /// The first match counts.
@@ -76,9 +76,6 @@ const OVERLAPPED_LAUNCH_SECONDS: f64 = 0.7e-6;
 const PROLOGUE_SECONDS: f64 = 0.9e-6;
 /// Seconds from the last product of an output tile to its last store. Assumed.
 const EPILOGUE_SECONDS: f64 = 0.7e-6;
-/// Share of the time of the parts that another one hides, which shows all the same. Assumed: no kernel overlaps them entirely.
-const EXPOSED: f64 = 0.125;
-
 /// A card as the model sees it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Card {
@@ -113,8 +110,6 @@ pub struct Card {
     pub prologue_seconds: f64,
     /// Seconds after the last product of an output tile; assumed.
     pub epilogue_seconds: f64,
-    /// Share of the time of hidden parts that shows; assumed.
-    pub exposed: f64,
 }
 
 /// A card's name on the command line, a part of its full name, its capability and its number of SMs.
@@ -183,7 +178,6 @@ impl Card {
             launch_seconds: SERIAL_LAUNCH_SECONDS,
             prologue_seconds: PROLOGUE_SECONDS,
             epilogue_seconds: EPILOGUE_SECONDS,
-            exposed: EXPOSED,
             rates,
         };
         card.with_launches(Launches::default())

@@ -1,4 +1,4 @@
-//! A folder of edited kernel sources (`--kernels DIR`): the files taken from it, and the errors about those that nothing reads.
+//! A folder of edited kernel sources (`--kernels DIR`): the files taken from it, and the errors about files that nothing reads.
 //!
 //! Files have the paths that they have in `kernels/`, so a copy of that folder, or of the part of it that was edited, is one.
 
@@ -86,7 +86,7 @@ impl EditedSources {
     }
 }
 
-/// Refuses edited sources whose kernels take other arguments than this binary fills, or whose constants are not those that it launches
+/// Refuses edited sources whose kernels take other arguments than this binary fills, or whose constants are not the ones that it launches
 /// with: they would compute wrong numbers, or stray.
 ///
 /// # Errors

@@ -47,7 +47,7 @@ pub(super) fn float(dtype: DType, bytes: &[u8]) -> f64 {
     }
 }
 
-/// Refuses to read a span as so many values of another kind.
+/// Refuses to read a span as another number of values, or another type.
 pub(super) fn check(from: Span, elements: usize, right_type: bool) -> Result<()> {
     if from.elements == elements && right_type {
         return Ok(());

@@ -37,7 +37,7 @@ fn window(pool: &Pool) -> Result<Window> {
     })
 }
 
-/// Whether a thread holds a vector of channels, and the grid for so many elements.
+/// Whether a thread holds a vector of channels, and the grid for `elements` elements.
 fn vectors(cuda: &Cuda, channels: usize, elements: usize) -> Result<(bool, LaunchConfig)> {
     let vectorized = channels.is_multiple_of(cuda.vector_size());
     Ok((vectorized, few_threads(elements / if vectorized { cuda.vector_size() } else { 1 })?))

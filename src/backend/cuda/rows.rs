@@ -89,7 +89,7 @@ impl Cuda {
         self.launch((&SCORES, "row_kth_smallest"), grid(rows, 1)?, &arguments, &operands)
     }
 
-    /// Distances of some rows at a time, as many as the workspace has room for, and the k-th smallest of each.
+    /// Distances of some rows at a time, by the room in the workspace, and the k-th smallest of each.
     fn kth_distances(
         &self,
         nearest: &Nearest,

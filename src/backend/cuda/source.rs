@@ -119,7 +119,7 @@ impl Sources {
         Ok(Source { name, text })
     }
 
-    /// What a kernel file shares with its launcher.
+    /// The structs and constants that a kernel file shares with its launcher.
     ///
     /// # Errors
     /// A declaration that is not understood.

@@ -25,15 +25,15 @@ impl OscrCurve {
             )));
         }
         // Correct ID samples against OOD samples make the curve's steps; wrong ID samples only shrink its height.
-        let right: Vec<f64> =
+        let correct: Vec<f64> =
             id.iter().zip(id_correct).filter(|(_, correct)| **correct).map(|(score, _)| *score).collect();
         // Every score is checked, those of wrong samples too.
         let all = super::Curve::with_names(id, ood, "ID", "OOD")?;
-        if right.is_empty() {
+        if correct.is_empty() {
             return Ok(OscrCurve { points: vec![(0.0, 0.0), (1.0, 0.0)] });
         }
-        let accuracy = right.len() as f64 / all.positives() as f64;
-        let curve = super::Curve::with_names(&right, ood, "ID", "OOD")?;
+        let accuracy = correct.len() as f64 / all.positives() as f64;
+        let curve = super::Curve::with_names(&correct, ood, "ID", "OOD")?;
         Ok(OscrCurve {
             points: curve.roc_points().into_iter().map(|(fpr, tpr)| (fpr, tpr * accuracy)).collect(),
         })
@@ -65,8 +65,8 @@ mod tests {
         let ood: Vec<f64> = (0..23).map(|i| stream.below(100 + i, 9) as f64).collect();
         let correct: Vec<bool> = (0..37).map(|i| stream.below(200 + i, 4) > 0).collect();
         let mut wins = 0.0;
-        for (a, right) in id.iter().zip(&correct) {
-            for b in ood.iter().filter(|_| *right) {
+        for (a, correct) in id.iter().zip(&correct) {
+            for b in ood.iter().filter(|_| *correct) {
                 wins += if a > b { 1.0 } else { f64::from(u8::from(a == b)) / 2.0 };
             }
         }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use crate::support::data_files::{cifar_record, fixture, gzip, idx, open_named, pixels, png, put, zip};
 
-/// What may happen to a file.
+/// A mutation of a file.
 #[derive(Debug, Clone)]
 pub(crate) enum Mutation {
     Set(prop::sample::Index, u8),
@@ -16,7 +16,7 @@ pub(crate) enum Mutation {
     Insert(prop::sample::Index, Vec<u8>),
 }
 
-/// How many mutated files each property tries: as many as the environment variable `RESIDUA_MUTATIONS` says, for long
+/// Mutated files that each property tries: the number in the environment variable `RESIDUA_MUTATIONS`, for long
 /// runs, or `default`.
 pub(crate) fn cases(default: u32) -> u32 {
     let wanted = std::env::var("RESIDUA_MUTATIONS").unwrap_or_default();

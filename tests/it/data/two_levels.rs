@@ -46,7 +46,7 @@ fn a_table_with_both_levels_has_a_taxonomy_with_novel_classes_known_by_name() {
         labels.iter().map(|&subclass| taxonomy.label(Level::Coarse, subclass)).collect();
     assert_eq!(superclasses, [1, 0, 1, 2, UNKNOWN_LABEL]);
     assert_eq!(set.class_names()[1], "finch, bullfinch");
-    // What is made of the set keeps it.
+    // Sets made of this one keep it.
     let name = put_set(root.path(), ROWS, SUPERCLASSES, SUBCLASSES);
     for options in [",limit=3", ",size=7"] {
         assert_eq!(open_named(&format!("{name}{options}")).unwrap().taxonomy(), Some(taxonomy), "{options}");

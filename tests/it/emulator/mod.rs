@@ -226,7 +226,7 @@ fn copied(wait: &str) -> String {
 fn a_missing_wait_for_a_copy_shows_in_the_results() {
     sound(&copied("cp_async_commit(); cp_async_wait<0>();"), REVERSE);
     exposed(&copied("cp_async_commit();"));
-    // What was not committed is not waited for, nor is the latest group.
+    // A load that was not committed is not waited for, nor is the latest group.
     exposed(&copied("cp_async_wait<0>();"));
     exposed(&copied("cp_async_commit(); cp_async_wait<1>();"));
     // An empty group counts as the latest.

@@ -1,4 +1,4 @@
-//! A kernel that is right, and the same with one mistake planted: refused, or exposed by its results.
+//! A correct kernel, and the same with one mistake planted: refused, or exposed by its results.
 
 use residua::Result;
 use residua::backend::cuda::driver::emulator::{Copies, Order};

@@ -41,7 +41,7 @@ fn network(dtype: DType) -> Network {
     Network::new(&plain.with_heads(heads).unwrap(), dtype, None)
 }
 
-/// What a pass hands out, batch by batch.
+/// The batches that a pass hands out.
 fn pass(device: Box<dyn Device>) -> Vec<PassBatch> {
     let network = network(device.dtype());
     let pass = Pass::new(&network, &*device, BATCH, SAMPLES, SIDE as usize);

@@ -329,7 +329,7 @@ EXPORT cuFuncSetAttribute(Function* function, int attribute, int value) {
     function->granted = value;
     return SUCCESS;
 }
-// What a launch asks for beyond its grid; of all attributes, those that the engine uses.
+// Attributes of a launch beyond its grid: the ones that the engine uses.
 struct Attribute { int id, unused; union { int number; unsigned extents[3]; char bytes[64]; } value; };
 struct Launch { unsigned grid[3], block[3], shared; Stream* stream; const Attribute* attributes; unsigned count; };
 

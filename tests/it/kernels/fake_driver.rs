@@ -235,7 +235,7 @@ fn launches_and_graphs() {
     }
     assert_eq!(numbers(&driver, &memory, 1), [35.0]);
 
-    // What a capture cannot hold is refused by name, and a capture that fails or panics leaves the stream usable.
+    // A call that a capture cannot hold is refused by name, and a capture that fails or panics leaves the stream usable.
     let in_capture =
         |work: &mut dyn FnMut() -> residua::Result<()>| driver.capture(work).err().unwrap().to_string();
     let text = in_capture(&mut || driver.upload(&mut memory, 0, &[0]));

@@ -1,4 +1,4 @@
-//! What predictions and tuning promise: the model sees the launches that run, adds up, and needs no GPU; a table of measured kernels
+//! The promises of predictions and tuning: the model sees the launches that run, adds up, and needs no GPU; a table of measured kernels
 //! decides what is launched, and is written for the device that was measured.
 
 use std::path::Path;
@@ -148,13 +148,13 @@ fn a_table_that_names_another_kernel_changes_the_launch() {
         run_alone(&mut cuda, &Conv2dWgrad::new(conv, [(); 3]).into());
         recorder.take()
     };
-    let tuned = launched(&[(Pass::Forward, "sm80-128x64", 1), (Pass::WeightGradient, "sm80-64x128", 2)]);
+    let tuned = launched(&[(Pass::Fprop, "sm80-128x64", 1), (Pass::Wgrad, "sm80-64x128", 2)]);
     assert!(tuned[0].source.name.contains("TILE_M=128 TILE_N=64"), "{}", tuned[0].source.name);
     assert!(tuned[1].source.name.contains("TILE_M=64 TILE_N=128"), "{}", tuned[1].source.name);
     // 64 x 576 in tiles of 64 x 128, in two parts.
     assert_eq!(tuned[1].config.grid, [5, 1, 2]);
     assert_eq!(tuned[2].entry, "split_k_reduce");
-    let other = launched(&[(Pass::Forward, "sm80-64x64", 1), (Pass::WeightGradient, "sm80-64x128", 1)]);
+    let other = launched(&[(Pass::Fprop, "sm80-64x64", 1), (Pass::Wgrad, "sm80-64x128", 1)]);
     assert!(other[0].source.name.contains("TILE_M=64 TILE_N=64"), "{}", other[0].source.name);
     assert_eq!((other[1].config.grid, other.len()), ([5, 1, 1], 2));
 }
@@ -204,7 +204,7 @@ fn every_call_of_a_step_is_predicted_without_a_gpu_and_the_sums_add_up() {
             launches += count as usize * of_call.len();
             let sum: f64 = of_call.iter().map(|l| l["predicted"]["seconds"].as_f64().unwrap()).sum();
             assert!((sum / number("predicted_seconds") - 1.0).abs() < 1e-9, "{call}");
-            // What is predicted to be faster than the card can be is wrong.
+            // A prediction that is faster than the card can be is wrong.
             assert!(number("predicted_seconds") > 0.99 * number("floor_seconds"), "{call}");
         }
         let near = |key: &str, expected: f64| {

@@ -13,7 +13,7 @@ use crate::ops::{Values, check_on, every_emulator, in_bf16, output, random, resu
 
 const BATCH: usize = 3;
 
-/// The convolutions of a training step, each once: every one has a weight gradient.
+/// The convolutions of a training step, each once: every one has a wgrad.
 fn convolutions(network: &str) -> Vec<Conv2d> {
     let network: NetworkName = network.parse().unwrap();
     let mut unique = Vec::new();

@@ -29,13 +29,13 @@ const CLASSES: usize = 10;
 /// The rate changes from step to step, as a schedule's does: a graph in which it were frozen would be found out.
 const RATES: [f64; 4] = [1e-3, 1.5e-3, 5e-4, 1e-3];
 
-/// What a training leaves: the loss of every step, and how far every tensor of two or more dimensions moved.
+/// The traces of a training: the loss of every step, and how far every tensor of two or more dimensions moved.
 struct Trained {
     losses: Vec<f64>,
     updates: BTreeMap<String, Vec<f64>>,
 }
 
-/// What is trained.
+/// The network that is trained.
 struct Problem {
     architecture: Architecture,
     side: usize,

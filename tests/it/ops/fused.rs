@@ -16,7 +16,7 @@ fn some_shapes() -> impl Iterator<Item = Conv2d> {
     conv_shapes().enumerate().filter_map(some)
 }
 
-/// Behind a convolution whose output is y: the numbers of a batch normalisation before, from gamma on, and those that it writes.
+/// Behind a convolution whose output is y: the numbers of a batch normalisation before, from gamma on, and the numbers that it writes.
 fn statistics(conv: &Conv2d, y: &[f64]) -> (Vec<Values>, Vec<Values>) {
     let (c, rows) = (conv.out_channels, conv.out_pixels() as f64);
     let (gamma, beta) = (random(c, 3), random(c, 4));
@@ -149,7 +149,7 @@ fn a_convolution_with_statistics_leaves_those_of_its_stored_output() {
     });
 }
 
-/// The operands of an input gradient with sums behind it, and what the sums are made of.
+/// The operands of a dgrad with a reduction epilogue, and the operands of its sums.
 struct Problem {
     conv: Conv2d,
     dy: Vec<f64>,
@@ -175,7 +175,7 @@ impl Problem {
         }
     }
 
-    /// What dx holds before, and the gradient that arises.
+    /// The contents of dx before, and the gradient that arises.
     fn gradient(&self, accumulate: bool) -> (Vec<f64>, Vec<f64>) {
         let dx = reference::convolution_input_gradient(&self.conv, &self.dy, &self.weight);
         if accumulate {

@@ -16,7 +16,7 @@ fn float(values: &[f64]) -> Values {
     Values::Float(values.to_vec())
 }
 
-/// What the cosine classifier leaves behind.
+/// The results of the cosine classifier.
 struct Forward {
     inverse_norms: Vec<f64>,
     cosines: Vec<f64>,
@@ -105,7 +105,7 @@ fn check_cosine(attributes: Cosine, x: &[f64], weight: &[f64], raw: f64) {
     expected.extend([float(&forward.inverse_norms), float(&forward.cosines), float(&forward.y)]);
     check(call, &operands, &expected);
 
-    // What the gradients are given is such that f32 holds it.
+    // The input of the gradients is such that f32 holds it.
     let single = |values: Vec<f64>| values.into_iter().map(|x| f64::from(x as f32)).collect::<Vec<f64>>();
     let forward = Forward {
         inverse_norms: single(forward.inverse_norms),

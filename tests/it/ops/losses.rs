@@ -1,4 +1,4 @@
-//! Logits of groups of classes, margins for the energy and weights of samples, against their definitions.
+//! Logits of superclasses, margins for the energy and weights of samples, against their definitions.
 
 use residua::backend::cpu::Cpu;
 use residua::backend::cuda::driver::emulator::{Emulator, Options};

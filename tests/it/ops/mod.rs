@@ -86,7 +86,7 @@ pub fn stored(x: f64) -> f64 {
     if COARSE.get() { half::bf16::from_f64(x).to_f64() } else { x }
 }
 
-/// An output of so many numbers.
+/// An output of `elements` numbers.
 pub fn output(elements: usize) -> Values {
     Values::Float(vec![0.0; elements])
 }
@@ -267,7 +267,7 @@ pub fn check_kernels(call: impl Into<Call<usize>>, operands: &[Values], expected
     }
 }
 
-/// The CPU with so many threads.
+/// The CPU with a pool of `threads` threads.
 fn cpu<T: Element>(threads: usize) -> Box<dyn Device> {
     Box::new(Cpu::<T>::new(threads).unwrap())
 }

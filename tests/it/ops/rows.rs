@@ -81,7 +81,7 @@ impl<'a> Bench<'a> {
         span
     }
 
-    /// Runs an operation with as much scratch memory as it asks for, or with so many distances' worth.
+    /// Runs an operation with the scratch memory that it asks for, or with room for `distances` distances.
     fn run(&mut self, call: impl Into<Call<Span>>, distances: Option<usize>) -> Result<()> {
         let call = call.into();
         let asked = self.device.workspace_bytes(&call.map(|_| ())).div_ceil(8);

@@ -28,7 +28,7 @@ const STATISTICS: Fusions = Fusions { statistics: true, ..Fusions::NONE };
 const RESIDUAL_GRADIENT: Fusions = Fusions { residual_gradient: true, ..Fusions::NONE };
 const MASKS: Fusions = Fusions { masks: true, ..Fusions::NONE };
 
-/// A network of so many pixels a side, and its step.
+/// A network for images of `side` x `side` pixels, and its step.
 fn step(
     device: &dyn Device,
     architecture: &Architecture,
@@ -114,7 +114,7 @@ fn emulated(dtype: DType) -> Box<dyn Device> {
     kernels(Emulator::new(Options::default()).expect("a C++ compiler"), dtype)
 }
 
-/// Convolutions that apply a map, weight gradients that do, such convolutions with statistics, and maps that are passes.
+/// Convolutions that apply a map, wgrads that do, such convolutions with statistics, and maps that are passes.
 fn maps(plan: &Plan) -> [usize; 4] {
     ["affine fprop", "affine wgrad", "affine fprop statistics", "scale_bias"]
         .map(|name| plan.calls.iter().filter(|call| kind(call) == name).count())

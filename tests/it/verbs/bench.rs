@@ -110,7 +110,7 @@ fn doctor_finds_the_cpu_right_and_tells_each_error() {
     let checks = checks[0]["checks"].as_array().unwrap();
     assert!(checks.len() > 80, "{} checks", checks.len());
     for check in checks {
-        assert!(check["right"].as_bool().unwrap() && check["error"].as_f64().unwrap() <= 1e-5, "{check}");
+        assert!(check["passed"].as_bool().unwrap() && check["error"].as_f64().unwrap() <= 1e-5, "{check}");
     }
 }
 
@@ -221,7 +221,7 @@ fn passes_over_rows_are_checked_and_measured_with_their_floors_work() {
     std::fs::write(folder.path().join("rows/scores.cu"), wrong).unwrap();
     let (code, shown, _) = emulator(&[&doctor[..], &["--kernels", folder.path().to_str().unwrap()]].concat());
     let checks: Value = serde_json::from_str(&shown).unwrap();
-    let wrong = |check: &&Value| !check["right"].as_bool().unwrap();
+    let wrong = |check: &&Value| !check["passed"].as_bool().unwrap();
     let found: Vec<&Value> = checks[0]["checks"].as_array().unwrap().iter().filter(wrong).collect();
     assert!(code == Some(1) && found.len() == 4, "{found:?}");
     assert!(found.iter().all(|check| check["operand"] == "mls"), "{found:?}");

@@ -1,14 +1,14 @@
 //! Sums over the rows of a matrix, for statistics and for their gradient, in stages.
 //!
-//! The first stage takes partial sums over slabs of rows: a kernel of this family that reads the matrix, or the epilogue of the
-//! convolution that has just computed it. Where slabs are very many, as they are behind a convolution, a second stage merges runs of
+//! The first stage takes partial sums over chunks of rows: a kernel of this family that reads the matrix, or the epilogue of the
+//! convolution that has just computed it. Where chunks are very many, as they are behind a convolution, a second stage merges runs of
 //! them. The last one merges the rest, and finalizes.
 
 use super::super::call::{THREADS, entry, extent, grid, scratch};
 use super::super::driver::LaunchConfig;
 use super::super::kernel_files::common::reduce::Cut;
 use super::super::kernel_files::normalization::batch_norm::{
-    FINALIZE_COLUMNS, FinalizeReduceArguments, FinalizeStatisticsArguments, ReduceArguments, Slabs,
+    Chunks, FINALIZE_COLUMNS, FinalizeReduceArguments, FinalizeStatisticsArguments, ReduceArguments,
     StatisticsArguments,
 };
 use super::super::kernel_files::normalization::batch_norm_merge::{MERGE_COLUMNS, MergeArguments, RUN};
@@ -24,9 +24,9 @@ const MERGE_VARIANT: Variant = Variant { file: "normalization/batch_norm_merge.c
 const MERGE_ENTRIES: &[Entry] = &[entry("merge_moments", 64, false), entry("merge_sums", 48, false)];
 pub(super) const MERGE: Module = Module { variant: MERGE_VARIANT, entries: MERGE_ENTRIES };
 
-impl Slabs {
-    /// Enough slabs to keep the device busy, none so short that a thread has less than a few rows.
-    fn new(cuda: &Cuda, extents: &Rows) -> Result<Slabs> {
+impl Chunks {
+    /// Enough chunks to keep the device busy, none so short that a thread has less than a few rows.
+    fn new(cuda: &Cuda, extents: &Rows) -> Result<Chunks> {
         const ROWS_PER_THREAD: usize = 4;
         let Rows { rows, channels } = *extents;
         let vectorized = channels.is_multiple_of(cuda.vector_size());
@@ -36,30 +36,30 @@ impl Slabs {
         let shortest = THREADS / columns * ROWS_PER_THREAD;
         // One cut for both kinds of sums: that of the kernel with more registers.
         let wanted = (wave(cuda, "batch_norm_sums") / groups.div_ceil(columns)).max(1);
-        let rows_per_slab = rows.div_ceil(wanted).next_multiple_of(shortest);
+        let rows_per_chunk = rows.div_ceil(wanted).next_multiple_of(shortest);
         let cut = Cut {
             rows: rows as u64,
-            rows_per_slab: rows_per_slab as u64,
+            rows_per_chunk: rows_per_chunk as u64,
             channels: extent(channels)?,
-            slabs: extent(rows.div_ceil(rows_per_slab))?,
+            chunks: extent(rows.div_ceil(rows_per_chunk))?,
         };
-        Ok(Slabs { cut, columns: columns as u32, vectorized: u32::from(vectorized) })
+        Ok(Chunks { cut, columns: columns as u32, vectorized: u32::from(vectorized) })
     }
 
-    /// The sums of these slabs, at the front of scratch memory.
+    /// The sums of these chunks, at the front of scratch memory.
     fn partials(&self, extents: &Rows, workspace: Span) -> Result<Partials> {
-        Partials::new(extents, self.cut.rows_per_slab as usize, self.cut.slabs as usize, workspace)
+        Partials::new(extents, self.cut.rows_per_chunk as usize, self.cut.chunks as usize, workspace)
     }
 
     /// Blocks of the first stage.
     fn first_stage(&self, cuda: &Cuda) -> Result<LaunchConfig> {
         let held = self.columns as usize * if self.vectorized == 1 { cuda.vector_size() } else { 1 };
-        grid((self.cut.channels as usize).div_ceil(held), self.cut.slabs as usize)
+        grid((self.cut.channels as usize).div_ceil(held), self.cut.chunks as usize)
     }
 }
 
-/// Partial sums of a first stage over a matrix, in scratch memory: (2, slabs, channels), f32. For statistics the means, and the squared
-/// deviations from them, of every slab; for a gradient its two sums.
+/// Partial sums of a first stage over a matrix, in scratch memory: (2, chunks, channels), f32. For statistics the means, and the squared
+/// deviations from them, of every chunk; for a gradient its two sums.
 #[derive(Debug, Clone, Copy)]
 pub(in super::super) struct Partials {
     cut: Cut,
@@ -69,36 +69,36 @@ pub(in super::super) struct Partials {
     merged: Span,
 }
 
-/// Slabs that the last stage merges itself: a lane there has sixteen of them, four in flight at a time.
+/// Chunks that the last stage merges itself: a lane there has sixteen of them, four in flight at a time.
 const FEW: usize = 512;
 
-/// Slabs after merging.
-fn merged(slabs: usize) -> usize {
-    if slabs > FEW { slabs.div_ceil(RUN) } else { 0 }
+/// Chunks after merging.
+fn merged(chunks: usize) -> usize {
+    if chunks > FEW { chunks.div_ceil(RUN) } else { 0 }
 }
 
 impl Partials {
-    /// Elements of scratch memory for the sums of `slabs` slabs.
-    pub(in super::super) fn elements(slabs: usize, channels: usize) -> usize {
-        2 * (slabs + merged(slabs)) * channels
+    /// Elements of scratch memory for the sums of `chunks` chunks.
+    pub(in super::super) fn elements(chunks: usize, channels: usize) -> usize {
+        2 * (chunks + merged(chunks)) * channels
     }
 
-    /// The sums of slabs of so many rows, the last of which may have fewer, at the front of scratch memory.
+    /// The sums of chunks of `rows_per_chunk` rows, the last of which may have fewer, at the front of scratch memory.
     pub(in super::super) fn new(
         extents: &Rows,
-        rows_per_slab: usize,
-        slabs: usize,
+        rows_per_chunk: usize,
+        chunks: usize,
         workspace: Span,
     ) -> Result<Partials> {
         let Rows { rows, channels } = *extents;
-        let all = scratch(workspace, Partials::elements(slabs, channels))?;
-        let first = 2 * slabs * channels;
+        let all = scratch(workspace, Partials::elements(chunks, channels))?;
+        let first = 2 * chunks * channels;
         Ok(Partials {
             cut: Cut {
                 rows: rows as u64,
-                rows_per_slab: rows_per_slab as u64,
+                rows_per_chunk: rows_per_chunk as u64,
                 channels: extent(channels)?,
-                slabs: extent(slabs)?,
+                chunks: extent(chunks)?,
             },
             span: Span { elements: first, ..all },
             merged: Span {
@@ -109,14 +109,14 @@ impl Partials {
         })
     }
 
-    /// Runs of slabs merged into one each, where there are too many for the last stage.
+    /// Runs of chunks merged into one each, where there are too many for the last stage.
     ///
     /// That has a block for eight channels, so 64 channels keep eight SMs busy. Behind a convolution of 64 channels
-    /// over a million pixels there are 8192 slabs, 4 MB, of which each of its lanes would fetch 256 pieces one after the other; a
-    /// run of 64 slabs has a block of its own for 32 channels, which has all of it in flight at a time.
+    /// over a million pixels there are 8192 chunks, 4 MB, of which each of its lanes would fetch 256 pieces one after the other; a
+    /// run of 64 chunks has a block of its own for 32 channels, which has all of it in flight at a time.
     fn few(self, cuda: &Cuda, entry: &'static str) -> Result<Partials> {
-        let slabs = merged(self.cut.slabs as usize);
-        if slabs == 0 {
+        let chunks = merged(self.cut.chunks as usize);
+        if chunks == 0 {
             return Ok(self);
         }
         let arguments = MergeArguments {
@@ -124,11 +124,11 @@ impl Partials {
             merged: cuda.pointer(self.merged),
             cut: self.cut,
         };
-        let config = grid((self.cut.channels as usize).div_ceil(MERGE_COLUMNS), slabs)?;
+        let config = grid((self.cut.channels as usize).div_ceil(MERGE_COLUMNS), chunks)?;
         let operands = [("partial", self.span, Read), ("merged", self.merged, Write)];
         cuda.launch((&MERGE_VARIANT, entry), config, &arguments, &operands)?;
-        let rows_per_slab = self.cut.rows_per_slab * RUN as u64;
-        let cut = Cut { rows_per_slab, slabs: slabs as u32, ..self.cut };
+        let rows_per_chunk = self.cut.rows_per_chunk * RUN as u64;
+        let cut = Cut { rows_per_chunk, chunks: chunks as u32, ..self.cut };
         Ok(Partials { cut, span: self.merged, merged: Span { elements: 0, ..self.merged } })
     }
 
@@ -137,7 +137,7 @@ impl Partials {
         grid((self.cut.channels as usize).div_ceil(FINALIZE_COLUMNS), 1)
     }
 
-    /// Statistics from means and deviations of slabs; `pivot` is a matrix whose first row was taken off before.
+    /// Statistics from means and deviations of chunks; `pivot` is a matrix whose first row was taken off before.
     pub(in super::super) fn finish_statistics(
         self,
         cuda: &Cuda,
@@ -178,7 +178,7 @@ impl Partials {
         cuda.launch(kernel, partials.last_stage()?, &arguments, &operands)
     }
 
-    /// dgamma and dbeta from the sums of slabs.
+    /// dgamma and dbeta from the sums of chunks.
     pub(in super::super) fn finish_reduce(
         self,
         cuda: &Cuda,
@@ -212,8 +212,8 @@ pub(in super::super) fn workspace_bytes(cuda: &Cuda, call: &Call<()>) -> Option<
         _ => return None,
     };
     // Extents that no kernel can do are refused where they are used.
-    let cut = Slabs::new(cuda, &extents).ok()?.cut;
-    Some(Partials::elements(cut.slabs as usize, extents.channels) * DType::F32.size())
+    let cut = Chunks::new(cuda, &extents).ok()?.cut;
+    Some(Partials::elements(cut.chunks as usize, extents.channels) * DType::F32.size())
 }
 
 pub(in super::super) fn batch_norm_statistics(
@@ -222,13 +222,13 @@ pub(in super::super) fn batch_norm_statistics(
     workspace: Span,
 ) -> Result<()> {
     let extents = &op.attributes.extent;
-    let slabs = Slabs::new(cuda, extents)?;
-    let partials = slabs.partials(extents, workspace)?;
+    let chunks = Chunks::new(cuda, extents)?;
+    let partials = chunks.partials(extents, workspace)?;
     let arguments =
-        StatisticsArguments { x: cuda.pointer(op.x), partial: cuda.pointer(partials.span), slabs };
+        StatisticsArguments { x: cuda.pointer(op.x), partial: cuda.pointer(partials.span), chunks };
     let kernel = (&cuda.variant(FILE), "batch_norm_moments");
     let operands = [("x", op.x, Read), ("partial", partials.span, Write)];
-    cuda.launch(kernel, slabs.first_stage(cuda)?, &arguments, &operands)?;
+    cuda.launch(kernel, chunks.first_stage(cuda)?, &arguments, &operands)?;
     partials.finish_statistics(cuda, &op.as_epilogue(), Some(op.x))
 }
 
@@ -238,8 +238,8 @@ pub(in super::super) fn batch_norm_reduce(
     workspace: Span,
 ) -> Result<()> {
     let extents = &op.attributes.extent;
-    let slabs = Slabs::new(cuda, extents)?;
-    let partials = slabs.partials(extents, workspace)?;
+    let chunks = Chunks::new(cuda, extents)?;
+    let partials = chunks.partials(extents, workspace)?;
     let arguments = ReduceArguments {
         dy: cuda.pointer(op.dy),
         x: cuda.pointer(op.x),
@@ -247,7 +247,7 @@ pub(in super::super) fn batch_norm_reduce(
         bias: cuda.pointer(op.bias),
         mean: cuda.pointer(op.mean),
         partial: cuda.pointer(partials.span),
-        slabs,
+        chunks,
         relu: u64::from(op.attributes.relu),
     };
     let operands = [
@@ -259,6 +259,6 @@ pub(in super::super) fn batch_norm_reduce(
         ("partial", partials.span, Write),
     ];
     let kernel = (&cuda.variant(FILE), "batch_norm_sums");
-    cuda.launch(kernel, slabs.first_stage(cuda)?, &arguments, &operands)?;
+    cuda.launch(kernel, chunks.first_stage(cuda)?, &arguments, &operands)?;
     partials.finish_reduce(cuda, op.inverse_std, [op.dgamma, op.dbeta])
 }

@@ -1,4 +1,4 @@
-//! The last stages of sums over rows, on what a convolution may leave: any number of slabs, and no pivot.
+//! The last stages of sums over rows, on what a convolution may leave: any number of chunks, and no pivot.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::rng::{Purpose, Stream};
 use crate::tensor::{ALIGNMENT, DType, HostValues, Span, aligned};
 
 const CHANNELS: usize = 37;
-const ROWS_PER_SLAB: usize = 3;
+const ROWS_PER_CHUNK: usize = 3;
 
-/// Few slabs and very many, with a last one that is not full, and a last run that is not full.
-const ROWS: [usize; 3] = [2 * ROWS_PER_SLAB, 512 * ROWS_PER_SLAB - 1, 1090 * ROWS_PER_SLAB + 1];
+/// Few chunks and very many, with a last one that is not full, and a last run that is not full.
+const ROWS: [usize; 3] = [2 * ROWS_PER_CHUNK, 512 * ROWS_PER_CHUNK - 1, 1090 * ROWS_PER_CHUNK + 1];
 
 fn device() -> Cuda {
     let emulator = Emulator::new(Options::default()).expect("a C++ compiler");
@@ -44,14 +44,14 @@ fn finished(
     finish: impl Fn(&Cuda, Partials, &[Span]),
 ) -> Vec<Vec<f64>> {
     let mut cuda = device();
-    let slabs = rows.div_ceil(ROWS_PER_SLAB);
+    let chunks = rows.div_ceil(ROWS_PER_CHUNK);
     let (spans, offset) = places(CHANNELS, inputs.len() + outputs);
-    let elements = Partials::elements(slabs, CHANNELS);
+    let elements = Partials::elements(chunks, CHANNELS);
     let workspace = Span { offset, elements, dtype: DType::F32 };
     cuda.allocate(offset + workspace.bytes()).unwrap();
     cuda.write(workspace, HostValues::F64(&vec![f64::NAN; elements])).unwrap();
     let partials =
-        Partials::new(&Rows { rows, channels: CHANNELS }, ROWS_PER_SLAB, slabs, workspace).unwrap();
+        Partials::new(&Rows { rows, channels: CHANNELS }, ROWS_PER_CHUNK, chunks, workspace).unwrap();
     cuda.write(partials.span, HostValues::F64(partial)).unwrap();
     for (span, values) in spans.iter().zip(inputs) {
         cuda.write(*span, HostValues::F64(values)).unwrap();
@@ -72,7 +72,7 @@ fn assert_close(what: &str, found: &[f64], expected: &[f64]) {
 }
 
 #[test]
-fn statistics_are_those_of_all_rows_however_many_slabs_there_are() {
+fn statistics_are_those_of_all_rows_however_many_chunks_there_are() {
     for rows in ROWS {
         // A mean far from zero, which a sum of squares would not survive.
         let x: Vec<f64> = random(rows * CHANNELS, 1).iter().map(|x| 100.0 + x).collect();
@@ -82,10 +82,10 @@ fn statistics_are_those_of_all_rows_however_many_slabs_there_are() {
             let mean = column().sum::<f64>() / count;
             (mean, column().map(|x| (x - mean).powi(2)).sum::<f64>())
         };
-        let slabs =
-            || x.chunks(ROWS_PER_SLAB * CHANNELS).flat_map(|slab| (0..CHANNELS).map(move |c| (slab, c)));
-        let means = slabs().map(|(slab, c)| moments(slab, c).0);
-        let partial: Vec<f64> = means.chain(slabs().map(|(slab, c)| moments(slab, c).1)).collect();
+        let chunks =
+            || x.chunks(ROWS_PER_CHUNK * CHANNELS).flat_map(|chunk| (0..CHANNELS).map(move |c| (chunk, c)));
+        let means = chunks().map(|(chunk, c)| moments(chunk, c).0);
+        let partial: Vec<f64> = means.chain(chunks().map(|(chunk, c)| moments(chunk, c).1)).collect();
         let [gamma, beta, mean, variance] = [2, 3, 4, 5].map(|key| random(CHANNELS, key));
         let inputs = [gamma.clone(), beta, mean.clone(), variance.clone()];
         let found = finished(rows, &partial, &inputs, 4, |cuda, partials, spans| {
@@ -129,10 +129,10 @@ fn statistics_are_those_of_all_rows_however_many_slabs_there_are() {
 }
 
 #[test]
-fn gradients_of_gamma_and_beta_are_sums_over_all_slabs() {
+fn gradients_of_gamma_and_beta_are_sums_over_all_chunks() {
     for rows in ROWS {
-        let slabs = rows.div_ceil(ROWS_PER_SLAB);
-        let partial = random(2 * slabs * CHANNELS, 6);
+        let chunks = rows.div_ceil(ROWS_PER_CHUNK);
+        let partial = random(2 * chunks * CHANNELS, 6);
         let inverse_std = random(CHANNELS, 7);
         let found =
             finished(rows, &partial, std::slice::from_ref(&inverse_std), 2, |cuda, partials, spans| {
@@ -140,7 +140,7 @@ fn gradients_of_gamma_and_beta_are_sums_over_all_slabs() {
                 partials.finish_reduce(cuda, inverse_std, [dgamma, dbeta]).unwrap();
             });
         let sum = |from: &[f64], c: usize| from.iter().skip(c).step_by(CHANNELS).sum::<f64>();
-        let (first, second) = partial.split_at(slabs * CHANNELS);
+        let (first, second) = partial.split_at(chunks * CHANNELS);
         let dgamma: Vec<f64> = (0..CHANNELS).map(|c| sum(second, c) * inverse_std[c]).collect();
         let dbeta: Vec<f64> = (0..CHANNELS).map(|c| sum(first, c)).collect();
         assert_close("dgamma", &found[1], &dgamma);

@@ -1,9 +1,9 @@
 //! The cost model: the predicted time of one launch. It chooses the kernels of convolutions, and `bench --model` prints it.
 //!
 //! It is the longest of the times of a launch's products, its reads of shared memory, its traffic with L2 and its traffic with
-//! memory, and a little of the others, which it does not hide entirely; plus the cost of beginning and ending. Of products and shared
-//! memory the SM with most work decides; L2 and memory serve all SMs, so their traffic takes the time of all its bytes at their rate,
-//! or the time of the busiest SM's bytes through its own port, whichever is longer.
+//! memory; plus the cost of beginning and ending. Of products and shared memory the SM with most work decides; L2 and memory serve all
+//! SMs, so their traffic takes the time of all its bytes at their rate, or the time of the busiest SM's bytes through its own port,
+//! whichever is longer.
 
 use serde::Serialize;
 
@@ -50,17 +50,14 @@ pub struct Predicted {
 
 impl Predicted {
     /// The prediction of a launch by the times of its parts, its waves and its tail.
-    fn new(
-        card: &Card,
-        [products, shared, cache, memory]: [f64; 4],
-        ends: f64,
-        waves: f64,
-        tail: f64,
-    ) -> Predicted {
-        let parts = [products, shared, cache, memory];
-        let longest = parts.into_iter().fold(0.0, f64::max);
-        let seconds = longest + card.exposed * (parts.iter().sum::<f64>() - longest) + ends;
+    fn new([products, shared, cache, memory]: [f64; 4], ends: f64, waves: f64, tail: f64) -> Predicted {
+        let seconds = products.max(shared).max(cache).max(memory) + ends;
         Predicted { seconds, products, shared, cache, memory, ends, waves, tail }
+    }
+
+    /// Seconds of all parts, were none hidden by another.
+    pub fn unhidden(&self) -> f64 {
+        self.products + self.shared + self.cache + self.memory + self.ends
     }
 
     /// The part that takes longest.
@@ -92,7 +89,7 @@ pub fn pass(card: &Card, bytes: f64, flop: f64, blocks: usize) -> Predicted {
     let memory = traffic(card, card.rates.bandwidth, bytes, busiest);
     let reach = blocks.clamp(1, sms) as f64 / sms as f64;
     let products = card.rates.f32.map_or(0.0, |rate| flop / (rate * reach));
-    Predicted::new(card, [products, 0.0, 0.0, memory], card.launch_seconds, 0.0, 1.0)
+    Predicted::new([products, 0.0, 0.0, memory], card.launch_seconds, 0.0, 1.0)
 }
 
 /// The products of a convolution, with `resident` blocks on an SM, that move at least `bytes` bytes.
@@ -116,7 +113,7 @@ pub fn products(card: &Card, work: &Products, resident: u32, bytes: f64) -> Pred
     let cache = traffic(card, card.cache_rate, load.total * work.fetched, load.share());
     let memory = traffic(card, card.rates.bandwidth, bytes, load.share());
     let waves = load.count as f64 / (sms as f64 * at_once);
-    Predicted::new(card, [products, shared, cache, memory], ends, waves, load.tail())
+    Predicted::new([products, shared, cache, memory], ends, waves, load.tail())
 }
 
 /// Seconds for bytes that come at a rate, and of which the busiest SM takes a share through its port.

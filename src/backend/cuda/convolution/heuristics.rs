@@ -42,49 +42,63 @@ pub(super) fn candidates(pass: Pass, dtype: DType, conv: &Conv2d) -> impl Iterat
 
 /// The candidate with the least predicted time.
 pub(super) fn predict(pass: Pass, dtype: DType, conv: &Conv2d, card: &Card, device: &Properties) -> Chosen {
-    let (chosen, _) = candidates(pass, dtype, conv)
-        .filter(|kernel| kernel.family.runs_on(device))
-        .map(|kernel| kernel.best_splits(conv, card))
-        .min_by(|(_, a), (_, b)| a.total_cmp(b))
-        .expect("every pass has a kernel for any alignment, in both types a backend may have");
-    chosen
+    let kernels = candidates(pass, dtype, conv).filter(|kernel| kernel.family.runs_on(device));
+    least(kernels.flat_map(|kernel| kernel.estimates(conv, card)).collect())
+        .expect("every pass has a kernel for any alignment, in both types a backend may have")
+}
+
+/// A kernel and its splits, its predicted seconds, and those of all parts of that time were none hidden by another.
+type Estimate = (Chosen, f64, f64);
+
+/// The choice with the least predicted time. The model does not tell apart what differs by less than `ALIKE`: of those, it is the one
+/// with the least to hide, and of equals the first.
+fn least(estimates: Vec<Estimate>) -> Option<Chosen> {
+    const ALIKE: f64 = 1.02;
+    let shortest = estimates.iter().map(|estimate| estimate.1).min_by(f64::total_cmp)?;
+    let alike = estimates.into_iter().filter(|estimate| estimate.1 <= ALIKE * shortest);
+    alike.min_by(|a, b| a.2.total_cmp(&b.2)).map(|(chosen, ..)| chosen)
 }
 
 impl Kernel {
-    /// The number of split-K slices with the least predicted time, and that time.
-    fn best_splits(&'static self, conv: &Conv2d, card: &Card) -> (Chosen, f64) {
-        let blocks = self.family.blocks_per_sm() * card.sms as usize;
-        let most = blocks.min(self.most_splits(conv)).max(1);
-        (1..=most)
-            .map(|splits| (Chosen { kernel: self, splits }, self.seconds(conv, splits, card)))
-            .min_by(|(_, a), (_, b)| a.total_cmp(b))
-            .expect("one slice at the least")
+    /// Split-K slices of a wgrad: the number with the least predicted time.
+    fn splits(&'static self, conv: &Conv2d, card: &Card) -> usize {
+        least(self.estimates(conv, card).collect()).map_or(1, |chosen| chosen.splits)
     }
 
-    /// The predicted time of a pass of a convolution, and of the reduction of its split-K slices.
-    fn seconds(&'static self, conv: &Conv2d, splits: usize, card: &Card) -> f64 {
+    /// The predictions for every number of split-K slices that is worth it.
+    fn estimates(&'static self, conv: &Conv2d, card: &Card) -> impl Iterator<Item = Estimate> {
+        let blocks = self.family.blocks_per_sm() * card.sms as usize;
+        let most = blocks.min(self.most_splits(conv)).max(1);
+        (1..=most).map(move |splits| self.estimate(conv, splits, card))
+    }
+
+    /// The prediction for a pass of a convolution, and the reduction of its split-K slices.
+    fn estimate(&'static self, conv: &Conv2d, splits: usize, card: &Card) -> Estimate {
         let elements = |rows: Rows| rows.rows * rows.channels;
         let images = elements(conv.inputs()) + elements(conv.outputs());
         let weights = conv.out_channels * conv.filter_elements();
-        let (written, read) = match self.pass {
-            Pass::WeightGradient => (splits * weights * DType::F32.size(), images * self.dtype.size()),
-            Pass::Forward | Pass::InputGradient => (0, (images + weights) * self.dtype.size()),
+        let slices = splits * weights * DType::F32.size();
+        let bytes = match self.pass {
+            Pass::Wgrad => images * self.dtype.size() + slices,
+            Pass::Fprop | Pass::Dgrad => (images + weights) * self.dtype.size(),
         };
-        let resident = self.family.blocks_per_sm() as u32;
-        let gemm =
-            cost::products(card, &self.products(conv, splits, false), resident, (written + read) as f64);
-        if splits == 1 {
-            return gemm.seconds;
+        let products = self.products(conv, splits, false);
+        let gemm = cost::products(card, &products, self.family.blocks_per_sm() as u32, bytes as f64);
+        let (mut seconds, mut unhidden) = (gemm.seconds, gemm.unhidden());
+        if splits > 1 {
+            let bytes = slices + weights * DType::F32.size();
+            let reduction = cost::pass(card, bytes as f64, 0.0, split_k_blocks(weights));
+            seconds += reduction.seconds;
+            unhidden += reduction.unhidden();
         }
-        let reduced = written + weights * DType::F32.size();
-        gemm.seconds + cost::pass(card, reduced as f64, 0.0, split_k_blocks(weights)).seconds
+        (Chosen { kernel: self, splits }, seconds, unhidden)
     }
 
     /// The most slices that are worth it. Only a wgrad is split.
     pub fn most_splits(&self, conv: &Conv2d) -> usize {
         match self.pass {
-            Pass::WeightGradient => self.family.most_splits(self, conv).min(MOST_BLOCKS),
-            Pass::Forward | Pass::InputGradient => 1,
+            Pass::Wgrad => self.family.most_splits(self, conv).min(MOST_BLOCKS),
+            Pass::Fprop | Pass::Dgrad => 1,
         }
     }
 }
@@ -94,9 +108,7 @@ impl Cuda {
     pub fn candidates(&self, pass: Pass, conv: &Conv2d) -> Vec<(&'static str, usize, usize)> {
         candidates(pass, self.dtype, conv)
             .filter(|kernel| kernel.family.runs_on(self.driver.properties()))
-            .map(|kernel| {
-                (kernel.name, kernel.best_splits(conv, &self.card).0.splits, kernel.most_splits(conv))
-            })
+            .map(|kernel| (kernel.name, kernel.splits(conv, &self.card), kernel.most_splits(conv)))
             .collect()
     }
 
@@ -155,13 +167,13 @@ mod tests {
             padding: filter / 2,
         };
         let tile = |pass, conv: &Conv2d| chosen(pass, DType::Bf16, conv, &card()).kernel.tile;
-        assert_eq!(tile(Pass::Forward, &conv(16, 128, 128, 3)), [128, 128]);
-        assert_eq!(tile(Pass::Forward, &conv(32, 64, 64, 3)), [128, 64]);
-        assert_eq!(tile(Pass::InputGradient, &conv(32, 64, 256, 1)), [128, 64]);
-        assert_eq!(tile(Pass::WeightGradient, &conv(32, 64, 64, 3)), [64, 128]);
-        assert_eq!(tile(Pass::WeightGradient, &conv(8, 256, 256, 3)), [128, 128]);
+        assert_eq!(tile(Pass::Fprop, &conv(16, 128, 128, 3)), [128, 128]);
+        assert_eq!(tile(Pass::Fprop, &conv(32, 64, 64, 3)), [128, 64]);
+        assert_eq!(tile(Pass::Dgrad, &conv(32, 64, 256, 1)), [128, 64]);
+        assert_eq!(tile(Pass::Wgrad, &conv(32, 64, 64, 3)), [64, 128]);
+        assert_eq!(tile(Pass::Wgrad, &conv(8, 256, 256, 3)), [128, 128]);
         let few = Conv2d { batch: 1, ..conv(4, 64, 64, 3) };
-        assert_eq!(tile(Pass::Forward, &few), [64, 64]);
+        assert_eq!(tile(Pass::Fprop, &few), [64, 64]);
     }
 
     #[test]
@@ -179,7 +191,7 @@ mod tests {
             stride: 1,
             padding: 1,
         };
-        for pass in [Pass::Forward, Pass::InputGradient, Pass::WeightGradient] {
+        for pass in [Pass::Fprop, Pass::Dgrad, Pass::Wgrad] {
             let portable = |device: &Properties, conv| {
                 chosen(pass, DType::Bf16, &conv, device).kernel.name.starts_with("sm80-")
             };
@@ -189,17 +201,17 @@ mod tests {
             let f32 = chosen(pass, DType::F32, &conv(128, 256), &hopper);
             assert!(f32.kernel.name.starts_with("sm80-"));
         }
-        let tile = |conv| chosen(Pass::Forward, DType::Bf16, &conv, &hopper).kernel.tile;
+        let tile = |conv| chosen(Pass::Fprop, DType::Bf16, &conv, &hopper).kernel.tile;
         // Rows of 14 pixels can only be loaded tap by tap; those of 16 serve a column of taps.
         let odd =
             |in_channels, out_channels| Conv2d { height: 14, width: 14, ..conv(in_channels, out_channels) };
         assert_eq!([odd(256, 256), odd(256, 128)].map(tile), [[128, 256], [256, 128]]);
-        let name = |conv| chosen(Pass::Forward, DType::Bf16, &conv, &hopper).kernel.name;
+        let name = |conv| chosen(Pass::Fprop, DType::Bf16, &conv, &hopper).kernel.name;
         assert_eq!([conv(256, 256), conv(64, 64)].map(name), ["sm90-rows-256x128", "sm90-rows-256x64"]);
-        let gradient = |conv| chosen(Pass::WeightGradient, DType::Bf16, &conv, &hopper).kernel.name;
+        let gradient = |conv| chosen(Pass::Wgrad, DType::Bf16, &conv, &hopper).kernel.name;
         assert_eq!(gradient(conv(256, 128)), "sm90-stream-64x576");
         // Clusters of narrow tiles multicast patches along N, those of wide ones filters along M.
-        let cluster = |conv| chosen(Pass::Forward, DType::Bf16, &conv, &hopper).kernel.family.cluster();
+        let cluster = |conv| chosen(Pass::Fprop, DType::Bf16, &conv, &hopper).kernel.family.cluster();
         let few = |channels| Conv2d { batch: 128, height: 4, width: 4, ..conv(channels, channels) };
         assert_eq!([odd(256, 256), odd(256, 128), few(512)].map(cluster), [[2, 1], [2, 1], [1, 2]]);
         assert_eq!(tile(Conv2d { height: 32, width: 32, ..conv(64, 64) }), [256, 64]);
@@ -220,7 +232,7 @@ mod tests {
                 stride: 1,
                 padding: 1,
             };
-            let Chosen { kernel, splits } = chosen(Pass::WeightGradient, DType::Bf16, &conv, &card());
+            let Chosen { kernel, splits } = chosen(Pass::Wgrad, DType::Bf16, &conv, &card());
             (splits, kernel.tiles(channels, 9 * channels))
         };
         // Few tiles, a long K: many slices, but only one wave of thread blocks.

@@ -158,10 +158,8 @@ impl Kernel {
     pub fn partial_runs(&self, conv: &Conv2d) -> [usize; 2] {
         let rows = self.family.partial_rows(self).expect("a kernel with a reduction epilogue");
         let runs = match self.pass {
-            Pass::InputGradient => {
-                DgradPhase::all(conv).iter().map(|phase| phase.pixels.div_ceil(rows)).sum()
-            }
-            Pass::Forward | Pass::WeightGradient => conv.out_pixels().div_ceil(rows),
+            Pass::Dgrad => DgradPhase::all(conv).iter().map(|phase| phase.pixels.div_ceil(rows)).sum(),
+            Pass::Fprop | Pass::Wgrad => conv.out_pixels().div_ceil(rows),
         };
         [rows, runs]
     }
@@ -208,9 +206,9 @@ impl Kernel {
     pub fn extents(&self, conv: &Conv2d) -> [usize; 2] {
         let patch = conv.filter_height * conv.filter_width * self.family.padded(self, conv.in_channels);
         match self.pass {
-            Pass::Forward => [conv.out_pixels(), conv.out_channels],
-            Pass::InputGradient => [conv.batch * conv.height * conv.width, conv.in_channels],
-            Pass::WeightGradient => [conv.out_channels, patch],
+            Pass::Fprop => [conv.out_pixels(), conv.out_channels],
+            Pass::Dgrad => [conv.batch * conv.height * conv.width, conv.in_channels],
+            Pass::Wgrad => [conv.out_channels, patch],
         }
     }
 
@@ -218,8 +216,8 @@ impl Kernel {
     pub fn gemm_k(&self, conv: &Conv2d) -> usize {
         let taps = conv.filter_height * conv.filter_width;
         match self.pass {
-            Pass::Forward | Pass::InputGradient => self.k_of_taps(taps, self.channels(conv)),
-            Pass::WeightGradient => conv.out_pixels().next_multiple_of(self.block_k()),
+            Pass::Fprop | Pass::Dgrad => self.k_of_taps(taps, self.channels(conv)),
+            Pass::Wgrad => conv.out_pixels().next_multiple_of(self.block_k()),
         }
     }
 
@@ -231,8 +229,8 @@ impl Kernel {
     /// Channels of the image whose patches are read.
     pub fn channels(&self, conv: &Conv2d) -> usize {
         match self.pass {
-            Pass::Forward | Pass::WeightGradient => conv.in_channels,
-            Pass::InputGradient => conv.out_channels,
+            Pass::Fprop | Pass::Wgrad => conv.in_channels,
+            Pass::Dgrad => conv.out_channels,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Every compiled kernel, also those that small problems never get, against the CPU in double precision.
+//! Every compiled kernel, also the ones that small problems never get, against the CPU in double precision.
 
 use std::sync::Arc;
 
@@ -151,15 +151,15 @@ fn both(kernel: &'static Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 
     let (x, weight, y) = (numbers(n_x, 1), numbers(n_weight, 2), numbers(n_y, 3));
     let call = |spans: [Span; 3]| -> Call<Span> {
         match kernel.pass {
-            Pass::Forward => Conv2dFprop::new(*conv, spans).into(),
-            Pass::InputGradient => Conv2dDgrad { accumulate: true, ..Conv2dDgrad::new(*conv, spans) }.into(),
-            Pass::WeightGradient => Conv2dWgrad::new(*conv, spans).into(),
+            Pass::Fprop => Conv2dFprop::new(*conv, spans).into(),
+            Pass::Dgrad => Conv2dDgrad { accumulate: true, ..Conv2dDgrad::new(*conv, spans) }.into(),
+            Pass::Wgrad => Conv2dWgrad::new(*conv, spans).into(),
         }
     };
     let [a, b, c]: [&[f64]; 3] = match kernel.pass {
-        Pass::Forward => [&x, &weight, &y],
-        Pass::InputGradient => [&y, &weight, &x],
-        Pass::WeightGradient => [&x, &y, &weight],
+        Pass::Fprop => [&x, &weight, &y],
+        Pass::Dgrad => [&y, &weight, &x],
+        Pass::Wgrad => [&x, &y, &weight],
     };
     let nowhere = Span { offset: 0, elements: 0, dtype: DType::F64 };
     let bytes = cpu.workspace_bytes(&call([nowhere; 3]).map(|_| ()));
@@ -173,7 +173,7 @@ fn both(kernel: &'static Kernel, conv: &Conv2d, options: Options) -> [Vec<f64>; 
     );
 
     const SPLITS: usize = 3;
-    let out = if kernel.pass == Pass::WeightGradient { DType::F32 } else { kernel.dtype };
+    let out = if kernel.pass == Pass::Wgrad { DType::F32 } else { kernel.dtype };
     let operands = [(a, kernel.dtype), (b, kernel.dtype), (c, out)];
     let [_, _, got] = results(&mut cuda, operands, parts_bytes(conv, SPLITS), |cuda, spans, workspace| {
         match call(spans) {
@@ -194,8 +194,8 @@ fn check(kernel: &'static Kernel, conv: &Conv2d, options: Options) {
     let difference: f64 = got.iter().zip(&expected).map(|(a, b)| (a - b) * (a - b)).sum();
     let norm: f64 = expected.iter().map(|b| b * b).sum();
     let error = (difference / norm).sqrt();
-    // A weight gradient of exact bf16 numbers is f32 throughout.
-    let rounded = kernel.dtype == DType::Bf16 && kernel.pass != Pass::WeightGradient;
+    // A wgrad of exact bf16 numbers is f32 throughout.
+    let rounded = kernel.dtype == DType::Bf16 && kernel.pass != Pass::Wgrad;
     assert!(error <= if rounded { 5e-3 } else { 1e-5 }, "{kernel:?} {conv:?} {options:?}: off by {error:e}");
 }
 

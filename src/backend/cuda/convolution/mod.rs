@@ -56,18 +56,18 @@ pub(super) fn modules() -> impl Iterator<Item = Module> {
 pub(super) fn prepare(cuda: &Cuda, call: &Call<()>) -> Option<CallConfig> {
     let (chosen, parts, workspace_bytes) = match call.numbered() {
         Call::Conv2dFprop(op) => {
-            let chosen = choose(cuda, Pass::Forward, &op.conv);
+            let chosen = choose(cuda, Pass::Fprop, &op.conv);
             let statistics = matches!(op.epilogue, Some(FpropEpilogue::Statistics(_)));
             let bytes = if statistics { sums_bytes(chosen.kernel, &op.conv) } else { 0 };
             (chosen, fprop_parts(chosen.kernel, &op), bytes)
         }
         Call::Conv2dDgrad(op) => {
-            let chosen = choose(cuda, Pass::InputGradient, &op.conv);
+            let chosen = choose(cuda, Pass::Dgrad, &op.conv);
             let bytes = if op.epilogue.is_some() { sums_bytes(chosen.kernel, &op.conv) } else { 0 };
             (chosen, dgrad_parts(chosen.kernel, &op), bytes)
         }
         Call::Conv2dWgrad(op) => {
-            let chosen = choose(cuda, Pass::WeightGradient, &op.conv);
+            let chosen = choose(cuda, Pass::Wgrad, &op.conv);
             (chosen, wgrad_parts(chosen.kernel, &op), parts_bytes(&op.conv, chosen.splits))
         }
         _ => return None,
@@ -84,8 +84,7 @@ pub(super) fn prepare(cuda: &Cuda, call: &Call<()>) -> Option<CallConfig> {
 /// tiles in a row of both GEMMs that takes longer than the pass it saves. Chosen by prediction, until a GPU tells.
 pub(super) fn fuses_prologue(cuda: &Cuda, conv: &Conv2d) -> bool {
     const MOST_REWRITES: usize = 8;
-    let [forward, gradient] =
-        [Pass::Forward, Pass::WeightGradient].map(|pass| choose(cuda, pass, conv).kernel);
+    let [forward, gradient] = [Pass::Fprop, Pass::Wgrad].map(|pass| choose(cuda, pass, conv).kernel);
     let rewrites = conv.out_channels.div_ceil(forward.tile[1]) + conv.out_channels.div_ceil(gradient.tile[0]);
     forward.applies_prologue(conv) && gradient.applies_prologue(conv) && rewrites <= MOST_REWRITES
 }
@@ -110,7 +109,7 @@ fn wgrad_parts<B: Copy>(kernel: &Kernel, op: &Conv2dWgrad<B>) -> Option<Parts<B>
 
 /// The result of a pass, as a matrix.
 fn written(kernel: &Kernel, conv: &Conv2d) -> Rows {
-    if kernel.pass == Pass::Forward { conv.outputs() } else { conv.inputs() }
+    if kernel.pass == Pass::Fprop { conv.outputs() } else { conv.inputs() }
 }
 
 /// Bytes of the BN partial sums that a kernel leaves of its result; none without a reduction epilogue.
@@ -142,7 +141,7 @@ pub(super) fn conv2d_fprop(
     workspace: Span,
     config: Option<&KernelConfig>,
 ) -> Result<()> {
-    let Chosen { kernel, .. } = chosen(config, Pass::Forward)?;
+    let Chosen { kernel, .. } = chosen(config, Pass::Fprop)?;
     let Some(FpropEpilogue::Statistics(statistics)) = &op.epilogue else {
         return launch_fprop(cuda, kernel, op, None);
     };
@@ -157,7 +156,7 @@ pub(super) fn conv2d_dgrad(
     workspace: Span,
     config: Option<&KernelConfig>,
 ) -> Result<()> {
-    let Chosen { kernel, .. } = chosen(config, Pass::InputGradient)?;
+    let Chosen { kernel, .. } = chosen(config, Pass::Dgrad)?;
     let Some(reduce) = &op.epilogue else { return launch_dgrad(cuda, kernel, op, None) };
     let sums = sums(kernel, &op.conv, workspace)?;
     launch_dgrad(cuda, kernel, op, Some(sums.span))?;
@@ -170,7 +169,7 @@ pub(super) fn conv2d_wgrad(
     workspace: Span,
     config: Option<&KernelConfig>,
 ) -> Result<()> {
-    launch_wgrad(cuda, chosen(config, Pass::WeightGradient)?, op, workspace)
+    launch_wgrad(cuda, chosen(config, Pass::Wgrad)?, op, workspace)
 }
 
 /// Launches a forward convolution with its prologue and its epilogue; `partial` is where the kernel leaves the moments of runs of rows of

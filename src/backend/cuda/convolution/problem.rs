@@ -7,23 +7,25 @@ use crate::ops::{Call, Conv2d};
 
 /// The three passes of a convolution: fprop, dgrad and wgrad.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
 pub enum Pass {
     /// The output, in training and in inference.
-    Forward,
+    #[serde(rename = "forward")]
+    Fprop,
     /// The gradient with respect to the input.
-    InputGradient,
+    #[serde(rename = "input-gradient")]
+    Dgrad,
     /// The gradient with respect to the weights.
-    WeightGradient,
+    #[serde(rename = "weight-gradient")]
+    Wgrad,
 }
 
 impl Pass {
     /// The pass and the convolution of a call that is one.
     pub fn of<B>(call: &Call<B>) -> Option<(Pass, &Conv2d)> {
         match call {
-            Call::Conv2dFprop(op) => Some((Pass::Forward, &op.conv)),
-            Call::Conv2dDgrad(op) => Some((Pass::InputGradient, &op.conv)),
-            Call::Conv2dWgrad(op) => Some((Pass::WeightGradient, &op.conv)),
+            Call::Conv2dFprop(op) => Some((Pass::Fprop, &op.conv)),
+            Call::Conv2dDgrad(op) => Some((Pass::Dgrad, &op.conv)),
+            Call::Conv2dWgrad(op) => Some((Pass::Wgrad, &op.conv)),
             _ => None,
         }
     }
@@ -31,9 +33,9 @@ impl Pass {
     /// The name in tables and files.
     pub fn name(self) -> &'static str {
         match self {
-            Pass::Forward => "forward",
-            Pass::InputGradient => "input-gradient",
-            Pass::WeightGradient => "weight-gradient",
+            Pass::Fprop => "forward",
+            Pass::Dgrad => "input-gradient",
+            Pass::Wgrad => "weight-gradient",
         }
     }
 }

@@ -41,7 +41,7 @@ impl Kernel {
     /// memory.
     pub fn products(&'static self, conv: &Conv2d, splits: usize, prologue: bool) -> Products {
         let [copied, fetched] = self.family.loaded(self, conv);
-        let patches = self.tile[usize::from(self.pass == Pass::WeightGradient)] * self.dtype.size();
+        let patches = self.tile[usize::from(self.pass == Pass::Wgrad)] * self.dtype.size();
         Products {
             kernel: self.name,
             entry: self.module.entries[0].name,
@@ -59,17 +59,17 @@ impl Kernel {
 fn items(kernel: &Kernel, conv: &Conv2d, splits: usize) -> Vec<Items> {
     let [rows, columns] = kernel.extents(conv);
     match kernel.pass {
-        Pass::Forward => {
+        Pass::Fprop => {
             vec![Items { count: kernel.tiles(rows, columns), sum: kernel.gemm_k(conv) }]
         }
-        Pass::InputGradient => DgradPhase::all(conv)
+        Pass::Dgrad => DgradPhase::all(conv)
             .iter()
             .map(|phase| Items {
                 count: kernel.tiles(phase.pixels, columns),
                 sum: kernel.k_of_taps(phase.taps, conv.out_channels),
             })
             .collect(),
-        Pass::WeightGradient => {
+        Pass::Wgrad => {
             let sum = kernel.family.longest_split(kernel, conv, splits) * kernel.block_k();
             vec![Items { count: kernel.tiles(rows, columns) * splits, sum }]
         }
@@ -121,9 +121,9 @@ mod tests {
     fn products(cuda: &Cuda, pass: Pass, conv: Conv2d, prologue: bool) -> Products {
         let prologue = prologue.then_some(Affine { scale: (), bias: (), relu: true });
         let call: Call<()> = match pass {
-            Pass::Forward => Conv2dFprop { prologue, ..Conv2dFprop::new(conv, [(); 3]) }.into(),
-            Pass::InputGradient => Conv2dDgrad::new(conv, [(); 3]).into(),
-            Pass::WeightGradient => Conv2dWgrad { prologue, ..Conv2dWgrad::new(conv, [(); 3]) }.into(),
+            Pass::Fprop => Conv2dFprop { prologue, ..Conv2dFprop::new(conv, [(); 3]) }.into(),
+            Pass::Dgrad => Conv2dDgrad::new(conv, [(); 3]).into(),
+            Pass::Wgrad => Conv2dWgrad { prologue, ..Conv2dWgrad::new(conv, [(); 3]) }.into(),
         };
         cuda.products(&call, &cuda.prepare(&call)).unwrap()
     }
@@ -137,14 +137,14 @@ mod tests {
         };
         // Every extent is whole tiles and every K whole K blocks, so nothing is computed in vain.
         let needed = (CONV.flop() / 2.0) as usize;
-        assert_eq!(needed_by(Pass::Forward), needed);
-        assert_eq!(needed_by(Pass::InputGradient), needed);
-        assert!((needed..needed + needed / 8).contains(&needed_by(Pass::WeightGradient)));
+        assert_eq!(needed_by(Pass::Fprop), needed);
+        assert_eq!(needed_by(Pass::Dgrad), needed);
+        assert!((needed..needed + needed / 8).contains(&needed_by(Pass::Wgrad)));
     }
 
     #[test]
     fn an_input_gradient_begins_with_the_longest_sums() {
-        let items = products(&card(), Pass::InputGradient, CONV, false).items;
+        let items = products(&card(), Pass::Dgrad, CONV, false).items;
         let sums: Vec<usize> = items.iter().map(|items| items.sum).collect();
         // Of nine taps four, two, two and one fall on the four residues of the pixels.
         assert_eq!(sums, [4 * 128, 2 * 128, 2 * 128, 128]);
@@ -155,7 +155,7 @@ mod tests {
         let hopper = with("sm_90a", (9, 0));
         let pointwise =
             Conv2d { in_channels: 256, filter_height: 1, filter_width: 1, stride: 1, padding: 0, ..CONV };
-        for (pass, side) in [(Pass::Forward, 0), (Pass::WeightGradient, 1)] {
+        for (pass, side) in [(Pass::Fprop, 0), (Pass::Wgrad, 1)] {
             let [plain, mapped] = [false, true].map(|prologue| products(&hopper, pass, pointwise, prologue));
             assert_eq!(mapped.copied - plain.copied, 2.0 * 2.0 * plain.tile[side] as f64);
             assert_eq!(Products { copied: plain.copied, ..mapped }, plain);

@@ -28,7 +28,7 @@ fn pointwise([batch, height, width, in_channels, out_channels]: [usize; 5]) -> C
     Conv2d { batch, height, width, in_channels, out_channels, filter_height, filter_width, stride, padding }
 }
 
-/// What a kernel makes of mapped patches, and the partials it leaves: mapped by itself, or by the pass.
+/// The result of a kernel of mapped patches, and the partials it leaves: mapped by itself, or by the pass.
 fn computed(
     kernel: &'static Kernel,
     conv: Conv2d,
@@ -38,7 +38,7 @@ fn computed(
 ) -> [Vec<f64>; 2] {
     let mut cuda = emulated(options, BF16);
     let [n_x, n_weight, n_y] = elements(&conv);
-    let forward = kernel.pass == Pass::Forward;
+    let forward = kernel.pass == Pass::Fprop;
     let (n_other, n_out, out) = if forward { (n_weight, n_y, BF16) } else { (n_y, n_weight, F32) };
     let partials = if forward { kernel.partial_elements(&conv) } else { 0 };
     let [x, scale, bias, other] = [(n_x, 1), (conv.in_channels, 2), (conv.in_channels, 3), (n_other, 4)]
@@ -96,7 +96,7 @@ fn patches_mapped_in_shared_memory_give_the_bits_of_those_a_pass_has_stored() {
             turn += 1;
         }
     }
-    // Forward and weight gradient, each with and without clusters.
+    // fprop and wgrad, each with and without clusters.
     assert_eq!(turn, 3 * (9 + 6));
 }
 

@@ -20,18 +20,15 @@ pub struct MeasuredOn {
     pub name: String,
     /// The architecture that its kernels are compiled for.
     pub architecture: String,
-    /// Streaming multiprocessors.
-    pub multiprocessors: u32,
+    /// SMs (streaming multiprocessors).
+    #[serde(rename = "multiprocessors")]
+    pub sms: u32,
 }
 
 impl MeasuredOn {
     /// This device.
     pub fn this(device: &Properties) -> MeasuredOn {
-        MeasuredOn {
-            name: device.name.clone(),
-            architecture: device.architecture.clone(),
-            multiprocessors: device.sms,
-        }
+        MeasuredOn { name: device.name.clone(), architecture: device.architecture.clone(), sms: device.sms }
     }
 }
 

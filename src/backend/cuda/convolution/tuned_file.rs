@@ -98,9 +98,7 @@ impl KernelTable {
                 ))),
             };
         }
-        let name = |on: &MeasuredOn| {
-            format!("{} ({}, {} multiprocessors)", on.name, on.architecture, on.multiprocessors)
-        };
+        let name = |on: &MeasuredOn| format!("{} ({}, {} SMs)", on.name, on.architecture, on.sms);
         Err(Error::invalid(format!(
             "the table of kernels was measured on {}, and this is {}; measure one here with `residua bench --tune FILE`, or \
              leave --kernel-table out",
@@ -253,11 +251,10 @@ mod tests {
     }
 
     fn table() -> KernelTable {
-        let device =
-            MeasuredOn { name: "a card".into(), architecture: "sm_90a".into(), multiprocessors: 132 };
+        let device = MeasuredOn { name: "a card".into(), architecture: "sm_90a".into(), sms: 132 };
         let mut table = KernelTable::new(device, "measured for a test");
-        table.push(row(Pass::Forward, "sm80-64x64", 1)).unwrap();
-        table.push(row(Pass::WeightGradient, "sm80-64x128", 5)).unwrap();
+        table.push(row(Pass::Fprop, "sm80-64x64", 1)).unwrap();
+        table.push(row(Pass::Wgrad, "sm80-64x128", 5)).unwrap();
         table
     }
 
@@ -281,10 +278,10 @@ mod tests {
         let read = read(&written()).unwrap();
         assert_eq!((read.rows(), read.hash()), (table().rows(), table().hash()));
         assert_eq!(read.device, table().device);
-        let row = read.get(Pass::WeightGradient, DType::Bf16, &CONV).unwrap();
+        let row = read.get(Pass::Wgrad, DType::Bf16, &CONV).unwrap();
         assert_eq!((&row.kernel[..], row.splits), ("sm80-64x128", 5));
-        assert!(read.get(Pass::InputGradient, DType::Bf16, &CONV).is_none());
-        assert!(read.get(Pass::Forward, DType::F32, &CONV).is_none());
+        assert!(read.get(Pass::Dgrad, DType::Bf16, &CONV).is_none());
+        assert!(read.get(Pass::Fprop, DType::F32, &CONV).is_none());
     }
 
     #[test]
@@ -345,7 +342,7 @@ mod tests {
         };
         table().check_device(&device).unwrap();
         let mut foreign = KernelTable::new(MeasuredOn { architecture: "sm_80".into(), ..table().device }, "");
-        foreign.push(row(Pass::Forward, "sm90-128x128", 1)).unwrap();
+        foreign.push(row(Pass::Fprop, "sm90-128x128", 1)).unwrap();
         let ampere = Properties { architecture: "sm_80".into(), capability: (8, 0), ..device.clone() };
         let error = foreign.check_device(&ampere).unwrap_err().to_string();
         assert!(error.contains("sm90-128x128") && error.contains("does not run on"), "{error}");

@@ -34,7 +34,7 @@ mod tests {
         use std::mem::offset_of;
         assert_eq!(size_of::<ReduceArguments>(), 6 * 8 + 32 + 8);
         assert_eq!(offset_of!(ReduceArguments, partial), 40);
-        assert_eq!(offset_of!(ReduceArguments, slabs.cut.slabs), 48 + 20);
+        assert_eq!(offset_of!(ReduceArguments, chunks.cut.chunks), 48 + 20);
         assert_eq!(size_of::<convolution::sm90::arguments::Phase>(), 256);
         assert_eq!(size_of::<convolution::sm90::arguments::Arguments>() % 64, 0);
     }

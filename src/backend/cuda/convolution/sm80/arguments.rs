@@ -59,7 +59,7 @@ impl Phase {
 
 impl Arguments {
     /// fprop, but for the operands and the phase.
-    pub(super) fn forward(conv: &Conv2d, kernel: &Kernel) -> Arguments {
+    pub(super) fn fprop(conv: &Conv2d, kernel: &Kernel) -> Arguments {
         Arguments {
             out_height: conv.out_height() as u32,
             out_width: conv.out_width() as u32,
@@ -68,7 +68,7 @@ impl Arguments {
     }
 
     /// wgrad, but for the operands and the phase.
-    pub(super) fn weight_gradient(conv: &Conv2d, kernel: &Kernel, splits: usize) -> Arguments {
+    pub(super) fn wgrad(conv: &Conv2d, kernel: &Kernel, splits: usize) -> Arguments {
         Arguments {
             split_k: splits as u32,
             ..Arguments::over_inputs(conv, kernel, conv.out_channels, conv.filter_elements())
@@ -76,7 +76,7 @@ impl Arguments {
     }
 
     /// dgrad, but for the operands and the phases.
-    pub(super) fn input_gradient(conv: &Conv2d, kernel: &Kernel) -> Arguments {
+    pub(super) fn dgrad(conv: &Conv2d, kernel: &Kernel) -> Arguments {
         Arguments {
             image_elements: (conv.out_height() * conv.out_width() * conv.out_channels) as i64,
             image_height: conv.out_height() as i32,
@@ -94,7 +94,7 @@ impl Arguments {
 
     /// A GEMM of `rows` x `columns` whose patches are those of the input.
     fn over_inputs(conv: &Conv2d, kernel: &Kernel, rows: usize, columns: usize) -> Arguments {
-        let out_size = if kernel.pass == Pass::WeightGradient { 4 } else { kernel.dtype.size() };
+        let out_size = if kernel.pass == Pass::Wgrad { 4 } else { kernel.dtype.size() };
         Arguments {
             image_elements: (conv.height * conv.width * conv.in_channels) as i64,
             image_height: conv.height as i32,

@@ -40,9 +40,9 @@ macro_rules! kernel {
         ];
         const ENTRIES: [Entry; 1] = [Entry {
             name: match Pass::$pass {
-                Pass::Forward => "conv2d_fprop_sm80",
-                Pass::InputGradient => "conv2d_dgrad_sm80",
-                Pass::WeightGradient => "conv2d_wgrad_sm80",
+                Pass::Fprop => "conv2d_fprop_sm80",
+                Pass::Dgrad => "conv2d_dgrad_sm80",
+                Pass::Wgrad => "conv2d_wgrad_sm80",
             },
             registers: $registers,
             tensor_cores: matches!(DType::$dtype, DType::Bf16),
@@ -68,29 +68,29 @@ pub(super) static FAMILIES: [&[Kernel]; 1] = [&KERNELS];
 
 /// The kernels, larger tiles before smaller.
 static KERNELS: [Kernel; 23] = [
-    kernel!(Forward, Bf16, 128 x 128, warps 2 x 4, vector true true, registers 128),
-    kernel!(Forward, Bf16, 128 x 64, warps 4 x 2, vector true true, registers 85),
-    kernel!(Forward, Bf16, 64 x 64, warps 2 x 2, vector true true, registers 102),
-    kernel!(Forward, Bf16, 128 x 64, warps 4 x 2, vector false false, registers 128),
-    kernel!(InputGradient, Bf16, 128 x 128, warps 2 x 4, vector true true, registers 128),
-    kernel!(InputGradient, Bf16, 128 x 64, warps 4 x 2, vector true true, registers 85),
-    kernel!(InputGradient, Bf16, 64 x 64, warps 2 x 2, vector true true, registers 102),
-    kernel!(InputGradient, Bf16, 128 x 64, warps 4 x 2, vector false false, registers 128),
-    kernel!(WeightGradient, Bf16, 128 x 128, warps 2 x 4, vector true true, registers 128),
-    kernel!(WeightGradient, Bf16, 64 x 128, warps 2 x 4, vector true true, registers 85),
-    kernel!(WeightGradient, Bf16, 64 x 64, warps 2 x 2, vector true true, registers 102),
-    kernel!(WeightGradient, Bf16, 64 x 64, warps 2 x 2, vector true false, registers 168),
-    kernel!(WeightGradient, Bf16, 64 x 64, warps 2 x 2, vector false false, registers 168),
-    kernel!(Forward, F32, 128 x 64, warps 4 x 1, vector true true, registers 168),
-    kernel!(Forward, F32, 64 x 64, warps 2 x 2, vector true true, registers 128),
-    kernel!(Forward, F32, 64 x 64, warps 2 x 2, vector false false, registers 128),
-    kernel!(InputGradient, F32, 128 x 64, warps 4 x 1, vector true true, registers 168),
-    kernel!(InputGradient, F32, 64 x 64, warps 2 x 2, vector true true, registers 128),
-    kernel!(InputGradient, F32, 64 x 64, warps 2 x 2, vector false false, registers 128),
-    kernel!(WeightGradient, F32, 128 x 64, warps 4 x 1, vector true true, registers 168),
-    kernel!(WeightGradient, F32, 64 x 64, warps 2 x 2, vector true true, registers 128),
-    kernel!(WeightGradient, F32, 64 x 64, warps 2 x 2, vector true false, registers 128),
-    kernel!(WeightGradient, F32, 64 x 64, warps 2 x 2, vector false false, registers 128),
+    kernel!(Fprop, Bf16, 128 x 128, warps 2 x 4, vector true true, registers 128),
+    kernel!(Fprop, Bf16, 128 x 64, warps 4 x 2, vector true true, registers 85),
+    kernel!(Fprop, Bf16, 64 x 64, warps 2 x 2, vector true true, registers 102),
+    kernel!(Fprop, Bf16, 128 x 64, warps 4 x 2, vector false false, registers 128),
+    kernel!(Dgrad, Bf16, 128 x 128, warps 2 x 4, vector true true, registers 128),
+    kernel!(Dgrad, Bf16, 128 x 64, warps 4 x 2, vector true true, registers 85),
+    kernel!(Dgrad, Bf16, 64 x 64, warps 2 x 2, vector true true, registers 102),
+    kernel!(Dgrad, Bf16, 128 x 64, warps 4 x 2, vector false false, registers 128),
+    kernel!(Wgrad, Bf16, 128 x 128, warps 2 x 4, vector true true, registers 128),
+    kernel!(Wgrad, Bf16, 64 x 128, warps 2 x 4, vector true true, registers 85),
+    kernel!(Wgrad, Bf16, 64 x 64, warps 2 x 2, vector true true, registers 102),
+    kernel!(Wgrad, Bf16, 64 x 64, warps 2 x 2, vector true false, registers 168),
+    kernel!(Wgrad, Bf16, 64 x 64, warps 2 x 2, vector false false, registers 168),
+    kernel!(Fprop, F32, 128 x 64, warps 4 x 1, vector true true, registers 168),
+    kernel!(Fprop, F32, 64 x 64, warps 2 x 2, vector true true, registers 128),
+    kernel!(Fprop, F32, 64 x 64, warps 2 x 2, vector false false, registers 128),
+    kernel!(Dgrad, F32, 128 x 64, warps 4 x 1, vector true true, registers 168),
+    kernel!(Dgrad, F32, 64 x 64, warps 2 x 2, vector true true, registers 128),
+    kernel!(Dgrad, F32, 64 x 64, warps 2 x 2, vector false false, registers 128),
+    kernel!(Wgrad, F32, 128 x 64, warps 4 x 1, vector true true, registers 168),
+    kernel!(Wgrad, F32, 64 x 64, warps 2 x 2, vector true true, registers 128),
+    kernel!(Wgrad, F32, 64 x 64, warps 2 x 2, vector true false, registers 128),
+    kernel!(Wgrad, F32, 64 x 64, warps 2 x 2, vector false false, registers 128),
 ];
 
 /// The family, and the warps of a kernel along M and N.
@@ -110,11 +110,11 @@ impl Family for ImplicitGemm {
         const PIXEL: usize = 16;
         let [rows, columns] = kernel.tile;
         let stages = STAGES * (rows + columns) * 64;
-        let pixels = if kernel.pass != Pass::WeightGradient && !kernel.vector[0] { rows } else { 1 };
+        let pixels = if kernel.pass != Pass::Wgrad && !kernel.vector[0] { rows } else { 1 };
         let looked_up = match kernel.pass {
-            Pass::Forward => kernel.block_k() * 4,
-            Pass::InputGradient => STAGES * kernel.block_k() * 4,
-            Pass::WeightGradient => STAGES * kernel.block_k() * PIXEL,
+            Pass::Fprop => kernel.block_k() * 4,
+            Pass::Dgrad => STAGES * kernel.block_k() * 4,
+            Pass::Wgrad => STAGES * kernel.block_k() * PIXEL,
         };
         (stages.max(rows * columns * 4) + PIXEL * pixels + looked_up).next_multiple_of(128) as u32
     }
@@ -136,8 +136,8 @@ impl Family for ImplicitGemm {
         let aligned = |channels: usize| (channels * kernel.dtype.size()).is_multiple_of(16);
         let (input, output) = (aligned(conv.in_channels), aligned(conv.out_channels));
         let [left, right] = match kernel.pass {
-            Pass::Forward => [input, input],
-            Pass::InputGradient | Pass::WeightGradient => [output, input],
+            Pass::Fprop => [input, input],
+            Pass::Dgrad | Pass::Wgrad => [output, input],
         };
         (left || !kernel.vector[0]) && (right || !kernel.vector[1])
     }
@@ -169,7 +169,7 @@ impl Family for ImplicitGemm {
     ) -> Result<()> {
         let conv = &op.conv;
         let address = |span| cuda.pointer(span);
-        let mut arguments = Arguments::forward(conv, kernel);
+        let mut arguments = Arguments::fprop(conv, kernel);
         arguments.image = address(op.x);
         arguments.matrix = address(op.weight);
         arguments.out = address(op.y);
@@ -192,7 +192,7 @@ impl Family for ImplicitGemm {
         operands: Vec<Operand>,
     ) -> Result<()> {
         let conv = &op.conv;
-        let mut arguments = Arguments::input_gradient(conv, kernel);
+        let mut arguments = Arguments::dgrad(conv, kernel);
         arguments.image = cuda.pointer(op.dy);
         arguments.matrix = cuda.pointer(op.weight);
         arguments.out = cuda.pointer(op.dx);
@@ -216,7 +216,7 @@ impl Family for ImplicitGemm {
         operands: Vec<Operand>,
     ) -> Result<()> {
         let conv = &op.conv;
-        let mut arguments = Arguments::weight_gradient(conv, kernel, splits);
+        let mut arguments = Arguments::wgrad(conv, kernel, splits);
         arguments.image = cuda.pointer(op.x);
         arguments.matrix = cuda.pointer(op.dy);
         arguments.out = cuda.pointer(out);

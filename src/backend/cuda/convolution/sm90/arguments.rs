@@ -74,7 +74,7 @@ impl Phase {
 
 impl Arguments {
     /// fprop, but for operands and maps.
-    pub(super) fn forward(conv: &Conv2d, kernel: &Kernel, layout: Option<Layout>) -> Arguments {
+    pub(super) fn fprop(conv: &Conv2d, kernel: &Kernel, layout: Option<Layout>) -> Arguments {
         let mut arguments = Arguments {
             out_step: 1,
             out_height: conv.out_height() as u32,
@@ -86,7 +86,7 @@ impl Arguments {
     }
 
     /// dgrad, but for operands, maps and phases.
-    pub(super) fn input_gradient(conv: &Conv2d, kernel: &Kernel, layout: Option<Layout>) -> Arguments {
+    pub(super) fn dgrad(conv: &Conv2d, kernel: &Kernel, layout: Option<Layout>) -> Arguments {
         Arguments {
             pixel_step: 1,
             chunks: conv.out_channels.div_ceil(BLOCK_K) as u32,
@@ -99,12 +99,7 @@ impl Arguments {
     }
 
     /// wgrad, but for operands and maps. Columns are counted in panels of 64 channels of a tap.
-    pub(super) fn weight_gradient(
-        conv: &Conv2d,
-        kernel: &Kernel,
-        layout: Option<Layout>,
-        splits: usize,
-    ) -> Arguments {
+    pub(super) fn wgrad(conv: &Conv2d, kernel: &Kernel, layout: Option<Layout>, splits: usize) -> Arguments {
         let blocks = conv.filter_height * conv.filter_width * conv.in_channels.div_ceil(BLOCK_K);
         let tiles_n = (blocks * BLOCK_K).div_ceil(kernel.cluster_tile()[1]);
         let tiles = conv.out_channels.div_ceil(kernel.cluster_tile()[0]) * tiles_n;

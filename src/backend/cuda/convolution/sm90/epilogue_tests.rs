@@ -48,7 +48,7 @@ fn close(got: f64, expected: f64, scale: f64) -> bool {
 
 #[test]
 fn a_forward_kernel_leaves_the_moments_of_what_it_stored() {
-    for kernel in kernels(Pass::Forward) {
+    for kernel in kernels(Pass::Fprop) {
         let conv = problem(kernel, 1);
         let channels = conv.out_channels;
         let [n_x, n_weight, n_y] = elements(&conv);
@@ -88,7 +88,7 @@ fn an_input_gradient_kernel_masks_and_leaves_the_sums_of_what_it_stored() {
         (2, &[ReluBackward::OfAffine]),
         (3, &[OF_OUTPUT, ReluBackward::OfAffine, ReluBackward::None]),
     ];
-    for (kernel, (stride, rectifiers)) in kernels(Pass::InputGradient).zip(cases.into_iter().cycle()) {
+    for (kernel, (stride, rectifiers)) in kernels(Pass::Dgrad).zip(cases.into_iter().cycle()) {
         let conv = problem(kernel, stride);
         let channels = conv.in_channels;
         let [n_dx, n_weight, n_dy] = elements(&conv);

@@ -16,7 +16,7 @@ use crate::ops::{
 };
 use crate::tensor::{DType, Span};
 
-/// What tells the families of this architecture apart.
+/// The differences between the families of this architecture.
 pub(super) trait Sm90: Debug + Sync {
     /// Threads of a thread block: a producer warpgroup and consumer warpgroups.
     fn threads(&self) -> u32 {
@@ -106,7 +106,7 @@ impl<F: Sm90> Family for F {
 
     /// Each consumer reduces the rows that it has; the last of a phase may be fewer.
     fn partial_rows(&self, kernel: &Kernel) -> Option<usize> {
-        let shared = self.cooperative() && kernel.pass != Pass::WeightGradient;
+        let shared = self.cooperative() && kernel.pass != Pass::Wgrad;
         Some(if shared { kernel.tile[0] / 2 } else { kernel.tile[0] })
     }
 
@@ -140,7 +140,7 @@ impl<F: Sm90> Family for F {
     ) -> Result<()> {
         let (conv, layout) = (&op.conv, self.layout(kernel, &op.conv));
         let address = |span| cuda.pointer(span);
-        let mut arguments = Arguments::forward(conv, kernel, layout);
+        let mut arguments = Arguments::fprop(conv, kernel, layout);
         let images = Images::inputs(conv, address(op.x));
         arguments.phases[0].patches = images.patches(cuda, kernel, layout, conv, &arguments.phases[0])?;
         arguments.matrix =
@@ -173,7 +173,7 @@ impl<F: Sm90> Family for F {
     ) -> Result<()> {
         let (conv, layout) = (&op.conv, self.layout(kernel, &op.conv));
         let address = |span| cuda.pointer(span);
-        let mut common = Arguments::input_gradient(conv, kernel, layout);
+        let mut common = Arguments::dgrad(conv, kernel, layout);
         common.matrix = filters(cuda, conv, address(op.weight), BLOCK_K)?;
         common.out = address(op.dx);
         common.addend = if op.accumulate { common.out } else { 0 };
@@ -225,7 +225,7 @@ impl<F: Sm90> Family for F {
         mut operands: Vec<Operand>,
     ) -> Result<()> {
         let (conv, layout) = (&op.conv, self.layout(kernel, &op.conv));
-        let mut arguments = Arguments::weight_gradient(conv, kernel, layout, splits);
+        let mut arguments = Arguments::wgrad(conv, kernel, layout, splits);
         let images = Images::inputs(conv, cuda.pointer(op.x));
         arguments.phases[0].patches = images.patches(cuda, kernel, layout, conv, &arguments.phases[0])?;
         arguments.matrix = Images::outputs(conv, cuda.pointer(op.dy)).matrix(cuda, BLOCK_K)?;

@@ -24,7 +24,7 @@ macro_rules! kernel {
         ];
         const ENTRIES: [Entry; 1] = [Entry {
             name: match Pass::$pass {
-                Pass::Forward => "conv2d_fprop_halo_reuse_sm90",
+                Pass::Fprop => "conv2d_fprop_halo_reuse_sm90",
                 _ => "conv2d_dgrad_halo_reuse_sm90",
             },
             registers: 168,
@@ -52,12 +52,12 @@ macro_rules! kernel {
 
 /// The kernels, larger tiles before smaller.
 pub(super) static KERNELS: [Kernel; 6] = [
-    kernel!(Forward, 256 x 128, cooperative true, patch bytes 96 << 10, filter stages 6),
-    kernel!(Forward, 128 x 128, cooperative true, patch bytes 96 << 10, filter stages 6),
-    kernel!(Forward, 256 x 64, cooperative false, patch bytes 120 << 10, filter stages 9),
-    kernel!(InputGradient, 256 x 128, cooperative true, patch bytes 96 << 10, filter stages 6),
-    kernel!(InputGradient, 128 x 128, cooperative true, patch bytes 96 << 10, filter stages 6),
-    kernel!(InputGradient, 256 x 64, cooperative false, patch bytes 120 << 10, filter stages 9),
+    kernel!(Fprop, 256 x 128, cooperative true, patch bytes 96 << 10, filter stages 6),
+    kernel!(Fprop, 128 x 128, cooperative true, patch bytes 96 << 10, filter stages 6),
+    kernel!(Fprop, 256 x 64, cooperative false, patch bytes 120 << 10, filter stages 9),
+    kernel!(Dgrad, 256 x 128, cooperative true, patch bytes 96 << 10, filter stages 6),
+    kernel!(Dgrad, 128 x 128, cooperative true, patch bytes 96 << 10, filter stages 6),
+    kernel!(Dgrad, 256 x 64, cooperative false, patch bytes 120 << 10, filter stages 9),
 ];
 
 /// The family: cooperative consumers (else ping-pong with A and B swapped and resident filters), bytes for stages of patches, and
@@ -84,8 +84,8 @@ impl Sm90 for HaloReuse {
 
     fn layout(&self, kernel: &Kernel, conv: &Conv2d) -> Option<Layout> {
         let size = match kernel.pass {
-            Pass::Forward | Pass::WeightGradient => [conv.out_width(), conv.out_height()],
-            Pass::InputGradient => [conv.width, conv.height],
+            Pass::Fprop | Pass::Wgrad => [conv.out_width(), conv.out_height()],
+            Pass::Dgrad => [conv.width, conv.height],
         };
         let taps = conv.filter_height * conv.filter_width;
         // With one row of taps there is no halo to reuse.
@@ -128,8 +128,7 @@ mod tests {
 
     /// The layout of a kernel of the list, whose configuration is given again.
     fn layout(name: &str, family: &HaloReuse, conv: &Conv2d) -> Option<Layout> {
-        let kernel =
-            KERNELS.iter().find(|kernel| kernel.name == name && kernel.pass == Pass::Forward).unwrap();
+        let kernel = KERNELS.iter().find(|kernel| kernel.name == name && kernel.pass == Pass::Fprop).unwrap();
         assert_eq!(format!("{:?}", kernel.family), format!("{family:?}"));
         family.layout(kernel, conv)
     }

@@ -8,7 +8,7 @@ use crate::backend::cuda::{Entry, Module, Variant};
 use crate::ops::Conv2d;
 use crate::tensor::DType;
 
-/// A kernel of sm_90a. Its registers are those that a thread starts with; setmaxnreg raises those of its consumers.
+/// A kernel of sm_90a. Its registers are the number that a thread starts with; setmaxnreg raises those of its consumers.
 macro_rules! kernel {
     ($pass:ident, $m:literal x $n:literal, cooperative $cooperative:literal, swap_ab $swap_ab:literal, stages $stages:literal,
      registers $registers:literal) => {
@@ -35,9 +35,9 @@ macro_rules! kernel {
         ];
         const ENTRIES: [Entry; 1] = [Entry {
             name: match Pass::$pass {
-                Pass::Forward => "conv2d_fprop_sm90",
-                Pass::InputGradient => "conv2d_dgrad_sm90",
-                Pass::WeightGradient => "conv2d_wgrad_sm90",
+                Pass::Fprop => "conv2d_fprop_sm90",
+                Pass::Dgrad => "conv2d_dgrad_sm90",
+                Pass::Wgrad => "conv2d_wgrad_sm90",
             },
             registers: $registers,
             tensor_cores: true,
@@ -65,30 +65,30 @@ macro_rules! kernel {
 
 /// The kernels, larger tiles before smaller, then clusters.
 pub(super) static KERNELS: [Kernel; 24] = [
-    kernel!(Forward, 256 x 128, cooperative true, swap_ab false, stages 4, registers 168),
-    kernel!(Forward, 128 x 256, cooperative true, swap_ab false, stages 4, registers 168),
-    kernel!(Forward, 128 x 128, cooperative false, swap_ab false, stages 6, registers 168),
-    kernel!(Forward, 256 x 64, cooperative false, swap_ab true, stages 4, registers 168),
-    kernel!(Forward, 64 x 64, cooperative false, swap_ab false, stages 8, registers 112),
-    kernel!(InputGradient, 256 x 128, cooperative true, swap_ab false, stages 4, registers 168),
-    kernel!(InputGradient, 128 x 256, cooperative true, swap_ab false, stages 4, registers 168),
-    kernel!(InputGradient, 128 x 128, cooperative false, swap_ab false, stages 6, registers 168),
-    kernel!(InputGradient, 256 x 64, cooperative false, swap_ab true, stages 4, registers 168),
-    kernel!(InputGradient, 64 x 64, cooperative false, swap_ab false, stages 8, registers 104),
-    kernel!(WeightGradient, 128 x 256, cooperative true, swap_ab false, stages 4, registers 168),
-    kernel!(WeightGradient, 128 x 128, cooperative false, swap_ab false, stages 6, registers 168),
-    kernel!(WeightGradient, 64 x 192, cooperative false, swap_ab false, stages 6, registers 168),
-    kernel!(WeightGradient, 64 x 64, cooperative false, swap_ab false, stages 8, registers 104),
-    kernel!(Forward, 128 x 256, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
-    kernel!(Forward, 256 x 128, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
-    kernel!(Forward, 128 x 128, cluster 1 x 2, cooperative false, swap_ab false, stages 6, registers 168),
-    kernel!(Forward, 128 x 64, cluster 1 x 2, cooperative false, swap_ab true, stages 8, registers 168),
-    kernel!(InputGradient, 128 x 256, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
-    kernel!(InputGradient, 256 x 128, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
-    kernel!(InputGradient, 128 x 128, cluster 1 x 2, cooperative false, swap_ab false, stages 6, registers 168),
-    kernel!(InputGradient, 128 x 64, cluster 1 x 2, cooperative false, swap_ab true, stages 8, registers 168),
-    kernel!(WeightGradient, 128 x 256, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
-    kernel!(WeightGradient, 128 x 192, cluster 1 x 2, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel!(Fprop, 256 x 128, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel!(Fprop, 128 x 256, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel!(Fprop, 128 x 128, cooperative false, swap_ab false, stages 6, registers 168),
+    kernel!(Fprop, 256 x 64, cooperative false, swap_ab true, stages 4, registers 168),
+    kernel!(Fprop, 64 x 64, cooperative false, swap_ab false, stages 8, registers 112),
+    kernel!(Dgrad, 256 x 128, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel!(Dgrad, 128 x 256, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel!(Dgrad, 128 x 128, cooperative false, swap_ab false, stages 6, registers 168),
+    kernel!(Dgrad, 256 x 64, cooperative false, swap_ab true, stages 4, registers 168),
+    kernel!(Dgrad, 64 x 64, cooperative false, swap_ab false, stages 8, registers 104),
+    kernel!(Wgrad, 128 x 256, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel!(Wgrad, 128 x 128, cooperative false, swap_ab false, stages 6, registers 168),
+    kernel!(Wgrad, 64 x 192, cooperative false, swap_ab false, stages 6, registers 168),
+    kernel!(Wgrad, 64 x 64, cooperative false, swap_ab false, stages 8, registers 104),
+    kernel!(Fprop, 128 x 256, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel!(Fprop, 256 x 128, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel!(Fprop, 128 x 128, cluster 1 x 2, cooperative false, swap_ab false, stages 6, registers 168),
+    kernel!(Fprop, 128 x 64, cluster 1 x 2, cooperative false, swap_ab true, stages 8, registers 168),
+    kernel!(Dgrad, 128 x 256, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel!(Dgrad, 256 x 128, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel!(Dgrad, 128 x 128, cluster 1 x 2, cooperative false, swap_ab false, stages 6, registers 168),
+    kernel!(Dgrad, 128 x 64, cluster 1 x 2, cooperative false, swap_ab true, stages 8, registers 168),
+    kernel!(Wgrad, 128 x 256, cluster 2 x 1, cooperative true, swap_ab false, stages 4, registers 168),
+    kernel!(Wgrad, 128 x 192, cluster 1 x 2, cooperative true, swap_ab false, stages 4, registers 168),
 ];
 
 /// The family: cooperative or ping-pong consumers, whether A and B are swapped, pipeline stages, and the thread blocks of a cluster
@@ -123,7 +123,7 @@ impl Sm90 for ImplicitGemm {
     }
 
     fn applies_prologue(&self, kernel: &Kernel, conv: &Conv2d) -> bool {
-        kernel.pass != Pass::InputGradient && conv.is_pointwise()
+        kernel.pass != Pass::Dgrad && conv.is_pointwise()
     }
 
     /// A cluster multicasts rows along N, and columns along M.

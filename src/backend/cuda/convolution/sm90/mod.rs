@@ -20,7 +20,7 @@ mod tensor_maps;
 
 use super::kernel::Kernel;
 
-/// The kernels of this architecture, by family. Of those that should take equally long the first is chosen: what keeps rows, then
+/// The kernels of this architecture, by family. Of candidates that should take equally long the first is chosen: kernels that keep rows, then
 /// larger tiles before smaller, then clusters.
 pub(super) static FAMILIES: [&[Kernel]; 3] =
     [&halo_reuse::KERNELS, &streaming_wgrad::KERNELS, &implicit_gemm::KERNELS];

@@ -13,7 +13,7 @@ use crate::tensor::DType;
 /// The kernel.
 pub(super) static KERNELS: [Kernel; 1] = [Kernel {
     name: "sm90-stream-64x576",
-    pass: Pass::WeightGradient,
+    pass: Pass::Wgrad,
     dtype: DType::Bf16,
     tile: [64, 576],
     family: &StreamingWgrad,
@@ -21,7 +21,7 @@ pub(super) static KERNELS: [Kernel; 1] = [Kernel {
     module: Module {
         variant: Variant {
             file: "convolution/sm90/streaming_wgrad.cu",
-            constants: &[("BF16", 1), ("PASS", Pass::WeightGradient as i64), ("TILE_M", 64), ("TILE_N", 576)],
+            constants: &[("BF16", 1), ("PASS", Pass::Wgrad as i64), ("TILE_M", 64), ("TILE_N", 576)],
         },
         entries: &[Entry {
             name: "conv2d_wgrad_streaming_sm90",

@@ -56,9 +56,9 @@ impl Images {
             return self.map(cuda, TmaMode::Tiled(&layout.box_extents()));
         }
         let (step, pixels) = match kernel.pass {
-            Pass::Forward => (conv.stride, shared_pixels(kernel)),
-            Pass::InputGradient => (1, shared_pixels(kernel)),
-            Pass::WeightGradient => (conv.stride, BLOCK_K),
+            Pass::Fprop => (conv.stride, shared_pixels(kernel)),
+            Pass::Dgrad => (1, shared_pixels(kernel)),
+            Pass::Wgrad => (conv.stride, BLOCK_K),
         };
         if conv.is_pointwise() { self.matrix(cuda, pixels) } else { self.taps(cuda, phase, step, pixels) }
     }

@@ -140,7 +140,7 @@ fn missing(found: &str) -> Error {
     ))
 }
 
-/// The lines of a compiler's output from the first error on, those that fit a screen.
+/// The lines of a compiler's output from the first error on, at most a screenful.
 fn first_messages(text: &str) -> String {
     const LINES: usize = 16;
     let lines: Vec<&str> = text.lines().collect();

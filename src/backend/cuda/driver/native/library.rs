@@ -77,7 +77,7 @@ impl Library {
     /// # Errors
     /// It is missing, too old, a stub, or sees no GPU.
     pub fn find() -> Result<Library> {
-        // What failed once fails for the life of the process: a library is not looked for twice.
+        // A failure lasts as long as the process: a library is not looked for twice.
         static FOUND: OnceLock<Result<Library, String>> = OnceLock::new();
         FOUND
             .get_or_init(|| Library::open().map_err(|error| error.to_string()))

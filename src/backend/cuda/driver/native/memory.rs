@@ -31,7 +31,7 @@ pub fn zeroed(stream: &Arc<Stream>, bytes: usize) -> Result<Memory> {
     }
     check(result, &format!("allocate {bytes} bytes on the GPU"))?;
     let allocation = Allocation { address, stream: stream.clone() };
-    // SAFETY: the memory has so many bytes.
+    // SAFETY: the memory has `bytes` bytes, one at the least.
     let result = unsafe { sys::cuMemsetD8Async(address, 0, bytes.max(1), stream.handle()) };
     check(result, "set memory to zero")?;
     Ok(Memory::new(address, bytes, allocation))
@@ -75,7 +75,7 @@ impl Pinned {
         let task = format!("lock {bytes} bytes of the host's memory for copies to the GPU");
         // SAFETY: a place to write to; the context is current. Freed in `drop`.
         check(unsafe { sys::cuMemAllocHost_v2(&raw mut first, bytes.max(1)) }, &task)?;
-        // SAFETY: the memory has so many bytes, and nobody else knows of it yet.
+        // SAFETY: the memory has `bytes` bytes, and nobody else knows of it yet.
         unsafe { ptr::write_bytes(first.cast::<u8>(), 0, bytes.max(1)) };
         Ok(Pinned { first: first.cast(), bytes, context: context.clone() })
     }
@@ -159,7 +159,7 @@ impl Downloads {
                 (Pinned::new(context, bytes.next_power_of_two().max(256))?, StreamEvent::new(stream, false)?)
             }
         };
-        // SAFETY: both ranges have so many bytes, and the pinned one is kept until the event.
+        // SAFETY: both ranges have `bytes` bytes, and the pinned one is kept until the event.
         let result = unsafe { sys::cuMemcpyDtoHAsync_v2(pinned.at(0).cast(), from, bytes, stream.handle()) };
         let queued = check(result, "copy to the host").and_then(|()| event.record());
         if let Err(error) = queued {

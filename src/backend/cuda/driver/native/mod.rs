@@ -128,7 +128,7 @@ impl Driver for Native {
         self.stream.refuse_in_capture("copy to the host")?;
         let from = memory.range(offset, bytes.len())?;
         self.stream.enter()?;
-        // SAFETY: both ranges have so many bytes; the copy is over before this returns.
+        // SAFETY: both ranges have `bytes.len()` bytes; the copy is over before this returns.
         let result = unsafe {
             sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from, bytes.len(), self.stream.handle())
         };

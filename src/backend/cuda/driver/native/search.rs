@@ -87,7 +87,7 @@ pub fn relative_traps(environment: Environment<'_>, current: &Path) -> Vec<PathB
         .collect()
 }
 
-/// The folders of a search path, without those that depend on where the process stands.
+/// The folders of a search path, without the ones relative to the working directory.
 fn absolute_entries(environment: Environment<'_>, name: &str) -> impl Iterator<Item = PathBuf> {
     let path = environment(name).unwrap_or_default();
     std::env::split_paths(&path).filter(|entry| entry.is_absolute()).collect::<Vec<_>>().into_iter()

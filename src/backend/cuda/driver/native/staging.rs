@@ -35,7 +35,7 @@ impl<T> Ring<T> {
         Ring { capacity, head: 0, pending: VecDeque::new() }
     }
 
-    /// Where so many bytes fit beside what is pending; nothing where the oldest must be over first.
+    /// A place for `bytes` bytes beside what is pending; `None` while the oldest must be over first.
     fn place(&self, bytes: usize) -> Option<usize> {
         let bytes = bytes.next_multiple_of(ALIGNMENT);
         let Some(&(oldest, _)) = self.pending.front() else {
@@ -112,7 +112,7 @@ impl Staging {
         };
         // SAFETY: the ring gives only places whose events are over.
         unsafe { pinned.write(start, piece) };
-        // SAFETY: both ranges have so many bytes; the ring keeps the pinned one until the event.
+        // SAFETY: both ranges have `piece.len()` bytes; the ring keeps the pinned one until the event.
         let result = unsafe {
             sys::cuMemcpyHtoDAsync_v2(to, pinned.at(start).cast_const().cast(), piece.len(), stream.handle())
         };
