@@ -134,7 +134,7 @@ mod tests {
         let [weight, y] = [place(640, 128), place(1152, 240)];
         let prologue = Some(Affine { scale, bias, relu: true });
         let call = Conv2dFprop { prologue, ..Conv2dFprop::new(conv, [x, weight, y]) };
-        let config = device.prepare(&call.map(|_| ()).into());
+        let config = device.prepare(&call.map(&mut |_| ()).into());
         let (bytes, expansion) = (config.workspace_bytes, config.expansion.unwrap());
         assert!(bytes >= 3 * 5 * 8 * 4);
         device.allocate(4096 + bytes).unwrap();

@@ -177,7 +177,7 @@ impl<B: Copy> Affine<B> {
         [per_channel("input_scale", self.scale), per_channel("input_bias", self.bias)]
     }
 
-    fn map<C>(&self, f: &mut impl FnMut(B) -> C) -> Affine<C> {
+    fn map<C>(&self, f: &mut dyn FnMut(B) -> C) -> Affine<C> {
         Affine { scale: f(self.scale), bias: f(self.bias), relu: self.relu }
     }
 
@@ -236,7 +236,7 @@ impl<B: Copy> FpropEpilogue<B> {
         }
     }
 
-    fn map<C>(&self, f: &mut impl FnMut(B) -> C) -> FpropEpilogue<C> {
+    fn map<C>(&self, f: &mut dyn FnMut(B) -> C) -> FpropEpilogue<C> {
         match *self {
             FpropEpilogue::Bias(BiasEpilogue { bias, residual, relu }) => {
                 FpropEpilogue::Bias(BiasEpilogue { bias: f(bias), residual: residual.map(f), relu })
@@ -290,14 +290,14 @@ impl<B: Copy> Conv2dFprop<B> {
     }
 
     /// The same operation with other operands.
-    pub fn map<C>(&self, mut f: impl FnMut(B) -> C) -> Conv2dFprop<C> {
+    pub fn map<C>(&self, f: &mut dyn FnMut(B) -> C) -> Conv2dFprop<C> {
         Conv2dFprop {
             conv: self.conv,
             x: f(self.x),
             weight: f(self.weight),
             y: f(self.y),
-            prologue: self.prologue.map(|affine| affine.map(&mut f)),
-            epilogue: self.epilogue.map(|epilogue| epilogue.map(&mut f)),
+            prologue: self.prologue.map(|affine| affine.map(f)),
+            epilogue: self.epilogue.map(|epilogue| epilogue.map(f)),
         }
     }
 
@@ -351,7 +351,7 @@ impl<B: Copy> Conv2dDgrad<B> {
     }
 
     /// The same operation with other operands.
-    pub fn map<C>(&self, mut f: impl FnMut(B) -> C) -> Conv2dDgrad<C> {
+    pub fn map<C>(&self, f: &mut dyn FnMut(B) -> C) -> Conv2dDgrad<C> {
         Conv2dDgrad {
             conv: self.conv,
             accumulate: self.accumulate,
@@ -420,13 +420,13 @@ impl<B: Copy> Conv2dWgrad<B> {
     }
 
     /// The same operation with other operands.
-    pub fn map<C>(&self, mut f: impl FnMut(B) -> C) -> Conv2dWgrad<C> {
+    pub fn map<C>(&self, f: &mut dyn FnMut(B) -> C) -> Conv2dWgrad<C> {
         Conv2dWgrad {
             conv: self.conv,
             x: f(self.x),
             dy: f(self.dy),
             dweight: f(self.dweight),
-            prologue: self.prologue.map(|affine| affine.map(&mut f)),
+            prologue: self.prologue.map(|affine| affine.map(f)),
         }
     }
 

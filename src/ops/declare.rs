@@ -95,7 +95,7 @@ macro_rules! operations {
                 }
 
                 /// The same operation with other operands.
-                pub fn map<C>(&self, mut f: impl FnMut(B) -> C) -> $Op<C> {
+                pub fn map<C>(&self, f: &mut dyn FnMut(B) -> C) -> $Op<C> {
                     $Op {
                         attributes: self.attributes,
                         $( $operand: f(self.$operand), )*
@@ -168,7 +168,12 @@ macro_rules! operations {
             }
 
             /// The same call with other operands.
-            pub fn map<C>(&self, f: impl FnMut(B) -> C) -> Call<C> {
+            pub fn map<C>(&self, mut f: impl FnMut(B) -> C) -> Call<C> {
+                // One function for each pair of types, not for each caller's closure: there are three times as many.
+                self.map_by(&mut f)
+            }
+
+            fn map_by<C>(&self, f: &mut dyn FnMut(B) -> C) -> Call<C> {
                 match self {
                     $( Call::$Own(operation) => operation.map(f).into(), )*
                     $( Call::$Op(operation) => operation.map(f).into(), )*

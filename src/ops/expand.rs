@@ -50,13 +50,13 @@ impl<B: Copy> Conv2dFprop<B> {
             running_mean: own(statistics.running_mean),
             running_variance: own(statistics.running_variance),
         };
-        Some(vec![Conv2dFprop { epilogue: None, ..self.map(own) }.into(), behind.into()])
+        Some(vec![Conv2dFprop { epilogue: None, ..self.map(&mut Part::Own) }.into(), behind.into()])
     }
 
     /// Its prologue as a pass of its own, if it has one.
     pub(crate) fn without_prologue(&self) -> Option<Parts<B>> {
         let (before, z) = prologue(&self.conv, self.x, self.prologue.as_ref()?);
-        Some(vec![before, Conv2dFprop { x: z, prologue: None, ..self.map(Part::Own) }.into()])
+        Some(vec![before, Conv2dFprop { x: z, prologue: None, ..self.map(&mut Part::Own) }.into()])
     }
 }
 
@@ -66,7 +66,7 @@ impl<B: Copy> Conv2dDgrad<B> {
         let reduce = self.epilogue.as_ref()?;
         let own = Part::Own;
         let dx = own(self.dx);
-        let mut parts: Parts<B> = vec![Conv2dDgrad { epilogue: None, ..self.map(own) }.into()];
+        let mut parts: Parts<B> = vec![Conv2dDgrad { epilogue: None, ..self.map(&mut Part::Own) }.into()];
         if let Some(y) = reduce.mask() {
             parts.push(ReluGradientInPlace { attributes: self.conv.inputs(), y: own(y), x: dx }.into());
         }
@@ -90,7 +90,7 @@ impl<B: Copy> Conv2dWgrad<B> {
     /// Its prologue as a pass of its own, if it has one.
     pub(crate) fn without_prologue(&self) -> Option<Parts<B>> {
         let (before, z) = prologue(&self.conv, self.x, self.prologue.as_ref()?);
-        Some(vec![before, Conv2dWgrad { x: z, prologue: None, ..self.map(Part::Own) }.into()])
+        Some(vec![before, Conv2dWgrad { x: z, prologue: None, ..self.map(&mut Part::Own) }.into()])
     }
 }
 
@@ -104,7 +104,7 @@ fn prologue<B: Copy>(conv: &Conv2d, x: B, affine: &super::Affine<B>) -> (Call<Pa
 
 impl<B: Copy> PoolHeadForward<B> {
     pub(crate) fn parts(&self) -> Parts<B> {
-        let PoolHeadForward { attributes, x, weight, bias, features, logits } = self.map(Part::Own);
+        let PoolHeadForward { attributes, x, weight, bias, features, logits } = self.map(&mut Part::Own);
         vec![
             GlobalAveragePool { attributes: attributes.pool, x, y: features }.into(),
             LinearForward { attributes: attributes.linear(), x: features, weight, bias, y: logits }.into(),
