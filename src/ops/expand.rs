@@ -61,7 +61,7 @@ impl<B: Copy> Conv2dFprop<B> {
 }
 
 impl<B: Copy> Conv2dDgrad<B> {
-    /// The mask and the sums of the batch normalisation below as passes of their own, if it has them.
+    /// ReLU backward and the BN reduction of the layer below as passes of their own, if it has them.
     pub(crate) fn without_epilogue(&self) -> Option<Parts<B>> {
         let reduce = self.epilogue.as_ref()?;
         let own = Part::Own;

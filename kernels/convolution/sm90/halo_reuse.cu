@@ -1,5 +1,5 @@
-// fprop and dgrad of bf16 images without stride on sm_90a, where rows of the result are multiples of eight pixels (`Layout::of` in
-// sm90_rows.rs has all conditions). Channels are multiples of eight.
+// fprop and dgrad of bf16 images without stride on sm_90a, where rows of the result are multiples of eight pixels (`HaloReuse::layout`
+// in halo_reuse.rs has all conditions). Channels are multiples of eight.
 //
 // implicit_gemm.cu loads the patches of every filter tap, nine times the image where filters are 3 x 3, and is bound by L2. Here
 // a tile is whole rows of pixels, and one TMA load brings the rows that it needs for one column of filter taps: those of the

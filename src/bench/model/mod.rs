@@ -147,8 +147,8 @@ pub struct StepModel {
     /// Images a second, if every call took its floor.
     pub floor_images_per_second: f64,
     /// Images a second that counting operations and bytes allows with nothing fused; with the passes of batch normalisation, rectifier
-    /// and residual fused; with their sums and masks in the convolutions as well; and with all of it there. Of networks and cards it
-    /// was counted for.
+    /// and residual fused; with their BN reductions and ReLU backward in epilogues as well; and with all of it there. Of networks and
+    /// cards it was counted for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ideal_images_per_second: Option<[f64; 4]>,
     /// Images a second, predicted.

@@ -74,8 +74,8 @@ impl StepModel {
             let [unfused, passes, sums, applied] = ideal.map(thousands);
             let _ = writeln!(
                 text,
-                "counting bytes allows {unfused} unfused, {passes} with passes fused, {sums} with sums and masks in the\n\
-                 convolutions, {applied} with normalisation applied where it is read"
+                "counting bytes allows {unfused} unfused, {passes} with passes fused, {sums} with BN reductions and ReLU\n\
+                 backward in epilogues, {applied} with normalisation applied where it is read"
             );
         }
         if let Some(seconds) = self.measured_seconds {

@@ -53,7 +53,7 @@ type Estimate = (Chosen, f64, f64);
 /// The choice with the least predicted time. The model does not tell apart what differs by less than `ALIKE`: of those, it is the one
 /// with the least to hide, and of equals the first.
 fn least(estimates: Vec<Estimate>) -> Option<Chosen> {
-    const ALIKE: f64 = 1.02;
+    const ALIKE: f64 = 1.005;
     let shortest = estimates.iter().map(|estimate| estimate.1).min_by(f64::total_cmp)?;
     let alike = estimates.into_iter().filter(|estimate| estimate.1 <= ALIKE * shortest);
     alike.min_by(|a, b| a.2.total_cmp(&b.2)).map(|(chosen, ..)| chosen)
