@@ -76,6 +76,7 @@ const OVERLAPPED_LAUNCH_SECONDS: f64 = 0.7e-6;
 const PROLOGUE_SECONDS: f64 = 0.9e-6;
 /// Seconds from the last product of an output tile to its last store. Assumed.
 const EPILOGUE_SECONDS: f64 = 0.7e-6;
+
 /// A card as the model sees it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Card {
@@ -207,6 +208,33 @@ mod tests {
         assert!(launch("H200", Launches::Overlapped) < launch("H200", Launches::Serial));
         assert_eq!(launch("A100", Launches::Overlapped), launch("H200", Launches::Serial));
         assert_eq!(Card::named("A100").unwrap().launches, Launches::Serial);
+    }
+
+    #[test]
+    fn a_card_without_published_rates_has_sms_like_those_of_the_nearest() {
+        let device = |name: &str, capability, sms| Properties {
+            name: name.into(),
+            architecture: String::new(),
+            capability,
+            sms,
+            memory_bytes: 1 << 36,
+            shared_bytes_per_block: 160 << 10,
+            red_zone: 0,
+            versions: String::new(),
+        };
+        let a100 = Card::named("A100").unwrap();
+        let half = Card::nearest(&device("a card", (8, 6), 54));
+        let near = |value: f64, expected: f64| assert!((value / expected - 1.0).abs() < 1e-12, "{value:e}");
+        near(half.clock, a100.clock);
+        near(half.cache_rate, a100.cache_rate / 2.0);
+        near(half.rates.bandwidth, a100.rates.bandwidth / 2.0);
+        near(half.rates.f32.unwrap(), a100.rates.f32.unwrap() / 2.0);
+        assert!(half.rates.source.contains("54 SMs") && half.rates.source.contains("assumed"));
+        // The emulator passes for a Hopper; a device that reports no SMs has one; a known card is itself.
+        near(Card::nearest(&device("emulator", (9, 0), 4)).clock, Card::named("H200").unwrap().clock);
+        assert_eq!(Card::nearest(&device("a card", (8, 0), 0)).sms, 1);
+        let known = device("NVIDIA H100 80GB HBM3", (9, 0), 132);
+        assert_eq!(Card::nearest(&known), Card::named("H100").unwrap());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::kernel::Kernel;
 use super::kernels::kernels;
 use super::problem::Pass;
 use super::products::Products;
-use super::split_k_blocks;
+use super::split_k_grid;
 use crate::backend::cuda::Cuda;
 use crate::backend::cuda::card::Card;
 use crate::backend::cuda::driver::Properties;
@@ -87,7 +87,8 @@ impl Kernel {
         let (mut seconds, mut unhidden) = (gemm.seconds, gemm.unhidden());
         if splits > 1 {
             let bytes = slices + weights * DType::F32.size();
-            let reduction = cost::pass(card, bytes as f64, 0.0, split_k_blocks(weights));
+            let (_, blocks) = split_k_grid(weights);
+            let reduction = cost::pass(card, bytes as f64, 0.0, blocks);
             seconds += reduction.seconds;
             unhidden += reduction.unhidden();
         }
@@ -151,6 +152,46 @@ mod tests {
 
     fn chosen(pass: Pass, dtype: DType, conv: &Conv2d, device: &Properties) -> Chosen {
         predict(pass, dtype, conv, &Card::nearest(device), device)
+    }
+
+    #[test]
+    fn the_choice_is_the_first_of_the_shortest_with_the_least_to_hide() {
+        let estimate = |splits, seconds, unhidden| {
+            let kernel = kernels().next().unwrap();
+            (Chosen { kernel, splits }, seconds, unhidden)
+        };
+        let least = |estimates: Vec<Estimate>| least(estimates).map(|chosen| chosen.splits);
+        assert_eq!(least(vec![]), None);
+        assert_eq!(least(vec![estimate(1, 1.1, 1.1), estimate(2, 1.0, 4.0)]), Some(2));
+        // What the model cannot tell apart, what is equal in every way, and what it can tell apart.
+        assert_eq!(least(vec![estimate(1, 1.0, 4.0), estimate(2, 1.004, 3.0)]), Some(2));
+        assert_eq!(least(vec![estimate(1, 1.0, 3.0), estimate(2, 1.0, 3.0)]), Some(1));
+        assert_eq!(least(vec![estimate(1, 1.0, 4.0), estimate(2, 1.006, 3.0)]), Some(1));
+    }
+
+    #[test]
+    fn an_operand_that_is_gathered_costs_its_stores_to_shared_memory_several_times() {
+        let conv = Conv2d {
+            batch: 8,
+            height: 8,
+            width: 8,
+            in_channels: 64,
+            out_channels: 64,
+            filter_height: 3,
+            filter_width: 3,
+            stride: 1,
+            padding: 1,
+        };
+        let copied = |name: &str| {
+            let kernel =
+                candidates(Pass::Wgrad, DType::F32, &conv).find(|kernel| kernel.name == name).unwrap();
+            let products = kernel.products(&conv, 1, false);
+            (products.copied, products.fetched)
+        };
+        // 64 rows and 64 columns of four bytes.
+        assert_eq!(copied("sm80-64x64"), (512.0, 512.0));
+        assert_eq!(copied("sm80-64x64-gather-right"), (256.0 + 4.0 * 256.0, 512.0));
+        assert_eq!(copied("sm80-64x64-gather"), (4.0 * 512.0, 512.0));
     }
 
     #[test]
@@ -219,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_weight_gradient_is_split_until_the_device_is_full_and_no_further() {
+    fn a_wgrad_is_split_until_the_device_is_full_and_no_further() {
         let splits = |batch: usize, side: usize, channels: usize| {
             let conv = Conv2d {
                 batch,

@@ -89,7 +89,7 @@ pub(super) fn fuses_prologue(cuda: &Cuda, conv: &Conv2d) -> bool {
     forward.applies_prologue(conv) && gradient.applies_prologue(conv) && rewrites <= MOST_REWRITES
 }
 
-/// The calls that a forward convolution becomes where its kernel cannot do all of it.
+/// The calls that an fprop becomes where its kernel cannot do all of it.
 fn fprop_parts<B: Copy>(kernel: &Kernel, op: &Conv2dFprop<B>) -> Option<Parts<B>> {
     if op.prologue.is_some() && !kernel.applies_prologue(&op.conv) {
         return op.without_prologue();
@@ -172,7 +172,7 @@ pub(super) fn conv2d_wgrad(
     launch_wgrad(cuda, chosen(config, Pass::Wgrad)?, op, workspace)
 }
 
-/// Launches a forward convolution with its prologue and its epilogue; `partial` is where the kernel leaves the moments of runs of rows of
+/// Launches an fprop with its prologue and its epilogue; `partial` is where the kernel leaves the moments of runs of rows of
 /// its result.
 fn launch_fprop(cuda: &Cuda, kernel: &Kernel, op: &Conv2dFprop<Span>, partial: Option<Span>) -> Result<()> {
     let conv = &op.conv;
@@ -241,7 +241,7 @@ fn check_fits(kernel: &Kernel, conv: &Conv2d, prologue: bool, sums: bool) -> Res
 
 /// Adds the split-K slices of a wgrad in their order.
 fn sum_parts(cuda: &Cuda, parts: Span, dweight: Span, splits: usize) -> Result<()> {
-    let vectorized = dweight.elements.is_multiple_of(4);
+    let (vectorized, blocks) = split_k_grid(dweight.elements);
     let arguments = split_k::Arguments {
         slices: cuda.pointer(parts),
         out: cuda.pointer(dweight),
@@ -250,7 +250,7 @@ fn sum_parts(cuda: &Cuda, parts: Span, dweight: Span, splits: usize) -> Result<(
         vectorized: vectorized.into(),
     };
     let config = LaunchConfig {
-        grid: [split_k_blocks(dweight.elements) as u32, 1, 1],
+        grid: [blocks as u32, 1, 1],
         threads: (split_k::WARP * split_k::WARPS) as u32,
         shared_bytes: 0,
         cluster: 1,
@@ -264,10 +264,10 @@ fn sum_parts(cuda: &Cuda, parts: Span, dweight: Span, splits: usize) -> Result<(
     )
 }
 
-/// Thread blocks of the reduction of split-K slices of a number of weights.
-fn split_k_blocks(weights: usize) -> usize {
+/// Whether a thread of the reduction of split-K slices has four weights, or one, and its thread blocks.
+fn split_k_grid(weights: usize) -> (bool, usize) {
     let vectorized = weights.is_multiple_of(4);
-    (if vectorized { weights / 4 } else { weights }).div_ceil(split_k::WARP)
+    (vectorized, (if vectorized { weights / 4 } else { weights }).div_ceil(split_k::WARP))
 }
 
 /// Bytes of the split-K slices of a wgrad.

@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_gradient_begins_with_the_longest_sums() {
+    fn a_dgrad_begins_with_the_longest_sums() {
         let items = products(&card(), Pass::Dgrad, CONV, false).items;
         let sums: Vec<usize> = items.iter().map(|items| items.sum).collect();
         // Of nine taps four, two, two and one fall on the four residues of the pixels.
@@ -151,14 +151,15 @@ mod tests {
     }
 
     #[test]
-    fn patches_that_a_kernel_maps_are_read_and_written_once_more() {
+    fn patches_that_a_prologue_rewrites_are_read_and_written_once_more() {
         let hopper = with("sm_90a", (9, 0));
         let pointwise =
             Conv2d { in_channels: 256, filter_height: 1, filter_width: 1, stride: 1, padding: 0, ..CONV };
         for (pass, side) in [(Pass::Fprop, 0), (Pass::Wgrad, 1)] {
-            let [plain, mapped] = [false, true].map(|prologue| products(&hopper, pass, pointwise, prologue));
-            assert_eq!(mapped.copied - plain.copied, 2.0 * 2.0 * plain.tile[side] as f64);
-            assert_eq!(Products { copied: plain.copied, ..mapped }, plain);
+            let [plain, rewritten] =
+                [false, true].map(|prologue| products(&hopper, pass, pointwise, prologue));
+            assert_eq!(rewritten.copied - plain.copied, 2.0 * 2.0 * plain.tile[side] as f64);
+            assert_eq!(Products { copied: plain.copied, ..rewritten }, plain);
             // Before other kernels, and for other convolutions, a separate pass applies it.
             for (cuda, conv) in [(card(), pointwise), (with("sm_90a", (9, 0)), CONV)] {
                 let [plain, behind] = [false, true].map(|prologue| products(&cuda, pass, conv, prologue));

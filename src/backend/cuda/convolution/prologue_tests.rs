@@ -1,4 +1,4 @@
-//! Kernels that map patches, against the same kernels on what a pass of its own has stored: equal bit for bit.
+//! Kernels that apply a prologue to patches, against the same kernels on what a pass of its own has stored: equal bit for bit.
 
 use std::sync::Arc;
 
@@ -28,7 +28,7 @@ fn pointwise([batch, height, width, in_channels, out_channels]: [usize; 5]) -> C
     Conv2d { batch, height, width, in_channels, out_channels, filter_height, filter_width, stride, padding }
 }
 
-/// The result of a kernel of mapped patches, and the partials it leaves: mapped by itself, or by the pass.
+/// The result of a kernel, and the partials it leaves, of patches with a prologue: applied by itself, or by the pass.
 fn computed(
     kernel: &'static Kernel,
     conv: Conv2d,

@@ -75,7 +75,7 @@ impl Pinned {
         let task = format!("lock {bytes} bytes of the host's memory for copies to the GPU");
         // SAFETY: a place to write to; the context is current. Freed in `drop`.
         check(unsafe { sys::cuMemAllocHost_v2(&raw mut first, bytes.max(1)) }, &task)?;
-        // SAFETY: the memory has `bytes` bytes, and nobody else knows of it yet.
+        // SAFETY: the memory has `bytes` bytes, one at the least, and nobody else knows of it yet.
         unsafe { ptr::write_bytes(first.cast::<u8>(), 0, bytes.max(1)) };
         Ok(Pinned { first: first.cast(), bytes, context: context.clone() })
     }
