@@ -200,6 +200,7 @@ pub mod values;
 
 pub(crate) mod archive;
 pub(crate) mod files;
+pub(crate) mod instructions;
 pub(crate) mod threads;
 
 pub use error::{Error, Result};

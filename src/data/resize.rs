@@ -39,7 +39,7 @@ pub fn resize(image: &RgbImage, width: u32, height: u32) -> Result<RgbImage> {
     }
     let (from, row_len) = (image.width, 3 * image.width as usize);
     // The passes are inlined into a function compiled for the widest instructions there are.
-    let pixels = pulp::Arch::new().dispatch(
+    let pixels = crate::instructions::arch().dispatch(
         #[inline(always)]
         || match (width != from, height != image.height) {
             (false, false) => image.pixels.clone(),

@@ -24,5 +24,5 @@ pub(super) fn whole_rows(extent: Rows) -> usize {
 /// AVX2, baseline) and the one for this processor is chosen at run time.
 #[inline(always)]
 pub(super) fn vectorised<R>(work: impl FnOnce() -> R) -> R {
-    pulp::Arch::new().dispatch(work)
+    crate::instructions::arch().dispatch(work)
 }

@@ -9,7 +9,7 @@ use super::host::{read, read_integers, write};
 use super::memory::Memory;
 use super::{
     Cpu, batch_norm, convolution, cosine, divergence, energy, groups, images, linear, loss, optimizer,
-    pointwise, pool_head, pooling, rows, wgrad,
+    pointwise, pool_head, pooling, rows,
 };
 use crate::error::{Error, Result};
 use crate::ops::{
@@ -36,9 +36,9 @@ impl<T: Element> Device for Cpu<T> {
             return Expansion::on(self, parts);
         }
         CallConfig::with_workspace(match call {
-            Call::Conv2dFprop(fprop) => convolution::forward_workspace::<T>(&fprop.conv),
+            Call::Conv2dFprop(fprop) => convolution::fprop_workspace::<T>(&fprop.conv),
             Call::Conv2dDgrad(dgrad) => convolution::dgrad_workspace::<T>(&dgrad.conv),
-            Call::Conv2dWgrad(wgrad) => wgrad::workspace::<T>(&wgrad.conv),
+            Call::Conv2dWgrad(wgrad) => convolution::wgrad_workspace::<T>(&wgrad.conv),
             _ => 0,
         })
     }

@@ -5,8 +5,8 @@
 //! | `device` | the [`crate::ops::Device`] implementation: checks calls, hands each to its function |
 //! | `memory`, `host` | the flat memory and its one checked way to slices; the host's reads and writes |
 //! | `chunks` | how work is cut, by shape alone |
-//! | `convolution`, `wgrad` | convolutions, cut into tiles; `taps` knows which input a tap sees |
-//! | `kernel` | the register-blocked inner loops of both |
+//! | `convolution` | convolutions and their gradients: direct, and by Winograd's algorithm |
+//! | `scratch` | buffers that tasks borrow |
 //! | `linear`, `cosine` | matrix products of the fully connected layer and of the cosine classifier |
 //! | `pool_head` | the mean over all pixels and the fully connected layer in one call |
 //! | `batch_norm`, `pointwise`, `pooling`, `optimizer` | passes bound by memory; `shortcut` has the loops of its own |
@@ -30,7 +30,6 @@ mod energy;
 mod groups;
 mod host;
 mod images;
-mod kernel;
 mod linear;
 mod loss;
 mod memory;
@@ -39,15 +38,15 @@ mod pointwise;
 mod pool_head;
 mod pooling;
 mod rows;
+mod scratch;
 mod shortcut;
-mod taps;
-mod wgrad;
 
 use std::marker::PhantomData;
 use std::sync::Arc;
 
 pub use element::Element;
 use memory::Memory;
+use scratch::Scratch;
 
 use crate::error::{Error, Result};
 use crate::tensor::DType;
@@ -56,6 +55,7 @@ use crate::tensor::DType;
 #[derive(Debug)]
 pub struct Cpu<T> {
     memory: Memory,
+    scratch: Scratch,
     /// Shared, so that a call can borrow all of the device while it runs on it.
     pool: Arc<rayon::ThreadPool>,
     working_type: PhantomData<T>,
@@ -76,7 +76,12 @@ impl<T: Element> Cpu<T> {
             .map_err(|error| {
                 Error::invalid(format!("cannot start {threads} threads: {error}; ask for fewer"))
             })?;
-        Ok(Cpu { memory: Memory::new(0)?, pool: Arc::new(pool), working_type: PhantomData })
+        Ok(Cpu {
+            memory: Memory::new(0)?,
+            scratch: Scratch::default(),
+            pool: Arc::new(pool),
+            working_type: PhantomData,
+        })
     }
 
     /// For people: "cpu, f32, 2 threads".

@@ -7,9 +7,10 @@
 //! multiply-adds need only 10 loads: the loops are bound by arithmetic, not by memory. AVX2's 16 registers take 6 x 2.
 
 use bytemuck::{cast_slice, cast_slice_mut};
-use pulp::Simd;
+use pulp::{Simd, WithSimd};
 
-use super::element::Element;
+use crate::backend::cpu::element::Element;
+use crate::instructions::arch;
 
 /// Rows of a register block.
 pub(super) const ROWS: usize = 6;
@@ -27,10 +28,11 @@ pub(super) fn widest<S: Simd>() -> usize {
 }
 
 /// A block of sums.
-type Sums<T, S, const V: usize> = [[<T as Element>::Vector<S>; V]; ROWS];
+pub(super) type Sums<T, S, const V: usize> = [[<T as Element>::Vector<S>; V]; ROWS];
 
+/// A block of zeros.
 #[inline(always)]
-fn zeros<T: Element, S: Simd, const V: usize>(simd: S) -> Sums<T, S, V> {
+pub(super) fn zeros<T: Element, S: Simd, const V: usize>(simd: S) -> Sums<T, S, V> {
     [[T::splat(simd, T::ZERO); V]; ROWS]
 }
 
@@ -146,6 +148,70 @@ pub(super) fn store<T: Element, S: Simd, const V: usize>(
         let sums: &[T] = cast_slice(sums);
         for (to, &sum) in to.iter_mut().zip(sums) {
             *to = if add { *to + sum } else { sum };
+        }
+    }
+}
+
+/// A run of output channels that register blocks of one width compute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Panel {
+    /// First channel.
+    pub first: usize,
+    /// Channels that exist.
+    pub channels: usize,
+    /// Vectors per row of the block.
+    pub vectors: usize,
+}
+
+/// Cuts channels into panels of 4, 2 or 1 vectors.
+pub(super) fn panels(channels: usize, lanes: usize, widest: usize) -> Vec<Panel> {
+    let mut panels = Vec::new();
+    let mut first = 0;
+    while first < channels {
+        let left = (channels - first).div_ceil(lanes);
+        let vectors = [4, 2, 1].into_iter().find(|&vectors| vectors <= left.min(widest)).unwrap_or(1);
+        panels.push(Panel { first, channels: (channels - first).min(vectors * lanes), vectors });
+        first += vectors * lanes;
+    }
+    panels
+}
+
+/// (lanes, widest block) of the instruction set in use.
+struct Registers<T>(std::marker::PhantomData<T>);
+
+impl<T: Element> WithSimd for Registers<T> {
+    type Output = (usize, usize);
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> (usize, usize) {
+        (T::lanes::<S>(), widest::<S>())
+    }
+}
+
+/// (lanes, widest block) of the instruction set in use.
+pub(super) fn registers<T: Element>() -> (usize, usize) {
+    arch().dispatch(Registers::<T>(std::marker::PhantomData))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn panels_cover_every_channel_once() {
+        for channels in 1..200 {
+            for (lanes, widest) in [(16, 4), (8, 2), (4, 2), (1, 2)] {
+                let panels = panels(channels, lanes, widest);
+                let mut next = 0;
+                for panel in &panels {
+                    assert_eq!(panel.first, next);
+                    assert!(panel.vectors <= widest && panel.channels <= panel.vectors * lanes);
+                    next += panel.channels;
+                }
+                assert_eq!(next, channels);
+                let vectors: usize = panels.iter().map(|panel| panel.vectors).sum();
+                assert_eq!(vectors, channels.div_ceil(lanes));
+            }
         }
     }
 }

@@ -1,8 +1,8 @@
 //! The geometry of convolutions: which row of which tensor a tap of the filter sees from a pixel, and in which order the
 //! pixels of a tile are best taken.
 
-use super::element::Element;
 use super::kernel::{NOWHERE, ROWS};
+use crate::backend::cpu::element::Element;
 use crate::ops::Conv2d;
 
 /// The direction in which a convolution's filter taps are looked up.

@@ -7,11 +7,11 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::chunks::{flat, vectorised};
-use super::convolution::{Panel, panels, registers};
-use super::element::Element;
-use super::kernel::{NOWHERE, ROWS, outer_products, store, widest};
+use super::kernel::{NOWHERE, Panel, ROWS, outer_products, panels, registers, store, widest};
 use super::taps::{Direction, Taps, gather};
+use crate::backend::cpu::chunks::{flat, vectorised};
+use crate::backend::cpu::element::Element;
+use crate::instructions::arch;
 use crate::ops::Conv2d;
 
 /// Pixels of a tile: rows of 64 inputs of them take 24 KB of L1.
@@ -165,7 +165,7 @@ impl<'a, T: Element> Task<'a, T> {
     fn add_rows(&self, source: &[T], column: usize, sums: &mut [T]) {
         let filter = self.conv.filter_elements();
         for panel in &self.panels {
-            pulp::Arch::new().dispatch(Rows {
+            arch().dispatch(Rows {
                 seen: &self.seen,
                 factors: &self.factors,
                 source: &source[panel.first..],

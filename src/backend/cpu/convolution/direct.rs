@@ -1,4 +1,4 @@
-//! Convolutions (fprop) and their dgrads, tile by tile of output pixels, as products of rows of inputs with packed weights.
+//! The direct algorithm: tile by tile of output pixels, as products of rows of inputs with packed weights.
 //!
 //! Weights are packed once per call into panels whose number of output channels is the width of a register block:
 //! `panel[(tap * depth + c) * width + channel]`, so that a block reads them in one run. Everything else is read where it
@@ -7,117 +7,16 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::chunks::vectorised;
-use super::element::Element;
-use super::kernel::{Block, ROWS, RUN, store, widest};
-use super::memory::{NOTHING, scratch};
+use super::Epilogue;
+use super::kernel::{Block, NOWHERE, Panel, ROWS, RUN, panels, registers, store, widest};
 use super::taps::{Direction, Taps, gather};
-use super::{Cpu, wgrad};
-use crate::error::Result;
-use crate::ops::{BiasEpilogue, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, FpropEpilogue};
-use crate::tensor::Span;
+use crate::backend::cpu::chunks::vectorised;
+use crate::backend::cpu::element::Element;
+use crate::instructions::arch;
+use crate::ops::Conv2d;
 
 /// Inputs with fewer channels than this are gathered into patches first.
 const FEW_CHANNELS: usize = 8;
-
-/// Forward propagation; bias, residual and rectifier are applied tile by tile.
-pub(super) fn conv2d_fprop<T: Element>(
-    cpu: &mut Cpu<T>,
-    op: &Conv2dFprop<Span>,
-    workspace: Span,
-) -> Result<()> {
-    let epilogue = op.epilogue.and_then(|epilogue| match epilogue {
-        FpropEpilogue::Bias(epilogue) => Some(epilogue),
-        FpropEpilogue::Statistics(_) => None,
-    });
-    let bias = epilogue.map_or(NOTHING, |epilogue| epilogue.bias);
-    let residual = epilogue.and_then(|epilogue| epilogue.residual).unwrap_or(NOTHING);
-    let packed = scratch::<T>(workspace, forward_workspace::<T>(&op.conv))?;
-    let ([x, weight, bias, added], [y, packed]) =
-        cpu.memory.slices::<T, _, _>([op.x, op.weight, bias, residual], [op.y, packed])?;
-    let epilogue = epilogue.map(|BiasEpilogue { residual, relu, .. }| Epilogue {
-        bias,
-        residual: residual.map(|_| added),
-        relu,
-    });
-    forward(&op.conv, x, weight, epilogue, y, packed);
-    Ok(())
-}
-
-/// The gradient with respect to the input (dgrad).
-pub(super) fn conv2d_dgrad<T: Element>(
-    cpu: &mut Cpu<T>,
-    op: &Conv2dDgrad<Span>,
-    workspace: Span,
-) -> Result<()> {
-    let packed = scratch::<T>(workspace, dgrad_workspace::<T>(&op.conv))?;
-    let ([dy, weight], [dx, packed]) = cpu.memory.slices::<T, _, _>([op.dy, op.weight], [op.dx, packed])?;
-    dgrad(&op.conv, dy, weight, op.accumulate, dx, packed);
-    Ok(())
-}
-
-/// The gradient with respect to the weights (wgrad).
-pub(super) fn conv2d_wgrad<T: Element>(
-    cpu: &mut Cpu<T>,
-    op: &Conv2dWgrad<Span>,
-    workspace: Span,
-) -> Result<()> {
-    let sums = scratch::<T>(workspace, wgrad::workspace::<T>(&op.conv))?;
-    let ([x, dy], [dweight, sums]) = cpu.memory.slices::<T, _, _>([op.x, op.dy], [op.dweight, sums])?;
-    wgrad::wgrad(&op.conv, x, dy, dweight, sums);
-    Ok(())
-}
-
-/// The epilogue on a convolution's raw sums.
-struct Epilogue<'a, T> {
-    /// Added per output channel.
-    pub bias: &'a [T],
-    /// Added element by element.
-    pub residual: Option<&'a [T]>,
-    /// Whether negative results become zero.
-    pub relu: bool,
-}
-
-/// A run of output channels that register blocks of one width compute.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Panel {
-    /// First channel.
-    pub first: usize,
-    /// Channels that exist.
-    pub channels: usize,
-    /// Vectors per row of the block.
-    pub vectors: usize,
-}
-
-/// Cuts channels into panels of 4, 2 or 1 vectors.
-pub(super) fn panels(channels: usize, lanes: usize, widest: usize) -> Vec<Panel> {
-    let mut panels = Vec::new();
-    let mut first = 0;
-    while first < channels {
-        let left = (channels - first).div_ceil(lanes);
-        let vectors = [4, 2, 1].into_iter().find(|&vectors| vectors <= left.min(widest)).unwrap_or(1);
-        panels.push(Panel { first, channels: (channels - first).min(vectors * lanes), vectors });
-        first += vectors * lanes;
-    }
-    panels
-}
-
-/// (lanes, widest block) of the instruction set in use.
-struct Registers<T>(std::marker::PhantomData<T>);
-
-impl<T: Element> WithSimd for Registers<T> {
-    type Output = (usize, usize);
-
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> (usize, usize) {
-        (T::lanes::<S>(), widest::<S>())
-    }
-}
-
-/// (lanes, widest block) of the instruction set in use.
-pub(super) fn registers<T: Element>() -> (usize, usize) {
-    pulp::Arch::new().dispatch(Registers::<T>(std::marker::PhantomData))
-}
 
 /// Bytes of packed weights, for outputs of `channels` channels and inputs of `rows` rows of weights.
 fn packed_bytes<T: Element>(channels: usize, rows: usize) -> usize {
@@ -263,7 +162,7 @@ impl<T> Scratch<T> {
 }
 
 /// `y = conv(x, weight)`, followed by the epilogue if there is one.
-fn forward<T: Element>(
+pub(super) fn forward<T: Element>(
     conv: &Conv2d,
     x: &[T],
     weight: &[T],
@@ -288,7 +187,7 @@ fn forward<T: Element>(
                 order.extend(0..count);
                 offsets.clear();
                 offsets.extend((0..count).map(|pixel| pixel * filter));
-                offsets.resize(count.next_multiple_of(ROWS), super::kernel::NOWHERE);
+                offsets.resize(count.next_multiple_of(ROWS), NOWHERE);
                 patches.resize(count * filter, T::ZERO);
                 gather(conv, x, first, filter, patches);
                 Tile {
@@ -319,7 +218,7 @@ fn forward<T: Element>(
                     out: y,
                 }
             };
-            pulp::Arch::new().dispatch(tile);
+            arch().dispatch(tile);
             if let Some(epilogue) = &epilogue {
                 finish(epilogue, first * channels, y);
             }
@@ -374,7 +273,7 @@ fn finish<T: Element>(epilogue: &Epilogue<'_, T>, first: usize, y: &mut [T]) {
 }
 
 /// `dx (+)=` the gradient of the input.
-fn dgrad<T: Element>(
+pub(super) fn dgrad<T: Element>(
     conv: &Conv2d,
     dy: &[T],
     weight: &[T],
@@ -404,7 +303,7 @@ fn dgrad<T: Element>(
             let first = index * taps.tile();
             taps.order(first, dx.len() / channels, order);
             taps.offsets(first, order, conv.out_channels, offsets);
-            pulp::Arch::new().dispatch(Tile {
+            arch().dispatch(Tile {
                 source: dy,
                 depth: conv.out_channels,
                 taps: taps.count(),
@@ -418,27 +317,4 @@ fn dgrad<T: Element>(
             });
         },
     );
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn panels_cover_every_channel_once() {
-        for channels in 1..200 {
-            for (lanes, widest) in [(16, 4), (8, 2), (4, 2), (1, 2)] {
-                let panels = panels(channels, lanes, widest);
-                let mut next = 0;
-                for panel in &panels {
-                    assert_eq!(panel.first, next);
-                    assert!(panel.vectors <= widest && panel.channels <= panel.vectors * lanes);
-                    next += panel.channels;
-                }
-                assert_eq!(next, channels);
-                let vectors: usize = panels.iter().map(|panel| panel.vectors).sum();
-                assert_eq!(vectors, channels.div_ceil(lanes));
-            }
-        }
-    }
 }
