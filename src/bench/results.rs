@@ -56,9 +56,29 @@ pub struct Row {
     /// From asking for the device to the result of the first step, compiling included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_step_seconds: Option<f64>,
+    /// Of a step, where its time goes: calls that are alike together, those that take most first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<CallTime>,
     /// Why it was not measured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+}
+
+/// Calls of a step that are alike.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct CallTime {
+    /// Operation and shape.
+    pub name: String,
+    /// How many a step has.
+    pub count: usize,
+    /// What all of them take, waiting for each.
+    pub seconds: f64,
+    /// Floating-point operations of all of them.
+    pub flop: f64,
+    /// Bytes that all of them must move.
+    pub bytes: f64,
+    /// The least that all of them take, where the device's rates are known.
+    pub floor_seconds: Option<f64>,
 }
 
 impl Row {

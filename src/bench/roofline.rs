@@ -7,11 +7,11 @@ use super::timing::{Patience, time_call};
 use super::work::{Work, work};
 pub use crate::backend::cuda::card::Rates;
 use crate::error::Result;
-use crate::ops::{CopyRows, Device, HardwareKind, Rows};
+use crate::ops::{Call, Conv2d, Conv2dFprop, CopyRows, Device, HardwareKind, Rows};
 use crate::tensor::DType;
 
 impl Rates {
-    /// The rates of a device: from the table, or the measured speed of a copy. An emulator has none.
+    /// The rates of a device: from the table, or measured: a copy, and on the CPU a large product in f32. An emulator has none.
     ///
     /// # Errors
     /// The device failed.
@@ -23,18 +23,22 @@ impl Rates {
         if let Some(rates) = Rates::of_card(&hardware.name) {
             return Ok(Some(rates));
         }
-        let call = CopyRows::alone(Rows { rows: 1 << 18, channels: 64 });
-        let timing = time_call(device, &call, &Patience { seconds: 0.5, least: 5, most: 50 })?;
-        let moved = work(&call, device.dtype()).bytes;
-        Ok(Some(Rates {
-            source: format!(
-                "bandwidth: a copy of {:.0} MB, measured",
-                Stage::bytes(device, std::slice::from_ref(&call))? as f64 / 2e6
-            ),
-            bf16: None,
-            f32: None,
-            bandwidth: moved / timing.seconds,
-        }))
+        let patience = Patience { seconds: 0.5, least: 5, most: 50 };
+        let copy = CopyRows::alone(Rows { rows: 1 << 18, channels: 64 });
+        let copied = time_call(device, &copy, &patience)?.least_seconds;
+        let moved = work(&copy, device.dtype()).bytes;
+        let mut source = format!(
+            "measured: a copy of {:.0} MB",
+            Stage::bytes(device, std::slice::from_ref(&copy))? as f64 / 2e6
+        );
+        let mut f32 = None;
+        if hardware.kind == HardwareKind::Cpu && device.dtype() == DType::F32 {
+            let product = large_product();
+            let seconds = time_call(device, &product, &patience)?.least_seconds;
+            f32 = Some(work(&product, DType::F32).flop / seconds);
+            source += &format!(", a product of {}", product.shape());
+        }
+        Ok(Some(Rates { source, bf16: None, f32, bandwidth: moved / copied }))
     }
 
     /// Seconds that the work's operations and its bytes take at the least.
@@ -47,6 +51,23 @@ impl Rates {
         let arithmetic = rate.filter(|_| work.flop > 0.0).map(|rate| work.flop / rate);
         Floors { arithmetic, memory: work.bytes / self.bandwidth }
     }
+}
+
+/// A convolution that is one matrix product, of an operand that is read once and one that stays in cache.
+fn large_product() -> Call<()> {
+    let conv = Conv2d {
+        batch: 16,
+        height: 16,
+        width: 16,
+        in_channels: 512,
+        out_channels: 256,
+        filter_height: 1,
+        filter_width: 1,
+        stride: 1,
+        padding: 0,
+    };
+    let operands = Conv2dFprop { conv, x: (), weight: (), y: (), prologue: None, epilogue: None };
+    Call::Conv2dFprop(operands)
 }
 
 /// The least seconds some work takes.

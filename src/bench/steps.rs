@@ -4,9 +4,9 @@ use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::networks::{NetworkName, OPTIMIZER, Recorded};
-use super::results::{Kind, Row};
+use super::results::{CallTime, Kind, Row};
 use super::roofline::Rates;
-use super::timing::{Patience, measure};
+use super::timing::{Patience, measure, median};
 use super::values::{Values, values};
 use super::work::work;
 use crate::backend::Choice;
@@ -47,6 +47,8 @@ pub(super) struct StepWork<'a> {
     pub(super) fusions: Fusions,
     pub(super) patience: Patience,
     pub(super) rates: Option<&'a Rates>,
+    /// Whether to say where the time goes.
+    pub(super) calls: bool,
     /// When the device was asked for.
     pub(super) started: Instant,
 }
@@ -104,6 +106,9 @@ impl StepWork<'_> {
             Ok(clock.elapsed().as_secs_f64() / in_round as f64)
         })?;
         finite(&plan, &model)?;
+        if self.calls {
+            row.calls = self.profile(&mut model, plan.executable())?;
+        }
         row.timing = Some(timing);
         row.images_per_second = Some(self.batch as f64 / timing.seconds);
         Ok(row)
@@ -156,9 +161,49 @@ impl StepWork<'_> {
             round(&mut model, in_round)?;
             Ok(clock.elapsed().as_secs_f64() / in_round as f64)
         })?;
+        if self.calls {
+            row.calls = self.profile(&mut model, plan.executable())?;
+        }
         row.timing = Some(timing);
         row.images_per_second = Some(self.batch as f64 / timing.seconds);
         Ok(row)
+    }
+
+    /// Times each call of some steps; of calls that are alike the medians over the steps, added up.
+    fn profile(&self, model: &mut Model, executable: &Executable) -> Result<Vec<CallTime>> {
+        let calls = &executable.plan().calls;
+        let mut durations = vec![Vec::new(); calls.len()];
+        let begun = Instant::now();
+        while durations[0].len() < self.patience.least
+            || begun.elapsed().as_secs_f64() < 0.5 * self.patience.seconds
+        {
+            let mut of_calls = durations.iter_mut();
+            model.run_timed(executable, |_, seconds| {
+                if let Some(durations) = of_calls.next() {
+                    durations.push(seconds);
+                }
+            })?;
+        }
+        let dtype = model.device().dtype();
+        let mut found: Vec<CallTime> = Vec::new();
+        for (call, mut durations) in calls.iter().zip(durations) {
+            let name = format!("{} {}", call.name(), call.shape());
+            let work = work(call, dtype);
+            let at = found.iter().position(|known| known.name == name).unwrap_or_else(|| {
+                found.push(CallTime { name, ..CallTime::default() });
+                found.len() - 1
+            });
+            let alike = &mut found[at];
+            alike.count += 1;
+            alike.seconds += median(&mut durations);
+            alike.flop += work.flop;
+            alike.bytes += work.bytes;
+            if let Some(rates) = self.rates {
+                *alike.floor_seconds.get_or_insert(0.0) += rates.floors(&work).larger();
+            }
+        }
+        found.sort_by(|a, b| b.seconds.total_cmp(&a.seconds));
+        Ok(found)
     }
 
     /// The row with the work of the plan, and its floors.

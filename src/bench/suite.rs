@@ -66,6 +66,8 @@ pub struct Suite {
     pub operations: bool,
     /// Whether to measure whole steps.
     pub steps: bool,
+    /// Whether to say of each step where its time goes.
+    pub calls: bool,
     /// The rows to measure.
     pub filter: Filter,
     /// How long to measure each.
@@ -108,7 +110,7 @@ pub fn bench(choice: &Choice, suite: &Suite, observer: &mut dyn Observer) -> Res
         observer.row(&name);
         let started = Instant::now();
         let (fusions, patience, rates) = (suite.fusions, suite.patience, rates.as_ref());
-        let row = StepWork { kind, network, batch, fusions, patience, rates, started }
+        let row = StepWork { kind, network, batch, fusions, patience, rates, calls: suite.calls, started }
             .run(choice)
             .unwrap_or_else(|error| failed(name, Kind::Step, dtype, &error));
         observer.done(&row);

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::check::{Check, Checks};
 use super::compare::Comparison;
 use super::merge::Merged;
-use super::results::{Kind, Results, Row};
+use super::results::{CallTime, Kind, Results, Row};
 use crate::error::printable;
 
 /// Lines of columns, the first to the left, the others to the right, as wide as they need to be.
@@ -87,6 +87,18 @@ impl Results {
                 let _ = write!(text, "\n{}", columns(&lines));
             }
         }
+        for row in self.rows.iter().filter(|row| !row.calls.is_empty()) {
+            let mut lines = vec![words(CALLS_HEAD)];
+            let total = row.calls.iter().map(|call| call.seconds).sum();
+            lines.extend(row.calls.iter().map(|call| call.cells(total)));
+            let _ = write!(
+                text,
+                "\n{}, call by call, {} in all\n{}",
+                printable(&row.name),
+                duration(total).trim_end(),
+                columns(&lines)
+            );
+        }
         for row in &self.rows {
             if let Some(error) = &row.error {
                 let _ = writeln!(text, "failed: {}: {}", row.name, printable(error));
@@ -109,6 +121,23 @@ const MOST_MISSING: usize = 20;
 const STEP_HEAD: &[&str] = &["step", "images/s", "time", "noise", "floor", "share", "first step"];
 const OPERATION_HEAD: &[&str] =
     &["operation", "time", "noise", "TFLOP/s", "GB/s", "by FLOP", "by bytes", "share"];
+
+const CALLS_HEAD: &[&str] = &["calls", "n", "time", "of all", "TFLOP/s", "GB/s", "floor", "share"];
+
+impl CallTime {
+    fn cells(&self, total: f64) -> Vec<String> {
+        vec![
+            printable(&self.name),
+            self.count.to_string(),
+            duration(self.seconds),
+            format!("{:.1} %", 100.0 * self.seconds / total),
+            if self.flop > 0.0 { digits(self.flop / self.seconds / 1e12) } else { "-".to_string() },
+            digits(self.bytes / self.seconds / 1e9),
+            or_dash(self.floor_seconds, duration),
+            or_dash(self.floor_seconds.map(|floor| floor / self.seconds), percent),
+        ]
+    }
+}
 
 impl Row {
     fn cells(&self) -> Vec<String> {

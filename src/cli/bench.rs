@@ -37,6 +37,9 @@ pub struct Arguments {
     /// Single operations only
     #[arg(long, help_heading = "What to measure")]
     operations: bool,
+    /// Say of each step where its time goes, call by call
+    #[arg(long, conflicts_with_all = ["operations", "tune", "model", "merge"], help_heading = "What to measure")]
+    calls: bool,
     /// Which calls of a step are fused: all, none, or some of prologue, statistics, residual-gradient, masks, pool-head (prologue:
     /// where kernels for compute capability 9.0 gain by it)
     #[arg(long, default_value_t = Fusions::ALL, value_name = "FUSION,…", help_heading = "What to measure")]
@@ -185,8 +188,9 @@ fn suite(arguments: &Arguments) -> Result<Suite> {
         networks: arguments.networks.clone(),
         batches: arguments.batches.clone(),
         fusions: arguments.fuse,
-        operations: !arguments.steps,
+        operations: !arguments.steps && !arguments.calls,
         steps: !arguments.operations,
+        calls: arguments.calls,
         filter: Filter::new(arguments.only.as_deref())?,
         patience: Patience { seconds: arguments.seconds, least: arguments.repeats, most: 1000 },
         until: until(arguments.budget)?,

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use crate::instructions::Instructions;
 use crate::threads;
 use crate::values::Wholes;
 
@@ -14,6 +15,10 @@ pub struct Common {
     /// Who decided the number of threads.
     #[arg(skip)]
     pub threads_by: Option<threads::Reason>,
+    /// Use no wider vector instructions than these on the CPU: avx512, avx2 or baseline [default: the widest that the processor
+    /// has]. Results differ between them in the last digits (matrix products of linear layers and of scores choose by themselves)
+    #[arg(long, global = true, value_name = "SET", help_heading = "Common options")]
+    pub instructions: Option<Instructions>,
     /// Print results and errors only, no progress
     #[arg(long, global = true, help_heading = "Common options")]
     pub quiet: bool,

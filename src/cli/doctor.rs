@@ -16,6 +16,7 @@ use crate::backend::cuda::driver::emulator::{Emulator, Options};
 use crate::backend::cuda::driver::native::nvrtc::architecture;
 use crate::backend::cuda::driver::native::{Gpu, Survey};
 use crate::error::{Error, Result, printable};
+use crate::instructions::Instructions;
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
@@ -110,21 +111,13 @@ fn cpu(common: &Common) -> String {
 }
 
 /// The widest instructions that our operations use here.
-#[cfg(target_arch = "x86_64")]
 fn wide_instructions() -> &'static str {
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq") {
-        "AVX-512"
-    } else if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-        "AVX2"
-    } else {
-        "without AVX2: slow"
+    match Instructions::in_use() {
+        Instructions::Avx512 => "AVX-512",
+        Instructions::Avx2 => "AVX2",
+        Instructions::Baseline if cfg!(target_arch = "x86_64") => "without AVX2: slow",
+        Instructions::Baseline => std::env::consts::ARCH,
     }
-}
-
-/// The architecture, whose widest instructions are taken as they come.
-#[cfg(not(target_arch = "x86_64"))]
-fn wide_instructions() -> &'static str {
-    std::env::consts::ARCH
 }
 
 fn driver(survey: &Survey) -> Part {

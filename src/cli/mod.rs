@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result};
+use crate::instructions::Instructions;
 use crate::threads;
 
 mod bench;
@@ -125,6 +126,7 @@ fn run(mut cli: Cli, matches: &ArgMatches) -> Result<()> {
     let decided = threads::threads(cli.common.threads)?;
     (cli.common.threads, cli.common.threads_by) = (decided.count, Some(decided.reason));
     let common = &cli.common;
+    common.instructions.map_or(Ok(()), Instructions::limit)?;
     rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global().map_err(|error| {
         Error::invalid(format!(
             "cannot start {} threads: {error}; ask for fewer by --threads",

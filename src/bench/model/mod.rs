@@ -291,7 +291,16 @@ impl StepModel {
         }
         drop(device);
         let started = Instant::now();
-        let work = StepWork { kind, network, batch: self.batch, fusions, patience, rates: None, started };
+        let work = StepWork {
+            kind,
+            network,
+            batch: self.batch,
+            fusions,
+            patience,
+            rates: None,
+            calls: false,
+            started,
+        };
         self.measured_seconds = work.run(choice)?.seconds();
         Ok(())
     }
