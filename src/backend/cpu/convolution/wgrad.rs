@@ -17,16 +17,22 @@ use crate::ops::Conv2d;
 /// Pixels of a tile: rows of 64 inputs of them take 24 KB of L1.
 const TILE: usize = 96;
 
-/// Blocks of [`ROWS`] output channels in a range: enough to use a tile's inputs well while they are in cache.
-const BLOCKS: usize = 8;
-
-/// Least number of tasks to aim at, where the channels alone give fewer.
+/// Number of tasks to aim at: parts of the sum times ranges of output channels.
 const TASKS: usize = 16;
 
-/// Output channels of a range.
+/// Elements that the sums of all parts may have together, where there is more than one part: 4 MB of f32.
+const PART_ELEMENTS: usize = 1 << 20;
+
+/// Fewest blocks of [`ROWS`] output channels in a range: enough to use a tile's inputs well while they are in cache.
+const BLOCKS: usize = 8;
+
+/// Output channels of a range. Every range reads all inputs, every part has sums of its own to be added: where these are few,
+/// the sum is cut into parts, and the ranges are wide.
 fn range(conv: &Conv2d) -> usize {
     let blocks = conv.out_channels.div_ceil(ROWS);
-    blocks.div_ceil(blocks.div_ceil(BLOCKS)) * ROWS
+    let parts = (PART_ELEMENTS / (conv.out_channels * conv.filter_elements())).clamp(1, TASKS);
+    let ranges = TASKS.div_ceil(parts).min(blocks.div_ceil(BLOCKS));
+    blocks.div_ceil(ranges) * ROWS
 }
 
 /// Split-K: the number of parts that the pixels are summed in.
