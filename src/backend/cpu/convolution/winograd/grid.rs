@@ -1,7 +1,6 @@
 //! How a convolution's outputs are cut into tiles of 4x4 pixels, and tiles into blocks.
 
 use super::transform::{OUTPUTS, POINTS};
-use crate::backend::cpu::convolution::kernel::ROWS;
 
 /// An offset that stands for a pixel outside its map.
 pub(super) const NOWHERE: usize = usize::MAX;
@@ -23,12 +22,10 @@ pub(super) struct Grid {
     pub bands: usize,
 }
 
-/// Tiles of a block at the most, where a row of the map does not have more. Their products fill 8 blocks of registers.
-const TILES: usize = 8 * ROWS;
-
 impl Grid {
-    pub(super) fn new(batch: usize, seen: [usize; 2], map: [usize; 2], padding: usize) -> Grid {
-        let bands = (TILES / map[1].div_ceil(OUTPUTS)).max(1);
+    /// Blocks of about `tiles` tiles.
+    pub(super) fn new(batch: usize, seen: [usize; 2], map: [usize; 2], padding: usize, tiles: usize) -> Grid {
+        let bands = (tiles / map[1].div_ceil(OUTPUTS)).max(1);
         Grid { seen, map, padding, batch, bands }
     }
 

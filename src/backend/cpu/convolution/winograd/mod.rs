@@ -21,7 +21,7 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use self::grid::{Grid, NOWHERE};
-use self::transform::{OUTPUTS, PLANES, POINTS};
+use self::transform::{OUTPUTS, PLANES, POINTS, array};
 use super::Epilogue;
 use super::kernel::{Panel, ROWS, RUN, inner_products, panels, registers, store, widest, zeros};
 use crate::backend::cpu::scratch::Scratch;
@@ -38,6 +38,9 @@ const FEWEST_CHANNELS: usize = 32;
 
 /// Elements between the end of a row of transformed values and the next: rows of a power of two would share few sets of L1.
 const GAP: usize = 16;
+
+/// Tiles of a block at the most, where a row of the map does not have more. Their products fill 8 blocks of registers.
+const TILES: usize = 8 * ROWS;
 
 /// Whether this algorithm computes the convolution and its gradients: where it needs less than two thirds of the products.
 pub(super) fn fits(conv: &Conv2d) -> bool {
@@ -88,8 +91,13 @@ pub(super) fn forward(
             }
         }
     });
-    let grid =
-        Grid::new(conv.batch, [conv.height, conv.width], [conv.out_height(), conv.out_width()], conv.padding);
+    let grid = Grid::new(
+        conv.batch,
+        [conv.height, conv.width],
+        [conv.out_height(), conv.out_width()],
+        conv.padding,
+        TILES,
+    );
     let target = Target { channels, epilogue, add: false };
     convolve(&grid, Source { values: x, channels: depth }, filters, &target, y, scratch);
 }
@@ -115,6 +123,7 @@ pub(super) fn dgrad(
         [conv.out_height(), conv.out_width()],
         [conv.height, conv.width],
         2 - conv.padding,
+        TILES,
     );
     let target = Target { channels, epilogue: None, add: accumulate };
     convolve(&grid, Source { values: dy, channels: depth }, filters, &target, dx, scratch);
@@ -226,10 +235,7 @@ impl WithSimd for Filters<'_> {
         let out: &mut [S::f32s] = bytemuck::cast_slice_mut(self.out);
         let plane = taps.len() / 9;
         for at in 0..plane {
-            let mut filter = [[simd.splat_f32s(0.0); 3]; 3];
-            for (tap, value) in filter.as_flattened_mut().iter_mut().enumerate() {
-                *value = taps[tap * plane + at];
-            }
+            let filter = array!(3, |r| array!(3, |s| taps[(3 * r + s) * plane + at]));
             let points = transform::filter(simd, filter);
             for (point, &value) in points.as_flattened().iter().enumerate() {
                 out[point * plane + at] = value;
@@ -263,21 +269,15 @@ impl WithSimd for Inputs<'_> {
             let inside = pixels[0][0] != NOWHERE && pixels[POINTS - 1][POINTS - 1] != NOWHERE;
             let line = self.grid.seen[1];
             for vector in 0..vectors {
-                let mut values = [[zero; POINTS]; POINTS];
-                if inside {
+                let values = if inside {
                     let from = &source[pixels[0][0] * vectors + vector..];
-                    for i in 0..POINTS {
-                        for j in 0..POINTS {
-                            values[i][j] = from[(i * line + j) * vectors];
-                        }
-                    }
+                    array!(6, |i| array!(6, |j| from[(i * line + j) * vectors]))
                 } else {
-                    for (value, &pixel) in values.as_flattened_mut().iter_mut().zip(pixels.as_flattened()) {
-                        if pixel != NOWHERE {
-                            *value = source[pixel * vectors + vector];
-                        }
-                    }
-                }
+                    array!(6, |i| array!(6, |j| match pixels[i][j] {
+                        NOWHERE => zero,
+                        pixel => source[pixel * vectors + vector],
+                    }))
+                };
                 let points = transform::input(simd, values);
                 let to = &mut out[index * row + vector..];
                 for (point, &value) in points.as_flattened().iter().enumerate() {
@@ -378,10 +378,7 @@ impl WithSimd for Outputs<'_> {
             let pixels = self.grid.outputs(tile, first);
             for vector in 0..vectors {
                 let from = &products[index * row + vector..];
-                let mut points = [[zero; POINTS]; POINTS];
-                for (point, value) in points.as_flattened_mut().iter_mut().enumerate() {
-                    *value = from[point * plane];
-                }
+                let points = array!(6, |i| array!(6, |j| from[(POINTS * i + j) * plane]));
                 let outputs = transform::output(simd, points);
                 for (&pixel, &value) in pixels.as_flattened().iter().zip(outputs.as_flattened()) {
                     if pixel == NOWHERE {

@@ -27,6 +27,16 @@ const FILTER_0: f32 = 1.0 / (AA * BB);
 const FILTER_A: f32 = 1.0 / (2.0 * AA * (AA - BB));
 const FILTER_B: f32 = 1.0 / (2.0 * BB * (BB - AA));
 
+/// `[body(0), body(1), ...]`. An array that is filled in a loop would be zeroed first, and `std::array::from_fn` is not inlined
+/// into code for wide instructions.
+macro_rules! array {
+    (3, |$i:ident| $body:expr) => { array!(@ $i $body; 0 1 2) };
+    (4, |$i:ident| $body:expr) => { array!(@ $i $body; 0 1 2 3) };
+    (6, |$i:ident| $body:expr) => { array!(@ $i $body; 0 1 2 3 4 5) };
+    (@ $i:ident $body:expr; $($at:literal)+) => { [$({ let $i: usize = $at; $body }),+] };
+}
+pub(super) use array;
+
 /// A tile of vectors.
 pub(super) type Square<V, const N: usize> = [[V; N]; N];
 
@@ -127,49 +137,34 @@ fn filter_gradient_axis<S: Simd>(simd: S, u: [S::f32s; POINTS]) -> [S::f32s; 3] 
 
 /// One axis's transform along both axes of a square: rows first, then columns.
 macro_rules! both_axes {
-    ($(#[$doc:meta])* $name:ident, $axis:ident, $from:expr, $to:expr) => {
+    ($(#[$doc:meta])* $name:ident, $axis:ident, $from:tt, $to:tt) => {
         $(#[$doc])*
         #[inline(always)]
-        pub(super) fn $name<S: Simd>(simd: S, square: Square<S::f32s, { $from }>) -> Square<S::f32s, { $to }> {
-            // Loops, not closures: these would not be inlined into code for wide instructions.
-            let zero = simd.splat_f32s(0.0);
-            let mut rows = [[zero; $to]; $from];
-            for row in 0..$from {
-                rows[row] = $axis(simd, square[row]);
-            }
-            let mut result = [[zero; $to]; $to];
-            for column in 0..$to {
-                let mut along = [zero; $from];
-                for row in 0..$from {
-                    along[row] = rows[row][column];
-                }
-                let along = $axis(simd, along);
-                for row in 0..$to {
-                    result[row][column] = along[row];
-                }
-            }
-            result
+        pub(super) fn $name<S: Simd>(simd: S, square: Square<S::f32s, $from>) -> Square<S::f32s, $to> {
+            let rows: [[S::f32s; $to]; $from] = array!($from, |row| $axis(simd, square[row]));
+            let columns = array!($to, |column| $axis(simd, array!($from, |row| rows[row][column])));
+            array!($to, |row| array!($to, |column| columns[column][row]))
         }
     };
 }
 
 both_axes!(
     /// 6x6 inputs to their values at the points.
-    input, input_axis, POINTS, POINTS
+    input, input_axis, 6, 6
 );
 both_axes!(
     /// A 3x3 filter to its values at the points.
-    filter, filter_axis, 3, POINTS
+    filter, filter_axis, 3, 6
 );
 both_axes!(
     /// Products at the points to 4x4 outputs.
-    output, output_axis, POINTS, OUTPUTS
+    output, output_axis, 6, 4
 );
 both_axes!(
     /// The gradients of 4x4 outputs at the points.
-    output_gradient, output_gradient_axis, OUTPUTS, POINTS
+    output_gradient, output_gradient_axis, 4, 6
 );
 both_axes!(
     /// Sums at the points to the gradient of a 3x3 filter.
-    filter_gradient, filter_gradient_axis, POINTS, 3
+    filter_gradient, filter_gradient_axis, 6, 3
 );

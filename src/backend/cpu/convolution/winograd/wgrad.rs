@@ -8,8 +8,8 @@ use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::grid::{Grid, NOWHERE};
-use super::transform::{OUTPUTS, PLANES, POINTS};
-use super::{GAP, Inputs, Source, transform};
+use super::transform::{PLANES, POINTS, array};
+use super::{GAP, Inputs, Source, TILES, transform};
 use crate::backend::cpu::convolution::kernel::{Panel, ROWS, panels, registers, store, widest, zeros};
 use crate::backend::cpu::scratch::Scratch;
 use crate::instructions::arch;
@@ -20,6 +20,9 @@ const BLOCKS: usize = 8;
 
 /// Number of tasks to aim at: parts times ranges.
 const TASKS: usize = 16;
+
+/// Tiles of a block at the most.
+const MOST_TILES: usize = 128;
 
 /// Output channels of a range.
 fn range(conv: &Conv2d) -> usize {
@@ -35,7 +38,10 @@ fn parts(conv: &Conv2d, grid: &Grid) -> usize {
 
 fn grid(conv: &Conv2d) -> Grid {
     let [input, output] = [[conv.height, conv.width], [conv.out_height(), conv.out_width()]];
-    Grid::new(conv.batch, input, output, conv.padding)
+    // The more sums a block is added to, the more tiles it should add.
+    let (depth, channels) = (conv.in_channels, conv.out_channels);
+    let tiles = (depth * channels / (depth + channels)).clamp(TILES, MOST_TILES);
+    Grid::new(conv.batch, input, output, conv.padding, tiles)
 }
 
 /// Bytes of workspace [`wgrad`] wants: the sums of every part.
@@ -136,12 +142,10 @@ impl WithSimd for Gradients<'_> {
         for (index, tile) in self.grid.tiles(self.block).enumerate() {
             let pixels = self.grid.outputs(tile, 0);
             for vector in 0..vectors {
-                let mut values = [[zero; OUTPUTS]; OUTPUTS];
-                for (value, &pixel) in values.as_flattened_mut().iter_mut().zip(pixels.as_flattened()) {
-                    if pixel != NOWHERE {
-                        *value = source[pixel * vectors + vector];
-                    }
-                }
+                let values = array!(4, |i| array!(4, |j| match pixels[i][j] {
+                    NOWHERE => zero,
+                    pixel => source[pixel * vectors + vector],
+                }));
                 let points = transform::output_gradient(simd, values);
                 let to = &mut out[index * row + vector..];
                 for (point, &value) in points.as_flattened().iter().enumerate() {
@@ -243,14 +247,14 @@ impl WithSimd for Filters<'_> {
         let plane = first.len() / PLANES;
         for (k, filter) in dweight.chunks_exact_mut(9 * vectors).enumerate() {
             for vector in 0..vectors {
-                let mut sums = [[simd.splat_f32s(0.0); POINTS]; POINTS];
-                for (point, sum) in sums.as_flattened_mut().iter_mut().enumerate() {
-                    let at = point * plane + k * vectors + vector;
-                    *sum = first[at];
+                let sums = array!(6, |i| array!(6, |j| {
+                    let at = (POINTS * i + j) * plane + k * vectors + vector;
+                    let mut sum = first[at];
                     for part in &rest {
-                        *sum = simd.add_f32s(*sum, part[at]);
+                        sum = simd.add_f32s(sum, part[at]);
                     }
-                }
+                    sum
+                }));
                 let taps = transform::filter_gradient(simd, sums);
                 for (tap, &value) in taps.as_flattened().iter().enumerate() {
                     filter[tap * vectors + vector] = value;
