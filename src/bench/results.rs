@@ -53,6 +53,9 @@ pub struct Row {
     /// Speed of a step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub images_per_second: Option<f64>,
+    /// Processor seconds of all threads for a step on the CPU, on average: a figure that other processes disturb little.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_seconds: Option<f64>,
     /// From asking for the device to the result of the first step, compiling included.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub first_step_seconds: Option<f64>,

@@ -6,14 +6,14 @@ use std::time::Instant;
 use super::networks::{NetworkName, OPTIMIZER, Recorded};
 use super::results::{CallTime, Kind, Row};
 use super::roofline::Rates;
-use super::timing::{Patience, measure, median};
+use super::timing::{Patience, cpu_seconds, measure, median};
 use super::values::{Values, values};
 use super::work::work;
 use crate::backend::Choice;
 use crate::error::{Error, Result};
 use crate::features::batches_in_flight;
 use crate::nn::{InferenceReading, Model};
-use crate::ops::{Device, ElementType, ImageBatch, LoadImages};
+use crate::ops::{Device, ElementType, HardwareKind, ImageBatch, LoadImages};
 use crate::plan::{Executable, Fusions};
 use crate::tensor::{DType, HostValues};
 use crate::train::{BatchTargets, StepInputs, TrainStep};
@@ -90,6 +90,7 @@ impl StepWork<'_> {
         model.synchronise()?;
         let in_round = steps_in_round(clock);
         let look_every = plan.slots() / 2;
+        let cpu = CpuSeconds::of(&model);
         let timing = measure(&self.patience, || {
             let clock = Instant::now();
             let mut reading = None;
@@ -105,6 +106,7 @@ impl StepWork<'_> {
             model.synchronise()?;
             Ok(clock.elapsed().as_secs_f64() / in_round as f64)
         })?;
+        row.cpu_seconds = cpu.of_a_step(timing.samples * in_round);
         finite(&plan, &model)?;
         if self.calls {
             row.calls = self.profile(&mut model, plan.executable())?;
@@ -156,11 +158,13 @@ impl StepWork<'_> {
         let clock = Instant::now();
         round(&mut model, 1)?;
         let in_round = steps_in_round(clock);
+        let cpu = CpuSeconds::of(&model);
         let timing = measure(&self.patience, || {
             let clock = Instant::now();
             round(&mut model, in_round)?;
             Ok(clock.elapsed().as_secs_f64() / in_round as f64)
         })?;
+        row.cpu_seconds = cpu.of_a_step(timing.samples * in_round);
         if self.calls {
             row.calls = self.profile(&mut model, plan.executable())?;
         }
@@ -221,6 +225,22 @@ impl StepWork<'_> {
         (row.flop, row.bytes) = (flop, bytes);
         row.floor_seconds = self.rates.map(|_| ideal);
         Ok(row)
+    }
+}
+
+/// The processor seconds that steps on the CPU use.
+struct CpuSeconds {
+    before: Option<f64>,
+}
+
+impl CpuSeconds {
+    fn of(model: &Model) -> CpuSeconds {
+        let on_cpu = model.device().hardware().kind == HardwareKind::Cpu;
+        CpuSeconds { before: on_cpu.then(cpu_seconds).flatten() }
+    }
+
+    fn of_a_step(&self, steps: usize) -> Option<f64> {
+        Some((cpu_seconds()? - self.before?) / steps as f64)
     }
 }
 

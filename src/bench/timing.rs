@@ -80,6 +80,17 @@ pub(super) fn median(values: &mut [f64]) -> f64 {
     if values.len() % 2 == 1 { values[middle] } else { 0.5 * (values[middle - 1] + values[middle]) }
 }
 
+/// Processor seconds that all threads of this process have used, where the system tells.
+pub(super) fn cpu_seconds() -> Option<f64> {
+    #[cfg(unix)]
+    {
+        let used = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+        Some(used.tv_sec as f64 + 1e-9 * used.tv_nsec as f64)
+    }
+    #[cfg(not(unix))]
+    None
+}
+
 /// Two series of durations from `sample`, which gives one.
 pub(super) fn measure(patience: &Patience, mut sample: impl FnMut() -> Result<f64>) -> Result<Timing> {
     let mut series = [Vec::new(), Vec::new()];
