@@ -117,6 +117,14 @@ impl Observer for TrainProgress {
         }
     }
 
+    fn note(&mut self, text: &str) {
+        if let Some(progress) = &self.progress
+            && !self.quiet
+        {
+            progress.line(&format!("note: {text}"));
+        }
+    }
+
     fn logged(&mut self, metrics: &Metrics) {
         if let Some(progress) = &self.progress {
             progress.line(&format!(

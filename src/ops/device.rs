@@ -207,6 +207,11 @@ pub trait Device: Send {
         None
     }
 
+    /// The way in which results are rounded, where it is known to decide their last bits: a name that changes when they do.
+    fn arithmetic(&self) -> Option<String> {
+        None
+    }
+
     /// Hash of the table of measured kernels that is used, if one is: it decides the last bits of results.
     fn kernel_table_hash(&self) -> Option<String> {
         None

@@ -51,6 +51,9 @@ struct Extra {
     data: String,
     samples: usize,
     precision: String,
+    /// How the device rounds, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    arithmetic: Option<String>,
     /// Hash of the teacher's parameters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     teacher: Option<String>,
@@ -61,11 +64,13 @@ pub(super) struct CheckpointManager<'a> {
     job: &'a Job<'a>,
     best: Option<Best>,
     previous: Option<String>,
+    /// Something about the checkpoint that was resumed that its user should know.
+    pub(super) note: Option<String>,
 }
 
 impl<'a> CheckpointManager<'a> {
     pub(super) fn new(job: &'a Job<'a>) -> CheckpointManager<'a> {
-        CheckpointManager { job, best: None, previous: None }
+        CheckpointManager { job, best: None, previous: None, note: None }
     }
 
     /// Loads the run folder's last checkpoint into a model.
@@ -105,6 +110,8 @@ impl<'a> CheckpointManager<'a> {
         let names = self.job.options.optimizer().slot_names();
         network::load_training_state(model, &saved.state, names, &path.join(checkpoint::STATE_FILE))?;
         self.best = extra.best;
+        self.note =
+            other_arithmetic(&path, extra.arithmetic.as_deref(), model.device().arithmetic().as_deref());
         self.previous = fs::canonicalize(&path).ok().and_then(|p| Some(p.file_name()?.to_str()?.to_string()));
         Ok(extra.position)
     }
@@ -159,6 +166,7 @@ impl<'a> CheckpointManager<'a> {
             data: job.options.data.clone(),
             samples: job.data.len(),
             precision: precision_name(model),
+            arithmetic: model.device().arithmetic(),
             teacher: self.teacher(),
         };
         Meta {
@@ -225,6 +233,20 @@ impl<'a> CheckpointManager<'a> {
             _ => Ok(()),
         }
     }
+}
+
+/// What to say where a device that rounds otherwise goes on with a training.
+fn other_arithmetic(checkpoint: &Path, then: Option<&str>, now: Option<&str>) -> Option<String> {
+    let name = |arithmetic: Option<&str>| arithmetic.unwrap_or("another arithmetic").to_string();
+    (then != now).then(|| {
+        format!(
+            "{} was computed with {}, now it is {}: the training goes on, but its last digits are not those of one that was \
+             never interrupted",
+            checkpoint.display(),
+            name(then),
+            name(now)
+        )
+    })
 }
 
 /// Another table of kernels changes the last bits of every step: a resume uses the one that the training began with.

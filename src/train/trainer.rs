@@ -70,6 +70,8 @@ pub trait Observer {
     fn step(&mut self, images: usize, loss: f64);
     /// A line was written to the log.
     fn logged(&mut self, metrics: &Metrics);
+    /// Something that the user should know.
+    fn note(&mut self, _text: &str) {}
 }
 
 /// Looks at nothing.
@@ -211,6 +213,9 @@ impl<'a> Trainer<'a> {
         let total = self.job.options.epochs * self.schedule.steps_per_epoch;
         let total = self.job.options.max_steps.map_or(total, |most| total.min(most));
         observer.begin(self.position.step, total);
+        if let Some(note) = self.checkpoints.note.take() {
+            observer.note(&note);
+        }
         let mut last = None;
         let mut stopped = false;
         while self.position.epoch < self.job.options.epochs && !stopped {

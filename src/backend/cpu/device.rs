@@ -12,10 +12,15 @@ use super::{
     pointwise, pool_head, pooling, rows,
 };
 use crate::error::{Error, Result};
+use crate::instructions::Instructions;
 use crate::ops::{
     Call, CallConfig, Device, Event, Expansion, Graph, Hardware, HardwareKind, Readback, dispatch,
 };
 use crate::tensor::{DType, HostValues, Span};
+
+/// The order of sums and the algorithms: one more whenever a change gives results other bits, so that the resume of an older
+/// training can say so. 1: all convolutions direct. 2: Winograd's algorithm in f32; wgrads in parts of the pixels.
+const ARITHMETIC: u32 = 2;
 
 impl<T: Element> Device for Cpu<T> {
     fn name(&self) -> String {
@@ -29,6 +34,11 @@ impl<T: Element> Device for Cpu<T> {
     fn hardware(&self) -> Hardware {
         let name = format!("{}, {} threads", processor(), self.threads());
         Hardware { kind: HardwareKind::Cpu, name, versions: String::new() }
+    }
+
+    fn arithmetic(&self) -> Option<String> {
+        let fused = if Instructions::in_use() == Instructions::Baseline { " without FMA" } else { "" };
+        Some(format!("arithmetic {ARITHMETIC} of the CPU{fused}"))
     }
 
     fn prepare(&self, call: &Call<()>) -> CallConfig {

@@ -89,6 +89,54 @@ fn four_epochs_straight_equal_two_then_a_resume_byte_for_byte() {
     );
 }
 
+#[test]
+fn a_resume_on_another_arithmetic_says_so_and_goes_on() {
+    let data = images();
+    let run = tempfile::tempdir().unwrap();
+    let out = run.path().join("run");
+    succeed(train(data.path(), &out, &["--max-steps", "3"]));
+    let resume = |more: &[&str]| {
+        let out = out.display().to_string();
+        let output = program::run(&[&["train", "--resume", "--out", &out], more].concat());
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        said
+    };
+    assert!(!resume(&["--max-steps", "5"]).contains("arithmetic"));
+    // As an earlier version, which did not write it down, left it.
+    let meta = fs::canonicalize(out.join("checkpoints/last")).unwrap().join("meta.json");
+    let text = fs::read_to_string(&meta).unwrap();
+    let line =
+        text.lines().find(|line| line.contains("\"arithmetic\"")).expect("the arithmetic is written down");
+    fs::write(&meta, text.replace(&format!("{line}\n"), "")).unwrap();
+    let said = resume(&["--max-steps", "7"]);
+    assert!(said.contains("note: ") && said.contains("was computed with another arithmetic"), "{said}");
+    assert!(!resume(&["--max-steps", "8"]).contains("arithmetic"), "the new checkpoint has it");
+}
+
+/// Sums run over input channels and pixels, and vectors over output channels.
+#[test]
+#[cfg(target_arch = "x86_64")]
+fn wider_vectors_change_no_bit() {
+    if !is_x86_feature_detected!("avx2") || !is_x86_feature_detected!("fma") {
+        return;
+    }
+    let data = images();
+    let runs = tempfile::tempdir().unwrap();
+    // Wide enough for Winograd's algorithm.
+    let run = |name: &str, more: &[&str]| {
+        let (data, out) = (format!("cifar10:{}", data.path().display()), runs.path().join(name));
+        let wide =
+            ["--arch", "resnet18", "--width", "0.5", "--batch-size", "16", "--max-steps", "2", "--quiet"];
+        let files = ["train", "--data", &data, "--out", out.to_str().unwrap()];
+        succeed(program::run(&[&files, &wide[..], more].concat()));
+        bytes(&out, "model.safetensors")
+    };
+    assert!(run("widest", &[]) == run("avx2", &["--instructions", "avx2"]));
+    let refused = program::run(&["doctor", "--instructions", "avx1024"]);
+    assert_eq!(refused.status.code(), Some(2));
+}
+
 /// Training lines of the log without what depends on the clock.
 fn log(run: &Path) -> Vec<String> {
     let text = fs::read_to_string(run.join("metrics.jsonl")).unwrap();

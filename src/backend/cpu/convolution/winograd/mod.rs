@@ -14,6 +14,8 @@
 //! algorithm, which is the reference.
 
 mod grid;
+#[cfg(test)]
+mod tests;
 mod transform;
 mod wgrad;
 
