@@ -20,33 +20,36 @@ fn block_elements(extent: Rows) -> usize {
     whole_rows(extent)
 }
 
-/// Four rows that follow each other: taken together they quarter the traffic of the sums they are added to.
+/// Channels whose sums stay in registers while rows go by.
+const GROUP: usize = 16;
+
+/// The `N` channels of a row from `first` on.
 #[inline(always)]
-fn quarters<T>(rows: &[T]) -> [&[T]; 4] {
-    let (first, second) = rows.split_at(rows.len() / 2);
-    let (a, b) = first.split_at(first.len() / 2);
-    let (c, d) = second.split_at(second.len() / 2);
-    [a, b, c, d]
+fn lanes<T, const N: usize>(row: &[T], first: usize) -> &[T; N] {
+    row[first..].first_chunk().expect("channels of a row")
 }
 
 /// Mean and sum of squared deviations of some rows, per channel.
-struct Moments {
+pub(super) struct Moments {
     count: f64,
     mean: Vec<f64>,
     deviations: Vec<f64>,
 }
 
 impl Moments {
-    fn of_block<T: Element>(x: &[T], channels: usize) -> Moments {
+    pub(super) fn of_block<T: Element>(x: &[T], channels: usize) -> Moments {
         let count = (x.len() / channels) as f64;
-        let mut mean = vec![0.0; channels];
-        let mut deviations = vec![0.0; channels];
+        let (mut mean, mut deviations) = (vec![0.0; channels], vec![0.0; channels]);
         vectorised(
             #[inline(always)]
             || {
-                add_rows(x, channels, &mut mean);
-                mean.iter_mut().for_each(|mean| *mean /= count);
-                add_squared_deviations(x, channels, &mean, &mut deviations);
+                let grouped = channels - channels % GROUP;
+                for first in (0..grouped).step_by(GROUP) {
+                    moments_of::<T, GROUP>(x, channels, first, &mut mean, &mut deviations);
+                }
+                for channel in grouped..channels {
+                    moments_of::<T, 1>(x, channels, channel, &mut mean, &mut deviations);
+                }
             },
         );
         Moments { count, mean, deviations }
@@ -67,42 +70,36 @@ impl Moments {
     }
 }
 
-/// Adds the rows of x to `sums`.
+/// Mean and squared deviations of `N` channels.
 #[inline(always)]
-fn add_rows<T: Element>(x: &[T], channels: usize, sums: &mut [f64]) {
-    let mut rows = x.chunks_exact(4 * channels);
-    for rows in &mut rows {
-        let [a, b, c, d] = quarters(rows);
-        for ((((sum, a), b), c), d) in sums.iter_mut().zip(a).zip(b).zip(c).zip(d) {
-            *sum += (a.to_f64() + b.to_f64()) + (c.to_f64() + d.to_f64());
+fn moments_of<T: Element, const N: usize>(
+    x: &[T],
+    channels: usize,
+    first: usize,
+    mean: &mut [f64],
+    deviations: &mut [f64],
+) {
+    let count = (x.len() / channels) as f64;
+    let mut means = [0.0; N];
+    for row in x.chunks_exact(channels) {
+        let row: &[T; N] = lanes(row, first);
+        for lane in 0..N {
+            means[lane] += row[lane].to_f64();
         }
     }
-    for row in rows.remainder().chunks_exact(channels) {
-        for (sum, x) in sums.iter_mut().zip(row) {
-            *sum += x.to_f64();
+    for mean in &mut means {
+        *mean /= count;
+    }
+    let mut squares = [0.0; N];
+    for row in x.chunks_exact(channels) {
+        let row: &[T; N] = lanes(row, first);
+        for lane in 0..N {
+            let deviation = row[lane].to_f64() - means[lane];
+            squares[lane] += deviation * deviation;
         }
     }
-}
-
-/// Adds the squared deviations of the rows of x from `mean` to `sums`.
-#[inline(always)]
-fn add_squared_deviations<T: Element>(x: &[T], channels: usize, mean: &[f64], sums: &mut [f64]) {
-    let square = |x: &T, mean: f64| {
-        let deviation = x.to_f64() - mean;
-        deviation * deviation
-    };
-    let mut rows = x.chunks_exact(4 * channels);
-    for rows in &mut rows {
-        let [a, b, c, d] = quarters(rows);
-        for (((((sum, &mean), a), b), c), d) in sums.iter_mut().zip(mean).zip(a).zip(b).zip(c).zip(d) {
-            *sum += (square(a, mean) + square(b, mean)) + (square(c, mean) + square(d, mean));
-        }
-    }
-    for row in rows.remainder().chunks_exact(channels) {
-        for ((sum, &mean), x) in sums.iter_mut().zip(mean).zip(row) {
-            *sum += square(x, mean);
-        }
-    }
+    mean[first..][..N].copy_from_slice(&means);
+    deviations[first..][..N].copy_from_slice(&squares);
 }
 
 pub(super) fn batch_norm_statistics<T: Element>(
@@ -119,23 +116,42 @@ pub(super) fn batch_norm_statistics<T: Element>(
         )?;
     let blocks = x.par_chunks(block_elements(attributes.extent));
     let blocks: Vec<Moments> = blocks.map(|block| Moments::of_block(block, channels)).collect();
-    let Some(moments) = blocks.into_iter().reduce(|merged, block| merged.merge(&block)) else {
-        return Ok(());
-    };
-    let momentum = attributes.momentum;
-    let step = |running: T, new: f64| T::from_f64((1.0 - momentum) * running.to_f64() + momentum * new);
-    for channel in 0..channels {
-        let batch_mean = moments.mean[channel];
-        let variance = moments.deviations[channel] / moments.count;
-        // A single row has no spread: its unbiased variance would be 0 / 0.
-        let unbiased = moments.deviations[channel] / (moments.count - 1.0).max(1.0);
-        let map = affine_map(attributes.epsilon, batch_mean, variance, gamma[channel], beta[channel]);
-        mean[channel] = T::from_f64(batch_mean);
-        (inverse_std[channel], scale[channel], bias[channel]) = map;
-        running_mean[channel] = step(running_mean[channel], batch_mean);
-        running_variance[channel] = step(running_variance[channel], unbiased);
-    }
+    let layer = Layer { gamma, beta, mean, inverse_std, scale, bias, running_mean, running_variance };
+    layer.take(attributes.epsilon, attributes.momentum, blocks);
     Ok(())
+}
+
+/// What a layer's statistics are made into.
+pub(super) struct Layer<'a, T> {
+    pub gamma: &'a [T],
+    pub beta: &'a [T],
+    pub mean: &'a mut [T],
+    pub inverse_std: &'a mut [T],
+    pub scale: &'a mut [T],
+    pub bias: &'a mut [T],
+    pub running_mean: &'a mut [T],
+    pub running_variance: &'a mut [T],
+}
+
+impl<T: Element> Layer<'_, T> {
+    /// Takes the statistics of blocks of rows, merged in order.
+    pub(super) fn take(self, epsilon: f64, momentum: f64, blocks: impl IntoIterator<Item = Moments>) {
+        let Some(moments) = blocks.into_iter().reduce(|merged, block| merged.merge(&block)) else {
+            return;
+        };
+        let step = |running: T, new: f64| T::from_f64((1.0 - momentum) * running.to_f64() + momentum * new);
+        for channel in 0..self.gamma.len() {
+            let batch_mean = moments.mean[channel];
+            let variance = moments.deviations[channel] / moments.count;
+            // A single row has no spread: its unbiased variance would be 0 / 0.
+            let unbiased = moments.deviations[channel] / (moments.count - 1.0).max(1.0);
+            let map = affine_map(epsilon, batch_mean, variance, self.gamma[channel], self.beta[channel]);
+            self.mean[channel] = T::from_f64(batch_mean);
+            (self.inverse_std[channel], self.scale[channel], self.bias[channel]) = map;
+            self.running_mean[channel] = step(self.running_mean[channel], batch_mean);
+            self.running_variance[channel] = step(self.running_variance[channel], unbiased);
+        }
+    }
 }
 
 /// (inverse standard deviation, scale, bias) of one channel.
@@ -217,10 +233,74 @@ pub(super) fn scale_bias_residual<T: Element>(
 }
 
 /// The forward pass's per-channel numbers, as its gradient needs them.
-struct Forward<'a, T> {
-    scale: &'a [T],
-    bias: &'a [T],
-    mean: &'a [T],
+pub(super) struct Forward<'a, T> {
+    pub scale: &'a [T],
+    pub bias: &'a [T],
+    pub mean: &'a [T],
+}
+
+/// Per channel, over some rows, the sums of `d` and `d * (x - mean)`.
+pub(super) struct GradientSums {
+    d: Vec<f64>,
+    dx: Vec<f64>,
+}
+
+impl GradientSums {
+    /// Of some rows; `d` is `dy`, under a rectifier only where `scale * x + bias` is positive.
+    pub(super) fn of_block<T: Element>(
+        dy: &[T],
+        x: &[T],
+        forward: &Forward<'_, T>,
+        relu: bool,
+    ) -> GradientSums {
+        let channels = forward.mean.len();
+        let mut sums = GradientSums { d: vec![0.0; channels], dx: vec![0.0; channels] };
+        vectorised(
+            #[inline(always)]
+            || {
+                if relu {
+                    sums.add(dy, x, forward, |d, affine| if affine > T::ZERO { d } else { T::ZERO });
+                } else {
+                    sums.add(dy, x, forward, |d, _| d);
+                }
+            },
+        );
+        sums
+    }
+
+    /// `gate(dy, scale * x + bias)` gives d.
+    #[inline(always)]
+    fn add<T: Element>(&mut self, dy: &[T], x: &[T], forward: &Forward<'_, T>, gate: impl Fn(T, T) -> T) {
+        let channels = self.d.len();
+        for (dy, x) in dy.chunks_exact(channels).zip(x.chunks_exact(channels)) {
+            let affine = forward.scale.iter().zip(forward.bias).zip(forward.mean);
+            for (((&dy, &x), ((&scale, &bias), &mean)), (sum_d, sum_dx)) in
+                dy.iter().zip(x).zip(affine).zip(self.d.iter_mut().zip(&mut self.dx))
+            {
+                let d = gate(dy, scale * x + bias).to_f64();
+                *sum_d += d;
+                *sum_dx += d * (x.to_f64() - mean.to_f64());
+            }
+        }
+    }
+
+    /// The gradients of the layer's parameters, from the sums of blocks of rows, added in order.
+    pub(super) fn finish<T: Element>(
+        blocks: &[GradientSums],
+        inverse_std: &[T],
+        dgamma: &mut [T],
+        dbeta: &mut [T],
+    ) {
+        for channel in 0..inverse_std.len() {
+            let (mut sum_d, mut sum_dx) = (0.0, 0.0);
+            for block in blocks {
+                sum_d += block.d[channel];
+                sum_dx += block.dx[channel];
+            }
+            dbeta[channel] = T::from_f64(sum_d);
+            dgamma[channel] = T::from_f64(sum_dx * inverse_std[channel].to_f64());
+        }
+    }
 }
 
 /// `dbeta = sum of d`, `dgamma = sum of d * x̂`.
@@ -230,76 +310,16 @@ pub(super) fn batch_norm_reduce<T: Element>(
     _: Span,
 ) -> Result<()> {
     let attributes = &op.attributes;
-    let channels = attributes.extent.channels;
     let ([dy, x, scale, bias, mean, inverse_std], [dgamma, dbeta]) = cpu.memory.slices::<T, _, _>(
         [op.dy, op.x, op.scale, op.bias, op.mean, op.inverse_std],
         [op.dgamma, op.dbeta],
     )?;
     let forward = Forward { scale, bias, mean };
     let block = block_elements(attributes.extent);
-    let sums_of_block = |(dy, x): (&[T], &[T])| {
-        let mut sum_d = vec![0.0; channels];
-        let mut sum_dx = vec![0.0; channels];
-        if attributes.relu {
-            reduce_block(dy, x, &forward, &mut sum_d, &mut sum_dx, |d, affine| {
-                if affine > T::ZERO { d } else { T::ZERO }
-            });
-        } else {
-            reduce_block(dy, x, &forward, &mut sum_d, &mut sum_dx, |d, _| d);
-        }
-        (sum_d, sum_dx)
-    };
-    let sums: Vec<(Vec<f64>, Vec<f64>)> =
-        dy.par_chunks(block).zip(x.par_chunks(block)).map(sums_of_block).collect();
-    for channel in 0..channels {
-        let (mut sum_d, mut sum_dx) = (0.0, 0.0);
-        for (block_d, block_dx) in &sums {
-            sum_d += block_d[channel];
-            sum_dx += block_dx[channel];
-        }
-        dbeta[channel] = T::from_f64(sum_d);
-        dgamma[channel] = T::from_f64(sum_dx * inverse_std[channel].to_f64());
-    }
+    let sums_of_block = |(dy, x): (&[T], &[T])| GradientSums::of_block(dy, x, &forward, attributes.relu);
+    let sums: Vec<GradientSums> = dy.par_chunks(block).zip(x.par_chunks(block)).map(sums_of_block).collect();
+    GradientSums::finish(&sums, inverse_std, dgamma, dbeta);
     Ok(())
-}
-
-/// The sums, per channel, of `d` and `d * (x - mean)` of a block's rows; `gate(dy, scale * x + bias)` gives d.
-fn reduce_block<T: Element>(
-    dy: &[T],
-    x: &[T],
-    forward: &Forward<'_, T>,
-    sum_d: &mut [f64],
-    sum_dx: &mut [f64],
-    gate: impl Fn(T, T) -> T,
-) {
-    let channels = sum_d.len();
-    vectorised(
-        #[inline(always)]
-        || {
-            for (dy, x) in dy.chunks_exact(channels).zip(x.chunks_exact(channels)) {
-                reduce_row(dy, x, forward, sum_d, sum_dx, &gate);
-            }
-        },
-    );
-}
-
-#[inline(always)]
-fn reduce_row<T: Element>(
-    dy: &[T],
-    x: &[T],
-    forward: &Forward<'_, T>,
-    sum_d: &mut [f64],
-    sum_dx: &mut [f64],
-    gate: &impl Fn(T, T) -> T,
-) {
-    let affine = forward.scale.iter().zip(forward.bias).zip(forward.mean);
-    for (((&dy, &x), ((&scale, &bias), &mean)), (sum_d, sum_dx)) in
-        dy.iter().zip(x).zip(affine).zip(sum_d.iter_mut().zip(sum_dx))
-    {
-        let d = gate(dy, scale * x + bias).to_f64();
-        *sum_d += d;
-        *sum_dx += d * (x.to_f64() - mean.to_f64());
-    }
 }
 
 /// `dx = scale * (d - dbeta/rows - x̂ * dgamma/rows)`, or `scale * d` when frozen.

@@ -42,7 +42,9 @@ impl<T: Element> Device for Cpu<T> {
     }
 
     fn prepare(&self, call: &Call<()>) -> CallConfig {
-        if let Some(parts) = call.numbered().expand() {
+        if !convolution::fuses::<T, _>(call)
+            && let Some(parts) = call.numbered().expand()
+        {
             return Expansion::on(self, parts);
         }
         CallConfig::with_workspace(match call {
@@ -64,10 +66,9 @@ impl<T: Element> Device for Cpu<T> {
         call.check(workspace, T::DTYPE, self.memory.bytes())?;
         match &config.expansion {
             Some(expansion) => expansion.run(self, call, workspace),
-            None if call.expand().is_some() => Err(Error::invalid(format!(
-                "{} runs as its parts on the CPU, and was prepared as one call",
-                call.name()
-            ))),
+            None if call.expand().is_some() && !convolution::fuses::<T, _>(call) => Err(Error::invalid(
+                format!("{} runs as its parts on the CPU, and was prepared as one call", call.name()),
+            )),
             None => {
                 let pool = Arc::clone(&self.pool);
                 pool.install(|| dispatch!(call, self, workspace))

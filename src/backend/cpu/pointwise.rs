@@ -169,6 +169,18 @@ fn update<T: Element>(cpu: &mut Cpu<T>, x: Span, y: Span, f: impl Fn(T, T) -> T 
     Ok(())
 }
 
+/// ReLU backward on a piece of memory that is in cache: `x = 0` where the rectified value `y` is not positive.
+pub(super) fn relu_backward<T: Element>(y: &[T], x: &mut [T]) {
+    vectorised(
+        #[inline(always)]
+        || {
+            for (x, &y) in x.iter_mut().zip(y) {
+                *x = passed(y, *x);
+            }
+        },
+    );
+}
+
 /// The gradient `dy` where the rectified value `y` is positive, else zero.
 fn passed<T: Element>(y: T, dy: T) -> T {
     if y > T::ZERO { dy } else { T::ZERO }

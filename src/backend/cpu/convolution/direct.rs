@@ -7,9 +7,9 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::Epilogue;
 use super::kernel::{Block, NOWHERE, Panel, ROWS, RUN, panels, registers, store, widest};
 use super::taps::{Direction, Taps, gather};
+use super::{Behind, Epilogue};
 use crate::backend::cpu::chunks::vectorised;
 use crate::backend::cpu::element::Element;
 use crate::instructions::arch;
@@ -164,11 +164,10 @@ impl<T> Scratch<T> {
 /// `y = conv(x, weight)`, followed by the epilogue if there is one.
 pub(super) fn forward<T: Element>(
     conv: &Conv2d,
-    x: &[T],
-    weight: &[T],
+    [x, weight]: [&[T]; 2],
     epilogue: Option<Epilogue<'_, T>>,
-    y: &mut [T],
-    packed: &mut [T],
+    [y, packed]: [&mut [T]; 2],
+    behind: &Behind<'_, T>,
 ) {
     let (channels, filter) = (conv.out_channels, conv.filter_elements());
     let (lanes, widest) = registers::<T>();
@@ -222,6 +221,7 @@ pub(super) fn forward<T: Element>(
             if let Some(epilogue) = &epilogue {
                 finish(epilogue, first * channels, y);
             }
+            behind(index, first * channels, y);
         },
     );
 }
@@ -275,11 +275,10 @@ fn finish<T: Element>(epilogue: &Epilogue<'_, T>, first: usize, y: &mut [T]) {
 /// `dx (+)=` the gradient of the input.
 pub(super) fn dgrad<T: Element>(
     conv: &Conv2d,
-    dy: &[T],
-    weight: &[T],
+    [dy, weight]: [&[T]; 2],
     accumulate: bool,
-    dx: &mut [T],
-    packed: &mut [T],
+    [dx, packed]: [&mut [T]; 2],
+    behind: &Behind<'_, T>,
 ) {
     let (channels, filter) = (conv.in_channels, conv.filter_elements());
     let taps = Taps::new(conv, Direction::Backward);
@@ -315,6 +314,7 @@ pub(super) fn dgrad<T: Element>(
                 add: accumulate,
                 out: dx,
             });
+            behind(index, first * channels, dx);
         },
     );
 }

@@ -24,8 +24,8 @@ use rayon::prelude::*;
 
 use self::grid::{Grid, NOWHERE};
 use self::transform::{OUTPUTS, PLANES, POINTS, array};
-use super::Epilogue;
 use super::kernel::{Panel, ROWS, RUN, inner_products, panels, registers, store, widest, zeros};
+use super::{Behind, Epilogue};
 use crate::backend::cpu::scratch::Scratch;
 use crate::instructions::arch;
 use crate::ops::Conv2d;
@@ -75,12 +75,11 @@ pub(super) fn workspace(conv: &Conv2d) -> usize {
 /// `y = conv(x, weight)`, followed by the epilogue.
 pub(super) fn forward(
     conv: &Conv2d,
-    x: &[f32],
-    weight: &[f32],
+    [x, weight]: [&[f32]; 2],
     epilogue: Option<Epilogue<'_, f32>>,
-    y: &mut [f32],
-    filters: &mut [f32],
+    [y, filters]: [&mut [f32]; 2],
     scratch: &Scratch,
+    behind: &Behind<'_, f32>,
 ) {
     let [depth, channels] = [conv.in_channels, conv.out_channels];
     // Filters are rows of `channels of a tap`; a panel wants the same channel of its filters side by side.
@@ -101,18 +100,17 @@ pub(super) fn forward(
         TILES,
     );
     let target = Target { channels, epilogue, add: false };
-    convolve(&grid, Source { values: x, channels: depth }, filters, &target, y, scratch);
+    convolve(&grid, Source { values: x, channels: depth }, filters, &target, y, scratch, behind);
 }
 
 /// `dx (+)=` the gradient of the input: a convolution of dy with the mirrored filters.
 pub(super) fn dgrad(
     conv: &Conv2d,
-    dy: &[f32],
-    weight: &[f32],
+    [dy, weight]: [&[f32]; 2],
     accumulate: bool,
-    dx: &mut [f32],
-    filters: &mut [f32],
+    [dx, filters]: [&mut [f32]; 2],
     scratch: &Scratch,
+    behind: &Behind<'_, f32>,
 ) {
     let [depth, channels] = [conv.out_channels, conv.in_channels];
     transform_filters(depth, channels, filters, |panel, run, tap, to| {
@@ -128,7 +126,7 @@ pub(super) fn dgrad(
         TILES,
     );
     let target = Target { channels, epilogue: None, add: accumulate };
-    convolve(&grid, Source { values: dy, channels: depth }, filters, &target, dx, scratch);
+    convolve(&grid, Source { values: dy, channels: depth }, filters, &target, dx, scratch, behind);
 }
 
 /// The map that is convolved.
@@ -154,6 +152,7 @@ fn convolve(
     target: &Target<'_>,
     mut out: &mut [f32],
     scratch: &Scratch,
+    behind: &Behind<'_, f32>,
 ) {
     let mut parts = Vec::with_capacity(grid.blocks());
     for block in 0..grid.blocks() {
@@ -189,7 +188,9 @@ fn convolve(
                     row_out,
                 });
             });
-        arch().dispatch(Outputs { grid, block, products, plane: tiles * row_out, row: row_out, target, out });
+        let (plane, row) = (tiles * row_out, row_out);
+        arch().dispatch(Outputs { grid, block, products, plane, row, target, out: &mut *out });
+        behind(block, grid.first_pixel(block) * target.channels, out);
     });
 }
 

@@ -1,7 +1,7 @@
 //! Winograd's algorithm in f32 beside the direct algorithm in f64.
 
 use super::*;
-use crate::backend::cpu::convolution::{direct, wgrad as direct_wgrad};
+use crate::backend::cpu::convolution::{direct, nothing, wgrad as direct_wgrad};
 use crate::rng::{Purpose, Stream};
 
 fn conv(batch: usize, [height, width]: [usize; 2], [depth, channels]: [usize; 2], padding: usize) -> Conv2d {
@@ -84,7 +84,8 @@ fn forward_in_f32(conv: &Conv2d, operands: &Operands, residual: bool, relu: bool
         [&operands.x, &operands.weight, &operands.y, &operands.bias].map(|v| single(v));
     let epilogue = Epilogue { bias: &bias, residual: residual.then_some(&y[..]), relu };
     let mut out = vec![f32::NAN; y.len()];
-    forward(conv, &x, &weight, Some(epilogue), &mut out, &mut space(workspace(conv)), &Scratch::default());
+    let written = [&mut out[..], &mut space(workspace(conv))];
+    forward(conv, [&x, &weight], Some(epilogue), written, &Scratch::default(), &nothing);
     out
 }
 
@@ -98,7 +99,8 @@ fn forward_with_every_epilogue_is_the_direct_algorithm() {
                 Epilogue { bias: &operands.bias, residual: residual.then_some(&operands.y[..]), relu };
             let mut expected = vec![f64::NAN; operands.y.len()];
             let mut packed = vec![0.0; direct::forward_workspace::<f64>(&conv) / size_of::<f64>()];
-            direct::forward(&conv, &operands.x, &operands.weight, Some(epilogue), &mut expected, &mut packed);
+            let (read, written) = ([&operands.x[..], &operands.weight], [&mut expected[..], &mut packed]);
+            direct::forward(&conv, read, Some(epilogue), written, &nothing);
             let distance = distance(&found, &expected);
             assert!(distance < BOUND, "{conv:?}, residual {residual}, ReLU {relu}: {distance:.1e}");
         }
@@ -113,10 +115,12 @@ fn dgrad_is_the_direct_algorithm_and_adds_on_request() {
         for add in [false, true] {
             let mut found = single(&operands.x);
             let filters = &mut space(workspace(&conv));
-            dgrad(&conv, &dy, &weight, add, &mut found, filters, &Scratch::default());
+            let scratch = Scratch::default();
+            dgrad(&conv, [&dy, &weight], add, [&mut found, filters], &scratch, &nothing);
             let mut expected = operands.x.clone();
             let mut packed = vec![0.0; direct::dgrad_workspace::<f64>(&conv) / size_of::<f64>()];
-            direct::dgrad(&conv, &operands.y, &operands.weight, add, &mut expected, &mut packed);
+            let (read, written) = ([&operands.y[..], &operands.weight], [&mut expected[..], &mut packed]);
+            direct::dgrad(&conv, read, add, written, &nothing);
             let distance = distance(&found, &expected);
             assert!(distance < BOUND, "{conv:?}, added {add}: {distance:.1e}");
         }
