@@ -70,6 +70,33 @@ impl Moments {
     }
 }
 
+/// Sums over rows of `term(lane, value)` of `N` channels, four rows at a time.
+#[inline(always)]
+fn sums_of<T: Element, const N: usize>(
+    x: &[T],
+    channels: usize,
+    first: usize,
+    term: impl Fn(usize, f64) -> f64,
+) -> [f64; N] {
+    let mut sums = [0.0; N];
+    let mut rows = x.chunks_exact(4 * channels);
+    for rows in &mut rows {
+        let [a, b, c, d]: [&[T; N]; 4] =
+            [0, 1, 2, 3].map(|row| lanes(&rows[row * channels..][..channels], first));
+        for lane in 0..N {
+            let term = |row: &[T; N]| term(lane, row[lane].to_f64());
+            sums[lane] += (term(a) + term(b)) + (term(c) + term(d));
+        }
+    }
+    for row in rows.remainder().chunks_exact(channels) {
+        let row: &[T; N] = lanes(row, first);
+        for lane in 0..N {
+            sums[lane] += term(lane, row[lane].to_f64());
+        }
+    }
+    sums
+}
+
 /// Mean and squared deviations of `N` channels.
 #[inline(always)]
 fn moments_of<T: Element, const N: usize>(
@@ -80,24 +107,14 @@ fn moments_of<T: Element, const N: usize>(
     deviations: &mut [f64],
 ) {
     let count = (x.len() / channels) as f64;
-    let mut means = [0.0; N];
-    for row in x.chunks_exact(channels) {
-        let row: &[T; N] = lanes(row, first);
-        for lane in 0..N {
-            means[lane] += row[lane].to_f64();
-        }
-    }
+    let mut means: [f64; N] = sums_of(x, channels, first, |_, value| value);
     for mean in &mut means {
         *mean /= count;
     }
-    let mut squares = [0.0; N];
-    for row in x.chunks_exact(channels) {
-        let row: &[T; N] = lanes(row, first);
-        for lane in 0..N {
-            let deviation = row[lane].to_f64() - means[lane];
-            squares[lane] += deviation * deviation;
-        }
-    }
+    let squares: [f64; N] = sums_of(x, channels, first, |lane, value| {
+        let deviation = value - means[lane];
+        deviation * deviation
+    });
     mean[first..][..N].copy_from_slice(&means);
     deviations[first..][..N].copy_from_slice(&squares);
 }
