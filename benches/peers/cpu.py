@@ -111,17 +111,20 @@ def worker(threads):
         except ImportError:
             versions[peer] = None
     print(json.dumps(versions), flush=True)
+    made = {}
     for line in sys.stdin:
         work, batch, seconds = json.loads(line)
-        kind, network, side = work.split(".")
-        depth, side = int(network.removeprefix("resnet").split("-")[0]), int(side)
-        ways = torch_ways(torch, kind, depth, side, batch)
-        if kind == "extract":
-            for peer, way in (("onnxruntime", onnxruntime_way), ("openvino", openvino_way)):
-                if versions[peer]:
-                    ways[peer] = way(torch, depth, side, batch, threads)
+        if (work, batch) not in made:
+            kind, network, side = work.split(".")
+            depth, side = int(network.removeprefix("resnet").split("-")[0]), int(side)
+            ways = torch_ways(torch, kind, depth, side, batch)
+            if kind == "extract":
+                for peer, way in (("onnxruntime", onnxruntime_way), ("openvino", openvino_way)):
+                    if versions[peer]:
+                        ways[peer] = way(torch, depth, side, batch, threads)
+            made[work, batch] = ways
         answers = {}
-        for name, step in ways.items():
+        for name, step in made[work, batch].items():
             step()
             answers[name] = timed(step, seconds)
         print(json.dumps(answers), flush=True)
@@ -138,9 +141,29 @@ def residua(arguments, work, batch):
     return (row["seconds"], row["cpu_seconds"]), result
 
 
+def table(paths):
+    """The results as Markdown: by seconds with several threads, by processor seconds with one."""
+    for path in paths:
+        document = json.loads(pathlib.Path(path).read_text())
+        one = document["threads"] == 1
+        key, ratio = ("cpu_seconds", "cpu_ratio") if one else ("seconds", "ratio")
+        unit = "images per CPU second" if one else "images/s"
+        print(f"| {unit} | Residua | PyTorch | ONNX Runtime | OpenVINO | to PyTorch | to the better of the others |")
+        print("|---|---|---|---|---|---|---|")
+        for row in document["results"]:
+            ways, batch = row["ways"], row["batch_size"]
+            speed = lambda name: f"{batch / ways[name][key]:.4g}" if name in ways else "-"
+            torch_way = min((name for name in ways if name.startswith("pytorch")), key=lambda name: ways[name][key])
+            others = [ways[name][ratio] for name in ("onnxruntime", "openvino") if name in ways]
+            to_others = f"{min(others):.2f}" if others else "-"
+            print(f"| `{row['work']}`, batch {batch} | {speed('residua')} | {speed(torch_way)} | {speed('onnxruntime')} | "
+                  f"{speed('openvino')} | {ways[torch_way][ratio]:.2f} | {to_others} |")
+        print()
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--residua", required=True, help="the built program")
+    parser.add_argument("--residua", help="the built program")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="for each way, each round")
@@ -149,10 +172,15 @@ def main():
     parser.add_argument("--instructions", choices=["avx2", "avx512"],
                         help="the widest vector instructions for everybody, as far as they can be told")
     parser.add_argument("--out")
+    parser.add_argument("--table", nargs="+", metavar="FILE", help="measure nothing: print results as Markdown")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
         return worker(arguments.threads)
+    if arguments.table:
+        return table(arguments.table)
+    if not arguments.residua:
+        parser.error("--residua names the built program")
 
     from common import processor, report, say
 

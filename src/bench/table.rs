@@ -69,8 +69,9 @@ impl Results {
             let _ = writeln!(text, "{}", printable(&self.driver));
         }
         if let Some(rates) = &self.rates {
-            let rate =
-                |rate: Option<f64>, of: &str| rate.map(|rate| format!("{of} {:.1} TFLOP/s", rate / 1e12));
+            let rate = |rate: Option<f64>, of: &str| {
+                rate.map(|rate| format!("{of} {} TFLOP/s", digits(rate / 1e12)))
+            };
             let all = [
                 rate(rates.bf16, "bf16"),
                 rate(rates.f32, "f32"),
@@ -122,7 +123,7 @@ const STEP_HEAD: &[&str] = &["step", "images/s", "time", "noise", "floor", "shar
 const OPERATION_HEAD: &[&str] =
     &["operation", "time", "noise", "TFLOP/s", "GB/s", "by FLOP", "by bytes", "share"];
 
-const CALLS_HEAD: &[&str] = &["calls", "n", "time", "of all", "TFLOP/s", "GB/s", "floor", "share"];
+const CALLS_HEAD: &[&str] = &["calls", "n", "time", "of all", "GFLOP/s", "GB/s", "floor", "share"];
 
 impl CallTime {
     fn cells(&self, total: f64) -> Vec<String> {
@@ -131,7 +132,7 @@ impl CallTime {
             self.count.to_string(),
             duration(self.seconds),
             format!("{:.1} %", 100.0 * self.seconds / total),
-            if self.flop > 0.0 { digits(self.flop / self.seconds / 1e12) } else { "-".to_string() },
+            if self.flop > 0.0 { digits(self.flop / self.seconds / 1e9) } else { "-".to_string() },
             digits(self.bytes / self.seconds / 1e9),
             or_dash(self.floor_seconds, duration),
             or_dash(self.floor_seconds.map(|floor| floor / self.seconds), percent),

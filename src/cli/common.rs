@@ -16,7 +16,8 @@ pub struct Common {
     #[arg(skip)]
     pub threads_by: Option<threads::Reason>,
     /// Use no wider vector instructions than these on the CPU: avx512, avx2 or baseline [default: the widest that the processor
-    /// has]. Results differ between them in the last digits (matrix products of linear layers and of scores choose by themselves)
+    /// has]. Trainings have the same bits with avx512 and avx2; baseline has no fused multiply-add and rounds otherwise. Matrix
+    /// products of linear layers and of scores take the widest in any case
     #[arg(long, global = true, value_name = "SET", help_heading = "Common options")]
     pub instructions: Option<Instructions>,
     /// Print results and errors only, no progress

@@ -43,6 +43,30 @@ fn what_is_missing_is_a_finding_that_says_how_to_get_it() {
     assert_eq!(report["auto"], "cpu");
 }
 
+/// Winograd's algorithm beside the direct one, and passes taken tile by tile beside passes of their own: f64 has only the latter.
+#[test]
+fn the_cpu_in_f32_is_the_cpu_in_f64_through_every_convolution_of_a_network() {
+    let network = ["--arch", "resnet18-cifar.12.w0.5", "--batch-size", "3", "--only", "conv2d*.3x*"];
+    let full = ["doctor", "--full", "--device", "cpu", "--precision", "f32", "--json", "--quiet"];
+    let output = residua(full).args(network).assert().success();
+    let found: Value = serde_json::from_slice(&output.get_output().stdout).unwrap();
+    let checks = found[0]["checks"].as_array().unwrap();
+    for (form, most) in [
+        ("conv2d_fprop.3x12x12x32-k32-3x3-s1p1-statistics.f32", 5e-6),
+        ("conv2d_fprop.3x12x12x32-k32-3x3-s1p1-bias-residual-relu.f32", 5e-6),
+        ("conv2d_dgrad.3x12x12x32-k32-3x3-s1p1-reduce-relu.f32", 5e-6),
+        ("conv2d_dgrad.3x12x12x32-k32-3x3-s1p1-add-mask-reduce.f32", 5e-6),
+        ("conv2d_wgrad.3x6x6x64-k64-3x3-s1p1.f32", 5e-6),
+        ("conv2d_fprop.3x12x12x32-k64-3x3-s2p1-statistics.f32", 1e-6),
+        ("conv2d_dgrad.3x12x12x32-k64-3x3-s2p1-add-mask-reduce.f32", 1e-6),
+    ] {
+        let check = checks.iter().find(|check| check["name"] == form);
+        let check = check.unwrap_or_else(|| panic!("no {form} among {} checks", checks.len()));
+        assert!(check["error"].as_f64().unwrap() < most, "{check}");
+    }
+    assert!(checks.iter().all(|check| check["passed"] == true));
+}
+
 #[test]
 fn a_library_that_is_not_what_its_name_says_is_told_of_by_its_path() {
     let folder = tempfile::tempdir().unwrap();
