@@ -27,6 +27,31 @@ fn bench(batch: &str, more: &[&str]) -> Output {
 }
 
 #[test]
+fn a_step_is_told_call_by_call_those_that_take_most_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("a.json");
+    let run = bench("2", &["--calls", "--out", out.to_str().unwrap()]);
+    assert!(run.status.success(), "{}", text(&run.stderr));
+    let results = read(&out);
+    let rows = results["rows"].as_array().unwrap();
+    assert_eq!(rows.len(), 2, "whole steps only");
+    for row in rows {
+        assert!(row["cpu_seconds"].as_f64().unwrap() > 0.0, "{row}");
+        let calls = row["calls"].as_array().unwrap();
+        let seconds: Vec<f64> = calls.iter().map(|call| call["seconds"].as_f64().unwrap()).collect();
+        assert!(seconds.is_sorted_by(|a, b| a >= b) && seconds.iter().all(|&seconds| seconds > 0.0));
+        let sum = |key: &str| calls.iter().map(|call| call[key].as_f64().unwrap()).sum::<f64>();
+        for key in ["flop", "bytes"] {
+            let whole = row[key].as_f64().unwrap();
+            assert!((sum(key) - whole).abs() < 1e-9 * whole, "{key}: the calls are the whole step");
+        }
+        // ResNet-18 has twenty convolutions, which are more than one call each in training.
+        assert!(sum("count") > 20.0, "{row}");
+        assert!(text(&run.stdout).contains(&format!("{}, call by call", row["name"].as_str().unwrap())));
+    }
+}
+
+#[test]
 fn bench_measures_the_operations_of_a_plan_and_whole_steps_with_their_floors() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("a.json");
