@@ -32,7 +32,7 @@ impl<T: Element> Device for Cpu<T> {
     }
 
     fn hardware(&self) -> Hardware {
-        let name = format!("{}, {} threads", processor(), self.threads());
+        let name = format!("{}, {} threads, {}", processor(), self.threads(), Instructions::in_use());
         Hardware { kind: HardwareKind::Cpu, name, versions: String::new() }
     }
 

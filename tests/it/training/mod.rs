@@ -134,6 +134,8 @@ fn wider_vectors_change_no_bit() {
     assert!(run("widest", &[]) == run("avx2", &["--instructions", "avx2"]));
     let refused = program::run(&["doctor", "--instructions", "avx1024"]);
     assert_eq!(refused.status.code(), Some(2));
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(said.contains("one of avx512, avx2 and baseline"), "{said}");
 }
 
 /// Training lines of the log without what depends on the clock.

@@ -7,9 +7,9 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::kernel::{Block, NOWHERE, Panel, ROWS, RUN, panels, registers, store, widest};
+use super::kernel::{Block, NOWHERE, Panel, ROWS, RUN, interleave, panels, registers, store, widest};
 use super::taps::{Direction, Taps, gather};
-use super::{Behind, Epilogue};
+use super::{Epilogue, TileEpilogue};
 use crate::backend::cpu::chunks::vectorised;
 use crate::backend::cpu::element::Element;
 use crate::instructions::arch;
@@ -148,16 +148,16 @@ impl<T: Element> Tile<'_, T> {
     }
 }
 
-/// Scratch memory that a thread keeps from tile to tile.
-struct Scratch<T> {
+/// Memory that a thread keeps from tile to tile.
+struct TileBuffers<T> {
     order: Vec<usize>,
     offsets: Vec<usize>,
     patches: Vec<T>,
 }
 
-impl<T> Scratch<T> {
-    fn new() -> Scratch<T> {
-        Scratch { order: Vec::new(), offsets: Vec::new(), patches: Vec::new() }
+impl<T> TileBuffers<T> {
+    fn new() -> TileBuffers<T> {
+        TileBuffers { order: Vec::new(), offsets: Vec::new(), patches: Vec::new() }
     }
 }
 
@@ -167,21 +167,24 @@ pub(super) fn forward<T: Element>(
     [x, weight]: [&[T]; 2],
     epilogue: Option<Epilogue<'_, T>>,
     [y, packed]: [&mut [T]; 2],
-    behind: &Behind<'_, T>,
+    tile_epilogue: &TileEpilogue<'_, T>,
 ) {
     let (channels, filter) = (conv.out_channels, conv.filter_elements());
     let (lanes, widest) = registers::<T>();
     let panels = panels(channels, lanes, widest);
-    pack(&panels, lanes, filter, packed, |panel, to| transpose_filters(panel, weight, filter, to));
+    pack(&panels, lanes, filter, packed, |panel, to| {
+        let row = |j: usize| &weight[(panel.first + j) * filter..][..filter];
+        interleave(panel.channels, row, panel.vectors * lanes, to);
+    });
     let packed = &*packed;
     let taps = Taps::new(conv, Direction::Forward);
     let few_channels = conv.in_channels < FEW_CHANNELS;
     y.par_chunks_mut(taps.tile() * channels).enumerate().for_each_init(
-        Scratch::<T>::new,
-        |scratch, (index, y)| {
-            let Scratch { order, offsets, patches } = scratch;
+        TileBuffers::<T>::new,
+        |buffers, (index, y)| {
+            let TileBuffers { order, offsets, patches } = buffers;
             let (first, count) = (index * taps.tile(), y.len() / channels);
-            let tile = if few_channels {
+            let (source, depth, taps) = if few_channels {
                 order.clear();
                 order.extend(0..count);
                 offsets.clear();
@@ -189,61 +192,30 @@ pub(super) fn forward<T: Element>(
                 offsets.resize(count.next_multiple_of(ROWS), NOWHERE);
                 patches.resize(count * filter, T::ZERO);
                 gather(conv, x, first, filter, patches);
-                Tile {
-                    source: patches,
-                    depth: filter,
-                    taps: 1,
-                    offsets,
-                    order,
-                    panels: &panels,
-                    packed,
-                    channels,
-                    add: false,
-                    out: y,
-                }
+                (&patches[..], filter, 1)
             } else {
                 taps.order(first, count, order);
                 taps.offsets(first, order, conv.in_channels, offsets);
-                Tile {
-                    source: x,
-                    depth: conv.in_channels,
-                    taps: taps.count(),
-                    offsets,
-                    order,
-                    panels: &panels,
-                    packed,
-                    channels,
-                    add: false,
-                    out: y,
-                }
+                (x, conv.in_channels, taps.count())
             };
-            arch().dispatch(tile);
+            arch().dispatch(Tile {
+                source,
+                depth,
+                taps,
+                offsets,
+                order,
+                panels: &panels,
+                packed,
+                channels,
+                add: false,
+                out: y,
+            });
             if let Some(epilogue) = &epilogue {
                 finish(epilogue, first * channels, y);
             }
-            behind(index, first * channels, y);
+            tile_epilogue(index, first * channels, y);
         },
     );
-}
-
-/// A panel of filters, transposed: `to[f * width + j] = weight[(first + j) * filter + f]`, zero beyond the last channel.
-fn transpose_filters<T: Element>(panel: &Panel, weight: &[T], filter: usize, to: &mut [T]) {
-    /// Filters read side by side: few enough for the cache's ways, enough to fill half a cache line of `to`.
-    const SIDE: usize = 8;
-    let width = to.len() / filter;
-    if panel.channels < width {
-        to.fill(T::ZERO);
-    }
-    for start in (0..panel.channels).step_by(SIDE) {
-        let filters: Vec<&[T]> = (start..panel.channels.min(start + SIDE))
-            .map(|j| &weight[(panel.first + j) * filter..][..filter])
-            .collect();
-        for (f, to) in to.chunks_exact_mut(width).enumerate() {
-            for (to, filter) in to[start..].iter_mut().zip(&filters) {
-                *to = filter[f];
-            }
-        }
-    }
 }
 
 /// Bias, residual and rectifier for the outputs from element `first` on.
@@ -278,7 +250,7 @@ pub(super) fn dgrad<T: Element>(
     [dy, weight]: [&[T]; 2],
     accumulate: bool,
     [dx, packed]: [&mut [T]; 2],
-    behind: &Behind<'_, T>,
+    tile_epilogue: &TileEpilogue<'_, T>,
 ) {
     let (channels, filter) = (conv.in_channels, conv.filter_elements());
     let taps = Taps::new(conv, Direction::Backward);
@@ -296,9 +268,9 @@ pub(super) fn dgrad<T: Element>(
     });
     let packed = &*packed;
     dx.par_chunks_mut(taps.tile() * channels).enumerate().for_each_init(
-        Scratch::<T>::new,
-        |scratch, (index, dx)| {
-            let Scratch { order, offsets, .. } = scratch;
+        TileBuffers::<T>::new,
+        |buffers, (index, dx)| {
+            let TileBuffers { order, offsets, .. } = buffers;
             let first = index * taps.tile();
             taps.order(first, dx.len() / channels, order);
             taps.offsets(first, order, conv.out_channels, offsets);
@@ -314,7 +286,7 @@ pub(super) fn dgrad<T: Element>(
                 add: accumulate,
                 out: dx,
             });
-            behind(index, first * channels, dx);
+            tile_epilogue(index, first * channels, dx);
         },
     );
 }

@@ -15,7 +15,7 @@ use crate::instructions::arch;
 /// Rows of a register block.
 pub(super) const ROWS: usize = 6;
 
-/// An offset that stands for a row of zeros: the padding.
+/// An offset, or a pixel, that stands for zeros: the padding.
 pub(super) const NOWHERE: usize = usize::MAX;
 
 /// The longest run of products that is summed in registers before it joins the sum in memory. Weights of such a run,
@@ -191,6 +191,28 @@ impl<T: Element> WithSimd for Registers<T> {
 /// (lanes, widest block) of the instruction set in use.
 pub(super) fn registers<T: Element>() -> (usize, usize) {
     arch().dispatch(Registers::<T>(std::marker::PhantomData))
+}
+
+/// Rows side by side: `to[i * width + j] = row(j)[i]`, zero from `rows` on.
+pub(super) fn interleave<'a, T: Element>(
+    rows: usize,
+    row: impl Fn(usize) -> &'a [T],
+    width: usize,
+    to: &mut [T],
+) {
+    /// Rows read side by side: few enough for the cache's ways, enough to fill half a cache line of `to`.
+    const SIDE: usize = 8;
+    if rows < width {
+        to.fill(T::ZERO);
+    }
+    for start in (0..rows).step_by(SIDE) {
+        let rows: Vec<&[T]> = (start..rows.min(start + SIDE)).map(&row).collect();
+        for (i, to) in to.chunks_exact_mut(width).enumerate() {
+            for (to, row) in to[start..].iter_mut().zip(&rows) {
+                *to = row[i];
+            }
+        }
+    }
 }
 
 #[cfg(test)]

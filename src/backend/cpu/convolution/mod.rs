@@ -60,10 +60,10 @@ pub(super) fn fuses<T: Element, B: Copy>(call: &Call<B>) -> bool {
 }
 
 /// What becomes of a tile's results while they are in cache: `(number of the tile, its first element, its elements)`.
-type Behind<'a, T> = dyn Fn(usize, usize, &mut [T]) + Sync + 'a;
+type TileEpilogue<'a, T> = dyn Fn(usize, usize, &mut [T]) + Sync + 'a;
 
 /// Nothing.
-fn nothing<T>(_: usize, _: usize, _: &mut [T]) {}
+fn no_epilogue<T>(_: usize, _: usize, _: &mut [T]) {}
 
 /// Forward propagation; the epilogue is applied tile by tile.
 pub(super) fn conv2d_fprop<T: Element>(
@@ -88,7 +88,7 @@ pub(super) fn conv2d_fprop<T: Element>(
         residual: residual.map(|_| added),
         relu,
     });
-    fprop(&op.conv, [x, weight], epilogue, [y, packed], &cpu.scratch, &nothing);
+    fprop(&op.conv, [x, weight], epilogue, [y, packed], &cpu.scratch, &no_epilogue);
     Ok(())
 }
 
@@ -122,7 +122,7 @@ pub(super) fn conv2d_dgrad<T: Element>(
     let Some(reduce) = &op.epilogue else {
         let ([dy, weight], [dx, packed]) =
             cpu.memory.slices::<T, _, _>([op.dy, op.weight], [op.dx, packed])?;
-        dgrad(&op.conv, [dy, weight], op.accumulate, [dx, packed], &cpu.scratch, &nothing);
+        dgrad(&op.conv, [dy, weight], op.accumulate, [dx, packed], &cpu.scratch, &no_epilogue);
         return Ok(());
     };
     let mask = reduce.mask();
@@ -183,10 +183,10 @@ fn fprop<T: Element>(
     epilogue: Option<Epilogue<'_, T>>,
     [y, packed]: [&mut [T]; 2],
     scratch: &Scratch,
-    behind: &Behind<'_, T>,
+    tile_epilogue: &TileEpilogue<'_, T>,
 ) {
     if !is_winograd::<T>(conv) {
-        return direct::forward(conv, [x, weight], epilogue, [y, packed], behind);
+        return direct::forward(conv, [x, weight], epilogue, [y, packed], tile_epilogue);
     }
     let epilogue = epilogue.map(|Epilogue { bias, residual, relu }| Epilogue {
         bias: cast_slice(bias),
@@ -195,7 +195,7 @@ fn fprop<T: Element>(
     });
     let (read, written) = ([x, weight].map(cast_slice), [y, packed].map(cast_slice_mut));
     winograd::forward(conv, read, epilogue, written, scratch, &|tile, first, values| {
-        behind(tile, first, cast_slice_mut(values));
+        tile_epilogue(tile, first, cast_slice_mut(values));
     });
 }
 
@@ -206,14 +206,14 @@ fn dgrad<T: Element>(
     accumulate: bool,
     [dx, packed]: [&mut [T]; 2],
     scratch: &Scratch,
-    behind: &Behind<'_, T>,
+    tile_epilogue: &TileEpilogue<'_, T>,
 ) {
     if !is_winograd::<T>(conv) {
-        return direct::dgrad(conv, [dy, weight], accumulate, [dx, packed], behind);
+        return direct::dgrad(conv, [dy, weight], accumulate, [dx, packed], tile_epilogue);
     }
     let (read, written) = ([dy, weight].map(cast_slice), [dx, packed].map(cast_slice_mut));
     winograd::dgrad(conv, read, accumulate, written, scratch, &|tile, first, values| {
-        behind(tile, first, cast_slice_mut(values));
+        tile_epilogue(tile, first, cast_slice_mut(values));
     });
 }
 

@@ -26,24 +26,34 @@ const PART_ELEMENTS: usize = 1 << 20;
 /// Fewest blocks of [`ROWS`] output channels in a range: enough to use a tile's inputs well while they are in cache.
 const BLOCKS: usize = 8;
 
-/// Output channels of a range. Every range reads all inputs, every part has sums of its own to be added: where these are few,
-/// the sum is cut into parts, and the ranges are wide.
-fn range(conv: &Conv2d) -> usize {
-    let blocks = conv.out_channels.div_ceil(ROWS);
-    let parts = (PART_ELEMENTS / (conv.out_channels * conv.filter_elements())).clamp(1, TASKS);
-    let ranges = TASKS.div_ceil(parts).min(blocks.div_ceil(BLOCKS));
-    blocks.div_ceil(ranges) * ROWS
+/// How a wgrad is cut into tasks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cut {
+    /// Output channels of a range.
+    pub range: usize,
+    /// Split-K: the number of parts that the pixels are summed in.
+    pub parts: usize,
 }
 
-/// Split-K: the number of parts that the pixels are summed in.
-fn parts(conv: &Conv2d) -> usize {
-    let ranges = conv.out_channels.div_ceil(range(conv));
-    (TASKS / ranges).clamp(1, conv.out_pixels().div_ceil(TILE))
+impl Cut {
+    /// For sums of `elements` numbers, and at most so many parts. Every range reads all inputs, every part has sums of its own to
+    /// be added: where these are few, the sum is cut into parts, and the ranges are wide.
+    pub(super) fn new(out_channels: usize, elements: usize, most_parts: usize) -> Cut {
+        let blocks = out_channels.div_ceil(ROWS);
+        let parts = (PART_ELEMENTS / elements).clamp(1, TASKS);
+        let ranges = TASKS.div_ceil(parts).min(blocks.div_ceil(BLOCKS));
+        let range = blocks.div_ceil(ranges) * ROWS;
+        Cut { range, parts: (TASKS / out_channels.div_ceil(range)).clamp(1, most_parts) }
+    }
+}
+
+fn cut(conv: &Conv2d) -> Cut {
+    Cut::new(conv.out_channels, conv.weights(), conv.out_pixels().div_ceil(TILE))
 }
 
 /// Bytes of workspace [`wgrad`] wants: a sum for each part, unless there is only one.
 pub(super) fn workspace<T: Element>(conv: &Conv2d) -> usize {
-    match parts(conv) {
+    match cut(conv).parts {
         1 => 0,
         parts => parts * conv.out_channels * conv.filter_elements() * T::DTYPE.size(),
     }
@@ -51,7 +61,7 @@ pub(super) fn workspace<T: Element>(conv: &Conv2d) -> usize {
 
 /// `dweight = dyᵀ patches`.
 pub(super) fn wgrad<T: Element>(conv: &Conv2d, x: &[T], dy: &[T], dweight: &mut [T], workspace: &mut [T]) {
-    let parts = parts(conv);
+    let parts = cut(conv).parts;
     if parts == 1 {
         sum_parts(conv, x, dy, 1, dweight);
         return;
@@ -76,7 +86,7 @@ pub(super) fn wgrad<T: Element>(conv: &Conv2d, x: &[T], dy: &[T], dweight: &mut 
 /// The sums of all parts, one after the other in `sums`.
 fn sum_parts<T: Element>(conv: &Conv2d, x: &[T], dy: &[T], parts: usize, sums: &mut [T]) {
     let filter = conv.filter_elements();
-    let range = range(conv);
+    let range = cut(conv).range;
     let tiles = conv.out_pixels().div_ceil(TILE);
     sums.par_chunks_exact_mut(conv.out_channels * filter)
         .enumerate()

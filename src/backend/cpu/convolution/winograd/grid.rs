@@ -1,9 +1,7 @@
 //! How a convolution's outputs are cut into tiles of 4x4 pixels, and tiles into blocks.
 
 use super::transform::{OUTPUTS, POINTS};
-
-/// An offset that stands for a pixel outside its map.
-pub(super) const NOWHERE: usize = usize::MAX;
+use crate::backend::cpu::convolution::kernel::NOWHERE;
 
 /// The tiles of a map of outputs, image by image and row by row.
 ///

@@ -22,10 +22,12 @@ mod wgrad;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use self::grid::{Grid, NOWHERE};
+use self::grid::Grid;
 use self::transform::{OUTPUTS, PLANES, POINTS, array};
-use super::kernel::{Panel, ROWS, RUN, inner_products, panels, registers, store, widest, zeros};
-use super::{Behind, Epilogue};
+use super::kernel::{
+    NOWHERE, Panel, ROWS, RUN, inner_products, interleave, panels, registers, store, widest, zeros,
+};
+use super::{Epilogue, TileEpilogue};
 use crate::backend::cpu::scratch::Scratch;
 use crate::instructions::arch;
 use crate::ops::Conv2d;
@@ -79,18 +81,13 @@ pub(super) fn forward(
     epilogue: Option<Epilogue<'_, f32>>,
     [y, filters]: [&mut [f32]; 2],
     scratch: &Scratch,
-    behind: &Behind<'_, f32>,
+    tile_epilogue: &TileEpilogue<'_, f32>,
 ) {
     let [depth, channels] = [conv.in_channels, conv.out_channels];
-    // Filters are rows of `channels of a tap`; a panel wants the same channel of its filters side by side.
-    transform_filters(depth, channels, filters, |panel, run, tap, to| {
-        let width = to.len() / run.len();
-        for (j, k) in (panel.first..panel.first + panel.channels).enumerate() {
-            let from = &weight[(k * 9 + tap) * depth..][run.clone()];
-            for (to, &from) in to[j..].iter_mut().step_by(width).zip(from) {
-                *to = from;
-            }
-        }
+    // Filters are rows of the channels of each tap; a panel wants the same channel of its filters side by side.
+    transform_filters(depth, channels, filters, scratch, |panel, run, tap, to| {
+        let row = |j: usize| &weight[((panel.first + j) * 9 + tap) * depth..][run.clone()];
+        interleave(panel.channels, row, panel.channels, to);
     });
     let grid = Grid::new(
         conv.batch,
@@ -100,7 +97,7 @@ pub(super) fn forward(
         TILES,
     );
     let target = Target { channels, epilogue, add: false };
-    convolve(&grid, Source { values: x, channels: depth }, filters, &target, y, scratch, behind);
+    convolve(&grid, Source { values: x, channels: depth }, filters, &target, y, scratch, tile_epilogue);
 }
 
 /// `dx (+)=` the gradient of the input: a convolution of dy with the mirrored filters.
@@ -110,10 +107,10 @@ pub(super) fn dgrad(
     accumulate: bool,
     [dx, filters]: [&mut [f32]; 2],
     scratch: &Scratch,
-    behind: &Behind<'_, f32>,
+    tile_epilogue: &TileEpilogue<'_, f32>,
 ) {
     let [depth, channels] = [conv.out_channels, conv.in_channels];
-    transform_filters(depth, channels, filters, |panel, run, tap, to| {
+    transform_filters(depth, channels, filters, scratch, |panel, run, tap, to| {
         for (to, k) in to.chunks_exact_mut(panel.channels).zip(run) {
             to.copy_from_slice(&weight[(k * 9 + 8 - tap) * channels + panel.first..][..panel.channels]);
         }
@@ -126,7 +123,7 @@ pub(super) fn dgrad(
         TILES,
     );
     let target = Target { channels, epilogue: None, add: accumulate };
-    convolve(&grid, Source { values: dy, channels: depth }, filters, &target, dx, scratch, behind);
+    convolve(&grid, Source { values: dy, channels: depth }, filters, &target, dx, scratch, tile_epilogue);
 }
 
 /// The map that is convolved.
@@ -152,7 +149,7 @@ fn convolve(
     target: &Target<'_>,
     mut out: &mut [f32],
     scratch: &Scratch,
-    behind: &Behind<'_, f32>,
+    tile_epilogue: &TileEpilogue<'_, f32>,
 ) {
     let mut parts = Vec::with_capacity(grid.blocks());
     for block in 0..grid.blocks() {
@@ -190,7 +187,7 @@ fn convolve(
             });
         let (plane, row) = (tiles * row_out, row_out);
         arch().dispatch(Outputs { grid, block, products, plane, row, target, out: &mut *out });
-        behind(block, grid.first_pixel(block) * target.channels, out);
+        tile_epilogue(block, grid.first_pixel(block) * target.channels, out);
     });
 }
 
@@ -201,6 +198,7 @@ fn transform_filters(
     depth: usize,
     channels: usize,
     mut filters: &mut [f32],
+    scratch: &Scratch,
     gather: impl Fn(&Panel, std::ops::Range<usize>, usize, &mut [f32]) + Sync,
 ) {
     let (lanes, widest) = registers::<f32>();
@@ -215,7 +213,7 @@ fn transform_filters(
     }
     parts.into_par_iter().for_each(|(panel, run, part)| {
         let plane = run.len() * panel.channels;
-        let mut taps = vec![0.0; 9 * plane];
+        let mut taps = scratch.take(9 * plane);
         for (tap, to) in taps.chunks_exact_mut(plane).enumerate() {
             gather(&panel, run.clone(), tap, to);
         }

@@ -1,7 +1,7 @@
 //! Winograd's algorithm in f32 beside the direct algorithm in f64.
 
 use super::*;
-use crate::backend::cpu::convolution::{direct, nothing, wgrad as direct_wgrad};
+use crate::backend::cpu::convolution::{direct, no_epilogue, wgrad as direct_wgrad};
 use crate::rng::{Purpose, Stream};
 
 fn conv(batch: usize, [height, width]: [usize; 2], [depth, channels]: [usize; 2], padding: usize) -> Conv2d {
@@ -85,7 +85,7 @@ fn forward_in_f32(conv: &Conv2d, operands: &Operands, residual: bool, relu: bool
     let epilogue = Epilogue { bias: &bias, residual: residual.then_some(&y[..]), relu };
     let mut out = vec![f32::NAN; y.len()];
     let written = [&mut out[..], &mut space(workspace(conv))];
-    forward(conv, [&x, &weight], Some(epilogue), written, &Scratch::default(), &nothing);
+    forward(conv, [&x, &weight], Some(epilogue), written, &Scratch::default(), &no_epilogue);
     out
 }
 
@@ -100,7 +100,7 @@ fn forward_with_every_epilogue_is_the_direct_algorithm() {
             let mut expected = vec![f64::NAN; operands.y.len()];
             let mut packed = vec![0.0; direct::forward_workspace::<f64>(&conv) / size_of::<f64>()];
             let (read, written) = ([&operands.x[..], &operands.weight], [&mut expected[..], &mut packed]);
-            direct::forward(&conv, read, Some(epilogue), written, &nothing);
+            direct::forward(&conv, read, Some(epilogue), written, &no_epilogue);
             let distance = distance(&found, &expected);
             assert!(distance < BOUND, "{conv:?}, residual {residual}, ReLU {relu}: {distance:.1e}");
         }
@@ -116,11 +116,11 @@ fn dgrad_is_the_direct_algorithm_and_adds_on_request() {
             let mut found = single(&operands.x);
             let filters = &mut space(workspace(&conv));
             let scratch = Scratch::default();
-            dgrad(&conv, [&dy, &weight], add, [&mut found, filters], &scratch, &nothing);
+            dgrad(&conv, [&dy, &weight], add, [&mut found, filters], &scratch, &no_epilogue);
             let mut expected = operands.x.clone();
             let mut packed = vec![0.0; direct::dgrad_workspace::<f64>(&conv) / size_of::<f64>()];
             let (read, written) = ([&operands.y[..], &operands.weight], [&mut expected[..], &mut packed]);
-            direct::dgrad(&conv, read, add, written, &nothing);
+            direct::dgrad(&conv, read, add, written, &no_epilogue);
             let distance = distance(&found, &expected);
             assert!(distance < BOUND, "{conv:?}, added {add}: {distance:.1e}");
         }

@@ -7,33 +7,22 @@
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
-use super::grid::{Grid, NOWHERE};
+use super::grid::Grid;
 use super::transform::{PLANES, POINTS, array};
 use super::{GAP, Inputs, Source, TILES, transform};
-use crate::backend::cpu::convolution::kernel::{Panel, ROWS, panels, registers, store, widest, zeros};
+use crate::backend::cpu::convolution::kernel::{
+    NOWHERE, Panel, ROWS, panels, registers, store, widest, zeros,
+};
+use crate::backend::cpu::convolution::wgrad::Cut;
 use crate::backend::cpu::scratch::Scratch;
 use crate::instructions::arch;
 use crate::ops::Conv2d;
 
-/// Blocks of [`ROWS`] output channels in a range.
-const BLOCKS: usize = 8;
-
-/// Number of tasks to aim at: parts times ranges.
-const TASKS: usize = 16;
-
 /// Tiles of a block at the most.
 const MOST_TILES: usize = 128;
 
-/// Output channels of a range.
-fn range(conv: &Conv2d) -> usize {
-    let blocks = conv.out_channels.div_ceil(ROWS);
-    blocks.div_ceil(blocks.div_ceil(BLOCKS)) * ROWS
-}
-
-/// Split-K: the number of parts that the tiles are summed in.
-fn parts(conv: &Conv2d, grid: &Grid) -> usize {
-    let ranges = conv.out_channels.div_ceil(range(conv));
-    (TASKS / ranges).clamp(1, grid.blocks())
+fn cut(conv: &Conv2d, grid: &Grid) -> Cut {
+    Cut::new(conv.out_channels, PLANES * conv.in_channels * conv.out_channels, grid.blocks())
 }
 
 fn grid(conv: &Conv2d) -> Grid {
@@ -46,7 +35,7 @@ fn grid(conv: &Conv2d) -> Grid {
 
 /// Bytes of workspace [`wgrad`] wants: the sums of every part.
 pub(in super::super) fn workspace(conv: &Conv2d) -> usize {
-    parts(conv, &grid(conv)) * PLANES * conv.in_channels * conv.out_channels * size_of::<f32>()
+    cut(conv, &grid(conv)).parts * PLANES * conv.in_channels * conv.out_channels * size_of::<f32>()
 }
 
 /// `dweight = sum over tiles`.
@@ -59,7 +48,7 @@ pub(in super::super) fn wgrad(
     scratch: &Scratch,
 ) {
     let grid = grid(conv);
-    let (parts, range) = (parts(conv, &grid), range(conv));
+    let Cut { parts, range } = cut(conv, &grid);
     let [depth, channels] = [conv.in_channels, conv.out_channels];
     let (row, row_dy, tiles) = (depth + GAP, channels + GAP, grid.block_tiles());
     let (lanes, widest) = registers::<f32>();
