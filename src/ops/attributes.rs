@@ -81,7 +81,7 @@ impl Conv2d {
 }
 
 /// A matrix of activations seen as rows (batch x height x width) of channels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Rows {
     /// Number of rows.
     pub rows: usize,
@@ -97,7 +97,7 @@ impl Rows {
 }
 
 /// Batch normalisation over the rows of a matrix (Ioffe & Szegedy 2015), with PyTorch's conventions.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BatchNorm {
     /// Extent of the input.
     pub extent: Rows,
@@ -108,7 +108,7 @@ pub struct BatchNorm {
 }
 
 /// The per-channel affine map that applies a batch normalisation, with an optional rectifier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ScaleBias {
     /// Extent of the input.
     pub extent: Rows,
@@ -117,7 +117,7 @@ pub struct ScaleBias {
 }
 
 /// The gradient of batch normalisation, optionally through the rectifier behind it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct BatchNormGradient {
     /// Extent of the input.
     pub extent: Rows,
@@ -128,7 +128,7 @@ pub struct BatchNormGradient {
 }
 
 /// A square pooling window over an NHWC tensor.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Pool {
     /// Images in the batch.
     pub batch: usize,
@@ -169,7 +169,7 @@ impl Pool {
 }
 
 /// All pixels of NHWC images.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct GlobalPool {
     /// Images in the batch.
     pub batch: usize,
@@ -194,7 +194,7 @@ impl GlobalPool {
 }
 
 /// A fully connected layer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Linear {
     /// Samples.
     pub batch: usize,
@@ -205,7 +205,7 @@ pub struct Linear {
 }
 
 /// A mean over all pixels, and a fully connected layer on it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PoolHead {
     /// The input.
     pub pool: GlobalPool,
@@ -221,7 +221,7 @@ impl PoolHead {
 }
 
 /// Softmax and cross-entropy, averaged over the batch.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct CrossEntropy {
     /// Samples.
     pub batch: usize,
@@ -232,7 +232,7 @@ pub struct CrossEntropy {
 }
 
 /// A classifier that compares directions: `scale * cos(x, weight)`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Cosine {
     /// Samples.
     pub batch: usize,
@@ -247,7 +247,7 @@ pub struct Cosine {
 }
 
 /// The Kullback-Leibler divergence between two softmaxes, averaged over the batch.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct KlDivergence {
     /// Samples.
     pub batch: usize,
@@ -262,7 +262,7 @@ pub struct KlDivergence {
 }
 
 /// One of the two distributions of a divergence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Side {
     /// The first operand.
     First,
@@ -271,7 +271,7 @@ pub enum Side {
 }
 
 /// Which divergence between p, the softmax of the first logits, and q, that of the second.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum Direction {
     /// KL(p, q) = `sum of p (log p - log q)`: q must be wherever p is.
     FirstToSecond,
@@ -282,7 +282,7 @@ pub enum Direction {
 }
 
 /// Logits summed up, as probabilities, within class groups: subclasses within their superclass.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ClassGroups {
     /// Samples.
     pub batch: usize,
@@ -295,7 +295,7 @@ pub struct ClassGroups {
 }
 
 /// Margins for the energy of samples that were seen and of outliers (Liu et al. 2020).
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct EnergyMargin {
     /// Samples.
     pub batch: usize,
@@ -308,7 +308,7 @@ pub struct EnergyMargin {
 }
 
 /// He et al.'s parameter-free shortcut (option A): every second pixel, new channels filled with zeros on both sides.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ShortcutA {
     /// Images in the batch.
     pub batch: usize,
@@ -353,7 +353,7 @@ pub const HYPER_ROW: usize = 4;
 pub const HYPER_ROWS: usize = 2;
 
 /// Parameters that lie side by side and share the settings of an optimizer.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Segment {
     /// Number of parameters; in all but the last segment that has some a multiple of four.
     pub elements: usize,
@@ -377,7 +377,7 @@ impl Segment {
 }
 
 /// Stochastic gradient descent (PyTorch's `SGD`, dampening 0).
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Sgd {
     /// The parameters and their weight decays.
     pub segments: Segments,
@@ -390,7 +390,7 @@ pub struct Sgd {
 }
 
 /// Adam and AdamW (PyTorch's formulas).
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Adam {
     /// The parameters and their weight decays.
     pub segments: Segments,
@@ -407,7 +407,7 @@ pub struct Adam {
 }
 
 /// Images of a batch, taken from pixels that lie in memory as bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct ImageBatch {
     /// Images in memory.
     pub images: usize,
@@ -430,7 +430,7 @@ impl ImageBatch {
 pub const PLACEMENT_NUMBERS: usize = 8;
 
 /// Where the total of one of a step's losses, and the hits that belong to it, are kept.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct StepTotals {
     /// Samples.
     pub batch: usize,

@@ -1,6 +1,8 @@
 //! Convolutions: three operations, each with an optional prologue (a transform of its input on the way in) and an optional epilogue
 //! (a transform of its result on the way out, or sums of it).
 
+use serde::{Deserialize, Serialize};
+
 use super::extents::Attributes;
 use super::{
     Access, BatchNorm, BatchNormGradient, BatchNormStatistics, Call, Conv2d, ElementType, Operand, ScaleBias,
@@ -11,7 +13,7 @@ use crate::error::Result;
 /// weight[k,r,s,c]`, zero outside the input.
 ///
 /// x (batch, height, width, in_channels), weight KRSC, y (batch, out_height, out_width, out_channels).
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Conv2dFprop<B> {
     /// The extents.
     pub conv: Conv2d,
@@ -29,7 +31,7 @@ pub struct Conv2dFprop<B> {
 
 /// The gradient with respect to the input (dgrad):
 /// `dx[n,h,w,c] (+)= sum over k and the outputs (p,q) that saw (h,w) of dy[n,p,q,k] * weight[k,r,s,c]`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Conv2dDgrad<B> {
     /// The extents of the forward convolution.
     pub conv: Conv2d,
@@ -47,7 +49,7 @@ pub struct Conv2dDgrad<B> {
 
 /// The gradient with respect to the weights (wgrad):
 /// `dweight[k,r,s,c] = sum over n,p,q of x[n, p*stride + r - padding, q*stride + s - padding, c] * dy[n,p,q,k]`.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Conv2dWgrad<B> {
     /// The extents of the forward convolution.
     pub conv: Conv2d,
@@ -62,7 +64,7 @@ pub struct Conv2dWgrad<B> {
 }
 
 /// A batch normalisation and its rectifier as a prologue: `act(scale * x + bias)` per channel, rounded as if it had been stored.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Affine<B> {
     /// Per channel of the input.
     pub scale: B,
@@ -73,7 +75,7 @@ pub struct Affine<B> {
 }
 
 /// The epilogue of a convolution.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum FpropEpilogue<B> {
     /// `y = act(conv + bias[k] + residual)`, as in inference.
     Bias(BiasEpilogue<B>),
@@ -82,7 +84,7 @@ pub enum FpropEpilogue<B> {
 }
 
 /// A bias, and perhaps a residual and a rectifier.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct BiasEpilogue<B> {
     /// Per channel of the output.
     pub bias: B,
@@ -93,7 +95,7 @@ pub struct BiasEpilogue<B> {
 }
 
 /// Operands and constants of [`BatchNormStatistics`](super::BatchNormStatistics), but for the matrix.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct StatisticsEpilogue<B> {
     pub epsilon: f64,
@@ -139,7 +141,7 @@ impl<B: Copy> BatchNormStatistics<B> {
 }
 
 /// [`BatchNormReduce`](super::BatchNormReduce) of dx as it is stored.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct ReduceEpilogue<B> {
     /// The rectifier above the normalisation.
@@ -154,7 +156,7 @@ pub struct ReduceEpilogue<B> {
 }
 
 /// The gradient of a rectifier, on the way to the batch normalisation below it.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub enum ReluBackward<B> {
     /// There is no rectifier.
     None,

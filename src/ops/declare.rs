@@ -71,7 +71,7 @@ macro_rules! operations {
             $(#[$doc])*
             ///
             #[doc = concat!("Operands:", $(" ", stringify!($operand), " (", stringify!($access), ")",)* ".")]
-            #[derive(Debug, Clone, Copy, PartialEq)]
+            #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
             #[allow(missing_docs)]
             pub struct $Op<B> {
                 pub attributes: $Attributes,
@@ -134,7 +134,7 @@ macro_rules! operations {
         )*
 
         /// An operation with its operands; `B` names a buffer (in a plan), a place in memory, or nothing.
-        #[derive(Debug, Clone, Copy, PartialEq)]
+        #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize, serde::Deserialize)]
         #[allow(missing_docs)]
         pub enum Call<B> {
             $( $Own($Own<B>), )*
@@ -205,6 +205,18 @@ macro_rules! operations {
                     $( Call::$Own(operation) => operation.form(), )*
                     $( Call::$Op(operation) => operation.form(), )*
                 }
+            }
+
+            /// The same call on fewer rows or images, where an operand would have more than about so many elements. Convolutions stay
+            /// as they are.
+            #[must_use]
+            pub fn cut(&self, elements: usize) -> Call<B> {
+                let mut call = *self;
+                match &mut call {
+                    $( Call::$Own(_) => {} )*
+                    $( Call::$Op(operation) => operation.attributes.cut(elements), )*
+                }
+                call
             }
 
             /// Floating-point operations of matrix products, two per multiply-add; 0 where there are none.

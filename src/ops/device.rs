@@ -217,6 +217,12 @@ pub trait Device: Send {
         None
     }
 
+    /// The kernels that are left out on this device, in the words of `--exclude`; `None` where there are no kernels. Other kernels
+    /// decide the last bits of results.
+    fn excluded_kernels(&self) -> Option<String> {
+        None
+    }
+
     /// Steps that should be queued before the host looks at the result of the first: more than one where
     /// looking would let the device wait.
     fn steps_in_flight(&self) -> usize {

@@ -29,6 +29,14 @@ pub(super) trait Attributes: Debug {
     fn flop(&self) -> f64 {
         0.0
     }
+
+    /// Takes fewer rows or images where an operand would have more than about so many elements; at least one.
+    fn cut(&mut self, _elements: usize) {}
+}
+
+/// The part of `count` things of `each` elements that has no more than `elements`.
+pub(super) fn cut(count: &mut usize, each: usize, elements: usize) {
+    *count = (*count).min((elements / each.max(1)).max(1));
 }
 
 /// The refusal of extents that make no sense.
@@ -83,6 +91,10 @@ impl Attributes for Rows {
     fn shape(&self) -> String {
         format!("{}x{}", self.rows, self.channels)
     }
+
+    fn cut(&mut self, elements: usize) {
+        cut(&mut self.rows, self.channels, elements);
+    }
 }
 
 impl Attributes for BatchNorm {
@@ -92,6 +104,10 @@ impl Attributes for BatchNorm {
 
     fn shape(&self) -> String {
         self.extent.shape()
+    }
+
+    fn cut(&mut self, elements: usize) {
+        self.extent.cut(elements);
     }
 }
 
@@ -103,6 +119,10 @@ impl Attributes for ScaleBias {
     fn shape(&self) -> String {
         self.extent.shape() + &flag(self.relu, "relu")
     }
+
+    fn cut(&mut self, elements: usize) {
+        self.extent.cut(elements);
+    }
 }
 
 impl Attributes for BatchNormGradient {
@@ -112,6 +132,10 @@ impl Attributes for BatchNormGradient {
 
     fn shape(&self) -> String {
         self.extent.shape() + &flag(self.relu, "relu") + &flag(self.frozen, "frozen")
+    }
+
+    fn cut(&mut self, elements: usize) {
+        self.extent.cut(elements);
     }
 }
 
@@ -127,6 +151,10 @@ impl Attributes for Pool {
         let Pool { batch, height, width, channels, window, stride, padding } = self;
         format!("{batch}x{height}x{width}x{channels}-{window}x{window}-s{stride}p{padding}")
     }
+
+    fn cut(&mut self, elements: usize) {
+        cut(&mut self.batch, self.height * self.width * self.channels, elements);
+    }
 }
 
 impl Attributes for GlobalPool {
@@ -137,6 +165,10 @@ impl Attributes for GlobalPool {
     fn shape(&self) -> String {
         let GlobalPool { batch, height, width, channels } = self;
         format!("{batch}x{height}x{width}x{channels}")
+    }
+
+    fn cut(&mut self, elements: usize) {
+        cut(&mut self.batch, self.height * self.width * self.channels, elements);
     }
 }
 
@@ -149,6 +181,10 @@ impl Attributes for ShortcutA {
     fn shape(&self) -> String {
         let ShortcutA { batch, height, width, in_channels, out_channels, stride } = self;
         format!("{batch}x{height}x{width}x{in_channels}-k{out_channels}-s{stride}")
+    }
+
+    fn cut(&mut self, elements: usize) {
+        cut(&mut self.batch, self.height * self.width * self.out_channels, elements);
     }
 }
 
@@ -177,6 +213,10 @@ impl Attributes for PoolHead {
 
     fn flop(&self) -> f64 {
         self.linear().flop()
+    }
+
+    fn cut(&mut self, elements: usize) {
+        self.pool.cut(elements);
     }
 }
 
@@ -286,6 +326,12 @@ macro_rules! optimizer {
             fn shape(&self) -> String {
                 segments_shape(&self.segments) $(+ &flag((|$o: &$Optimizer| $set)(self), $flag))*
             }
+
+            /// Parameters go in fours.
+            fn cut(&mut self, elements: usize) {
+                let most = elements.next_multiple_of(4);
+                self.segments.iter_mut().for_each(|segment| segment.elements = segment.elements.min(most));
+            }
         }
     )* };
 }
@@ -312,5 +358,11 @@ impl Attributes for ImageBatch {
 
     fn shape(&self) -> String {
         format!("{}x{side}x{side}x{}", self.batch, self.channels, side = self.side)
+    }
+
+    fn cut(&mut self, elements: usize) {
+        let each = self.image_elements();
+        cut(&mut self.batch, each, elements);
+        cut(&mut self.images, each, elements);
     }
 }

@@ -3,11 +3,13 @@
 //! Features are f32, labels i32; everything computed from them is f64, summed up in a fixed order, whatever the working type.
 //! Fitted values (means, bases, whitening maps) are passed as f64. Matrices are row-major.
 
-use super::extents::{Attributes, positive, senseless};
+use serde::{Deserialize, Serialize};
+
+use super::extents::{Attributes, cut, positive, senseless};
 use crate::error::{Error, Result};
 
 /// Logits of many samples.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LogitScores {
     /// Samples.
     pub rows: usize,
@@ -18,7 +20,7 @@ pub struct LogitScores {
 }
 
 /// Rows that are prepared, `(x - shift) / divisor`, and then projected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Projection {
     /// Samples.
     pub rows: usize,
@@ -33,7 +35,7 @@ pub struct Projection {
 }
 
 /// Rows that are prepared, `(x - shift) / divisor`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct PreparedRows {
     /// Samples.
     pub rows: usize,
@@ -46,7 +48,7 @@ pub struct PreparedRows {
 }
 
 /// Norms of rows, from below.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct InverseNorms {
     /// Samples.
     pub rows: usize,
@@ -57,7 +59,7 @@ pub struct InverseNorms {
 }
 
 /// Rows, and points that each is compared with.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Nearest {
     /// Samples.
     pub rows: usize,
@@ -70,7 +72,7 @@ pub struct Nearest {
 }
 
 /// Labelled rows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Labelled {
     /// Samples.
     pub rows: usize,
@@ -81,7 +83,7 @@ pub struct Labelled {
 }
 
 /// The scatter of labelled rows about their class means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Scatter {
     /// The rows.
     pub labelled: Labelled,
@@ -97,6 +99,10 @@ impl Attributes for LogitScores {
     fn shape(&self) -> String {
         format!("{}x{}", self.rows, self.classes)
     }
+
+    fn cut(&mut self, elements: usize) {
+        cut(&mut self.rows, self.classes, elements);
+    }
 }
 
 impl Attributes for Projection {
@@ -111,6 +117,10 @@ impl Attributes for Projection {
     fn flop(&self) -> f64 {
         2.0 * (self.rows * self.columns * self.outputs) as f64
     }
+
+    fn cut(&mut self, elements: usize) {
+        cut(&mut self.rows, self.columns.max(self.outputs), elements);
+    }
 }
 
 impl Attributes for PreparedRows {
@@ -121,6 +131,10 @@ impl Attributes for PreparedRows {
     fn shape(&self) -> String {
         format!("{}x{}", self.rows, self.columns)
     }
+
+    fn cut(&mut self, elements: usize) {
+        cut(&mut self.rows, self.columns, elements);
+    }
 }
 
 impl Attributes for InverseNorms {
@@ -130,6 +144,10 @@ impl Attributes for InverseNorms {
 
     fn shape(&self) -> String {
         format!("{}x{}", self.rows, self.columns)
+    }
+
+    fn cut(&mut self, elements: usize) {
+        cut(&mut self.rows, self.columns, elements);
     }
 }
 
@@ -156,6 +174,10 @@ impl Attributes for Nearest {
     fn flop(&self) -> f64 {
         3.0 * (self.rows * self.columns * self.points) as f64
     }
+
+    fn cut(&mut self, elements: usize) {
+        cut(&mut self.rows, self.columns.max(self.points), elements);
+    }
 }
 
 impl Attributes for Labelled {
@@ -165,6 +187,10 @@ impl Attributes for Labelled {
 
     fn shape(&self) -> String {
         format!("{}x{}-k{}", self.rows, self.columns, self.classes)
+    }
+
+    fn cut(&mut self, elements: usize) {
+        cut(&mut self.rows, self.columns, elements);
     }
 }
 
