@@ -69,6 +69,15 @@ pub enum Error {
     /// The command line or a recipe asks for something that does not exist (exit code 2).
     #[error("{0}")]
     Usage(String),
+    /// Kernels were left out while a plan that wants them was made; the same work is begun again, before it has done anything.
+    #[error("the device does not use kernels that the plan was made with; plan again")]
+    PlanAgain,
+    /// A device that cannot do some work right: the work is done on another, before it has done anything. Why.
+    #[error("{0}")]
+    DeviceUnfit(String),
+    /// A GPU that does not finish: nothing can be done on it before the process ends.
+    #[error("{0}")]
+    DeviceHangs(String),
     /// Ctrl-C: work stopped at a step boundary; the text says what was kept.
     #[error("interrupted: {0}")]
     Interrupted(String),

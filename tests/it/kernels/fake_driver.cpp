@@ -1,7 +1,7 @@
 // A stand-in for the driver's library and for NVRTC, strict where the real ones are merely undefined.
 //
-// Work is truly asynchronous here: what is queued in the stream happens only when somebody waits for it, as late as is
-// allowed. So memory of the host that is used again too early, or read before its copy is over, gives wrong numbers.
+// Work is truly asynchronous here: what is queued in the stream happens only when somebody asks for it, as late as is
+// allowed: the first questions are answered by "not ready". So memory of the host that is used again too early, or read before its copy is over, gives wrong numbers.
 // Calls without a current context, calls that a capture forbids and objects that outlive their context are refused.
 
 #include <cstdint>
@@ -15,10 +15,14 @@
 #include <string>
 #include <vector>
 
+#include <fcntl.h>
+#include <sys/file.h>
+
 namespace {
 
 enum {
-    SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, INVALID_DEVICE = 101, INVALID_CONTEXT = 201, NOT_FOUND = 500,
+    SUCCESS = 0, INVALID_VALUE = 1, OUT_OF_MEMORY = 2, DEVICE_UNAVAILABLE = 46, INVALID_DEVICE = 101, INVALID_CONTEXT = 201,
+    NOT_FOUND = 500, NOT_READY = 600,
     ILLEGAL_ADDRESS = 700, CAPTURE_UNSUPPORTED = 900, CAPTURE_INVALIDATED = 901
 };
 
@@ -35,6 +39,7 @@ thread_local void* current = nullptr;
 std::set<const void*> live;                  // streams, events, graphs, modules
 std::map<const char*, size_t> device, pinned;  // first byte and size
 int fault = SUCCESS;
+bool hangs = false;
 Stream* capturing = nullptr;
 
 bool inside(const std::map<const char*, size_t>& memory, const void* first, size_t bytes) {
@@ -50,8 +55,9 @@ bool inside(const std::map<const char*, size_t>& memory, const void* first, size
 }
 
 void run_until(Stream* stream, unsigned long long position) {
-    while (stream->done < position) {
+    while (stream->done < position && !hangs) {
         stream->queue.front()();
+        if (hangs) return;
         stream->queue.pop_front();
         ++stream->done;
     }
@@ -66,6 +72,14 @@ int queue(Stream* stream, Work work, double milliseconds = 1, bool is_launch = f
     stream->queue.push_back(work);
     ++stream->queued;
     return SUCCESS;
+}
+
+/// The answer to somebody who asks whether the stream is done up to a position.
+int query(Stream* stream, unsigned long long position) {
+    static unsigned questions = 0;
+    if (stream->done < position && ++questions % 3) return NOT_READY;
+    run_until(stream, position);
+    return fault ? fault : stream->done < position ? NOT_READY : SUCCESS;
 }
 
 }  // namespace
@@ -93,7 +107,16 @@ EXPORT cuDeviceGetAttribute(int* value, int attribute, int) {
     *value = attribute == 75 ? 9 : attribute == 76 ? 0 : attribute == 16 ? 132 : attribute == 97 ? 232448 : -1;
     return SUCCESS;
 }
-EXPORT cuDevicePrimaryCtxRetain(void** context, int) { *context = &the_context; return SUCCESS; }
+// Where a file is named, the device is in exclusive-process mode: who holds a context locks the file.
+EXPORT cuDevicePrimaryCtxRetain(void** context, int) {
+    static int lock = -1;
+    if (const char* exclusive = getenv("RESIDUA_FAKE_EXCLUSIVE")) {
+        if (lock < 0) lock = open(exclusive, O_RDWR | O_CREAT, 0600);
+        if (flock(lock, LOCK_EX | LOCK_NB)) return DEVICE_UNAVAILABLE;
+    }
+    *context = &the_context;
+    return SUCCESS;
+}
 EXPORT cuDevicePrimaryCtxRelease_v2(int) {
     if (!live.empty() || !device.empty() || !pinned.empty()) refuse("objects outlive their context");
     return SUCCESS;
@@ -140,6 +163,7 @@ EXPORT cuMemAlloc_v2(unsigned long long* address, size_t bytes) {
 }
 EXPORT cuMemFree_v2(unsigned long long address) {
     if (current != &the_context) refuse("memory is freed without a context");
+    if (hangs) refuse("memory is freed on a device that hangs, which waits for ever");
     if (!device.erase((const char*)address)) refuse("memory is freed that is not there");
     free((void*)address);
     return fault;
@@ -183,15 +207,15 @@ EXPORT cuStreamCreate(Stream** stream, unsigned flags) {
     return SUCCESS;
 }
 EXPORT cuStreamDestroy_v2(Stream* stream) {
+    if (hangs) refuse("a stream is destroyed that hangs, which waits for ever");
     run_until(stream, stream->queued);
     if (!live.erase(stream)) refuse("a stream is destroyed twice");
     delete stream;
     return SUCCESS;
 }
-EXPORT cuStreamSynchronize(Stream* stream) {
+EXPORT cuStreamQuery(Stream* stream) {
     NEEDS_CONTEXT; NOT_IN_CAPTURE;
-    run_until(stream, stream->queued);
-    return fault;
+    return query(stream, stream->queued);
 }
 EXPORT cuEventCreate(Event** event, unsigned flags) {
     NEEDS_CONTEXT;
@@ -211,10 +235,9 @@ EXPORT cuEventRecord(Event* event, Stream* stream) {
     event->moment = stream->so_far.milliseconds;
     return SUCCESS;
 }
-EXPORT cuEventSynchronize(Event* event) {
+EXPORT cuEventQuery(Event* event) {
     NEEDS_CONTEXT;
-    if (event->stream) run_until(event->stream, event->position);
-    return fault;
+    return event->stream ? query(event->stream, event->position) : SUCCESS;
 }
 EXPORT cuEventElapsedTime_v2(float* milliseconds, Event* from, Event* to) {
     NEEDS_CONTEXT;
@@ -258,8 +281,8 @@ static int destroy(Graph* graph) {
 EXPORT cuGraphExecDestroy(Graph* graph) { return destroy(graph); }
 EXPORT cuGraphDestroy(Graph* graph) { return destroy(graph); }
 
-// A module is either the five letters "cubin", and then has the kernels `add` (y[i] += x for n numbers), `fault`, and `two`,
-// which takes two arguments; or real machine code, whose kernels are not run, but launched with what they ask for.
+// A module is either the five letters "cubin", and then has the kernels `add` (y[i] += x for n numbers), `fault`, `hang`, and
+// `two`, which takes two arguments; or real machine code, whose kernels are not run, but launched with what they ask for.
 struct Add { float* y; unsigned long long n; float x; int unused; };
 
 template <class T>
@@ -299,7 +322,7 @@ static std::vector<Function*> kernels_of(const char* image) {
 EXPORT cuModuleLoadData(Module** module, const void* image) {
     NEEDS_CONTEXT; NOT_IN_CAPTURE;
     if (!memcmp(image, "\x7f" "ELF", 4)) *module = new Module{kernels_of((const char*)image)};
-    else if (!memcmp(image, "cubin", 5)) *module = new Module{{new Function{"add", sizeof(Add)}, new Function{"fault", 8}, new Function{"two", 8}}};
+    else if (!memcmp(image, "cubin", 5)) *module = new Module{{new Function{"add", sizeof(Add)}, new Function{"fault", 8}, new Function{"hang", 8}, new Function{"two", 8}}};
     else return INVALID_VALUE;
     live.insert(*module);
     return SUCCESS;
@@ -350,6 +373,7 @@ EXPORT cuLaunchKernelEx(const Launch* launch, Function* function, void** paramet
     const double milliseconds = overlapped && (stream->capturing ? stream->captured : stream->so_far).ends_in_launch ? 0.5 : 1;
     auto run = [=](Work work) { return queue(stream, work, milliseconds, true); };
     if (function->real) return run([] {});
+    if (function->name == "hang") return run([] { hangs = true; });
     if (function->name == "fault") return run([] { fault = ILLEGAL_ADDRESS; });
     Add add;
     memcpy(&add, parameters[0], sizeof add);

@@ -7,6 +7,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use residua::backend::cuda::Source;
 use residua::backend::cuda::driver::native::Native;
@@ -21,7 +22,7 @@ use crate::support::program::residua;
 const CHILD: &str = "RESIDUA_FAKE_DRIVER";
 
 /// A folder with the stand-in for both libraries, built once; nothing where there is no C++ compiler.
-fn stand_in() -> Option<&'static Path> {
+pub(super) fn stand_in() -> Option<&'static Path> {
     static FOLDER: OnceLock<Option<PathBuf>> = OnceLock::new();
     let both = || {
         let folder = build("fake-driver", &[])?;
@@ -196,7 +197,7 @@ fn launches_and_graphs() {
             .to_string()
     };
     let text = refused(&memory, "sub", &[0; 24], CONFIG);
-    assert!(text.contains("no kernel `sub`; it has add, fault, two"), "{text}");
+    assert!(text.contains("no kernel `sub`; it has add, fault, hang, two"), "{text}");
     let text = refused(&memory, "add", &[0; 16], CONFIG);
     assert!(text.contains("one argument of 24 bytes, and is given a struct of 16"), "{text}");
     let text = refused(&memory, "two", &[0; 8], CONFIG);
@@ -258,6 +259,64 @@ fn launches_and_graphs() {
     let text = driver.synchronise().unwrap_err().to_string();
     assert!(text.contains("CUDA_ERROR_ILLEGAL_ADDRESS") && text.contains("--device emulator"), "{text}");
     assert!(driver.allocate(8).is_err());
+}
+
+#[test]
+fn a_wait_for_a_device_that_hangs_ends_and_names_the_launches_since_the_last_one_that_finished() {
+    run("hanging_launches");
+}
+
+#[test]
+#[ignore = "runs in a process of its own, started by the test above"]
+fn hanging_launches() {
+    if !is_child() {
+        return;
+    }
+    let driver = Native::new(0).unwrap().with_timeout(Some(Duration::from_millis(300)));
+    let memory = driver.allocate(4096).unwrap();
+    let module = driver.module(&source()).unwrap();
+    add(&driver, &memory, &module, 1, 1.0).unwrap();
+    driver.synchronise().unwrap();
+    let graph = driver.capture(&mut || add(&driver, &memory, &module, 1, 1.0)).unwrap();
+    let before = driver.begin_download(&memory, 0, 4).unwrap();
+    let launch = Launch { entry: "hang", config: CONFIG, arguments: &[0; 8], operands: &[] };
+    driver.launch(&memory, &module, &launch).unwrap();
+    driver.replay(&memory, &graph).unwrap();
+    let behind = driver.begin_download(&memory, 0, 4).unwrap();
+    assert_eq!(before().unwrap(), 1.0_f32.to_le_bytes());
+    let error = behind().unwrap_err();
+    let text = error.to_string();
+    assert!(matches!(error, Error::DeviceHangs(_)), "{text}");
+    // What came before has finished; what was captured counts like launches of its own.
+    let named = "finished: hang (add.cu BF16=0), add (add.cu BF16=0). One";
+    assert!(text.contains(named) && text.contains("--exclude"), "{text}");
+    // The device was given up: whatever would wait for it does not, and the stand-in refuses what would wait for ever.
+    assert!(matches!(driver.synchronise(), Err(Error::DeviceHangs(_))));
+    assert!(matches!(driver.allocate(8), Err(Error::DeviceHangs(_))));
+}
+
+#[test]
+fn a_device_is_taken_hold_of_when_it_is_first_used_and_not_before() {
+    run("first_use");
+}
+
+#[test]
+#[ignore = "runs in a process of its own, started by the test above"]
+fn first_use() {
+    if !is_child() {
+        return;
+    }
+    let exclusive = tempfile::NamedTempFile::new().unwrap();
+    // SAFETY: the one thread of this process that is at work.
+    unsafe { std::env::set_var("RESIDUA_FAKE_EXCLUSIVE", exclusive.path()) };
+    let other = exclusive.reopen().unwrap();
+    other.lock().unwrap();
+    let driver = Native::new(0).unwrap();
+    assert_eq!(driver.properties().sms, 132);
+    let error = driver.allocate(64).err().unwrap().to_string();
+    assert!(error.contains("take hold of the GPU"), "{error}");
+    other.unlock().unwrap();
+    driver.allocate(64).unwrap();
 }
 
 #[test]

@@ -237,6 +237,9 @@ pub trait Driver: Send + Sync {
     /// No such kernel, a configuration the device cannot do; on the emulator also everything the kernel does wrong.
     fn launch(&self, memory: &Memory, module: &LoadedModule, launch: &Launch<'_>) -> Result<()>;
 
+    /// The launches that are queued next are predicted to take so long; a driver that waits with a deadline adds it to that.
+    fn expect(&self, _seconds: f64) {}
+
     /// Waits until all work is done.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::ffi::{CStr, c_char, c_int};
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdevice_attribute as Attribute};
 
@@ -78,6 +79,8 @@ fn device(library: Library, ordinal: usize) -> Result<CUdevice> {
 pub struct Context {
     device: CUdevice,
     context: CUcontext,
+    /// Whether a wait was given up: whatever waits for the GPU, as freeing does, would wait for ever.
+    hangs: AtomicBool,
 }
 
 // SAFETY: contexts are made current on the calling thread before each use, and the driver's functions may be called from
@@ -96,11 +99,24 @@ impl Context {
         let mut context = ptr::null_mut();
         // SAFETY: a place to write to; released in `drop`.
         check(unsafe { sys::cuDevicePrimaryCtxRetain(&raw mut context, device) }, "take hold of the GPU")?;
-        Ok(Context { device, context })
+        Ok(Context { device, context, hangs: AtomicBool::new(false) })
+    }
+
+    /// Gives the GPU up: nothing is asked of it any more.
+    pub fn give_up(&self) {
+        self.hangs.store(true, Ordering::Release);
+    }
+
+    /// Whether it was given up.
+    pub fn hangs(&self) -> bool {
+        self.hangs.load(Ordering::Acquire)
     }
 
     /// Makes the context current on this thread, as each call of the driver wants it.
     pub fn enter(&self) -> Result<()> {
+        if self.hangs() {
+            return Err(Error::DeviceHangs("the GPU hangs, and was given up".into()));
+        }
         // SAFETY: the context lives as long as `self`.
         check(unsafe { sys::cuCtxSetCurrent(self.context) }, "use the GPU from this thread")
     }
@@ -117,6 +133,9 @@ impl Context {
 
 impl Drop for Context {
     fn drop(&mut self) {
+        if self.hangs() {
+            return;
+        }
         // SAFETY: retained once; all that belongs to it holds it alive and is gone by now.
         unsafe { sys::cuDevicePrimaryCtxRelease_v2(self.device) };
     }

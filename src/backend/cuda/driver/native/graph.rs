@@ -6,7 +6,7 @@ use std::sync::Arc;
 use cudarc::driver::sys::{self, CUgraph, CUgraphExec, CUstreamCaptureMode};
 
 use super::library::check;
-use super::stream::Stream;
+use super::stream::{CapturedLaunches, Stream};
 use crate::error::{Error, Result};
 
 /// A graph of captured launches, ready to run.
@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 pub struct CapturedStep {
     executable: CUgraphExec,
     stream: Arc<Stream>,
+    launches: CapturedLaunches,
 }
 
 // SAFETY: a graph may be launched from any thread, one at a time, once its context is current there.
@@ -25,6 +26,7 @@ impl CapturedStep {
         let mut capture = Capture::begin(stream)?;
         let recorded = record();
         let ended = capture.end();
+        let launches = stream.take_captured();
         // Its own error says more than that the capture was broken off.
         recorded?;
         let captured = ended?;
@@ -32,7 +34,7 @@ impl CapturedStep {
         // SAFETY: a captured graph, and a place to write to. Destroyed in `drop`.
         let result = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut executable, captured.0, 0) };
         check(result, "make the captured step ready to run")?;
-        Ok(CapturedStep { executable, stream: stream.clone() })
+        Ok(CapturedStep { executable, stream: stream.clone(), launches })
     }
 
     /// Queues all its launches.
@@ -40,13 +42,22 @@ impl CapturedStep {
         self.stream.refuse_in_capture("replay a graph")?;
         self.stream.enter()?;
         // SAFETY: the graph lives as long as `self`, and what is queued is finished before it is destroyed.
-        check(unsafe { sys::cuGraphLaunch(self.executable, self.stream.handle()) }, "replay a captured step")
+        check(
+            unsafe { sys::cuGraphLaunch(self.executable, self.stream.handle()) },
+            "replay a captured step",
+        )?;
+        self.stream.expect(self.launches.seconds);
+        self.launches.names.iter().for_each(|name| self.stream.launched(name));
+        Ok(())
     }
 }
 
 impl Drop for CapturedStep {
     fn drop(&mut self) {
         let _ = self.stream.synchronise();
+        if self.stream.hangs() {
+            return;
+        }
         // SAFETY: made once, destroyed once, and no replay of it is under way.
         unsafe { sys::cuGraphExecDestroy(self.executable) };
     }

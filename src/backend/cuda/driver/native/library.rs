@@ -31,7 +31,7 @@ const FUNCTIONS: &[&str] = &[
     "cuEventDestroy_v2",
     "cuEventElapsedTime_v2",
     "cuEventRecord",
-    "cuEventSynchronize",
+    "cuEventQuery",
     "cuFuncGetName",
     "cuFuncGetParamInfo",
     "cuFuncLoad",
@@ -60,7 +60,7 @@ const FUNCTIONS: &[&str] = &[
     "cuStreamCreate",
     "cuStreamDestroy_v2",
     "cuStreamEndCapture",
-    "cuStreamSynchronize",
+    "cuStreamQuery",
     "cuTensorMapEncodeIm2col",
     "cuTensorMapEncodeTiled",
 ];
@@ -217,6 +217,7 @@ mod tests {
             include_str!("staging.rs"),
             include_str!("stream.rs"),
             include_str!("tensor_map.rs"),
+            include_str!("watch.rs"),
         ];
         let mut called = BTreeSet::new();
         for text in sources {

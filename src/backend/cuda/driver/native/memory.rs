@@ -41,6 +41,9 @@ impl Drop for Allocation {
     fn drop(&mut self) {
         // Queued work may still use it. If the device failed there is none.
         let _ = self.stream.synchronise();
+        if self.stream.hangs() {
+            return;
+        }
         // SAFETY: allocated once, freed once, and nothing queued uses it.
         unsafe { sys::cuMemFree_v2(self.address) };
     }

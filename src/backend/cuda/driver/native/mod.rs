@@ -7,6 +7,7 @@
 //! | [`ptxas`] | what the assembler says of each kernel |
 //! | `library` | the driver's library, its errors in our words |
 //! | `context`, `stream` | the GPU, and the queue of its work |
+//! | `watch` | waiting for the GPU with a deadline |
 //! | `memory`, `staging` | device memory, and copies that do not wait |
 //! | `module`, `graph` | loaded kernels, and captured launches of them |
 //! | `tensor_map` | tensor maps for TMA |
@@ -23,8 +24,10 @@ mod staging;
 mod stream;
 mod survey;
 mod tensor_map;
+mod watch;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use cudarc::driver::sys;
 
@@ -50,16 +53,20 @@ use stream::{Stream, StreamEvent};
 pub struct Native {
     properties: Properties,
     launches: Launches,
+    timeout: Option<Duration>,
     // Dropped in this order: what waits for copies before the stream they are in.
     staging: Mutex<Staging>,
     downloads: Downloads,
-    stream: Arc<Stream>,
+    /// Made at its first use, and with it the context: until then another process may have the GPU for itself.
+    stream: OnceLock<Arc<Stream>>,
+    library: Library,
+    ordinal: usize,
     nvrtc: Nvrtc,
     cache: Cache,
 }
 
 impl Native {
-    /// GPU number `ordinal`.
+    /// GPU number `ordinal`. It is asked for its properties; no context is made on it before it is used.
     ///
     /// # Errors
     /// No driver, no such GPU, no NVRTC; the message says how to get what is missing.
@@ -69,7 +76,6 @@ impl Native {
         let architecture = nvrtc::architecture(gpu.capability)?;
         let nvrtc = Nvrtc::find(Some(library.version()))?;
         let cache = Cache::of_user()?;
-        let stream = Arc::new(Stream::new(Arc::new(Context::new(library, ordinal)?))?);
         let properties = Properties {
             name: gpu.name,
             architecture,
@@ -83,9 +89,12 @@ impl Native {
         Ok(Native {
             properties,
             launches: Launches::default(),
+            timeout: None,
             staging: Mutex::new(Staging::new()),
             downloads: Downloads::default(),
-            stream,
+            stream: OnceLock::new(),
+            library,
+            ordinal,
             nvrtc,
             cache,
         })
@@ -94,6 +103,20 @@ impl Native {
     /// The same GPU, whose kernels follow each other like this.
     pub fn with_launches(self, launches: Launches) -> Native {
         Native { launches, ..self }
+    }
+
+    /// The same GPU, for which nothing waits longer.
+    pub fn with_timeout(self, timeout: Option<Duration>) -> Native {
+        Native { timeout, ..self }
+    }
+
+    fn stream(&self) -> Result<&Arc<Stream>> {
+        if let Some(stream) = self.stream.get() {
+            return Ok(stream);
+        }
+        let context = Arc::new(Context::new(self.library, self.ordinal)?);
+        let stream = Arc::new(Stream::new(context, self.timeout)?);
+        Ok(self.stream.get_or_init(|| stream))
     }
 
     /// Why a GPU that is there cannot be used; nothing where there is none, or where all is well.
@@ -116,35 +139,37 @@ impl Driver for Native {
     }
 
     fn allocate(&self, bytes: usize) -> Result<Memory> {
-        memory::zeroed(&self.stream, bytes)
+        memory::zeroed(self.stream()?, bytes)
     }
 
     fn upload(&self, memory: &mut Memory, offset: usize, bytes: &[u8]) -> Result<()> {
         let mut staging = self.staging.lock().unwrap_or_else(PoisonError::into_inner);
-        staging.upload(&self.stream, memory, offset, bytes)
+        staging.upload(self.stream()?, memory, offset, bytes)
     }
 
     fn download(&self, memory: &Memory, offset: usize, bytes: &mut [u8]) -> Result<()> {
-        self.stream.refuse_in_capture("copy to the host")?;
+        let stream = self.stream()?;
+        stream.refuse_in_capture("copy to the host")?;
         let from = memory.range(offset, bytes.len())?;
-        self.stream.enter()?;
+        stream.enter()?;
         // SAFETY: both ranges have `bytes.len()` bytes; the copy is over before this returns.
         let result = unsafe {
-            sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from, bytes.len(), self.stream.handle())
+            sys::cuMemcpyDtoHAsync_v2(bytes.as_mut_ptr().cast(), from, bytes.len(), stream.handle())
         };
-        let waited = self.stream.synchronise();
+        let waited = stream.synchronise();
         check(result, "copy to the host").and(waited)
     }
 
     fn begin_download(&self, memory: &Memory, offset: usize, bytes: usize) -> Result<Download> {
-        let download = self.downloads.begin(&self.stream, memory, offset, bytes)?;
+        let download = self.downloads.begin(self.stream()?, memory, offset, bytes)?;
         Ok(Box::new(|| download.finish()))
     }
 
     fn module(&self, source: &Source) -> Result<LoadedModule> {
-        self.stream.refuse_in_capture(&format!("compile and load {}", source.name))?;
+        let stream = self.stream()?;
+        stream.refuse_in_capture(&format!("compile and load {}", source.name))?;
         let cached = self.nvrtc.compile_cached(&self.cache, source, &self.properties.architecture)?;
-        Module::load(&self.stream, source, &cached.compiled.code).map(LoadedModule::new)
+        Module::load(stream, source, &cached.compiled.code).map(LoadedModule::new)
     }
 
     fn tensor_map(&self, request: &TensorMapRequest<'_>) -> Result<TensorMap> {
@@ -156,12 +181,18 @@ impl Driver for Native {
         module.inner::<Module>().launch(launch, overlapped)
     }
 
+    fn expect(&self, seconds: f64) {
+        if let Some(stream) = self.stream.get() {
+            stream.expect(seconds);
+        }
+    }
+
     fn synchronise(&self) -> Result<()> {
-        self.stream.synchronise()
+        self.stream()?.synchronise()
     }
 
     fn capture(&self, record: &mut dyn FnMut() -> Result<()>) -> Result<Graph> {
-        CapturedStep::capture(&self.stream, record).map(Graph::new)
+        CapturedStep::capture(self.stream()?, record).map(Graph::new)
     }
 
     fn replay(&self, _: &Memory, graph: &Graph) -> Result<()> {
@@ -169,7 +200,7 @@ impl Driver for Native {
     }
 
     fn event(&self) -> Result<Event> {
-        let event = StreamEvent::new(&self.stream, true)?;
+        let event = StreamEvent::new(self.stream()?, true)?;
         event.record()?;
         Ok(Event::new(event))
     }

@@ -36,6 +36,8 @@ pub struct Module {
 #[derive(Debug)]
 struct Function {
     function: CUfunction,
+    /// Its name and its module's, for messages.
+    label: Arc<str>,
     /// Bytes of its one argument; nothing if it takes another number of them.
     argument_bytes: Option<usize>,
     /// Bytes of dynamic shared memory it may use.
@@ -133,7 +135,9 @@ impl Module {
                 "launch `{}` of {} on {grid:?} blocks of {threads} threads with {shared_bytes} bytes of shared memory{way_out}",
                 launch.entry, self.name
             ),
-        )
+        )?;
+        self.stream.launched(&function.label);
+        Ok(())
     }
 
     /// Allows a kernel as much dynamic shared memory as a launch wants, once.
@@ -155,6 +159,9 @@ impl Drop for Module {
     fn drop(&mut self) {
         // Queued launches may still run its code.
         let _ = self.stream.synchronise();
+        if self.stream.hangs() {
+            return;
+        }
         // SAFETY: loaded once, unloaded once.
         unsafe { sys::cuModuleUnload(self.module) };
     }
@@ -202,7 +209,8 @@ fn functions(module: CUmodule, name: &str) -> Result<HashMap<String, Function>> 
             // SAFETY: the driver's own text, which ends with zero and lives as long as the module.
             let entry = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
             let granted = AtomicU32::new(SHARED_WITHOUT_ASKING);
-            Ok((entry, Function { function, argument_bytes: argument_bytes(function), granted }))
+            let label = format!("{entry} ({name})").into();
+            Ok((entry, Function { function, label, argument_bytes: argument_bytes(function), granted }))
         })
         .collect()
 }

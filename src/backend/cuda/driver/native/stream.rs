@@ -1,13 +1,15 @@
 //! The one stream in which all work is queued, and moments in it.
 
 use std::ptr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use cudarc::driver::sys::{self, CUevent, CUevent_flags, CUstream, CUstream_flags};
+use cudarc::driver::sys::{self, CUevent, CUevent_flags, CUresult, CUstream, CUstream_flags};
 
 use super::context::Context;
 use super::library::check;
+use super::watch::{Place, Watch, poll};
 use crate::error::{Error, Result};
 
 /// A queue of work in order. Not the default stream, which cannot be captured.
@@ -17,6 +19,17 @@ pub struct Stream {
     context: Arc<Context>,
     /// Whether launches are being captured instead of run.
     capturing: AtomicBool,
+    watch: Mutex<Watch>,
+    captured: Mutex<CapturedLaunches>,
+}
+
+/// Launches that were captured, and the seconds that they are predicted to take.
+#[derive(Debug, Default)]
+pub struct CapturedLaunches {
+    /// Their names, in order.
+    pub names: Vec<Arc<str>>,
+    /// Predicted.
+    pub seconds: f64,
 }
 
 // SAFETY: the driver's functions may be called from any thread once the context is current there.
@@ -25,20 +38,70 @@ unsafe impl Send for Stream {}
 unsafe impl Sync for Stream {}
 
 impl Stream {
-    /// A new stream.
-    pub fn new(context: Arc<Context>) -> Result<Stream> {
+    /// A new stream; `timeout` is how long a wait may take, where a user says so.
+    pub fn new(context: Arc<Context>, timeout: Option<Duration>) -> Result<Stream> {
         context.enter()?;
         let mut stream = ptr::null_mut();
         let flags = CUstream_flags::CU_STREAM_NON_BLOCKING as u32;
         // SAFETY: a place to write to; the context is current. Destroyed in `drop`.
         check(unsafe { sys::cuStreamCreate(&raw mut stream, flags) }, "make a stream")?;
-        Ok(Stream { stream, context, capturing: AtomicBool::new(false) })
+        let watch = Mutex::new(Watch::new(timeout));
+        let captured = Mutex::default();
+        Ok(Stream { stream, context, capturing: AtomicBool::new(false), watch, captured })
+    }
+
+    /// The launches that are queued.
+    pub fn watch(&self) -> MutexGuard<'_, Watch> {
+        self.watch.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A launch was queued, or captured.
+    pub fn launched(&self, name: &Arc<str>) {
+        if self.is_capturing() {
+            self.captured.lock().unwrap_or_else(PoisonError::into_inner).names.push(name.clone());
+        } else {
+            self.watch().launched(name.clone());
+        }
+    }
+
+    /// Work that is predicted to take so long is about to be queued, or captured.
+    pub fn expect(&self, seconds: f64) {
+        if self.is_capturing() {
+            self.captured.lock().unwrap_or_else(PoisonError::into_inner).seconds += seconds;
+        } else {
+            self.watch().expect(seconds);
+        }
+    }
+
+    /// The launches that were captured since the last look.
+    pub fn take_captured(&self) -> CapturedLaunches {
+        std::mem::take(&mut *self.captured.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Waits for a place in the queue, which `query` asks the driver for. A GPU that takes too long is given up.
+    fn wait(&self, place: Place, task: &str, query: impl Fn() -> CUresult) -> Result<()> {
+        let patience = self.watch().patience(place);
+        let is_done = || match query() {
+            CUresult::CUDA_ERROR_NOT_READY => Ok(false),
+            result => check(result, task).map(|()| true),
+        };
+        if poll(patience, is_done)? {
+            self.watch().finished(place);
+            return Ok(());
+        }
+        self.context.give_up();
+        Err(self.watch().too_late(place, patience))
     }
 
     /// The context, current on this thread from now on.
     pub fn enter(&self) -> Result<&Arc<Context>> {
         self.context.enter()?;
         Ok(&self.context)
+    }
+
+    /// Whether the GPU was given up: what is its own is left to the end of the process.
+    pub fn hangs(&self) -> bool {
+        self.context.hangs()
     }
 
     /// The driver's handle.
@@ -71,8 +134,9 @@ impl Stream {
     pub fn synchronise(&self) -> Result<()> {
         self.enter()?;
         self.refuse_in_capture("wait for the GPU")?;
+        let place = self.watch().place();
         // SAFETY: the stream lives as long as `self`.
-        check(unsafe { sys::cuStreamSynchronize(self.stream) }, "finish the work on the GPU")
+        self.wait(place, "finish the work on the GPU", || unsafe { sys::cuStreamQuery(self.stream) })
     }
 }
 
@@ -90,6 +154,7 @@ impl Drop for Stream {
 pub struct StreamEvent {
     event: CUevent,
     stream: Arc<Stream>,
+    place: Mutex<Place>,
 }
 
 // SAFETY: as for the stream it belongs to.
@@ -105,13 +170,14 @@ impl StreamEvent {
         let mut event = ptr::null_mut();
         // SAFETY: a place to write to; the context is current. Destroyed in `drop`.
         check(unsafe { sys::cuEventCreate(&raw mut event, flags) }, "make an event")?;
-        Ok(StreamEvent { event, stream: stream.clone() })
+        Ok(StreamEvent { event, stream: stream.clone(), place: Mutex::default() })
     }
 
     /// Sets it to the moment when all that is queued now is done.
     pub fn record(&self) -> Result<()> {
         self.stream.refuse_in_capture("mark a moment")?;
         self.stream.enter()?;
+        *self.place.lock().unwrap_or_else(PoisonError::into_inner) = self.stream.watch().place();
         // SAFETY: event and stream live as long as `self`.
         check(unsafe { sys::cuEventRecord(self.event, self.stream.handle()) }, "mark a moment in the stream")
     }
@@ -119,8 +185,9 @@ impl StreamEvent {
     /// Waits for the moment.
     pub fn wait(&self) -> Result<()> {
         self.stream.enter()?;
+        let place = *self.place.lock().unwrap_or_else(PoisonError::into_inner);
         // SAFETY: the event lives as long as `self`.
-        check(unsafe { sys::cuEventSynchronize(self.event) }, "wait for the GPU")
+        self.stream.wait(place, "wait for the GPU", || unsafe { sys::cuEventQuery(self.event) })
     }
 
     /// Waits for `to`, and tells the seconds between.
