@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,7 +12,7 @@ use super::cpu::Cpu;
 use super::cuda::driver::emulator::{self, Emulator};
 use super::cuda::driver::native::Native;
 use super::cuda::driver::{Driver, Launches};
-use super::cuda::{Cuda, EditedSources, KernelTable, Sources, TakenSources};
+use super::cuda::{Cuda, EditedSources, Exclusions, KernelTable, PDL, Qualifier, Sources, TakenSources};
 use crate::error::{Error, Result};
 use crate::ops::Device;
 use crate::tensor::DType;
@@ -90,7 +91,7 @@ impl From<DeviceName> for String {
 }
 
 /// The device to compute on, and how.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Choice {
     /// The device.
     pub device: DeviceName,
@@ -104,6 +105,19 @@ pub struct Choice {
     pub kernel_table: Option<PathBuf>,
     /// How a GPU's kernels follow each other.
     pub launches: Launches,
+    /// Kernels and mechanisms that are left out by hand.
+    pub exclusions: Exclusions,
+    /// How long to wait for a GPU; by what is predicted, where nobody says.
+    pub timeout: Option<Duration>,
+    /// Who tries a device's kernels before they are used; nobody tries the CPU's.
+    pub qualifier: Option<Arc<dyn Qualifier>>,
+}
+
+/// Whether a device is used as it is known to be, or asks before it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Admission {
+    AsKnown,
+    Asked,
 }
 
 impl Choice {
@@ -115,15 +129,64 @@ impl Choice {
         match self.device {
             DeviceName::Cpu => self.cpu(),
             DeviceName::Auto if self.precision == Precision::F64 => self.cpu(),
-            DeviceName::Auto => match self.gpu_if_present() {
-                Some(gpu) => Ok(Box::new(self.kernels_on(gpu)?)),
-                None => self.cpu(),
-            },
-            DeviceName::Cuda(_) | DeviceName::Emulator => {
+            DeviceName::Auto if !self.has_kernels() => self.cpu(),
+            DeviceName::Auto | DeviceName::Cuda(_) | DeviceName::Emulator => {
                 self.check_kernels()?;
                 Ok(Box::new(self.kernels()?))
             }
         }
+    }
+
+    /// Does work on the device, whose kernels are tried first where they are not known to be sound. Kernels that fail are left out and the
+    /// work is begun again, on the CPU where nothing else is left: so `work` does nothing for good before its device has memory.
+    ///
+    /// # Errors
+    /// `work`'s own; or the device cannot be had, or does not compute in this precision.
+    pub fn on_device<T>(&self, mut work: impl FnMut(Box<dyn Device>) -> Result<T>) -> Result<T> {
+        loop {
+            let Some(kernels) = self.asked_kernels()? else { return work(self.device()?) };
+            match work(Box::new(kernels)) {
+                Err(Error::PlanAgain) => {}
+                Err(Error::DeviceUnfit(_)) => return work(self.instead_of_kernels().device()?),
+                done => return done,
+            }
+        }
+    }
+
+    /// The same for passes over rows of features: nothing is given where the CPU does them, for which scores have their own code.
+    ///
+    /// # Errors
+    /// As [`Choice::on_device`].
+    pub fn on_device_for_rows<T>(
+        &self,
+        mut work: impl FnMut(Option<Box<dyn Device>>) -> Result<T>,
+    ) -> Result<T> {
+        loop {
+            let Some(kernels) = self.asked_kernels()? else {
+                self.check_no_kernels()?;
+                return work(None);
+            };
+            match work(Some(Box::new(kernels))) {
+                Err(Error::PlanAgain) => {}
+                Err(Error::DeviceUnfit(_)) => return work(None),
+                done => return done,
+            }
+        }
+    }
+
+    /// The device with its kernels, which asks before it gets memory; nothing where the CPU computes.
+    fn asked_kernels(&self) -> Result<Option<Cuda>> {
+        if !self.has_kernels() || self.device == DeviceName::Auto && self.precision == Precision::F64 {
+            return Ok(None);
+        }
+        self.check_kernels()?;
+        self.kernels_by(Admission::Asked).map(Some)
+    }
+
+    /// The CPU in place of a device with kernels: in the nearest precision, and without what is for kernels alone.
+    fn instead_of_kernels(&self) -> Choice {
+        let precision = if self.precision == Precision::Bf16 { Precision::F32 } else { self.precision };
+        Choice { device: DeviceName::Cpu, precision, threads: self.threads, ..Choice::default() }
     }
 
     /// The device with its kernels.
@@ -131,6 +194,10 @@ impl Choice {
     /// # Errors
     /// It has none or cannot be had.
     pub fn kernels(&self) -> Result<Cuda> {
+        self.kernels_by(Admission::AsKnown)
+    }
+
+    fn kernels_by(&self, admission: Admission) -> Result<Cuda> {
         let without = || {
             Error::usage(format!(
                 "--device {}: this needs kernels, which the CPU does not run; use --device cuda, or emulator to rehearse",
@@ -139,30 +206,27 @@ impl Choice {
         };
         match self.device {
             DeviceName::Cpu => Err(without()),
-            DeviceName::Auto => self.kernels_on(self.gpu_if_present().ok_or_else(without)?),
-            DeviceName::Cuda(number) => self.kernels_on(self.gpu(number)?),
-            DeviceName::Emulator => self.kernels_on(self.emulator()?),
+            DeviceName::Auto => self.on_gpu(Native::if_present(0).ok_or_else(without)?, admission),
+            DeviceName::Cuda(number) => self.on_gpu(Native::new(number)?, admission),
+            DeviceName::Emulator => {
+                let emulator = self.emulator()?;
+                let left_out = self.left_out(&emulator);
+                self.kernels_on(emulator, left_out, admission)
+            }
         }
     }
 
-    /// The device that runs passes over rows of features where one was asked for; none where the CPU does, for which scores have
-    /// their own code. Rows have a precision of their own: f32 features, f64 sums.
-    ///
-    /// # Errors
-    /// The device cannot be had.
-    pub fn for_rows(&self) -> Result<Option<Box<dyn Device>>> {
-        let on_cpu = || {
-            self.check_no_kernels()?;
-            Ok(None)
-        };
-        match self.device {
-            DeviceName::Cpu => on_cpu(),
-            DeviceName::Auto => match self.gpu_if_present() {
-                Some(gpu) => Ok(Some(Box::new(self.kernels_on(gpu)?))),
-                None => on_cpu(),
-            },
-            DeviceName::Cuda(_) | DeviceName::Emulator => Ok(Some(Box::new(self.kernels()?))),
-        }
+    /// Kernels and mechanisms that are not used on a device.
+    fn left_out(&self, driver: &dyn Driver) -> Exclusions {
+        let known =
+            self.qualifier.as_ref().map(|qualifier| qualifier.exclusions(driver.properties(), &self.kernels));
+        self.exclusions.and(&known.unwrap_or_default())
+    }
+
+    fn on_gpu(&self, gpu: Native, admission: Admission) -> Result<Cuda> {
+        let left_out = self.left_out(&gpu);
+        let launches = if left_out.has(PDL) { Launches::Serial } else { self.launches };
+        self.kernels_on(gpu.with_launches(launches).with_timeout(self.timeout), left_out, admission)
     }
 
     /// Whether the device has kernels: it then computes in bf16 as well, and goes over rows of features.
@@ -230,25 +294,27 @@ impl Choice {
     }
 
     /// The kernels in the chosen precision and from the chosen sources.
-    fn kernels_on(&self, driver: impl Driver + 'static) -> Result<Cuda> {
+    fn kernels_on(
+        &self,
+        driver: impl Driver + 'static,
+        left_out: Exclusions,
+        admission: Admission,
+    ) -> Result<Cuda> {
         let dtype = if self.precision == Precision::Bf16 { DType::Bf16 } else { DType::F32 };
-        let cuda = Cuda::new(Arc::new(driver), dtype, self.kernels.clone())?;
+        let cuda = Cuda::new(Arc::new(driver), dtype, self.kernels.clone())?.without(left_out);
+        let cuda = match self.qualifier.as_ref().filter(|_| admission == Admission::Asked) {
+            Some(qualifier) => cuda.admitted_by(qualifier.clone()),
+            None => cuda,
+        };
         match &self.kernel_table {
             Some(table) => cuda.with_table(KernelTable::read(table)?),
             None => Ok(cuda),
         }
     }
 
-    fn gpu(&self, number: usize) -> Result<Native> {
-        Ok(Native::new(number)?.with_launches(self.launches))
-    }
-
-    fn gpu_if_present(&self) -> Option<Native> {
-        Native::if_present(0).map(|gpu| gpu.with_launches(self.launches))
-    }
-
     fn emulator(&self) -> Result<Emulator> {
-        Emulator::new(emulator::Options { threads: self.threads, ..emulator::Options::default() })
+        let options = emulator::Options { threads: self.threads, ..emulator::Options::default() };
+        Ok(Emulator::new(options)?.with_refusals(emulator::Refusals::of_environment()?))
     }
 
     fn check_kernels(&self) -> Result<()> {

@@ -38,7 +38,7 @@ impl Rates {
             f32 = Some(work(&product, DType::F32).flop / seconds);
             source += &format!(", a product of {}", product.shape());
         }
-        Ok(Some(Rates { source, bf16: None, f32, bandwidth: moved / copied }))
+        Ok(Some(Rates { source, bf16: None, f32, f64: None, bandwidth: moved / copied }))
     }
 
     /// Seconds that the work's operations and its bytes take at the least.

@@ -65,6 +65,9 @@ pub struct Meta {
     /// Hash of the table of tuned kernels the run used, if it used one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kernel_table_hash: Option<String>,
+    /// The kernels that were left out on the run's device, in the words of `--exclude`, if any were.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub excluded_kernels: Option<String>,
     /// Everything else a resume needs.
     #[serde(default)]
     pub extra: Value,

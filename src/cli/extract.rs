@@ -166,7 +166,6 @@ pub struct Extraction<'a> {
 impl Extraction<'_> {
     /// Extracts; of each request and head how well it did.
     pub fn run(mut self, choice: &Choice) -> Result<Vec<Vec<Evaluation>>> {
-        let device = choice.device()?;
         let stop = stop::listen();
         let mut observe = |samples: usize| {
             self.progress.add(samples as u64);
@@ -175,6 +174,8 @@ impl Extraction<'_> {
             }
             Ok(())
         };
-        extract_all(device, self.trained, self.transform, self.batch, self.requests, &mut observe)
+        choice.on_device(|device| {
+            extract_all(device, self.trained, self.transform, self.batch, self.requests, &mut observe)
+        })
     }
 }

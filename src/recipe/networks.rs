@@ -91,7 +91,7 @@ impl Experiment<'_> {
             notes.iter().for_each(|note| watcher.note(note));
             let job = inputs.job(options, seed, run, is_begun, self.stop);
             watcher.stage(title, 0);
-            let done = train(self.choice.device()?, &job, watcher.training())?;
+            let done = self.choice.on_device(|device| train(device, &job, watcher.training()))?;
             if !done.finished && options.max_steps.is_none() {
                 return Err(self.interrupted(title));
             }
@@ -144,7 +144,8 @@ impl Experiment<'_> {
             choice.precision = Precision::F32;
         }
         let (trained, batch) = (Trained::open(&trained.path)?, self.recipe.extraction_batch());
-        extract_all(choice.device()?, &trained, transform, batch, &missing, &mut progress)?;
+        choice
+            .on_device(|device| extract_all(device, &trained, transform, batch, &missing, &mut progress))?;
         Ok(())
     }
 }

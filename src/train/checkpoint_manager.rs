@@ -12,6 +12,7 @@ use serde_json::json;
 
 use super::running_metrics::{Measured, RunningMetrics};
 use super::trainer::Job;
+use crate::backend::cuda::Exclusions;
 use crate::checkpoint::{self, Checkpoint, HeadClasses, Meta, network};
 use crate::data::are_numbers;
 use crate::error::{Error, Result};
@@ -106,6 +107,7 @@ impl<'a> CheckpointManager<'a> {
             }
         }
         check_table(&path, saved.meta.kernel_table_hash.as_deref(), model)?;
+        check_exclusions(&path, saved.meta.excluded_kernels.as_deref().unwrap_or(""), model)?;
         network::load(model, &saved.model, &path.join(checkpoint::MODEL_FILE))?;
         let names = self.job.options.optimizer().slot_names();
         network::load_training_state(model, &saved.state, names, &path.join(checkpoint::STATE_FILE))?;
@@ -185,6 +187,7 @@ impl<'a> CheckpointManager<'a> {
                 "warmup_epochs": job.options.warmup_epochs, "head_lr": job.options.head_rate(),
             }),
             kernel_table_hash: model.device().kernel_table_hash(),
+            excluded_kernels: model.device().excluded_kernels().filter(|words| !words.is_empty()),
             extra: json!(extra),
             ..Meta::default()
         }
@@ -262,6 +265,30 @@ fn check_table(checkpoint: &Path, then: Option<&str>, model: &Model) -> Result<(
         name(then),
         name(now.as_deref()),
         if then.is_some() { "give that table by --kernel-table" } else { "leave --kernel-table out" }
+    )))
+}
+
+/// Other kernels change the last bits of every step as well. Where there are no kernels nothing is left out, and the change of
+/// device is told as such.
+fn check_exclusions(checkpoint: &Path, then: &str, model: &Model) -> Result<()> {
+    let Some(now) = model.device().excluded_kernels() else { return Ok(()) };
+    let parse = |words: &str| words.parse::<Exclusions>();
+    if then == now || matches!((parse(then), parse(&now)), (Ok(a), Ok(b)) if a.same_kernels(&b)) {
+        return Ok(());
+    }
+    let name = |words: &str| if words.is_empty() { "none".to_string() } else { format!("`{words}`") };
+    let way_out = match (parse(then), parse(&now)) {
+        // Kernels that are left out here stay so, by a record or by hand: what goes on as it began is a device that leaves out no more.
+        (Ok(then), Ok(now)) if then.and(&now).same_kernels(&then) => {
+            format!("go on with --exclude {then}")
+        }
+        _ => "go on where it was begun, or begin a new run here".to_string(),
+    };
+    Err(Error::invalid(format!(
+        "{} was written without other kernels: {}, now {}; a resume continues the same training: {way_out}",
+        checkpoint.display(),
+        name(then),
+        name(&now),
     )))
 }
 

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::driver::native::nvrtc::architecture;
 use super::driver::{Launches, Properties};
 use crate::error::{Error, Result};
 
@@ -15,54 +16,137 @@ pub struct Rates {
     pub bf16: Option<f64>,
     /// f32 without tensor cores, floating-point operations a second.
     pub f32: Option<f64>,
+    /// f64 without tensor cores, floating-point operations a second; half of f32 where nothing is said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub f64: Option<f64>,
     /// Bytes a second.
     pub bandwidth: f64,
 }
 
-/// Part of a card's name, bf16 TFLOP/s, f32 TFLOP/s, GB/s, and where the numbers come from.
-type Published = (&'static str, f64, f64, f64, &'static str);
+/// A card whose numbers are published or were measured.
+struct Known {
+    /// Its name on the command line; nothing where another of the list stands for it there.
+    short: Option<&'static str>,
+    /// A part of the name that its driver tells.
+    name: &'static str,
+    capability: (u32, u32),
+    sms: u32,
+    /// TFLOP/s of dense bf16 products on tensor cores that sum in f32, and of f32 without tensor cores.
+    bf16: f64,
+    f32: f64,
+    /// f32 operations for each f64 operation.
+    f32_of_f64: f64,
+    /// GB/s.
+    bandwidth: f64,
+    units: Units,
+    source: &'static str,
+}
 
-/// The first match counts.
-const PUBLISHED: [Published; 5] = [
-    ("H200", 788.0, 66.9, 4300.0, "measured on random data (products, copy); f32 from the data sheet"),
-    ("H100 PCIe", 756.0, 51.2, 2000.0, "data sheet, dense"),
-    ("H100", 989.0, 66.9, 3350.0, "data sheet, dense"),
-    ("A100-SXM4-40GB", 312.0, 19.5, 1555.0, "data sheet, dense"),
-    ("A100", 312.0, 19.5, 2039.0, "data sheet, dense"),
+/// Rates of an SM that cards of a kind share.
+struct Units {
+    /// Floating-point operations of tensor cores in a cycle, dense bf16 summed in f32.
+    matrix_flop: f64,
+    /// Share of it that `mma.sync`, the instruction of single warps, reaches.
+    warp_share: f64,
+    /// Bytes a second from L2 to all SMs of the card.
+    cache_rate: f64,
+    /// Bytes of shared memory for all thread blocks of an SM.
+    shared_bytes: usize,
+}
+
+/// WGMMA m64nNk16 takes N/2 cycles (CUDA's throughput tables: 4096 for dense bf16). `mma.sync` reaches 0.62 of it (Luo et al. 2024,
+/// arXiv 2402.13499, measured for dense bf16 on an H100). L2 is assumed: the wires carry 5120 bytes a cycle (9.0 TB/s), of which
+/// published read tests reach between two thirds and four fifths.
+const HOPPER: Units =
+    Units { matrix_flop: 4096.0, warp_share: 0.62, cache_rate: 7.5e12, shared_bytes: 228 << 10 };
+/// 312 TFLOP/s on 108 SMs at 1.41 GHz; L2 as Hopper's (7.2 TB/s on the wires).
+const AMPERE: Units =
+    Units { matrix_flop: 2048.0, warp_share: 1.0, cache_rate: 5.0e12, shared_bytes: 164 << 10 };
+/// tcgen05 multiplies twice what WGMMA does in a cycle. `mma.sync` is assumed to be what it is on Hopper; L2 too.
+const BLACKWELL: Units =
+    Units { matrix_flop: 8192.0, warp_share: 0.31, cache_rate: 7.5e12, shared_bytes: 228 << 10 };
+/// Cards for graphics, by compute capability: L2 is assumed to give each SM 16 bytes a cycle at the boost clock. GeForce cards multiply
+/// bf16 at half rate where sums are f32.
+const fn graphics(matrix_flop: f64, sms: u32, boost_gigahertz: f64) -> Units {
+    Units {
+        matrix_flop,
+        warp_share: 1.0,
+        cache_rate: 16e9 * sms as f64 * boost_gigahertz,
+        shared_bytes: 100 << 10,
+    }
+}
+
+/// The cards, newer before older; the first whose name matches counts, and of a card that none matches the first that is not newer.
+#[rustfmt::skip]
+const CARDS: [Known; 10] = [
+    Known {
+        short: Some("5090"), name: "RTX 5090", capability: (12, 0), sms: 170, bf16: 209.5, f32: 104.8, f32_of_f64: 64.0,
+        bandwidth: 1792.0, units: graphics(512.0, 170, 2.407), source: "RTX Blackwell white paper, dense, sums in f32",
+    },
+    Known {
+        short: Some("B200"), name: "B200", capability: (10, 0), sms: 148, bf16: 2250.0, f32: 75.0, f32_of_f64: 2.0,
+        bandwidth: 8000.0, units: BLACKWELL, source: "data sheet, dense",
+    },
+    Known {
+        short: Some("H200"), name: "H200", capability: (9, 0), sms: 132, bf16: 788.0, f32: 66.9, f32_of_f64: 2.0,
+        bandwidth: 4300.0, units: HOPPER, source: "measured on random data (products, copy); f32 from the data sheet",
+    },
+    Known {
+        short: None, name: "H100 PCIe", capability: (9, 0), sms: 114, bf16: 756.0, f32: 51.2, f32_of_f64: 2.0,
+        bandwidth: 2000.0, units: HOPPER, source: "data sheet, dense",
+    },
+    Known {
+        short: Some("H100"), name: "H100", capability: (9, 0), sms: 132, bf16: 989.0, f32: 66.9, f32_of_f64: 2.0,
+        bandwidth: 3350.0, units: HOPPER, source: "data sheet, dense",
+    },
+    Known {
+        short: Some("4090"), name: "RTX 4090", capability: (8, 9), sms: 128, bf16: 165.2, f32: 82.6, f32_of_f64: 64.0,
+        bandwidth: 1008.0, units: graphics(512.0, 128, 2.52), source: "Ada white paper, dense, sums in f32",
+    },
+    Known {
+        short: Some("3090"), name: "RTX 3090", capability: (8, 6), sms: 82, bf16: 71.0, f32: 35.6, f32_of_f64: 64.0,
+        bandwidth: 936.0, units: graphics(512.0, 82, 1.695), source: "GA102 white paper, dense, sums in f32",
+    },
+    Known {
+        short: Some("A6000"), name: "RTX A6000", capability: (8, 6), sms: 84, bf16: 154.8, f32: 38.7, f32_of_f64: 64.0,
+        bandwidth: 768.0, units: graphics(1024.0, 84, 1.80), source: "data sheet, dense",
+    },
+    Known {
+        short: None, name: "A100-SXM4-40GB", capability: (8, 0), sms: 108, bf16: 312.0, f32: 19.5, f32_of_f64: 2.0,
+        bandwidth: 1555.0, units: AMPERE, source: "data sheet, dense",
+    },
+    Known {
+        short: Some("A100"), name: "A100", capability: (8, 0), sms: 108, bf16: 312.0, f32: 19.5, f32_of_f64: 2.0,
+        bandwidth: 2039.0, units: AMPERE, source: "data sheet, dense",
+    },
 ];
+
+impl Known {
+    fn rates(&self) -> Rates {
+        Rates {
+            source: self.source.to_string(),
+            bf16: Some(1e12 * self.bf16),
+            f32: Some(1e12 * self.f32),
+            f64: Some(1e12 * self.f32 / self.f32_of_f64),
+            bandwidth: 1e9 * self.bandwidth,
+        }
+    }
+}
 
 impl Rates {
     /// The rates of a card by its name.
     pub fn of_card(name: &str) -> Option<Rates> {
-        let &(_, bf16, f32, bandwidth, source) = PUBLISHED.iter().find(|card| name.contains(card.0))?;
-        Some(Rates {
-            source: source.to_string(),
-            bf16: Some(1e12 * bf16),
-            f32: Some(1e12 * f32),
-            bandwidth: 1e9 * bandwidth,
-        })
+        CARDS.iter().find(|card| name.contains(card.name)).map(Known::rates)
     }
 
-    /// f64 without tensor cores, floating-point operations a second: every card of the table has half the units for f64
-    /// that it has for f32.
+    /// f64 without tensor cores, floating-point operations a second.
     pub fn f64(&self) -> Option<f64> {
-        self.f32.map(|rate| rate / 2.0)
+        self.f64.or_else(|| self.f32.map(|rate| rate / 2.0))
     }
 }
 
-/// Floating-point operations of WGMMA (tensor cores) in a cycle of a Hopper SM: m64nNk16 takes N/2
-/// cycles (CUDA's throughput tables: 4096 for dense bf16).
-const HOPPER_MATRIX_FLOP: f64 = 4096.0;
-/// The same on an A100: 312 TFLOP/s on 108 SMs at 1.41 GHz.
-const AMPERE_MATRIX_FLOP: f64 = 2048.0;
-/// Share of Hopper's tensor core rate that `mma.sync` reaches (Luo et al. 2024, arXiv 2402.13499, measured for dense bf16 on an H100).
-const WARP_SHARE_ON_HOPPER: f64 = 0.62;
 /// Bytes that shared memory delivers in a cycle: 32 banks of 4 bytes.
 const SHARED_BYTES_PER_CYCLE: f64 = 128.0;
-/// Bytes a second from L2 to all SMs. Assumed: the wires carry 5120 bytes a cycle (9.0 TB/s on an
-/// H100, 7.2 TB/s on an A100), of which published read tests reach between two thirds and four fifths.
-const HOPPER_CACHE_RATE: f64 = 7.5e12;
-const AMPERE_CACHE_RATE: f64 = 5.0e12;
 /// Bytes in a cycle that one SM takes from L2, and from memory, which it reaches through L2. The
 /// figure commonly given for V100, A100 and H100; assumed. All ports together carry more than L2 delivers, so this counts
 /// where a few SMs have most of the work.
@@ -99,6 +183,8 @@ pub struct Card {
     pub clock: f64,
     /// Bytes of shared memory of an SM in a cycle.
     pub shared_bytes_per_cycle: f64,
+    /// Bytes of shared memory for all thread blocks of an SM.
+    pub shared_bytes: usize,
     /// Bytes a second from L2; assumed.
     pub cache_rate: f64,
     /// Bytes a second that one SM takes from L2; assumed.
@@ -113,67 +199,59 @@ pub struct Card {
     pub epilogue_seconds: f64,
 }
 
-/// A card's name on the command line, a part of its full name, its capability and its number of SMs.
-const CARDS: [(&str, &str, (u32, u32), u32); 3] = [
-    ("H200", "NVIDIA H200", (9, 0), 132),
-    ("H100", "NVIDIA H100 80GB HBM3", (9, 0), 132),
-    ("A100", "NVIDIA A100-SXM4-80GB", (8, 0), 108),
-];
-
 impl Card {
     /// A card by its name on the command line.
     ///
     /// # Errors
     /// No such card; names those there are.
     pub fn named(text: &str) -> Result<Card> {
-        let found = CARDS.iter().find(|card| card.0.eq_ignore_ascii_case(text));
-        let Some(&(_, name, capability, sms)) = found else {
-            let known = CARDS.map(|card| card.0).join(", ");
-            return Err(Error::usage(format!("--card {text}: the model knows {known}")));
+        let is_called = |card: &&Known| card.short.is_some_and(|short| short.eq_ignore_ascii_case(text));
+        let Some(card) = CARDS.iter().find(is_called) else {
+            let known: Vec<&str> = CARDS.iter().filter_map(|card| card.short).collect();
+            return Err(Error::usage(format!("--card {text}: the model knows {}", known.join(", "))));
         };
-        let rates = Rates::of_card(name).expect("every card of the model has rates");
-        Ok(Card::new(name, capability, sms, rates))
+        Ok(Card::new(&format!("NVIDIA {}", card.name), card.capability, card.sms, card, 1.0))
     }
 
     /// The card that a device is, if its rates are known.
     pub fn of_device(device: &Properties) -> Option<Card> {
-        let rates = Rates::of_card(&device.name)?;
-        Some(Card::new(&device.name, device.capability, device.sms, rates))
+        let card = CARDS.iter().find(|card| device.name.contains(card.name))?;
+        Some(Card::new(&device.name, device.capability, device.sms, card, 1.0))
     }
 
-    /// The same; of another device, with the rates of as many SMs of the nearest card that is known.
+    /// The same; of another device, with the rates of as many SMs of the nearest card that is known: the newest that is not newer.
     pub fn nearest(device: &Properties) -> Card {
         Card::of_device(device).unwrap_or_else(|| {
-            let &(_, name, _, sms) =
-                CARDS.iter().find(|card| device.capability >= card.2).unwrap_or(&CARDS[2]);
-            let known = Rates::of_card(name).expect("every card of the model has rates");
-            let share = f64::from(device.sms.max(1)) / f64::from(sms);
-            let rates = Rates {
-                source: format!("{} SMs as those of an {name}; assumed", device.sms),
-                bf16: known.bf16.map(|rate| rate * share),
-                f32: known.f32.map(|rate| rate * share),
-                bandwidth: known.bandwidth * share,
-            };
-            let card = Card::new(&device.name, device.capability, device.sms.max(1), rates);
-            Card { cache_rate: card.cache_rate * share, ..card }
+            let not_newer = |card: &&Known| card.short.is_some() && device.capability >= card.capability;
+            let oldest = CARDS.last().expect("cards are known");
+            let card = CARDS.iter().find(not_newer).unwrap_or(oldest);
+            let sms = device.sms.max(1);
+            let share = f64::from(sms) / f64::from(card.sms);
+            let mut known = Card::new(&device.name, device.capability, sms, card, share);
+            known.rates.source = format!("{sms} SMs as those of an NVIDIA {}; assumed", card.name);
+            known
         })
     }
 
-    fn new(name: &str, capability: (u32, u32), sms: u32, rates: Rates) -> Card {
-        let hopper = capability.0 >= 9;
-        let matrix_flop_per_cycle = if hopper { HOPPER_MATRIX_FLOP } else { AMPERE_MATRIX_FLOP };
-        let bf16 = rates.bf16.expect("the cards of the table have tensor cores");
-        let clock = bf16 / (f64::from(sms) * matrix_flop_per_cycle);
+    /// A card with `share` times the rates of a known one.
+    fn new(name: &str, capability: (u32, u32), sms: u32, known: &Known, share: f64) -> Card {
+        let mut rates = known.rates();
+        for rate in [&mut rates.bf16, &mut rates.f32, &mut rates.f64].into_iter().flatten() {
+            *rate *= share;
+        }
+        rates.bandwidth *= share;
+        let clock = 1e12 * known.bf16 * share / (f64::from(sms) * known.units.matrix_flop);
         let card = Card {
             name: name.to_string(),
-            architecture: if hopper { "sm_90a".into() } else { "sm_80".into() },
+            architecture: architecture(capability).unwrap_or_else(|_| "sm_80".into()),
             capability,
             sms,
-            matrix_flop_per_cycle,
-            warp_share: if hopper { WARP_SHARE_ON_HOPPER } else { 1.0 },
+            matrix_flop_per_cycle: known.units.matrix_flop,
+            warp_share: known.units.warp_share,
             clock,
             shared_bytes_per_cycle: SHARED_BYTES_PER_CYCLE,
-            cache_rate: if hopper { HOPPER_CACHE_RATE } else { AMPERE_CACHE_RATE },
+            shared_bytes: known.units.shared_bytes,
+            cache_rate: known.units.cache_rate * share,
             port_rate: PORT_BYTES_PER_CYCLE * clock,
             launches: Launches::Serial,
             launch_seconds: SERIAL_LAUNCH_SECONDS,
@@ -222,18 +300,29 @@ mod tests {
             red_zone: 0,
             versions: String::new(),
         };
-        let a100 = Card::named("A100").unwrap();
-        let half = Card::nearest(&device("a card", (8, 6), 54));
+        let known = Card::named("3090").unwrap();
+        let half = Card::nearest(&device("a card", (8, 7), 41));
         let near = |value: f64, expected: f64| assert!((value / expected - 1.0).abs() < 1e-12, "{value:e}");
-        near(half.clock, a100.clock);
-        near(half.cache_rate, a100.cache_rate / 2.0);
-        near(half.rates.bandwidth, a100.rates.bandwidth / 2.0);
-        near(half.rates.f32.unwrap(), a100.rates.f32.unwrap() / 2.0);
-        assert!(half.rates.source.contains("54 SMs") && half.rates.source.contains("assumed"));
+        near(half.clock, known.clock);
+        near(half.cache_rate, known.cache_rate / 2.0);
+        near(half.rates.bandwidth, known.rates.bandwidth / 2.0);
+        near(half.rates.f32.unwrap(), known.rates.f32.unwrap() / 2.0);
+        assert!(half.rates.source.contains("41 SMs") && half.rates.source.contains("assumed"));
+        let nearest = |capability| Card::nearest(&device("a card", capability, 100)).rates.source;
+        for (capability, name) in [
+            ((8, 0), "A100"),
+            ((8, 6), "3090"),
+            ((8, 9), "4090"),
+            ((9, 0), "H200"),
+            ((10, 3), "B200"),
+            ((12, 1), "5090"),
+        ] {
+            assert!(nearest(capability).contains(name), "{capability:?}: {}", nearest(capability));
+        }
         // The emulator passes for a Hopper; a device that reports no SMs has one; a known card is itself.
         near(Card::nearest(&device("emulator", (9, 0), 4)).clock, Card::named("H200").unwrap().clock);
         assert_eq!(Card::nearest(&device("a card", (8, 0), 0)).sms, 1);
-        let known = device("NVIDIA H100 80GB HBM3", (9, 0), 132);
+        let known = device("NVIDIA H100", (9, 0), 132);
         assert_eq!(Card::nearest(&known), Card::named("H100").unwrap());
     }
 
@@ -244,7 +333,14 @@ mod tests {
         assert!((h100.clock / 1e9 - 1.83).abs() < 0.01, "{}", h100.clock);
         let a100 = Card::named("A100").unwrap();
         assert!((a100.clock / 1e9 - 1.41).abs() < 0.01, "{}", a100.clock);
+        // Boost clocks of the white papers.
+        for (name, gigahertz) in [("3090", 1.695), ("A6000", 1.80), ("4090", 2.52), ("5090", 2.407)] {
+            let card = Card::named(name).unwrap();
+            assert!((card.clock / 1e9 / gigahertz - 1.0).abs() < 0.01, "{name}: {}", card.clock);
+            assert_eq!(card.rates.f64().unwrap(), card.rates.f32.unwrap() / 64.0);
+        }
         let unknown = Card::named("B300").unwrap_err();
-        assert!(unknown.exit_code() == 2 && unknown.to_string().contains("H200, H100, A100"));
+        let known = "5090, B200, H200, H100, 4090, 3090, A6000, A100";
+        assert!(unknown.exit_code() == 2 && unknown.to_string().contains(known), "{unknown}");
     }
 }

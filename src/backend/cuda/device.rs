@@ -1,9 +1,11 @@
 //! [`Device`] for CUDA: the driver's memory, copies and graphs; the list of all families of launchers.
 
+use std::sync::PoisonError;
+
 use super::engine::no_memory;
 use super::{
-    Cuda, KernelTable, Module, batch_norm, convolution, cosine, divergence, energy, groups, host, images,
-    linear, loss, optimizer, pointwise, pool_head, pooling, rows,
+    Cuda, GRAPHS, KernelTable, Module, batch_norm, convolution, cosine, divergence, energy, groups, host,
+    images, linear, loss, optimizer, pointwise, pool_head, pooling, rows,
 };
 use crate::error::Result;
 use crate::ops::{
@@ -56,12 +58,22 @@ impl Device for Cuda {
     }
 
     fn prepare(&self, call: &Call<()>) -> CallConfig {
-        convolution::prepare(self, call).or_else(|| pool_head::prepare(self, call)).unwrap_or_else(|| {
-            let bytes = batch_norm::workspace_bytes(self, call)
-                .or_else(|| linear::workspace_bytes(self, call))
-                .or_else(|| rows::workspace_bytes(call));
-            CallConfig::with_workspace(bytes.unwrap_or(0))
-        })
+        let prepared = convolution::prepare(self, call)
+            .or_else(|| pool_head::prepare(self, call))
+            .unwrap_or_else(|| {
+                let bytes = batch_norm::workspace_bytes(self, call)
+                    .or_else(|| linear::workspace_bytes(self, call))
+                    .or_else(|| rows::workspace_bytes(call));
+                CallConfig::with_workspace(bytes.unwrap_or(0))
+            });
+        // The parts of a call that runs as several were prepared on their own.
+        if self.qualifier.is_some() && prepared.expansion.is_none() {
+            let mut known = self.prepared.lock().unwrap_or_else(PoisonError::into_inner);
+            if !known.contains(call) {
+                known.push(*call);
+            }
+        }
+        prepared
     }
 
     fn fuses_prologue(&self, conv: &Conv2d) -> bool {
@@ -69,6 +81,7 @@ impl Device for Cuda {
     }
 
     fn allocate(&mut self, bytes: usize) -> Result<()> {
+        self.ask_for_admission()?;
         // Room for the new before it is asked for.
         self.memory = None;
         self.memory = Some(self.driver.allocate(bytes)?);
@@ -77,6 +90,9 @@ impl Device for Cuda {
 
     fn run_prepared(&mut self, call: &Call<Span>, config: &CallConfig, workspace: Span) -> Result<()> {
         call.check(workspace, self.dtype, self.memory()?.bytes())?;
+        if config.expansion.is_none() {
+            self.driver.expect(self.longest_seconds(call));
+        }
         match &config.expansion {
             Some(expansion) => expansion.run(self, call, workspace),
             None => dispatch!(call, self, workspace, config.kernel.as_ref()),
@@ -138,6 +154,9 @@ impl Device for Cuda {
     }
 
     fn capture(&mut self, record: &mut dyn FnMut(&mut dyn Device) -> Result<()>) -> Result<Option<Graph>> {
+        if self.exclusions.has(GRAPHS) {
+            return Ok(None);
+        }
         let driver = self.driver.clone();
         driver.capture(&mut || record(self)).map(Some)
     }
@@ -162,6 +181,10 @@ impl Device for Cuda {
         self.table.as_ref().map(KernelTable::hash)
     }
 
+    fn excluded_kernels(&self) -> Option<String> {
+        Some(self.exclusions.of_kernels().to_string())
+    }
+
     fn steps_in_flight(&self) -> usize {
         STEPS_IN_FLIGHT
     }
@@ -172,6 +195,17 @@ impl Device for Cuda {
 }
 
 impl Cuda {
+    /// About how long a call takes where it goes slowly: without tensor cores, in f64 at a sixty-fourth of the f32 rate, as on cards for
+    /// consumers, and nothing hidden behind anything.
+    fn longest_seconds(&self, call: &Call<Span>) -> f64 {
+        let operands = call.operands();
+        let slower =
+            if operands.iter().any(|operand| operand.place.dtype == DType::F64) { 64.0 } else { 1.0 };
+        let bytes: usize = operands.iter().map(|operand| operand.place.bytes()).sum();
+        let rates = &self.card.rates;
+        slower * call.flop() / rates.f32.unwrap_or(1e13) + bytes as f64 / rates.bandwidth
+    }
+
     fn upload(&mut self, offset: usize, bytes: &[u8]) -> Result<()> {
         let memory = self.memory.as_mut().ok_or_else(no_memory)?;
         self.driver.upload(memory, offset, bytes)

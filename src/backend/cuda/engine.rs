@@ -4,11 +4,13 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::card::Card;
+use super::convolution::exclusions::Exclusions;
 use super::convolution::tuned::KernelTable;
 use super::driver::{Driver, Launch, LaunchConfig, LoadedModule, MOST_ARGUMENT_BYTES, Memory};
-use super::source::{Sources, Variant};
+use super::qualifier::Qualifier;
+use super::source::{Source, Sources, Variant};
 use crate::error::{Error, Result};
-use crate::ops::Access;
+use crate::ops::{Access, Call};
 use crate::tensor::{DType, Span};
 
 /// A device that computes with our kernels.
@@ -22,6 +24,11 @@ pub struct Cuda {
     pub(super) card: Card,
     sources: Sources,
     pub(super) table: Option<KernelTable>,
+    /// What is not used on this device.
+    pub(super) exclusions: Exclusions,
+    /// Who is asked before memory is allocated, and the calls that were prepared since.
+    pub(super) qualifier: Option<Arc<dyn Qualifier>>,
+    pub(super) prepared: Mutex<Vec<Call<()>>>,
 }
 
 impl Cuda {
@@ -36,7 +43,55 @@ impl Cuda {
             )));
         }
         let card = Card::nearest(driver.properties());
-        Ok(Cuda { memory: None, modules: Mutex::default(), driver, dtype, card, sources, table: None })
+        Ok(Cuda {
+            memory: None,
+            modules: Mutex::default(),
+            driver,
+            dtype,
+            card,
+            sources,
+            table: None,
+            exclusions: Exclusions::default(),
+            qualifier: None,
+            prepared: Mutex::default(),
+        })
+    }
+
+    /// The same without some kernels and mechanisms.
+    #[must_use]
+    pub fn without(self, exclusions: Exclusions) -> Cuda {
+        Cuda { exclusions, ..self }
+    }
+
+    /// The same, which asks before it gets memory for the calls that were prepared.
+    #[must_use]
+    pub fn admitted_by(self, qualifier: Arc<dyn Qualifier>) -> Cuda {
+        Cuda { qualifier: Some(qualifier), ..self }
+    }
+
+    /// The kernels' sources.
+    pub fn sources(&self) -> &Sources {
+        &self.sources
+    }
+
+    /// What is not used on this device.
+    pub fn exclusions(&self) -> &Exclusions {
+        &self.exclusions
+    }
+
+    /// Lets the qualifier look at what was prepared since it looked last.
+    pub(super) fn ask_for_admission(&self) -> Result<()> {
+        let Some(qualifier) = &self.qualifier else { return Ok(()) };
+        let calls = std::mem::take(&mut *self.prepared.lock().unwrap_or_else(PoisonError::into_inner));
+        if calls.is_empty() { Ok(()) } else { qualifier.admit(self, &calls) }
+    }
+
+    /// Compiles the kernels of a source for this device, or finds them compiled, and loads them.
+    ///
+    /// # Errors
+    /// They do not compile, or the device does not load them.
+    pub fn load(&self, source: &Source) -> Result<()> {
+        self.driver.module(source).map(drop)
     }
 
     /// The device.

@@ -10,6 +10,7 @@
 //! | `call` | what the launchers share: checked operands, grids, variants by type |
 //! | `module` | a compiled variant of a kernel file, and the limits that the compile gate holds it to |
 //! | `kernel_files` | the structs that kernels take and the constants that launchers share, made of `kernels/` by `build.rs` |
+//! | `qualifier` | the interface of what tries kernels before they are used |
 //! | `source`, `edited` | the kernels' text, embedded or from a folder |
 //! | `host` | values between the host's types and the device's |
 //! | [`driver`] | the device itself: a GPU, or its emulator |
@@ -36,13 +37,16 @@ mod optimizer;
 mod pointwise;
 mod pool_head;
 mod pooling;
+mod qualifier;
 mod rows;
 mod source;
 
+pub use convolution::exclusions::{Exclusions, GRAPHS, PDL};
 pub use convolution::tuned::{KernelTable, MeasuredOn, TableRow};
-pub use convolution::{Pass, Products, cost};
+pub use convolution::{ConvolutionKernel, Pass, Products, cost};
 pub use device::modules;
 pub use edited::{EditedSources, TakenSources};
 pub use engine::Cuda;
 pub use module::{Entry, Module};
+pub use qualifier::Qualifier;
 pub use source::{EMBEDDED, Source, Sources, Variant};

@@ -30,9 +30,17 @@ pub(super) fn choose(cuda: &Cuda, pass: Pass, conv: &Conv2d) -> Chosen {
     let row = cuda.table.as_ref().and_then(|table| table.get(pass, cuda.dtype, conv));
     let tuned = row.and_then(|row| {
         let kernel = candidates(pass, cuda.dtype, conv).find(|kernel| kernel.name == row.kernel)?;
-        Some(Chosen { kernel, splits: row.splits })
+        (!cuda.exclusions.excludes(kernel)).then_some(Chosen { kernel, splits: row.splits })
     });
-    tuned.unwrap_or_else(|| predict(pass, cuda.dtype, conv, &cuda.card, cuda.driver.properties()))
+    tuned.unwrap_or_else(|| {
+        let all = || candidates(pass, cuda.dtype, conv);
+        let wanted = || all().filter(|kernel| !cuda.exclusions.excludes(kernel));
+        let (card, device) = (&cuda.card, cuda.driver.properties());
+        predict(wanted(), conv, card, device)
+            // Where every kernel is left out, the device is not used; the plan is still a plan.
+            .or_else(|| predict(all(), conv, card, device))
+            .expect("every pass has a kernel for any alignment, in both types a backend may have")
+    })
 }
 
 /// The kernels that can compute a pass of a convolution, in the order of their list: of equals the first is chosen.
@@ -40,11 +48,15 @@ pub(super) fn candidates(pass: Pass, dtype: DType, conv: &Conv2d) -> impl Iterat
     kernels().filter(move |kernel| kernel.pass == pass && kernel.dtype == dtype && kernel.fits(conv))
 }
 
-/// The candidate with the least predicted time.
-pub(super) fn predict(pass: Pass, dtype: DType, conv: &Conv2d, card: &Card, device: &Properties) -> Chosen {
-    let kernels = candidates(pass, dtype, conv).filter(|kernel| kernel.family.runs_on(device));
+/// The candidate that runs on a device with the least predicted time.
+fn predict(
+    candidates: impl Iterator<Item = &'static Kernel>,
+    conv: &Conv2d,
+    card: &Card,
+    device: &Properties,
+) -> Option<Chosen> {
+    let kernels = candidates.filter(|kernel| kernel.runs_on(device));
     least(kernels.flat_map(|kernel| kernel.estimates(conv, card)).collect())
-        .expect("every pass has a kernel for any alignment, in both types a backend may have")
 }
 
 /// A kernel and its splits, its predicted seconds, and those of all parts of that time were none hidden by another.
@@ -67,7 +79,7 @@ impl Kernel {
 
     /// The predictions for every number of split-K slices that is worth it.
     fn estimates(&'static self, conv: &Conv2d, card: &Card) -> impl Iterator<Item = Estimate> {
-        let blocks = self.family.blocks_per_sm() * card.sms as usize;
+        let blocks = self.blocks_per_sm(card) * card.sms as usize;
         let most = blocks.min(self.most_splits(conv)).max(1);
         (1..=most).map(move |splits| self.estimate(conv, splits, card))
     }
@@ -83,7 +95,7 @@ impl Kernel {
             Pass::Fprop | Pass::Dgrad => (images + weights) * self.dtype.size(),
         };
         let products = self.products(conv, splits, false);
-        let gemm = cost::products(card, &products, self.family.blocks_per_sm() as u32, bytes as f64);
+        let gemm = cost::products(card, &products, self.blocks_per_sm(card) as u32, bytes as f64);
         let (mut seconds, mut unhidden) = (gemm.seconds, gemm.unhidden());
         if splits > 1 {
             let bytes = slices + weights * DType::F32.size();
@@ -95,6 +107,14 @@ impl Kernel {
         (Chosen { kernel: self, splits }, seconds, unhidden)
     }
 
+    /// Thread blocks that share an SM of a card: as many as the family is made for, and fit its shared memory.
+    pub fn blocks_per_sm(&self, card: &Card) -> usize {
+        /// Shared memory that CUDA keeps of each thread block.
+        const RESERVED: usize = 1 << 10;
+        let each = self.family.shared_bytes(self) as usize + RESERVED;
+        self.family.blocks_per_sm().min(card.shared_bytes / each).max(1)
+    }
+
     /// The most slices that are worth it. Only a wgrad is split.
     pub fn most_splits(&self, conv: &Conv2d) -> usize {
         match self.pass {
@@ -104,11 +124,75 @@ impl Kernel {
     }
 }
 
+/// The kernel that carries out a convolution.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConvolutionKernel {
+    /// The pass.
+    pub pass: Pass,
+    /// The name within the pass and the type.
+    pub name: &'static str,
+    /// The name among all kernels.
+    pub full_name: String,
+    /// Split-K slices of a wgrad; 1 in the other passes.
+    pub splits: usize,
+    /// Predicted seconds.
+    pub seconds: f64,
+    /// Output tiles that it computes at a time, on the whole device.
+    pub tiles_in_a_wave: usize,
+    /// Output tiles of the convolution.
+    pub tiles: usize,
+    /// Bytes of dynamic shared memory of a thread block.
+    pub shared_bytes: u32,
+    /// Whether its thread blocks form clusters.
+    pub has_clusters: bool,
+    /// Whether it is left out, and there is no other.
+    pub is_excluded: bool,
+}
+
 impl Cuda {
+    /// The kernel that carries out a convolution; `None` for other calls.
+    pub fn convolution_kernel(&self, call: &Call<()>) -> Option<ConvolutionKernel> {
+        let (pass, conv) = Pass::of(call)?;
+        let Chosen { kernel, splits } = choose(self, pass, conv);
+        let [rows, columns] = kernel.extents(conv);
+        let (_, seconds, _) = kernel.estimate(conv, splits, &self.card);
+        Some(ConvolutionKernel {
+            splits,
+            seconds,
+            tiles: kernel.tiles(rows, columns),
+            ..self.described(kernel)
+        })
+    }
+
+    /// Every kernel of convolutions that is used on this device, in its type; without a convolution it has no splits, tiles and time.
+    pub fn convolution_kernels(&self) -> Vec<ConvolutionKernel> {
+        kernels()
+            .filter(|kernel| kernel.dtype == self.dtype && kernel.runs_on(self.driver.properties()))
+            .filter(|kernel| !self.exclusions.excludes(kernel))
+            .map(|kernel| self.described(kernel))
+            .collect()
+    }
+
+    fn described(&self, kernel: &Kernel) -> ConvolutionKernel {
+        ConvolutionKernel {
+            pass: kernel.pass,
+            name: kernel.name,
+            full_name: kernel.full_name(),
+            splits: 1,
+            seconds: 0.0,
+            tiles_in_a_wave: kernel.blocks_per_sm(&self.card) * self.card.sms as usize,
+            tiles: 0,
+            shared_bytes: kernel.family.shared_bytes(kernel),
+            has_clusters: kernel.blocks() > 1,
+            is_excluded: self.exclusions.excludes(kernel),
+        }
+    }
+
     /// The kernels that can compute a pass of a convolution: name, the splits that are predicted to be best, and the most.
     pub fn candidates(&self, pass: Pass, conv: &Conv2d) -> Vec<(&'static str, usize, usize)> {
         candidates(pass, self.dtype, conv)
-            .filter(|kernel| kernel.family.runs_on(self.driver.properties()))
+            .filter(|kernel| kernel.runs_on(self.driver.properties()))
+            .filter(|kernel| !self.exclusions.excludes(kernel))
             .map(|kernel| (kernel.name, kernel.splits(conv, &self.card), kernel.most_splits(conv)))
             .collect()
     }
@@ -151,7 +235,7 @@ mod tests {
     }
 
     fn chosen(pass: Pass, dtype: DType, conv: &Conv2d, device: &Properties) -> Chosen {
-        predict(pass, dtype, conv, &Card::nearest(device), device)
+        predict(candidates(pass, dtype, conv), conv, &Card::nearest(device), device).unwrap()
     }
 
     #[test]

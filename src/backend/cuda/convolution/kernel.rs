@@ -197,6 +197,12 @@ impl Kernel {
         rows.div_ceil(piece[0]) * columns.div_ceil(piece[1]) * self.blocks()
     }
 
+    /// Whether it runs on a device: written in its instructions, and within its shared memory.
+    pub fn runs_on(&self, device: &Properties) -> bool {
+        let bytes = self.family.shared_bytes(self) as usize;
+        bytes <= device.shared_bytes_per_block && self.family.runs_on(device)
+    }
+
     /// Whether it can compute a convolution.
     pub fn fits(&self, conv: &Conv2d) -> bool {
         self.family.fits(self, conv)

@@ -13,9 +13,11 @@
 //! | `products` | the work of a kernel in numbers |
 //! | `cost` | the cost model: the time that such work takes on a card |
 //! | `heuristics` | the kernel for a convolution, by the cost model |
+//! | `exclusions` | kernels and mechanisms that are not used on a card |
 //! | `tuned`, `tuned_file` | a table of measured kernels, in its place; its file |
 
 pub mod cost;
+pub(super) mod exclusions;
 mod heuristics;
 mod kernel;
 #[cfg(test)]
@@ -42,6 +44,7 @@ use crate::ops::{
     FpropEpilogue, KernelConfig, Parts, Rows,
 };
 use crate::tensor::{DType, Span};
+pub use heuristics::ConvolutionKernel;
 use heuristics::{Chosen, choose};
 use kernel::Kernel;
 pub use problem::Pass;

@@ -30,6 +30,15 @@ impl Pass {
         }
     }
 
+    /// The name in the field, by which kernels are called.
+    pub fn word(self) -> &'static str {
+        match self {
+            Pass::Fprop => "fprop",
+            Pass::Dgrad => "dgrad",
+            Pass::Wgrad => "wgrad",
+        }
+    }
+
     /// The name in tables and files.
     pub fn name(self) -> &'static str {
         match self {

@@ -89,7 +89,7 @@ impl KernelTable {
         let (measured, this) = (&self.device, MeasuredOn::this(device));
         if *measured == this {
             let of = |row: &TableRow| resolve(row).ok().map(|(_, chosen)| chosen.kernel);
-            let foreign = self.rows.iter().filter_map(of).find(|kernel| !kernel.family.runs_on(device));
+            let foreign = self.rows.iter().filter_map(of).find(|kernel| !kernel.runs_on(device));
             return match foreign {
                 None => Ok(()),
                 Some(kernel) => Err(Error::invalid(format!(

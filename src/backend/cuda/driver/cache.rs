@@ -15,6 +15,9 @@ use crate::files;
 /// No compiled kernel file is larger.
 const MOST_BYTES: u64 = 256 << 20;
 
+/// The extension of texts that are kept beside the code.
+const TEXT: &str = "json";
+
 /// A compiler's output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compiled {
@@ -120,6 +123,44 @@ impl Cache {
             write!(file, "{}\n{}", seal(&compiled.code, &compiled.log), compiled.log)
         })?;
         Ok(Cached { path, compiled, fresh: true })
+    }
+
+    /// A text that was kept for `key`, if it is whole and the folder's owner wrote it.
+    pub fn kept(&self, key: &[&[u8]]) -> Option<String> {
+        self.whole_text(&self.text_path(key))
+    }
+
+    fn whole_text(&self, path: &Path) -> Option<String> {
+        let text = self.is_own(path).then(|| files::read_text(path, MOST_BYTES).ok()).flatten()?;
+        let (sealed, text) = text.split_once('\n')?;
+        (sealed == seal(&[], text)).then(|| text.to_string())
+    }
+
+    /// Keeps a text for `key`, sealed by its hash as code is.
+    ///
+    /// # Errors
+    /// The disk's.
+    pub fn keep(&self, key: &[&[u8]], text: &str) -> Result<PathBuf> {
+        let path = self.text_path(key);
+        files::write_atomically(&path, |file| write!(file, "{}\n{text}", seal(&[], text)))?;
+        Ok(path)
+    }
+
+    fn text_path(&self, key: &[&[u8]]) -> PathBuf {
+        self.folder.join(format!("{}.{TEXT}", name(key)))
+    }
+
+    /// Every text that was kept, whole, in the order of their files' names.
+    pub fn all_kept(&self) -> Vec<String> {
+        let mut paths: Vec<PathBuf> = fs::read_dir(&self.folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == TEXT))
+            .collect();
+        paths.sort();
+        paths.iter().filter_map(|path| self.whole_text(path)).collect()
     }
 
     /// Whether a path is a plain file of the folder's owner: what others put there while they could is not trusted.

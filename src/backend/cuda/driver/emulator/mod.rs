@@ -86,6 +86,63 @@ pub struct Options {
     pub threads: usize,
 }
 
+/// What an emulated device refuses though a real one of its capability does not: for rehearsals of the day on which one does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Refusals {
+    /// Launches in clusters.
+    pub clusters: bool,
+    /// Tensor maps.
+    pub tensor_maps: bool,
+    /// Captured graphs.
+    pub captures: bool,
+}
+
+impl Refusals {
+    /// The variable that names them: `clusters`, `tensor-maps`, `captures`, separated by commas.
+    pub const VARIABLE: &'static str = "RESIDUA_EMULATOR_REFUSES";
+
+    /// Those of the environment.
+    ///
+    /// # Errors
+    /// A word that is none.
+    pub fn of_environment() -> Result<Refusals> {
+        let mut refusals = Refusals::default();
+        for word in std::env::var(Refusals::VARIABLE).unwrap_or_default().split(',') {
+            match word.trim() {
+                "" => {}
+                "clusters" => refusals.clusters = true,
+                "tensor-maps" => refusals.tensor_maps = true,
+                "captures" => refusals.captures = true,
+                other => {
+                    return Err(Error::usage(format!(
+                        "{} names what the emulator refuses: clusters, tensor-maps, captures; found `{other}`",
+                        Refusals::VARIABLE
+                    )));
+                }
+            }
+        }
+        Ok(refusals)
+    }
+
+    /// What tells such a device from one that refuses nothing.
+    fn in_words(self) -> String {
+        let words =
+            [(self.clusters, "clusters"), (self.tensor_maps, "tensor maps"), (self.captures, "captures")];
+        let refused: Vec<&str> = words.into_iter().filter(|(is, _)| *is).map(|(_, word)| word).collect();
+        if refused.is_empty() { String::new() } else { format!(", refuses {}", refused.join(", ")) }
+    }
+
+    fn refuse(is_refused: bool, what: &str) -> Result<()> {
+        if is_refused {
+            return Err(Error::invalid(format!(
+                "the emulated device refuses {what}, as {} asks",
+                Refusals::VARIABLE
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// Bytes of memory an emulated device pretends to have.
 const MEMORY_BYTES: usize = 8 << 30;
 
@@ -99,6 +156,7 @@ const PATIENCE: u64 = 1 << 30;
 pub struct Emulator {
     properties: Properties,
     options: Options,
+    refuses: Refusals,
     compiler: Compiler,
     cache: Cache,
     patience: u64,
@@ -131,6 +189,14 @@ impl Emulator {
         self
     }
 
+    /// The same device, which refuses to do some things.
+    #[must_use]
+    pub fn with_refusals(mut self, refuses: Refusals) -> Emulator {
+        self.refuses = refuses;
+        self.properties.versions += &refuses.in_words();
+        self
+    }
+
     fn made_of(options: Options, compiler: Compiler, cache: Cache) -> Result<Emulator> {
         let threads = match options.threads {
             0 => crate::threads::available(),
@@ -153,6 +219,7 @@ impl Emulator {
         Ok(Emulator {
             properties,
             options,
+            refuses: Refusals::default(),
             compiler,
             cache,
             patience: PATIENCE,
@@ -266,11 +333,13 @@ impl Driver for Emulator {
 
     fn tensor_map(&self, request: &TensorMapRequest<'_>) -> Result<TensorMap> {
         request.check()?;
+        Refusals::refuse(self.refuses.tensor_maps, "tensor maps")?;
         Ok(tma::encode(request))
     }
 
     fn launch(&self, memory: &Memory, module: &LoadedModule, launch: &Launch<'_>) -> Result<()> {
         let module: &Module = module.inner();
+        Refusals::refuse(self.refuses.clusters && launch.config.cluster > 1, "clusters")?;
         let entry = grid::check(module, launch, memory.bytes())?;
         if let Some(captured) = &mut *self.captured.lock() {
             captured.push(Captured {
@@ -294,6 +363,7 @@ impl Driver for Emulator {
 
     fn capture(&self, record: &mut dyn FnMut() -> Result<()>) -> Result<Graph> {
         self.not_while_capturing("a second capture begins")?;
+        Refusals::refuse(self.refuses.captures, "captured graphs")?;
         *self.captured.lock() = Some(Vec::new());
         let capture = Capture(&self.captured);
         record()?;
