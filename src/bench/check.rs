@@ -1,21 +1,22 @@
-//! The checks of `doctor --full`: every operation of a device against the same call on the CPU in f64, and whole training steps of a
-//! GPU against themselves without overlapped launches.
+//! The checks of `doctor --full`: every operation of a device against the same call on the CPU in f64, as the device carries it out and
+//! by every kernel that could; whole training steps against the CPU's, and on a GPU against themselves without overlapped launches.
 
 use serde::Serialize;
 
+use super::configurations::{KernelName, configurations, table};
 use super::edge_cases::edge_cases;
 use super::networks::NetworkName;
-use super::overlap::compare_launches;
 use super::roofline::Rates;
 use super::stage::Stage;
 use super::steps::StepKind;
 use super::suite::Filter;
 use super::timing::{Patience, Timing, Until, time_call};
 use super::values::{Values, values};
+use super::whole_steps::{compare_launches, compare_with_cpu};
 use super::work::{computes_in, work};
+use crate::backend::Choice;
 use crate::backend::cpu::Cpu;
-use crate::backend::cuda::TakenSources;
-use crate::backend::{Choice, DeviceName};
+use crate::backend::cuda::{Cuda, TakenSources};
 use crate::error::{Error, Result};
 use crate::ops::{Access, Call, Device, HardwareKind, Operand, Part};
 use crate::plan::Fusions;
@@ -23,6 +24,12 @@ use crate::tensor::DType;
 
 /// Images in a batch unless another number is given; an emulator takes fewer.
 const BATCH: usize = 32;
+/// Images in a batch of the small networks whose steps are compared with the CPU's.
+const STEPS_BATCH: usize = 16;
+/// These networks: both kinds of block, both stems; four pixels at least in the last stage, for normalisation to have something to
+/// go by.
+const STEPS_NETWORKS: [&str; 3] =
+    ["resnet18-cifar.16.w0.125", "resnet50-cifar.16.w0.125", "resnet18-imagenet.64.w0.125"];
 
 /// A request to check.
 #[derive(Debug, Clone)]
@@ -95,8 +102,11 @@ pub struct Checks {
     pub kernels: Option<TakenSources>,
     /// One by one.
     pub checks: Vec<Check>,
-    /// Checks that the time did not suffice for.
+    /// Checks that were not made: the time did not suffice, or the device answers nothing any more.
     pub cut: Vec<String>,
+    /// After which check the device answers nothing any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stopped: Option<String>,
 }
 
 impl Checks {
@@ -125,99 +135,132 @@ fn limit(dtype: DType) -> f64 {
     }
 }
 
-/// Checks every operation of a device.
+/// Something to check.
+enum Task {
+    /// A call as the device carries it out.
+    Call(Call<()>),
+    /// A call by a kernel of convolutions, whatever the device would choose.
+    Kernel(KernelName, Call<()>),
+    /// Training steps against the CPU.
+    Steps(NetworkName),
+    /// Training steps whose launches overlap, against serial ones.
+    Launches(NetworkName),
+}
+
+/// Checks every operation of a device, every kernel of convolutions in every form, and whole steps. What leaves the device without an
+/// answer to anything else is the last check.
 ///
 /// # Errors
 /// The device cannot be had. What it does wrong is in the result.
 pub fn check(choice: &Choice, options: &CheckOptions, observer: &mut dyn CheckObserver) -> Result<Checks> {
-    let trainings = trainings(choice, options);
-    let mut checks = check_calls(&mut *choice.device()?, options, trainings.len(), observer, choice.threads)?;
-    checks.kernels = choice.kernels_taken();
-    for (name, network) in trainings {
-        if options.until.is_over() {
-            checks.cut.push(name);
-            continue;
-        }
-        observer.check(&name);
-        let check = compare_launches(choice, &network, options.batch.unwrap_or(BATCH), name);
-        observer.done(&check);
-        checks.checks.push(check);
-    }
-    Ok(checks)
-}
-
-/// Networks that are trained with overlapped launches and without, under the names of these checks; on a GPU alone.
-fn trainings(choice: &Choice, options: &CheckOptions) -> Vec<(String, NetworkName)> {
-    if !choice.has_kernels() || choice.device == DeviceName::Emulator {
-        return Vec::new();
-    }
-    let (networks, _) = NetworkName::or_standard(&options.networks, &[], HardwareKind::Gpu);
-    let batch = options.batch.unwrap_or(BATCH);
-    let named = networks.into_iter().map(|network| {
-        let step = StepKind::Train.row(&network, batch, choice.dtype());
-        (format!("overlapped_launches.{step}"), network)
-    });
-    named.filter(|(name, _)| options.filter.wants(name)).collect()
-}
-
-/// Checks calls, edge cases first; `others` checks of another kind follow.
-fn check_calls(
-    device: &mut dyn Device,
-    options: &CheckOptions,
-    others: usize,
-    observer: &mut dyn CheckObserver,
-    threads: usize,
-) -> Result<Checks> {
-    let mut reference = Cpu::<f64>::new(threads)?;
+    let mut device = choice.device()?;
+    let mut reference = Cpu::<f64>::new(choice.threads)?;
     let hardware = device.hardware();
-    let emulated = hardware.kind == HardwareKind::Emulator;
-    let (networks, _) = NetworkName::or_standard(&options.networks, &[], hardware.kind);
-    let batch = options.batch.unwrap_or(if emulated { 2 } else { BATCH });
-    let mut calls: Vec<(String, Call<()>)> = Vec::new();
-    let mut add = |call: Call<()>| {
-        let name = format!(
-            "{}.{}.{}",
-            call.name(),
-            call.shape(),
-            super::precision(computes_in(&call, device.dtype()))
-        );
-        if options.filter.wants(&name) && calls.iter().all(|(known, _)| *known != name) {
-            calls.push((name, call));
-        }
-    };
-    edge_cases().into_iter().for_each(&mut add);
-    for network in networks {
-        network.calls(device, batch, Fusions::ALL)?.into_iter().for_each(&mut add);
-    }
-    if calls.is_empty() && others == 0 {
+    let tasks = tasks(choice, options, &*device)?;
+    if tasks.is_empty() {
         return Err(Error::usage("no operation is called like that; without --only all are checked"));
     }
-    let timed = options.patience.filter(|_| !emulated);
-    let rates = if timed.is_some() { Rates::of(device)? } else { None };
+    let timed = options.patience.filter(|_| hardware.kind != HardwareKind::Emulator);
+    let rates = if timed.is_some() { Rates::of(&mut *device)? } else { None };
     let mut checks = Checks {
         card: hardware.name,
         driver: hardware.versions,
         program: env!("RESIDUA_VERSION").to_string(),
         date: super::results::now(),
-        kernels: None,
+        kernels: choice.kernels_taken(),
         checks: Vec::new(),
         cut: Vec::new(),
+        stopped: None,
     };
-    observer.begin(calls.len() + others);
-    for (name, call) in calls {
-        if options.until.is_over() {
-            checks.cut.push(name);
+    observer.begin(tasks.len());
+    let mut using: Option<(KernelName, Cuda)> = None;
+    for (name, task) in &tasks {
+        if options.until.is_over() || checks.stopped.is_some() {
+            checks.cut.push(name.clone());
             continue;
         }
-        observer.check(&name);
-        let mut check = judge(device, &mut reference, name, &call)?;
-        if let Some(patience) = timed.filter(|_| check.failure.is_none()) {
-            time(device, &call, &patience, rates.as_ref(), &mut check);
-        }
+        observer.check(name);
+        let check = match task {
+            Task::Call(call) => {
+                let mut check = judge(&mut *device, &mut reference, name.clone(), call)?;
+                if let Some(patience) = timed.filter(|_| check.failure.is_none()) {
+                    time(&mut *device, call, &patience, rates.as_ref(), &mut check);
+                }
+                check
+            }
+            Task::Kernel(kernel, call) => {
+                if using.as_ref().is_none_or(|(used, _)| used != kernel) {
+                    let calls = tasks.iter().filter_map(|(_, task)| match task {
+                        Task::Kernel(other, call) if other == kernel => Some(*call),
+                        _ => None,
+                    });
+                    let cuda = choice.kernels()?.without_table();
+                    let table = table(&cuda, kernel, &calls.collect::<Vec<_>>())?;
+                    using = Some((kernel.clone(), cuda.with_table(table)?));
+                }
+                let (_, cuda) = using.as_mut().expect("set above");
+                judge(cuda, &mut reference, name.clone(), call)?
+            }
+            Task::Steps(network) => compare_with_cpu(choice, network, STEPS_BATCH, name.clone()),
+            Task::Launches(network) => {
+                compare_launches(choice, network, options.batch.unwrap_or(BATCH), name.clone())
+            }
+        };
         observer.done(&check);
+        // A fault or a hang may leave a context that answers nothing any more.
+        if let (Some(_), Err(error)) = (&check.failure, device.synchronise()) {
+            checks.stopped = Some(format!("the device answers nothing after {name}: {error}"));
+        }
         checks.checks.push(check);
     }
     Ok(checks)
+}
+
+/// What is to be checked, by name: calls, edge cases first; then kernels; then whole steps.
+fn tasks(choice: &Choice, options: &CheckOptions, device: &dyn Device) -> Result<Vec<(String, Task)>> {
+    let kind = device.hardware().kind;
+    let (networks, _) = NetworkName::or_standard(&options.networks, &[], kind);
+    let batch = options.batch.unwrap_or(if kind == HardwareKind::Emulator { 2 } else { BATCH });
+    let wants = |name: &String| options.filter.wants(name);
+    let named = |call: &Call<()>| {
+        let precision = super::precision(computes_in(call, device.dtype()));
+        format!("{}.{}.{precision}", call.name(), call.shape())
+    };
+    let mut calls: Vec<(String, Call<()>)> = Vec::new();
+    let mut add = |call: Call<()>| {
+        let name = named(&call);
+        if wants(&name) && calls.iter().all(|(known, _)| *known != name) {
+            calls.push((name, call));
+        }
+    };
+    edge_cases().into_iter().for_each(&mut add);
+    for network in &networks {
+        network.calls(device, batch, Fusions::ALL)?.into_iter().for_each(&mut add);
+    }
+    let mut tasks: Vec<(String, Task)> =
+        calls.into_iter().map(|(name, call)| (name, Task::Call(call))).collect();
+    if choice.has_kernels() {
+        for (kernel, calls) in configurations(&choice.kernels()?)? {
+            let of_kernel = calls.into_iter().map(|call| {
+                (format!("{}@{}", named(&call), kernel.name), Task::Kernel(kernel.clone(), call))
+            });
+            tasks.extend(of_kernel.filter(|(name, _)| wants(name)));
+        }
+    }
+    let steps = |network: &NetworkName, batch| StepKind::Train.row(network, batch, device.dtype());
+    if kind != HardwareKind::Cpu || device.dtype() == DType::F32 {
+        for network in STEPS_NETWORKS.map(|name| name.parse::<NetworkName>().expect("these names parse")) {
+            tasks.push((format!("steps.{}", steps(&network, STEPS_BATCH)), Task::Steps(network)));
+        }
+    }
+    if kind == HardwareKind::Gpu {
+        for network in networks {
+            let name = format!("overlapped_launches.{}", steps(&network, options.batch.unwrap_or(BATCH)));
+            tasks.push((name, Task::Launches(network)));
+        }
+    }
+    tasks.retain(|(name, _)| wants(name));
+    Ok(tasks)
 }
 
 /// Random values for a call's operands, which the device's type holds exactly.
@@ -229,12 +272,29 @@ fn inputs(call: &Call<()>, dtype: DType) -> Result<Vec<Values>> {
 }
 
 /// Runs a call on the device and on the reference, and compares their results.
-fn judge(device: &mut dyn Device, reference: &mut Cpu<f64>, name: String, call: &Call<()>) -> Result<Check> {
+pub(super) fn judge(
+    device: &mut dyn Device,
+    reference: &mut Cpu<f64>,
+    name: String,
+    call: &Call<()>,
+) -> Result<Check> {
+    judge_watched(device, reference, name, call, &mut || Ok(()))
+}
+
+/// The same; `is_done` is called between the device's work and the reference's.
+pub(super) fn judge_watched(
+    device: &mut dyn Device,
+    reference: &mut Cpu<f64>,
+    name: String,
+    call: &Call<()>,
+    is_done: &mut dyn FnMut() -> Result<()>,
+) -> Result<Check> {
     let inputs = inputs(call, device.dtype())?;
     let dtype = computes_in(call, device.dtype());
     let check = Check::new(name, dtype, limit(dtype));
     match results(device, call, &inputs) {
         Ok(found) => {
+            is_done()?;
             let expected = expected(reference, call, inputs, &found)?;
             Ok(compare(check, call, &found, &expected))
         }
@@ -422,6 +482,8 @@ mod tests {
             "conv2d_fprop-affine-relu",
             "conv2d_fprop-affine-relu-statistics",
             "conv2d_fprop-bias",
+            "conv2d_fprop-bias-relu",
+            "conv2d_fprop-bias-residual",
             "conv2d_fprop-bias-residual-relu",
             "conv2d_fprop-statistics",
             "conv2d_wgrad",

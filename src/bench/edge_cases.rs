@@ -5,7 +5,7 @@ use super::row_scores::passes;
 use crate::ops::*;
 
 /// Batch, height, width, input and output channels, filter rows and columns, stride, padding.
-const CONVOLUTIONS: [[usize; 9]; 13] = [
+const CONVOLUTIONS: [[usize; 9]; 16] = [
     [1, 1, 1, 1, 1, 1, 1, 1, 0],
     [2, 5, 7, 3, 5, 1, 1, 1, 0],
     [3, 8, 6, 16, 17, 1, 1, 2, 0],
@@ -19,6 +19,10 @@ const CONVOLUTIONS: [[usize; 9]; 13] = [
     [3, 4, 4, 64, 80, 3, 3, 2, 1],
     [1, 2, 3, 300, 100, 1, 1, 1, 0],
     [2, 9, 7, 120, 136, 1, 1, 1, 0],
+    // Rows of eight pixels and more, as kernels with halo reuse and streaming wgrads want them.
+    [5, 8, 8, 72, 136, 3, 3, 1, 1],
+    [1, 24, 16, 8, 56, 3, 3, 1, 1],
+    [3, 16, 32, 40, 24, 3, 3, 1, 1],
 ];
 
 /// Rows and channels.
@@ -65,12 +69,10 @@ fn convolutions(extents: &[usize; 9], calls: &mut Vec<Call<()>>) {
     let (fprop, dgrad, wgrad) =
         (Conv2dFprop::new(conv, [(); 3]), Conv2dDgrad::new(conv, [(); 3]), Conv2dWgrad::new(conv, [(); 3]));
     let bias = |residual, relu| Some(FpropEpilogue::Bias(BiasEpilogue { bias: (), residual, relu }));
-    calls.extend::<[Call<()>; 4]>([
-        fprop.into(),
-        Conv2dFprop { epilogue: bias(None, false), ..fprop }.into(),
-        Conv2dFprop { epilogue: bias(Some(()), true), ..fprop }.into(),
-        wgrad.into(),
-    ]);
+    calls.extend::<[Call<()>; 2]>([fprop.into(), wgrad.into()]);
+    for (residual, relu) in [(None, false), (None, true), (Some(()), false), (Some(()), true)] {
+        calls.push(Conv2dFprop { epilogue: bias(residual, relu), ..fprop }.into());
+    }
     let prologue = |relu| Some(Affine { scale: (), bias: (), relu });
     for relu in [false, true] {
         calls.push(Conv2dFprop { prologue: prologue(relu), ..fprop }.into());

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `networks` | the networks by name; their plans say which calls there are |
 //! | `edge_cases` | calls of awkward extents, and the operations no plan of those networks has |
+//! | [`configurations`] | every kernel of convolutions in every form, and its awkward calls |
 //! | `work` | the least work of a call: elements, bytes, floating-point operations |
 //! | `values`, `stage` | a call alone in memory on random values, with copies to rotate over |
 //! | `row_passes`, `row_stage` | the same for passes over rows of features, which no plan has |
@@ -12,16 +13,18 @@
 //! | `suite`, `steps` | the measurements of `bench` |
 //! | [`model`] | the predicted time of every call on a card that need not be there |
 //! | [`tune`] | the fastest kernel of every convolution, measured and written into a table |
-//! | `check`, `overlap` | the checks of `doctor --full`: operations, and training steps whose launches overlap |
+//! | `check`, `whole_steps` | the checks of `doctor --full`: operations, kernels, and whole training steps |
+//! | [`qualify`] | kernels are tried in a process of their own before a device uses them |
 //! | `results`, `compare`, `merge`, `table` | JSON, an earlier run, PyTorch beside it, and how it all prints |
 
 mod check;
 mod compare;
+pub mod configurations;
 mod edge_cases;
 mod merge;
 pub mod model;
 mod networks;
-mod overlap;
+pub mod qualify;
 mod results;
 mod roofline;
 mod row_scores;
@@ -32,6 +35,7 @@ mod table;
 mod timing;
 pub mod tune;
 mod values;
+mod whole_steps;
 mod work;
 
 pub use check::{Check, CheckObserver, CheckOptions, Checks, check};

@@ -175,6 +175,25 @@ impl<'d> Stage<'d> {
         self.device
     }
 
+    /// A hash of every bit that the calls of the first copy have written.
+    pub(super) fn fingerprint(&self) -> Result<String> {
+        let operands = self.copies[0].calls.iter().flat_map(|(call, _)| call.operands());
+        let written = operands.filter(|operand| operand.access != Access::Read).map(|operand| operand.place);
+        let mut seen: Vec<Span> = Vec::new();
+        let mut hasher = blake3::Hasher::new();
+        for span in written.filter(|span| !matches!(span.dtype, DType::I32 | DType::U8)) {
+            if !seen.contains(&span) {
+                seen.push(span);
+                let mut values = vec![0.0; span.elements];
+                self.device.read_f64(span, &mut values)?;
+                values.iter().for_each(|value| {
+                    hasher.update(&value.to_le_bytes());
+                });
+            }
+        }
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
     /// The values of the operands of the first call of the first copy.
     pub(super) fn read(&self) -> Result<Vec<Values>> {
         let operands = self.copies[0].calls[0].0.operands();

@@ -102,8 +102,9 @@ pub fn bench(choice: &Choice, suite: &Suite, observer: &mut dyn Observer) -> Res
     }
     let mut results = Results::new(&hardware, rates.clone(), choice.kernels_taken());
     observer.begin(&hardware, calls.len() + steps.len());
+    let mut stopped = false;
     for (kind, network, batch, name) in steps {
-        if suite.until.is_over() {
+        if suite.until.is_over() || stopped {
             results.cut.push(name);
             continue;
         }
@@ -112,26 +113,37 @@ pub fn bench(choice: &Choice, suite: &Suite, observer: &mut dyn Observer) -> Res
         let (fusions, patience, rates) = (suite.fusions, suite.patience, rates.as_ref());
         let row = StepWork { kind, network, batch, fusions, patience, rates, calls: suite.calls, started }
             .run(choice)
-            .unwrap_or_else(|error| failed(name, Kind::Step, dtype, &error));
+            .unwrap_or_else(|error| {
+                stopped = stopped || answers_nothing(choice, &error);
+                failed(name, Kind::Step, dtype, &error)
+            });
         observer.done(&row);
         results.push(row);
     }
     if !calls.is_empty() {
         let device = &mut *choice.device()?;
         for (name, calls) in calls {
-            if suite.until.is_over() {
+            if suite.until.is_over() || stopped {
                 results.cut.push(name);
                 continue;
             }
             observer.row(&name);
             let dtype = computes_in(&calls[0], dtype);
             let row = operation(device, name.clone(), &calls, &suite.patience, rates.as_ref())
-                .unwrap_or_else(|error| failed(name, Kind::Operation, dtype, &error));
+                .unwrap_or_else(|error| {
+                    stopped = stopped || device.synchronise().is_err();
+                    failed(name, Kind::Operation, dtype, &error)
+                });
             observer.done(&row);
             results.push(row);
         }
     }
     Ok(results)
+}
+
+/// Whether a device that failed answers nothing any more: a GPU that hangs, or a context that a fault has left.
+fn answers_nothing(choice: &Choice, error: &Error) -> bool {
+    matches!(error, Error::DeviceHangs(_)) || choice.device().and_then(|device| device.synchronise()).is_err()
 }
 
 impl Suite {

@@ -224,6 +224,21 @@ impl Check {
     }
 }
 
+impl Check {
+    /// What is wrong, in words.
+    pub fn what_is_wrong(&self) -> String {
+        match (&self.failure, self.error) {
+            (Some(failure), _) => printable(failure),
+            (None, error) => format!(
+                "`{}` is off by {:.1e}, and {:.0e} is allowed",
+                self.operand,
+                error.unwrap_or(f64::NAN),
+                self.limit
+            ),
+        }
+    }
+}
+
 impl Checks {
     /// Every check in a line, and the wrong ones once more at the end.
     pub fn table(&self) -> String {
@@ -232,17 +247,12 @@ impl Checks {
             vec![words(&["operation", "error", "limit", "", "time", "TFLOP/s", "GB/s", "of roofline"])];
         lines.extend(self.checks.iter().map(Check::cells));
         text += &columns(&lines);
+        if let Some(stopped) = &self.stopped {
+            let _ = writeln!(text, "stopped: {}", printable(stopped));
+        }
         cut(&self.cut, &mut text);
         for check in self.checks.iter().filter(|check| !check.passed) {
-            let what = match (&check.failure, check.error) {
-                (Some(failure), _) => printable(failure),
-                (None, error) => format!(
-                    "`{}` is off by {:.1e}, and {:.0e} is allowed",
-                    check.operand,
-                    error.unwrap_or(f64::NAN),
-                    check.limit
-                ),
-            };
+            let what = check.what_is_wrong();
             let _ = writeln!(text, "wrong: {}: {what}", check.name);
         }
         let _ = writeln!(text, "{} of {} passed", self.checks.len() - self.wrong(), self.checks.len());

@@ -226,7 +226,7 @@ impl Observer for Watcher {
 
     fn row(&mut self, name: &str) {
         if let Some(progress) = &self.progress {
-            progress.message(name.to_string());
+            progress.announce(name);
         }
     }
 
@@ -234,6 +234,9 @@ impl Observer for Watcher {
         if let Some(progress) = &mut self.progress {
             if let Some(error) = &row.error {
                 progress.line(&format!("{}: {error}", row.name));
+            }
+            if let Some(seconds) = row.seconds() {
+                progress.found(&format!("{}: {:.1} µs", row.name, 1e6 * seconds));
             }
             progress.add(1);
         }

@@ -1,37 +1,66 @@
 //! Flags of every verb that runs a network: device, precision, seed.
 
-use std::path::{Path, PathBuf};
-use std::sync::Once;
+use std::path::PathBuf;
+use std::sync::{Arc, Once, OnceLock};
+use std::time::Duration;
 
 use clap::Args;
 
 use super::common::Common;
-use super::output::tell;
-use crate::backend::cuda::Sources;
+use super::output::{tell, warn};
+use super::stop;
 use crate::backend::cuda::driver::Launches;
 use crate::backend::cuda::driver::native::Native;
+use crate::backend::cuda::{Exclusions, Qualifier, Sources};
 use crate::backend::{Choice, DeviceName, Precision};
-use crate::error::Result;
+use crate::bench::qualify::{Program, Qualification, Qualify, Settings};
+use crate::error::{Error, Result};
+use crate::values::Reals;
 
-/// The device to compute on, and how it computes.
+/// The device to compute on, and which of its kernels are used.
 #[derive(Debug, Clone, Args)]
-pub struct Compute {
+pub struct DeviceFlags {
     /// Device: auto (a GPU if there is one), cpu, cuda, cuda:N, or emulator (the kernels without a GPU, slow)
     #[arg(long, default_value = "auto", value_name = "DEVICE", help_heading = "Compute")]
     pub device: DeviceName,
-    /// Precision: f32, bf16 (activations; for GPUs), or f64 (the CPU's oracle, slow)
-    #[arg(long, default_value = "f32", value_name = "TYPE", help_heading = "Compute")]
-    pub precision: Precision,
     /// Compile edited kernel sources from this folder instead of those inside the binary (also RESIDUA_KERNELS)
     #[arg(long, value_name = "DIR", help_heading = "Compute")]
     pub kernels: Option<PathBuf>,
-    /// Compute convolutions with the kernels that `bench --tune` measured and wrote to this file
-    #[arg(long, value_name = "FILE", help_heading = "Compute")]
-    pub kernel_table: Option<PathBuf>,
     /// How kernels follow each other on a GPU: overlapped (programmatic dependent launch: each is placed while the one before it
     /// ends; compute capability 9.0 and later) or serial; results are the same
     #[arg(long, default_value_t, value_name = "HOW", help_heading = "Compute")]
     pub launches: Launches,
+    /// Whether kernels are tried against the CPU, in a process of their own, before a device uses them: auto (those that have not been
+    /// tried yet on this card, driver, compiler and program), again (all, also on the emulator), skip. What fails is left out
+    #[arg(long, default_value_t, value_name = "WHEN", help_heading = "Compute")]
+    pub qualify: Qualify,
+    /// Leave out kernels and mechanisms: sm90, cluster, halo, stream, pdl, graphs, or kernels by name (sm90-rows-256x128,
+    /// wgrad.sm90-stream-64x576), separated by commas
+    #[arg(
+        long,
+        default_value = "",
+        hide_default_value = true,
+        value_name = "KERNELS",
+        help_heading = "Compute"
+    )]
+    pub exclude: Exclusions,
+    /// How long to wait for the device before it is taken to hang [default: a minute, and a hundred times the time that the work is
+    /// predicted to take]
+    #[arg(long, value_parser = Reals::POSITIVE, value_name = "SECONDS", help_heading = "Compute")]
+    pub device_timeout: Option<f64>,
+}
+
+/// The device to compute on, and how it computes.
+#[derive(Debug, Clone, Args)]
+pub struct Compute {
+    #[command(flatten)]
+    pub device: DeviceFlags,
+    /// Precision: f32, bf16 (activations; for GPUs), or f64 (the CPU's oracle, slow)
+    #[arg(long, default_value = "f32", value_name = "TYPE", help_heading = "Compute")]
+    pub precision: Precision,
+    /// Compute convolutions with the kernels that `bench --tune` measured and wrote to this file
+    #[arg(long, value_name = "FILE", help_heading = "Compute")]
+    pub kernel_table: Option<PathBuf>,
 }
 
 impl Compute {
@@ -42,7 +71,7 @@ impl Compute {
     /// A folder of kernels with a file that the engine does not know, or without any.
     pub fn choice(&self, common: &Common) -> Result<Choice> {
         let choice = self.choice_with_kernels(common)?;
-        Ok(without_unused_kernels(choice, self.kernels.is_some(), common))
+        Ok(without_unused_kernels(choice, self.device.kernels.is_some(), common))
     }
 
     /// The same for work that reads the kernels' sources whatever the device.
@@ -50,7 +79,7 @@ impl Compute {
     /// # Errors
     /// As [`Compute::choice`].
     pub fn choice_with_kernels(&self, common: &Common) -> Result<Choice> {
-        let wanted = self.device == DeviceName::Auto && self.precision != Precision::F64;
+        let wanted = self.device.device == DeviceName::Auto && self.precision != Precision::F64;
         if wanted && let Some(why) = Native::hindrance(0) {
             tell_once(
                 &NO_GPU,
@@ -61,7 +90,7 @@ impl Compute {
         Ok(Choice {
             precision: self.precision,
             kernel_table: self.kernel_table.clone(),
-            ..choice(self.device, self.launches, self.kernels.as_deref(), common)?
+            ..self.device.choice(common)?
         })
     }
 }
@@ -86,37 +115,58 @@ fn without_unused_kernels(choice: Choice, by_flag: bool, common: &Common) -> Cho
     Choice { kernels: Sources::default(), ..choice }
 }
 
-/// The choice for passes over rows, which have a precision of their own.
-///
-/// # Errors
-/// As [`Compute::choice`].
-pub fn choice_for_rows(
-    device: DeviceName,
-    launches: Launches,
-    kernels: Option<&Path>,
-    common: &Common,
-) -> Result<Choice> {
-    let choice = choice(device, launches, kernels, common)?;
-    Ok(without_unused_kernels(choice, kernels.is_some(), common))
-}
-
-/// A choice in f32 from flags, with the common number of threads and, where no flag says otherwise, the environment's kernels.
-fn choice(device: DeviceName, launches: Launches, kernels: Option<&Path>, common: &Common) -> Result<Choice> {
-    let of_environment =
-        || std::env::var_os("RESIDUA_KERNELS").filter(|name| !name.is_empty()).map(PathBuf::from);
-    let kernels = match kernels.map(Path::to_path_buf).or_else(of_environment) {
-        Some(folder) => Sources::of_folder(&folder)?,
-        None => Sources::default(),
-    };
-    if let Some(edited) = kernels.edited() {
-        tell_once(&KERNELS, common, &format!("note: {}", edited.taken().in_words()));
+impl DeviceFlags {
+    /// The choice for passes over rows, which have a precision of their own.
+    ///
+    /// # Errors
+    /// As [`Compute::choice`].
+    pub fn choice_for_rows(&self, common: &Common) -> Result<Choice> {
+        Ok(without_unused_kernels(self.choice(common)?, self.kernels.is_some(), common))
     }
-    Ok(Choice {
-        device,
-        precision: Precision::F32,
-        threads: common.threads,
-        kernels,
-        kernel_table: None,
-        launches,
-    })
+
+    /// A choice in f32, with the common number of threads and, where no flag says otherwise, the environment's kernels.
+    fn choice(&self, common: &Common) -> Result<Choice> {
+        let of_environment =
+            || std::env::var_os("RESIDUA_KERNELS").filter(|name| !name.is_empty()).map(PathBuf::from);
+        let kernels = match self.kernels.clone().or_else(of_environment) {
+            Some(folder) => Sources::of_folder(&folder)?,
+            None => Sources::default(),
+        };
+        if let Some(edited) = kernels.edited() {
+            tell_once(&KERNELS, common, &format!("note: {}", edited.taken().in_words()));
+        }
+        self.exclude.check_by_hand()?;
+        Ok(Choice {
+            device: self.device,
+            threads: common.threads,
+            launches: self.launches,
+            exclusions: self.exclude.clone(),
+            timeout: self.device_timeout.map(Duration::from_secs_f64),
+            qualifier: self.qualifier(&kernels, common)?,
+            kernels,
+            ..Choice::default()
+        })
+    }
+
+    /// Who tries the kernels of this process before they are used: one for all its work, since what it finds holds for all.
+    fn qualifier(&self, kernels: &Sources, common: &Common) -> Result<Option<Arc<dyn Qualifier>>> {
+        static ONE: OnceLock<Arc<Qualification>> = OnceLock::new();
+        if self.device == DeviceName::Cpu || self.qualify == Qualify::Skip {
+            return Ok(None);
+        }
+        let path = std::env::current_exe().map_err(|e| Error::io("find", "this program", e))?;
+        let device = if self.device == DeviceName::Auto { DeviceName::Cuda(0) } else { self.device };
+        let settings = || Settings {
+            when: self.qualify,
+            device: device.to_string(),
+            kernels: kernels.edited().map(|edited| edited.taken().folder.into()),
+            threads: common.threads,
+            timeout: self.device_timeout.map(Duration::from_secs_f64),
+            program: Program { path, arguments: vec!["qualify".into()] },
+            note: if common.quiet { |_| () } else { warn },
+            warn: |text| tell(&format!("warning: {text}")),
+            is_stopped: stop::is_asked,
+        };
+        Ok(Some(ONE.get_or_init(|| Arc::new(Qualification::new(settings()))).clone()))
+    }
 }

@@ -15,6 +15,7 @@ use crate::backend::cuda::driver::cache::Cache;
 use crate::backend::cuda::driver::emulator::{Emulator, Options};
 use crate::backend::cuda::driver::native::nvrtc::architecture;
 use crate::backend::cuda::driver::native::{Gpu, Survey};
+use crate::bench::qualify::Record;
 use crate::error::{Error, Result, printable};
 use crate::instructions::Instructions;
 
@@ -88,6 +89,7 @@ fn look(common: &Common) -> Report {
         format!("{}, for --device emulator", emulator.properties().versions)
     }));
     parts.push(kernel_cache(&cache));
+    parts.extend(tried_kernels(&survey, &cache));
     if emulator.is_ok() {
         devices.push("emulator".to_string());
     }
@@ -147,6 +149,32 @@ fn kernel_cache(cache: &Result<Cache>) -> Part {
         let mebibytes = usage.bytes as f64 / f64::from(1 << 20);
         format!("{}, {} files, {mebibytes:.1} MiB", cache.folder().display(), usage.files)
     })
+}
+
+/// What was found when kernels were tried on the devices of this machine.
+fn tried_kernels(survey: &Survey, cache: &Result<Cache>) -> Vec<Part> {
+    let program = std::env::current_exe().map_err(|e| Error::io("find", "this program", e));
+    let (Ok(cache), Ok(program)) = (cache, program) else { return Vec::new() };
+    let records = match Record::all(cache, &program) {
+        Ok(records) => records,
+        Err(error) => return vec![part("tried kernels", &Err::<(), _>(error), |()| String::new())],
+    };
+    let is_sound = |record: &Record| record.failed.is_empty();
+    let mut parts: Vec<Part> = records
+        .iter()
+        .map(|record| Part {
+            part: "tried kernels",
+            state: if is_sound(record) { State::Ready } else { State::Missing },
+            text: record.summary(),
+        })
+        .collect();
+    for gpu in survey.gpus.iter().flatten() {
+        if !records.iter().any(|record| record.subject.card == gpu.name) {
+            let text = format!("{}: none yet; --device cuda tries them before their first use", gpu.name);
+            parts.push(Part { part: "tried kernels", state: State::Ready, text: printable(&text) });
+        }
+    }
+    parts
 }
 
 /// Columns before the text of a part: a mark, its name, spaces.

@@ -82,19 +82,22 @@ struct Watcher {
 
 impl CheckObserver for Watcher {
     fn begin(&mut self, checks: usize) {
-        self.progress = Some(Progress::new("checking", checks as u64, "operations", self.quiet));
+        self.progress = Some(Progress::new("checking", checks as u64, "checks", self.quiet));
     }
 
     fn check(&mut self, name: &str) {
         if let Some(progress) = &self.progress {
-            progress.message(name.to_string());
+            progress.announce(name);
         }
     }
 
     fn done(&mut self, check: &Check) {
         if let Some(progress) = &mut self.progress {
             if !check.passed {
-                progress.line(&format!("wrong: {}", check.name));
+                progress.line(&format!("wrong: {}: {}", check.name, check.what_is_wrong()));
+            } else if let Some(error) = check.error {
+                progress
+                    .found(&format!("{}: right, {error:.1e} off (limit {:.0e})", check.name, check.limit));
             }
             progress.add(1);
         }

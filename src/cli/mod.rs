@@ -26,6 +26,7 @@ mod ood;
 mod output;
 mod predict;
 mod progress;
+mod qualify;
 mod report;
 mod run;
 mod stop;
@@ -73,6 +74,9 @@ enum Verb {
     Doctor(doctor::Arguments),
     /// Time every operation and whole steps, beside the floors of the roofline and earlier results
     Bench(Box<bench::Arguments>),
+    /// Try kernels: how the program does it in a process of its own, before it uses them
+    #[command(hide = true)]
+    Qualify,
     /// Print a completion script for a shell
     Completions(completions::Arguments),
 }
@@ -117,6 +121,9 @@ fn code(done: Result<()>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             output::tell(&format!("error: {error}"));
+            if matches!(error, Error::DeviceHangs(_)) {
+                stop::leave(error.exit_code());
+            }
             ExitCode::from(error.exit_code())
         }
     }
@@ -145,6 +152,7 @@ fn run(mut cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Extract(arguments) => extract::run(&arguments, common),
         Verb::Data(arguments) => data::run(&arguments, common),
         Verb::Bench(arguments) => bench::run(&arguments, common),
+        Verb::Qualify => qualify::run(),
         Verb::Completions(arguments) => completions::run(&arguments, &mut command()),
         Verb::Doctor(arguments) => doctor::run(&arguments, common, own),
         Verb::Report(arguments) => report::run(&arguments, common),

@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::common::Common;
+use super::compute::DeviceFlags;
 use super::output::{print_result, tell};
-use crate::backend::DeviceName;
-use crate::backend::cuda::driver::Launches;
 use crate::error::{Error, Result};
 use crate::features::{ChosenHead, FeatureSet, ForeignLogits, choose_head};
 use crate::files;
@@ -80,16 +79,8 @@ pub struct Arguments {
     /// Seed of random subsets and resamples
     #[arg(long, value_parser = Wholes::<u64>::ANY, default_value_t = 0, value_name = "S")]
     seed: u64,
-    /// Where passes over all samples run: auto (a GPU if there is one), cpu, cuda, cuda:N, or emulator (slow)
-    #[arg(long, default_value = "auto", value_name = "DEVICE", help_heading = "Compute")]
-    device: DeviceName,
-    /// Compile edited kernel sources from this folder instead of those inside the binary (also RESIDUA_KERNELS)
-    #[arg(long, value_name = "DIR", help_heading = "Compute")]
-    kernels: Option<PathBuf>,
-    /// How kernels follow each other on a GPU: overlapped (programmatic dependent launch; compute capability 9.0 and later) or serial;
-    /// results are the same
-    #[arg(long, default_value_t, value_name = "HOW", help_heading = "Compute")]
-    launches: Launches,
+    #[command(flatten)]
+    device: DeviceFlags,
 }
 
 /// Runs the verb.
@@ -115,14 +106,15 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     if !common.quiet {
         notes.iter().for_each(|note| tell(&format!("note: {note}")));
     }
-    let kernels = arguments.kernels.as_deref();
-    let choice = super::compute::choice_for_rows(arguments.device, arguments.launches, kernels, common)?;
-    let mut compute: Box<dyn Compute> = match choice.for_rows()? {
-        Some(device) => Box::new(OnDevice::new(device)),
-        None => Box::new(OnCpu),
-    };
+    let choice = arguments.device.choice_for_rows(common)?;
     let sets = (train.as_ref(), &id, ood.as_slice());
-    let outcome = crate::ood::run_on(&mut *compute, sets, &head, &options, &arguments.out)?;
+    let outcome = choice.on_device_for_rows(|device| {
+        let mut compute: Box<dyn Compute> = match device {
+            Some(device) => Box::new(OnDevice::new(device)),
+            None => Box::new(OnCpu),
+        };
+        crate::ood::run_on(&mut *compute, sets, &head, &options, &arguments.out)
+    })?;
     write_figures(&outcome, &arguments.out.join("plots"))?;
     print_result(common, None, &outcome.evaluation, || outcome.evaluation.summary())
 }

@@ -66,6 +66,24 @@ impl Progress {
         self.bar.length() == Some(self.bar.position())
     }
 
+    /// What is about to be done, where it may never end: beside the bar if there is one, else in a line of its own, also where
+    /// nothing else is shown.
+    pub fn announce(&self, text: &str) {
+        if self.bar.is_hidden() {
+            tell(&format!("{}: {text}", self.label));
+        } else {
+            self.bar.set_message(text.to_string());
+            self.bar.force_draw();
+        }
+    }
+
+    /// A result, where what follows may never end: in a line of its own where there is no bar.
+    pub fn found(&self, text: &str) {
+        if self.bar.is_hidden() {
+            tell(&format!("{}: {text}", self.label));
+        }
+    }
+
     /// A word beside the bar.
     pub fn message(&self, text: String) {
         self.bar.set_message(text);

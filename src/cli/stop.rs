@@ -98,6 +98,15 @@ fn end(number: i32) -> ! {
     signal_hook::low_level::exit(128 + number)
 }
 
+/// Ends the process with nothing more done: the libraries of a GPU that hangs would wait for it.
+pub fn leave(code: u8) -> ! {
+    files::remove_temporaries();
+    #[cfg(unix)]
+    signal_hook::low_level::exit(code.into());
+    #[cfg(not(unix))]
+    std::process::exit(code.into());
+}
+
 /// Starts listening to Ctrl-C. To be called once, before any work.
 ///
 /// # Errors

@@ -34,7 +34,7 @@ pub struct Arguments {
 }
 
 /// Flags that may accompany `--resume`.
-const RESUMABLE: [&str; 11] = [
+const RESUMABLE: [&str; 14] = [
     "resume",
     "out",
     "epochs",
@@ -46,6 +46,9 @@ const RESUMABLE: [&str; 11] = [
     "checkpoint_every",
     "kernel_table",
     "launches",
+    "qualify",
+    "exclude",
+    "device_timeout",
 ];
 
 pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Result<()> {
@@ -93,10 +96,9 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
     }
     let mut choice = arguments.compute.choice(common)?;
     choice.precision = recipe.precision;
-    let device = choice.device()?;
     let mut progress = TrainProgress::new("training", common.quiet);
     let job = inputs.job(&recipe.train, recipe.seed, &folder, arguments.resume, stop::listen());
-    let summary = train(device, &job, &mut progress)?;
+    let summary = choice.on_device(|device| train(device, &job, &mut progress))?;
     report(&summary, arguments, common)?;
     if !summary.finished && recipe.train.max_steps.is_none() {
         return Err(Error::Interrupted(format!(

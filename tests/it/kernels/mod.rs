@@ -1,8 +1,10 @@
 //! The kernels: their machine code, their launches, the choice among them, and whole trainings by them.
 
 mod compile_gate;
+mod configurations;
 mod fake_driver;
 mod machine_code;
 mod model;
 mod network_convolutions;
+mod qualification;
 mod training;

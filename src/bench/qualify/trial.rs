@@ -1,0 +1,175 @@
+//! Trials: a kernel in one form, and the calls on which it is tried.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::backend::cuda::{Cuda, GRAPHS, PDL, Pass};
+use crate::bench::configurations::{KernelName, awkward_calls, subject};
+use crate::error::Result;
+use crate::ops::{Call, Cast, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, CopyRows, ElementType, Rows};
+
+/// Waves of output tiles that the convolution of the network is cut to: a first wave, and one behind it.
+const WAVES: usize = 2;
+/// K blocks in each split-K slice of a wgrad that is cut.
+const BLOCKS_OF_SLICE: usize = 8;
+/// BLOCK_K of most kernels.
+const BLOCK_K: usize = 64;
+/// Elements of the largest operand of other operations.
+const MOST_ELEMENTS: usize = 1 << 21;
+/// The same where calls run one behind the other to try a mechanism.
+const MOST_ELEMENTS_OF_CHAIN: usize = 1 << 17;
+
+/// A kernel in one form, and the calls on which it is tried.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Trial {
+    /// What is tried: `fprop.sm90-rows-256x128.bf16-statistics`, `batch_norm_reduce.bf16`, `graphs.bf16`.
+    pub subject: String,
+    /// The kernel, where the device has a choice.
+    pub kernel: Option<KernelName>,
+    /// The calls: awkward ones first, then the network's own, cut. Of a mechanism: calls that run one behind the other.
+    pub calls: Vec<Call<()>>,
+    /// The mechanism that is tried, instead of a kernel.
+    pub mechanism: Option<Mechanism>,
+}
+
+/// A mechanism by which launches follow each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Mechanism {
+    /// Captured graphs, against single launches.
+    Graphs,
+    /// Programmatic dependent launches, against serial ones.
+    Pdl,
+}
+
+/// What calls want of a device: their trials, each subject once.
+pub struct Planner<'a> {
+    cuda: &'a Cuda,
+}
+
+impl<'a> Planner<'a> {
+    /// For a device.
+    pub fn new(cuda: &'a Cuda) -> Planner<'a> {
+        Planner { cuda }
+    }
+
+    /// The trials of calls that plans want. What models do beside their plans, copying and converting rows, is among them.
+    ///
+    /// # Errors
+    /// A kernel that the device cannot be made to use.
+    pub fn trials(&self, calls: &[Call<()>]) -> Result<Vec<Trial>> {
+        let rows = Rows { rows: 64, channels: 64 };
+        let beside = [Cast::alone(rows), CopyRows::alone(rows)];
+        let mut trials: BTreeMap<String, Trial> = BTreeMap::new();
+        let mut order = Vec::new();
+        for call in calls.iter().chain(&beside) {
+            let name = subject(self.cuda, call);
+            if !trials.contains_key(&name) {
+                order.push(name.clone());
+                trials.insert(name.clone(), self.trial(name, call)?);
+            }
+        }
+        let mut trials: Vec<Trial> = order.iter().filter_map(|subject| trials.remove(subject)).collect();
+        // Plain kernels before those that rest on more of the hardware.
+        trials.sort_by_key(|trial| match &trial.kernel {
+            None => 0,
+            Some(kernel) => 1 + usize::from(trial.is_of_hopper()) + usize::from(kernel.has_clusters),
+        });
+        Ok(trials)
+    }
+
+    fn trial(&self, subject: String, call: &Call<()>) -> Result<Trial> {
+        let kernel = self.cuda.convolution_kernel(call).map(|kernel| KernelName {
+            pass: kernel.pass,
+            name: kernel.name.to_string(),
+            full_name: kernel.full_name,
+            has_clusters: kernel.has_clusters,
+        });
+        let mut calls = awkward_calls(self.cuda, kernel.as_ref(), call)?;
+        calls.push(self.cut(call));
+        Ok(Trial { subject, kernel, calls, mechanism: None })
+    }
+
+    /// A call of the network's own channels and images, on as many images as make it long enough.
+    fn cut(&self, call: &Call<()>) -> Call<()> {
+        let (Some(kernel), Some((pass, conv))) = (self.cuda.convolution_kernel(call), Pass::of(call)) else {
+            return call.cut(MOST_ELEMENTS);
+        };
+        let wanted = match pass {
+            Pass::Fprop | Pass::Dgrad => {
+                (conv.batch * WAVES * kernel.tiles_in_a_wave).div_ceil(kernel.tiles.max(1))
+            }
+            Pass::Wgrad => {
+                let pixels = kernel.splits * BLOCKS_OF_SLICE * BLOCK_K;
+                pixels.div_ceil(conv.out_height() * conv.out_width())
+            }
+        };
+        with_batch(call, conv.batch.min(wanted.max(1)))
+    }
+
+    /// Trials of mechanisms, on calls of the plan that run one behind the other; each is of kernels that are known to be right.
+    pub fn mechanisms(
+        &self,
+        calls: &[Call<()>],
+        wanted: &[(Mechanism, String)],
+        is_right: &dyn Fn(&Call<()>) -> bool,
+    ) -> Vec<Trial> {
+        let has_integers =
+            |call: &Call<()>| call.operands().iter().any(|operand| operand.element == ElementType::I32);
+        let mut chain: Vec<Call<()>> = Vec::new();
+        for call in calls.iter().filter(|call| !has_integers(call)) {
+            let call = match Pass::of(call) {
+                Some((_, conv)) => {
+                    let each = conv.inputs().elements().max(conv.outputs().elements()) / conv.batch;
+                    with_batch(call, conv.batch.min((MOST_ELEMENTS_OF_CHAIN / each).max(1)))
+                }
+                None => call.cut(MOST_ELEMENTS_OF_CHAIN),
+            };
+            if !chain.contains(&call) && is_right(&call) {
+                chain.push(call);
+            }
+        }
+        if chain.is_empty() {
+            return Vec::new();
+        }
+        let trial = |(mechanism, subject): &(Mechanism, String)| Trial {
+            subject: subject.clone(),
+            kernel: None,
+            calls: chain.clone(),
+            mechanism: Some(*mechanism),
+        };
+        wanted.iter().map(trial).collect()
+    }
+}
+
+/// A convolution on another number of images; other calls as they are.
+fn with_batch(call: &Call<()>, batch: usize) -> Call<()> {
+    let cut = |conv: Conv2d| Conv2d { batch, ..conv };
+    match *call {
+        Call::Conv2dFprop(op) => Conv2dFprop { conv: cut(op.conv), ..op }.into(),
+        Call::Conv2dDgrad(op) => Conv2dDgrad { conv: cut(op.conv), ..op }.into(),
+        Call::Conv2dWgrad(op) => Conv2dWgrad { conv: cut(op.conv), ..op }.into(),
+        other => other,
+    }
+}
+
+impl Trial {
+    /// What is left out if it fails, in the words of `--exclude`; `None` where there is no other.
+    pub fn word(&self) -> Option<String> {
+        match (self.mechanism, &self.kernel) {
+            (Some(Mechanism::Graphs), _) => Some(GRAPHS.to_string()),
+            (Some(Mechanism::Pdl), _) => Some(PDL.to_string()),
+            (None, kernel) => kernel.as_ref().map(|kernel| kernel.full_name.clone()),
+        }
+    }
+
+    /// Whether its kernel is written in Hopper's own instructions.
+    pub fn is_of_hopper(&self) -> bool {
+        self.kernel.as_ref().is_some_and(|kernel| kernel.name.starts_with("sm90-"))
+    }
+
+    /// Whether its kernel's thread blocks form clusters.
+    pub fn has_clusters(&self) -> bool {
+        self.kernel.as_ref().is_some_and(|kernel| kernel.has_clusters)
+    }
+}
