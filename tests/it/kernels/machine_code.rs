@@ -128,7 +128,7 @@ fn the_machine_code_of_every_kernel_is_recorded() {
     let path = std::env::var_os("RESIDUA_MACHINE_CODE").expect("RESIDUA_MACHINE_CODE, the file to write");
     let tools = Tools::find().expect("NVRTC, which RESIDUA_NVRTC names");
     let lines = Mutex::new(Vec::new());
-    tools.compile_all(|made, compiled| {
+    tools.compile_all(&ARCHITECTURES, |made, compiled| {
         let Made { module, architecture, .. } = made;
         let constants = module.variant.constants.iter().map(|(name, value)| format!("{name}={value}"));
         let constants = constants.collect::<Vec<_>>().join(",");
