@@ -42,6 +42,25 @@ __device__ inline void mbarrier_arrive_expect_tx(Mbarrier& barrier, u32 bytes) {
 /// Waits until the barrier is no longer in a phase of this parity. A new barrier is in a phase of parity 0, so a wait for
 /// parity 1 returns at once.
 __device__ inline void mbarrier_wait(Mbarrier& barrier, u32 parity) {
+#ifdef TRAP_SECONDS
+    // A debugging build: a wait that takes this long ends the kernel with an error, which would else hang the GPU.
+    u64 began;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(began));
+    for (u32 done = 0; !done;) {
+        u64 now;
+        asm volatile(
+            "{\n"
+            ".reg .pred done;\n"
+            "mbarrier.try_wait.parity.shared::cta.b64 done, [%2], %3;\n"
+            "selp.u32 %0, 1, 0, done;\n"
+            "mov.u64 %1, %%globaltimer;\n"
+            "}\n"
+            : "=r"(done), "=l"(now)
+            : "r"(shared_address(&barrier)), "r"(parity)
+            : "memory");
+        if (!done && now - began > TRAP_SECONDS * 1000000000ull) asm volatile("trap;");
+    }
+#else
     asm volatile(
         "{\n"
         ".reg .pred done;\n"
@@ -52,6 +71,7 @@ __device__ inline void mbarrier_wait(Mbarrier& barrier, u32 parity) {
         "over:\n"
         "}\n" ::"r"(shared_address(&barrier)), "r"(parity)
         : "memory");
+#endif
 }
 
 // ---- clusters: thread blocks that run at the same time and access each other's shared memory ----

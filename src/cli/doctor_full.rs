@@ -29,9 +29,14 @@ pub struct Full {
     /// Images in a batch [default: 32; 2 on the emulator]
     #[arg(value_parser = Wholes::<usize>::POSITIVE, long = "batch-size", value_name = "N", requires = "full", help_heading = "Full check")]
     batch: Option<usize>,
-    /// Operations whose name contains this text, or matches it where it has * or ?
+    /// Checks whose name contains this text, or matches it where it has * or ?: operations (conv2d_fprop), kernels (sm90-rows-256x128, or
+    /// sm90, cluster, halo, stream), whole steps (steps.)
     #[arg(long, value_name = "PATTERN", requires = "full", help_heading = "Full check")]
     only: Option<String>,
+    /// Build kernels for debugging: on Hopper, a wait for a barrier that takes two seconds ends the kernel with an error, which names it,
+    /// instead of hanging the GPU
+    #[arg(long, requires = "full", help_heading = "Full check")]
+    trap: bool,
     /// Begin no check after this number of seconds; checks that are cut are named in the result
     #[arg(long, value_parser = Reals::NOT_NEGATIVE, value_name = "SECONDS", requires = "full", help_heading = "Full check")]
     budget: Option<f64>,
@@ -45,11 +50,17 @@ pub fn run(full: &Full, compute: &Compute, precision_given: bool, common: &Commo
     let options = CheckOptions {
         networks: full.networks.clone(),
         batch: full.batch,
-        filter: Filter::new(full.only.as_deref())?,
+        filter: Filter::new(full.only.as_deref().map(kernels_of_group))?,
         patience: Some(Patience { seconds: SECONDS, least: 2, most: 1000 }),
         until: until(full.budget)?,
     };
-    let chosen = compute.choice(common)?;
+    let mut chosen = compute.choice(common)?;
+    if full.trap {
+        if !chosen.has_kernels() {
+            return Err(Error::usage("--trap: the CPU computes, which runs no kernels; add --device cuda"));
+        }
+        chosen.kernels = chosen.kernels.with_traps();
+    }
     let precisions = match (precision_given, chosen.has_kernels()) {
         (true, _) => vec![chosen.precision],
         (false, true) => vec![Precision::F32, Precision::Bf16],
@@ -72,6 +83,15 @@ pub fn run(full: &Full, compute: &Compute, precision_given: bool, common: &Commo
             "{wrong} operations are wrong on this device, so nothing it computes can be trusted; use --device cpu, and \
              please report the lines above"
         ))),
+    }
+}
+
+/// The part of kernels' names that a word of `--exclude` stands for.
+fn kernels_of_group(pattern: &str) -> &str {
+    match pattern {
+        "halo" => "sm90-rows-",
+        "stream" => "sm90-stream-",
+        other => other,
     }
 }
 

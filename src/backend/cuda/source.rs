@@ -79,7 +79,11 @@ impl Source {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sources {
     edited: Option<Arc<EditedSources>>,
+    traps: bool,
 }
+
+/// Seconds after which a wait for an mbarrier traps in a debugging build.
+const TRAP_SECONDS: u32 = 2;
 
 impl Sources {
     /// The files of `folder` where it has them, those inside the binary otherwise.
@@ -87,9 +91,15 @@ impl Sources {
     /// # Errors
     /// As [`EditedSources::read`]; or a kernel takes other arguments than launchers fill.
     pub fn of_folder(folder: &Path) -> Result<Sources> {
-        let sources = Sources { edited: Some(Arc::new(EditedSources::read(folder)?)) };
+        let sources = Sources { edited: Some(Arc::new(EditedSources::read(folder)?)), traps: false };
         check_declarations(&sources)?;
         Ok(sources)
+    }
+
+    /// The same, built for debugging: a wait for an mbarrier that takes two seconds ends the kernel with an error instead of hanging.
+    #[must_use]
+    pub fn with_traps(self) -> Sources {
+        Sources { traps: true, ..self }
     }
 
     /// The folder of edited sources, if there is one.
@@ -106,6 +116,10 @@ impl Sources {
         for (constant, value) in variant.constants {
             let _ = write!(name, " {constant}={value}");
             let _ = writeln!(text, "#define {constant} {value}");
+        }
+        if self.traps {
+            let _ = write!(name, " TRAP_SECONDS={TRAP_SECONDS}");
+            let _ = writeln!(text, "#define TRAP_SECONDS {TRAP_SECONDS}");
         }
         self.include(variant.file, &mut text, &mut Vec::new())?;
         // The compiler confirms the layouts that launchers fill.

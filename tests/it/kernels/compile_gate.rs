@@ -347,6 +347,27 @@ fn every_kernel_compiles_for_ampere_and_hopper_within_its_limits() {
     }
 }
 
+#[test]
+fn in_a_debugging_build_waits_for_barriers_trap() {
+    let Some(tools) = Tools::find() else { return };
+    let mut files = Vec::new();
+    for module in modules().into_iter().filter(Module::is_for_hopper) {
+        // One of each file.
+        if files.contains(&module.variant.file) {
+            continue;
+        }
+        files.push(module.variant.file);
+        let traps = |sources: Sources| {
+            let source = sources.assemble(&module.variant).unwrap();
+            let cached = tools.nvrtc.compile_cached(&tools.cache, &source, HOPPER).unwrap();
+            tools.disassemble(&cached.compiled.code).map(|text| text.matches("BPT.TRAP").count())
+        };
+        let Some(trapping) = traps(Sources::default().with_traps()) else { return };
+        assert!(trapping > 0 && traps(Sources::default()) == Some(0), "{}", module.variant.file);
+    }
+    assert_eq!(files.len(), 3);
+}
+
 /// The largest numbers among the kernels of an architecture.
 #[derive(Default)]
 struct Largest {
