@@ -103,6 +103,8 @@ pub struct Choice {
     pub kernels: Sources,
     /// A table of measured kernels for convolutions; predicted ones otherwise.
     pub kernel_table: Option<PathBuf>,
+    /// A folder of kernels that were compiled elsewhere.
+    pub kernel_cache: Option<PathBuf>,
     /// How a GPU's kernels follow each other.
     pub launches: Launches,
     /// Kernels and mechanisms that are left out by hand.
@@ -206,14 +208,20 @@ impl Choice {
         };
         match self.device {
             DeviceName::Cpu => Err(without()),
-            DeviceName::Auto => self.on_gpu(Native::if_present(0).ok_or_else(without)?, admission),
-            DeviceName::Cuda(number) => self.on_gpu(Native::new(number)?, admission),
+            DeviceName::Auto => self.on_gpu(self.first_gpu().ok_or_else(without)?, admission),
+            DeviceName::Cuda(number) => {
+                self.on_gpu(Native::with_kernel_cache(number, self.kernel_cache.as_deref())?, admission)
+            }
             DeviceName::Emulator => {
                 let emulator = self.emulator()?;
                 let left_out = self.left_out(&emulator);
                 self.kernels_on(emulator, left_out, admission)
             }
         }
+    }
+
+    fn first_gpu(&self) -> Option<Native> {
+        Native::with_kernel_cache(0, self.kernel_cache.as_deref()).ok()
     }
 
     /// Kernels and mechanisms that are not used on a device.
@@ -233,7 +241,7 @@ impl Choice {
     pub fn has_kernels(&self) -> bool {
         match self.device {
             DeviceName::Cpu => false,
-            DeviceName::Auto => Native::if_present(0).is_some(),
+            DeviceName::Auto => self.first_gpu().is_some(),
             DeviceName::Cuda(_) | DeviceName::Emulator => true,
         }
     }

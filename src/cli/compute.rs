@@ -26,6 +26,10 @@ pub struct DeviceFlags {
     /// Compile edited kernel sources from this folder instead of those inside the binary (also RESIDUA_KERNELS)
     #[arg(long, value_name = "DIR", help_heading = "Compute")]
     pub kernels: Option<PathBuf>,
+    /// Take a GPU's compiled kernels from this folder, which `residua kernels build` filled, where it has them; it is never written, and
+    /// trusted only if nobody but root and you may write it
+    #[arg(long, value_name = "DIR", help_heading = "Compute")]
+    pub kernel_cache: Option<PathBuf>,
     /// How kernels follow each other on a GPU: overlapped (programmatic dependent launch: each is placed while the one before it
     /// ends; compute capability 9.0 and later) or serial; results are the same
     #[arg(long, default_value_t, value_name = "HOW", help_heading = "Compute")]
@@ -80,7 +84,7 @@ impl Compute {
     /// As [`Compute::choice`].
     pub fn choice_with_kernels(&self, common: &Common) -> Result<Choice> {
         let wanted = self.device.device == DeviceName::Auto && self.precision != Precision::F64;
-        if wanted && let Some(why) = Native::hindrance(0) {
+        if wanted && let Some(why) = Native::hindrance(0, self.device.kernel_cache.as_deref()) {
             tell_once(
                 &NO_GPU,
                 common,
@@ -139,6 +143,7 @@ impl DeviceFlags {
         Ok(Choice {
             device: self.device,
             threads: common.threads,
+            kernel_cache: self.kernel_cache.clone(),
             launches: self.launches,
             exclusions: self.exclude.clone(),
             timeout: self.device_timeout.map(Duration::from_secs_f64),
@@ -160,6 +165,7 @@ impl DeviceFlags {
             when: self.qualify,
             device: device.to_string(),
             kernels: kernels.edited().map(|edited| edited.taken().folder.into()),
+            kernel_cache: self.kernel_cache.clone(),
             threads: common.threads,
             timeout: self.device_timeout.map(Duration::from_secs_f64),
             program: Program { path, arguments: vec!["qualify".into()] },

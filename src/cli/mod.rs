@@ -21,6 +21,7 @@ mod doctor;
 mod doctor_full;
 mod experiment;
 mod extract;
+mod kernels;
 mod levels;
 mod ood;
 mod output;
@@ -72,6 +73,8 @@ enum Verb {
     Data(data::Arguments),
     /// Show which devices, drivers and compilers are there, what is missing, and how to get it; --full checks every kernel
     Doctor(doctor::Arguments),
+    /// Compile kernels where there is no GPU, for carrying or for a container image
+    Kernels(kernels::Arguments),
     /// Time every operation and whole steps, beside the floors of the roofline and earlier results
     Bench(Box<bench::Arguments>),
     /// Try kernels: how the program does it in a process of its own, before it uses them
@@ -151,6 +154,7 @@ fn run(mut cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Predict(arguments) => predict::run(&arguments, common),
         Verb::Extract(arguments) => extract::run(&arguments, common),
         Verb::Data(arguments) => data::run(&arguments, common),
+        Verb::Kernels(arguments) => kernels::run(&arguments, common),
         Verb::Bench(arguments) => bench::run(&arguments, common),
         Verb::Qualify => qualify::run(),
         Verb::Completions(arguments) => completions::run(&arguments, &mut command()),

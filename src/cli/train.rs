@@ -34,7 +34,7 @@ pub struct Arguments {
 }
 
 /// Flags that may accompany `--resume`.
-const RESUMABLE: [&str; 14] = [
+const RESUMABLE: [&str; 15] = [
     "resume",
     "out",
     "epochs",
@@ -45,6 +45,7 @@ const RESUMABLE: [&str; 14] = [
     "device",
     "checkpoint_every",
     "kernel_table",
+    "kernel_cache",
     "launches",
     "qualify",
     "exclude",

@@ -86,6 +86,14 @@ impl Cuda {
         if calls.is_empty() { Ok(()) } else { qualifier.admit(self, &calls) }
     }
 
+    /// Compiles the kernels of a source for this device, or finds them compiled; a GPU is not touched.
+    ///
+    /// # Errors
+    /// They do not compile.
+    pub fn compile(&self, source: &Source) -> Result<()> {
+        self.driver.compile(source)
+    }
+
     /// Compiles the kernels of a source for this device, or finds them compiled, and loads them.
     ///
     /// # Errors

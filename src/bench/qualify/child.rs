@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -27,12 +28,16 @@ pub struct Job {
     pub precision: Precision,
     /// The folder of edited kernels, if there is one.
     pub kernels: Option<PathBuf>,
+    /// A folder of kernels that were compiled elsewhere, if there is one.
+    pub kernel_cache: Option<PathBuf>,
     /// CPU threads; 0 means one per core.
     pub threads: usize,
     /// How long to wait for the device, in seconds.
     pub timeout: f64,
     /// What is known not to work.
     pub exclusions: Exclusions,
+    /// Only compile, for the processes that try: compilers work for one thread of a process at a time.
+    pub compile_only: bool,
     /// What to try, in order.
     pub trials: Vec<Trial>,
 }
@@ -107,6 +112,7 @@ pub fn carry_out(mut input: impl BufRead, mut output: impl Write) -> Result<()> 
         precision: job.precision,
         threads: job.threads,
         kernels: job.kernels.as_deref().map_or_else(|| Ok(Sources::default()), Sources::of_folder)?,
+        kernel_cache: job.kernel_cache.clone(),
         launches: Launches::Serial,
         exclusions: job.exclusions.clone(),
         timeout: Some(std::time::Duration::from_secs_f64(job.timeout)),
@@ -118,6 +124,10 @@ pub fn carry_out(mut input: impl BufRead, mut output: impl Write) -> Result<()> 
             .and_then(|()| output.flush())
             .map_err(|e| Error::io("write", "standard output", e))
     };
+    if job.compile_only {
+        compile_only(&choice, &job.trials);
+        return Ok(());
+    }
     probe(&choice, &job.trials)?;
     let mut reference = Cpu::<f64>::new(job.threads)?;
     let mut culprits: Vec<&KernelName> = Vec::new();
@@ -182,12 +192,7 @@ fn kernel(
 ) -> Result<Outcome> {
     let failed =
         |call: &Call<()>, error: &Error| Outcome::Failed { call: name(call), error: error.to_string() };
-    let mut device = choice.kernels()?;
-    let (mut paper, recorder) = on_paper(&device)?;
-    if let Some(kernel) = &trial.kernel {
-        let table = table(&device, kernel, &trial.calls)?;
-        (device, paper) = (device.with_table(table.clone())?, paper.with_table(table)?);
-    }
+    let (mut device, mut paper, recorder) = devices(choice, trial)?;
     for call in &trial.calls {
         if let Err(error) = compile(&device, &mut paper, &recorder, call) {
             return Ok(failed(call, &error));
@@ -211,6 +216,30 @@ fn kernel(
         }
     }
     Ok(Outcome::Right)
+}
+
+/// Compiles the kernels of trials, as far as they compile: the process that tries them says what does not.
+fn compile_only(choice: &Choice, trials: &[Trial]) {
+    let of_trial = |trial: &Trial| -> Result<()> {
+        let (device, mut paper, recorder) = devices(choice, trial)?;
+        for call in &trial.calls {
+            Stage::new(&mut paper, std::slice::from_ref(call), 1)?.run(0)?;
+            recorder.take().iter().try_for_each(|launch| device.compile(&launch.source))?;
+        }
+        Ok(())
+    };
+    for trial in trials {
+        let _ = of_trial(trial);
+    }
+}
+
+/// The device of a trial, the same on paper, and what remembers the launches of that.
+fn devices(choice: &Choice, trial: &Trial) -> Result<(Cuda, Cuda, Arc<Recorder>)> {
+    let device = choice.kernels()?;
+    let (paper, recorder) = on_paper(&device)?;
+    let Some(kernel) = &trial.kernel else { return Ok((device, paper, recorder)) };
+    let table = table(&device, kernel, &trial.calls)?;
+    Ok((device.with_table(table.clone())?, paper.with_table(table)?, recorder))
 }
 
 /// Compiles and loads the kernels that a call launches, so that running them is nothing but running.

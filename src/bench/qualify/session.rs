@@ -47,6 +47,8 @@ pub struct Settings {
     pub device: String,
     /// The folder of edited kernels, if there is one.
     pub kernels: Option<PathBuf>,
+    /// A folder of kernels that were compiled elsewhere, if there is one.
+    pub kernel_cache: Option<PathBuf>,
     /// CPU threads; 0 means one per core.
     pub threads: usize,
     /// How long to wait for the device, where a user says.
@@ -114,7 +116,7 @@ impl Qualification {
 
     /// Carries out trials; their outcomes are in the record afterwards. What failed.
     fn try_all(&self, state: &mut State, cuda: &Cuda, trials: Vec<Trial>) -> Result<Vec<Failure>> {
-        let Settings { device, kernels, threads, timeout, program, .. } = &self.settings;
+        let Settings { device, kernels, kernel_cache, threads, timeout, program, .. } = &self.settings;
         let is_emulator = is_emulator(cuda.driver().properties());
         let longest = if is_emulator { EMULATOR_SECONDS } else { GPU_SECONDS };
         let name = printable(&cuda.driver().properties().name);
@@ -131,9 +133,11 @@ impl Qualification {
             device: device.clone(),
             precision: if cuda.dtype() == DType::Bf16 { Precision::Bf16 } else { Precision::F32 },
             kernels: kernels.clone(),
+            kernel_cache: kernel_cache.clone(),
             threads: *threads,
             timeout: timeout.map_or(longest, |timeout| timeout.as_secs_f64()),
             exclusions: cuda.exclusions().clone(),
+            compile_only: false,
             trials,
         };
         let started = Instant::now();

@@ -18,6 +18,8 @@ const START: Duration = Duration::from_secs(120);
 const COMPILE: Duration = Duration::from_secs(600);
 /// Beyond the child's own deadline for the device, which tells more.
 const BEYOND: Duration = Duration::from_secs(5);
+/// Trials that are worth a process which compiles for them.
+const LEAST_OF_A_COMPILER: usize = 4;
 /// Until a child that was killed is gone.
 const BURIAL: Duration = Duration::from_secs(10);
 /// Kernels of one kind that fail to give a result, none of them right, before the kind is given up.
@@ -48,6 +50,7 @@ pub trait Watcher {
 /// # Errors
 /// Nobody can be started, the device cannot be had at all, or somebody asked to stop.
 pub fn supervise(program: &Program, job: &Job, watcher: &mut dyn Watcher) -> Result<Vec<Option<Outcome>>> {
+    compile_ahead(program, job, watcher)?;
     let mut outcomes: Vec<Option<Outcome>> = vec![None; job.trials.len()];
     loop {
         let left: Vec<usize> = (0..outcomes.len())
@@ -62,6 +65,25 @@ pub fn supervise(program: &Program, job: &Job, watcher: &mut dyn Watcher) -> Res
             outcomes[left[trial]] = Some(outcome);
         }
     }
+}
+
+/// Compiles the kernels of all trials in as many processes as there are threads. What fails here is found again by a trial.
+fn compile_ahead(program: &Program, job: &Job, watcher: &dyn Watcher) -> Result<()> {
+    let threads = if job.threads == 0 { crate::threads::available() } else { job.threads };
+    let parts = threads.min(job.trials.len().div_ceil(LEAST_OF_A_COMPILER));
+    if parts < 2 {
+        return Ok(());
+    }
+    let start = |part: usize| {
+        let trials = job.trials.iter().skip(part).step_by(parts).cloned().collect();
+        Running::start(program, &Job { trials, compile_only: true, threads: 1, ..job.clone() })
+    };
+    let mut compilers = (0..parts).map(start).collect::<Result<Vec<Running>>>()?;
+    for compiler in &mut compilers {
+        // It says nothing; its end is its last word.
+        compiler.next(COMPILE, watcher)?;
+    }
+    Ok(())
 }
 
 /// Whether nothing depends any more on the outcome of a trial.

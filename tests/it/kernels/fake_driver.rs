@@ -3,17 +3,18 @@
 //!
 //! The library is found once a process, so the test runs itself again with the stand-in in the library path.
 
+use std::os::unix::fs::PermissionsExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 use std::time::Duration;
 
-use residua::backend::cuda::Source;
 use residua::backend::cuda::driver::native::Native;
 use residua::backend::cuda::driver::native::nvrtc::Nvrtc;
 use residua::backend::cuda::driver::tensor_map::{TensorMapRequest, TmaMode};
 use residua::backend::cuda::driver::{Driver, Launch, LaunchConfig, Launches, LoadedModule, Memory};
+use residua::backend::cuda::{Source, Sources, Variant};
 use residua::error::Error;
 use residua::rng::{Purpose, Stream};
 
@@ -317,6 +318,72 @@ fn first_use() {
     assert!(error.contains("take hold of the GPU"), "{error}");
     other.unlock().unwrap();
     driver.allocate(64).unwrap();
+}
+
+#[test]
+fn kernels_that_were_built_elsewhere_are_used_and_only_if_nobody_else_can_have_written_them() {
+    run("carried_kernels");
+}
+
+#[test]
+#[ignore = "runs in a process of its own, started by the test above"]
+fn carried_kernels() {
+    if !is_child() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let carried = folder.path().join("carried");
+    let build =
+        ["kernels", "build", "--arch", "sm_90a", "--precision", "bf16", "--threads", "2", "--json", "--out"];
+    let built = residua(build).arg(&carried).output().unwrap();
+    let told = String::from_utf8_lossy(&built.stderr).into_owned();
+    assert!(built.status.success(), "{told}");
+    let built: serde_json::Value = serde_json::from_slice(&built.stdout).unwrap();
+    assert!(built["modules"].as_u64().unwrap() > 60 && built["processes"] == 2, "{built}");
+
+    // Without a compiler: what is not in the folder cannot be had.
+    let source = |constants| {
+        Sources::default().assemble(&Variant { file: "optimizer/optimizer.cu", constants }).unwrap()
+    };
+    let (bf16, f32) = (source(&[("BF16", 1)]), source(&[("BF16", 0)]));
+    // SAFETY: the one thread of this process that is at work.
+    unsafe { std::env::set_var("RESIDUA_NVRTC", "/nowhere") };
+    assert!(Native::new(0).err().unwrap().to_string().contains("/nowhere"));
+    let driver = Native::with_kernel_cache(0, Some(&carried)).unwrap();
+    assert!(driver.properties().versions.contains("kernels compiled by NVRTC 13.0"));
+    driver.module(&bf16).unwrap();
+    let missing = driver.module(&f32).err().unwrap().to_string();
+    assert!(missing.contains("is not in --kernel-cache") && missing.contains("/nowhere"), "{missing}");
+    drop(driver);
+    // Nothing of it came into the cache of the user, and nothing into the folder.
+    let cubins = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).unwrap().flatten().map(|entry| entry.path());
+        entries
+            .filter(|path| path.extension().is_some_and(|extension| extension == "cubin"))
+            .collect::<Vec<_>>()
+    };
+    let own = std::env::var_os("RESIDUA_CACHE").unwrap();
+    assert_eq!(
+        (cubins(Path::new(&own)).len(), cubins(&carried).len() as u64),
+        (0, built["modules"].as_u64().unwrap())
+    );
+
+    let set =
+        |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    // A file that others may write is as if it were not there; a folder that others may write is refused.
+    cubins(&carried).iter().for_each(|path| set(path, 0o664));
+    let driver = Native::with_kernel_cache(0, Some(&carried)).unwrap();
+    assert!(driver.module(&bf16).err().unwrap().to_string().contains("is not in --kernel-cache"));
+    cubins(&carried).iter().for_each(|path| set(path, 0o644));
+    driver.module(&bf16).unwrap();
+    set(&carried, 0o777);
+    let refused = Native::with_kernel_cache(0, Some(&carried)).err().unwrap().to_string();
+    assert!(refused.contains("chmod go-w"), "{refused}");
+    set(&carried, 0o755);
+    let other = residua(["kernels", "build", "--arch", "sm_75", "--out"]).arg(&carried).output().unwrap();
+    assert!(
+        other.status.code() == Some(2) && String::from_utf8_lossy(&other.stderr).contains("sm_80 and later")
+    );
 }
 
 #[test]

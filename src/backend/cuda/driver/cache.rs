@@ -42,6 +42,8 @@ pub struct Cached {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
     folder: PathBuf,
+    /// Whether it is somebody's who may be another: only read, and every file looked at.
+    is_read_only: bool,
 }
 
 /// How many entries there are, and their size.
@@ -86,7 +88,28 @@ impl Cache {
     pub fn at(folder: impl Into<PathBuf>) -> Result<Cache> {
         let folder = folder.into();
         make_private(&folder)?;
-        Ok(Cache { folder })
+        Ok(Cache { folder, is_read_only: false })
+    }
+
+    /// A cache that is never written: a folder of root or of this user that nobody else can write. Hashes show damage, not origin.
+    ///
+    /// # Errors
+    /// There is no such folder, or others could have written it.
+    pub fn read_only(folder: impl Into<PathBuf>) -> Result<Cache> {
+        let folder = folder.into();
+        let metadata = fs::metadata(&folder).map_err(|e| Error::io("open", &folder, e))?;
+        if !metadata.is_dir() || !is_trusted(&metadata) {
+            return Err(Error::io(
+                "take compiled kernels from",
+                &folder,
+                io::Error::new(
+                    io::ErrorKind::PermissionDenied,
+                    "the folder must belong to root or to you, and nobody else may write it (chmod go-w); what others wrote could \
+                     do anything",
+                ),
+            ));
+        }
+        Ok(Cache { folder, is_read_only: true })
     }
 
     /// The folder.
@@ -104,13 +127,10 @@ impl Cache {
         extension: &str,
         compile: impl FnOnce() -> Result<Compiled>,
     ) -> Result<Cached> {
-        let name = name(key);
-        let path = self.folder.join(format!("{name}.{extension}"));
-        let log_path = self.folder.join(format!("{name}.log"));
-        let is_own = self.is_own(&path) && self.is_own(&log_path);
-        if let Some(compiled) = is_own.then(|| read(&path, &log_path)).flatten() {
-            return Ok(Cached { path, compiled, fresh: false });
+        if let Some(found) = self.find(key, extension) {
+            return Ok(found);
         }
+        let [path, log_path] = self.paths(key, extension);
         let compiled = compile()?;
         for place in [&path, &log_path] {
             // Results follow links; an entry does not: what a link points to is not the cache's.
@@ -123,6 +143,19 @@ impl Cache {
             write!(file, "{}\n{}", seal(&compiled.code, &compiled.log), compiled.log)
         })?;
         Ok(Cached { path, compiled, fresh: true })
+    }
+
+    /// The entry for `key`, if it is there, whole, and from whom it may be.
+    pub fn find(&self, key: &[&[u8]], extension: &str) -> Option<Cached> {
+        let [path, log_path] = self.paths(key, extension);
+        let is_own = self.is_own(&path) && self.is_own(&log_path);
+        let compiled = is_own.then(|| read(&path, &log_path)).flatten()?;
+        Some(Cached { path, compiled, fresh: false })
+    }
+
+    fn paths(&self, key: &[&[u8]], extension: &str) -> [PathBuf; 2] {
+        let name = name(key);
+        [extension, "log"].map(|extension| self.folder.join(format!("{name}.{extension}")))
     }
 
     /// A text that was kept for `key`, if it is whole and the folder's owner wrote it.
@@ -168,6 +201,9 @@ impl Cache {
         let (Ok(file), Ok(folder)) = (fs::symlink_metadata(path), fs::metadata(&self.folder)) else {
             return false;
         };
+        if self.is_read_only {
+            return file.is_file() && is_trusted(&file);
+        }
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt;
@@ -193,6 +229,19 @@ impl Cache {
         }
         usage
     }
+}
+
+/// Whether something belongs to root or to this user, and nobody else may write it.
+#[cfg(unix)]
+fn is_trusted(metadata: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let owners = [0, rustix::process::geteuid().as_raw()];
+    owners.contains(&metadata.uid()) && metadata.mode() & 0o022 == 0
+}
+
+#[cfg(not(unix))]
+fn is_trusted(_: &fs::Metadata) -> bool {
+    true
 }
 
 /// The hash of parts, whose lengths count: `ab`, `c` is not `a`, `bc`.

@@ -225,6 +225,14 @@ pub trait Driver: Send + Sync {
     /// The compiler is missing or found errors (with the source's own file and line), or the device failed.
     fn module(&self, source: &Source) -> Result<LoadedModule>;
 
+    /// Compiles a source, or finds it compiled, for a later [`Driver::module`], which may be another process's.
+    ///
+    /// # Errors
+    /// As [`Driver::module`].
+    fn compile(&self, source: &Source) -> Result<()> {
+        self.module(source).map(drop)
+    }
+
     /// Encodes the tensor map by which kernels load boxes or pixels of a tensor to shared memory (`tma_load`).
     ///
     /// # Errors

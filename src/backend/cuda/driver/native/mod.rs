@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`search`] | where NVRTC may lie |
 //! | [`nvrtc`] | kernel text to machine code |
+//! | [`carried`] | a folder of kernels that were compiled elsewhere |
 //! | [`ptxas`] | what the assembler says of each kernel |
 //! | `library` | the driver's library, its errors in our words |
 //! | `context`, `stream` | the GPU, and the queue of its work |
@@ -12,6 +13,7 @@
 //! | `module`, `graph` | loaded kernels, and captured launches of them |
 //! | `tensor_map` | tensor maps for TMA |
 
+pub mod carried;
 mod context;
 mod graph;
 mod library;
@@ -26,6 +28,7 @@ mod survey;
 mod tensor_map;
 mod watch;
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -34,12 +37,13 @@ use cudarc::driver::sys;
 pub use context::Gpu;
 pub use survey::Survey;
 
-use super::cache::Cache;
+use super::cache::{Cache, Cached};
 use super::tensor_map::{TensorMap, TensorMapRequest};
 use super::{Download, Driver, Launch, Launches, LoadedModule, Memory, Properties};
 use crate::backend::cuda::source::Source;
 use crate::error::{Error, Result};
 use crate::ops::{Event, Graph};
+use carried::Carried;
 use context::Context;
 use graph::CapturedStep;
 use library::{Library, check};
@@ -61,7 +65,9 @@ pub struct Native {
     stream: OnceLock<Arc<Stream>>,
     library: Library,
     ordinal: usize,
-    nvrtc: Nvrtc,
+    /// Missing only where kernels were compiled elsewhere.
+    nvrtc: Result<Nvrtc, String>,
+    carried: Option<Carried>,
     cache: Cache,
 }
 
@@ -71,10 +77,28 @@ impl Native {
     /// # Errors
     /// No driver, no such GPU, no NVRTC; the message says how to get what is missing.
     pub fn new(ordinal: usize) -> Result<Native> {
+        Native::with_kernel_cache(ordinal, None)
+    }
+
+    /// The same, with kernels out of a folder where it has them.
+    ///
+    /// # Errors
+    /// Also a folder that cannot be trusted, or has nothing for this GPU.
+    pub fn with_kernel_cache(ordinal: usize, folder: Option<&Path>) -> Result<Native> {
         let library = Library::find()?;
         let gpu = Gpu::ask(library, ordinal)?;
         let architecture = nvrtc::architecture(gpu.capability)?;
-        let nvrtc = Nvrtc::find(Some(library.version()))?;
+        let carried =
+            folder.map(|folder| Carried::open(folder, &architecture, library.version())).transpose()?;
+        let nvrtc = match Nvrtc::find(Some(library.version())) {
+            Err(error) if carried.is_some() => Err(error.to_string()),
+            found => Ok(found?),
+        };
+        let compiler = match (&nvrtc, &carried) {
+            (_, Some(carried)) => format!("kernels compiled by NVRTC {}", carried.version()),
+            (Ok(nvrtc), None) => format!("NVRTC {}", nvrtc.version()),
+            (Err(_), None) => unreachable!("an error above"),
+        };
         let cache = Cache::of_user()?;
         let properties = Properties {
             name: gpu.name,
@@ -84,7 +108,7 @@ impl Native {
             memory_bytes: gpu.memory_bytes,
             shared_bytes_per_block: gpu.shared_bytes_per_block,
             red_zone: 0,
-            versions: format!("driver for CUDA {}, NVRTC {}", library.version(), nvrtc.version()),
+            versions: format!("driver for CUDA {}, {compiler}", library.version()),
         };
         Ok(Native {
             properties,
@@ -96,8 +120,24 @@ impl Native {
             library,
             ordinal,
             nvrtc,
+            carried,
             cache,
         })
+    }
+
+    /// The machine code of a source: compiled elsewhere, before, or now.
+    fn machine_code(&self, source: &Source) -> Result<Cached> {
+        if let Some(found) = self.carried.as_ref().and_then(|carried| carried.find(source)) {
+            return Ok(found);
+        }
+        match (&self.nvrtc, &self.carried) {
+            (Ok(nvrtc), _) => nvrtc.compile_cached(&self.cache, source, &self.properties.architecture),
+            (Err(missing), carried) => Err(Error::invalid(format!(
+                "{} is not in --kernel-cache {}, and cannot be compiled here: {missing}",
+                source.name,
+                carried.as_ref().map_or_else(String::new, |carried| carried.folder().display().to_string())
+            ))),
+        }
     }
 
     /// The same GPU, whose kernels follow each other like this.
@@ -120,11 +160,10 @@ impl Native {
     }
 
     /// Why a GPU that is there cannot be used; nothing where there is none, or where all is well.
-    pub fn hindrance(ordinal: usize) -> Option<Error> {
+    pub fn hindrance(ordinal: usize, kernel_cache: Option<&Path>) -> Option<Error> {
         let library = Library::find().ok()?;
-        let gpu = Gpu::ask(library, ordinal).ok()?;
-        let architecture = nvrtc::architecture(gpu.capability);
-        architecture.and_then(|_| Nvrtc::find(Some(library.version()))).and_then(|_| Cache::of_user()).err()
+        Gpu::ask(library, ordinal).ok()?;
+        Native::with_kernel_cache(ordinal, kernel_cache).err()
     }
 
     /// GPU number `ordinal`, or nothing where it cannot be had; [`Native::new`] says why.
@@ -168,8 +207,11 @@ impl Driver for Native {
     fn module(&self, source: &Source) -> Result<LoadedModule> {
         let stream = self.stream()?;
         stream.refuse_in_capture(&format!("compile and load {}", source.name))?;
-        let cached = self.nvrtc.compile_cached(&self.cache, source, &self.properties.architecture)?;
-        Module::load(stream, source, &cached.compiled.code).map(LoadedModule::new)
+        Module::load(stream, source, &self.machine_code(source)?.compiled.code).map(LoadedModule::new)
+    }
+
+    fn compile(&self, source: &Source) -> Result<()> {
+        self.machine_code(source).map(drop)
     }
 
     fn tensor_map(&self, request: &TensorMapRequest<'_>) -> Result<TensorMap> {

@@ -8,6 +8,7 @@ use std::fmt;
 use std::mem::ManuallyDrop;
 use std::path::{Path, PathBuf};
 use std::ptr;
+use std::str::FromStr;
 
 use libloading::Library;
 
@@ -32,6 +33,18 @@ pub struct Version {
 impl fmt::Display for Version {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.major, self.minor)
+    }
+}
+
+impl FromStr for Version {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Version> {
+        let parts =
+            text.split_once('.').and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+        let (major, minor) =
+            parts.ok_or_else(|| Error::usage(format!("`{text}` is no version of CUDA, such as 13.0")))?;
+        Ok(Version { major, minor })
     }
 }
 
@@ -191,8 +204,7 @@ impl Nvrtc {
     pub fn compile_cached(&self, cache: &Cache, source: &Source, architecture: &str) -> Result<Cached> {
         let version = format!("nvrtc {}", self.version);
         let options = options(architecture).join(" ");
-        let key = [source.text.as_bytes(), options.as_bytes(), version.as_bytes()];
-        cache.get(&key, "cubin", || self.compile(source, architecture))
+        cache.get(&key(source, &options, &version), "cubin", || self.compile(source, architecture))
     }
 
     /// Machine code (a cubin) of a source for an architecture such as `sm_90a`, and what compiler and assembler said.
@@ -299,6 +311,11 @@ impl Drop for ProgramGuard<'_> {
             unsafe { (self.functions.destroy)(&raw mut self.program) };
         }
     }
+}
+
+/// What decides machine code.
+pub fn key<'a>(source: &'a Source, options: &'a str, version: &'a str) -> [&'a [u8]; 3] {
+    [source.text.as_bytes(), options.as_bytes(), version.as_bytes()]
 }
 
 /// Compiler options: machine code for the architecture itself, C++17, unmarked functions belong to the device,
