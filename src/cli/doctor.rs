@@ -10,6 +10,7 @@ use super::common::Common;
 use super::compute::Compute;
 use super::doctor_full::{self, Full};
 use super::output::print_result;
+use crate::backend::cuda::card::Rates;
 use crate::backend::cuda::driver::Driver;
 use crate::backend::cuda::driver::cache::Cache;
 use crate::backend::cuda::driver::emulator::{Emulator, Options};
@@ -52,6 +53,8 @@ struct Part {
 struct Report {
     version: &'static str,
     parts: Vec<Part>,
+    /// What was found when kernels were tried here.
+    tried: Vec<Record>,
     /// Values that `--device` can have here.
     devices: Vec<String>,
     /// The device that `--device auto` is here.
@@ -89,12 +92,17 @@ fn look(common: &Common) -> Report {
         format!("{}, for --device emulator", emulator.properties().versions)
     }));
     parts.push(kernel_cache(&cache));
-    parts.extend(tried_kernels(&survey, &cache));
+    let program = std::env::current_exe().map_err(|e| Error::io("find", "this program", e));
+    let tried = match (&cache, program) {
+        (Ok(cache), Ok(program)) => Record::all(cache, &program).unwrap_or_default(),
+        _ => Vec::new(),
+    };
+    parts.extend(tried_kernels(&survey, &tried));
     if emulator.is_ok() {
         devices.push("emulator".to_string());
     }
     let auto = if devices.iter().any(|device| device == "cuda:0") { "cuda:0" } else { "cpu" };
-    Report { version: env!("RESIDUA_VERSION"), parts, devices, auto: auto.to_string() }
+    Report { version: env!("RESIDUA_VERSION"), parts, tried, devices, auto: auto.to_string() }
 }
 
 /// A part that was found, or the reason why not.
@@ -133,8 +141,16 @@ fn driver(survey: &Survey) -> Part {
 fn gpu(ordinal: usize, gpu: &Result<Gpu>) -> Part {
     let usable = gpu.as_ref().map_err(|error| Error::invalid(error.to_string())).and_then(|gpu| {
         let architecture = architecture(gpu.capability)?;
+        let kernels = match gpu.capability {
+            (9, 0) => "Hopper's own kernels (WGMMA, TMA)",
+            _ => "portable kernels (mma.sync)",
+        };
+        let rates = match Rates::of_card(&gpu.name) {
+            Some(_) => String::new(),
+            None => "; its rates are assumed to be those of the nearest known card".to_string(),
+        };
         Ok(format!(
-            "{} ({architecture}), {:.0} GiB, {} SMs, number {ordinal}",
+            "{} ({architecture}), {:.0} GiB, {} SMs, number {ordinal}: {kernels}{rates}",
             gpu.name,
             gpu.memory_bytes as f64 / f64::from(1 << 30),
             gpu.sms
@@ -152,19 +168,12 @@ fn kernel_cache(cache: &Result<Cache>) -> Part {
 }
 
 /// What was found when kernels were tried on the devices of this machine.
-fn tried_kernels(survey: &Survey, cache: &Result<Cache>) -> Vec<Part> {
-    let program = std::env::current_exe().map_err(|e| Error::io("find", "this program", e));
-    let (Ok(cache), Ok(program)) = (cache, program) else { return Vec::new() };
-    let records = match Record::all(cache, &program) {
-        Ok(records) => records,
-        Err(error) => return vec![part("tried kernels", &Err::<(), _>(error), |()| String::new())],
-    };
-    let is_sound = |record: &Record| record.failed.is_empty();
+fn tried_kernels(survey: &Survey, records: &[Record]) -> Vec<Part> {
     let mut parts: Vec<Part> = records
         .iter()
         .map(|record| Part {
             part: "tried kernels",
-            state: if is_sound(record) { State::Ready } else { State::Missing },
+            state: if record.failed.is_empty() { State::Ready } else { State::Missing },
             text: record.summary(),
         })
         .collect();
@@ -241,6 +250,7 @@ mod tests {
                 Part { part: "CPU", state: State::Ready, text: "2 threads".to_string() },
                 part("NVRTC", &missing, |()| String::new()),
             ],
+            tried: Vec::new(),
             devices: vec!["cpu".to_string()],
             auto: "cpu".to_string(),
         };

@@ -44,6 +44,9 @@ struct Build {
     /// Compile edited kernel sources from this folder instead of those inside the binary
     #[arg(long, value_name = "DIR")]
     kernels: Option<PathBuf>,
+    /// Build kernels for debugging, as `doctor --full --trap` runs them
+    #[arg(long)]
+    trap: bool,
     /// The part that this process compiles: NVRTC works for one thread at a time, so others compile the rest.
     #[arg(long, hide = true, value_name = "I/N", value_parser = part)]
     part: Option<(usize, usize)>,
@@ -121,6 +124,7 @@ fn check_architecture(arch: &str) -> Result<()> {
 /// The texts of all kernel files that an architecture and a precision need.
 fn sources(build: &Build) -> Result<Vec<Source>> {
     let from = build.kernels.as_deref().map_or_else(|| Ok(Sources::default()), Sources::of_folder)?;
+    let from = if build.trap { from.with_traps() } else { from };
     let is_wanted = |module: &Module| {
         let bf16 =
             module.variant.constants.iter().find(|(name, _)| *name == "BF16").map(|(_, value)| *value == 1);
@@ -141,6 +145,9 @@ fn compile(build: &Build, processes: usize, out: &Path, progress: &mut Progress)
         let mut command = Command::new(&program);
         command.args(["kernels", "build", "--threads", "1", "--arch", &build.arch, "--out"]).arg(out);
         command.args(["--part", &format!("{index}/{processes}")]);
+        if build.trap {
+            command.arg("--trap");
+        }
         if let Some(precision) = build.precision {
             command.args(["--precision", &precision.to_string()]);
         }

@@ -9,8 +9,8 @@ use crate::bench::configurations::{KernelName, awkward_calls, subject};
 use crate::error::Result;
 use crate::ops::{Call, Cast, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, CopyRows, ElementType, Rows};
 
-/// Waves of output tiles that the convolution of the network is cut to: a first wave, and one behind it.
-const WAVES: usize = 2;
+/// Half waves of output tiles that the convolution of the network is cut to: every second SM has a second tile.
+const HALF_WAVES: usize = 3;
 /// K blocks in each split-K slice of a wgrad that is cut.
 const BLOCKS_OF_SLICE: usize = 8;
 /// BLOCK_K of most kernels.
@@ -97,7 +97,7 @@ impl<'a> Planner<'a> {
         };
         let wanted = match pass {
             Pass::Fprop | Pass::Dgrad => {
-                (conv.batch * WAVES * kernel.tiles_in_a_wave).div_ceil(kernel.tiles.max(1))
+                (conv.batch * HALF_WAVES * kernel.tiles_in_a_wave).div_ceil(2 * kernel.tiles.max(1))
             }
             Pass::Wgrad => {
                 let pixels = kernel.splits * BLOCKS_OF_SLICE * BLOCK_K;
@@ -171,5 +171,69 @@ impl Trial {
     /// Whether its kernel's thread blocks form clusters.
     pub fn has_clusters(&self) -> bool {
         self.kernel.as_ref().is_some_and(|kernel| kernel.has_clusters)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::backend::cuda::Sources;
+    use crate::backend::cuda::driver::Properties;
+    use crate::backend::cuda::driver::recorder::Recorder;
+    use crate::bench::NetworkName;
+    use crate::ops::Device;
+    use crate::plan::Fusions;
+    use crate::tensor::DType;
+
+    fn h200() -> Cuda {
+        let properties = Properties {
+            name: "NVIDIA H200".into(),
+            architecture: "sm_90a".into(),
+            capability: (9, 0),
+            sms: 132,
+            memory_bytes: 1 << 37,
+            shared_bytes_per_block: 227 << 10,
+            red_zone: 0,
+            versions: String::new(),
+        };
+        Cuda::new(Arc::new(Recorder::new(properties)), DType::Bf16, Sources::default()).unwrap()
+    }
+
+    #[test]
+    fn each_subject_is_tried_once_on_awkward_shapes_and_on_the_networks_own_cut_to_less_than_two_waves() {
+        let cuda = h200();
+        let network: NetworkName = "resnet18-cifar.32".parse().unwrap();
+        let calls = network.calls(&cuda, 512, Fusions::ALL).unwrap();
+        let calls: Vec<Call<()>> =
+            calls.into_iter().filter(|call| cuda.prepare(call).expansion.is_none()).collect();
+        let trials = Planner::new(&cuda).trials(&calls).unwrap();
+        let mut subjects: Vec<&str> = trials.iter().map(|trial| trial.subject.as_str()).collect();
+        subjects.sort_unstable();
+        subjects.dedup();
+        assert!(subjects.len() == trials.len() && trials.len() > 40, "{subjects:?}");
+        for trial in &trials {
+            assert!(trial.calls.len() > 1, "{} is tried on {:?} alone", trial.subject, trial.calls);
+            let own = trial.calls.last().unwrap();
+            if let (Some(kernel), Some((pass, conv))) = (&trial.kernel, Pass::of(own)) {
+                let wanted = calls.iter().filter_map(Pass::of).any(|(_, other)| {
+                    Conv2d { batch: 1, ..*other } == Conv2d { batch: 1, ..*conv } && conv.batch <= other.batch
+                });
+                assert!(wanted, "{}: {conv:?} is none of the network's", trial.subject);
+                // A wave and a half, rounded up to images, unless the network has fewer.
+                let table = crate::bench::configurations::table(&cuda, kernel, &trial.calls).unwrap();
+                let (paper, _) = crate::bench::configurations::on_paper(&cuda).unwrap();
+                let used = paper.with_table(table).unwrap().convolution_kernel(own).unwrap();
+                assert_eq!(used.full_name, kernel.full_name);
+                let image = used.tiles.div_ceil(conv.batch);
+                let most = HALF_WAVES * used.tiles_in_a_wave / 2 + image;
+                assert!(pass == Pass::Wgrad || used.tiles <= most, "{}: {} tiles", trial.subject, used.tiles);
+            }
+        }
+        // The CPU computes all of it in f64: at 30 GFLOP/s, which two cores do, within the twenty seconds that a first use may take.
+        let flop: f64 = trials.iter().flat_map(|trial| &trial.calls).map(Call::flop).sum();
+        println!("{} trials, {:.0} GFLOP", trials.len(), flop / 1e9);
+        assert!(flop < 500e9, "{:.0} GFLOP", flop / 1e9);
     }
 }

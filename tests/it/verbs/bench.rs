@@ -314,4 +314,13 @@ fn the_script_for_the_gpu_knows_its_parts() {
     assert!(run.status.code() == Some(2) && text(&run.stderr).contains("no part is called pear"));
     let help = Command::new("bash").arg(&script).output().unwrap();
     assert!(help.status.code() == Some(2) && text(&help.stdout).contains("BUDGET"));
+    let first = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/first_contact.sh");
+    let help = Command::new("bash").arg(&first).output().unwrap();
+    assert!(help.status.code() == Some(2) && text(&help.stdout).contains("KERNEL_CACHE"));
+    // With no time at all every part is cut, and says so.
+    let binary = env!("CARGO_BIN_EXE_residua");
+    let mut cut = Command::new("bash");
+    cut.arg(&first).args([binary.as_ref(), folder.path()]).envs([("BUDGET", "0"), ("DEVICE", "emulator")]);
+    let log = text(&cut.output().unwrap().stderr);
+    assert!(log.matches("cut, no time left").count() >= 6 && log.trim_end().ends_with("done"), "{log}");
 }
