@@ -68,7 +68,7 @@ part() {
     say "$name: begins, $most s at most"
     timeout --signal=INT --kill-after=10 "$most" "$@" >"$out/$name.json" 2>"$out/$name.err"
     local code=$?
-    say "$name: ended with $code, $(tail -n 1 "$out/$name.err" | cut -c 1-150)"
+    say "$name: ended with $code, $(grep -av 'stopping at the next step' "$out/$name.err" | tail -n 1 | cut -c 1-150)"
     return $code
 }
 

@@ -260,8 +260,19 @@ impl Choice {
         }
     }
 
-    /// Refuses sources of kernels where the CPU computes.
+    /// Refuses what is for kernels alone where the CPU computes.
     fn check_no_kernels(&self) -> Result<()> {
+        let for_kernels = if self.exclusions.is_empty() {
+            self.kernel_cache.as_ref().map(|folder| format!("--kernel-cache {}", folder.display()))
+        } else {
+            Some(format!("--exclude {}", self.exclusions))
+        };
+        if let Some(flag) = for_kernels {
+            return Err(Error::usage(format!(
+                "{flag} with --device {}: the CPU computes, which runs no kernels; leave it out",
+                self.device
+            )));
+        }
         let Some(edited) = self.kernels.edited() else { return Ok(()) };
         let hint = if self.device == DeviceName::Auto {
             " (no GPU was found; `residua doctor` says why)"

@@ -141,7 +141,9 @@ impl Qualification {
             trials,
         };
         let started = Instant::now();
-        let outcomes = supervise(program, &job, &mut Stopper(self.settings.is_stopped))?;
+        let Settings { note, is_stopped, .. } = self.settings;
+        let mut told = Told { note, is_stopped, begun: 0, all: job.trials.len(), last: started };
+        let outcomes = supervise(program, &job, &mut told)?;
         let seconds = started.elapsed().as_secs_f64();
         let record = state.record.as_mut().expect("the caller has looked");
         record.seconds += seconds;
@@ -214,14 +216,27 @@ fn is_emulator(device: &Properties) -> bool {
     device.architecture == "host"
 }
 
-/// Looks at nothing but the wish to stop.
-struct Stopper(fn() -> bool);
+/// Says now and then how far the trials are.
+struct Told {
+    note: fn(&str),
+    is_stopped: fn() -> bool,
+    begun: usize,
+    all: usize,
+    last: Instant,
+}
 
-impl Watcher for Stopper {
-    fn begins(&mut self, _: &Trial) {}
+impl Watcher for Told {
+    fn begins(&mut self, trial: &Trial) {
+        const EVERY: Duration = Duration::from_secs(5);
+        self.begun += 1;
+        if self.last.elapsed() > EVERY {
+            self.last = Instant::now();
+            (self.note)(&format!("trying {} of {}: {}", self.begun, self.all, trial.subject));
+        }
+    }
 
     fn is_stopped(&self) -> bool {
-        (self.0)()
+        (self.is_stopped)()
     }
 }
 

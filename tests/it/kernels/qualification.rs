@@ -300,6 +300,11 @@ fn what_is_left_out_by_hand_must_exist_and_leave_something() {
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(2) && told.contains(expected), "{told}");
     }
+    for flags in [["--exclude", "halo"], ["--kernel-cache", "somewhere"]] {
+        let output = training("cpu", &folder.path().join("cpu"), &flags).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.code() == Some(2) && told.contains("the CPU computes"), "{told}");
+    }
 }
 
 #[test]
