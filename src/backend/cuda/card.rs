@@ -50,30 +50,20 @@ struct Units {
     warp_share: f64,
     /// Bytes a second from L2 to all SMs of the card.
     cache_rate: f64,
-    /// Bytes of shared memory for all thread blocks of an SM.
-    shared_bytes: usize,
 }
 
 /// WGMMA m64nNk16 takes N/2 cycles (CUDA's throughput tables: 4096 for dense bf16). `mma.sync` reaches 0.62 of it (Luo et al. 2024,
 /// arXiv 2402.13499, measured for dense bf16 on an H100). L2 is assumed: the wires carry 5120 bytes a cycle (9.0 TB/s), of which
 /// published read tests reach between two thirds and four fifths.
-const HOPPER: Units =
-    Units { matrix_flop: 4096.0, warp_share: 0.62, cache_rate: 7.5e12, shared_bytes: 228 << 10 };
+const HOPPER: Units = Units { matrix_flop: 4096.0, warp_share: 0.62, cache_rate: 7.5e12 };
 /// 312 TFLOP/s on 108 SMs at 1.41 GHz; L2 as Hopper's (7.2 TB/s on the wires).
-const AMPERE: Units =
-    Units { matrix_flop: 2048.0, warp_share: 1.0, cache_rate: 5.0e12, shared_bytes: 164 << 10 };
+const AMPERE: Units = Units { matrix_flop: 2048.0, warp_share: 1.0, cache_rate: 5.0e12 };
 /// tcgen05 multiplies twice what WGMMA does in a cycle. `mma.sync` is assumed to be what it is on Hopper; L2 too.
-const BLACKWELL: Units =
-    Units { matrix_flop: 8192.0, warp_share: 0.31, cache_rate: 7.5e12, shared_bytes: 228 << 10 };
+const BLACKWELL: Units = Units { matrix_flop: 8192.0, warp_share: 0.31, cache_rate: 7.5e12 };
 /// Cards for graphics, by compute capability: L2 is assumed to give each SM 16 bytes a cycle at the boost clock. GeForce cards multiply
 /// bf16 at half rate where sums are f32.
 const fn graphics(matrix_flop: f64, sms: u32, boost_gigahertz: f64) -> Units {
-    Units {
-        matrix_flop,
-        warp_share: 1.0,
-        cache_rate: 16e9 * sms as f64 * boost_gigahertz,
-        shared_bytes: 100 << 10,
-    }
+    Units { matrix_flop, warp_share: 1.0, cache_rate: 16e9 * sms as f64 * boost_gigahertz }
 }
 
 /// The cards, newer before older; the first whose name matches counts, and of a card that none matches the first that is not newer.
@@ -120,6 +110,16 @@ const CARDS: [Known; 10] = [
         bandwidth: 2039.0, units: AMPERE, source: "data sheet, dense",
     },
 ];
+
+/// Bytes of shared memory for all thread blocks of an SM, by compute capability (CUDA's programming guide).
+pub fn shared_bytes_per_sm(capability: (u32, u32)) -> usize {
+    let kilobytes = match capability {
+        (8, 0 | 7) => 164,
+        (8 | 12, _) => 100,
+        _ => 228,
+    };
+    kilobytes << 10
+}
 
 impl Known {
     fn rates(&self) -> Rates {
@@ -250,7 +250,7 @@ impl Card {
             warp_share: known.units.warp_share,
             clock,
             shared_bytes_per_cycle: SHARED_BYTES_PER_CYCLE,
-            shared_bytes: known.units.shared_bytes,
+            shared_bytes: shared_bytes_per_sm(capability),
             cache_rate: known.units.cache_rate * share,
             port_rate: PORT_BYTES_PER_CYCLE * clock,
             launches: Launches::Serial,

@@ -6,6 +6,8 @@
 
 use serde::Serialize;
 
+use crate::backend::cuda::card::shared_bytes_per_sm;
+
 /// Limits of one SM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Limits {
@@ -31,15 +33,14 @@ const SHARED_OF_SYSTEM: u32 = 1024;
 impl Limits {
     /// Of a compute capability.
     pub(super) fn of(capability: (u32, u32)) -> Limits {
-        let (warps, blocks, kilobytes) = match capability {
-            (8, 0) => (64, 32, 164),
-            (8, 7) => (48, 16, 164),
-            (8, 9) => (48, 24, 100),
-            (8, _) => (48, 16, 100),
-            (12, _) => (48, 24, 100),
-            _ => (64, 32, 228),
+        let (warps, blocks) = match capability {
+            (8, 0) => (64, 32),
+            (8, 9) | (12, _) => (48, 24),
+            (8, _) => (48, 16),
+            _ => (64, 32),
         };
-        Limits { warps, blocks, shared: kilobytes << 10, shared_per_block: (kilobytes - 1) << 10 }
+        let shared = shared_bytes_per_sm(capability) as u32;
+        Limits { warps, blocks, shared, shared_per_block: shared - (1 << 10) }
     }
 }
 

@@ -228,7 +228,7 @@ mod tests {
             capability: (8, 0),
             sms: 132,
             memory_bytes: 1 << 36,
-            shared_bytes_per_block: 160 << 10,
+            shared_bytes_per_block: 227 << 10,
             red_zone: 0,
             versions: String::new(),
         }

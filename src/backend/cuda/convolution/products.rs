@@ -98,7 +98,7 @@ mod tests {
             capability,
             sms: 108,
             memory_bytes: 1 << 36,
-            shared_bytes_per_block: 163 << 10,
+            shared_bytes_per_block: 227 << 10,
             red_zone: 0,
             versions: String::new(),
         };

@@ -336,7 +336,7 @@ mod tests {
             capability: (9, 0),
             sms: 132,
             memory_bytes: 1,
-            shared_bytes_per_block: 1,
+            shared_bytes_per_block: 227 << 10,
             red_zone: 0,
             versions: String::new(),
         };
