@@ -218,7 +218,7 @@ fn every_call_of_a_step_is_predicted_without_a_gpu_and_the_sums_add_up() {
 
     let unknown = program::run(&["bench", "--model", "--card", "Voodoo"]);
     assert_eq!(unknown.status.code(), Some(2));
-    assert!(String::from_utf8_lossy(&unknown.stderr).contains("H200, H100, A100"));
+    assert!(String::from_utf8_lossy(&unknown.stderr).contains("B200, H200, H100"));
 }
 
 #[test]
