@@ -54,7 +54,8 @@ pub fn run(full: &Full, compute: &Compute, precision_given: bool, common: &Commo
         patience: Some(Patience { seconds: SECONDS, least: 2, most: 1000 }),
         until: until(full.budget)?,
     };
-    let mut chosen = compute.choice(common)?;
+    // What is left out by the record is checked as well; what is left out by hand is not.
+    let mut chosen = Choice { qualifier: None, ..compute.choice(common)? };
     if full.trap {
         if !chosen.has_kernels() {
             return Err(Error::usage("--trap: the CPU computes, which runs no kernels; add --device cuda"));

@@ -243,10 +243,15 @@ impl Watcher for Told {
 impl Qualifier for Qualification {
     fn exclusions(&self, device: &Properties, sources: &Sources) -> Exclusions {
         let mut state = self.state();
-        match self.record(&mut state, device, sources) {
-            Ok(record) => record.exclusions.clone(),
-            Err(_) => Exclusions::default(),
+        let known = self.record(&mut state, device, sources).map(|record| record.exclusions.clone());
+        let known = known.unwrap_or_default();
+        if !known.is_empty() && state.told.insert(known.to_string()) {
+            let name = printable(&device.name);
+            (self.settings.note)(&format!(
+                "{name}: left out on this card, as `residua doctor` explains: {known}"
+            ));
         }
+        known
     }
 
     fn admit(&self, cuda: &Cuda, calls: &[Call<()>]) -> Result<()> {

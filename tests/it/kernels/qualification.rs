@@ -123,6 +123,9 @@ fn told_and_left_out_within(seconds: &str, old: &str, new: &str, reason: &str) {
     // The second time nothing is tried: the record says it.
     let again = train("emulator", &flags, &[]);
     assert!(!again.told.contains("tried") && !again.told.contains("warning"), "{}", again.told);
+    assert!(
+        again.told.contains(&format!("left out on this card, as `residua doctor` explains: dgrad.{CULPRIT}"))
+    );
     assert_eq!((again.left_out, again.losses), (trained.left_out, trained.losses));
 }
 
