@@ -145,14 +145,11 @@ impl Choice {
     /// # Errors
     /// `work`'s own; or the device cannot be had, or does not compute in this precision.
     pub fn on_device<T>(&self, mut work: impl FnMut(Box<dyn Device>) -> Result<T>) -> Result<T> {
-        loop {
-            let Some(kernels) = self.asked_kernels()? else { return work(self.device()?) };
-            match work(Box::new(kernels)) {
-                Err(Error::PlanAgain) => {}
-                Err(Error::DeviceUnfit(_)) => return work(self.instead_of_kernels().device()?),
-                done => return done,
-            }
-        }
+        self.on_tried(&mut |kernels| match kernels {
+            Some(kernels) => work(Box::new(kernels)),
+            None if self.uses_kernels() => work(self.instead_of_kernels().device()?),
+            None => work(self.device()?),
+        })
     }
 
     /// The same for passes over rows of features: nothing is given where the CPU does them, for which scores have their own code.
@@ -163,12 +160,21 @@ impl Choice {
         &self,
         mut work: impl FnMut(Option<Box<dyn Device>>) -> Result<T>,
     ) -> Result<T> {
+        self.on_tried(&mut |kernels| match kernels {
+            Some(kernels) => work(Some(Box::new(kernels))),
+            None if self.uses_kernels() => work(None),
+            None => self.check_no_kernels().and_then(|()| work(None)),
+        })
+    }
+
+    /// Work with kernels that ask before they get memory; without any where the CPU computes, by choice or since they are unfit.
+    fn on_tried<T>(&self, work: &mut dyn FnMut(Option<Cuda>) -> Result<T>) -> Result<T> {
+        if !self.uses_kernels() {
+            return work(None);
+        }
+        self.check_kernels()?;
         loop {
-            let Some(kernels) = self.asked_kernels()? else {
-                self.check_no_kernels()?;
-                return work(None);
-            };
-            match work(Some(Box::new(kernels))) {
+            match work(Some(self.kernels_by(Admission::Asked)?)) {
                 Err(Error::PlanAgain) => {}
                 Err(Error::DeviceUnfit(_)) => return work(None),
                 done => return done,
@@ -176,13 +182,9 @@ impl Choice {
         }
     }
 
-    /// The device with its kernels, which asks before it gets memory; nothing where the CPU computes.
-    fn asked_kernels(&self) -> Result<Option<Cuda>> {
-        if !self.has_kernels() || self.device == DeviceName::Auto && self.precision == Precision::F64 {
-            return Ok(None);
-        }
-        self.check_kernels()?;
-        self.kernels_by(Admission::Asked).map(Some)
+    /// Whether the device with its kernels is chosen, not the CPU.
+    fn uses_kernels(&self) -> bool {
+        self.has_kernels() && !(self.device == DeviceName::Auto && self.precision == Precision::F64)
     }
 
     /// The CPU in place of a device with kernels: in the nearest precision, and without what is for kernels alone.

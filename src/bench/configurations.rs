@@ -25,8 +25,6 @@ pub struct KernelName {
     pub name: String,
     /// The name among all.
     pub full_name: String,
-    /// Whether its thread blocks form clusters.
-    pub has_clusters: bool,
 }
 
 /// What carries a call out on a device, and in which form: `fprop.sm90-rows-256x128.bf16-statistics`, `batch_norm_reduce.bf16`.
@@ -98,12 +96,8 @@ pub fn configurations(cuda: &Cuda) -> Result<Vec<(KernelName, Vec<Call<()>>)>> {
     let edge_cases = edge_cases();
     let mut all = Vec::new();
     for kernel in cuda.convolution_kernels() {
-        let kernel = KernelName {
-            pass: kernel.pass,
-            name: kernel.name.to_string(),
-            full_name: kernel.full_name,
-            has_clusters: kernel.has_clusters,
-        };
+        let kernel =
+            KernelName { pass: kernel.pass, name: kernel.name.to_string(), full_name: kernel.full_name };
         let alone = carried_out_alone(cuda, &kernel, edge_cases.clone())?;
         let mut forms: Vec<String> = alone.iter().map(Call::form).collect();
         forms.sort_unstable();

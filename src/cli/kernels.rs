@@ -12,8 +12,8 @@ use super::output::print_result;
 use super::progress::Progress;
 use crate::backend::Precision;
 use crate::backend::cuda::driver::cache::Cache;
-use crate::backend::cuda::driver::native::carried::Manifest;
 use crate::backend::cuda::driver::native::nvrtc::{Nvrtc, architecture};
+use crate::backend::cuda::driver::native::precompiled::Manifest;
 use crate::backend::cuda::{Module, Source, Sources, modules};
 use crate::error::{Error, Result};
 

@@ -48,9 +48,9 @@ impl Subject {
         })
     }
 
-    fn key(&self) -> Vec<&[u8]> {
-        let Subject { card, architecture, versions, program, kernels, .. } = self;
-        [card, architecture, versions, program, kernels].map(|text| text.as_bytes()).to_vec()
+    /// Everything, as the cache keys it.
+    fn key(&self) -> String {
+        serde_json::to_string(self).expect("a subject is plain values")
     }
 }
 
@@ -114,7 +114,7 @@ impl Record {
 
     /// The record that was kept of a device, if there is one and it is whole.
     pub fn kept(cache: &Cache, subject: &Subject) -> Option<Record> {
-        let record: Record = serde_json::from_str(&cache.kept(&subject.key())?).ok()?;
+        let record: Record = serde_json::from_str(&cache.kept(&[subject.key().as_bytes()])?).ok()?;
         (record.subject == *subject).then_some(record)
     }
 
@@ -144,7 +144,7 @@ impl Record {
         }
         self.date = now();
         let text = serde_json::to_string_pretty(self).expect("a record is plain values");
-        cache.keep(&self.subject.key(), &text).map(drop)
+        cache.keep(&[self.subject.key().as_bytes()], &text).map(drop)
     }
 
     /// Replaces what was kept.
@@ -153,7 +153,7 @@ impl Record {
     /// The disk's.
     pub fn forget_kept(&self, cache: &Cache) -> Result<()> {
         let text = serde_json::to_string_pretty(self).expect("a record is plain values");
-        cache.keep(&self.subject.key(), &text).map(drop)
+        cache.keep(&[self.subject.key().as_bytes()], &text).map(drop)
     }
 
     /// Something that failed, and for which there is no other.

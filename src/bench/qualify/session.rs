@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::child::Job;
 use super::record::{Failure, Record, Subject};
-use super::supervise::{ENOUGH, Program, Watcher, supervise};
+use super::supervise::{ENOUGH, KINDS, Program, Watcher, supervise};
 use super::trial::{Mechanism, Planner, Trial};
 use crate::backend::Precision;
 use crate::backend::cuda::driver::Properties;
@@ -201,12 +201,13 @@ impl Qualification {
     }
 }
 
-/// Leaves out a whole kind of kernels of which several failed to run and none is right.
+/// Leaves out a whole kind of kernels of which several failed and none is right.
 fn give_up_kinds(record: &mut Record) -> Result<()> {
-    for (word, has) in [("sm90", ".sm90-"), ("cluster", "-cluster")] {
-        let failed = record.failed.iter().filter(|failure| failure.subject.contains(has)).count();
-        if failed >= ENOUGH && !record.right.iter().any(|subject| subject.contains(has)) {
-            record.exclusions.insert(word)?;
+    for kind in KINDS {
+        let failed =
+            record.failed.iter().filter(|failure| Exclusions::covers(kind, &failure.subject)).count();
+        if failed >= ENOUGH && !record.right.iter().any(|subject| Exclusions::covers(kind, subject)) {
+            record.exclusions.insert(kind)?;
         }
     }
     Ok(())
@@ -243,8 +244,13 @@ impl Watcher for Told {
 impl Qualifier for Qualification {
     fn exclusions(&self, device: &Properties, sources: &Sources) -> Exclusions {
         let mut state = self.state();
-        let known = self.record(&mut state, device, sources).map(|record| record.exclusions.clone());
-        let known = known.unwrap_or_default();
+        let known = match self.record(&mut state, device, sources) {
+            Ok(record) => record.exclusions.clone(),
+            Err(error) => {
+                (self.settings.warn)(&format!("what is known of this card is not looked at: {error}"));
+                Exclusions::default()
+            }
+        };
         if !known.is_empty() && state.told.insert(known.to_string()) {
             let name = printable(&device.name);
             (self.settings.note)(&format!(
@@ -265,8 +271,7 @@ impl Qualifier for Qualification {
         let planner = Planner::new(cuda);
         self.check_fit(state, cuda, calls)?;
         let known = state.known();
-        let mut trials = planner.trials(calls)?;
-        trials.retain(|trial| !known.knows(&trial.subject));
+        let trials = planner.trials(calls, &|subject| known.knows(subject))?;
         let mut failures = self.attempt(state, cuda, trials)?;
         if failures.is_empty() {
             // Passes over rows are another kind of plan than networks.

@@ -21,11 +21,13 @@ const BEYOND: Duration = Duration::from_secs(5);
 /// Trials that are worth a process which compiles for them.
 const LEAST_OF_A_COMPILER: usize = 4;
 /// Until a child that was killed is gone.
-const BURIAL: Duration = Duration::from_secs(10);
+const AFTER_KILL: Duration = Duration::from_secs(10);
 /// Kernels of one kind that fail to give a result, none of them right, before the kind is given up.
 pub const ENOUGH: usize = 3;
-/// Bytes of a child's last words that are kept.
-const LAST_WORDS: usize = 2000;
+/// Kinds of kernels that rest on hardware of their own, in the words of `--exclude`.
+pub const KINDS: [&str; 2] = ["sm90", "cluster"];
+/// Bytes of a child's standard error that are kept: the end.
+const MOST_ERRORS: usize = 2000;
 
 /// How to start a child.
 #[derive(Debug, Clone)]
@@ -106,10 +108,10 @@ fn is_needless(trials: &[Trial], index: usize, outcomes: &[Option<Outcome>]) -> 
         }
     }
     // Each may cost a deadline.
-    [Trial::is_of_hopper, Trial::has_clusters].iter().any(|has| {
-        let kind = of(&|other| has(other));
-        let have_failed = kind.iter().all(|outcome| matches!(outcome, Outcome::Failed { .. }));
-        has(trial) && kind.len() >= ENOUGH && have_failed
+    KINDS.iter().any(|kind| {
+        let alike = of(&|other| other.is_of(kind));
+        let have_failed = alike.iter().all(|outcome| matches!(outcome, Outcome::Failed { .. }));
+        trial.is_of(kind) && alike.len() >= ENOUGH && have_failed
     })
 }
 
@@ -172,7 +174,7 @@ enum Said {
 struct Running {
     child: Child,
     lines: Receiver<String>,
-    last_words: Option<JoinHandle<String>>,
+    errors_told: Option<JoinHandle<String>>,
 }
 
 impl Running {
@@ -197,13 +199,14 @@ impl Running {
                 }
             }
         });
-        let last_words = std::thread::spawn(move || {
+        let errors_told = std::thread::spawn(move || {
             let mut bytes = Vec::new();
             let _ = errors.expect("a pipe").read_to_end(&mut bytes);
-            let text = String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(LAST_WORDS)..]).into_owned();
+            let text =
+                String::from_utf8_lossy(&bytes[bytes.len().saturating_sub(MOST_ERRORS)..]).into_owned();
             printable(text.trim().trim_start_matches("error: "))
         });
-        Ok(Running { child, lines, last_words: Some(last_words) })
+        Ok(Running { child, lines, errors_told: Some(errors_told) })
     }
 
     /// Waits for the next word.
@@ -233,12 +236,12 @@ impl Running {
 
     /// How a child that said its last ended.
     fn end(&mut self) -> Result<String> {
-        if !is_gone(|| Ok(self.child.try_wait()?.is_some()), BURIAL) {
+        if !is_gone(|| Ok(self.child.try_wait()?.is_some()), AFTER_KILL) {
             self.kill()?;
         }
         let status =
             self.child.wait().map_err(|e| Error::io("wait for", "a process that tries kernels", e))?;
-        let words = self.last_words.take().and_then(|words| words.join().ok()).unwrap_or_default();
+        let words = self.errors_told.take().and_then(|words| words.join().ok()).unwrap_or_default();
         let status =
             if status.success() { "it ended too early".to_string() } else { format!("it ended by {status}") };
         Ok(if words.is_empty() { status } else { words })
@@ -246,7 +249,7 @@ impl Running {
 
     fn kill(&mut self) -> Result<()> {
         let _ = self.child.kill();
-        if is_gone(|| Ok(self.child.try_wait()?.is_some()), BURIAL) {
+        if is_gone(|| Ok(self.child.try_wait()?.is_some()), AFTER_KILL) {
             return Ok(());
         }
         Err(Error::DeviceHangs(format!(

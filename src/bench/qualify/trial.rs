@@ -4,10 +4,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::backend::cuda::{Cuda, GRAPHS, PDL, Pass};
+use super::supervise::KINDS;
+use crate::backend::cuda::{Cuda, Exclusions, GRAPHS, PDL, Pass};
 use crate::bench::configurations::{KernelName, awkward_calls, subject};
+use crate::bench::edge_cases::edge_cases;
+use crate::bench::work::computes_in;
 use crate::error::Result;
-use crate::ops::{Call, Cast, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, CopyRows, ElementType, Rows};
+use crate::ops::{
+    Call, Cast, Conv2d, Conv2dDgrad, Conv2dFprop, Conv2dWgrad, CopyRows, Device, ElementType, Rows,
+};
+use crate::tensor::DType;
 
 /// Half waves of output tiles that the convolution of the network is cut to: every second SM has a second tile.
 const HALF_WAVES: usize = 3;
@@ -53,18 +59,24 @@ impl<'a> Planner<'a> {
         Planner { cuda }
     }
 
-    /// The trials of calls that plans want. What models do beside their plans, copying and converting rows, is among them.
+    /// The trials of calls that plans want, but for those that are known already. What models do beside their plans, copying and
+    /// converting rows, is among them. Passes over rows come plan by plan, with memory for each, and then the device is this process's:
+    /// the first brings all of them.
     ///
     /// # Errors
     /// A kernel that the device cannot be made to use.
-    pub fn trials(&self, calls: &[Call<()>]) -> Result<Vec<Trial>> {
+    pub fn trials(&self, calls: &[Call<()>], is_known: &dyn Fn(&str) -> bool) -> Result<Vec<Trial>> {
         let rows = Rows { rows: 64, channels: 64 };
-        let beside = [Cast::alone(rows), CopyRows::alone(rows)];
+        let mut calls = [calls, &[Cast::alone(rows), CopyRows::alone(rows)]].concat();
+        let is_over_rows = |call: &Call<()>| computes_in(call, self.cuda.dtype()) == DType::F64;
+        if calls.iter().any(is_over_rows) {
+            calls.extend(edge_cases().into_iter().filter(is_over_rows));
+        }
         let mut trials: BTreeMap<String, Trial> = BTreeMap::new();
         let mut order = Vec::new();
-        for call in calls.iter().chain(&beside) {
+        for call in &calls {
             let name = subject(self.cuda, call);
-            if !trials.contains_key(&name) {
+            if !is_known(&name) && !trials.contains_key(&name) {
                 order.push(name.clone());
                 trials.insert(name.clone(), self.trial(name, call)?);
             }
@@ -73,7 +85,7 @@ impl<'a> Planner<'a> {
         // Plain kernels before those that rest on more of the hardware.
         trials.sort_by_key(|trial| match &trial.kernel {
             None => 0,
-            Some(kernel) => 1 + usize::from(trial.is_of_hopper()) + usize::from(kernel.has_clusters),
+            Some(_) => 1 + KINDS.iter().filter(|kind| trial.is_of(kind)).count(),
         });
         Ok(trials)
     }
@@ -83,7 +95,6 @@ impl<'a> Planner<'a> {
             pass: kernel.pass,
             name: kernel.name.to_string(),
             full_name: kernel.full_name,
-            has_clusters: kernel.has_clusters,
         });
         let mut calls = awkward_calls(self.cuda, kernel.as_ref(), call)?;
         calls.push(self.cut(call));
@@ -163,14 +174,9 @@ impl Trial {
         }
     }
 
-    /// Whether its kernel is written in Hopper's own instructions.
-    pub fn is_of_hopper(&self) -> bool {
-        self.kernel.as_ref().is_some_and(|kernel| kernel.name.starts_with("sm90-"))
-    }
-
-    /// Whether its kernel's thread blocks form clusters.
-    pub fn has_clusters(&self) -> bool {
-        self.kernel.as_ref().is_some_and(|kernel| kernel.has_clusters)
+    /// Whether its kernel is of a kind, in the words of `--exclude`.
+    pub fn is_of(&self, kind: &str) -> bool {
+        self.kernel.as_ref().is_some_and(|kernel| Exclusions::covers(kind, &kernel.full_name))
     }
 }
 
@@ -183,9 +189,7 @@ mod tests {
     use crate::backend::cuda::driver::Properties;
     use crate::backend::cuda::driver::recorder::Recorder;
     use crate::bench::NetworkName;
-    use crate::ops::Device;
     use crate::plan::Fusions;
-    use crate::tensor::DType;
 
     fn h200() -> Cuda {
         let properties = Properties {
@@ -208,7 +212,7 @@ mod tests {
         let calls = network.calls(&cuda, 512, Fusions::ALL).unwrap();
         let calls: Vec<Call<()>> =
             calls.into_iter().filter(|call| cuda.prepare(call).expansion.is_none()).collect();
-        let trials = Planner::new(&cuda).trials(&calls).unwrap();
+        let trials = Planner::new(&cuda).trials(&calls, &|_| false).unwrap();
         let mut subjects: Vec<&str> = trials.iter().map(|trial| trial.subject.as_str()).collect();
         subjects.sort_unstable();
         subjects.dedup();
@@ -235,5 +239,21 @@ mod tests {
         let flop: f64 = trials.iter().flat_map(|trial| &trial.calls).map(Call::flop).sum();
         println!("{} trials, {:.0} GFLOP", trials.len(), flop / 1e9);
         assert!(flop < 500e9, "{:.0} GFLOP", flop / 1e9);
+    }
+
+    #[test]
+    fn what_is_known_is_not_tried_again_and_the_first_pass_over_rows_brings_all() {
+        let cuda = h200();
+        let passes: Vec<Call<()>> =
+            edge_cases().into_iter().filter(|call| computes_in(call, DType::Bf16) == DType::F64).collect();
+        let planner = Planner::new(&cuda);
+        let subjects = |known: &dyn Fn(&str) -> bool| -> Vec<String> {
+            let trials = planner.trials(&passes[..1], known).unwrap();
+            trials.into_iter().map(|trial| trial.subject).collect()
+        };
+        let all = subjects(&|_| false);
+        assert!(passes.iter().all(|call| all.contains(&subject(&cuda, call))) && all.len() > 10, "{all:?}");
+        let left = subjects(&|subject| subject != "cast.bf16");
+        assert_eq!(left, ["cast.bf16"]);
     }
 }

@@ -380,6 +380,20 @@ fn carried_kernels() {
     let refused = Native::with_kernel_cache(0, Some(&carried)).err().unwrap().to_string();
     assert!(refused.contains("chmod go-w"), "{refused}");
     set(&carried, 0o755);
+    // What a folder says of itself is held to this GPU and this driver.
+    let manifest = carried.join("kernels.json");
+    let whole = std::fs::read_to_string(&manifest).unwrap();
+    for (old, new, expected) in [
+        ("sm_90a", "sm_80", "it holds kernels for sm_80, and this GPU needs sm_90a"),
+        ("\"13.0\"", "\"13.9\"", "compiled by NVRTC 13.9, and the driver loads code of CUDA 13.0 at most"),
+        ("\"format\": 1", "\"format\": 2", "expected format 1, found format 2"),
+        ("\"nvrtc\"", "\"nvcc\"", "kernels.json line 3: expected what `residua kernels build` writes"),
+    ] {
+        assert!(whole.contains(old), "{whole}");
+        std::fs::write(&manifest, whole.replace(old, new)).unwrap();
+        let refused = Native::with_kernel_cache(0, Some(&carried)).err().unwrap().to_string();
+        assert!(refused.contains(expected), "{refused}");
+    }
     let other = residua(["kernels", "build", "--arch", "sm_75", "--out"]).arg(&carried).output().unwrap();
     assert!(
         other.status.code() == Some(2) && String::from_utf8_lossy(&other.stderr).contains("sm_80 and later")

@@ -310,6 +310,13 @@ fn what_is_left_out_by_hand_must_exist_and_leave_something() {
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(output.status.code() == Some(2) && told.contains("the CPU computes"), "{told}");
     }
+    let trap = residua(["doctor", "--full", "--trap", "--device", "cpu"]).output().unwrap();
+    let told = String::from_utf8_lossy(&trap.stderr).into_owned();
+    assert!(trap.status.code() == Some(2) && told.contains("--trap: the CPU computes"), "{told}");
+    let mut refusing = training("emulator", &folder.path().join("emulator"), &[]);
+    let output = refusing.env("RESIDUA_EMULATOR_REFUSES", "cluster").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.code() == Some(2) && told.contains("found `cluster`"), "{told}");
 }
 
 #[test]

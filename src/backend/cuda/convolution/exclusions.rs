@@ -94,6 +94,11 @@ impl Exclusions {
         Ok(self.words.insert(word.to_string()))
     }
 
+    /// Whether a word names the kernel whose full name a text is, or begins with.
+    pub fn covers(word: &str, text: &str) -> bool {
+        kernels().any(|kernel| names(word, kernel) && text.starts_with(&kernel.full_name()))
+    }
+
     /// Whether nothing is left out.
     pub fn is_empty(&self) -> bool {
         self.words.is_empty()

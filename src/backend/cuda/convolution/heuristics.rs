@@ -143,8 +143,6 @@ pub struct ConvolutionKernel {
     pub tiles: usize,
     /// Bytes of dynamic shared memory of a thread block.
     pub shared_bytes: u32,
-    /// Whether its thread blocks form clusters.
-    pub has_clusters: bool,
     /// Whether it is left out, and there is no other.
     pub is_excluded: bool,
 }
@@ -183,7 +181,6 @@ impl Cuda {
             tiles_in_a_wave: kernel.blocks_per_sm(&self.card) * self.card.sms as usize,
             tiles: 0,
             shared_bytes: kernel.family.shared_bytes(kernel),
-            has_clusters: kernel.blocks() > 1,
             is_excluded: self.exclusions.excludes(kernel),
         }
     }

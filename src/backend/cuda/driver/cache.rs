@@ -378,4 +378,26 @@ mod tests {
             assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
         }
     }
+
+    #[test]
+    fn a_text_that_is_damaged_or_not_the_owners_is_as_if_it_were_not_there() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = Cache::at(folder.path().join("kernels")).unwrap();
+        let key: &[&[u8]] = &[b"a card"];
+        assert_eq!(cache.kept(key), None);
+        let path = cache.keep(key, "{\"right\": []}").unwrap();
+        assert_eq!(cache.kept(key).as_deref(), Some("{\"right\": []}"));
+        assert_eq!(cache.all_kept(), ["{\"right\": []}"]);
+        let whole = fs::read_to_string(&path).unwrap();
+        fs::write(&path, whole.replace("right", "wrong")).unwrap();
+        assert!(cache.kept(key).is_none() && cache.all_kept().is_empty());
+        #[cfg(unix)]
+        {
+            let elsewhere = folder.path().join("elsewhere");
+            fs::write(&elsewhere, &whole).unwrap();
+            fs::remove_file(&path).unwrap();
+            std::os::unix::fs::symlink(&elsewhere, &path).unwrap();
+            assert_eq!(cache.kept(key), None);
+        }
+    }
 }

@@ -7,6 +7,7 @@ use cudarc::driver::sys::{self, CUgraph, CUgraphExec, CUstreamCaptureMode};
 
 use super::library::check;
 use super::stream::{CapturedLaunches, Stream};
+use super::watch::Names;
 use crate::error::{Error, Result};
 
 /// A graph of captured launches, ready to run.
@@ -14,7 +15,9 @@ use crate::error::{Error, Result};
 pub struct CapturedStep {
     executable: CUgraphExec,
     stream: Arc<Stream>,
-    launches: CapturedLaunches,
+    /// The names of its launches, and the seconds that they are predicted to take.
+    names: Names,
+    seconds: f64,
 }
 
 // SAFETY: a graph may be launched from any thread, one at a time, once its context is current there.
@@ -34,7 +37,8 @@ impl CapturedStep {
         // SAFETY: a captured graph, and a place to write to. Destroyed in `drop`.
         let result = unsafe { sys::cuGraphInstantiateWithFlags(&raw mut executable, captured.0, 0) };
         check(result, "make the captured step ready to run")?;
-        Ok(CapturedStep { executable, stream: stream.clone(), launches })
+        let CapturedLaunches { names, seconds } = launches;
+        Ok(CapturedStep { executable, stream: stream.clone(), names: names.into(), seconds })
     }
 
     /// Queues all its launches.
@@ -46,8 +50,8 @@ impl CapturedStep {
             unsafe { sys::cuGraphLaunch(self.executable, self.stream.handle()) },
             "replay a captured step",
         )?;
-        self.stream.expect(self.launches.seconds);
-        self.launches.names.iter().for_each(|name| self.stream.launched(name));
+        self.stream.expect(self.seconds);
+        self.stream.launched(&self.names);
         Ok(())
     }
 }

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`search`] | where NVRTC may lie |
 //! | [`nvrtc`] | kernel text to machine code |
-//! | [`carried`] | a folder of kernels that were compiled elsewhere |
+//! | [`precompiled`] | a folder of kernels that were compiled elsewhere |
 //! | [`ptxas`] | what the assembler says of each kernel |
 //! | `library` | the driver's library, its errors in our words |
 //! | `context`, `stream` | the GPU, and the queue of its work |
@@ -13,13 +13,13 @@
 //! | `module`, `graph` | loaded kernels, and captured launches of them |
 //! | `tensor_map` | tensor maps for TMA |
 
-pub mod carried;
 mod context;
 mod graph;
 mod library;
 mod memory;
 mod module;
 pub mod nvrtc;
+pub mod precompiled;
 pub mod ptxas;
 pub mod search;
 mod staging;
@@ -43,13 +43,13 @@ use super::{Download, Driver, Launch, Launches, LoadedModule, Memory, Properties
 use crate::backend::cuda::source::Source;
 use crate::error::{Error, Result};
 use crate::ops::{Event, Graph};
-use carried::Carried;
 use context::Context;
 use graph::CapturedStep;
 use library::{Library, check};
 use memory::Downloads;
 use module::Module;
 use nvrtc::Nvrtc;
+use precompiled::Precompiled;
 use staging::Staging;
 use stream::{Stream, StreamEvent};
 
@@ -67,7 +67,7 @@ pub struct Native {
     ordinal: usize,
     /// Missing only where kernels were compiled elsewhere.
     nvrtc: Result<Nvrtc, String>,
-    carried: Option<Carried>,
+    precompiled: Option<Precompiled>,
     cache: Cache,
 }
 
@@ -88,17 +88,19 @@ impl Native {
         let library = Library::find()?;
         let gpu = Gpu::ask(library, ordinal)?;
         let architecture = nvrtc::architecture(gpu.capability)?;
-        let carried =
-            folder.map(|folder| Carried::open(folder, &architecture, library.version())).transpose()?;
+        let precompiled =
+            folder.map(|folder| Precompiled::open(folder, &architecture, library.version())).transpose()?;
         let nvrtc = match Nvrtc::find(Some(library.version())) {
-            Err(error) if carried.is_some() => Err(error.to_string()),
+            Err(error) if precompiled.is_some() => Err(error.to_string()),
             found => Ok(found?),
         };
-        let compiler = match (&nvrtc, &carried) {
-            (_, Some(carried)) => format!("kernels compiled by NVRTC {}", carried.version()),
+        let compiler = match (&nvrtc, &precompiled) {
+            (_, Some(precompiled)) => format!("kernels compiled by NVRTC {}", precompiled.version()),
             (Ok(nvrtc), None) => format!("NVRTC {}", nvrtc.version()),
             (Err(_), None) => unreachable!("an error above"),
         };
+        let driver =
+            survey::release().map_or_else(|| "driver".to_string(), |release| format!("driver {release}"));
         let cache = Cache::of_user()?;
         let properties = Properties {
             name: gpu.name,
@@ -108,7 +110,7 @@ impl Native {
             memory_bytes: gpu.memory_bytes,
             shared_bytes_per_block: gpu.shared_bytes_per_block,
             red_zone: 0,
-            versions: format!("driver for CUDA {}, {compiler}", library.version()),
+            versions: format!("{driver} for CUDA {}, {compiler}", library.version()),
         };
         Ok(Native {
             properties,
@@ -120,22 +122,24 @@ impl Native {
             library,
             ordinal,
             nvrtc,
-            carried,
+            precompiled,
             cache,
         })
     }
 
     /// The machine code of a source: compiled elsewhere, before, or now.
     fn machine_code(&self, source: &Source) -> Result<Cached> {
-        if let Some(found) = self.carried.as_ref().and_then(|carried| carried.find(source)) {
+        if let Some(found) = self.precompiled.as_ref().and_then(|precompiled| precompiled.find(source)) {
             return Ok(found);
         }
-        match (&self.nvrtc, &self.carried) {
+        match (&self.nvrtc, &self.precompiled) {
             (Ok(nvrtc), _) => nvrtc.compile_cached(&self.cache, source, &self.properties.architecture),
-            (Err(missing), carried) => Err(Error::invalid(format!(
+            (Err(missing), precompiled) => Err(Error::invalid(format!(
                 "{} is not in --kernel-cache {}, and cannot be compiled here: {missing}",
                 source.name,
-                carried.as_ref().map_or_else(String::new, |carried| carried.folder().display().to_string())
+                precompiled
+                    .as_ref()
+                    .map_or_else(String::new, |precompiled| precompiled.folder().display().to_string())
             ))),
         }
     }

@@ -14,6 +14,7 @@ use cudarc::driver::sys::{
 
 use super::library::check;
 use super::stream::Stream;
+use super::watch::Names;
 use crate::backend::cuda::driver::{Launch, LaunchConfig};
 use crate::backend::cuda::source::Source;
 use crate::error::{Error, Result};
@@ -37,7 +38,7 @@ pub struct Module {
 struct Function {
     function: CUfunction,
     /// Its name and its module's, for messages.
-    label: Arc<str>,
+    label: Names,
     /// Bytes of its one argument; nothing if it takes another number of them.
     argument_bytes: Option<usize>,
     /// Bytes of dynamic shared memory it may use.
@@ -209,7 +210,7 @@ fn functions(module: CUmodule, name: &str) -> Result<HashMap<String, Function>> 
             // SAFETY: the driver's own text, which ends with zero and lives as long as the module.
             let entry = unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned();
             let granted = AtomicU32::new(SHARED_WITHOUT_ASKING);
-            let label = format!("{entry} ({name})").into();
+            let label = [format!("{entry} ({name})").into()].into();
             Ok((entry, Function { function, label, argument_bytes: argument_bytes(function), granted }))
         })
         .collect()

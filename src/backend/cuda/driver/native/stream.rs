@@ -9,7 +9,7 @@ use cudarc::driver::sys::{self, CUevent, CUevent_flags, CUresult, CUstream, CUst
 
 use super::context::Context;
 use super::library::check;
-use super::watch::{Place, Watch, poll};
+use super::watch::{Names, Place, Watch, poll};
 use crate::error::{Error, Result};
 
 /// A queue of work in order. Not the default stream, which cannot be captured.
@@ -56,11 +56,11 @@ impl Stream {
     }
 
     /// A launch was queued, or captured.
-    pub fn launched(&self, name: &Arc<str>) {
+    pub fn launched(&self, names: &Names) {
         if self.is_capturing() {
-            self.captured.lock().unwrap_or_else(PoisonError::into_inner).names.push(name.clone());
+            self.captured.lock().unwrap_or_else(PoisonError::into_inner).names.extend(names.iter().cloned());
         } else {
-            self.watch().launched(name.clone());
+            self.watch().launched(names.clone());
         }
     }
 

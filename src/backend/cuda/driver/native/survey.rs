@@ -48,7 +48,7 @@ impl Default for Survey {
 }
 
 /// The kernel module's number: `NVRM version: NVIDIA UNIX x86_64 Kernel Module  580.65.06  Sun Jul ...`.
-fn release() -> Option<String> {
+pub(super) fn release() -> Option<String> {
     release_in(&std::fs::read_to_string("/proc/driver/nvidia/version").ok()?)
 }
 

@@ -10,12 +10,15 @@ use crate::error::{Error, Result};
 const BASE_SECONDS: f64 = 60.0;
 /// Seconds that a wait may take for each second that the queued work is predicted to take.
 const PATIENCE: f64 = 100.0;
-/// Launches that are remembered; of more, the newest.
+/// Launches and graphs that are remembered; of more, the newest.
 const MOST_REMEMBERED: usize = 4096;
 /// Names that a message tells from either end.
 const MOST_TOLD: usize = 8;
 
-/// A place in the queue of work: behind so many launches, which are predicted to take so many seconds from the beginning.
+/// The names of launches that are queued at once: of one, or of all in a captured graph.
+pub type Names = Arc<[Arc<str>]>;
+
+/// A place in the queue of work: behind so many launches and graphs, which are predicted to take so many seconds from the beginning.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 pub struct Place {
     launches: u64,
@@ -27,7 +30,7 @@ pub struct Place {
 pub struct Watch {
     /// The seconds a wait may take where a user says so.
     timeout: Option<Duration>,
-    names: VecDeque<Arc<str>>,
+    names: VecDeque<Names>,
     queued: Place,
     finished: Place,
 }
@@ -38,12 +41,12 @@ impl Watch {
         Watch { timeout, ..Watch::default() }
     }
 
-    /// A launch was queued.
-    pub fn launched(&mut self, name: Arc<str>) {
+    /// A launch, or a graph of them, was queued.
+    pub fn launched(&mut self, names: Names) {
         if self.names.len() == MOST_REMEMBERED {
             self.names.pop_front();
         }
-        self.names.push_back(name);
+        self.names.push_back(names);
         self.queued.launches += 1;
     }
 
@@ -78,7 +81,8 @@ impl Watch {
     pub fn too_late(&self, place: Place, waited: Duration) -> Error {
         let behind = (self.queued.launches - place.launches) as usize;
         let awaited = self.names.len().saturating_sub(behind);
-        let names: Vec<&str> = self.names.iter().take(awaited).map(|name| &**name).collect();
+        let names: Vec<&str> =
+            self.names.iter().take(awaited).flat_map(|names| names.iter()).map(|name| &**name).collect();
         let told = if names.len() <= 2 * MOST_TOLD {
             names.join(", ")
         } else {
@@ -121,9 +125,13 @@ pub fn poll(patience: Duration, mut is_done: impl FnMut() -> Result<bool>) -> Re
 mod tests {
     use super::*;
 
+    fn one(name: &str) -> Names {
+        [Arc::from(name)].into()
+    }
+
     fn watch(launches: usize) -> Watch {
         let mut watch = Watch::default();
-        (0..launches).for_each(|index| watch.launched(format!("kernel_{index}").into()));
+        (0..launches).for_each(|index| watch.launched(one(&format!("kernel_{index}"))));
         watch
     }
 
@@ -131,10 +139,10 @@ mod tests {
     fn a_wait_that_is_too_long_names_the_launches_it_waited_for_and_no_others() {
         let mut watch = watch(2);
         let before = watch.place();
-        watch.launched("kernel_2".into());
-        watch.launched("kernel_3".into());
+        watch.launched(one("kernel_2"));
+        watch.launched(one("kernel_3"));
         let middle = watch.place();
-        watch.launched("kernel_4".into());
+        watch.launched(one("kernel_4"));
         watch.finished(before);
         let text = watch.too_late(middle, Duration::from_secs(7)).to_string();
         assert!(text.contains("finished: kernel_2, kernel_3. One") && text.contains("within 7 s"), "{text}");

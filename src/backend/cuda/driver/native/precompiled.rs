@@ -83,19 +83,19 @@ impl Manifest {
 
 /// Such a folder, for one architecture.
 #[derive(Debug)]
-pub struct Carried {
+pub struct Precompiled {
     cache: Cache,
     folder: PathBuf,
     version: String,
     architecture: String,
 }
 
-impl Carried {
+impl Precompiled {
     /// Opens a folder for an architecture and a driver that loads code of `newest` at most.
     ///
     /// # Errors
     /// Somebody else could have written it, it holds nothing for this architecture, or only code that is too new.
-    pub fn open(folder: &Path, architecture: &str, newest: Version) -> Result<Carried> {
+    pub fn open(folder: &Path, architecture: &str, newest: Version) -> Result<Precompiled> {
         let cache = Cache::read_only(folder)?;
         let manifest = Manifest::read(&folder.join(MANIFEST))?;
         let refuse = |what: String| Err(Error::usage(format!("--kernel-cache {}: {what}", folder.display())));
@@ -116,7 +116,7 @@ impl Carried {
             }
         }
         let (folder, architecture) = (folder.to_path_buf(), architecture.to_string());
-        Ok(Carried { cache, folder, version: manifest.nvrtc, architecture })
+        Ok(Precompiled { cache, folder, version: manifest.nvrtc, architecture })
     }
 
     /// The machine code of a source, if it is there and whole.
