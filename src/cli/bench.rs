@@ -233,7 +233,7 @@ impl Observer for Watcher {
     fn done(&mut self, row: &Row) {
         if let Some(progress) = &mut self.progress {
             if let Some(error) = &row.error {
-                progress.line(&format!("{}: {error}", row.name));
+                progress.failed(&format!("{}: {error}", row.name));
             }
             if let Some(seconds) = row.seconds() {
                 progress.found(&format!("{}: {:.1} µs", row.name, 1e6 * seconds));

@@ -115,7 +115,7 @@ impl CheckObserver for Watcher {
     fn done(&mut self, check: &Check) {
         if let Some(progress) = &mut self.progress {
             if !check.passed {
-                progress.line(&format!("wrong: {}: {}", check.name, check.what_is_wrong()));
+                progress.failed(&format!("wrong: {}: {}", check.name, check.what_is_wrong()));
             } else if let Some(error) = check.error {
                 progress
                     .found(&format!("{}: right, {error:.1e} off (limit {:.0e})", check.name, check.limit));

@@ -84,6 +84,15 @@ impl Progress {
         }
     }
 
+    /// A failure, where what follows may never end: above the bar, or in a line of its own.
+    pub fn failed(&self, text: &str) {
+        if self.bar.is_hidden() {
+            self.found(text);
+        } else {
+            self.bar.println(text);
+        }
+    }
+
     /// A word beside the bar.
     pub fn message(&self, text: String) {
         self.bar.set_message(text);

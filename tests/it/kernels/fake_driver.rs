@@ -525,3 +525,54 @@ fn every_launch_of_a_step_fits_the_machine_code_that_nvrtc_makes() {
         assert!(said.status.success() && told.contains("Fake GPU"), "{precision}: {}\n{told}", said.status);
     }
 }
+
+/// A kernel that faults leaves a context without answers: the check or the row that met it is the last, and what it was is on standard
+/// error before.
+#[test]
+fn checks_and_measurements_end_where_the_device_answers_nothing_any_more() {
+    let Ok(nvrtc) = Nvrtc::find(None) else {
+        println!("without NVRTC no kernel has a name that could fault");
+        return;
+    };
+    let Some(folder) = build("fake-driver-for-faults", &["-DWITHOUT_NVRTC"]) else { return };
+    let cache = tempfile::tempdir().unwrap();
+    let run = |verb: &[&str]| {
+        let output = residua(verb)
+            .args(["--device", "cuda", "--precision", "f32", "--only", "relu*", "--json", "--quiet"])
+            .env("LD_LIBRARY_PATH", &folder)
+            .env("RESIDUA_NVRTC", nvrtc.path())
+            .env("RESIDUA_CACHE", cache.path())
+            .env("RESIDUA_FAKE_FAULT", "relu_gradient")
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(1), "{told}");
+        let found: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (found, told)
+    };
+    let (found, told) = run(&["doctor", "--full"]);
+    let (checks, cut) = (found[0]["checks"].as_array().unwrap(), found[0]["cut"].as_array().unwrap());
+    let last = checks.last().unwrap();
+    let name = last["name"].as_str().unwrap();
+    assert!(
+        name.starts_with("relu_gradient.") && last["failure"].as_str().unwrap().contains("ILLEGAL_ADDRESS"),
+        "{last}"
+    );
+    assert_eq!(
+        checks.iter().filter(|check| check["name"].as_str().unwrap().starts_with("relu_gradient.")).count(),
+        1
+    );
+    let stopped = found[0]["stopped"].as_str().unwrap();
+    assert!(
+        stopped.starts_with(&format!("the device answers nothing after {name}")) && !cut.is_empty(),
+        "{stopped}"
+    );
+    assert!(
+        told.contains(&format!("checking: {name}\n")) && told.contains(&format!("wrong: {name}: ")),
+        "{told}"
+    );
+
+    let (found, told) = run(&["bench", "--operations", "--seconds", "0", "--repeats", "1"]);
+    let failed = found["rows"].as_array().unwrap().iter().filter(|row| !row["error"].is_null()).count();
+    assert!(failed == 1 && !found["cut"].as_array().unwrap().is_empty(), "{found}\n{told}");
+}
