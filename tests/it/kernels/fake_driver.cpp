@@ -1,7 +1,8 @@
 // A stand-in for the driver's library and for NVRTC, strict where the real ones are merely undefined.
 //
-// Work is truly asynchronous here: what is queued in the stream happens only when somebody asks for it, as late as is
-// allowed: the first questions are answered by "not ready". So memory of the host that is used again too early, or read before its copy is over, gives wrong numbers.
+// Work is truly asynchronous here: what is queued in a stream happens only when somebody asks for it, or another stream waits for it,
+// as late as is allowed: the first questions are answered by "not ready". With RESIDUA_FAKE_COPIES_EARLY the copy stream's uploads happen
+// as early as is allowed. So memory that is used again too early, or read before its copy is over, gives wrong numbers.
 // Calls without a current context, calls that a capture forbids and objects that outlive their context are refused.
 
 #include <cstdint>
@@ -29,7 +30,7 @@ enum {
 typedef std::function<void()> Work;
 // Time passes only by what is queued: a millisecond for each thing, half of one for a launch that overlaps the launch before it.
 struct Graph { std::vector<Work> work; double milliseconds = 0; bool ends_in_launch = false; };
-struct Stream { std::deque<Work> queue; unsigned long long queued = 0, done = 0; bool capturing = false; Graph so_far, captured; };
+struct Stream { bool copies_early = false; std::deque<Work> queue; unsigned long long queued = 0, done = 0; bool capturing = false; Graph so_far, captured; };
 struct Event { Stream* stream = nullptr; unsigned long long position = 0; double moment = 0; bool timed = false; };
 struct Function { std::string name; size_t argument_bytes; int granted = 48 << 10; unsigned most_threads = 1024; bool real = false; };
 struct Module { std::vector<Function*> functions; };
@@ -189,9 +190,21 @@ EXPORT cuMemcpyHtoDAsync_v2(unsigned long long to, const void* from, size_t byte
     NEEDS_CONTEXT;
     if (!inside(device, (void*)to, bytes)) return INVALID_VALUE;
     if (!inside(pinned, from, bytes)) refuse("an upload that waits for pageable memory");
-    return queue(stream, [=] {
+    const int queued = queue(stream, [=] {
         if (!inside(pinned, from, bytes)) refuse("pinned memory was freed before its copy");
+        if (!inside(device, (void*)to, bytes)) refuse("device memory was freed before its copy");
         memcpy((void*)to, from, bytes);
+    });
+    if (stream->copies_early) run_until(stream, stream->queued);
+    return queued;
+}
+EXPORT cuMemcpyDtoDAsync_v2(unsigned long long to, unsigned long long from, size_t bytes, Stream* stream) {
+    NEEDS_CONTEXT;
+    auto both_inside = [=] { return inside(device, (void*)to, bytes) && inside(device, (void*)from, bytes); };
+    if (!both_inside()) return INVALID_VALUE;
+    return queue(stream, [=] {
+        if (!both_inside()) refuse("device memory was freed before its copy");
+        memcpy((void*)to, (void*)from, bytes);
     });
 }
 EXPORT cuMemcpyDtoHAsync_v2(void* to, unsigned long long from, size_t bytes, Stream* stream) {
@@ -204,6 +217,9 @@ EXPORT cuStreamCreate(Stream** stream, unsigned flags) {
     NEEDS_CONTEXT;
     if (flags != 1) refuse("a stream that waits for the default one");
     live.insert(*stream = new Stream);
+    // A stream for copies alone, beside the one of the work, may be as far ahead as it can get.
+    static unsigned streams = 0;
+    (*stream)->copies_early = streams++ && getenv("RESIDUA_FAKE_COPIES_EARLY");
     return SUCCESS;
 }
 EXPORT cuStreamDestroy_v2(Stream* stream) {
@@ -212,6 +228,14 @@ EXPORT cuStreamDestroy_v2(Stream* stream) {
     if (!live.erase(stream)) refuse("a stream is destroyed twice");
     delete stream;
     return SUCCESS;
+}
+EXPORT cuStreamWaitEvent(Stream* stream, Event* event, unsigned) {
+    NEEDS_CONTEXT; NOT_IN_CAPTURE;
+    if (!event->stream) return SUCCESS;
+    return queue(stream, [other = event->stream, position = event->position] {
+        if (!live.count(other)) refuse("a stream is waited for that is gone");
+        run_until(other, position);
+    }, 0);
 }
 EXPORT cuStreamQuery(Stream* stream) {
     NEEDS_CONTEXT; NOT_IN_CAPTURE;

@@ -54,6 +54,10 @@ fn build(name: &str, options: &[&str]) -> Option<PathBuf> {
 
 /// Runs a test of this file in a process of its own with the stand-in.
 fn run(test: &str) {
+    run_with(test, &[]);
+}
+
+fn run_with(test: &str, variables: &[(&str, &str)]) {
     let Some(folder) = stand_in() else {
         println!("no C++ compiler, so the native driver was not tried on a stand-in; install g++");
         return;
@@ -65,6 +69,7 @@ fn run(test: &str) {
         .env("RESIDUA_NVRTC", folder)
         .env("RESIDUA_CACHE", cache.path())
         .env(CHILD, "1")
+        .envs(variables.iter().copied())
         .output()
         .unwrap();
     let told = format!("{}{}", String::from_utf8_lossy(&said.stdout), String::from_utf8_lossy(&said.stderr));
@@ -106,6 +111,11 @@ fn numbers(driver: &Native, memory: &Memory, n: usize) -> Vec<f32> {
 #[test]
 fn memory_and_copies_hold_their_promises() {
     run("memory_and_copies");
+}
+
+#[test]
+fn memory_and_copies_hold_their_promises_where_the_copy_stream_is_far_ahead() {
+    run_with("memory_and_copies", &[("RESIDUA_FAKE_COPIES_EARLY", "1")]);
 }
 
 #[test]
@@ -169,6 +179,48 @@ fn memory_and_copies() {
     let error = driver.allocate(1 << 40).err().unwrap().to_string();
     assert!(error.contains("1048576 MiB") && error.contains("12 MiB are free"), "{error}");
     assert_eq!(driver.allocate(0).unwrap().bytes(), 0);
+}
+
+#[test]
+fn batches_are_uploaded_while_the_work_before_them_still_runs() {
+    run("batches_behind_work");
+    run_with("batches_behind_work", &[("RESIDUA_FAKE_COPIES_EARLY", "1")]);
+}
+
+#[test]
+#[ignore = "runs in a process of its own, started by the test above"]
+fn batches_behind_work() {
+    if !is_child() {
+        return;
+    }
+    // 256 images of 224 x 224: more than the ring holds at first.
+    const BYTES: usize = 256 * 3 * 224 * 224;
+    let driver = Native::new(0).unwrap().with_timeout(Some(Duration::from_millis(500)));
+    let mut memory = driver.allocate(BYTES).unwrap();
+    let module = driver.module(&source()).unwrap();
+    let mut batch = vec![0_u8; BYTES];
+    let mut numbered = |number: u8| {
+        batch.iter_mut().enumerate().for_each(|(i, byte)| *byte = ((i as u32 * 7) >> 3) as u8 ^ number);
+        batch.clone()
+    };
+    let mut got = vec![0; BYTES];
+    for number in 0..5 {
+        // Each batch is read by work of its own, and replaced only behind that.
+        driver.upload(&mut memory, 0, &numbered(2 * number)).unwrap();
+        let first = driver.begin_download(&memory, 0, BYTES).unwrap();
+        driver.upload(&mut memory, 0, &numbered(2 * number + 1)).unwrap();
+        assert!(first().unwrap() == numbered(2 * number), "batch {}", 2 * number);
+        driver.download(&memory, 0, &mut got).unwrap();
+        assert!(got == numbered(2 * number + 1), "batch {}", 2 * number + 1);
+    }
+    // Work that does not end stands for a long step: two batches are queued behind it, and only a further one has to wait.
+    let launch = Launch { entry: "hang", config: CONFIG, arguments: &[0; 8], operands: &[] };
+    driver.launch(&memory, &module, &launch).unwrap();
+    for number in 10..13 {
+        driver.upload(&mut memory, 0, &numbered(number)).unwrap();
+    }
+    let error = driver.upload(&mut memory, 0, &numbered(13)).unwrap_err();
+    assert!(matches!(&error, Error::DeviceHangs(_)), "{error}");
 }
 
 #[test]

@@ -116,7 +116,7 @@ impl Native {
             properties,
             launches: Launches::default(),
             timeout: None,
-            staging: Mutex::new(Staging::new()),
+            staging: Mutex::new(Staging::new(None)),
             downloads: Downloads::default(),
             stream: OnceLock::new(),
             library,
@@ -151,7 +151,7 @@ impl Native {
 
     /// The same GPU, for which nothing waits longer.
     pub fn with_timeout(self, timeout: Option<Duration>) -> Native {
-        Native { timeout, ..self }
+        Native { timeout, staging: Mutex::new(Staging::new(timeout)), ..self }
     }
 
     fn stream(&self) -> Result<&Arc<Stream>> {

@@ -1,20 +1,33 @@
-//! Copies to the device that do not wait: bytes go into a ring of pinned memory, from where the device fetches them.
+//! Copies to the device that do not wait for it: bytes go into a ring of pinned memory, from where the device fetches them.
+//!
+//! A small upload is fetched in the stream of the work. A large one, as a batch of images, is fetched in a stream of its own, the copy
+//! stream, while the work queued before it still runs: into a ring of device memory, which is a mirror of the pinned one. In the stream
+//! of the work it is then moved from there to its place, at the speed of device memory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use cudarc::driver::sys;
 
 use super::library::check;
-use super::memory::Pinned;
+use super::memory::{Pinned, zeroed};
 use super::stream::{Stream, StreamEvent};
 use crate::backend::cuda::driver::Memory;
 use crate::error::Result;
 
-/// Bytes of the ring.
+/// Bytes of the ring at first.
 const CAPACITY: usize = 32 << 20;
+/// Uploads that the ring has room for where they are all of one size, as batches are: one on its way to its place, one in the ring, one
+/// that is being written.
+const UPLOADS_IN_FLIGHT: usize = 3;
+/// Bytes of the ring at most, which are locked in the host's memory; larger batches wait for each other.
+const MOST_CAPACITY: usize = 512 << 20;
 /// A larger upload goes in pieces of this size, so that one is filled while another is fetched.
 const PIECE: usize = 8 << 20;
+/// Uploads of at least so many bytes go by the copy stream; two events and a second copy cost some microseconds, as does fetching
+/// this much.
+const LARGE: usize = 256 << 10;
 /// Copies begin at multiples of this.
 const ALIGNMENT: usize = 256;
 /// Uploads that may be under way at once.
@@ -61,19 +74,34 @@ impl<T> Ring<T> {
     }
 }
 
+/// Large uploads' way to the device.
+struct CopyStream {
+    /// A mirror of the pinned ring.
+    memory: Memory,
+    stream: Arc<Stream>,
+    /// The newest piece has arrived in the mirror.
+    arrived: StreamEvent,
+}
+
 /// The ring and its memory, which is locked at the first upload.
-#[derive(Debug)]
 pub struct Staging {
     ring: Ring<StreamEvent>,
     pinned: Option<Pinned>,
+    /// Made at the first large upload.
+    copies: Option<CopyStream>,
     /// Events that are over, to be used again.
     idle: Vec<StreamEvent>,
+    /// Bytes of the last large upload.
+    last_large: usize,
+    /// How long a wait may take, where a user says so.
+    timeout: Option<Duration>,
 }
 
 impl Staging {
-    /// Nothing under way.
-    pub fn new() -> Staging {
-        Staging { ring: Ring::new(CAPACITY), pinned: None, idle: Vec::new() }
+    /// Nothing under way; `timeout` is how long a wait may take, where a user says so.
+    pub fn new(timeout: Option<Duration>) -> Staging {
+        let ring = Ring::new(CAPACITY);
+        Staging { ring, pinned: None, copies: None, idle: Vec::new(), last_large: 0, timeout }
     }
 
     /// Queues a copy; `bytes` may be reused on return. Waits only for room in the ring.
@@ -86,13 +114,34 @@ impl Staging {
     ) -> Result<()> {
         stream.refuse_in_capture("copy to the GPU")?;
         let to = memory.range(offset, bytes.len())?;
+        let large = bytes.len() >= LARGE;
+        if large {
+            self.make_room(bytes.len())?;
+        }
         for (index, piece) in bytes.chunks(PIECE).enumerate() {
-            self.upload_piece(stream, to + (index * PIECE) as u64, piece)?;
+            self.upload_piece(stream, to + (index * PIECE) as u64, piece, large)?;
         }
         Ok(())
     }
 
-    fn upload_piece(&mut self, stream: &Arc<Stream>, to: u64, piece: &[u8]) -> Result<()> {
+    /// Enlarges the ring where large uploads of one size follow each other, so that none waits for the work that reads the one before.
+    fn make_room(&mut self, bytes: usize) -> Result<()> {
+        let repeated = std::mem::replace(&mut self.last_large, bytes) == bytes;
+        let wanted = capacity_for(bytes);
+        if !repeated || wanted <= self.ring.capacity {
+            return Ok(());
+        }
+        for (_, event) in self.ring.pending.drain(..) {
+            event.wait()?;
+            self.idle.push(event);
+        }
+        self.pinned = None;
+        self.copies = None;
+        self.ring = Ring::new(wanted);
+        Ok(())
+    }
+
+    fn upload_piece(&mut self, stream: &Arc<Stream>, to: u64, piece: &[u8], large: bool) -> Result<()> {
         let context = stream.enter()?;
         let start = loop {
             if let Some(start) = self.ring.place(piece.len()) {
@@ -102,25 +151,62 @@ impl Staging {
             event.wait()?;
             self.idle.push(event);
         };
-        let event = match self.idle.pop() {
+        let over = match self.idle.pop() {
             Some(event) => event,
             None => StreamEvent::new(stream, false)?,
         };
         let pinned = match &mut self.pinned {
             Some(pinned) => pinned,
-            none => none.insert(Pinned::new(context, CAPACITY)?),
+            none => none.insert(Pinned::new(context, self.ring.capacity)?),
         };
         // SAFETY: the ring gives only places whose events are over.
         unsafe { pinned.write(start, piece) };
-        // SAFETY: both ranges have `piece.len()` bytes; the ring keeps the pinned one until the event.
-        let result = unsafe {
-            sys::cuMemcpyHtoDAsync_v2(to, pinned.at(start).cast_const().cast(), piece.len(), stream.handle())
+        // SAFETY of both calls: the ranges have `piece.len()` bytes; the ring keeps the pinned one until the event.
+        let fetch = |to: u64, stream: &Stream| unsafe {
+            let result = sys::cuMemcpyHtoDAsync_v2(
+                to,
+                pinned.at(start).cast_const().cast(),
+                piece.len(),
+                stream.handle(),
+            );
+            check(result, "copy to the GPU")
         };
-        check(result, "copy to the GPU")?;
-        event.record()?;
-        self.ring.take(start, piece.len(), event);
+        if large {
+            let copies = match &mut self.copies {
+                Some(copies) => copies,
+                none => none.insert(CopyStream::new(stream, self.ring.capacity, self.timeout)?),
+            };
+            let mirror = copies.memory.range(start, piece.len())?;
+            fetch(mirror, &copies.stream)?;
+            copies.arrived.record()?;
+            stream.wait_for(&copies.arrived)?;
+            // SAFETY: both ranges have `piece.len()` bytes of device memory; the ring keeps the mirror's until the event.
+            let result = unsafe { sys::cuMemcpyDtoDAsync_v2(to, mirror, piece.len(), stream.handle()) };
+            check(result, "copy within the GPU")?;
+        } else {
+            fetch(to, stream)?;
+        }
+        over.record()?;
+        self.ring.take(start, piece.len(), over);
         Ok(())
     }
+}
+
+impl CopyStream {
+    fn new(work: &Arc<Stream>, bytes: usize, timeout: Option<Duration>) -> Result<CopyStream> {
+        let memory = zeroed(work, bytes)?;
+        // The zeros are there before the first piece is.
+        work.synchronise()?;
+        let stream = Arc::new(Stream::new(work.enter()?.clone(), timeout)?);
+        let arrived = StreamEvent::new(&stream, false)?;
+        Ok(CopyStream { memory, stream, arrived })
+    }
+}
+
+/// Bytes of a ring for large uploads of this size.
+fn capacity_for(bytes: usize) -> usize {
+    // A piece that does not fit behind the last begins anew, and leaves less than its size unused.
+    (UPLOADS_IN_FLIGHT * bytes.next_multiple_of(ALIGNMENT) + PIECE).clamp(CAPACITY, MOST_CAPACITY)
 }
 
 impl Drop for Staging {
@@ -177,6 +263,25 @@ mod tests {
         assert_eq!(ring.place(4), None);
         ring.pending.pop_front();
         assert!(ring.place(4).is_some());
+    }
+
+    #[test]
+    fn a_ring_for_batches_has_room_for_three_of_them_wherever_it_begins() {
+        for bytes in [LARGE, 6_291_456, 38_535_168, 77_070_336 + 3] {
+            let mut ring = Ring::new(capacity_for(bytes));
+            for batch in 0..20 {
+                for piece in (0..bytes).step_by(PIECE).map(|first| PIECE.min(bytes - first)) {
+                    // Of tickets, which are numbers of batches, those are over that lie three back.
+                    while ring.pending.front().is_some_and(|&(_, ticket)| ticket + UPLOADS_IN_FLIGHT <= batch)
+                    {
+                        ring.pending.pop_front();
+                    }
+                    let start = ring.place(piece).unwrap_or_else(|| panic!("batch {batch} of {bytes}"));
+                    ring.take(start, piece, batch);
+                }
+            }
+        }
+        assert_eq!(capacity_for(1 << 30), MOST_CAPACITY);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The one stream in which all work is queued, and moments in it.
+//! Streams: the one in which all work is queued, the one for large copies; and moments in them.
 
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,6 +128,14 @@ impl Stream {
             "a step is being captured as a graph, which may only launch kernels, and it wants to {task}; do that before \
              the capture"
         )))
+    }
+
+    /// Lets what is queued from now on begin after a moment in another stream.
+    pub fn wait_for(&self, event: &StreamEvent) -> Result<()> {
+        self.enter()?;
+        // SAFETY: stream and event live as long as `self` and `event`; the driver keeps what it needs of the event.
+        let result = unsafe { sys::cuStreamWaitEvent(self.stream, event.event, 0) };
+        check(result, "wait for a copy to the GPU")
     }
 
     /// Waits until all work is done.
