@@ -405,6 +405,9 @@ inline void store_vector(T* to, const Vector<T, N>& values, RESIDUA_CALL_SITE) {
     *reinterpret_cast<Vector<T, N>*>(to) = values;
 }
 
+/// Nothing to do; but what is asked for must be there.
+inline void prefetch_l2(const void* at, RESIDUA_CALL_SITE) { residua::check_read("prefetch_l2", at, 1, file, line); }
+
 inline float to_float(float x) { return x; }
 inline float to_float(bf16 x) { return __uint_as_float(u32(x.bits) << 16); }
 

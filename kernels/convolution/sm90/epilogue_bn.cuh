@@ -34,15 +34,15 @@ struct PartialSums {
 };
 
 /// Merges the moments of `count` rows of an epilogue tile (Chan, Golub & LeVeque 1979). The tile itself is overwritten.
-__device__ inline void merge_moments(PartialSums& partial, const ThreadRows& own, u32 count, EpilogueTile& tile, u32 consumer) {
+__device__ inline void merge_moments(PartialSums& partial, const ThreadRow (&own)[ROWS_AHEAD], u32 count, EpilogueTile& tile, u32 consumer) {
     WarpSums* warp_sums = reinterpret_cast<WarpSums*>(tile.values);
     const float share = 1.0f / float(count);
     float values[VECTOR_SIZE] = {}, means[VECTOR_SIZE];
 #pragma unroll
-    for (u32 i = 0; i < THREAD_ROWS; i++) {
-        if (!own.has(i)) continue;
+    for (u32 i = 0; i < ROWS_AHEAD; i++) {
+        if (!own[i].exists()) continue;
 #pragma unroll
-        for (u32 v = 0; v < VECTOR_SIZE; v++) values[v] += own.value(i, v);
+        for (u32 v = 0; v < VECTOR_SIZE; v++) values[v] += own[i].value(v);
     }
     store_warp_sums(warp_sums[0], values);
     warpgroup_sync(consumer);
@@ -52,11 +52,11 @@ __device__ inline void merge_moments(PartialSums& partial, const ThreadRows& own
         values[v] = 0;
     }
 #pragma unroll
-    for (u32 i = 0; i < THREAD_ROWS; i++) {
-        if (!own.has(i)) continue;
+    for (u32 i = 0; i < ROWS_AHEAD; i++) {
+        if (!own[i].exists()) continue;
 #pragma unroll
         for (u32 v = 0; v < VECTOR_SIZE; v++) {
-            const float deviation = own.value(i, v) - means[v];
+            const float deviation = own[i].value(v) - means[v];
             values[v] += deviation * deviation;
         }
     }
@@ -75,26 +75,20 @@ __device__ inline void merge_moments(PartialSums& partial, const ThreadRows& own
 struct GradientSums {
     float d[VECTOR_SIZE] = {}, products[VECTOR_SIZE] = {};
 
-    __device__ void add(const Arguments& p, const ThreadRows& own) {
-        if (own.column >= p.gemm_n) return;
-        Bf16Vector x[THREAD_ROWS];
+    /// Adds a row. The batch normalisation's numbers per channel are loaded anew for each: registers are scarcer than loads that hit L1.
+    __device__ void add(const Arguments& p, const ThreadRow& own, u32 column) {
 #pragma unroll
-        for (u32 i = 0; i < THREAD_ROWS; i++)
-            if (own.has(i)) x[i] = load_vector<VECTOR_SIZE>(p.bn_x + own.at(p, i));
-        float scale[VECTOR_SIZE], bias[VECTOR_SIZE], mean[VECTOR_SIZE];
-        load_columns(p.bn_mean, own.column, mean);
-        load_columns(p.bn_scale, own.column, scale);
-        load_columns(p.bn_bias, own.column, bias);
+        for (u32 v = 0; v < VECTOR_SIZE; v += 4) {
+            const Vector<float, 4> mean = load_vector<4>(p.bn_mean + column + v);
+            const Vector<float, 4> scale = load_vector<4>(p.bn_scale + column + v);
+            const Vector<float, 4> bias = load_vector<4>(p.bn_bias + column + v);
 #pragma unroll
-        for (u32 i = 0; i < THREAD_ROWS; i++) {
-            if (!own.has(i)) continue;
-#pragma unroll
-            for (u32 v = 0; v < VECTOR_SIZE; v++) {
-                const float input = to_float(x[i][v]);
-                const bool passed = !p.bn_relu || fmaf(scale[v], input, bias[v]) > 0.0f;
-                const float value = passed ? own.value(i, v) : 0.0f;
-                d[v] += value;
-                products[v] += value * (input - mean[v]);
+            for (u32 j = 0; j < 4; j++) {
+                const float input = to_float(own.bn_x[v + j]);
+                const bool passed = !p.bn_relu || fmaf(scale[j], input, bias[j]) > 0.0f;
+                const float value = passed ? own.value(v + j) : 0.0f;
+                d[v + j] += value;
+                products[v + j] += value * (input - mean[j]);
             }
         }
     }

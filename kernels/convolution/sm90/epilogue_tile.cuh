@@ -39,24 +39,14 @@ __device__ void store_accumulators(EpilogueTile& tile, const float (&d)[COUNT], 
     }
 }
 
-/// Of an epilogue tile a thread stores eight neighbours of each sixteenth row, so that eight threads store a row of 64 bf16. A
-/// dgrad, which reads more, takes two rounds for a thread's four rows, or it would run out of registers.
-constexpr u32 THREAD_ROWS = PASS == DGRAD ? 2 : 4;
-constexpr u32 ROUNDS = EpilogueTile::SIDE / 16 / THREAD_ROWS;
+/// Of an epilogue tile a thread stores eight neighbours of each sixteenth row, so that eight threads store a row of 64 bf16.
+constexpr u32 THREAD_ROWS = EpilogueTile::SIDE / 16;
 constexpr u32 VECTOR_SIZE = 8;
 typedef Vector<bf16, VECTOR_SIZE> Bf16Vector;
 
-/// The elements of the result that a thread stores in a round.
-struct ThreadRows {
-    u32 column;            // of the result
-    u32 row[THREAD_ROWS];  // of the result, or NONE
-    Vector<u32, VECTOR_SIZE / 2> pairs[THREAD_ROWS];  // two bf16 in a register
-
-    static constexpr u32 NONE = ~0u;
-    __device__ bool has(u32 i) const { return row[i] != NONE; }
-    __device__ float value(u32 i, u32 v) const { return to_float(bf16{u16(pairs[i][v / 2] >> v % 2 * 16)}); }
-    __device__ i64 at(const Arguments& p, u32 i) const { return i64(row[i]) * p.gemm_n + column; }
-};
+/// A thread's place in an epilogue tile: its columns, and the i-th of its rows.
+__device__ inline u32 tile_column() { return warpgroup_thread() % 8 * VECTOR_SIZE; }
+__device__ inline u32 tile_row(u32 i) { return warpgroup_thread() / 8 + 16 * i; }
 
 /// Loads VECTOR_SIZE floats of a vector that has an element per column.
 __device__ inline void load_columns(const float* from, u32 column, float (&values)[VECTOR_SIZE]) {
@@ -68,54 +58,62 @@ __device__ inline void load_columns(const float* from, u32 column, float (&value
     }
 }
 
-/// A thread's rows of a round, from row first_row of the tile on: accumulators with bias, addend and ReLU applied, rounded to bf16.
-__device__ inline ThreadRows epilogue_rows(const Arguments& p, const Phase& phase, EpilogueTile& tile, u32 first_row,
-                                           u32 first_column, u32 round) {
-    ThreadRows rows;
-    const u32 n = warpgroup_thread() % 8 * VECTOR_SIZE, m = warpgroup_thread() / 8 + 16 * THREAD_ROWS * round;
-    rows.column = first_column + n;
-    const bool inside = rows.column < p.gemm_n;
-    float bias[VECTOR_SIZE] = {};
-    if (PASS == FPROP && p.bias && inside) load_columns(p.bias, rows.column, bias);
-    // All loads are in flight before the first result is used.
-    Bf16Vector addend[THREAD_ROWS], relu_y[THREAD_ROWS];
-#pragma unroll
-    for (u32 i = 0; i < THREAD_ROWS; i++) {
-        const u32 row = first_row + m + 16 * i;
-        rows.row[i] = ThreadRows::NONE;
-        if (row >= phase.pixels || !inside) continue;
-        rows.row[i] = PASS == DGRAD ? out_row_of(p, phase, row) : row;
-        if (p.addend) addend[i] = load_vector<VECTOR_SIZE>(p.addend + rows.at(p, i));
-        if (PASS == DGRAD && p.relu_y) relu_y[i] = load_vector<VECTOR_SIZE>(p.relu_y + rows.at(p, i));
+/// The row of the result that is a pixel's. Without stride they are in the same order.
+__device__ inline u32 result_row(const Arguments& p, const Phase& phase, u32 pixel) {
+    return PASS == DGRAD && p.out_step > 1 ? out_row_of(p, phase, pixel) : pixel;
+}
+
+/// Rows whose operands are in flight before the first of them is used. A dgrad, which has three operands, would run out of registers
+/// for all four rows.
+constexpr u32 ROWS_AHEAD = PASS == DGRAD ? 2 : THREAD_ROWS;
+
+/// A thread's elements of one row of the result.
+struct ThreadRow {
+    u32 row;  // of the result, or NONE
+    Bf16Vector addend, relu_y, bn_x;            // what the epilogue reads besides accumulators
+    Vector<u32, VECTOR_SIZE / 2> pairs;  // two bf16 in a register
+
+    static constexpr u32 NONE = ~0u;
+    __device__ bool exists() const { return row != NONE; }
+    __device__ float value(u32 v) const { return to_float(bf16{u16(pairs[v / 2] >> v % 2 * 16)}); }
+    __device__ i64 at(const Arguments& p, u32 column) const { return i64(row) * p.gemm_n + column; }
+
+    /// Begins to load what belongs to a pixel.
+    __device__ void load(const Arguments& p, const Phase& phase, u32 pixel, u32 column) {
+        // Set in any case: a register that a predicated load may leave as it was would be occupied from the kernel's first instruction on.
+        addend = relu_y = bn_x = {};
+        row = NONE;
+        if (pixel >= phase.pixels || column >= p.gemm_n) return;
+        row = result_row(p, phase, pixel);
+        const i64 at = this->at(p, column);
+        if (p.addend) addend = load_vector<VECTOR_SIZE>(p.addend + at);
+        if (PASS == DGRAD && p.relu_y) relu_y = load_vector<VECTOR_SIZE>(p.relu_y + at);
+        if (PASS == DGRAD && p.bn_partial) bn_x = load_vector<VECTOR_SIZE>(p.bn_x + at);
     }
-#pragma unroll
-    for (u32 i = 0; i < THREAD_ROWS; i++) {
-        if (!rows.has(i)) continue;
+
+    /// Accumulators, in the i-th of the thread's rows of the epilogue tile, with bias, addend and ReLU applied, rounded to bf16.
+    __device__ void finish(const Arguments& p, EpilogueTile& tile, u32 i, const float (&bias)[VECTOR_SIZE]) {
 #pragma unroll
         for (u32 v = 0; v < VECTOR_SIZE; v += 4) {
-            const Vector<float, 4> accumulators = tile.chunk(m + 16 * i, n + v);
+            const Vector<float, 4> accumulators = tile.chunk(tile_row(i), tile_column() + v);
 #pragma unroll
             for (u32 j = 0; j < 4; j++) {
                 float value = accumulators[j];
                 if (PASS == FPROP) value += bias[v + j];
-                if (p.addend) value += to_float(addend[i][v + j]);
+                if (p.addend) value += to_float(addend[v + j]);
                 // A comparison that NaN passes through.
                 if (PASS == FPROP && p.relu) value = value < 0.0f ? 0.0f : value;
-                if (PASS == DGRAD && p.relu_y) value = to_float(relu_y[i][v + j]) > 0.0f ? value : 0.0f;
+                if (PASS == DGRAD && p.relu_y) value = to_float(relu_y[v + j]) > 0.0f ? value : 0.0f;
                 const u32 bits = from_float<bf16>(value).bits;
-                rows.pairs[i][(v + j) / 2] = j % 2 ? rows.pairs[i][(v + j) / 2] | bits << 16 : bits;
+                pairs[(v + j) / 2] = j % 2 ? pairs[(v + j) / 2] | bits << 16 : bits;
             }
         }
     }
-    return rows;
-}
 
-__device__ inline void store_rows(const Arguments& p, const ThreadRows& rows) {
-    bf16* out = static_cast<bf16*>(p.out);
-#pragma unroll
-    for (u32 i = 0; i < THREAD_ROWS; i++)
-        if (rows.has(i)) store_vector<VECTOR_SIZE / 2>(reinterpret_cast<u32*>(out + rows.at(p, i)), rows.pairs[i]);
-}
+    __device__ void store(const Arguments& p, u32 column) const {
+        store_vector<VECTOR_SIZE / 2>(reinterpret_cast<u32*>(static_cast<bf16*>(p.out) + at(p, column)), pairs);
+    }
+};
 
 /// Stores an epilogue tile of wgrad to the f32 rows of a split-K slice. The columns of the tile are 64 channels of one tap; panel
 /// `panel_n` of GEMM N.

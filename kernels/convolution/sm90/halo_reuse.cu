@@ -145,6 +145,7 @@ __device__ inline void consumer_warpgroup(const Arguments& p, SharedStorage& sha
             patches.skip(p.chunks * p.phases[0].taps_w);
             continue;
         }
+        prefetch_epilogue_operands(p, tile, consumer);
         if (!COOPERATIVE) shared.order.wait(consumer, count / CONSUMERS);
         if (FILTERS_RESIDENT) filters.stage = 0;
         Accumulators accumulators = {};

@@ -205,6 +205,7 @@ __device__ inline void consumer_warpgroup(const Arguments& p, const ClusterPosit
             state.skip(tile.k_blocks);
             continue;
         }
+        if (PASS != WGRAD) prefetch_epilogue_operands(p, tile, consumer);
         if (!COOPERATIVE) shared.order.wait(consumer, count / CONSUMERS);
         Accumulators accumulators = {};
         mainloop(p, tile, accumulators, shared, position, state, consumer);
