@@ -28,11 +28,13 @@ enum {
 };
 
 typedef std::function<void()> Work;
-// Time passes only by what is queued: a millisecond for each thing, half of one for a launch that overlaps the launch before it.
-struct Graph { std::vector<Work> work; double milliseconds = 0; bool ends_in_launch = false; };
+// Time passes only by what is queued: a millisecond for each thing, half of one for a launch that overlaps the launch before it, which
+// has to have the same carve-out of shared memory.
+const int NO_LAUNCH = -2;
+struct Graph { std::vector<Work> work; double milliseconds = 0; int carve_out = NO_LAUNCH; };  // of the launch it ends in
 struct Stream { bool copies_early = false; std::deque<Work> queue; unsigned long long queued = 0, done = 0; bool capturing = false; Graph so_far, captured; };
 struct Event { Stream* stream = nullptr; unsigned long long position = 0; double moment = 0; bool timed = false; };
-struct Function { std::string name; size_t argument_bytes; int granted = 48 << 10; unsigned most_threads = 1024; bool real = false; };
+struct Function { std::string name; size_t argument_bytes; int granted = 48 << 10, carve_out = -1; unsigned most_threads = 1024; bool real = false; };
 struct Module { std::vector<Function*> functions; };
 
 char the_context;
@@ -64,11 +66,11 @@ void run_until(Stream* stream, unsigned long long position) {
     }
 }
 
-int queue(Stream* stream, Work work, double milliseconds = 1, bool is_launch = false) {
+int queue(Stream* stream, Work work, double milliseconds = 1, int carve_out = NO_LAUNCH) {
     if (!live.count(stream)) refuse("work is queued in a stream that is gone");
     Graph& graph = stream->capturing ? stream->captured : stream->so_far;
     graph.milliseconds += milliseconds;
-    graph.ends_in_launch = is_launch;
+    graph.carve_out = carve_out;
     if (stream->capturing) { graph.work.push_back(work); return SUCCESS; }
     stream->queue.push_back(work);
     ++stream->queued;
@@ -372,8 +374,9 @@ EXPORT cuFuncGetParamInfo(Function* function, size_t index, size_t* offset, size
 }
 EXPORT cuFuncSetAttribute(Function* function, int attribute, int value) {
     NEEDS_CONTEXT;
-    if (attribute != 8 || value > 232448) return INVALID_VALUE;
-    function->granted = value;
+    if (attribute == 8 && value <= 232448) function->granted = value;
+    else if (attribute == 9 && value >= -1 && value <= 100) function->carve_out = value;
+    else return INVALID_VALUE;
     return SUCCESS;
 }
 // Attributes of a launch beyond its grid: the ones that the engine uses.
@@ -394,8 +397,11 @@ EXPORT cuLaunchKernelEx(const Launch* launch, Function* function, void** paramet
     }
     if (cluster == 0 || launch->grid[0] % cluster) return INVALID_VALUE;
     Stream* stream = launch->stream;
-    const double milliseconds = overlapped && (stream->capturing ? stream->captured : stream->so_far).ends_in_launch ? 0.5 : 1;
-    auto run = [=](Work work) { return queue(stream, work, milliseconds, true); };
+    // A kernel that prefers none has the least that holds its thread blocks.
+    const int carve_out = function->carve_out < 0 ? launch->shared >> 10 : function->carve_out;
+    const int before = (stream->capturing ? stream->captured : stream->so_far).carve_out;
+    const double milliseconds = overlapped && before == carve_out ? 0.5 : 1;
+    auto run = [=](Work work) { return queue(stream, work, milliseconds, carve_out); };
     // The kernel of this name accesses what is not there.
     const char* faulty = getenv("RESIDUA_FAKE_FAULT");
     if (faulty && function->name == faulty) return run([] { fault = ILLEGAL_ADDRESS; });

@@ -477,7 +477,13 @@ fn overlapped_launches() {
         let mut memory = driver.allocate(4096).unwrap();
         let module = driver.module(source).unwrap();
         let add_often = |memory: &Memory, times: usize| -> residua::Result<()> {
-            (0..times).try_for_each(|_| add(&driver, memory, &module, 1, 1.0))
+            // Some with shared memory, and some without.
+            (0..times).try_for_each(|index| {
+                let arguments = Add { y: memory.address(), n: 1, x: 1.0, unused: 0 };
+                let config = LaunchConfig { shared_bytes: (index as u32 % 2) << 16, ..CONFIG };
+                let arguments = bytemuck::bytes_of(&arguments);
+                driver.launch(memory, &module, &Launch { entry: "add", config, arguments, operands: &[] })
+            })
         };
         let graph = driver.capture(&mut || add_often(&memory, 3)).unwrap();
         // Behind a copy the first waits as ever.

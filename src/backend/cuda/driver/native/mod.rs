@@ -211,7 +211,9 @@ impl Driver for Native {
     fn module(&self, source: &Source) -> Result<LoadedModule> {
         let stream = self.stream()?;
         stream.refuse_in_capture(&format!("compile and load {}", source.name))?;
-        Module::load(stream, source, &self.machine_code(source)?.compiled.code).map(LoadedModule::new)
+        let overlapped = self.launches == Launches::Overlapped && self.properties.overlaps_launches();
+        let compiled = self.machine_code(source)?.compiled;
+        Module::load(stream, source, &compiled.code, overlapped).map(LoadedModule::new)
     }
 
     fn compile(&self, source: &Source) -> Result<()> {
@@ -223,8 +225,7 @@ impl Driver for Native {
     }
 
     fn launch(&self, _: &Memory, module: &LoadedModule, launch: &Launch<'_>) -> Result<()> {
-        let overlapped = self.launches == Launches::Overlapped && self.properties.overlaps_launches();
-        module.inner::<Module>().launch(launch, overlapped)
+        module.inner::<Module>().launch(launch)
     }
 
     fn expect(&self, seconds: f64) {

@@ -21,6 +21,10 @@ use crate::error::{Error, Result};
 
 /// Dynamic shared memory that a kernel may use without asking.
 const SHARED_WITHOUT_ASKING: u32 = 48 << 10;
+/// Percent of an SM's memory that a kernel prefers as shared memory, the rest being L1 (the carve-out). An SM that runs one kernel cannot
+/// take thread blocks of another that wants another carve-out, so kernels that should overlap all want the same: what the
+/// convolutions need.
+const CARVE_OUT: c_int = 100;
 
 /// A cubin on the device.
 #[derive(Debug)]
@@ -29,8 +33,9 @@ pub struct Module {
     module: CUmodule,
     functions: HashMap<String, Function>,
     stream: Arc<Stream>,
-    /// Whether its kernels wait for those launched before; if not, none of them may begin early.
-    waits: bool,
+    /// Whether its kernels are launched by programmatic dependent launch: thread blocks may be placed while the kernel before still
+    /// runs. A kernel that does not wait for those launched before must not begin early.
+    overlaps: bool,
 }
 
 /// A kernel.
@@ -51,8 +56,9 @@ unsafe impl Send for Module {}
 unsafe impl Sync for Module {}
 
 impl Module {
-    /// Loads a cubin, and all its kernels at once: loading while a graph is captured is not allowed.
-    pub fn load(stream: &Arc<Stream>, source: &Source, cubin: &[u8]) -> Result<Module> {
+    /// Loads a cubin, and all its kernels at once: loading while a graph is captured is not allowed. If `overlapped`, its kernels are
+    /// to be launched by programmatic dependent launch.
+    pub fn load(stream: &Arc<Stream>, source: &Source, cubin: &[u8], overlapped: bool) -> Result<Module> {
         let name = &source.name;
         stream.refuse_in_capture(&format!("load the kernels of {name}"))?;
         stream.enter()?;
@@ -65,15 +71,17 @@ impl Module {
             module,
             functions: HashMap::new(),
             stream: stream.clone(),
-            waits: source.has_grid_dependency_wait(),
+            overlaps: overlapped && source.has_grid_dependency_wait(),
         };
         loaded.functions = functions(module, name)?;
+        if loaded.overlaps {
+            loaded.functions.values().try_for_each(Function::prefer_shared_memory)?;
+        }
         Ok(loaded)
     }
 
-    /// Queues a kernel; if `overlapped`, by programmatic dependent launch: its thread blocks may be placed while the kernel before it still
-    /// runs.
-    pub fn launch(&self, launch: &Launch<'_>, overlapped: bool) -> Result<()> {
+    /// Queues a kernel.
+    pub fn launch(&self, launch: &Launch<'_>) -> Result<()> {
         let function = self.functions.get(launch.entry).ok_or_else(|| {
             let mut known: Vec<&str> = self.functions.keys().map(String::as_str).collect();
             known.sort_unstable();
@@ -102,7 +110,7 @@ impl Module {
         self.grant(function, launch)?;
         let LaunchConfig { grid, threads, shared_bytes, cluster } = launch.config;
         let mut arguments: [*mut c_void; 1] = [launch.arguments.as_ptr().cast_mut().cast()];
-        let mut attributes = attributes(overlapped && self.waits, cluster);
+        let mut attributes = attributes(self.overlaps, cluster);
         let config = CUlaunchConfig {
             gridDimX: grid[0],
             gridDimY: grid[1],
@@ -125,11 +133,8 @@ impl Module {
                 ptr::null_mut(),
             )
         };
-        let way_out = if overlapped && self.waits {
-            " (by programmatic dependent launch; try --launches serial)"
-        } else {
-            ""
-        };
+        let way_out =
+            if self.overlaps { " (by programmatic dependent launch; try --launches serial)" } else { "" };
         check(
             result,
             &format!(
@@ -153,6 +158,16 @@ impl Module {
         check(result, &format!("let `{}` use {wanted} bytes of shared memory", launch.entry))?;
         function.granted.fetch_max(wanted, Ordering::AcqRel);
         Ok(())
+    }
+}
+
+impl Function {
+    /// Asks for the carve-out that all overlapping kernels ask for.
+    fn prefer_shared_memory(&self) -> Result<()> {
+        let attribute = CUfunction_attribute::CU_FUNC_ATTRIBUTE_PREFERRED_SHARED_MEMORY_CARVEOUT;
+        // SAFETY: a loaded kernel.
+        let result = unsafe { sys::cuFuncSetAttribute(self.function, attribute, CARVE_OUT) };
+        check(result, &format!("set the shared memory that {} prefers", self.label[0]))
     }
 }
 
