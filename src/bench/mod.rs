@@ -17,6 +17,7 @@
 //! | [`qualify`] | kernels are tried in a process of their own before a device uses them |
 //! | `results`, `compare`, `merge`, `table` | JSON, an earlier run, PyTorch beside it, and how it all prints |
 
+pub mod calibrate;
 mod check;
 mod compare;
 pub mod configurations;

@@ -8,6 +8,7 @@ use super::compute::Compute;
 use super::output::print_result as print;
 use super::progress::Progress;
 use super::stop;
+use crate::bench::calibrate::{self, Calibration};
 use crate::bench::model::{Card, ModelRequest, model};
 use crate::bench::tune::{self, TuneRequest};
 use crate::bench::{
@@ -63,9 +64,13 @@ pub struct Arguments {
     /// Predict, call by call, what the steps take on a card that need not be there; on a GPU, measure beside it
     #[arg(long, conflicts_with_all = ["steps", "operations", "only", "budget", "compare"], help_heading = "Kernels")]
     model: bool,
-    /// The card to predict for: H200, H100 or A100 [default: the GPU that is there, else H200]
+    /// The card to predict for: 5090, B200, H200, H100, 4090, 3090, A6000, A100, or a card file [default: the GPU that is there, else H200]
     #[arg(long, value_name = "CARD", requires = "model", help_heading = "Kernels")]
     card: Option<String>,
+    /// Measure what predictions assume of a card (memory, L2, launches, tensor cores, TMA; about a minute) and write it to a card file, for
+    /// --card
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["networks", "batches", "steps", "operations", "only", "compare", "model", "tune"], help_heading = "Kernels")]
+    calibrate: Option<PathBuf>,
     #[command(flatten)]
     compute: Compute,
     /// Write the result as JSON; - is standard output
@@ -80,7 +85,7 @@ pub struct Arguments {
 }
 
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
-    for out in [&arguments.out, &arguments.tune].into_iter().flatten() {
+    for out in [&arguments.out, &arguments.tune, &arguments.calibrate].into_iter().flatten() {
         files::check_output_file(out, &[])?;
     }
     if let Some(folder) = &arguments.merge {
@@ -92,6 +97,9 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     }
     if let Some(table) = &arguments.tune {
         return tune(arguments, table, common);
+    }
+    if let Some(card_file) = &arguments.calibrate {
+        return calibrate(arguments, card_file, common);
     }
     if arguments.model {
         return predict(arguments, common);
@@ -165,6 +173,45 @@ fn tune(arguments: &Arguments, table: &Path, common: &Common) -> Result<()> {
     }
 }
 
+/// Measures what predictions assume.
+fn calibrate(arguments: &Arguments, card_file: &Path, common: &Common) -> Result<()> {
+    let Suite { patience, until, .. } = suite(arguments)?;
+    let choice = arguments.compute.choice(common)?;
+    let mut watcher =
+        Calibrating { card_file, progress: Progress::new("calibrating", 0, "measurements", common.quiet) };
+    let calibration = calibrate::calibrate(&choice, &patience, &until, &mut watcher)?;
+    drop(watcher);
+    calibration.write(card_file)?;
+    print(common, Some(card_file), &calibration, || {
+        format!("{}written to {}\n", calibration.table(), card_file.display())
+    })
+}
+
+/// Writes the card file anew after each measurement: what is measured is not lost with what comes behind it.
+struct Calibrating<'a> {
+    card_file: &'a Path,
+    progress: Progress,
+}
+
+impl calibrate::Watcher for Calibrating<'_> {
+    fn begins(&mut self, name: &str) {
+        self.progress.announce(name);
+    }
+
+    fn ended(&mut self, so_far: &Calibration) -> Result<()> {
+        if let Some(newest) = so_far.measurements.last() {
+            self.progress.found(&newest.in_words());
+        }
+        so_far.write(self.card_file)
+    }
+}
+
+/// A card by its name, or out of a card file.
+fn card(text: &str) -> Result<Card> {
+    let is_file = text.ends_with(".json") || text.contains(std::path::MAIN_SEPARATOR);
+    if is_file { Ok(Calibration::read(Path::new(text))?.card) } else { Card::named(text) }
+}
+
 /// Predicts instead of measuring.
 fn predict(arguments: &Arguments, common: &Common) -> Result<()> {
     let suite = suite(arguments)?;
@@ -172,7 +219,7 @@ fn predict(arguments: &Arguments, common: &Common) -> Result<()> {
         networks: suite.networks,
         batches: suite.batches,
         fusions: suite.fusions,
-        card: arguments.card.as_deref().map(Card::named).transpose()?,
+        card: arguments.card.as_deref().map(card).transpose()?,
         patience: suite.patience,
     };
     let model = model(&arguments.compute.choice_with_kernels(common)?, &request)?;

@@ -38,6 +38,8 @@ struct Known {
     f32_of_f64: f64,
     /// GB/s.
     bandwidth: f64,
+    /// Megabytes of L2.
+    cache: f64,
     units: Units,
     source: &'static str,
 }
@@ -48,22 +50,21 @@ struct Units {
     matrix_flop: f64,
     /// Share of it that `mma.sync`, the instruction of single warps, reaches.
     warp_share: f64,
-    /// Bytes a second from L2 to all SMs of the card.
-    cache_rate: f64,
+    /// Bytes in a cycle from L2 to all SMs of the card.
+    cache_bytes_per_cycle: f64,
 }
 
 /// WGMMA m64nNk16 takes N/2 cycles (CUDA's throughput tables: 4096 for dense bf16). `mma.sync` reaches 0.62 of it (Luo et al. 2024,
-/// arXiv 2402.13499, measured for dense bf16 on an H100). L2 is assumed: the wires carry 5120 bytes a cycle (9.0 TB/s), of which
-/// published read tests reach between two thirds and four fifths.
-const HOPPER: Units = Units { matrix_flop: 4096.0, warp_share: 0.62, cache_rate: 7.5e12 };
-/// 312 TFLOP/s on 108 SMs at 1.41 GHz; L2 as Hopper's (7.2 TB/s on the wires).
-const AMPERE: Units = Units { matrix_flop: 2048.0, warp_share: 1.0, cache_rate: 5.0e12 };
+/// arXiv 2402.13499, measured for dense bf16 on an H100). L2 was measured on an H200: 9.6 to 10.2 TB/s of reads at 1.98 GHz, 5000 bytes a
+/// cycle; that it keeps pace with the clock under load is assumed.
+const HOPPER: Units = Units { matrix_flop: 4096.0, warp_share: 0.62, cache_bytes_per_cycle: 5000.0 };
+/// 312 TFLOP/s on 108 SMs at 1.41 GHz; of L2 5 TB/s are assumed (7.2 on the wires).
+const AMPERE: Units = Units { matrix_flop: 2048.0, warp_share: 1.0, cache_bytes_per_cycle: 3550.0 };
 /// tcgen05 multiplies twice what WGMMA does in a cycle. `mma.sync` is assumed to be what it is on Hopper; L2 too.
-const BLACKWELL: Units = Units { matrix_flop: 8192.0, warp_share: 0.31, cache_rate: 7.5e12 };
-/// Cards for graphics, by compute capability: L2 is assumed to give each SM 16 bytes a cycle at the boost clock. GeForce cards multiply
-/// bf16 at half rate where sums are f32.
-const fn graphics(matrix_flop: f64, sms: u32, boost_gigahertz: f64) -> Units {
-    Units { matrix_flop, warp_share: 1.0, cache_rate: 16e9 * sms as f64 * boost_gigahertz }
+const BLACKWELL: Units = Units { matrix_flop: 8192.0, warp_share: 0.31, cache_bytes_per_cycle: 5000.0 };
+/// Cards for graphics: L2 is assumed to give each SM 16 bytes a cycle. GeForce cards multiply bf16 at half rate where sums are f32.
+const fn graphics(matrix_flop: f64, sms: u32) -> Units {
+    Units { matrix_flop, warp_share: 1.0, cache_bytes_per_cycle: 16.0 * sms as f64 }
 }
 
 /// The cards, newer before older; the first whose name matches counts, and of a card that none matches the first that is not newer.
@@ -71,45 +72,54 @@ const fn graphics(matrix_flop: f64, sms: u32, boost_gigahertz: f64) -> Units {
 const CARDS: [Known; 10] = [
     Known {
         short: Some("5090"), name: "RTX 5090", capability: (12, 0), sms: 170, bf16: 209.5, f32: 104.8, f32_of_f64: 64.0,
-        bandwidth: 1792.0, units: graphics(512.0, 170, 2.407), source: "RTX Blackwell white paper, dense, sums in f32",
+        bandwidth: 1792.0, cache: 98.3, units: graphics(512.0, 170), source: "RTX Blackwell white paper, dense, sums in f32",
     },
     Known {
         short: Some("B200"), name: "B200", capability: (10, 0), sms: 148, bf16: 2250.0, f32: 75.0, f32_of_f64: 2.0,
-        bandwidth: 8000.0, units: BLACKWELL, source: "data sheet, dense",
+        bandwidth: 8000.0, cache: 126.0, units: BLACKWELL, source: "data sheet, dense",
     },
     Known {
         short: Some("H200"), name: "H200", capability: (9, 0), sms: 132, bf16: 788.0, f32: 66.9, f32_of_f64: 2.0,
-        bandwidth: 4300.0, units: HOPPER, source: "measured on random data (products, copy); f32 from the data sheet",
+        bandwidth: 4300.0, cache: 50.0, units: HOPPER, source: "measured on random data (products, copy); f32 from the data sheet",
     },
     Known {
         short: None, name: "H100 PCIe", capability: (9, 0), sms: 114, bf16: 756.0, f32: 51.2, f32_of_f64: 2.0,
-        bandwidth: 2000.0, units: HOPPER, source: "data sheet, dense",
+        bandwidth: 2000.0, cache: 50.0, units: HOPPER, source: "data sheet, dense",
     },
     Known {
         short: Some("H100"), name: "H100", capability: (9, 0), sms: 132, bf16: 989.0, f32: 66.9, f32_of_f64: 2.0,
-        bandwidth: 3350.0, units: HOPPER, source: "data sheet, dense",
+        bandwidth: 3350.0, cache: 50.0, units: HOPPER, source: "data sheet, dense",
     },
     Known {
         short: Some("4090"), name: "RTX 4090", capability: (8, 9), sms: 128, bf16: 165.2, f32: 82.6, f32_of_f64: 64.0,
-        bandwidth: 1008.0, units: graphics(512.0, 128, 2.52), source: "Ada white paper, dense, sums in f32",
+        bandwidth: 1008.0, cache: 72.0, units: graphics(512.0, 128), source: "Ada white paper, dense, sums in f32",
     },
     Known {
         short: Some("3090"), name: "RTX 3090", capability: (8, 6), sms: 82, bf16: 71.0, f32: 35.6, f32_of_f64: 64.0,
-        bandwidth: 936.0, units: graphics(512.0, 82, 1.695), source: "GA102 white paper, dense, sums in f32",
+        bandwidth: 936.0, cache: 6.0, units: graphics(512.0, 82), source: "GA102 white paper, dense, sums in f32",
     },
     Known {
         short: Some("A6000"), name: "RTX A6000", capability: (8, 6), sms: 84, bf16: 154.8, f32: 38.7, f32_of_f64: 64.0,
-        bandwidth: 768.0, units: graphics(1024.0, 84, 1.80), source: "data sheet, dense",
+        bandwidth: 768.0, cache: 6.0, units: graphics(1024.0, 84), source: "data sheet, dense",
     },
     Known {
         short: None, name: "A100-SXM4-40GB", capability: (8, 0), sms: 108, bf16: 312.0, f32: 19.5, f32_of_f64: 2.0,
-        bandwidth: 1555.0, units: AMPERE, source: "data sheet, dense",
+        bandwidth: 1555.0, cache: 40.0, units: AMPERE, source: "data sheet, dense",
     },
     Known {
         short: Some("A100"), name: "A100", capability: (8, 0), sms: 108, bf16: 312.0, f32: 19.5, f32_of_f64: 2.0,
-        bandwidth: 2039.0, units: AMPERE, source: "data sheet, dense",
+        bandwidth: 2039.0, cache: 40.0, units: AMPERE, source: "data sheet, dense",
     },
 ];
+
+/// The rate of reads from L2 by how many bytes are read again and again, both in units of the card's own: of its L2, and of the
+/// full rate. Measured on an H200 (50 MB: 9.9 TB/s up to 40 MB, 7.5 at 48, 5.1 at 58); assumed of other cards. Far beyond, reads come
+/// from memory.
+const CACHE_BY_SIZE: [[f64; 2]; 3] = [[0.8, 1.0], [0.96, 0.757], [1.16, 0.515]];
+/// The multiple of L2 from where on hardly anything is found there. Assumed.
+const FAR_BEYOND_CACHE: f64 = 3.0;
+/// Rate of reads far beyond L2, as a share of the rate of a copy. Measured on an H200 (3.89 TB/s of 4.3); assumed of other cards.
+const READ_OF_COPY: f64 = 0.905;
 
 /// Bytes of shared memory for all thread blocks of an SM, by compute capability (CUDA's programming guide).
 pub fn shared_bytes_per_sm(capability: (u32, u32)) -> usize {
@@ -161,8 +171,21 @@ const PROLOGUE_SECONDS: f64 = 0.9e-6;
 /// Seconds from the last product of an output tile to its last store. Assumed.
 const EPILOGUE_SECONDS: f64 = 0.7e-6;
 
+/// The measured rate of a mainloop whose operands are there.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct WgmmaRate {
+    /// WGMMA instructions of a consumer for a K block, one below the other.
+    pub wgmmas: usize,
+    /// N of each.
+    pub n: usize,
+    /// Consumers that multiply at the same time.
+    pub consumers: usize,
+    /// Floating-point operations a second of all SMs.
+    pub flop_per_second: f64,
+}
+
 /// A card as the model sees it.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Card {
     /// Its name.
     pub name: String,
@@ -185,14 +208,26 @@ pub struct Card {
     pub shared_bytes_per_cycle: f64,
     /// Bytes of shared memory for all thread blocks of an SM.
     pub shared_bytes: usize,
-    /// Bytes a second from L2; assumed.
+    /// Bytes a second from L2.
     pub cache_rate: f64,
+    /// Bytes that are read again and again, and bytes a second that they come at: from L2, and, of the last, from memory.
+    pub cache_by_size: Vec<[f64; 2]>,
+    /// Bytes a second of reads from memory alone.
+    pub read_rate: f64,
+    /// Rates of mainloops that were measured; the others take the rate of products.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wgmma_rates: Vec<WgmmaRate>,
+    /// Bytes a second that TMA loads in im2col mode, where it was measured; else as from L2.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub im2col_rate: Option<f64>,
     /// Bytes a second that one SM takes from L2; assumed.
     pub port_rate: f64,
     /// How kernels follow each other.
     pub launches: Launches,
-    /// Seconds a launch costs; assumed.
+    /// Seconds a launch costs.
     pub launch_seconds: f64,
+    /// The same where launches are overlapped, and where they are serial.
+    pub seconds_by_launches: [f64; 2],
     /// Seconds until the first product of an output tile; assumed.
     pub prologue_seconds: f64,
     /// Seconds after the last product of an output tile; assumed.
@@ -241,6 +276,11 @@ impl Card {
         }
         rates.bandwidth *= share;
         let clock = 1e12 * known.bf16 * share / (f64::from(sms) * known.units.matrix_flop);
+        let cache_rate = known.units.cache_bytes_per_cycle * share * clock;
+        let (cache, read_rate) = (1e6 * known.cache * share, READ_OF_COPY * rates.bandwidth);
+        let mut cache_by_size =
+            CACHE_BY_SIZE.map(|[size, rate]| [cache * size, (cache_rate * rate).max(read_rate)]).to_vec();
+        cache_by_size.push([cache * FAR_BEYOND_CACHE, read_rate]);
         let card = Card {
             name: name.to_string(),
             architecture: architecture(capability).unwrap_or_else(|_| "sm_80".into()),
@@ -251,10 +291,15 @@ impl Card {
             clock,
             shared_bytes_per_cycle: SHARED_BYTES_PER_CYCLE,
             shared_bytes: shared_bytes_per_sm(capability),
-            cache_rate: known.units.cache_rate * share,
+            cache_rate,
+            cache_by_size,
+            read_rate,
+            wgmma_rates: Vec::new(),
+            im2col_rate: None,
             port_rate: PORT_BYTES_PER_CYCLE * clock,
             launches: Launches::Serial,
             launch_seconds: SERIAL_LAUNCH_SECONDS,
+            seconds_by_launches: [OVERLAPPED_LAUNCH_SECONDS, SERIAL_LAUNCH_SECONDS],
             prologue_seconds: PROLOGUE_SECONDS,
             epilogue_seconds: EPILOGUE_SECONDS,
             rates,
@@ -262,15 +307,39 @@ impl Card {
         card.with_launches(Launches::default())
     }
 
+    /// Bytes a second of reads of so many bytes that were written or read just before.
+    pub fn cache_rate_of(&self, bytes: f64) -> f64 {
+        let points = &self.cache_by_size;
+        let Some(next) = points.iter().position(|[size, _]| bytes <= *size) else { return self.read_rate };
+        let [size, rate] = points[next];
+        match next.checked_sub(1).map(|before| points[before]) {
+            None => rate,
+            Some([from, before]) => before + (rate - before) * (bytes - from) / (size - from),
+        }
+    }
+
+    /// Bytes a second of a pass over memory, by the share of its bytes that it writes: from reads alone to a copy.
+    pub fn memory_rate(&self, written_share: f64) -> f64 {
+        self.read_rate + (self.rates.bandwidth - self.read_rate) * (2.0 * written_share).min(1.0)
+    }
+
+    /// Floating-point operations in a cycle of one SM of a mainloop by WGMMA, whose consumers have so many elements of a tile each.
+    pub fn wgmma_flop_per_cycle(&self, n: usize, elements: usize, cooperative: bool) -> f64 {
+        let (wgmmas, consumers) = (elements / (64 * n.max(1)), if cooperative { 2 } else { 1 });
+        let same = |rate: &&WgmmaRate| (rate.wgmmas, rate.n, rate.consumers) == (wgmmas, n, consumers);
+        match self.wgmma_rates.iter().find(same) {
+            Some(measured) => measured.flop_per_second / (self.clock * f64::from(self.sms)),
+            None => self.matrix_flop_per_cycle,
+        }
+    }
+
     /// The card whose kernels follow each other like this, as far as it can.
     #[must_use]
     pub fn with_launches(self, launches: Launches) -> Card {
         let overlaps = self.capability >= Properties::OVERLAPS_LAUNCHES;
         let launches = if overlaps { launches } else { Launches::Serial };
-        let launch_seconds = match launches {
-            Launches::Overlapped => OVERLAPPED_LAUNCH_SECONDS,
-            Launches::Serial => SERIAL_LAUNCH_SECONDS,
-        };
+        let [overlapped, serial] = self.seconds_by_launches;
+        let launch_seconds = if launches == Launches::Overlapped { overlapped } else { serial };
         Card { launches, launch_seconds, ..self }
     }
 }
@@ -305,6 +374,7 @@ mod tests {
         let near = |value: f64, expected: f64| assert!((value / expected - 1.0).abs() < 1e-12, "{value:e}");
         near(half.clock, known.clock);
         near(half.cache_rate, known.cache_rate / 2.0);
+        near(half.cache_by_size[0][0], known.cache_by_size[0][0] / 2.0);
         near(half.rates.bandwidth, known.rates.bandwidth / 2.0);
         near(half.rates.f32.unwrap(), known.rates.f32.unwrap() / 2.0);
         assert!(half.rates.source.contains("41 SMs") && half.rates.source.contains("assumed"));
@@ -324,6 +394,25 @@ mod tests {
         assert_eq!(Card::nearest(&device("a card", (8, 0), 0)).sms, 1);
         let known = device("NVIDIA H100", (9, 0), 132);
         assert_eq!(Card::nearest(&known), Card::named("H100").unwrap());
+    }
+
+    #[test]
+    fn reads_come_at_the_rates_that_were_measured_on_an_h200() {
+        let card = Card::named("H200").unwrap();
+        // At 1.98 GHz; under the load of products the clock is lower.
+        let full = |rate: f64| rate * 1.98e9 / card.clock;
+        let within = |value: f64, low: f64, high: f64| assert!((low..=high).contains(&value), "{value:e}");
+        within(full(card.cache_rate_of(7e6)), 9.6e12, 10.2e12);
+        within(full(card.cache_rate_of(40e6)), 9.6e12, 10.2e12);
+        within(full(card.cache_rate_of(48e6)), 7.4e12, 7.6e12);
+        within(full(card.cache_rate_of(58e6)), 5.0e12, 5.4e12);
+        within(card.cache_rate_of(1e9), 3.88e12, 3.90e12);
+        within(card.memory_rate(0.0), 3.88e12, 3.90e12);
+        assert_eq!(card.memory_rate(0.5), card.rates.bandwidth);
+        for size in 1..200 {
+            let [smaller, larger] = [size, size + 1].map(|size| card.cache_rate_of(1e6 * f64::from(size)));
+            assert!(smaller >= larger && larger >= card.read_rate, "{size} MB");
+        }
     }
 
     #[test]

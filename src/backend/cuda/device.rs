@@ -4,8 +4,8 @@ use std::sync::PoisonError;
 
 use super::engine::no_memory;
 use super::{
-    Cuda, GRAPHS, KernelTable, Module, batch_norm, convolution, cosine, divergence, energy, groups, host,
-    images, linear, loss, optimizer, pointwise, pool_head, pooling, rows,
+    Cuda, GRAPHS, KernelTable, Module, batch_norm, calibration, convolution, cosine, divergence, energy,
+    groups, host, images, linear, loss, optimizer, pointwise, pool_head, pooling, rows,
 };
 use crate::error::Result;
 use crate::ops::{
@@ -34,6 +34,7 @@ pub fn modules() -> Vec<Module> {
         optimizer::modules(),
         images::modules(),
         rows::modules(),
+        calibration::modules(),
     ]
     .concat()
 }

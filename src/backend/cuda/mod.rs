@@ -7,6 +7,7 @@
 //! | `convolution`, `batch_norm`, `pointwise`, `pooling`, `linear`, `cosine`, `loss`, `divergence`, `optimizer`, `images` | a launcher for each family of `kernels/`: checks, launch configuration, arguments |
 //! | `card` | cards in numbers, for the cost model of convolutions |
 //! | `rows` | launchers of `kernels/rows/*.cu` |
+//! | `calibration` | launchers of `kernels/calibration/`, which measure what the cost model assumes |
 //! | `call` | what the launchers share: checked operands, grids, variants by type |
 //! | `module` | a compiled variant of a kernel file, and the limits that the compile gate holds it to |
 //! | `kernel_files` | the structs that kernels take and the constants that launchers share, made of `kernels/` by `build.rs` |
@@ -16,6 +17,7 @@
 //! | [`driver`] | the device itself: a GPU, or its emulator |
 
 mod batch_norm;
+pub mod calibration;
 mod call;
 pub mod card;
 mod convolution;

@@ -30,6 +30,7 @@ use super::stage::Stage;
 use super::steps::{StepKind, StepWork};
 use super::timing::{Patience, time_call};
 use super::work::work;
+use crate::backend::cuda::cost::Traffic;
 use crate::backend::cuda::driver::native::Native;
 use crate::backend::cuda::driver::recorder::{RecordedLaunch, Recorder};
 use crate::backend::cuda::driver::{Driver, Properties};
@@ -356,10 +357,10 @@ impl Modeller {
         let mut launches = Vec::with_capacity(recorded.len());
         for (index, launch) in recorded.iter().enumerate() {
             // A lone kernel moves what the call must; of several, each moves its own operands.
-            let bytes = match recorded.as_slice() {
-                [_] => work.bytes,
-                _ => operand_bytes(launch, &recorded[..index]),
-            };
+            let mut bytes = traffic(launch, &recorded[..index]);
+            if recorded.len() == 1 {
+                bytes.read = (work.bytes - bytes.written).max(0.0);
+            }
             let flop = if index == 0 { work.flop } else { 0.0 };
             launches.push(self.launch((&call, config), launch, bytes, flop)?);
         }
@@ -383,7 +384,7 @@ impl Modeller {
         &mut self,
         (call, config): (&Call<()>, &CallConfig),
         launch: &RecordedLaunch,
-        bytes: f64,
+        bytes: Traffic,
         flop: f64,
     ) -> Result<LaunchModel> {
         let used = self.library.resources(&launch.source, &launch.entry)?;
@@ -396,8 +397,9 @@ impl Modeller {
         let blocks = launch.config.grid.iter().map(|&extent| extent as usize).product();
         // A kernel that finishes a convolution, or adds up its splits, is a pass.
         let products = self.cuda.products(call, config).filter(|products| products.entry == launch.entry);
+        let all = bytes.read + bytes.written + bytes.just_written;
         let predicted = match &products {
-            Some(products) => cost::products(&self.card, products, resident, bytes),
+            Some(products) => cost::products(&self.card, products, resident, all),
             None => cost::pass(&self.card, bytes, flop, blocks),
         };
         Ok(LaunchModel {
@@ -411,7 +413,7 @@ impl Modeller {
             shared_bytes: uses.shared,
             blocks_per_sm: resident,
             limited_by,
-            bytes,
+            bytes: all,
             bound: predicted.bound(),
             predicted,
         })
@@ -431,17 +433,26 @@ fn distinct(executable: &Executable) -> Vec<(Call<()>, CallConfig, usize)> {
     distinct
 }
 
-/// Bytes of a launch's operands, those it reads and writes twice. What an earlier launch of the call has read, later ones only
+/// Bytes of a launch's operands, those it reads and writes both ways. What an earlier launch of the call has read, later ones only
 /// look something up in: the first row, as a pivot.
-fn operand_bytes(launch: &RecordedLaunch, earlier: &[RecordedLaunch]) -> f64 {
-    let read_before = |span: &Span| {
+fn traffic(launch: &RecordedLaunch, earlier: &[RecordedLaunch]) -> Traffic {
+    let before = |span: &Span, reads: bool| {
         let mut operands = earlier.iter().flat_map(|launch| &launch.operands);
-        operands.any(|(_, other, access)| other == span && *access == Access::Read)
+        operands.any(|(_, other, access)| other == span && (*access == Access::Read) == reads)
     };
-    let bytes = |(_, span, access): &(&str, Span, Access)| match access {
-        Access::Read if read_before(span) => 0.0,
-        Access::Read | Access::Write => span.bytes() as f64,
-        Access::Update => 2.0 * span.bytes() as f64,
-    };
-    launch.operands.iter().map(bytes).sum()
+    let mut traffic = Traffic::default();
+    for (_, span, access) in &launch.operands {
+        let bytes = span.bytes() as f64;
+        if *access != Access::Write {
+            match span {
+                span if before(span, false) => traffic.just_written += bytes,
+                span if before(span, true) && *access == Access::Read => {}
+                _ => traffic.read += bytes,
+            }
+        }
+        if *access != Access::Read {
+            traffic.written += bytes;
+        }
+    }
+    traffic
 }

@@ -165,6 +165,78 @@ fn doctor_finds_a_wrong_kernel() {
 }
 
 #[test]
+fn a_card_file_holds_what_was_measured_and_predictions_are_made_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("card.json");
+    let (path, emulator) =
+        (file.to_str().unwrap(), ["--device", "emulator", "--seconds", "0", "--repeats", "1"]);
+    let run = program::run(&[&["bench", "--calibrate", path][..], &emulator].concat());
+    let told = text(&run.stderr);
+    assert!(run.status.success() && text(&run.stdout).contains("assumed"), "{told}");
+    // A hang would have a name, and what came before it would be there.
+    for name in ["copy", "read", "cache.40MB", "launch.serial", "wgmma.2x128.consumers-2", "tma.im2col"] {
+        let (begins, found) = (format!("calibrating: {name}\n"), format!("calibrating: {name}: "));
+        assert!(told.find(&begins).unwrap() < told.find(&found).unwrap(), "{name}: {told}");
+    }
+    let whole = std::fs::read_to_string(&file).unwrap();
+    let calibration = read(&file);
+    let (card, measured) = (&calibration["card"], calibration["measurements"].as_array().unwrap());
+    let value = |name: &str| {
+        let of_name = measured.iter().find(|measurement| measurement["name"] == name);
+        of_name.unwrap_or_else(|| panic!("{name}"))["value"].as_f64().unwrap()
+    };
+    assert_eq!(card["rates"]["bandwidth"], value("copy"));
+    assert_eq!(card["read_rate"], value("read"));
+    assert_eq!(card["cache_rate"], value("cache.4MB"));
+    assert_eq!(
+        card["seconds_by_launches"],
+        serde_json::json!([value("launch.overlapped"), value("launch.serial")])
+    );
+    assert_eq!(card["im2col_rate"], value("tma.im2col"));
+    assert_eq!(card["wgmma_rates"].as_array().unwrap().len(), 10);
+
+    let model = |card: &str, launches: &str| {
+        let out = folder.path().join("model.json");
+        let run = program::run(&[
+            "bench",
+            "--model",
+            "--card",
+            card,
+            "--precision",
+            "bf16",
+            "--arch",
+            TOY,
+            "--batch-size",
+            "4",
+            "--launches",
+            launches,
+            "--out",
+            out.to_str().unwrap(),
+        ]);
+        (run.status.code(), text(&run.stderr), if run.status.success() { read(&out) } else { Value::Null })
+    };
+    for (launches, name) in [("overlapped", "launch.overlapped"), ("serial", "launch.serial")] {
+        let (code, told, predicted) = model(path, launches);
+        assert_eq!(code, Some(0), "{told}");
+        assert_eq!(predicted["card"]["launch_seconds"], value(name));
+        assert_eq!(predicted["card"]["rates"], card["rates"]);
+    }
+    // A file that was damaged, or is another program's, is refused with what is wrong.
+    for (old, new, expected) in [
+        ("\"format\": 1", "\"format\": 7", "expected format 1, found format 7"),
+        ("\"clock\": ", "\"clock\": -", "`clock` of its card is -"),
+        ("\"card\"", "\"cart\"", "the card file that `residua bench --calibrate` writes"),
+    ] {
+        assert!(whole.contains(old), "{old}");
+        std::fs::write(&file, whole.replacen(old, new, 1)).unwrap();
+        let (code, told, _) = model(path, "serial");
+        assert!(code == Some(1) && told.contains(expected), "{told}");
+    }
+    let (code, told, _) = model("no/such/card.json", "serial");
+    assert!(code == Some(1) && told.contains("no/such/card.json"), "{told}");
+}
+
+#[test]
 fn a_folder_of_kernels_that_nothing_would_read_is_refused_and_what_was_taken_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();

@@ -82,14 +82,27 @@ impl Predicted {
     }
 }
 
+/// The bytes of a pass.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Traffic {
+    /// From memory.
+    pub read: f64,
+    /// To memory.
+    pub written: f64,
+    /// Read of what an earlier launch of the same call has just written, from L2 where it fits.
+    pub just_written: f64,
+}
+
 /// A pass over memory: its bytes by the bandwidth, or, of few blocks, by the rate of their SMs' ports.
-pub fn pass(card: &Card, bytes: f64, flop: f64, blocks: usize) -> Predicted {
+pub fn pass(card: &Card, bytes: Traffic, flop: f64, blocks: usize) -> Predicted {
     let sms = card.sms as usize;
     let busiest = blocks.div_ceil(sms) as f64 / blocks.max(1) as f64;
-    let memory = traffic(card, card.rates.bandwidth, bytes, busiest);
+    let both = bytes.read + bytes.written;
+    let memory = traffic(card, card.memory_rate(bytes.written / both.max(1.0)), both, busiest);
+    let cache = traffic(card, card.cache_rate_of(bytes.just_written), bytes.just_written, busiest);
     let reach = blocks.clamp(1, sms) as f64 / sms as f64;
     let products = card.rates.f32.map_or(0.0, |rate| flop / (rate * reach));
-    Predicted::new([products, 0.0, 0.0, memory], card.launch_seconds, 0.0, 1.0)
+    Predicted::new([products, 0.0, cache, memory], card.launch_seconds, 0.0, 1.0)
 }
 
 /// The products of a convolution, with `resident` blocks on an SM, that move at least `bytes` bytes.
@@ -110,7 +123,9 @@ pub fn products(card: &Card, work: &Products, resident: u32, bytes: f64) -> Pred
         + ended.min(load.items) as f64 * card.epilogue_seconds;
     let products = load.busiest * step.products;
     let shared = load.busiest * step.shared;
-    let cache = traffic(card, card.cache_rate, load.total * work.fetched, load.share());
+    let rate =
+        card.im2col_rate.filter(|_| work.im2col).map_or(card.cache_rate, |rate| rate.min(card.cache_rate));
+    let cache = traffic(card, rate, load.total * work.fetched, load.share());
     let memory = traffic(card, card.rates.bandwidth, bytes, load.share());
     let waves = load.count as f64 / (sms as f64 * at_once);
     Predicted::new([products, shared, cache, memory], ends, waves, load.tail())
@@ -140,9 +155,11 @@ impl Step {
                 (matrix * card.warp_share, (across as f64 * rows + down as f64 * columns) * size)
             }
             // Each product reads its 64 rows and its columns.
-            Units::Warpgroups { wide, .. } => {
+            Units::Warpgroups { wide, cooperate } => {
+                let elements = work.tile[0] * work.tile[1] / if cooperate { 2 } else { 1 };
+                let rate = card.wgmma_flop_per_cycle(wide, elements, cooperate) * card.clock;
                 let wide = wide as f64;
-                (matrix, flop / 2.0 / (64.0 * wide) * (64.0 + wide) * size)
+                (rate, flop / 2.0 / (64.0 * wide) * (64.0 + wide) * size)
             }
         };
         Step {
@@ -203,6 +220,7 @@ impl Load {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::cuda::card::WgmmaRate;
 
     fn near(value: f64, expected: f64) {
         assert!((value / expected - 1.0).abs() < 1e-9, "{value:e} instead of {expected:e}");
@@ -220,6 +238,7 @@ mod tests {
             element_bytes: 2,
             copied,
             fetched: copied,
+            im2col: false,
             items,
             splits: 1,
         }
@@ -308,13 +327,41 @@ mod tests {
     #[test]
     fn a_pass_takes_its_bytes_and_a_launch_and_longer_on_few_blocks() {
         let card = Card::named("H200").unwrap();
-        near(pass(&card, 4.3e9, 0.0, 1000).seconds, 1e-3 + card.launch_seconds);
+        let copy = |bytes| Traffic { read: bytes / 2.0, written: bytes / 2.0, just_written: 0.0 };
+        near(pass(&card, copy(4.3e9), 0.0, 1000).seconds, 1e-3 + card.launch_seconds);
+        // Reads alone come more slowly.
+        let read = Traffic { read: 4.3e9, ..Traffic::default() };
+        near(pass(&card, read, 0.0, 1000).memory, 4.3e9 / card.read_rate);
         // Eight SMs take 512 bytes in a cycle; memory delivers nearly three thousand.
-        near(pass(&card, 5.12e6, 0.0, 8).memory, 1e4 / card.clock);
+        near(pass(&card, copy(5.12e6), 0.0, 8).memory, 1e4 / card.clock);
         // Half of them take all that memory delivers.
-        near(pass(&card, 4.3e9, 0.0, 66).memory, 1e-3);
+        near(pass(&card, copy(4.3e9), 0.0, 66).memory, 1e-3);
+        // What was just written is still in L2, if there is room.
+        let again = |bytes| pass(&card, Traffic { just_written: bytes, ..Traffic::default() }, 0.0, 1000);
+        near(again(20e6).cache, 20e6 / card.cache_rate);
+        near(again(1e9).cache, 1e9 / card.read_rate);
+        assert_eq!(again(20e6).memory, 0.0);
         // Arithmetic is theirs alone.
-        near(pass(&card, 0.0, card.rates.f32.unwrap(), 66).products, 2.0);
-        assert_eq!(pass(&card, 0.0, 0.0, 1).bound(), Bound::Ends);
+        near(pass(&card, Traffic::default(), card.rates.f32.unwrap(), 66).products, 2.0);
+        assert_eq!(pass(&card, Traffic::default(), 0.0, 1).bound(), Bound::Ends);
+    }
+
+    #[test]
+    fn what_was_measured_takes_the_place_of_what_is_assumed() {
+        let mut card = Card::named("H200").unwrap();
+        let units = Units::Warpgroups { wide: 128, cooperate: true };
+        let of = |card: &Card, im2col| {
+            let work = of_tile([256, 128], units, &[Items { count: 132, sum: 64 }]);
+            products(card, &Products { im2col, ..work }, 1, 0.0)
+        };
+        let before = of(&card, true);
+        let rate =
+            |wgmmas, n, consumers, flop_per_second| WgmmaRate { wgmmas, n, consumers, flop_per_second };
+        // Two instructions of 64 rows for each of both consumers; another tile's rate is not theirs.
+        card.wgmma_rates = vec![rate(1, 128, 2, 1.0), rate(2, 128, 2, 394e12)];
+        card.im2col_rate = Some(card.cache_rate / 4.0);
+        near(of(&card, true).products, 2.0 * before.products);
+        near(of(&card, true).cache, 4.0 * before.cache);
+        near(of(&card, false).cache, before.cache);
     }
 }

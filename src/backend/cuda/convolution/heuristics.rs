@@ -2,7 +2,7 @@
 //!
 //! The estimate is that of the cost model, which `bench --model` prints; a table of measured times replaces it.
 
-use super::cost;
+use super::cost::{self, Traffic};
 use super::kernel::Kernel;
 use super::kernels::kernels;
 use super::problem::Pass;
@@ -98,9 +98,10 @@ impl Kernel {
         let gemm = cost::products(card, &products, self.blocks_per_sm(card) as u32, bytes as f64);
         let (mut seconds, mut unhidden) = (gemm.seconds, gemm.unhidden());
         if splits > 1 {
-            let bytes = slices + weights * DType::F32.size();
+            let written = (weights * DType::F32.size()) as f64;
+            let bytes = Traffic { read: 0.0, written, just_written: slices as f64 };
             let (_, blocks) = split_k_grid(weights);
-            let reduction = cost::pass(card, bytes as f64, 0.0, blocks);
+            let reduction = cost::pass(card, bytes, 0.0, blocks);
             seconds += reduction.seconds;
             unhidden += reduction.unhidden();
         }

@@ -101,6 +101,11 @@ pub(super) trait Family: Debug + Sync {
         [(rows + columns) * size, (rows / across + columns / down) * size]
     }
 
+    /// Whether TMA loads the patches of a convolution in im2col mode.
+    fn loads_im2col(&self, _: &Conv2d) -> bool {
+        false
+    }
+
     /// The units that multiply.
     fn units(&self, kernel: &Kernel) -> Units;
 

@@ -30,6 +30,8 @@ pub struct Products {
     pub copied: f64,
     /// The part of them that is loaded from L2: less where a multicast serves several thread blocks.
     pub fetched: f64,
+    /// Whether TMA loads patches in im2col mode.
+    pub im2col: bool,
     /// The output tiles, in the order in which they begin.
     pub items: Vec<Items>,
     /// Split-K slices of a wgrad.
@@ -50,6 +52,7 @@ impl Kernel {
             element_bytes: self.dtype.size(),
             copied: copied + if prologue { 2.0 * patches as f64 } else { 0.0 },
             fetched,
+            im2col: self.family.loads_im2col(conv),
             items: items(self, conv, splits),
             splits,
         }

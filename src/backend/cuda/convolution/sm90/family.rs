@@ -122,6 +122,11 @@ impl<F: Sm90> Family for F {
         Sm90::loaded(self, kernel, conv)
     }
 
+    /// A family that keeps rows of images loads boxes of them.
+    fn loads_im2col(&self, conv: &Conv2d) -> bool {
+        !self.keeps_rows() && !conv.is_pointwise()
+    }
+
     fn units(&self, kernel: &Kernel) -> Units {
         Units::Warpgroups { wide: self.wide(kernel), cooperate: self.cooperative() }
     }
