@@ -165,6 +165,8 @@ pub struct Model {
     pub program: String,
     /// A note that the numbers are predictions.
     pub note: &'static str,
+    /// When it was made, in UTC.
+    pub date: String,
     /// The card, and the numbers that the predictions rest on.
     pub card: Card,
     /// Where registers and shared memory come from.
@@ -238,6 +240,7 @@ pub fn model(choice: &Choice, request: &ModelRequest) -> Result<Model> {
     Ok(Model {
         program: format!("residua {}", env!("RESIDUA_VERSION")),
         note: "predicted, not measured",
+        date: super::results::now(),
         resources: modeller.library.source(),
         kernels_note: choice.kernels.edited().map(|_| modeller.library.sees()),
         kernels: choice.kernels_taken(),
