@@ -448,8 +448,8 @@ fn traffic(launch: &RecordedLaunch, earlier: &[RecordedLaunch]) -> Traffic {
         let bytes = span.bytes() as f64;
         if *access != Access::Write {
             match span {
-                span if before(span, false) => traffic.just_written += bytes,
                 span if before(span, true) && *access == Access::Read => {}
+                span if before(span, false) => traffic.just_written += bytes,
                 _ => traffic.read += bytes,
             }
         }
