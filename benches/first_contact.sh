@@ -8,7 +8,9 @@
 #   2 trap     every kernel of convolutions against the CPU in f64, serial launches, built so that a barrier that hangs ends with an error
 #   3 qualify  trainings of the networks, which try what they want in a process of its own; what fails is left out from here on
 #   4 full     every operation, kernel and whole step (`doctor --full`), bf16 then f32, serial, then with overlapped launches
-#   5 steps    each training step for SECONDS_PER_ROW seconds, and PyTorch beside it where PYTHON has torch
+#   5 card     what predictions assume of this card, measured: card.json
+#   6 steps    the steps that are predicted, call by call, each training for SECONDS_PER_ROW seconds, and PyTorch beside it where PYTHON has
+#              torch; predictions, the same by card.json, and what was measured, side by side
 # OUT/log.txt says when each part began and how it ended; OUT/NAME.err has a line before each check and one behind it.
 #
 # From the environment:
@@ -37,13 +39,13 @@ flags=(--device "$device")
 [ -z "${KERNELS:-}" ] || flags+=(--kernels "$KERNELS")
 if [ "$device" = emulator ]; then
     networks=resnet18-cifar.8.w0.125
-    batches=4
+    steps=(resnet18-cifar.8.w0.125:4)
     trainings=("--data demo:fashion-mnist?size=32 --arch resnet18 --width 0.25 --batch-size 4")
     again=(--qualify again --device-timeout 5)
     seconds=${SECONDS_PER_ROW:-0}
 else
     networks=resnet18-cifar.32,resnet50-cifar.64,resnet50-imagenet.64
-    batches=512,128
+    steps=(resnet18-cifar.32:512 resnet50-cifar.64:256 resnet50-imagenet.64:64 resnet18-cifar.32:128)
     trainings=("--data demo:fashion-mnist?size=32 --arch resnet18 --batch-size 512"
                "--data demo:fashion-mnist?size=64 --arch resnet50 --batch-size 128"
                "--data demo:fashion-mnist?size=64 --arch resnet50 --stem imagenet --batch-size 128")
@@ -102,12 +104,25 @@ part full-bf16-overlapped 60 "$binary" doctor --full "${flags[@]}" "${without[@]
 [ "$device" = emulator ] || part launches-bf16 60 "$binary" doctor --full "${flags[@]}" "${without[@]}" --precision bf16 --arch "$networks" \
     --only 'overlapped_launches*' --budget 50 --quiet --json
 
-part steps 150 "$binary" bench --steps --only train "${flags[@]}" "${without[@]}" --precision bf16 --arch "$networks" \
-    --batch-size "$batches" --seconds "$seconds" --repeats 1 --budget 140 --quiet --json --out "$out/steps-rows.json"
-if "$python" -c 'import torch; assert torch.cuda.is_available()' 2>/dev/null; then
-    part peer 120 "$python" "$here/peers/train_step_gpu.py" --networks "$networks" --batch-sizes "$batches" --repeats 1 \
-        --out "$out/peer-rows.json"
-else
-    say "peer: $python has no torch that sees a GPU"
-fi
+part card 70 "$binary" bench --calibrate "$out/card.json" "${flags[@]}" --seconds 0.4 --repeats 2 --budget 60 --quiet --json
+
+with_torch=$("$python" -c 'import torch; print(torch.cuda.is_available())' 2>/dev/null)
+[ "$with_torch" = True ] || say "peer: $python has no torch that sees a GPU"
+index=0
+for step in "${steps[@]}"; do
+    network=${step%:*} batch=${step#*:}
+    part "steps-$index" 40 "$binary" bench --steps --calls --only train "${flags[@]}" "${without[@]}" --precision bf16 \
+        --arch "$network" --batch-size "$batch" --seconds "$seconds" --repeats 1 --quiet --json --out "$out/step-$index.json"
+    [ "$with_torch" != True ] || part "peer-$index" 60 "$python" "$here/peers/train_step_gpu.py" --networks "$network" \
+        --batch-sizes "$batch" --repeats 1 --out "$out/peer-step-$index.json"
+    # Predictions need no device; what was measured at the card goes into the second.
+    for model in H200 "$out/card.json"; do
+        name=$(basename "$model" .json)
+        "$binary" bench --model --card "$model" "${flags[@]:2}" "${without[@]}" --precision bf16 --arch "$network" \
+            --batch-size "$batch" --quiet --out "$out/predicted-$index-$name.json" >/dev/null 2>>"$out/predictions.err"
+    done
+    "$python" "$here/predictions.py" compare "$out/predicted-$index-H200.json" "$out/predicted-$index-card.json" \
+        "$out/step-$index.json" >>"$out/predictions.txt" 2>>"$out/predictions.err" || say "step-$index: nothing to compare"
+    index=$((index + 1))
+done
 say "done"

@@ -142,10 +142,10 @@ def columns(path):
     if "rows" in document:
         of_steps, of_calls = {}, {}
         for row in document["rows"]:
-            if row.get("kind") == "step" and row.get("timing"):
-                of_steps[row["name"]] = row["timing"]["seconds"]
+            if row.get("kind") == "step" and row.get("seconds"):
+                of_steps[row["name"]] = row["seconds"]
                 for call in row.get("calls", []):
-                    of_calls[row["name"], without_precision(call["name"])] = (call["count"], call["seconds"])
+                    of_calls[row["name"], call["name"]] = (call["count"], call["seconds"])
         return [(f"measured, {document['card']}", True, of_steps, of_calls)]
     if "steps" not in document:
         sys.exit(f"{path} is neither a record, nor a file of `bench --model`, nor one of `bench --out`")
@@ -154,21 +154,17 @@ def columns(path):
     calibrated = card["rates"]["source"].startswith("measured 2")
     for key, title in (("predicted_seconds", "calibrated" if calibrated else "predicted"), ("measured_seconds", "measured")):
         of_steps = {step["name"]: step[key] for step in document["steps"] if step.get(key) is not None}
-        of_calls = {(step["name"], f"{call['operation']}.{call['shape']}"): (call["count"], call[key])
+        of_calls = {(step["name"], f"{call['operation']} {call['shape']}"): (call["count"], call[key])
                     for step in document["steps"] for call in step["calls"] if call.get(key) is not None}
         if of_steps or of_calls:
             found.append((f"{title}, {card['name']}", key == "measured_seconds", of_steps, of_calls))
     return found
 
 
-def without_precision(name):
-    return name.rsplit(".", 1)[0] if name.endswith((".bf16", ".f32")) else name
-
-
 def compare(paths, to):
     found = [column for path in paths for column in columns(path)]
     reference = columns(to)[-1] if to else next((column for column in reversed(found) if column[1]), found[-1])
-    others = [column for column in found if column is not reference and column[:2] + column[2:] != reference]
+    others = [column for column in found if column != reference]
     head = ["", *(f"{title}, µs" for title, *_ in others), f"{reference[0]}, µs", *("of it" for _ in others)]
 
     def row(name, values, base, scale=1e6):
@@ -176,7 +172,7 @@ def compare(paths, to):
         return [name, *cells, *(f"{value / base:.2f}" if value is not None and base else "" for value in values)]
 
     names = [name for name in reference[2] if any(name in other[2] for other in others)]
-    if not names and not reference[3]:
+    if not names:
         sys.exit("the files have no step in common")
     print(table(head, [row(f"`{name}`", [other[2].get(name) for other in others], reference[2][name]) for name in names]))
     for step in dict.fromkeys(step for step, _ in reference[3]):
