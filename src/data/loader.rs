@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::thread::{self, JoinHandle};
 
@@ -64,7 +65,7 @@ pub struct LoaderOptions {
     pub start_batch: usize,
     /// Whether the transform's augmentation is applied.
     pub augment: bool,
-    /// Whether the device has all pixels already ([`all_pixels`]): batches then hold none, and placements name the
+    /// Whether the device has all pixels already ([`AllPixels`]): batches then hold none, and placements name the
     /// samples by their number in the data set.
     pub resident: bool,
 }
@@ -207,7 +208,7 @@ impl Producer {
             pixels.clear();
         } else {
             pixels.resize(indices.len() * image_len, 0);
-            fill(&mut pixels, &self.dataset, &self.transform, indices)?;
+            fill(&mut pixels, &self.dataset, &self.transform, indices, || false)?;
         }
         let placement = indices.iter().enumerate().flat_map(|(position, &index)| {
             let repeat = repeats.map_or(0, |repeats| repeats[position]);
@@ -249,19 +250,62 @@ fn repeats(indices: &[u32]) -> Vec<u32> {
         .collect()
 }
 
-/// The pixels of a whole data set, each image in the transform's size: `len * size * size * 3` bytes.
-///
-/// # Errors
-/// A sample cannot be read.
-pub fn all_pixels(dataset: &SharedDataset, transform: &Transform) -> Result<Vec<u8>> {
-    let indices: Vec<u32> = (0..dataset.len() as u32).collect();
-    let mut pixels = vec![0; indices.len() * transform.image_len()];
-    fill(&mut pixels, dataset, transform, &indices)?;
-    Ok(pixels)
+/// The pixels of a whole data set, each image in the transform's size: `len * size * size * 3` bytes. A background thread reads and
+/// decodes them with the threads of rayon's pool, until somebody waits for them or loses interest.
+#[derive(Debug)]
+pub struct AllPixels {
+    worker: Option<JoinHandle<Result<Vec<u8>>>>,
+    unwanted: Arc<AtomicBool>,
 }
 
-/// Reads, decodes and sizes samples.
-fn fill(pixels: &mut [u8], dataset: &SharedDataset, transform: &Transform, indices: &[u32]) -> Result<()> {
+impl AllPixels {
+    /// Begins to read.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn begin(dataset: SharedDataset, transform: &Transform) -> Result<AllPixels> {
+        let (transform, unwanted) = (transform.clone(), Arc::new(AtomicBool::new(false)));
+        let stop = unwanted.clone();
+        let read = move || {
+            let indices: Vec<u32> = (0..dataset.len() as u32).collect();
+            let mut pixels = vec![0; indices.len() * transform.image_len()];
+            fill(&mut pixels, &dataset, &transform, &indices, || stop.load(Ordering::Relaxed))?;
+            Ok(pixels)
+        };
+        let worker = thread::Builder::new()
+            .name("residua-loader".to_owned())
+            .spawn(read)
+            .map_err(|e| Error::invalid(format!("cannot start a thread to load data: {e}")))?;
+        Ok(AllPixels { worker: Some(worker), unwanted })
+    }
+
+    /// Waits for all of them.
+    ///
+    /// # Errors
+    /// A sample cannot be read.
+    pub fn wait(mut self) -> Result<Vec<u8>> {
+        let worker = self.worker.take().expect("only waiting and dropping take it");
+        worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+impl Drop for AllPixels {
+    fn drop(&mut self) {
+        self.unwanted.store(true, Ordering::Relaxed);
+        if let Some(worker) = self.worker.take() {
+            let _ = worker.join();
+        }
+    }
+}
+
+/// Reads, decodes and sizes samples, until nobody wants them any more.
+fn fill(
+    pixels: &mut [u8],
+    dataset: &SharedDataset,
+    transform: &Transform,
+    indices: &[u32],
+    is_unwanted: impl Fn() -> bool + Sync,
+) -> Result<()> {
     // Of several errors the first is told, so that the message does not depend on timing.
     let first_error = pixels
         .par_chunks_exact_mut(transform.image_len())
@@ -269,6 +313,9 @@ fn fill(pixels: &mut [u8], dataset: &SharedDataset, transform: &Transform, indic
         .with_min_len(IMAGES_AT_A_TIME)
         .enumerate()
         .filter_map(|(position, (out, &index))| {
+            if is_unwanted() {
+                return None;
+            }
             let image = dataset.image(index as usize);
             let sized = image.and_then(|image| {
                 out.copy_from_slice(&transform.sized(&image)?.pixels);
@@ -283,6 +330,7 @@ fn fill(pixels: &mut [u8], dataset: &SharedDataset, transform: &Transform, indic
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
+    use std::sync::atomic::AtomicUsize;
 
     use super::*;
     use crate::data::{Augment, Dataset, InMemory, RgbImage};
@@ -398,7 +446,7 @@ mod tests {
 
     #[test]
     fn resident_pixels_are_those_of_the_batches() {
-        let all = all_pixels(&dataset(29), &transform()).unwrap();
+        let all = AllPixels::begin(dataset(29), &transform()).unwrap().wait().unwrap();
         let resident = batches(LoaderOptions { resident: true, ..training() });
         for (streamed, resident) in batches(training()).iter().zip(&resident) {
             assert!(resident.pixels.is_empty());
@@ -446,6 +494,36 @@ mod tests {
         assert!(loader.next().unwrap().is_ok());
         assert_eq!(loader.next().unwrap().unwrap_err().to_string(), "no 11");
         assert!(loader.next().is_none());
+    }
+
+    #[test]
+    fn all_pixels_tell_of_an_unreadable_image_and_are_not_read_to_the_end_for_nobody() {
+        let damaged = Arc::new(Damaged(dataset(29), vec![14, 13]));
+        let error = AllPixels::begin(damaged, &transform()).unwrap().wait().unwrap_err();
+        assert_eq!(error.to_string(), "no 13");
+
+        /// Images that take their time, and are counted.
+        #[derive(Debug)]
+        struct Slow(SharedDataset, AtomicUsize);
+        impl Dataset for Slow {
+            fn len(&self) -> usize {
+                self.0.len()
+            }
+            fn class_names(&self) -> &[String] {
+                self.0.class_names()
+            }
+            fn label(&self, index: usize) -> i64 {
+                self.0.label(index)
+            }
+            fn image(&self, index: usize) -> Result<RgbImage> {
+                self.1.fetch_add(1, Ordering::Relaxed);
+                thread::sleep(std::time::Duration::from_millis(1));
+                self.0.image(index)
+            }
+        }
+        let slow = Arc::new(Slow(dataset(100_000), AtomicUsize::new(0)));
+        drop(AllPixels::begin(slow.clone(), &transform()).unwrap());
+        assert!(slow.1.load(Ordering::Relaxed) < 50_000);
     }
 
     #[test]

@@ -63,7 +63,7 @@ pub use inspect::{
     ClassCount, Damaged, Inspection, SizeCount, SuperclassCount, Unreadable, inspect, skip_unreadable,
     unreadable,
 };
-pub use loader::{Batch, Loader, LoaderOptions, Order, all_pixels};
+pub use loader::{AllPixels, Batch, Loader, LoaderOptions, Order};
 pub use memory::InMemory;
 pub use normalize::Normalize;
 pub use open::{open, open_with_unreadable};

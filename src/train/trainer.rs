@@ -15,7 +15,7 @@ use super::targets::Targets;
 use super::teacher::Teacher;
 use super::{FineTune, Rates, RunFolder, Sampler, Schedule, Shuffle, TrainOptions};
 use crate::checkpoint::{StateDict, network};
-use crate::data::{Batch, Loader, LoaderOptions, Order, SharedDataset, Transform, all_pixels};
+use crate::data::{AllPixels, Batch, Loader, LoaderOptions, Order, SharedDataset, Transform};
 use crate::error::Result;
 use crate::features::{Evaluation, Pass};
 use crate::nn::{Architecture, ImageSource, Images, Kind, Learned, Model, Network};
@@ -136,6 +136,13 @@ impl<'a> Trainer<'a> {
             network.add_teacher(&teacher.trained.architecture, device.dtype());
         }
         let source = image_source(&mut network, &*device, job);
+        // They are read while plans are made, and kernels compiled and tried.
+        let images = match source {
+            ImageSource::Resident { pixels, .. } => {
+                Some((pixels, AllPixels::begin(job.data.clone(), &job.transform)?))
+            }
+            ImageSource::Bytes | ImageSource::Numbers => None,
+        };
         let size = job.transform.size as usize;
         let extent = [size, size, job.architecture.in_channels];
         let samples = job.data.len();
@@ -181,13 +188,10 @@ impl<'a> Trainer<'a> {
         } else {
             MetricsLog::create(&job.folder.metrics())?
         };
-        let resident = match source {
-            ImageSource::Resident { pixels, .. } => {
-                model.write(pixels, HostValues::U8(&all_pixels(&job.data, &job.transform)?))?;
-                true
-            }
-            ImageSource::Bytes | ImageSource::Numbers => false,
-        };
+        let resident = images.is_some();
+        if let Some((pixels, images)) = images {
+            model.write(pixels, HostValues::U8(&images.wait()?))?;
+        }
         let queue = Queue::default();
         let validation = None;
         Ok(Trainer {

@@ -5,8 +5,20 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Output;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use assert_cmd::Command;
+use residua::Error;
+use residua::backend::cuda::driver::Properties;
+use residua::backend::cuda::driver::emulator::{Emulator, Options};
+use residua::backend::cuda::{Cuda, Exclusions, Qualifier, Sources};
+use residua::data::{Dataset, InMemory, RgbImage, SharedDataset, Transform};
+use residua::nn::Depth;
+use residua::ops::Call;
+use residua::tensor::DType;
+use residua::train::{RunFolder, TrainOptions, TrainingInputs};
 use tempfile::TempDir;
 
 use crate::support::program::residua;
@@ -324,4 +336,76 @@ fn the_verb_in_which_kernels_are_tried_is_for_this_program_alone() {
     let output = residua(["qualify"]).write_stdin("what is this").output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.code() == Some(2) && told.contains("reads what to try"), "{told}");
+}
+
+/// Images of which somebody may ask whether one was read.
+#[derive(Debug)]
+struct Watched {
+    images: SharedDataset,
+    read: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Dataset for Watched {
+    fn len(&self) -> usize {
+        self.images.len()
+    }
+    fn class_names(&self) -> &[String] {
+        self.images.class_names()
+    }
+    fn label(&self, index: usize) -> i64 {
+        self.images.label(index)
+    }
+    fn image(&self, index: usize) -> residua::Result<RgbImage> {
+        if index == self.len() - 1 {
+            *self.read.0.lock().unwrap() = true;
+            self.read.1.notify_all();
+        }
+        self.images.image(index)
+    }
+}
+
+/// Admits nothing before the last image was read.
+#[derive(Debug)]
+struct Patient(Arc<(Mutex<bool>, Condvar)>);
+
+impl Qualifier for Patient {
+    fn exclusions(&self, _: &Properties, _: &Sources) -> Exclusions {
+        Exclusions::default()
+    }
+    fn admit(&self, _: &Cuda, _: &[Call<()>]) -> residua::Result<()> {
+        let (read, told) = &*self.0;
+        let seconds = Duration::from_secs(120);
+        let (read, _) = told.wait_timeout_while(read.lock().unwrap(), seconds, |read| !*read).unwrap();
+        if *read { Ok(()) } else { Err(Error::invalid("no image was read while kernels were tried")) }
+    }
+}
+
+#[test]
+fn images_are_read_while_kernels_are_compiled_and_tried() {
+    let pixels = (0..40 * 3 * 64).map(|i: usize| (i * 31 % 251) as u8).collect();
+    let labels = (0..40).map(|i| i % 2).collect();
+    let images = Arc::new(InMemory::new(8, 8, pixels, labels, vec!["a".into(), "b".into()]).unwrap());
+    let read = Arc::new((Mutex::new(false), Condvar::new()));
+    let data = Arc::new(Watched { images, read: read.clone() });
+    let options = TrainOptions {
+        arch: Depth::ResNet20,
+        width: 0.25,
+        epochs: 1,
+        batch_size: 8,
+        max_steps: Some(2),
+        ..TrainOptions::default()
+    };
+    let transform = Transform::new(8, "0.4/0.3".parse().unwrap());
+    // Opening the data looks at no image of these.
+    let inputs = TrainingInputs::assemble(&options, data, None, transform, None, 0).unwrap();
+    assert!(!*read.0.lock().unwrap());
+    let out = tempfile::tempdir().unwrap();
+    let folder = RunFolder::lock(out.path()).unwrap();
+    let emulator = Emulator::new(Options::default()).expect("a C++ compiler");
+    let device = Cuda::new(Arc::new(emulator), DType::F32, Sources::default()).unwrap();
+    let device = Box::new(device.admitted_by(Arc::new(Patient(read))));
+    let stop = AtomicBool::new(false);
+    let summary =
+        residua::train::train(device, &inputs.job(&options, 0, &folder, false, &stop), &mut ()).unwrap();
+    assert_eq!(summary.steps, 2);
 }
