@@ -102,6 +102,27 @@ __device__ void tile_sums(TileStage<Number>& stage, Number (&sums)[4][4], u32 fi
     }
 }
 
+/// The same in f32, where each PART elements of k are summed up by themselves, and these sums in f64: the rounding errors of long
+/// sums stay out, at a share of 1/PART of the operations in f64.
+template <u32 PART, bool A_K_MAJOR, bool B_K_MAJOR, class A, class B, class Combine>
+__device__ void tile_sums_in_parts(TileStage<float>& stage, double (&sums)[4][4], u32 first_row, u32 rows, u32 first_column,
+                                   u32 columns, u32 k_extent, const A& a, const B& b, const Combine& combine) {
+    static_assert(PART % BLOCK_K == 0, "parts are whole stages");
+    for (u32 first_k = 0; first_k < k_extent; first_k += PART) {
+        float part[4][4] = {};
+        const u32 left = k_extent - first_k;
+        tile_sums<A_K_MAJOR, B_K_MAJOR>(
+            stage, part, first_row, rows, first_column, columns, left < PART ? left : PART,
+            [&](u32 row, u32 k) { return a(row, first_k + k); }, [&](u32 column, u32 k) { return b(column, first_k + k); },
+            combine);
+#pragma unroll
+        for (u32 i = 0; i < 4; ++i) {
+#pragma unroll
+            for (u32 j = 0; j < 4; ++j) sums[i][j] += part[i][j];
+        }
+    }
+}
+
 /// Calls `each(row, column, sum)` for this thread's sums that lie inside C.
 template <class Number, class Each>
 __device__ void each_sum(const Number (&sums)[4][4], u32 first_row, u32 rows, u32 first_column, u32 columns,

@@ -3,10 +3,11 @@
 //   row_projection            z[n, j] = sum over i of (x[n, i] - shift[i]) / divisor[i] * basis[i, j]
 //   row_distances             |z[n] - points[m]|²
 //   row_normalised_distances  |x[n] * x_scale[n] - bank[m] * bank_scale[m]|²
+//   row_single_distances      |z[n] - points[m]|² of f32, multiplied in f32
 //
 // Features are f32, all results f64: where classes have collapsed, whitening multiplies the rounding error of a difference of
 // nearly equal numbers by thousands. Distances are taken by differences, not as |a|² - 2ab + |b|², which cancels for
-// the nearest rows.
+// the nearest rows. Only between normalised features, whose distances nothing multiplies, may products be f32.
 #include "intrinsics/ptx.cuh"
 #include "common/pairwise_tile.cuh"
 
@@ -75,6 +76,26 @@ KERNEL(THREADS, row_normalised_distances, NormalisedDistances) {
         stage, sums, first_row, p.rows, first_column, p.others, p.depth,
         [&](u32 n, u32 i) { return load(p.x + u64(n) * p.depth + i) * load(p.x_scale + n); },
         [&](u32 m, u32 i) { return load(p.bank + u64(m) * p.depth + i) * load(p.bank_scale + m); }, SquaredDifference());
+    each_sum(sums, first_row, p.rows, first_column, p.others,
+             [&](u32 n, u32 m, double sum) { store(p.distances + u64(n) * p.others + m, sum); });
+}
+
+struct SingleDistances {
+    const float* z;       // (rows, depth)
+    const float* points;  // (others, depth)
+    double* distances;    // (rows, others)
+    u32 rows, others, depth;
+    u32 unused;
+};
+
+KERNEL(THREADS, row_single_distances, SingleDistances) {
+    SHARED(TileStage<float>, stage);
+    const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
+    double sums[4][4] = {};
+    tile_sums_in_parts<64, true, true>(
+        stage, sums, first_row, p.rows, first_column, p.others, p.depth,
+        [&](u32 n, u32 i) { return load(p.z + u64(n) * p.depth + i); },
+        [&](u32 m, u32 i) { return load(p.points + u64(m) * p.depth + i); }, SquaredDifference());
     each_sum(sums, first_row, p.rows, first_column, p.others,
              [&](u32 n, u32 m, double sum) { store(p.distances + u64(n) * p.others + m, sum); });
 }

@@ -4,6 +4,7 @@
 //   row_square_norms   |(x - shift) / divisor|² of rows of f32; the shift may depend on the label of the row
 //   row_square_norms_of_coordinates   |z|² of rows of f64
 //   row_inverse_norms  1 / (|x| + floor)
+//   row_normalise      x / (|x| + floor), rounded to f32
 //   row_kth_smallest   the k-th smallest of the numbers of a row, none of them negative
 //
 // Sums are taken in f64, in an order that depends on the extents alone.
@@ -117,25 +118,46 @@ struct InverseNorms {
     double floor;
 };
 
-KERNEL(THREADS, row_inverse_norms, InverseNorms) {
-    const u32 lane = threadIdx.x % 32, row = warp_row();
-    if (row < p.rows) {
-        const float* x = p.x + u64(row) * p.columns;
-        double sum = 0.0;
-        if (p.columns % 4 == 0) {
-            for (u32 i = 4 * lane; i < p.columns; i += 128) {
-                const Vector<float, 4> values = load_vector<4>(x + i);
+/// 1 / (|x| + floor) of the row x, for all lanes of its warp.
+__device__ inline double inverse_norm(const float* x, u32 columns, double floor) {
+    const u32 lane = threadIdx.x % 32;
+    double sum = 0.0;
+    if (columns % 4 == 0) {
+        for (u32 i = 4 * lane; i < columns; i += 128) {
+            const Vector<float, 4> values = load_vector<4>(x + i);
 #pragma unroll
-                for (u32 j = 0; j < 4; ++j) sum += double(values[j]) * values[j];
-            }
-        } else {
-            for (u32 i = lane; i < p.columns; i += 32) {
-                const double value = load(x + i);
-                sum += value * value;
-            }
+            for (u32 j = 0; j < 4; ++j) sum += double(values[j]) * values[j];
         }
-        sum = warp_sum(sum);
-        if (lane == 0) store(p.norms + row, 1.0 / (sqrt(sum) + p.floor));
+    } else {
+        for (u32 i = lane; i < columns; i += 32) {
+            const double value = load(x + i);
+            sum += value * value;
+        }
+    }
+    return 1.0 / (sqrt(warp_sum(sum)) + floor);
+}
+
+KERNEL(THREADS, row_inverse_norms, InverseNorms) {
+    const u32 row = warp_row();
+    if (row < p.rows) {
+        const double norm = inverse_norm(p.x + u64(row) * p.columns, p.columns, p.floor);
+        if (threadIdx.x % 32 == 0) store(p.norms + row, norm);
+    }
+}
+
+struct Normalised {
+    const float* x;  // (rows, columns), as y
+    float* y;
+    u32 rows, columns;
+    double floor;
+};
+
+KERNEL(THREADS, row_normalise, Normalised) {
+    const u32 row = warp_row();
+    if (row < p.rows) {
+        const u64 first = u64(row) * p.columns;
+        const double norm = inverse_norm(p.x + first, p.columns, p.floor);
+        for (u32 i = threadIdx.x % 32; i < p.columns; i += 32) store(p.y + first + i, float(load(p.x + first + i) * norm));
     }
 }
 

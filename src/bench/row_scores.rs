@@ -41,6 +41,8 @@ pub(super) fn passes(rows: usize, columns: usize, others: usize) -> Vec<Call<()>
         RowInverseNorms::alone(InverseNorms { rows, columns, floor: FLOOR }),
         RowNearest::alone(nearest(rows, columns, others)),
         RowNearestNormalised::alone(nearest(rows, columns, others)),
+        RowNormalise::alone(InverseNorms { rows, columns, floor: FLOOR }),
+        RowNearestSingle::alone(nearest(rows, columns, others)),
         RowClassSums::alone(labelled),
         RowClassDeviations::alone(labelled),
         RowWithinScatter::alone(Scatter { labelled, slices: SLICES }),

@@ -32,7 +32,12 @@ pub fn work<B: Copy>(call: &Call<B>, working: DType) -> Work {
 pub(super) fn computes_in<B: Copy>(call: &Call<B>, working: DType) -> DType {
     let depends =
         |element| matches!(element, ElementType::Working | ElementType::Accumulator | ElementType::Float);
-    if call.operands().iter().any(|operand| depends(operand.element)) { working } else { DType::F64 }
+    match call {
+        // Passes over rows that are f32 whatever the working type.
+        Call::RowNormalise(_) | Call::RowNearestSingle(_) => DType::F32,
+        _ if call.operands().iter().any(|operand| depends(operand.element)) => working,
+        _ => DType::F64,
+    }
 }
 
 #[cfg(test)]

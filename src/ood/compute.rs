@@ -71,6 +71,11 @@ pub type BlockScores = Vec<(Method, Vec<f64>)>;
 
 /// Carries out the passes over many rows.
 pub trait Compute {
+    /// A difference of this one that the user should know of, of these scores.
+    fn note(&self, _methods: &[Method]) -> Option<String> {
+        None
+    }
+
     /// Counts, means and scatter of labelled features; see [`Moments::accumulate`].
     ///
     /// # Errors

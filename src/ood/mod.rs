@@ -19,7 +19,7 @@ pub mod table;
 
 pub use compute::{Compute, OnCpu};
 pub use detectors::{Detectors, Scores};
-pub use device::OnDevice;
+pub use device::{OnDevice, RowsPrecision};
 pub use logit_scores::logit_score;
 pub(crate) use method::PERCENT;
 pub use method::{Dimension, Method, Options};

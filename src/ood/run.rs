@@ -134,6 +134,7 @@ pub fn run_on(
         Some(train) => Detectors::fit_on(compute, train, head, &options.scores)?,
         None => Detectors::of_logits(head, &options.scores, id.meta().checkpoint.clone())?,
     };
+    warnings.extend(compute.note(&detectors.methods()));
     detectors.save(&out.join("fit.safetensors"))?;
     let id_scores = detectors.score_on(compute, id)?;
     write_scores(&out.join("scores/id.npz"), &id_scores, options.orientation)?;

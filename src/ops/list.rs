@@ -445,6 +445,19 @@ operations! {
         nearest: write f64[n.rows],
     }
 
+    /// `y[n] = x[n] / (|x[n]| + floor)`, rounded to f32.
+    row_normalise = RowNormalise(n: InverseNorms) in rows {
+        x: read f32[n.rows * n.columns],
+        y: write f32[n.rows * n.columns],
+    }
+
+    /// As [`RowNearest`], of f32: products may be f32, sums over more than 64 of them are f64.
+    row_nearest_single = RowNearestSingle(n: Nearest) in rows {
+        z: read f32[n.rows * n.columns],
+        points: read f32[n.points * n.columns],
+        nearest: write f64[n.rows],
+    }
+
     /// `sums[c] += sum of the rows of class c`.
     row_class_sums = RowClassSums(l: Labelled) in rows {
         x: read f32[l.rows * l.columns],

@@ -8,8 +8,8 @@ use crate::error::{Error, Result};
 use crate::linalg::{View, add_gram, matmul, squared_distance, squared_norm};
 use crate::ops::{
     Labelled, LogitScores, Nearest, Projection, RowClassDeviations, RowClassSums, RowInverseNorms,
-    RowLogitScores, RowNearest, RowNearestNormalised, RowProject, RowSquareNorms,
-    RowSquareNormsOfCoordinates, RowWithinScatter,
+    RowLogitScores, RowNearest, RowNearestNormalised, RowNearestSingle, RowNormalise, RowProject,
+    RowSquareNorms, RowSquareNormsOfCoordinates, RowWithinScatter,
 };
 use crate::tensor::Span;
 
@@ -129,6 +129,33 @@ pub(super) fn row_nearest_normalised<T: Element>(
     let rows = singles(x).par_chunks_exact(columns).zip(doubles(scale));
     rows.zip(written(nearest)).for_each(|((row, &scale), nearest)| {
         *nearest = kth_distance(&scaled(row, scale), &bank, k);
+    });
+    Ok(())
+}
+
+pub(super) fn row_normalise<T: Element>(cpu: &mut Cpu<T>, op: &RowNormalise<Span>, _: Span) -> Result<()> {
+    let columns = op.attributes.columns;
+    let ([x], [y]) = cpu.memory.split([op.x], [op.y])?;
+    let y: &mut [f32] = bytemuck::cast_slice_mut(y);
+    singles(x).par_chunks_exact(columns).zip(y.par_chunks_exact_mut(columns)).for_each(|(row, y)| {
+        let norm = squared_norm(&prepared(row, &[], &[])).sqrt() + op.attributes.floor;
+        y.iter_mut().zip(row).for_each(|(y, &x)| *y = (f64::from(x) / norm) as f32);
+    });
+    Ok(())
+}
+
+/// All in f64, as everything here.
+pub(super) fn row_nearest_single<T: Element>(
+    cpu: &mut Cpu<T>,
+    op: &RowNearestSingle<Span>,
+    _: Span,
+) -> Result<()> {
+    let Nearest { columns, k, .. } = op.attributes;
+    let ([z, points], [nearest]) = cpu.memory.split([op.z, op.points], [op.nearest])?;
+    let points: Vec<f64> = singles(points).iter().map(|&x| f64::from(x)).collect();
+    let rows = singles(z).par_chunks_exact(columns);
+    rows.zip(written(nearest)).for_each(|(row, nearest)| {
+        *nearest = kth_distance(&prepared(row, &[], &[]), &points, k);
     });
     Ok(())
 }

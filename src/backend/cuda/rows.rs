@@ -9,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::ops::Access::{Read, Write};
 use crate::ops::{
     Call, InverseNorms, Labelled, LogitScores, Nearest, PreparedRows, Projection, RowClassDeviations,
-    RowClassSums, RowInverseNorms, RowLogitScores, RowNearest, RowNearestNormalised, RowProject,
-    RowSquareNorms, RowSquareNormsOfCoordinates, RowWithinScatter, Rows, Scatter,
+    RowClassSums, RowInverseNorms, RowLogitScores, RowNearest, RowNearestNormalised, RowNearestSingle,
+    RowNormalise, RowProject, RowSquareNorms, RowSquareNormsOfCoordinates, RowWithinScatter, Rows, Scatter,
 };
 use crate::tensor::{DType, Span};
 
@@ -25,12 +25,14 @@ pub(super) fn modules() -> Vec<Module> {
         entry("row_square_norms", 48, true),
         entry("row_square_norms_of_coordinates", 40, true),
         entry("row_inverse_norms", 40, true),
+        entry("row_normalise", 40, true),
         entry("row_kth_smallest", 40, false),
     ];
     const OF_PRODUCTS: &[Entry] = &[
         entry("row_projection", 128, false),
         entry("row_distances", 128, false),
         entry("row_normalised_distances", 128, false),
+        entry("row_single_distances", 128, false),
     ];
     const OF_MOMENTS: &[Entry] = &[entry("class_sums", 40, false), entry("within_scatter", 128, false)];
     vec![
@@ -58,6 +60,7 @@ pub(super) fn workspace_bytes(call: &Call<()>) -> Option<usize> {
     let Nearest { rows, points, .. } = match call {
         Call::RowNearest(op) => op.attributes,
         Call::RowNearestNormalised(op) => op.attributes,
+        Call::RowNearestSingle(op) => op.attributes,
         _ => return None,
     };
     Some((rows * points).min(MOST_DISTANCES.max(points)) * DType::F64.size())
@@ -187,6 +190,40 @@ pub(super) fn row_inverse_norms(cuda: &mut Cuda, op: &RowInverseNorms<Span>, _: 
         floor,
     };
     cuda.launch((&SCORES, "row_inverse_norms"), warps(rows)?, &arguments, &all(op.operands()))
+}
+
+pub(super) fn row_normalise(cuda: &mut Cuda, op: &RowNormalise<Span>, _: Span) -> Result<()> {
+    let InverseNorms { rows, columns, floor } = op.attributes;
+    let arguments = scores::Normalised {
+        x: cuda.pointer_or_null(op.x),
+        y: cuda.pointer_or_null(op.y),
+        rows: extent(rows)?,
+        columns: extent(columns)?,
+        floor,
+    };
+    cuda.launch((&SCORES, "row_normalise"), warps(rows)?, &arguments, &all(op.operands()))
+}
+
+pub(super) fn row_nearest_single(
+    cuda: &mut Cuda,
+    op: &RowNearestSingle<Span>,
+    workspace: Span,
+) -> Result<()> {
+    let Nearest { columns, points, .. } = op.attributes;
+    cuda.kth_distances(&op.attributes, workspace, op.nearest, |first, some, distances| {
+        let z = part(op.z, columns, first, some);
+        let arguments = products::SingleDistances {
+            z: cuda.pointer_or_null(z),
+            points: cuda.pointer_or_null(op.points),
+            distances: cuda.pointer_or_null(distances),
+            rows: extent(some)?,
+            others: extent(points)?,
+            depth: extent(columns)?,
+            unused: 0,
+        };
+        let operands = [("z", z, Read), ("points", op.points, Read), ("distances", distances, Write)];
+        cuda.launch((&PRODUCTS, "row_single_distances"), tiles(some, points)?, &arguments, &operands)
+    })
 }
 
 pub(super) fn row_nearest(cuda: &mut Cuda, op: &RowNearest<Span>, workspace: Span) -> Result<()> {

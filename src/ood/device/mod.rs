@@ -12,27 +12,53 @@ mod scores;
 
 use super::compute::{BlockScores, Compute, Projector, ResidualSums};
 use super::detectors::Detectors;
+use super::method::Method;
 use super::rows::{Rows, scoring_block};
 use crate::error::Result;
 use crate::features::{FeatureSet, Head, Matrix, Moments};
 use crate::linalg::largest;
 use crate::ops::Device;
+use crate::values::named;
 use pipeline::{Pipeline, Steps};
+
+named! {
+    /// The precision of products in passes over rows. Fits are f64 in any case.
+    pub enum RowsPrecision: "precision of passes over rows" {
+        /// All of them.
+        F64 = "f64",
+        /// Distances between normalised features, which KNN is made of, are multiplied in f32 and added up in f64. The other scores
+        /// stay f64: in f32 some are off by more than 1e-6 of their mean (RMDS by 2e-6, and whatever is made of its parts).
+        F32 = "f32",
+    }
+    default F64
+}
 
 /// A device that goes over rows. Features are rounded to f32 on their way to it (caches of f32 and f16 are exact), all
 /// sums are f64.
 pub struct OnDevice {
     device: Box<dyn Device>,
+    precision: RowsPrecision,
 }
 
 impl OnDevice {
     /// Passes on this device.
     pub fn new(device: Box<dyn Device>) -> OnDevice {
-        OnDevice { device }
+        OnDevice { device, precision: RowsPrecision::default() }
+    }
+
+    /// The same in another precision.
+    #[must_use]
+    pub fn with_precision(self, precision: RowsPrecision) -> OnDevice {
+        OnDevice { precision, ..self }
     }
 }
 
 impl Compute for OnDevice {
+    fn note(&self, methods: &[Method]) -> Option<String> {
+        let single = self.precision == RowsPrecision::F32 && methods.contains(&Method::Knn);
+        single.then(|| "knn: distances were multiplied in f32 (--rows-precision f32)".to_string())
+    }
+
     fn moments(&mut self, features: &Matrix, labels: &[u32], classes: usize) -> Result<Moments> {
         moments::accumulate(&mut *self.device, features, labels, classes)
     }
@@ -73,7 +99,7 @@ impl Compute for OnDevice {
         let block = scoring_block(head.dimension());
         let mut steps = Steps::new(self.device.red_zone(), [block, head.dimension(), head.classes()]);
         let parts = detectors.parts();
-        let wanted = scores::Wanted::new(&parts, &mut steps);
+        let wanted = scores::Wanted::new(&parts, &mut steps, self.precision);
         let mut all = Vec::with_capacity(blocks);
         Pipeline::new(&mut *self.device, steps)?.stream(
             blocks,

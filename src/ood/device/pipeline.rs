@@ -12,8 +12,8 @@ use crate::ood::compute::Projector;
 use crate::ood::rows::Rows;
 use crate::ops::{
     Call, Device, InverseNorms, LogitScores, Nearest, PreparedRows, Projection, Readback, RowInverseNorms,
-    RowLogitScores, RowNearest, RowNearestNormalised, RowProject, RowSquareNorms,
-    RowSquareNormsOfCoordinates, Rows as RowsOf,
+    RowLogitScores, RowNearest, RowNearestNormalised, RowNearestSingle, RowNormalise, RowProject,
+    RowSquareNorms, RowSquareNormsOfCoordinates, Rows as RowsOf,
 };
 use crate::tensor::{DType, HostValues, Span, aligned};
 
@@ -64,11 +64,34 @@ struct Map {
 /// One computation on each block.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    LogitScores { temperature: f64 },
-    Norms { map: Map },
-    WholeNorms { shift: Option<Span>, divisor: Option<Span> },
-    Nearest { map: Map, points: Span, count: usize },
-    Neighbours { bank: Span, bank_scale: Span, k: usize, floor: f64 },
+    LogitScores {
+        temperature: f64,
+    },
+    Norms {
+        map: Map,
+    },
+    WholeNorms {
+        shift: Option<Span>,
+        divisor: Option<Span>,
+    },
+    Nearest {
+        map: Map,
+        points: Span,
+        count: usize,
+    },
+    Neighbours {
+        bank: Span,
+        bank_scale: Span,
+        k: usize,
+        floor: f64,
+    },
+    /// The same in f32, of a bank that was normalised before.
+    NeighboursSingle {
+        bank: Span,
+        count: usize,
+        k: usize,
+        floor: f64,
+    },
 }
 
 /// The place of a step's numbers.
@@ -88,6 +111,8 @@ pub(super) struct Steps<'a> {
     classes: usize,
     /// Steps, each with its first column of results.
     steps: Vec<(usize, Step)>,
+    /// Calls that run once, before the first block.
+    setup: Vec<Call<Span>>,
     /// Columns of results so far.
     results: usize,
     /// Most coordinates a step projects a row to.
@@ -103,6 +128,7 @@ impl<'a> Steps<'a> {
             columns,
             classes,
             steps: Vec::new(),
+            setup: Vec::new(),
             results: 0,
             coordinates: 0,
         }
@@ -135,6 +161,9 @@ impl<'a> Steps<'a> {
             Step::Neighbours { bank_scale, k, .. } => {
                 let attributes = nearest(self.columns, bank_scale.elements, k);
                 device.workspace_bytes(&RowNearestNormalised::alone(attributes))
+            }
+            Step::NeighboursSingle { count, k, .. } => {
+                device.workspace_bytes(&RowNearestSingle::alone(nearest(self.columns, count, k)))
             }
             Step::LogitScores { .. } | Step::Norms { .. } | Step::WholeNorms { .. } => 0,
         });
@@ -182,10 +211,24 @@ impl<'a> Steps<'a> {
         k: usize,
         floor: f64,
     ) -> Place {
-        let place = self.places.place(bank.len(), DType::F32);
-        self.places.uploads.push((place, HostValues::F32(bank)));
+        let place = self.upload_features(bank);
         let bank_scale = self.places.upload(scales);
         self.push(Step::Neighbours { bank: place, bank_scale, k, floor }, 1)
+    }
+
+    /// The same with products in f32.
+    pub(super) fn neighbours_single(&mut self, bank: &'a [f32], k: usize, floor: f64) -> Place {
+        let (given, normalised) = (self.upload_features(bank), self.places.place(bank.len(), DType::F32));
+        let count = bank.len() / self.columns;
+        let attributes = InverseNorms { rows: count, columns: self.columns, floor };
+        self.setup.push(RowNormalise { attributes, x: given, y: normalised }.into());
+        self.push(Step::NeighboursSingle { bank: normalised, count, k, floor }, 1)
+    }
+
+    fn upload_features(&mut self, features: &'a [f32]) -> Span {
+        let place = self.places.place(features.len(), DType::F32);
+        self.places.uploads.push((place, HostValues::F32(features)));
+        place
     }
 }
 
@@ -215,6 +258,8 @@ pub(super) struct Pipeline<'d> {
     columns: usize,
     classes: usize,
     x: Span,
+    /// Normalised features in f32, where a step wants them.
+    normalised: Span,
     logits: Span,
     scale: Span,
     coordinates: Span,
@@ -237,7 +282,11 @@ impl<'d> Pipeline<'d> {
                 .map(&mut double);
         let results = [(); IN_FLIGHT].map(|()| double(steps.results * stride));
         let x = steps.places.place(rows * columns, DType::F32);
+        let singles = steps.steps.iter().any(|(_, step)| matches!(step, Step::NeighboursSingle { .. }));
+        let normalised = steps.places.place(if singles { rows * columns } else { 0 }, DType::F32);
         steps.places.allocate(device)?;
+        let nothing = Span { elements: 0, ..scale };
+        steps.setup.iter().try_for_each(|call| device.run(call, nothing))?;
         let steps = steps.steps;
         Ok(Pipeline {
             device,
@@ -245,6 +294,7 @@ impl<'d> Pipeline<'d> {
             columns,
             classes,
             x,
+            normalised,
             logits,
             scale,
             coordinates,
@@ -357,6 +407,13 @@ impl<'d> Pipeline<'d> {
                     let attributes = Nearest { rows: count, columns, points: bank_scale.elements, k: *k };
                     let (bank, bank_scale) = (*bank, *bank_scale);
                     run(RowNearestNormalised { attributes, x, scale, bank, bank_scale, nearest: out }.into())?;
+                }
+                Step::NeighboursSingle { bank, count: of, k, floor } => {
+                    let z = some(self.normalised, count * columns);
+                    let attributes = InverseNorms { rows: count, columns, floor: *floor };
+                    run(RowNormalise { attributes, x, y: z }.into())?;
+                    let attributes = Nearest { rows: count, columns, points: *of, k: *k };
+                    run(RowNearestSingle { attributes, z, points: *bank, nearest: out }.into())?;
                 }
             }
         }

@@ -1,5 +1,6 @@
 //! The scores that kernels compute: the numbers of a row they need, and how a score is made of these.
 
+use super::RowsPrecision;
 use super::pipeline::{Numbers, Place, Steps};
 use crate::ood::compute::BlockScores;
 use crate::ood::detectors::Parts;
@@ -25,7 +26,7 @@ pub(super) struct Wanted {
 
 impl Wanted {
     /// Adds the steps of all fitted scores.
-    pub(super) fn new<'a>(parts: &Parts<'a>, steps: &mut Steps<'a>) -> Wanted {
+    pub(super) fn new<'a>(parts: &Parts<'a>, steps: &mut Steps<'a>, precision: RowsPrecision) -> Wanted {
         let mut wanted = Wanted::default();
         let temperature = parts.options.temperature;
         let methods = [Method::Msp, Method::Mls, Method::Energy];
@@ -48,7 +49,10 @@ impl Wanted {
             let (inside, shift, divisor) = neco.projector();
             wanted.neco.push((*preset, steps.norms(&inside), steps.whole_norms(shift, divisor)));
         }
-        wanted.neighbours = parts.neighbours.map(|knn| steps.neighbours(knn.bank(), knn.k(), NORM_FLOOR));
+        wanted.neighbours = parts.neighbours.map(|knn| match precision {
+            RowsPrecision::F64 => steps.neighbours(knn.bank(), knn.k(), NORM_FLOOR),
+            RowsPrecision::F32 => steps.neighbours_single(knn.bank().0, knn.k(), NORM_FLOOR),
+        });
         wanted
     }
 

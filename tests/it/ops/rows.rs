@@ -9,11 +9,11 @@ use residua::backend::cuda::driver::native::Native;
 use residua::backend::cuda::{Cuda, Sources};
 use residua::error::Result;
 use residua::features::{FeatureSet, Head, Matrix, Moments};
-use residua::ood::{Compute, Detectors, Method, OnDevice};
+use residua::ood::{Compute, Detectors, Method, OnDevice, RowsPrecision};
 use residua::ops::{
     Call, Device, InverseNorms, LogitScores, Nearest, PreparedRows, Projection, RowInverseNorms,
-    RowLogitScores, RowNearest, RowNearestNormalised, RowProject, RowSquareNorms,
-    RowSquareNormsOfCoordinates, Rows,
+    RowLogitScores, RowNearest, RowNearestNormalised, RowNearestSingle, RowNormalise, RowProject,
+    RowSquareNorms, RowSquareNormsOfCoordinates, Rows,
 };
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues, Span, aligned};
@@ -251,6 +251,23 @@ fn the_kth_nearest_is_that_of_a_sorted_list_with_ties_and_with_little_scratch() 
             let expected = kth(&scaled(&x, &x_scale), &scaled(&points, &bank_scale));
             close("nearest normalised", &bench.read(nearest), &expected, 1e-14);
 
+            // The same in f32.
+            let unit = |bench: &mut Bench<'_>, values: &[f64], rows: usize| {
+                let (x, y) = (bench.given(values, DType::F32), bench.place(rows * columns, DType::F32));
+                let attributes = InverseNorms { rows, columns, floor: 0.0 };
+                bench.run(RowNormalise { attributes, x, y }, None).unwrap();
+                y
+            };
+            let [z, points_of_unit] =
+                [(&x, rows), (&points, count)].map(|(x, rows)| unit(&mut bench, x, rows));
+            close("normalised", &bench.read(z), &scaled(&x, &x_scale), 1e-7);
+            let single = RowNearestSingle { attributes, z, points: points_of_unit, nearest };
+            bench.run(single, Some(room)).unwrap();
+            // Of unit vectors: an error of a distance is one of the largest, however small the distance.
+            let worst =
+                bench.read(nearest).iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            assert!(worst < 1e-6, "nearest of f32 is {worst:e} off");
+
             for wrong in [0, count + 1] {
                 let attributes = Nearest { k: wrong, ..attributes };
                 let error = bench.run(RowNearest { attributes, z, points: to, nearest }, Some(room));
@@ -304,6 +321,42 @@ fn check_case(name: &str, compute: &mut dyn Compute, absent: &[Method]) {
                 "{name} {method} {side}: off by {:e} of the mean",
                 worst / mean
             );
+        }
+    }
+}
+
+/// The cases with which an option in f32 has to be within 1e-6 of the mean of every score.
+#[test]
+fn neighbours_in_f32_meet_the_reference_and_every_other_score_keeps_its_bits() {
+    for name in ["tiny", "small", "collapsed", "rank_deficient", "more_classes_than_dim"] {
+        let folder = case(name);
+        let head = Head::open(&folder.join("head.npz")).unwrap();
+        let train = FeatureSet::open(&folder.join("train.npz")).unwrap();
+        let device = || OnDevice::new(emulator(Order::Forward, Copies::Lazy));
+        let mut exact = device();
+        let mut single = device().with_precision(RowsPrecision::F32);
+        let options = options(head.dimension());
+        let detectors = Detectors::fit_on(&mut exact, &train, &head, &options).unwrap();
+        // No fit depends on it.
+        let same = Detectors::fit_on(&mut single, &train, &head, &options).unwrap();
+        assert!(same == detectors, "{name}");
+        assert!(single.note(&detectors.methods()).unwrap().contains("--rows-precision f32"));
+        assert_eq!(exact.note(&detectors.methods()), None);
+        for side in ["id", "ood"] {
+            let set = FeatureSet::open(&folder.join(side).with_extension("npz")).unwrap();
+            let exact = detectors.score_on(&mut exact, &set).unwrap();
+            let single = detectors.score_on(&mut single, &set).unwrap();
+            for (method, found) in &single {
+                if method != Method::Knn.name() {
+                    assert!(*found == exact[method], "{name} {method} {side}");
+                    continue;
+                }
+                let expected = expected(&folder, &format!("{method}_{side}")).unwrap();
+                let mean = expected.iter().map(|x| x.abs()).sum::<f64>() / expected.len() as f64;
+                let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                println!("{name} {side}: {:.1e} of the mean", worst / mean);
+                assert!(worst / mean <= 1e-6 && *found != exact[method], "{name} {side}: {:e}", worst / mean);
+            }
         }
     }
 }
