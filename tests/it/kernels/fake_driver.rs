@@ -16,7 +16,6 @@ use residua::backend::cuda::driver::tensor_map::{TensorMapRequest, TmaMode};
 use residua::backend::cuda::driver::{Driver, Launch, LaunchConfig, Launches, LoadedModule, Memory};
 use residua::backend::cuda::{Source, Sources, Variant};
 use residua::error::Error;
-use residua::rng::{Purpose, Stream};
 
 use crate::support::program::residua;
 
@@ -54,17 +53,18 @@ fn build(name: &str, options: &[&str]) -> Option<PathBuf> {
 
 /// Runs a test of this file in a process of its own with the stand-in.
 fn run(test: &str) {
-    run_with(test, &[]);
+    run_in("fake_driver", test, &[]);
 }
 
-fn run_with(test: &str, variables: &[(&str, &str)]) {
+/// Runs an ignored test of a module in a process that finds the stand-in in the place of the driver.
+pub fn run_in(module: &str, test: &str, variables: &[(&str, &str)]) {
     let Some(folder) = stand_in() else {
         println!("no C++ compiler, so the native driver was not tried on a stand-in; install g++");
         return;
     };
     let cache = tempfile::tempdir().unwrap();
     let said = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", &format!("kernels::fake_driver::{test}"), "--ignored", "--nocapture"])
+        .args(["--exact", &format!("kernels::{module}::{test}"), "--ignored", "--nocapture"])
         .env("LD_LIBRARY_PATH", folder)
         .env("RESIDUA_NVRTC", folder)
         .env("RESIDUA_CACHE", cache.path())
@@ -76,11 +76,11 @@ fn run_with(test: &str, variables: &[(&str, &str)]) {
     assert!(said.status.success() && told.contains("1 passed"), "{test}: {}\n{told}", said.status);
 }
 
-fn is_child() -> bool {
+pub fn is_child() -> bool {
     std::env::var_os(CHILD).is_some()
 }
 
-fn source() -> Source {
+pub fn source() -> Source {
     Source { name: "add.cu BF16=0".to_string(), text: "the stand-in compiles everything".to_string() }
 }
 
@@ -93,7 +93,7 @@ struct Add {
     unused: i32,
 }
 
-const CONFIG: LaunchConfig = LaunchConfig { grid: [1, 1, 1], threads: 32, shared_bytes: 0, cluster: 1 };
+pub const CONFIG: LaunchConfig = LaunchConfig { grid: [1, 1, 1], threads: 32, shared_bytes: 0, cluster: 1 };
 
 /// Adds `x` to the first `n` numbers.
 fn add(driver: &Native, memory: &Memory, module: &LoadedModule, n: u64, x: f32) -> residua::Result<()> {
@@ -106,121 +106,6 @@ fn numbers(driver: &Native, memory: &Memory, n: usize) -> Vec<f32> {
     let mut values = vec![0_f32; n];
     driver.download(memory, 0, bytemuck::cast_slice_mut(&mut values)).unwrap();
     values
-}
-
-#[test]
-fn memory_and_copies_hold_their_promises() {
-    run("memory_and_copies");
-}
-
-#[test]
-fn memory_and_copies_hold_their_promises_where_the_copy_stream_is_far_ahead() {
-    run_with("memory_and_copies", &[("RESIDUA_FAKE_COPIES_EARLY", "1")]);
-}
-
-#[test]
-#[ignore = "runs in a process of its own, started by the test above"]
-fn memory_and_copies() {
-    if !is_child() {
-        return;
-    }
-    let driver = Native::new(0).unwrap();
-    assert_eq!(
-        (driver.properties().name.as_str(), driver.properties().architecture.as_str()),
-        ("Fake GPU", "sm_90a")
-    );
-    assert_eq!(driver.properties().shared_bytes_per_block, 232_448);
-    let error = Native::new(1).err().unwrap();
-    assert!(matches!(&error, Error::Usage(text) if text.contains("no GPU number 1")), "{error}");
-
-    // Larger than the ring several times over; from another thread, where no context is current yet.
-    const BYTES: usize = 80_000_001;
-    let mut memory = driver.allocate(BYTES).unwrap();
-    assert_eq!(memory.address() % 256, 0);
-    let expected = std::thread::scope(|scope| {
-        let work = || {
-            let mut host = vec![1; BYTES];
-            driver.download(&memory, 0, &mut host).unwrap();
-            assert!(host.iter().all(|&byte| byte == 0), "memory begins as zeros");
-            let random = Stream::for_purpose(5, Purpose::Synthetic, &[]);
-            for (i, byte) in host.iter_mut().enumerate() {
-                *byte = (i as u64 ^ random.bits(i as u64 / 4096)) as u8;
-            }
-            let mut reused = host.clone();
-            driver.upload(&mut memory, 0, &reused).unwrap();
-            reused.fill(0xee);
-            // Many small ones, each out of the same place.
-            for i in 0..3000_usize {
-                let value = (i as u32 * 77).to_le_bytes();
-                let mut place = value;
-                driver.upload(&mut memory, i * 1001, &place).unwrap();
-                place.fill(0xee);
-                host[i * 1001..][..4].copy_from_slice(&value);
-            }
-            host
-        };
-        scope.spawn(work).join().unwrap()
-    });
-    let mut got = vec![0; BYTES];
-    driver.download(&memory, 0, &mut got).unwrap();
-    assert!(got == expected, "what was uploaded comes back");
-
-    // A copy to the host holds what was there when it was queued, not what comes behind it.
-    let first = driver.begin_download(&memory, 16, 100).unwrap();
-    drop(driver.begin_download(&memory, 0, 1000).unwrap());
-    driver.upload(&mut memory, 0, &[7; 4096]).unwrap();
-    let second = driver.begin_download(&memory, 16, 100).unwrap();
-    assert_eq!(second().unwrap(), [7; 100]);
-    assert_eq!(first().unwrap(), expected[16..116]);
-
-    let outside = driver.upload(&mut memory, BYTES - 3, &[0; 4]).unwrap_err().to_string();
-    assert!(outside.contains("4 bytes at byte 79999998"), "{outside}");
-    assert!(driver.begin_download(&memory, usize::MAX, 2).is_err());
-    let error = driver.allocate(1 << 40).err().unwrap().to_string();
-    assert!(error.contains("1048576 MiB") && error.contains("12 MiB are free"), "{error}");
-    assert_eq!(driver.allocate(0).unwrap().bytes(), 0);
-}
-
-#[test]
-fn batches_are_uploaded_while_the_work_before_them_still_runs() {
-    run("batches_behind_work");
-    run_with("batches_behind_work", &[("RESIDUA_FAKE_COPIES_EARLY", "1")]);
-}
-
-#[test]
-#[ignore = "runs in a process of its own, started by the test above"]
-fn batches_behind_work() {
-    if !is_child() {
-        return;
-    }
-    // 256 images of 224 x 224: more than the ring holds at first.
-    const BYTES: usize = 256 * 3 * 224 * 224;
-    let driver = Native::new(0).unwrap().with_timeout(Some(Duration::from_millis(500)));
-    let mut memory = driver.allocate(BYTES).unwrap();
-    let module = driver.module(&source()).unwrap();
-    let mut batch = vec![0_u8; BYTES];
-    let mut numbered = |number: u8| {
-        batch.iter_mut().enumerate().for_each(|(i, byte)| *byte = ((i as u32 * 7) >> 3) as u8 ^ number);
-        batch.clone()
-    };
-    let mut got = vec![0; BYTES];
-    for number in 0..5 {
-        // Each batch is read by work of its own, and replaced only behind that.
-        driver.upload(&mut memory, 0, &numbered(2 * number)).unwrap();
-        let first = driver.begin_download(&memory, 0, BYTES).unwrap();
-        driver.upload(&mut memory, 0, &numbered(2 * number + 1)).unwrap();
-        assert!(first().unwrap() == numbered(2 * number), "batch {}", 2 * number);
-        driver.download(&memory, 0, &mut got).unwrap();
-        assert!(got == numbered(2 * number + 1), "batch {}", 2 * number + 1);
-    }
-    // Work that does not end stands for a long step: two batches are queued behind it, and only a further one has to wait.
-    let launch = Launch { entry: "hang", config: CONFIG, arguments: &[0; 8], operands: &[] };
-    driver.launch(&memory, &module, &launch).unwrap();
-    for number in 10..13 {
-        driver.upload(&mut memory, 0, &numbered(number)).unwrap();
-    }
-    let error = driver.upload(&mut memory, 0, &numbered(13)).unwrap_err();
-    assert!(matches!(&error, Error::DeviceHangs(_)), "{error}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 mod compile_gate;
 mod configurations;
 mod fake_driver;
+mod fake_driver_copies;
 mod machine_code;
 mod model;
 mod network_convolutions;

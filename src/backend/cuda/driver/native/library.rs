@@ -49,6 +49,7 @@ const FUNCTIONS: &[&str] = &[
     "cuMemFreeHost",
     "cuMemFree_v2",
     "cuMemGetInfo_v2",
+    "cuMemcpyDtoDAsync_v2",
     "cuMemcpyDtoHAsync_v2",
     "cuMemcpyHtoDAsync_v2",
     "cuMemsetD8Async",
@@ -61,6 +62,7 @@ const FUNCTIONS: &[&str] = &[
     "cuStreamDestroy_v2",
     "cuStreamEndCapture",
     "cuStreamQuery",
+    "cuStreamWaitEvent",
     "cuTensorMapEncodeIm2col",
     "cuTensorMapEncodeTiled",
 ];
