@@ -330,7 +330,7 @@ fn passes_over_rows_are_checked_and_measured_with_their_floors_work() {
     assert_eq!(code, Some(0), "{shown}{told}");
     let results: Value = serde_json::from_str(&shown).unwrap();
     let rows = results["rows"].as_array().unwrap();
-    assert_eq!(rows.len(), 11);
+    assert_eq!(rows.len(), 13);
     assert!(rows.iter().all(|row| row["bytes"].as_f64() > Some(0.0) && row["seconds"].as_f64() > Some(0.0)));
     let named = |name: &str| rows.iter().find(|row| row["name"] == name).unwrap_or_else(|| panic!("{name}"));
     assert_eq!(named("row_project.70x33-k5.f64")["flop"], 2.0 * 70.0 * 33.0 * 5.0);
