@@ -89,8 +89,9 @@ for training in "${trainings[@]}"; do
     [ "$device" = emulator ] || again=(--qualify auto)
 done
 "$binary" doctor --json >"$out/record.json" 2>/dev/null
-failed=$(sed -n 's/^ *"left_out": "\(.*\)",\{0,1\}$/\1/p' "$out/record.json" | sort -u | paste -sd, -)
-[ -z "${KERNELS:-}" ] || failed=$(sed -n 's/.*`\([a-z0-9.-]*\)` is not used.*/\1/p' "$out"/qualify-*.err | sort -u | paste -sd, -)
+# What was found now, and what was known before: records of other cards and programs are none of this.
+failed=$(sed -n 's/.*`\([a-z0-9.-]*\)` is not used on this card.*/\1/p; s/.*left out on this card, as .* explains: \(.*\)$/\1/p' \
+    "$out"/qualify-*.err | tr , '\n' | sort -u | paste -sd, -)
 [ -z "$failed" ] || say "left out from here on: $failed"
 without=()
 [ -z "$failed" ] || without=(--exclude "$failed")
