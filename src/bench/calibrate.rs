@@ -165,6 +165,9 @@ impl Calibration {
 
 /// Watches a calibration.
 pub trait Watcher {
+    /// So many measurements are to come.
+    fn comes(&mut self, measurements: usize);
+
     /// A measurement begins, which may never end.
     fn begins(&mut self, name: &str);
 
@@ -188,7 +191,7 @@ pub fn calibrate(
     let cuda = choice.kernels()?;
     let hardware = cuda.hardware();
     let card = Card::nearest(cuda.driver().properties()).with_launches(Launches::Overlapped);
-    let assumed = card.clone();
+    let (assumed, card_overlaps) = (card.clone(), card.launches == Launches::Overlapped);
     let calibration = Calibration {
         format: FORMAT,
         program: format!("residua {}", env!("RESIDUA_VERSION")),
@@ -199,14 +202,15 @@ pub fn calibrate(
         cut: Vec::new(),
     };
     let emulated = hardware.kind == HardwareKind::Emulator;
+    let ways =
+        if card_overlaps { vec![Launches::Overlapped, Launches::Serial] } else { vec![Launches::Serial] };
+    let of_hopper = if cuda.calibrates_hopper() { 2 * WGMMA_TILES.len() + 2 } else { 0 };
+    watcher.comes(2 + CACHE_SIZES.len() + ways.len() + of_hopper);
     let mut bench = Bench { cuda, patience: *patience, until, watcher, emulated, assumed, calibration };
     bench.memory()?;
     bench.cache()?;
-    let overlaps = bench.calibration.card.launches == Launches::Overlapped;
     // A device at a time: the next takes the memory of the one before.
-    for launches in
-        if overlaps { vec![Launches::Overlapped, Launches::Serial] } else { vec![Launches::Serial] }
-    {
+    for launches in ways {
         bench.cuda = Choice { launches, ..choice.clone() }.kernels()?;
         bench.launch(launches)?;
     }

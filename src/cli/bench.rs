@@ -177,8 +177,7 @@ fn tune(arguments: &Arguments, table: &Path, common: &Common) -> Result<()> {
 fn calibrate(arguments: &Arguments, card_file: &Path, common: &Common) -> Result<()> {
     let Suite { patience, until, .. } = suite(arguments)?;
     let choice = arguments.compute.choice(common)?;
-    let mut watcher =
-        Calibrating { card_file, progress: Progress::new("calibrating", 0, "measurements", common.quiet) };
+    let mut watcher = Calibrating { card_file, quiet: common.quiet, progress: None };
     let calibration = calibrate::calibrate(&choice, &patience, &until, &mut watcher)?;
     drop(watcher);
     calibration.write(card_file)?;
@@ -190,17 +189,25 @@ fn calibrate(arguments: &Arguments, card_file: &Path, common: &Common) -> Result
 /// Writes the card file anew after each measurement: what is measured is not lost with what comes behind it.
 struct Calibrating<'a> {
     card_file: &'a Path,
-    progress: Progress,
+    quiet: bool,
+    progress: Option<Progress>,
 }
 
 impl calibrate::Watcher for Calibrating<'_> {
+    fn comes(&mut self, measurements: usize) {
+        self.progress = Some(Progress::new("calibrating", measurements as u64, "measurements", self.quiet));
+    }
+
     fn begins(&mut self, name: &str) {
-        self.progress.announce(name);
+        if let Some(progress) = &self.progress {
+            progress.announce(name);
+        }
     }
 
     fn ended(&mut self, so_far: &Calibration) -> Result<()> {
-        if let Some(newest) = so_far.measurements.last() {
-            self.progress.found(&newest.in_words());
+        if let (Some(progress), Some(newest)) = (&mut self.progress, so_far.measurements.last()) {
+            progress.found(&newest.in_words());
+            progress.add(1);
         }
         so_far.write(self.card_file)
     }
