@@ -413,7 +413,7 @@ impl Bench<'_> {
         }
         let card = &mut self.calibration.card;
         let best = rates.iter().map(|rate| rate.flop_per_second).max_by(f64::total_cmp);
-        if let Some(best) = best {
+        if let Some(best) = best.filter(|_| rates.len() == 2 * WGMMA_TILES.len()) {
             // The clock under load is what the best tile shows.
             card.rates.bf16 = Some(best);
             card.clock = best / (f64::from(card.sms) * card.matrix_flop_per_cycle);
