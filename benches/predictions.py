@@ -151,8 +151,7 @@ def columns(path):
         sys.exit(f"{path} is neither a record, nor a file of `bench --model`, nor one of `bench --out`")
     found = []
     card = document["card"]
-    calibrated = card["rates"]["source"].startswith("measured 2")
-    for key, title in (("predicted_seconds", "calibrated" if calibrated else "predicted"), ("measured_seconds", "measured")):
+    for key, title in (("predicted_seconds", "calibrated" if card.get("calibrated") else "predicted"), ("measured_seconds", "measured")):
         of_steps = {step["name"]: step[key] for step in document["steps"] if step.get(key) is not None}
         of_calls = {(step["name"], f"{call['operation']} {call['shape']}"): (call["count"], call[key])
                     for step in document["steps"] for call in step["calls"] if call.get(key) is not None}

@@ -3,7 +3,7 @@
 //   row_projection            z[n, j] = sum over i of (x[n, i] - shift[i]) / divisor[i] * basis[i, j]
 //   row_distances             |z[n] - points[m]|²
 //   row_normalised_distances  |x[n] * x_scale[n] - bank[m] * bank_scale[m]|²
-//   row_single_distances      |z[n] - points[m]|² of f32, multiplied in f32
+//   row_distances_f32         |z[n] - points[m]|² of f32, multiplied in f32
 //
 // Features are f32, all results f64: where classes have collapsed, whitening multiplies the rounding error of a difference of
 // nearly equal numbers by thousands. Distances are taken by differences, not as |a|² - 2ab + |b|², which cancels for
@@ -38,10 +38,11 @@ KERNEL(THREADS, row_projection, Projection) {
              [&](u32 n, u32 j, double sum) { store(p.z + u64(n) * p.outputs + j, sum); });
 }
 
+/// Of f64, or of f32 in row_distances_f32.
 struct Distances {
-    const double* z;       // (rows, depth)
-    const double* points;  // (others, depth)
-    double* distances;     // (rows, others)
+    const void* z;       // (rows, depth)
+    const void* points;  // (others, depth)
+    double* distances;   // (rows, others)
     u32 rows, others, depth;
     u32 unused;
 };
@@ -52,8 +53,8 @@ KERNEL(THREADS, row_distances, Distances) {
     double sums[4][4] = {};
     tile_sums<true, true>(
         stage, sums, first_row, p.rows, first_column, p.others, p.depth,
-        [&](u32 n, u32 i) { return load(p.z + u64(n) * p.depth + i); },
-        [&](u32 m, u32 i) { return load(p.points + u64(m) * p.depth + i); }, SquaredDifference());
+        [&](u32 n, u32 i) { return load(static_cast<const double*>(p.z) + u64(n) * p.depth + i); },
+        [&](u32 m, u32 i) { return load(static_cast<const double*>(p.points) + u64(m) * p.depth + i); }, SquaredDifference());
     each_sum(sums, first_row, p.rows, first_column, p.others,
              [&](u32 n, u32 m, double sum) { store(p.distances + u64(n) * p.others + m, sum); });
 }
@@ -80,22 +81,14 @@ KERNEL(THREADS, row_normalised_distances, NormalisedDistances) {
              [&](u32 n, u32 m, double sum) { store(p.distances + u64(n) * p.others + m, sum); });
 }
 
-struct SingleDistances {
-    const float* z;       // (rows, depth)
-    const float* points;  // (others, depth)
-    double* distances;    // (rows, others)
-    u32 rows, others, depth;
-    u32 unused;
-};
-
-KERNEL(THREADS, row_single_distances, SingleDistances) {
+KERNEL(THREADS, row_distances_f32, Distances) {
     SHARED(TileStage<float>, stage);
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     double sums[4][4] = {};
     tile_sums_in_parts<64, true, true>(
         stage, sums, first_row, p.rows, first_column, p.others, p.depth,
-        [&](u32 n, u32 i) { return load(p.z + u64(n) * p.depth + i); },
-        [&](u32 m, u32 i) { return load(p.points + u64(m) * p.depth + i); }, SquaredDifference());
+        [&](u32 n, u32 i) { return load(static_cast<const float*>(p.z) + u64(n) * p.depth + i); },
+        [&](u32 m, u32 i) { return load(static_cast<const float*>(p.points) + u64(m) * p.depth + i); }, SquaredDifference());
     each_sum(sums, first_row, p.rows, first_column, p.others,
              [&](u32 n, u32 m, double sum) { store(p.distances + u64(n) * p.others + m, sum); });
 }

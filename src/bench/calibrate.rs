@@ -9,11 +9,10 @@ use super::results::now;
 use super::timing::{Patience, Until, measure};
 use crate::backend::Choice;
 use crate::backend::cuda::Cuda;
-use crate::backend::cuda::calibration::{
-    CHUNK_BYTES, IMAGE_BYTES, TMA_LOAD_BYTES, WGMMA_TILES, most_numbers,
-};
+use crate::backend::cuda::calibration::{CHUNK_BYTES, IMAGE_BYTES, WGMMA_TILES};
 use crate::backend::cuda::card::{Card, WgmmaRate};
 use crate::backend::cuda::driver::Launches;
+use crate::backend::cuda::driver::native::nvrtc::architecture;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::ops::{Device, HardwareKind};
@@ -23,12 +22,30 @@ use crate::tensor::{DType, Span};
 const FORMAT: u32 = 1;
 /// Bytes of a card file that is read, at the most.
 const MOST_BYTES: u64 = 1 << 20;
+/// SMs that a card has at the most, far above any there is: the model counts over them.
+const MOST_SMS: u32 = 4096;
+/// Bytes of a copy, and of reads far beyond L2, at the most; on a small card an eighth of its memory.
+const FAR_BEYOND_L2: usize = 2 << 30;
 /// Megabytes that are read again and again to see what L2 delivers.
 const CACHE_SIZES: [f64; 9] = [4.0, 8.0, 16.0, 24.0, 32.0, 40.0, 48.0, 58.0, 80.0];
 /// Seconds of one measurement, about, in a captured graph.
 const SAMPLE_SECONDS: f64 = 0.02;
 /// Seconds that tensor cores are under load before their rate counts: the clock settles.
 const SETTLING_SECONDS: f64 = 1.0;
+
+/// The unit of a measurement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Unit {
+    /// Bytes a second.
+    #[serde(rename = "bytes/s")]
+    BytesPerSecond,
+    /// Floating-point operations a second.
+    #[serde(rename = "flop/s")]
+    FlopPerSecond,
+    /// Seconds of one.
+    #[serde(rename = "s")]
+    Seconds,
+}
 
 /// One number.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -38,7 +55,7 @@ pub struct Measurement {
     /// The number.
     pub value: f64,
     /// Its unit.
-    pub unit: String,
+    pub unit: Unit,
     /// What the model assumes for this card.
     pub assumed: Option<f64>,
     /// How far two series of measurements lie apart, as a share.
@@ -67,10 +84,10 @@ pub struct Calibration {
 impl Measurement {
     /// The unit that people read it in, and how many of them its own unit is.
     fn scale(&self) -> (f64, &'static str) {
-        match self.unit.as_str() {
-            "bytes/s" => (1e-9, "GB/s"),
-            "flop/s" => (1e-12, "TFLOP/s"),
-            _ => (1e6, "µs"),
+        match self.unit {
+            Unit::BytesPerSecond => (1e-9, "GB/s"),
+            Unit::FlopPerSecond => (1e-12, "TFLOP/s"),
+            Unit::Seconds => (1e6, "µs"),
         }
     }
 
@@ -124,11 +141,18 @@ impl Calibration {
         if let Some((name, rate)) = rates.into_iter().find(|(_, rate)| !(rate.is_finite() && *rate > 0.0)) {
             return wrong(format!("`{name}` of its card is {rate}, and has to be above zero"));
         }
-        if card.sms == 0
-            || card.cache_by_size.is_empty()
-            || !card.cache_by_size.is_sorted_by(|a, b| a[0] < b[0])
-        {
-            return wrong("its card has no SMs, or no rates of L2 by rising sizes".to_string());
+        if !(1..=MOST_SMS).contains(&card.sms) {
+            return wrong(format!("its card has {} SMs; 1 to {MOST_SMS} are believed", card.sms));
+        }
+        if architecture(card.capability).ok().as_ref() != Some(&card.architecture) {
+            let (major, minor) = card.capability;
+            return wrong(format!(
+                "its card is of compute capability {major}.{minor}, and kernels for {} do not run there",
+                card.architecture
+            ));
+        }
+        if card.cache_by_size.is_empty() || !card.cache_by_size.is_sorted_by(|a, b| a[0] < b[0]) {
+            return wrong("`cache_by_size` of its card has no rates, or not by rising sizes".to_string());
         }
         Ok(calibration)
     }
@@ -219,9 +243,13 @@ pub fn calibrate(
         bench.wgmma()?;
         bench.tma()?;
     }
-    let Bench { mut calibration, .. } = bench;
+    let Bench { mut calibration, assumed, .. } = bench;
     if !calibration.measurements.is_empty() {
-        calibration.card.rates.source = format!("measured {}", &calibration.date[..10]);
+        let (day, card) = (&calibration.date[..10], &mut calibration.card);
+        let emulated = if emulated { " on the emulator, whose times say nothing," } else { "" };
+        let measured = format!("{} numbers measured{emulated} {day}", calibration.measurements.len());
+        card.rates.source = format!("{measured}; the others: {}", assumed.rates.source);
+        card.calibrated = Some(calibration.date.clone());
     }
     Ok(calibration)
 }
@@ -268,88 +296,73 @@ impl Bench<'_> {
         if self.emulated { 4 * multiple } else { wanted / multiple * multiple }
     }
 
-    /// Seconds of one call of `work`, which queues it, after `settling` seconds of it; and the noise.
-    fn seconds(&mut self, settling: f64, work: &dyn Fn(&Cuda) -> Result<()>) -> Result<[f64; 2]> {
+    /// Seconds of one call of `work`, which queues it and tells how much it is, after `settling` seconds of it; the noise; and how much.
+    fn seconds(&mut self, settling: f64, work: &dyn Fn(&Cuda) -> Result<f64>) -> Result<[f64; 3]> {
         let (emulated, cuda) = (self.emulated, &mut self.cuda);
-        work(cuda)?;
-        let about = timed(cuda, |cuda| work(cuda))?.max(1e-7);
+        let amount = work(cuda)?;
+        let about = timed(cuda, |cuda| work(cuda).map(drop))?.max(1e-7);
         let repeats = if emulated { 1 } else { (SAMPLE_SECONDS / about).ceil().clamp(1.0, 1000.0) as usize };
-        let graph = cuda.driver().capture(&mut || (0..repeats).try_for_each(|_| work(cuda)))?;
+        let graph = cuda.driver().capture(&mut || (0..repeats).try_for_each(|_| work(cuda).map(drop)))?;
         let settling = if emulated { 0.0 } else { settling };
         let mut settled = 0.0;
         while settled <= settling {
             settled += timed(cuda, |cuda| cuda.replay(&graph))?.max(1e-6);
         }
         let timing = measure(&self.patience, || timed(cuda, |cuda| cuda.replay(&graph)))?;
-        Ok([timing.seconds / repeats as f64, timing.noise])
+        Ok([timing.seconds / repeats as f64, timing.noise, amount])
     }
 
-    /// Measures one number, unless there is no time left: what `seconds` gives, turned into the number.
+    /// Measures one number, unless there is no time left.
     fn record(
         &mut self,
         name: &str,
-        (unit, assumed): (&str, Option<f64>),
-        seconds: impl FnOnce(&mut Self) -> Result<[f64; 2]>,
-        number: impl FnOnce(f64) -> f64,
+        (unit, assumed): (Unit, Option<f64>),
+        settling: f64,
+        work: &dyn Fn(&Cuda) -> Result<f64>,
     ) -> Result<Option<f64>> {
         if self.until.is_over() {
             self.calibration.cut.push(name.to_string());
             return Ok(None);
         }
         self.watcher.begins(name);
-        let [seconds, noise] = seconds(self)?;
-        let value = number(seconds);
-        let measurement = Measurement { name: name.into(), value, unit: unit.into(), assumed, noise };
-        self.calibration.measurements.push(measurement);
+        let [seconds, noise, amount] = self.seconds(settling, work)?;
+        let value = if unit == Unit::Seconds { seconds / amount } else { amount / seconds };
+        self.calibration.measurements.push(Measurement { name: name.into(), value, unit, assumed, noise });
         self.watcher.ended(&self.calibration)?;
         Ok(Some(value))
     }
 
     /// A copy and reads far beyond L2.
     fn memory(&mut self) -> Result<()> {
-        let bytes = self.bytes(2 << 30, CHUNK_BYTES);
-        let numbers = most_numbers(&self.cuda);
-        let words = bytes / DType::I32.size();
+        let room = self.cuda.driver().properties().memory_bytes / 8;
+        let words = self.bytes(FAR_BEYOND_L2.min(room), CHUNK_BYTES) / DType::I32.size();
+        let threads = self.cuda.calibration_threads();
         let [from, to, out] =
-            self.spans([(words, DType::I32), (words, DType::I32), (numbers, DType::I32)])?;
-        let card = self.assumed.clone();
-        let copied = self.record(
-            "copy",
-            ("bytes/s", Some(card.rates.bandwidth)),
-            |bench| bench.seconds(0.0, &|cuda| cuda.calibrate_copy(from, to)),
-            |seconds| 2.0 * bytes as f64 / seconds,
-        )?;
-        let read = self.record(
-            "read",
-            ("bytes/s", Some(card.read_rate)),
-            |bench| bench.seconds(0.0, &|cuda| cuda.calibrate_read(from, out, 1)),
-            |seconds| bytes as f64 / seconds,
-        )?;
+            self.spans([(words, DType::I32), (words, DType::I32), (threads, DType::I32)])?;
+        let (bandwidth, read_rate) = (self.assumed.rates.bandwidth, self.assumed.read_rate);
+        let of = |assumed| (Unit::BytesPerSecond, Some(assumed));
+        let copied = self.record("copy", of(bandwidth), 0.0, &|cuda| cuda.calibrate_copy(from, to))?;
+        let read = self.record("read", of(read_rate), 0.0, &|cuda| cuda.calibrate_read(from, out, 1))?;
         let card = &mut self.calibration.card;
-        card.rates.bandwidth = copied.unwrap_or(card.rates.bandwidth);
-        if let (Some(read), Some(last)) = (read, card.cache_by_size.last_mut()) {
-            card.read_rate = read;
-            last[1] = read;
+        card.rates.bandwidth = copied.unwrap_or(bandwidth);
+        card.read_rate = read.unwrap_or(read_rate);
+        if let Some(last) = card.cache_by_size.last_mut() {
+            last[1] = card.read_rate;
         }
         Ok(())
     }
 
     /// Reads of the same bytes again and again.
     fn cache(&mut self) -> Result<()> {
-        const ROUNDS: usize = 20;
-        let rounds = if self.emulated { 2 } else { ROUNDS };
-        let numbers = most_numbers(&self.cuda);
+        let rounds = if self.emulated { 2 } else { 20 };
+        let threads = self.cuda.calibration_threads();
         let mut points = Vec::new();
         for megabytes in CACHE_SIZES {
             let bytes = self.bytes((megabytes * 1e6) as usize, CHUNK_BYTES);
-            let [from, out] = self.spans([(bytes / DType::I32.size(), DType::I32), (numbers, DType::I32)])?;
-            let assumed = self.assumed.cache_rate_of(1e6 * megabytes);
-            let rate = self.record(
-                &format!("cache.{megabytes:.0}MB"),
-                ("bytes/s", Some(assumed)),
-                |bench| bench.seconds(0.0, &|cuda| cuda.calibrate_read(from, out, rounds)),
-                |seconds| (rounds * bytes) as f64 / seconds,
-            )?;
+            let [from, out] = self.spans([(bytes / DType::I32.size(), DType::I32), (threads, DType::I32)])?;
+            let of = (Unit::BytesPerSecond, Some(self.assumed.cache_rate_of(1e6 * megabytes)));
+            let name = format!("cache.{megabytes:.0}MB");
+            let rate = self.record(&name, of, 0.0, &|cuda| cuda.calibrate_read(from, out, rounds))?;
             points.extend(rate.map(|rate| [1e6 * megabytes, rate]));
         }
         let card = &mut self.calibration.card;
@@ -365,18 +378,17 @@ impl Bench<'_> {
 
     /// Launches of a kernel that does nothing.
     fn launch(&mut self, launches: Launches) -> Result<()> {
+        const CHAIN: usize = 10;
         self.spans([(1, DType::I32)])?;
         let assumed = self.assumed.clone().with_launches(launches).launch_seconds;
-        let name = format!("launch.{launches}");
-        let seconds = self.record(
-            &name,
-            ("s", Some(assumed)),
-            |bench| bench.seconds(0.0, &|cuda| (0..10).try_for_each(|_| cuda.calibrate_launch())),
-            |seconds| seconds / 10.0,
-        )?;
+        let chain = |cuda: &Cuda| {
+            (0..CHAIN).try_for_each(|_| cuda.calibrate_launch())?;
+            Ok(CHAIN as f64)
+        };
+        let seconds =
+            self.record(&format!("launch.{launches}"), (Unit::Seconds, Some(assumed)), 0.0, &chain)?;
         let card = &mut self.calibration.card;
-        let place = usize::from(launches == Launches::Serial);
-        card.seconds_by_launches[place] = seconds.unwrap_or(assumed);
+        card.seconds_by_launches[usize::from(launches == Launches::Serial)] = seconds.unwrap_or(assumed);
         *card = card.clone().with_launches(card.launches);
         Ok(())
     }
@@ -386,29 +398,15 @@ impl Bench<'_> {
         let sums = self.cuda.wgmma_sums();
         let [out] = self.spans([(sums, DType::F32)])?;
         let rounds = if self.emulated { 2 } else { 20_000 };
-        let assumed = self.assumed.rates.bf16;
+        let of = (Unit::FlopPerSecond, self.assumed.rates.bf16);
         let mut rates = Vec::new();
         for tile in &WGMMA_TILES {
+            let (wgmmas, n) = (tile.wgmmas, tile.n);
             for consumers in [1, 2] {
-                let name = format!("wgmma.{}x{}.consumers-{consumers}", tile.wgmmas, tile.n);
-                let flop = std::cell::Cell::new(0.0);
-                let rate = self.record(
-                    &name,
-                    ("flop/s", assumed),
-                    |bench| {
-                        bench.seconds(SETTLING_SECONDS, &|cuda| {
-                            flop.set(cuda.calibrate_wgmma(tile, consumers, rounds, out)?);
-                            Ok(())
-                        })
-                    },
-                    |seconds| flop.get() / seconds,
-                )?;
-                rates.extend(rate.map(|flop_per_second| WgmmaRate {
-                    wgmmas: tile.wgmmas,
-                    n: tile.n,
-                    consumers,
-                    flop_per_second,
-                }));
+                let name = format!("wgmma.{wgmmas}x{n}.consumers-{consumers}");
+                let multiply = |cuda: &Cuda| cuda.calibrate_wgmma(tile, consumers, rounds, out);
+                let rate = self.record(&name, of, SETTLING_SECONDS, &multiply)?;
+                rates.extend(rate.map(|flop_per_second| WgmmaRate { wgmmas, n, consumers, flop_per_second }));
             }
         }
         let card = &mut self.calibration.card;
@@ -416,7 +414,9 @@ impl Bench<'_> {
         if let Some(best) = best.filter(|_| rates.len() == 2 * WGMMA_TILES.len()) {
             // The clock under load is what the best tile shows.
             card.rates.bf16 = Some(best);
-            card.clock = best / (f64::from(card.sms) * card.matrix_flop_per_cycle);
+            let clock = best / (f64::from(card.sms) * card.matrix_flop_per_cycle);
+            card.port_rate *= clock / card.clock;
+            card.clock = clock;
             card.wgmma_rates = rates;
         }
         Ok(())
@@ -428,18 +428,11 @@ impl Bench<'_> {
         let bytes = self.bytes(16 << 20, IMAGE_BYTES);
         let [images, out] = self.spans([(bytes / 2, DType::Bf16), (sms, DType::I32)])?;
         let loads = if self.emulated { 20 } else { 4096 };
-        let assumed = self.assumed.cache_rate_of(bytes as f64);
-        let mut rates = Vec::new();
-        for (name, im2col) in [("tma.tiled", false), ("tma.im2col", true)] {
-            let moved = (sms * loads * TMA_LOAD_BYTES) as f64;
-            rates.push(self.record(
-                name,
-                ("bytes/s", Some(assumed)),
-                |bench| bench.seconds(0.0, &|cuda| cuda.calibrate_tma(im2col, images, loads, out).map(drop)),
-                |seconds| moved / seconds,
-            )?);
-        }
-        self.calibration.card.im2col_rate = rates[1];
+        let of = (Unit::BytesPerSecond, Some(self.assumed.cache_rate_of(bytes as f64)));
+        self.record("tma.tiled", of, 0.0, &|cuda| cuda.calibrate_tma(false, images, loads, out))?;
+        let im2col =
+            self.record("tma.im2col", of, 0.0, &|cuda| cuda.calibrate_tma(true, images, loads, out))?;
+        self.calibration.card.im2col_rate = im2col;
         Ok(())
     }
 }

@@ -7,11 +7,12 @@
 //! | [`configurations`] | every kernel of convolutions in every form, and its awkward calls |
 //! | `work` | the least work of a call: elements, bytes, floating-point operations |
 //! | `values`, `stage` | a call alone in memory on random values, with copies to rotate over |
-//! | `row_passes`, `row_stage` | the same for passes over rows of features, which no plan has |
+//! | `row_scores` | passes over rows of features, which no plan of those networks has |
 //! | `timing` | medians, twice |
 //! | `roofline` | the rates of known cards, and the floors they set |
 //! | `suite`, `steps` | the measurements of `bench` |
 //! | [`model`] | the predicted time of every call on a card that need not be there |
+//! | [`calibrate`] | what the model assumes of a card, measured on it and written into a card file |
 //! | [`tune`] | the fastest kernel of every convolution, measured and written into a table |
 //! | `check`, `whole_steps` | the checks of `doctor --full`: operations, kernels, and whole training steps |
 //! | [`qualify`] | kernels are tried in a process of their own before a device uses them |

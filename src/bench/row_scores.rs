@@ -42,7 +42,7 @@ pub(super) fn passes(rows: usize, columns: usize, others: usize) -> Vec<Call<()>
         RowNearest::alone(nearest(rows, columns, others)),
         RowNearestNormalised::alone(nearest(rows, columns, others)),
         RowNormalise::alone(InverseNorms { rows, columns, floor: FLOOR }),
-        RowNearestSingle::alone(nearest(rows, columns, others)),
+        RowNearestF32::alone(nearest(rows, columns, others)),
         RowClassSums::alone(labelled),
         RowClassDeviations::alone(labelled),
         RowWithinScatter::alone(Scatter { labelled, slices: SLICES }),

@@ -34,7 +34,7 @@ pub(super) fn computes_in<B: Copy>(call: &Call<B>, working: DType) -> DType {
         |element| matches!(element, ElementType::Working | ElementType::Accumulator | ElementType::Float);
     match call {
         // Passes over rows that are f32 whatever the working type.
-        Call::RowNormalise(_) | Call::RowNearestSingle(_) => DType::F32,
+        Call::RowNormalise(_) | Call::RowNearestF32(_) => DType::F32,
         _ if call.operands().iter().any(|operand| depends(operand.element)) => working,
         _ => DType::F64,
     }

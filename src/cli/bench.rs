@@ -67,8 +67,8 @@ pub struct Arguments {
     /// The card to predict for: 5090, B200, H200, H100, 4090, 3090, A6000, A100, or a card file [default: the GPU that is there, else H200]
     #[arg(long, value_name = "CARD", requires = "model", help_heading = "Kernels")]
     card: Option<String>,
-    /// Measure what predictions assume of a card (memory, L2, launches, tensor cores, TMA; about a minute) and write it to a card file, for
-    /// --card
+    /// Measure what predictions assume of a card (memory, L2, launches, tensor cores, TMA: some 25 numbers for --seconds each) and write
+    /// it to a card file, for --card
     #[arg(long, value_name = "FILE", conflicts_with_all = ["networks", "batches", "steps", "operations", "only", "compare", "model", "tune"], help_heading = "Kernels")]
     calibrate: Option<PathBuf>,
     #[command(flatten)]

@@ -80,8 +80,8 @@ pub struct Arguments {
     /// Seed of random subsets and resamples
     #[arg(long, value_parser = Wholes::<u64>::ANY, default_value_t = 0, value_name = "S")]
     seed: u64,
-    /// Precision of products in passes over rows on a GPU: f64, or f32 for knn's distances, where cards for graphics are up to 64 times
-    /// as fast (off by 5e-7 of their mean at the most in the reference cases); the other scores stay f64
+    /// Precision of products in passes over rows on a GPU: f64, or f32 for knn's distances, for cards for graphics, which multiply f64 at
+    /// a 64th of that rate (off by 5e-7 of their mean at the most in the reference cases); the other scores stay f64
     #[arg(long, default_value_t, value_name = "TYPE", help_heading = "Compute")]
     rows_precision: RowsPrecision,
     #[command(flatten)]

@@ -329,6 +329,7 @@ fn fill(
 
 #[cfg(test)]
 mod tests {
+    use std::fmt;
     use std::sync::Arc;
     use std::sync::atomic::AtomicUsize;
 
@@ -464,11 +465,16 @@ mod tests {
         }
     }
 
-    /// A data set with unreadable images.
-    #[derive(Debug)]
-    struct Damaged(SharedDataset, Vec<usize>);
+    /// A data set whose images are asked for by way of somebody who may refuse.
+    struct Asked<F>(SharedDataset, F);
 
-    impl Dataset for Damaged {
+    impl<F> fmt::Debug for Asked<F> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("Asked")
+        }
+    }
+
+    impl<F: Fn(usize) -> Result<()> + Send + Sync> Dataset for Asked<F> {
         fn len(&self) -> usize {
             self.0.len()
         }
@@ -479,18 +485,23 @@ mod tests {
             self.0.label(index)
         }
         fn image(&self, index: usize) -> Result<RgbImage> {
-            if self.1.contains(&index) {
-                Err(Error::invalid(format!("no {index}")))
-            } else {
-                self.0.image(index)
-            }
+            self.1(index)?;
+            self.0.image(index)
         }
+    }
+
+    /// A data set with unreadable images.
+    fn damaged(count: usize, unreadable: &'static [usize]) -> SharedDataset {
+        let refuse = |index| {
+            if unreadable.contains(&index) { Err(Error::invalid(format!("no {index}"))) } else { Ok(()) }
+        };
+        Arc::new(Asked(dataset(count), refuse))
     }
 
     #[test]
     fn the_first_unreadable_image_ends_the_epoch_with_its_error() {
-        let damaged = Arc::new(Damaged(dataset(29), vec![11, 14, 13]));
-        let mut loader = Loader::new(damaged, &transform(), LoaderOptions::evaluation(8)).unwrap();
+        let mut loader =
+            Loader::new(damaged(29, &[11, 14, 13]), &transform(), LoaderOptions::evaluation(8)).unwrap();
         assert!(loader.next().unwrap().is_ok());
         assert_eq!(loader.next().unwrap().unwrap_err().to_string(), "no 11");
         assert!(loader.next().is_none());
@@ -498,32 +509,18 @@ mod tests {
 
     #[test]
     fn all_pixels_tell_of_an_unreadable_image_and_are_not_read_to_the_end_for_nobody() {
-        let damaged = Arc::new(Damaged(dataset(29), vec![14, 13]));
-        let error = AllPixels::begin(damaged, &transform()).unwrap().wait().unwrap_err();
+        let error = AllPixels::begin(damaged(29, &[14, 13]), &transform()).unwrap().wait().unwrap_err();
         assert_eq!(error.to_string(), "no 13");
 
-        /// Images that take their time, and are counted.
-        #[derive(Debug)]
-        struct Slow(SharedDataset, AtomicUsize);
-        impl Dataset for Slow {
-            fn len(&self) -> usize {
-                self.0.len()
-            }
-            fn class_names(&self) -> &[String] {
-                self.0.class_names()
-            }
-            fn label(&self, index: usize) -> i64 {
-                self.0.label(index)
-            }
-            fn image(&self, index: usize) -> Result<RgbImage> {
-                self.1.fetch_add(1, Ordering::Relaxed);
-                thread::sleep(std::time::Duration::from_millis(1));
-                self.0.image(index)
-            }
-        }
-        let slow = Arc::new(Slow(dataset(100_000), AtomicUsize::new(0)));
-        drop(AllPixels::begin(slow.clone(), &transform()).unwrap());
-        assert!(slow.1.load(Ordering::Relaxed) < 50_000);
+        let read = Arc::new(AtomicUsize::new(0));
+        let count = read.clone();
+        let slow = Asked(dataset(100_000), move |_| {
+            count.fetch_add(1, Ordering::Relaxed);
+            thread::sleep(std::time::Duration::from_millis(1));
+            Ok(())
+        });
+        drop(AllPixels::begin(Arc::new(slow), &transform()).unwrap());
+        assert!(read.load(Ordering::Relaxed) < 50_000);
     }
 
     #[test]

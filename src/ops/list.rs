@@ -452,7 +452,7 @@ operations! {
     }
 
     /// As [`RowNearest`], of f32: products may be f32, sums over more than 64 of them are f64.
-    row_nearest_single = RowNearestSingle(n: Nearest) in rows {
+    row_nearest_f32 = RowNearestF32(n: Nearest) in rows {
         z: read f32[n.rows * n.columns],
         points: read f32[n.points * n.columns],
         nearest: write f64[n.rows],

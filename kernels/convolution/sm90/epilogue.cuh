@@ -18,8 +18,9 @@ __device__ inline u32 first_row_of(const OutputTile& output, u32 consumer) {
 __device__ inline void prefetch_epilogue_operands(const Arguments& p, const OutputTile& output, u32 consumer) {
     const bf16* const operands[] = {p.addend, PASS == DGRAD ? p.relu_y : nullptr, PASS == DGRAD ? p.bn_x : nullptr};
     const Phase& phase = p.phases[output.phase];
+    const u32 rows = operands[0] || operands[1] || operands[2] ? 64 * PANELS_M : 0;
 #pragma unroll 1
-    for (u32 i = warpgroup_thread(); i < 64 * PANELS_M; i += WARPGROUP) {
+    for (u32 i = warpgroup_thread(); i < rows; i += WARPGROUP) {
         const u32 pixel = first_row_of(output, consumer) + i;
         if (pixel >= phase.pixels) return;
         const i64 at = i64(result_row(p, phase, pixel)) * p.gemm_n + output.first_column;

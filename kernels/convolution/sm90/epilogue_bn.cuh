@@ -34,7 +34,8 @@ struct PartialSums {
 };
 
 /// Merges the moments of `count` rows of an epilogue tile (Chan, Golub & LeVeque 1979). The tile itself is overwritten.
-__device__ inline void merge_moments(PartialSums& partial, const ThreadRow (&own)[ROWS_AHEAD], u32 count, EpilogueTile& tile, u32 consumer) {
+__device__ inline void merge_moments(PartialSums& partial, const ThreadRow (&own)[ROWS_AHEAD], u32 count, EpilogueTile& tile,
+                                     u32 consumer) {
     WarpSums* warp_sums = reinterpret_cast<WarpSums*>(tile.values);
     const float share = 1.0f / float(count);
     float values[VECTOR_SIZE] = {}, means[VECTOR_SIZE];

@@ -69,9 +69,9 @@ constexpr u32 ROWS_AHEAD = PASS == DGRAD ? 2 : THREAD_ROWS;
 
 /// A thread's elements of one row of the result.
 struct ThreadRow {
-    u32 row;  // of the result, or NONE
-    Bf16Vector addend, relu_y, bn_x;            // what the epilogue reads besides accumulators
-    Vector<u32, VECTOR_SIZE / 2> pairs;  // two bf16 in a register
+    u32 row;                             // of the result, or NONE
+    Bf16Vector addend, relu_y, bn_x;     // operands of the epilogue
+    Vector<u32, VECTOR_SIZE / 2> pairs;  // the result, two bf16 in a register
 
     static constexpr u32 NONE = ~0u;
     __device__ bool exists() const { return row != NONE; }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::linalg::{View, add_gram, matmul, squared_distance, squared_norm};
 use crate::ops::{
     Labelled, LogitScores, Nearest, Projection, RowClassDeviations, RowClassSums, RowInverseNorms,
-    RowLogitScores, RowNearest, RowNearestNormalised, RowNearestSingle, RowNormalise, RowProject,
+    RowLogitScores, RowNearest, RowNearestF32, RowNearestNormalised, RowNormalise, RowProject,
     RowSquareNorms, RowSquareNormsOfCoordinates, RowWithinScatter,
 };
 use crate::tensor::Span;
@@ -145,11 +145,7 @@ pub(super) fn row_normalise<T: Element>(cpu: &mut Cpu<T>, op: &RowNormalise<Span
 }
 
 /// All in f64, as everything here.
-pub(super) fn row_nearest_single<T: Element>(
-    cpu: &mut Cpu<T>,
-    op: &RowNearestSingle<Span>,
-    _: Span,
-) -> Result<()> {
+pub(super) fn row_nearest_f32<T: Element>(cpu: &mut Cpu<T>, op: &RowNearestF32<Span>, _: Span) -> Result<()> {
     let Nearest { columns, k, .. } = op.attributes;
     let ([z, points], [nearest]) = cpu.memory.split([op.z, op.points], [op.nearest])?;
     let points: Vec<f64> = singles(points).iter().map(|&x| f64::from(x)).collect();

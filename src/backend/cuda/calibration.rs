@@ -82,8 +82,13 @@ impl Cuda {
     }
 
     /// Thread blocks that fill the device: eight of 256 threads on each SM.
-    pub fn calibration_blocks(&self) -> usize {
+    fn calibration_blocks(&self) -> usize {
         8 * self.driver().properties().sms as usize
+    }
+
+    /// Threads of all of them.
+    pub fn calibration_threads(&self) -> usize {
+        self.calibration_blocks() * THREADS
     }
 
     /// Fills `to`, a multiple of [`CHUNK_BYTES`], with numbers that look random.
@@ -100,20 +105,23 @@ impl Cuda {
         self.launch((&MEMORY, "calibration_fill"), config, &arguments, &[("to", to, Write)])
     }
 
-    /// Copies `from` to `to`; both are of multiples of [`CHUNK_BYTES`].
+    /// Copies `from` to `to`, both of multiples of [`CHUNK_BYTES`]; tells the bytes that are read and written.
     ///
     /// # Errors
     /// The device failed.
-    pub fn calibrate_copy(&self, from: Span, to: Span) -> Result<()> {
-        self.memory_pass("calibration_copy", from, to, 1)
+    pub fn calibrate_copy(&self, from: Span, to: Span) -> Result<f64> {
+        self.memory_pass("calibration_copy", from, to, 1)?;
+        Ok(2.0 * from.bytes() as f64)
     }
 
-    /// Reads `from`, a multiple of [`CHUNK_BYTES`], so many times. `out` receives an i32 for each thread.
+    /// Reads `from`, a multiple of [`CHUNK_BYTES`], `rounds` times; tells the bytes. `out` receives an i32 for each of
+    /// [`Cuda::calibration_threads`].
     ///
     /// # Errors
     /// The device failed.
-    pub fn calibrate_read(&self, from: Span, out: Span, rounds: usize) -> Result<()> {
-        self.memory_pass("calibration_read", from, out, rounds)
+    pub fn calibrate_read(&self, from: Span, out: Span, rounds: usize) -> Result<f64> {
+        self.memory_pass("calibration_read", from, out, rounds)?;
+        Ok((rounds * from.bytes()) as f64)
     }
 
     /// Launches a kernel that does nothing, on a thread block for each SM.
@@ -221,11 +229,6 @@ impl Cuda {
     }
 }
 
-/// Threads that write a number each in [`Cuda::calibrate_read`], and the most of any of these kernels.
-pub fn most_numbers(cuda: &Cuda) -> usize {
-    cuda.calibration_blocks() * THREADS
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -253,7 +256,7 @@ mod tests {
         let chunks = 5;
         let (bytes, zone) = (chunks * CHUNK_BYTES, 4096);
         let cuda = with_memory(3 * (bytes + zone) + (1 << 20));
-        let threads = most_numbers(&cuda);
+        let threads = cuda.calibration_threads();
         let span = |place: usize, elements| Span {
             offset: zone + place * (bytes + zone),
             elements,
@@ -264,11 +267,11 @@ mod tests {
         let filled = words(&cuda, from);
         let distinct: std::collections::BTreeSet<&i32> = filled.iter().collect();
         assert!(distinct.len() > filled.len() * 99 / 100, "{} of {}", distinct.len(), filled.len());
-        cuda.calibrate_copy(from, to).unwrap();
+        assert_eq!(cuda.calibrate_copy(from, to).unwrap(), 2.0 * bytes as f64);
         assert_eq!(words(&cuda, to), filled);
         let all = |values: &[i32]| values.iter().fold(0, |sum, value| sum ^ value);
         for rounds in [1, 2, 3] {
-            cuda.calibrate_read(to, out, rounds).unwrap();
+            assert_eq!(cuda.calibrate_read(to, out, rounds).unwrap(), (rounds * bytes) as f64);
             // What was read twice cancels itself.
             assert_eq!(
                 all(&words(&cuda, out)),

@@ -196,6 +196,9 @@ pub struct Card {
     /// SMs (streaming multiprocessors).
     #[serde(rename = "multiprocessors")]
     pub sms: u32,
+    /// When some of its numbers were measured, in UTC; nothing where all of them are the table's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibrated: Option<String>,
     /// The rates of the floors.
     pub rates: Rates,
     /// Floating-point operations of tensor cores in a cycle of one SM.
@@ -296,6 +299,7 @@ impl Card {
             read_rate,
             wgmma_rates: Vec::new(),
             im2col_rate: None,
+            calibrated: None,
             port_rate: PORT_BYTES_PER_CYCLE * clock,
             launches: Launches::Serial,
             launch_seconds: SERIAL_LAUNCH_SECONDS,

@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::ops::Access::{Read, Write};
 use crate::ops::{
     Call, InverseNorms, Labelled, LogitScores, Nearest, PreparedRows, Projection, RowClassDeviations,
-    RowClassSums, RowInverseNorms, RowLogitScores, RowNearest, RowNearestNormalised, RowNearestSingle,
+    RowClassSums, RowInverseNorms, RowLogitScores, RowNearest, RowNearestF32, RowNearestNormalised,
     RowNormalise, RowProject, RowSquareNorms, RowSquareNormsOfCoordinates, RowWithinScatter, Rows, Scatter,
 };
 use crate::tensor::{DType, Span};
@@ -32,7 +32,7 @@ pub(super) fn modules() -> Vec<Module> {
         entry("row_projection", 128, false),
         entry("row_distances", 128, false),
         entry("row_normalised_distances", 128, false),
-        entry("row_single_distances", 128, false),
+        entry("row_distances_f32", 128, false),
     ];
     const OF_MOMENTS: &[Entry] = &[entry("class_sums", 40, false), entry("within_scatter", 128, false)];
     vec![
@@ -60,7 +60,7 @@ pub(super) fn workspace_bytes(call: &Call<()>) -> Option<usize> {
     let Nearest { rows, points, .. } = match call {
         Call::RowNearest(op) => op.attributes,
         Call::RowNearestNormalised(op) => op.attributes,
-        Call::RowNearestSingle(op) => op.attributes,
+        Call::RowNearestF32(op) => op.attributes,
         _ => return None,
     };
     Some((rows * points).min(MOST_DISTANCES.max(points)) * DType::F64.size())
@@ -204,44 +204,37 @@ pub(super) fn row_normalise(cuda: &mut Cuda, op: &RowNormalise<Span>, _: Span) -
     cuda.launch((&SCORES, "row_normalise"), warps(rows)?, &arguments, &all(op.operands()))
 }
 
-pub(super) fn row_nearest_single(
-    cuda: &mut Cuda,
-    op: &RowNearestSingle<Span>,
+/// The k-th nearest of points, by the distances that a kernel computes.
+fn nearest(
+    cuda: &Cuda,
+    kernel: &'static str,
+    attributes: &Nearest,
+    [z, points, to]: [Span; 3],
     workspace: Span,
 ) -> Result<()> {
-    let Nearest { columns, points, .. } = op.attributes;
-    cuda.kth_distances(&op.attributes, workspace, op.nearest, |first, some, distances| {
-        let z = part(op.z, columns, first, some);
-        let arguments = products::SingleDistances {
+    let Nearest { columns, points: others, .. } = *attributes;
+    cuda.kth_distances(attributes, workspace, to, |first, some, distances| {
+        let z = part(z, columns, first, some);
+        let arguments = products::Distances {
             z: cuda.pointer_or_null(z),
-            points: cuda.pointer_or_null(op.points),
+            points: cuda.pointer_or_null(points),
             distances: cuda.pointer_or_null(distances),
             rows: extent(some)?,
-            others: extent(points)?,
+            others: extent(others)?,
             depth: extent(columns)?,
             unused: 0,
         };
-        let operands = [("z", z, Read), ("points", op.points, Read), ("distances", distances, Write)];
-        cuda.launch((&PRODUCTS, "row_single_distances"), tiles(some, points)?, &arguments, &operands)
+        let operands = [("z", z, Read), ("points", points, Read), ("distances", distances, Write)];
+        cuda.launch((&PRODUCTS, kernel), tiles(some, others)?, &arguments, &operands)
     })
 }
 
 pub(super) fn row_nearest(cuda: &mut Cuda, op: &RowNearest<Span>, workspace: Span) -> Result<()> {
-    let Nearest { columns, points, .. } = op.attributes;
-    cuda.kth_distances(&op.attributes, workspace, op.nearest, |first, some, distances| {
-        let z = part(op.z, columns, first, some);
-        let arguments = products::Distances {
-            z: cuda.pointer_or_null(z),
-            points: cuda.pointer_or_null(op.points),
-            distances: cuda.pointer_or_null(distances),
-            rows: extent(some)?,
-            others: extent(points)?,
-            depth: extent(columns)?,
-            unused: 0,
-        };
-        let operands = [("z", z, Read), ("points", op.points, Read), ("distances", distances, Write)];
-        cuda.launch((&PRODUCTS, "row_distances"), tiles(some, points)?, &arguments, &operands)
-    })
+    nearest(cuda, "row_distances", &op.attributes, [op.z, op.points, op.nearest], workspace)
+}
+
+pub(super) fn row_nearest_f32(cuda: &mut Cuda, op: &RowNearestF32<Span>, workspace: Span) -> Result<()> {
+    nearest(cuda, "row_distances_f32", &op.attributes, [op.z, op.points, op.nearest], workspace)
 }
 
 pub(super) fn row_nearest_normalised(

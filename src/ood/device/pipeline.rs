@@ -12,7 +12,7 @@ use crate::ood::compute::Projector;
 use crate::ood::rows::Rows;
 use crate::ops::{
     Call, Device, InverseNorms, LogitScores, Nearest, PreparedRows, Projection, Readback, RowInverseNorms,
-    RowLogitScores, RowNearest, RowNearestNormalised, RowNearestSingle, RowNormalise, RowProject,
+    RowLogitScores, RowNearest, RowNearestF32, RowNearestNormalised, RowNormalise, RowProject,
     RowSquareNorms, RowSquareNormsOfCoordinates, Rows as RowsOf,
 };
 use crate::tensor::{DType, HostValues, Span, aligned};
@@ -86,7 +86,7 @@ enum Step {
         floor: f64,
     },
     /// The same in f32, of a bank that was normalised before.
-    NeighboursSingle {
+    NeighboursF32 {
         bank: Span,
         count: usize,
         k: usize,
@@ -162,8 +162,8 @@ impl<'a> Steps<'a> {
                 let attributes = nearest(self.columns, bank_scale.elements, k);
                 device.workspace_bytes(&RowNearestNormalised::alone(attributes))
             }
-            Step::NeighboursSingle { count, k, .. } => {
-                device.workspace_bytes(&RowNearestSingle::alone(nearest(self.columns, count, k)))
+            Step::NeighboursF32 { count, k, .. } => {
+                device.workspace_bytes(&RowNearestF32::alone(nearest(self.columns, count, k)))
             }
             Step::LogitScores { .. } | Step::Norms { .. } | Step::WholeNorms { .. } => 0,
         });
@@ -217,12 +217,12 @@ impl<'a> Steps<'a> {
     }
 
     /// The same with products in f32.
-    pub(super) fn neighbours_single(&mut self, bank: &'a [f32], k: usize, floor: f64) -> Place {
+    pub(super) fn neighbours_f32(&mut self, bank: &'a [f32], k: usize, floor: f64) -> Place {
         let (given, normalised) = (self.upload_features(bank), self.places.place(bank.len(), DType::F32));
         let count = bank.len() / self.columns;
         let attributes = InverseNorms { rows: count, columns: self.columns, floor };
         self.setup.push(RowNormalise { attributes, x: given, y: normalised }.into());
-        self.push(Step::NeighboursSingle { bank: normalised, count, k, floor }, 1)
+        self.push(Step::NeighboursF32 { bank: normalised, count, k, floor }, 1)
     }
 
     fn upload_features(&mut self, features: &'a [f32]) -> Span {
@@ -282,7 +282,7 @@ impl<'d> Pipeline<'d> {
                 .map(&mut double);
         let results = [(); IN_FLIGHT].map(|()| double(steps.results * stride));
         let x = steps.places.place(rows * columns, DType::F32);
-        let singles = steps.steps.iter().any(|(_, step)| matches!(step, Step::NeighboursSingle { .. }));
+        let singles = steps.steps.iter().any(|(_, step)| matches!(step, Step::NeighboursF32 { .. }));
         let normalised = steps.places.place(if singles { rows * columns } else { 0 }, DType::F32);
         steps.places.allocate(device)?;
         let nothing = Span { elements: 0, ..scale };
@@ -408,12 +408,12 @@ impl<'d> Pipeline<'d> {
                     let (bank, bank_scale) = (*bank, *bank_scale);
                     run(RowNearestNormalised { attributes, x, scale, bank, bank_scale, nearest: out }.into())?;
                 }
-                Step::NeighboursSingle { bank, count: of, k, floor } => {
+                Step::NeighboursF32 { bank, count: of, k, floor } => {
                     let z = some(self.normalised, count * columns);
                     let attributes = InverseNorms { rows: count, columns, floor: *floor };
                     run(RowNormalise { attributes, x, y: z }.into())?;
                     let attributes = Nearest { rows: count, columns, points: *of, k: *k };
-                    run(RowNearestSingle { attributes, z, points: *bank, nearest: out }.into())?;
+                    run(RowNearestF32 { attributes, z, points: *bank, nearest: out }.into())?;
                 }
             }
         }

@@ -51,7 +51,7 @@ impl Wanted {
         }
         wanted.neighbours = parts.neighbours.map(|knn| match precision {
             RowsPrecision::F64 => steps.neighbours(knn.bank(), knn.k(), NORM_FLOOR),
-            RowsPrecision::F32 => steps.neighbours_single(knn.bank().0, knn.k(), NORM_FLOOR),
+            RowsPrecision::F32 => steps.neighbours_f32(knn.bank().0, knn.k(), NORM_FLOOR),
         });
         wanted
     }

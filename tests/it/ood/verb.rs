@@ -73,24 +73,32 @@ fn one_command_writes_fits_scores_and_metrics_of_every_ood_set() {
 fn kernels_write_the_scores_and_fits_that_the_cpu_writes() {
     let (folder, out) = (case("tiny"), tempfile::tempdir().unwrap());
     let ood = format!("a={}", folder.join("ood.npz").display());
-    let evaluate = |device: &str| {
-        let place = out.path().join(device);
+    let evaluate = |device: &str, precision: &str| {
+        let place = out.path().join(format!("{device}-{precision}"));
         let place_text = place.display().to_string();
         let mut arguments = inputs(&folder);
         arguments.extend(
             ["--ood", &ood, "--vim-dim", "8", "--device", device, "--out", &place_text].map(String::from),
         );
+        arguments.extend(["--rows-precision".to_string(), precision.to_string()]);
         run_ood(&arguments.iter().map(String::as_str).collect::<Vec<&str>>()).success();
         let read =
             |set: &str, name: &str| scores(&place.join("scores").join(set).with_extension("npz"), name);
-        let methods = Evaluation::read_json(&place.join("metrics.json")).unwrap().methods;
-        methods
+        let evaluation = Evaluation::read_json(&place.join("metrics.json")).unwrap();
+        // A result says what it was made with.
+        let told = |warning: &String| warning.contains("--rows-precision f32");
+        assert_eq!(evaluation.sanity.warnings.iter().any(told), precision == "f32");
+        evaluation
+            .methods
             .into_iter()
             .map(|method| ["id", "a"].map(|set| (format!("{method} of {set}"), read(set, &method))))
             .collect::<Vec<_>>()
             .concat()
     };
-    let (cpu, kernels) = (evaluate("cpu"), evaluate("emulator"));
+    let (cpu, kernels) = (evaluate("cpu", "f64"), evaluate("emulator", "f64"));
+    for ((name, exact), (_, single)) in kernels.iter().zip(evaluate("emulator", "f32")) {
+        assert_eq!(*exact == single, !name.starts_with("knn"), "{name}");
+    }
     assert_eq!(cpu.len(), 2 * 17);
     for ((name, cpu), (_, kernels)) in cpu.iter().zip(&kernels) {
         let size = cpu.iter().map(|score| score.abs()).fold(0.0, f64::max);
@@ -113,6 +121,8 @@ fn wrong_use_exits_with_two_and_says_what_to_write() {
         (vec!["--ood", "a=x.npz", "--vim-dim", "1.5"], "0.9"),
         (vec!["--ood", "a=x.npz", "--react-percentile", "101"], "from 0 to 100"),
         (vec!["--ood", "a=x.npz", "--temperature", "0"], "above 0"),
+        (vec!["--ood", "a=x.npz", "--rows-precision", "f32", "--device", "cpu"], "add --device cuda"),
+        (vec!["--ood", "a=x.npz", "--rows-precision", "f16"], "f64"),
     ] {
         let mut arguments = inputs(&folder);
         arguments.extend(flags.iter().map(|flag| flag.replace("x.npz", &ood.display().to_string())));

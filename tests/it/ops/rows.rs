@@ -12,7 +12,7 @@ use residua::features::{FeatureSet, Head, Matrix, Moments};
 use residua::ood::{Compute, Detectors, Method, OnDevice, RowsPrecision};
 use residua::ops::{
     Call, Device, InverseNorms, LogitScores, Nearest, PreparedRows, Projection, RowInverseNorms,
-    RowLogitScores, RowNearest, RowNearestNormalised, RowNearestSingle, RowNormalise, RowProject,
+    RowLogitScores, RowNearest, RowNearestF32, RowNearestNormalised, RowNormalise, RowProject,
     RowSquareNorms, RowSquareNormsOfCoordinates, Rows,
 };
 use residua::rng::{Purpose, Stream};
@@ -261,7 +261,7 @@ fn the_kth_nearest_is_that_of_a_sorted_list_with_ties_and_with_little_scratch() 
             let [z, points_of_unit] =
                 [(&x, rows), (&points, count)].map(|(x, rows)| unit(&mut bench, x, rows));
             close("normalised", &bench.read(z), &scaled(&x, &x_scale), 1e-7);
-            let single = RowNearestSingle { attributes, z, points: points_of_unit, nearest };
+            let single = RowNearestF32 { attributes, z, points: points_of_unit, nearest };
             bench.run(single, Some(room)).unwrap();
             // Of unit vectors: an error of a distance is one of the largest, however small the distance.
             let worst =

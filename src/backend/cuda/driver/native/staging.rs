@@ -1,8 +1,8 @@
 //! Copies to the device that do not wait for it: bytes go into a ring of pinned memory, from where the device fetches them.
 //!
 //! A small upload is fetched in the stream of the work. A large one, as a batch of images, is fetched in a stream of its own, the copy
-//! stream, while the work queued before it still runs: into a ring of device memory, which is a mirror of the pinned one. In the stream
-//! of the work it is then moved from there to its place, at the speed of device memory.
+//! stream, while the work queued before it still runs: into a staging ring in device memory, with the same places as the pinned one. In
+//! the stream of the work it is then moved from there to its place, at the speed of device memory.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ const UPLOADS_IN_FLIGHT: usize = 3;
 const MOST_CAPACITY: usize = 512 << 20;
 /// A larger upload goes in pieces of this size, so that one is filled while another is fetched.
 const PIECE: usize = 8 << 20;
-/// Uploads of at least so many bytes go by the copy stream; two events and a second copy cost some microseconds, as does fetching
-/// this much.
+/// Uploads of at least this many bytes go by the copy stream: it costs two events and a second copy, which fetching less would not be
+/// worth. Chosen, not measured.
 const LARGE: usize = 256 << 10;
 /// Copies begin at multiples of this.
 const ALIGNMENT: usize = 256;
@@ -76,10 +76,10 @@ impl<T> Ring<T> {
 
 /// Large uploads' way to the device.
 struct CopyStream {
-    /// A mirror of the pinned ring.
+    /// The staging ring in device memory.
     memory: Memory,
     stream: Arc<Stream>,
-    /// The newest piece has arrived in the mirror.
+    /// The newest piece has arrived there.
     arrived: StreamEvent,
 }
 
@@ -131,13 +131,21 @@ impl Staging {
         if !repeated || wanted <= self.ring.capacity {
             return Ok(());
         }
-        for (_, event) in self.ring.pending.drain(..) {
-            event.wait()?;
-            self.idle.push(event);
+        while !self.ring.pending.is_empty() {
+            self.finish_oldest()?;
         }
         self.pinned = None;
         self.copies = None;
         self.ring = Ring::new(wanted);
+        Ok(())
+    }
+
+    /// Waits until the oldest piece is in its place.
+    fn finish_oldest(&mut self) -> Result<()> {
+        if let Some((_, event)) = self.ring.pending.front() {
+            event.wait()?;
+        }
+        self.idle.extend(self.ring.pending.pop_front().map(|(_, event)| event));
         Ok(())
     }
 
@@ -147,9 +155,7 @@ impl Staging {
             if let Some(start) = self.ring.place(piece.len()) {
                 break start;
             }
-            let (_, event) = self.ring.pending.pop_front().expect("a piece fits an empty ring");
-            event.wait()?;
-            self.idle.push(event);
+            self.finish_oldest()?;
         };
         let over = match self.idle.pop() {
             Some(event) => event,
@@ -176,12 +182,12 @@ impl Staging {
                 Some(copies) => copies,
                 none => none.insert(CopyStream::new(stream, self.ring.capacity, self.timeout)?),
             };
-            let mirror = copies.memory.range(start, piece.len())?;
-            fetch(mirror, &copies.stream)?;
+            let staged = copies.memory.range(start, piece.len())?;
+            fetch(staged, &copies.stream)?;
             copies.arrived.record()?;
             stream.wait_for(&copies.arrived)?;
-            // SAFETY: both ranges have `piece.len()` bytes of device memory; the ring keeps the mirror's until the event.
-            let result = unsafe { sys::cuMemcpyDtoDAsync_v2(to, mirror, piece.len(), stream.handle()) };
+            // SAFETY: both ranges have `piece.len()` bytes of device memory; the ring keeps the staged one until the event.
+            let result = unsafe { sys::cuMemcpyDtoDAsync_v2(to, staged, piece.len(), stream.handle()) };
             check(result, "copy within the GPU")?;
         } else {
             fetch(to, stream)?;
