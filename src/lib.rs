@@ -157,7 +157,7 @@
 //! |---|---|
 //! | command line | `cli` |
 //! | whole experiments, measurements | `recipe`, `bench` |
-//! | tasks of a user | [`train`], [`features`], [`ood`], [`novelty`], [`collapse`], [`report`] |
+//! | tasks of a user | [`train`], [`features`], [`ood`], [`novelty`], [`collapse`], [`eval`], [`report`] |
 //! | data and weights on disk | [`data`], [`checkpoint`] |
 //! | networks | [`nn`] |
 //! | gradients | [`autograd`] |
@@ -172,6 +172,7 @@ pub mod checkpoint;
 pub mod collapse;
 pub mod data;
 pub mod error;
+pub mod eval;
 pub mod features;
 pub mod nn;
 pub mod novelty;

@@ -98,7 +98,8 @@ pub fn json(outcome: &Outcome) -> Value {
     };
     let levels = |novelty: &Novelty| novelty.thresholds.levels.iter().map(level).collect::<Vec<_>>();
     json!({
-        "training": outcome.training.as_ref().map(training), "ood": outcome.evaluation,
+        "training": outcome.training.as_ref().map(training), "eval": outcome.labelled.first().map(|results| results.metrics),
+        "ood": outcome.evaluation,
         "thresholds": outcome.novelty.as_ref().map(levels), "collapse": outcome.collapse, "report": report,
     })
 }

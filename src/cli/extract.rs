@@ -1,6 +1,6 @@
 //! `residua extract`: one pass of a checkpoint over a data set into a feature cache.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use super::common::Common;
@@ -24,8 +24,6 @@ pub struct Arguments {
     /// A checkpoint folder, a run folder, or a weights file (.safetensors, .pth, .th)
     #[arg(long, value_name = "CHECKPOINT")]
     checkpoint: PathBuf,
-    #[command(flatten)]
-    key: WeightsKey,
     /// Data, such as cifar10:DIR?split=test or demo:digits; `split` is `train` unless given
     #[arg(long, value_name = "DATA")]
     data: DataSpec,
@@ -33,6 +31,15 @@ pub struct Arguments {
     /// has its own in superclass/ and subclass/ beside it
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    #[command(flatten)]
+    flags: ExtractionFlags,
+}
+
+/// Flags of every verb that runs a checkpoint over labelled data.
+#[derive(Debug, clap::Args)]
+pub struct ExtractionFlags {
+    #[command(flatten)]
+    key: WeightsKey,
     /// Normalisation, for weights files that do not say: cifar10, cifar100, imagenet, notebook, or R,G,B/R,G,B
     #[arg(long, value_name = "PRESET|MEAN/STD")]
     normalize: Option<Normalize>,
@@ -83,31 +90,14 @@ pub fn open_readable(spec: &DataSpec, split: Split, skip: bool) -> Result<Shared
 }
 
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
-    let trained = Trained::open_by_key(&arguments.checkpoint, arguments.key.get())?;
-    say(trained.note.as_deref(), common);
-    let transform = transform(&trained, arguments.normalize, arguments.size)?;
-    let data = open_readable(&arguments.data, Split::Train, arguments.skip_unreadable)?;
-    let what = arguments.data.to_string();
-    let mut notes = data.notes();
-    notes.extend(HeadLabels::notes(&trained, &*data, arguments.labels, &what));
-    for note in &notes {
-        warn(note);
-    }
-    let samples = data.len();
-    let (folder, labels) = (arguments.out.clone(), arguments.labels);
-    let request = Request { data, description: what, folder, labels };
-    let work = Extraction {
-        trained: &trained,
-        transform: &transform,
-        batch: arguments.batch_size,
-        requests: std::slice::from_ref(&request),
-        progress: Progress::new("extracting", samples as u64, "images", common.quiet),
-    };
-    let evaluations = work.run(&arguments.compute.choice(common)?)?.remove(0);
+    let Arguments { checkpoint, data, out, flags } = arguments;
+    let Extracted { trained, request, evaluations, notes } =
+        flags.extract((checkpoint, data), Split::Train, out.clone(), common)?;
+    let samples = request.data.len();
     let heads = &trained.architecture.heads;
     let done = heads.iter().enumerate().zip(&evaluations).map(|((index, spec), evaluation)| Done {
         name: &spec.name,
-        out: of_head(heads, index, &arguments.out),
+        out: of_head(heads, index, out),
         evaluation,
     });
     let done: Vec<Done<'_>> = done.collect();
@@ -116,6 +106,54 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     } else {
         as_text(&done, samples, &trained)
     })
+}
+
+/// What a pass over a data set left.
+pub struct Extracted {
+    /// The network.
+    pub trained: Trained,
+    /// The samples and where their caches lie.
+    pub request: Request,
+    /// How well each head did.
+    pub evaluations: Vec<Evaluation>,
+    /// Notes for the user, which were said.
+    pub notes: Vec<String>,
+}
+
+impl ExtractionFlags {
+    /// Runs a checkpoint over a data set, whose caches go to `folder`; `split` counts where the data names none.
+    ///
+    /// # Errors
+    /// A checkpoint or data that cannot be read, or that do not fit together; the device failed; Ctrl-C.
+    pub fn extract(
+        &self,
+        (checkpoint, spec): (&Path, &DataSpec),
+        split: Split,
+        folder: PathBuf,
+        common: &Common,
+    ) -> Result<Extracted> {
+        let trained = Trained::open_by_key(checkpoint, self.key.get())?;
+        say(trained.note.as_deref(), common);
+        let transform = transform(&trained, self.normalize, self.size)?;
+        let data = open_readable(spec, split, self.skip_unreadable)?;
+        let what = spec.to_string();
+        let mut notes = data.notes();
+        notes.extend(HeadLabels::notes(&trained, &*data, self.labels, &what));
+        for note in &notes {
+            warn(note);
+        }
+        let samples = data.len() as u64;
+        let request = Request { data, description: what, folder, labels: self.labels };
+        let work = Extraction {
+            trained: &trained,
+            transform: &transform,
+            batch: self.batch_size,
+            requests: std::slice::from_ref(&request),
+            progress: Progress::new("extracting", samples, "images", common.quiet),
+        };
+        let evaluations = work.run(&self.compute.choice(common)?)?.remove(0);
+        Ok(Extracted { trained, request, evaluations, notes })
+    }
 }
 
 /// The cache extracted for a head, and the head's accuracy.

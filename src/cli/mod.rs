@@ -19,6 +19,7 @@ mod data;
 mod demo;
 mod doctor;
 mod doctor_full;
+mod eval;
 mod experiment;
 mod extract;
 mod kernels;
@@ -57,6 +58,8 @@ enum Verb {
     Train(Box<train::Arguments>),
     /// Run a network over a data set and keep features, logits and labels
     Extract(extract::Arguments),
+    /// Evaluate a checkpoint, or a cache, on labelled data: accuracy, classes, calibration, risk-coverage, with intervals
+    Eval(Box<eval::Arguments>),
     /// Fit, score and evaluate OOD detectors from feature caches
     Ood(Box<ood::Arguments>),
     /// Measure neural collapse, NC1 to NC5, of one or many checkpoints
@@ -149,6 +152,7 @@ fn run(mut cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Run(arguments) => run::run(&arguments, common),
         Verb::Train(arguments) => train::run(&arguments, common, own),
         Verb::Collapse(arguments) => collapse::run(&arguments, common),
+        Verb::Eval(arguments) => eval::run(&arguments, common),
         Verb::Ood(arguments) => ood::run(&arguments, common),
         Verb::Calibrate(arguments) => calibrate::run(&arguments, common),
         Verb::Predict(arguments) => predict::run(&arguments, common),

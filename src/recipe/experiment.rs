@@ -1,11 +1,11 @@
-//! An experiment, stage by stage: split, train, extract, score, calibrate, predict, collapse, report.
+//! An experiment, stage by stage: split, train, extract, evaluate, score, calibrate, predict, collapse, report.
 //!
 //! On one level of classes:
 //!
 //! ```text
 //! RUN/metrics.jsonl, checkpoints/, events   the training
 //! RUN/features/CHECKPOINT/SET/              caches of each set
-//! RUN/ood/, collapse/, thresholds.toml, report.html
+//! RUN/eval/, ood/, collapse/, thresholds.toml, report.html
 //! ```
 //!
 //! On two levels, where classes are held out from the networks of a fold:
@@ -14,6 +14,7 @@
 //! RUN/outliers.csv, splits.csv              which images, and which serve for what
 //! RUN/models/{fold_1,…,final}/LEVEL/        a training each: metrics.jsonl, checkpoints/, events
 //! RUN/features/{fold_1,…,final}/LEVEL/SET/  caches of each head
+//! RUN/eval/LEVEL/                           metrics on labelled images
 //! RUN/novelty/                              scores that were calibrated and measured, figures' numbers
 //! RUN/thresholds.toml, predictions.csv, dashboard.{json,csv}, report.html
 //! ```
@@ -31,6 +32,7 @@ use super::sets::Sets;
 use crate::backend::Choice;
 use crate::collapse::CollapseReport;
 use crate::error::{Error, Result};
+use crate::eval;
 use crate::files;
 use crate::ood::table::Evaluation;
 use crate::report;
@@ -67,6 +69,8 @@ pub struct Experiment<'a> {
 pub struct Outcome {
     /// The summary of the first training; `None` where it was finished before.
     pub training: Option<Summary>,
+    /// Metrics of each head on labelled images that chose nothing.
+    pub labelled: Vec<eval::Results>,
     /// OOD metrics; `None` without OOD sets.
     pub evaluation: Option<Evaluation>,
     /// The novelty thresholds; `None` where no images were held back from training to choose them.
@@ -90,13 +94,14 @@ impl Experiment<'_> {
         self.sets.notes.iter().for_each(|note| watcher.note(note));
         let folds = self.sets.folds.iter().map(|fold| self.train_fold(fold, watcher));
         let mut folds = folds.collect::<Result<Vec<_>>>()?;
+        let labelled = self.evaluate(&folds[0], watcher)?;
         let evaluation = self.score(&folds[0], watcher)?;
         let novelty = self.calibrate(&folds, watcher)?;
         let collapse = self.collapse(&folds[0], watcher)?;
         watcher.stage("report", 0);
         let report = report::build(self.folder.path())?;
         let training = folds[0].networks[0].summary.take();
-        Ok(Outcome { training, evaluation, novelty, collapse, report })
+        Ok(Outcome { training, labelled, evaluation, novelty, collapse, report })
     }
 
     /// Writes the recipe into its run folder, or checks that the one there is the same.

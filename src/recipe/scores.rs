@@ -15,6 +15,7 @@ use super::sets::NamedSet;
 use crate::checkpoint::{self, CheckpointRef};
 use crate::collapse::{self, CollapseReport, CollapseRow, CollapseSeries, GlobalMean, Subject};
 use crate::error::{Error, Result};
+use crate::eval::{self, EVAL_FILE};
 use crate::files;
 use crate::ood::table::Evaluation;
 use crate::ood::{OodInput, run as run_ood};
@@ -23,7 +24,45 @@ use crate::ood::{OodInput, run as run_ood};
 /// have taken the place of, are made again.
 const HEAD: &str = "inside the caches";
 
+/// Bootstrap replicates behind intervals of the metrics on labelled data.
+const REPLICATES: u32 = 1000;
+
 impl Experiment<'_> {
+    /// Evaluates each head on the labelled images that nothing was chosen on, if there are some.
+    pub(super) fn evaluate(
+        &self,
+        trained: &TrainedFold<'_>,
+        watcher: &mut dyn Watcher,
+    ) -> Result<Vec<eval::Results>> {
+        let Some(seen) = trained.fold.report.seen else { return Ok(Vec::new()) };
+        self.goes_on("evaluation")?;
+        let set = &trained.fold.sets[seen];
+        let heads = trained.heads([set])?;
+        let mut results = Vec::new();
+        for head in &heads {
+            let cache = &head.sets[0];
+            if cache.labels().is_none_or(|labels| labels.iter().all(|label| *label < 0)) {
+                continue;
+            }
+            let folder = self.folder.path().join("eval");
+            let out = if heads.len() > 1 { folder.join(head.level()) } else { folder };
+            let seed = self.recipe.seed();
+            let stamp = json!({ "checkpoint": head.trained.hash, "data": set.description, "seed": seed });
+            if is_stamped(&out, &stamp) {
+                results.push(eval::Results::read(&out.join(EVAL_FILE))?);
+                continue;
+            }
+            watcher.stage("evaluation", 0);
+            let options =
+                eval::Options { class_names: head.classes.classes.clone(), replicates: REPLICATES, seed };
+            let evaluated = eval::evaluate(cache, &head.head, &options)?;
+            evaluated.write(&out, Some(&*set.data))?;
+            write_stamp(&out, &stamp)?;
+            results.push(evaluated.results);
+        }
+        Ok(results)
+    }
+
     /// Scores the OOD sets, if there are some.
     pub(super) fn score(
         &self,

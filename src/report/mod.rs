@@ -5,6 +5,7 @@
 //! | `plots` | figures as SVG and PNG |
 //! | `events` | TensorBoard's event files |
 //! | `run` | what a run folder holds, read with bounds |
+//! | `eval` | the section on labelled data |
 //! | `summary` | the key figures, in words |
 //! | `seeds` | the same over several seeds of one experiment |
 //! | `novelty` | the section on two levels of classes |
@@ -19,6 +20,7 @@ use minijinja::{Environment, Value, context};
 use crate::error::{Error, Result, printable};
 use crate::files;
 
+mod eval;
 pub(crate) mod events;
 mod novelty;
 pub(crate) mod plots;
@@ -27,6 +29,7 @@ mod sections;
 mod seeds;
 mod summary;
 
+pub use eval::write_evaluation_figures;
 use plots::{Figure, theme};
 use run::Run;
 

@@ -4,6 +4,7 @@ mod architecture;
 mod collapse;
 mod data;
 mod emulator;
+mod eval;
 mod examples;
 mod features;
 mod kernels;

@@ -220,7 +220,7 @@ fn precision(sum: Group) -> f64 {
     sum.positives as f64 / (sum.positives + sum.negatives) as f64
 }
 
-fn sorted_decreasing(scores: &[f64], name: &str) -> Result<Vec<f64>> {
+pub(super) fn sorted_decreasing(scores: &[f64], name: &str) -> Result<Vec<f64>> {
     if scores.is_empty() {
         return Err(Error::invalid(format!(
             "there are no {name} scores; a curve needs at least one on each side"

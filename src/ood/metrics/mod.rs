@@ -10,10 +10,13 @@ use crate::error::Result;
 mod bootstrap;
 mod curve;
 mod oscr;
+mod risk_coverage;
 
+pub(crate) use bootstrap::quantile;
 pub use bootstrap::{COVERAGE, Interval, Intervals};
 pub use curve::{Curve, OperatingPoint};
 pub use oscr::{OscrCurve, oscr};
+pub use risk_coverage::{RiskAreas, RiskCoverage};
 
 /// True positive rate at which false positive rates are compared.
 pub const TPR: f64 = 0.95;

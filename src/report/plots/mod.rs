@@ -6,6 +6,7 @@
 
 mod axis;
 mod collapse;
+mod eval;
 mod figure;
 mod novelty;
 mod outlines;
@@ -16,6 +17,7 @@ mod training;
 
 pub use axis::{short, three_digits};
 pub use collapse::{CollapseRow, angle_histogram, collapse_panels, cosine_heat_map};
+pub use eval::{reliability_diagram, risk_coverage_curve};
 pub use figure::Figure;
 pub use novelty::{ScoreAxis, threshold_histogram};
 pub use panel::{Panel, sheet};
