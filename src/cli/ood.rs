@@ -16,6 +16,7 @@ use crate::ood::{
     RowsPrecision, RunOptions,
 };
 use crate::report::plots;
+use crate::samples::{self, SAMPLES_FILE, SampleFile};
 use crate::values::{Reals, Wholes};
 
 /// Flags of `ood`.
@@ -84,9 +85,15 @@ pub struct Arguments {
     /// a 64th of that rate (off by 5e-7 of their mean at the most in the reference cases); the other scores stay f64
     #[arg(long, default_value_t, value_name = "TYPE", help_heading = "Compute")]
     rows_precision: RowsPrecision,
+    /// Small copies of images to keep for the report, from the data that the caches name; 0 keeps none
+    #[arg(long, value_parser = THUMBNAILS, default_value_t = samples::BUDGET, value_name = "N")]
+    thumbnails: usize,
     #[command(flatten)]
     device: DeviceFlags,
 }
+
+/// Numbers of thumbnails: ten thousand are thirty megabytes of a page.
+const THUMBNAILS: Wholes<usize> = Wholes::between(0, 10_000);
 
 /// Runs the verb.
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
@@ -126,6 +133,8 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         crate::ood::run_on(&mut *compute, sets, &head, &options, &arguments.out)
     })?;
     write_figures(&outcome, &arguments.out.join("plots"))?;
+    let kept = samples::Options { budget: arguments.thumbnails, seed: arguments.seed };
+    SampleFile::of_scores(&outcome, (&id, &ood), &head, kept)?.write(&arguments.out.join(SAMPLES_FILE))?;
     print_result(common, None, &outcome.evaluation, || outcome.evaluation.summary())
 }
 

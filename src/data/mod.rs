@@ -53,6 +53,7 @@ mod subset;
 mod svhn;
 mod table;
 mod taxonomy;
+mod thumbnail;
 mod transform;
 
 pub use class_names::{
@@ -72,6 +73,7 @@ pub use resize::resize;
 pub use spec::{DataSpec, DemoSet, LARGEST_SIDE, Level, Source, Subset};
 pub use subset::Selected;
 pub use taxonomy::{NOVEL, Taxonomy, is_novel, novel_class};
+pub use thumbnail::thumbnail;
 pub use transform::{Augment, Small, Transform};
 
 /// The largest image that is read, in pixels: 64 megapixels.

@@ -1,11 +1,17 @@
 //! The confusion matrix, and what it says of each class.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::samples::Sample;
+use crate::error::{Error, Position, Result};
+use crate::files;
 use crate::novelty::Proportion;
+
+/// A line a cell; a hundred thousand are two megabytes.
+const LONGEST: u64 = 64 << 20;
 
 /// Numbers of samples of each class that were predicted to be of each class; cells without one are not stored, so that
 /// memory is bounded by the samples, whatever the number of classes.
@@ -61,6 +67,27 @@ impl Confusion {
             *cells.entry((sample.label, sample.predicted)).or_insert(0) += 1;
         }
         Confusion { cells }
+    }
+
+    /// Reads a `confusion.csv` of `classes` classes.
+    ///
+    /// # Errors
+    /// The file is missing, too long, or has a line that is not label, predicted class and count.
+    pub fn read(path: &Path, classes: u64) -> Result<Confusion> {
+        let text = files::read_text(path, LONGEST)?;
+        let mut cells = BTreeMap::new();
+        for (line, record) in csv::Reader::from_reader(text.as_bytes()).deserialize::<Cell>().enumerate() {
+            let wrong = |found: String| {
+                let expected = format!("label, predicted and count, both classes below {classes}");
+                Error::malformed(path, Position::Line(line as u64 + 2), expected, found)
+            };
+            let cell = record.map_err(|error| wrong(error.to_string()))?;
+            if u64::from(cell.label.max(cell.predicted)) >= classes {
+                return Err(wrong(format!("{},{}", cell.label, cell.predicted)));
+            }
+            cells.insert((cell.label, cell.predicted), cell.count);
+        }
+        Ok(Confusion { cells })
     }
 
     /// The cells with samples, by label, then by predicted class.

@@ -19,6 +19,7 @@ use crate::eval::{self, EVAL_FILE};
 use crate::files;
 use crate::ood::table::Evaluation;
 use crate::ood::{OodInput, run as run_ood};
+use crate::samples::{self, Images, SAMPLES_FILE, SampleFile};
 
 /// Where the head of scores comes from, for their stamp: scores made with a head beside the caches, which another network's may
 /// have taken the place of, are made again.
@@ -79,7 +80,7 @@ impl Experiment<'_> {
         let out = self.folder.path().join("ood");
         let stamp = json!({
             "checkpoint": network.trained.hash, "scores": keys.scores, "seed": keys.seed,
-            "id": fold.id_set().description, "ood": descriptions(ood), "head": HEAD,
+            "id": fold.id_set().description, "ood": descriptions(ood), "head": HEAD, "samples": samples::BUDGET,
         });
         if is_stamped(&out, &stamp) {
             return Evaluation::read_json(&out.join("metrics.json")).map(Some);
@@ -99,6 +100,13 @@ impl Experiment<'_> {
             &keys.run_options().map_err(WrongKey::error)?,
             &out,
         )?;
+        let names = head.classes.classes.as_slice();
+        let images = |set: &NamedSet| Images::Open(set.data.clone());
+        let kept = samples::Options { seed: keys.seed, ..samples::Options::default() };
+        let sets = std::iter::once((&id, images(fold.id_set())));
+        let sets = sets.chain(ood.iter().zip(fold.ood_sets()).map(|(input, set)| (&input.set, images(set))));
+        SampleFile::of_scored(&outcome, sets.collect(), (&head.head, names), kept)?
+            .write(&out.join(SAMPLES_FILE))?;
         write_stamp(&out, &stamp)?;
         Ok(Some(outcome.evaluation))
     }

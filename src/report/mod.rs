@@ -10,12 +10,16 @@
 //! | `seeds` | the same over several seeds of one experiment |
 //! | `novelty` | the section on two levels of classes |
 //! | `sections` | the parts of the page: tables and figures |
-//! | `page.html`, `page.css`, `page.js` | the template; text from files is escaped by the template engine |
+//! | `samples`, `slider` | the section on samples: images, map of the features, threshold slider |
+//! | `page.html`, `page.css`, `page.js`, and the same of `page_samples` and `page_eval` | the template; text from files is escaped by the template engine |
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use minijinja::{Environment, Value, context};
+use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result, printable};
 use crate::files;
@@ -25,8 +29,10 @@ pub(crate) mod events;
 mod novelty;
 pub(crate) mod plots;
 mod run;
+mod samples;
 mod sections;
 mod seeds;
+mod slider;
 mod summary;
 
 pub use eval::write_evaluation_figures;
@@ -72,7 +78,12 @@ pub fn build_with(folder: &Path, options: Options) -> Result<PathBuf> {
     let training = sections::training(&run, &mut plots)?;
     let novelty = novelty::section(&run, &mut plots)?;
     let collapse = sections::collapse(&run, &mut plots)?;
+    let labelled = eval::sections(&run, &mut plots)?;
+    let (samples, thumbnails) = samples::sections(&run)?;
     let page = context! {
+        labelled => labelled,
+        samples => samples,
+        thumbnails => Value::from_safe_string(thumbnails),
         name => shown(&title(&run, folder)),
         version => env!("CARGO_PKG_VERSION"),
         facts => summary::facts(&run),
@@ -113,12 +124,16 @@ pub fn build_over_seeds(folder: &Path) -> Result<PathBuf> {
     write_page(folder, page)
 }
 
+/// The page's script.
+const SCRIPT: &str = concat!(include_str!("page.js"), include_str!("page_samples.js"));
+
 /// Renders the page with the parts that every page has.
 fn write_page(folder: &Path, page: Value) -> Result<PathBuf> {
     let shared = context! {
-        style => Value::from_safe_string(include_str!("page.css").to_string()),
+        style => Value::from_safe_string(concat!(include_str!("page.css"), include_str!("page_samples.css")).to_string()),
         dark_figures => Value::from_safe_string(theme::dark_rules("svg.figure ")),
-        script => Value::from_safe_string(include_str!("page.js").to_string()),
+        script => Value::from_safe_string(SCRIPT.to_string()),
+        script_hash => Value::from_safe_string(hash_of_script()),
     };
     let html = render(context! { ..page, ..shared })?;
     let path = folder.join("report.html");
@@ -126,10 +141,22 @@ fn write_page(folder: &Path, page: Value) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// The hash by which the content security policy knows the one script that may run: its text between the tags.
+fn hash_of_script() -> String {
+    let digest = Sha256::digest(format!("\n{SCRIPT}\n"));
+    format!("sha256-{}", STANDARD.encode(digest))
+}
+
 fn render(page: Value) -> Result<String> {
     let failed = |error: minijinja::Error| Error::invalid(format!("the report's template failed: {error:#}"));
     let mut environment = Environment::new();
-    environment.add_template("page.html", include_str!("page.html")).map_err(failed)?;
+    for (name, text) in [
+        ("page.html", include_str!("page.html")),
+        ("page_eval.html", include_str!("page_eval.html")),
+        ("page_samples.html", include_str!("page_samples.html")),
+    ] {
+        environment.add_template(name, text).map_err(failed)?;
+    }
     environment.get_template("page.html").and_then(|template| template.render(page)).map_err(failed)
 }
 

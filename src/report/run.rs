@@ -4,9 +4,12 @@ use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
+use super::eval::Labelled;
 use super::novelty::Novelty;
 use super::plots::{CollapseRow, TrainingPoint};
+use super::samples::{self, KeptSamples};
 use crate::error::{Error, Position, Result};
+use crate::eval::EVAL_FILE;
 use crate::features::{Element, Matrix, NpyArray, Npz};
 use crate::files;
 use crate::novelty::ThresholdFile;
@@ -28,6 +31,10 @@ pub(super) struct Run {
     pub(super) recipe: Option<Recipe>,
     pub(super) training: Vec<TrainingPoint>,
     pub(super) evaluation: Option<Evaluation>,
+    /// Results on labelled data, a head each.
+    pub(super) labelled: Vec<Labelled>,
+    /// Samples to look at.
+    pub(super) samples: Vec<KeptSamples>,
     pub(super) collapse: CollapseFile,
     pub(super) cosines: Option<Cosines>,
     pub(super) novelty: Option<Novelty>,
@@ -137,6 +144,8 @@ impl Run {
             recipe: optional(&folder.join("recipe.toml"), read_recipe)?,
             training: optional(&folder.join("metrics.jsonl"), read_log)?.unwrap_or_default(),
             evaluation: optional(&ood.join("metrics.json"), Evaluation::read_json)?,
+            labelled: Labelled::read(&part("eval", EVAL_FILE))?,
+            samples: samples::read(folder, &ood)?,
             collapse: optional(&collapse.join("collapse.json"), read_collapse)?.unwrap_or_default(),
             cosines: optional(&collapse.join("cosines.npy"), read_cosines)?,
             novelty: Novelty::read(folder)?,
@@ -145,10 +154,11 @@ impl Run {
         let empty = run.training.is_empty()
             && run.evaluation.is_none()
             && run.collapse.checkpoints.is_empty()
+            && run.labelled.is_empty()
             && run.novelty.is_none();
         if empty && run.recipe.is_none() && run.cosines.is_none() {
             return Err(Error::invalid(format!(
-                "{} holds nothing to report: neither recipe.toml, metrics.jsonl, ood/metrics.json, collapse/collapse.json nor \
+                "{} holds nothing to report: neither recipe.toml, metrics.jsonl, eval/eval.json, ood/metrics.json, collapse/collapse.json nor \
                  folders seed_0, seed_1, … of runs; is it the folder of a run?",
                 folder.display()
             )));

@@ -138,7 +138,7 @@ fn scored<'a>(method: &'a str, id: &'a [f64], ood: &'a [f64], set: &OodSet) -> R
 
 /// Stored ID and OOD scores as confidences: scores may have been exported the other way round (larger = more novel),
 /// which their AUROC tells. Warns where they are not the scores that the metrics were computed from.
-fn as_confidences(
+pub(super) fn as_confidences(
     mut id: Vec<f64>,
     mut ood: Vec<f64>,
     method: &str,

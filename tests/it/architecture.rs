@@ -12,7 +12,7 @@ const LAYERS: [&[&str]; 10] = [
     &["autograd"],
     &["nn"],
     &["data", "checkpoint"],
-    &["features", "ood", "novelty", "collapse", "eval", "train", "report"],
+    &["features", "ood", "novelty", "collapse", "eval", "samples", "train", "report"],
     &["recipe", "bench"],
     &["cli"],
 ];

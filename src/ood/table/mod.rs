@@ -158,6 +158,23 @@ pub struct Evaluation {
 }
 
 impl Evaluation {
+    /// The score of the highest mean AUROC over the OOD sets; of equal ones the first.
+    pub fn best_method(&self) -> Option<String> {
+        let mean = |method: &String| {
+            let own = self.ood.values().filter_map(|by_method| Some(by_method.get(method)?.metrics.auroc));
+            let aurocs: Vec<f64> = own.collect();
+            aurocs.iter().sum::<f64>() / aurocs.len().max(1) as f64
+        };
+        let mut best: Option<(f64, &String)> = None;
+        for method in &self.methods {
+            let own = mean(method);
+            if best.is_none_or(|(most, _)| own > most) {
+                best = Some((own, method));
+            }
+        }
+        best.map(|(_, method)| method.clone())
+    }
+
     /// An evaluation without results yet.
     pub fn new(id: IdSet) -> Evaluation {
         Evaluation { id, ..Evaluation::default() }

@@ -21,6 +21,7 @@ pub use eval::{reliability_diagram, risk_coverage_curve};
 pub use figure::Figure;
 pub use novelty::{ScoreAxis, threshold_histogram};
 pub use panel::{Panel, sheet};
+pub(super) use scores::shown_range;
 pub use scores::{ScoredPair, comparison_sheet, score_sheet};
 pub use training::{TrainingPoint, accuracy_curves, learning_rate_curve, loss_curves};
 

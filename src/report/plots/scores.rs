@@ -163,7 +163,7 @@ fn curve(color: Role, points: &[(f64, f64)]) -> Mark {
 }
 
 /// The range a histogram of the `sorted` scores shows; it always has a length.
-pub(super) fn shown_range(sorted: &[f64]) -> (f64, f64) {
+pub(in crate::report) fn shown_range(sorted: &[f64]) -> (f64, f64) {
     // Differences of scores beyond 1e300 could overflow.
     const LARGEST: f64 = 1e300;
     let cut = (TAIL * sorted.len() as f64) as usize;
