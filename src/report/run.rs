@@ -6,6 +6,7 @@ use serde::Deserialize;
 
 use super::novelty::Novelty;
 use super::plots::{CollapseRow, TrainingPoint};
+use crate::checkpoint;
 use crate::error::{Error, Position, Result};
 use crate::features::{Element, Matrix, NpyArray, Npz};
 use crate::files;
@@ -43,6 +44,8 @@ pub(super) struct Recipe {
 /// Cosines between the centred class means of the last checkpoint.
 pub(super) struct Cosines {
     pub(super) classes: usize,
+    /// Their names, where the run's checkpoint says them.
+    pub(super) names: Vec<String>,
     /// `classes` x `classes`, row-major.
     pub(super) values: Vec<f64>,
 }
@@ -138,7 +141,7 @@ impl Run {
             training: optional(&folder.join("metrics.jsonl"), read_log)?.unwrap_or_default(),
             evaluation: optional(&ood.join("metrics.json"), Evaluation::read_json)?,
             collapse: optional(&collapse.join("collapse.json"), read_collapse)?.unwrap_or_default(),
-            cosines: optional(&collapse.join("cosines.npy"), read_cosines)?,
+            cosines: optional(&collapse.join("cosines.npy"), |path| read_cosines(path, class_names(folder)))?,
             novelty: Novelty::read(folder)?,
             thresholds: optional(&folder.join("thresholds.toml"), ThresholdFile::read)?,
         };
@@ -270,7 +273,17 @@ fn read_collapse(path: &Path) -> Result<CollapseFile> {
     files::read_json(path, LARGEST_COLLAPSE, expected)
 }
 
-fn read_cosines(path: &Path) -> Result<Cosines> {
+/// Names of the classes of the first head of a run's last checkpoint; nothing where there is none that can be read, which
+/// other verbs report.
+fn class_names(folder: &Path) -> Vec<String> {
+    let meta = checkpoint::resolve(folder).and_then(|last| checkpoint::read_meta(&last));
+    meta.map_or_else(
+        |_| Vec::new(),
+        |meta| meta.heads.into_iter().next().map_or(meta.classes, |head| head.classes),
+    )
+}
+
+fn read_cosines(path: &Path, names: Vec<String>) -> Result<Cosines> {
     let bytes = std::sync::Arc::new(files::map(path)?);
     let matrix = Matrix::new(NpyArray::parse(bytes, 0, path, None)?, path, "cosines")?;
     if matrix.rows() != matrix.columns() {
@@ -279,5 +292,5 @@ fn read_cosines(path: &Path) -> Result<Cosines> {
     }
     let mut values = Vec::new();
     matrix.read_f64(0..matrix.rows(), &mut values);
-    Ok(Cosines { classes: matrix.rows(), values })
+    Ok(Cosines { classes: matrix.rows(), names, values })
 }

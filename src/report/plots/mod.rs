@@ -7,6 +7,7 @@
 mod axis;
 mod collapse;
 mod figure;
+pub mod heat_map;
 mod novelty;
 mod outlines;
 mod panel;
