@@ -6,6 +6,8 @@
 //! | `events` | TensorBoard's event files |
 //! | `run` | what a run folder holds, read with bounds |
 //! | `summary` | the key figures, in words |
+//! | `contents` | links to the files of the run folder |
+//! | `terms` | explanations of the terms on the page |
 //! | `seeds` | the same over several seeds of one experiment |
 //! | `novelty` | the section on two levels of classes |
 //! | `sections` | the parts of the page: tables and figures |
@@ -19,6 +21,7 @@ use minijinja::{Environment, Value, context};
 use crate::error::{Error, Result, printable};
 use crate::files;
 
+mod contents;
 pub(crate) mod events;
 mod novelty;
 pub(crate) mod plots;
@@ -26,7 +29,10 @@ mod run;
 mod sections;
 mod seeds;
 mod summary;
+mod terms;
 
+use crate::novelty::Rule;
+use novelty::Novelty;
 use plots::{Figure, theme};
 use run::Run;
 
@@ -81,8 +87,12 @@ pub fn build_with(folder: &Path, options: Options) -> Result<PathBuf> {
         training => training,
         collapse => collapse,
         recipe => run.recipe.as_ref().map(|recipe| shown_lines(&recipe.text)),
+        files => contents::entries(folder)?,
     };
-    write_page(folder, page)
+    let scores = run.evaluation.iter().flat_map(|evaluation| evaluation.methods.clone());
+    let scores = scores.chain(run.novelty.iter().flat_map(Novelty::scores)).collect::<Vec<String>>();
+    let rules = run.novelty.as_ref().map_or_else(Vec::new, Novelty::rules);
+    write_page(folder, page, &scores, &rules)
 }
 
 /// Writes the page over the seeds in a folder, whose own pages are there already.
@@ -106,13 +116,18 @@ pub fn build_over_seeds(folder: &Path) -> Result<PathBuf> {
         sentences => overview.sentences,
         warnings => overview.warnings.iter().map(|warning| whole(warning)).collect::<Vec<String>>(),
         seeds => overview.section,
+        files => contents::entries(folder)?,
     };
-    write_page(folder, page)
+    write_page(folder, page, &overview.scores, &[])
 }
 
-/// Renders the page with the parts that every page has.
-fn write_page(folder: &Path, page: Value) -> Result<PathBuf> {
+/// Renders the page with the parts that every page has, and the explanations of what is on it.
+fn write_page(folder: &Path, page: Value, scores: &[String], rules: &[Rule]) -> Result<PathBuf> {
+    // A recipe names many things that the page does not show.
+    let without = render(context! { recipe => "", ..page.clone() })?;
+    let terms = terms::explained(&without, scores, rules);
     let shared = context! {
+        terms => terms,
         style => Value::from_safe_string(include_str!("page.css").to_string()),
         dark_figures => Value::from_safe_string(theme::dark_rules("svg.figure ")),
         script => Value::from_safe_string(include_str!("page.js").to_string()),
@@ -126,8 +141,23 @@ fn write_page(folder: &Path, page: Value) -> Result<PathBuf> {
 fn render(page: Value) -> Result<String> {
     let failed = |error: minijinja::Error| Error::invalid(format!("the report's template failed: {error:#}"));
     let mut environment = Environment::new();
+    environment.add_function("columns", columns);
     environment.add_template("page.html", include_str!("page.html")).map_err(failed)?;
     environment.get_template("page.html").and_then(|template| template.render(page)).map_err(failed)
+}
+
+/// Columns for so many cards, at most `most` a row: rows as even as can be, and none of one card below fuller ones where
+/// that can be.
+fn columns(count: usize, most: usize) -> usize {
+    let (count, most) = (count.max(1), most.max(1));
+    let rows = count.div_ceil(most);
+    let is_lonely = |columns: usize| columns > 1 && count > columns && count % columns == 1;
+    let even = count.div_ceil(rows);
+    (1..=even)
+        .rev()
+        .chain(even + 1..=most)
+        .find(|columns| *columns * 2 > even && !is_lonely(*columns))
+        .unwrap_or(even)
 }
 
 /// The `plots` folder of a run: writes figures under names that never collide.
@@ -140,6 +170,12 @@ struct Plots {
 impl Plots {
     /// Writes a figure as `NAME.svg` (and `.png`) and returns it for the page.
     fn write(&mut self, name: &str, figure: &Figure) -> Result<Value> {
+        self.write_file(name, figure)?;
+        Ok(embedded(figure))
+    }
+
+    /// Writes a figure that the page shows in another form.
+    fn write_file(&mut self, name: &str, figure: &Figure) -> Result<()> {
         let name = self.unique(name);
         let svg = figure.standalone();
         files::write(&self.folder.join(format!("{name}.svg")), svg)?;
@@ -147,7 +183,7 @@ impl Plots {
             let png = figure.png(PNG_SCALE)?;
             files::write(&self.folder.join(format!("{name}.png")), png)?;
         }
-        Ok(embedded(figure))
+        Ok(())
     }
 
     /// A file name on every system; two names that would become one are numbered.
@@ -215,4 +251,26 @@ fn shown_lines(text: &str) -> String {
 /// A fraction as percent with one digit.
 fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_stand_in_even_rows_and_none_alone_in_the_last() {
+        let rows = |count: usize, most: usize| {
+            let columns = columns(count, most);
+            (columns, count.div_ceil(columns))
+        };
+        assert_eq!([1, 2, 3, 5, 6].map(|count| rows(count, 6)), [(1, 1), (2, 1), (3, 1), (5, 1), (6, 1)]);
+        assert_eq!([7, 8, 9, 10].map(|count| rows(count, 6)), [(4, 2), (4, 2), (5, 2), (5, 2)]);
+        assert_eq!([2, 3, 4, 5, 6].map(|count| rows(count, 3)), [(2, 1), (3, 1), (2, 2), (3, 2), (3, 2)]);
+        for count in 0..40 {
+            for most in 0..8 {
+                let columns = columns(count, most);
+                assert!(columns >= 1 && columns <= most.max(1), "{count} cards, {most} at most: {columns}");
+            }
+        }
+    }
 }

@@ -6,6 +6,7 @@
 
 mod axis;
 mod collapse;
+mod digits;
 mod figure;
 pub mod heat_map;
 mod novelty;
@@ -17,8 +18,9 @@ mod training;
 
 pub use axis::{short, three_digits};
 pub use collapse::{CollapseRow, angle_histogram, collapse_panels, cosine_heat_map};
+pub use digits::{significant, told_apart};
 pub use figure::Figure;
-pub use novelty::{ScoreAxis, threshold_histogram};
+pub use novelty::{ScoreAxis, numbered, threshold_histogram};
 pub use panel::{Panel, sheet};
 pub use scores::{ScoredPair, comparison_sheet, score_sheet};
 pub use training::{TrainingPoint, accuracy_curves, learning_rate_curve, loss_curves};

@@ -20,6 +20,11 @@ const TITLE_SIZE: f64 = 13.0;
 const LABEL_SIZE: f64 = 11.0;
 /// Numbers inside cells.
 const NUMBER_SIZE: f64 = 9.0;
+/// CSS pixels of a disc with a number in it.
+pub(super) const BADGE: f64 = 16.0;
+const BADGE_NUMBER: f64 = 10.0;
+/// CSS pixels of a panel that its axes do not have: left, where there are no class names, and right of them.
+pub(super) const BESIDE_AXES: u32 = 54 + 2 + 14;
 /// Mean width of a glyph in ems: the plotting crate has no fonts to measure with, and none are needed for SVG.
 const GLYPH_WIDTH: f64 = 0.58;
 
@@ -36,8 +41,8 @@ pub(super) enum Mark {
     Dot { color: Role, at: (f64, f64) },
     /// A thin line from a point down to the axis.
     Drop { color: Role, from: (f64, f64) },
-    /// Text beside a point, on the side where the panel has more room, over whatever is there.
-    Label { color: Role, at: (f64, f64), text: String },
+    /// A disc with a number in it.
+    Badge { color: Role, at: (f64, f64), number: usize },
 }
 
 /// A square matrix drawn as coloured cells that fill the panel: first row on top.
@@ -61,12 +66,14 @@ pub struct Panel {
     pub(super) y: Axis,
     pub(super) marks: Vec<Mark>,
     pub(super) legend: Vec<(Role, String)>,
+    /// A line below the legend.
+    pub(super) note: Option<String>,
     pub(super) cells: Option<Cells>,
 }
 
 impl Panel {
     pub(super) fn new(title: impl Into<String>, x: Axis, y: Axis) -> Panel {
-        Panel { title: title.into(), x, y, marks: Vec::new(), legend: Vec::new(), cells: None }
+        Panel { title: title.into(), x, y, marks: Vec::new(), legend: Vec::new(), note: None, cells: None }
     }
 
     pub(super) fn mark(mut self, mark: Mark) -> Panel {
@@ -76,6 +83,11 @@ impl Panel {
 
     pub(super) fn named(mut self, color: Role, name: impl Into<String>) -> Panel {
         self.legend.push((color, name.into()));
+        self
+    }
+
+    pub(super) fn noted(mut self, note: Option<String>) -> Panel {
+        self.note = note;
         self
     }
 
@@ -110,12 +122,13 @@ impl Panel {
     }
 
     /// The text for a screen reader: the title and the names of the curves, which carry the numbers.
-    fn describe(&self) -> String {
-        let names: Vec<&str> = self.legend.iter().map(|(_, name)| name.as_str()).collect();
+    pub(super) fn describe(&self) -> String {
+        let names: Vec<&str> =
+            self.legend.iter().map(|(_, name)| name.as_str()).chain(self.note.as_deref()).collect();
         if names.is_empty() { self.title.clone() } else { format!("{}: {}", self.title, names.join("; ")) }
     }
 
-    fn draw_on(&self, canvas: &Canvas<'_>) -> Result<String> {
+    pub(super) fn draw_on(&self, canvas: &Canvas<'_>) -> Result<String> {
         let header = self.draw_header(canvas)?;
         let mut chart = ChartBuilder::on(canvas)
             .margin_top(header)
@@ -237,24 +250,16 @@ impl Panel {
                 let points = self.shown(&[(from.0, 0.0), *from]);
                 area.draw(&PathElement::new(points, color.rgb().stroke_width(UNITS))).map_err(drawing_error)
             }
-            Mark::Label { color, at, text } => {
-                let (columns, rows) = area.get_pixel_range();
+            Mark::Badge { color, at, number } => {
+                let area_start = (area.get_pixel_range().0.start, area.get_pixel_range().1.start);
                 for point in self.shown(&[*at]) {
                     let (x, y) = area.map_coordinate(&point);
-                    // Text is placed in drawing units, counted from the corner of the axes.
-                    let (x, y) = (x - columns.start, y - rows.start);
-                    let text = plain(text);
-                    let (gap, width) = (units(8.0), text_width(&text, LABEL_SIZE));
-                    let is_left = 2 * x > columns.end - columns.start;
-                    let left = if is_left { x - gap - width } else { x + gap };
-                    let unmapped = area.strip_coord_spec();
-                    let height = units(LABEL_SIZE / 2.0 + 1.0);
-                    let corners = [(left, y - height), (left + width, y + height)];
-                    let paper = Rectangle::new(corners, Role::Background.rgb().filled());
-                    unmapped.draw(&paper).map_err(drawing_error)?;
-                    let (anchor, x) = if is_left { (HPos::Right, x - gap) } else { (HPos::Left, x + gap) };
-                    let style = font(LABEL_SIZE, *color).pos(Pos::new(anchor, VPos::Center));
-                    unmapped.draw(&Text::new(text, (x, y), style)).map_err(drawing_error)?;
+                    draw_badge(
+                        &area.strip_coord_spec(),
+                        *color,
+                        (x - area_start.0, y - area_start.1),
+                        *number,
+                    )?;
                 }
                 Ok(())
             }
@@ -288,7 +293,12 @@ impl Panel {
         if let Some(cells) = &self.cells {
             cells.draw_scale(canvas, left, y)?;
         }
-        let rows = !self.legend.is_empty() || self.cells.is_some();
+        if let Some(note) = &self.note {
+            y += if self.legend.is_empty() { 0 } else { units(16.0) };
+            let style = font(LABEL_SIZE, Role::Muted).pos(Pos::new(HPos::Left, VPos::Center));
+            canvas.draw(&Text::new(plain(note), (left, y), style)).map_err(drawing_error)?;
+        }
+        let rows = !self.legend.is_empty() || self.cells.is_some() || self.note.is_some();
         Ok(if rows { y + units(14.0) } else { units(28.0) })
     }
 }
@@ -390,8 +400,30 @@ pub fn sheet(title: &str, rows: &[Vec<Panel>]) -> Result<Figure> {
     })
 }
 
+/// Draws a disc with a number in it, about a point in the units of the canvas.
+pub(super) fn draw_badge(canvas: &Canvas<'_>, color: Role, at: (i32, i32), number: usize) -> Result<()> {
+    let halo = Circle::new(at, units(BADGE / 2.0 + 1.0), Role::Background.rgb().filled());
+    canvas.draw(&halo).map_err(drawing_error)?;
+    canvas.draw(&Circle::new(at, units(BADGE / 2.0), color.rgb().filled())).map_err(drawing_error)?;
+    let style = font(BADGE_NUMBER, Role::Background).pos(Pos::new(HPos::Center, VPos::Center));
+    canvas.draw(&Text::new(number.to_string(), at, style)).map_err(drawing_error)
+}
+
+/// Draws one line of text about the height of a point, to the right of it or, `before` it, to its left.
+pub(super) fn draw_text(
+    canvas: &Canvas<'_>,
+    color: Role,
+    at: (i32, i32),
+    before: bool,
+    text: &str,
+) -> Result<()> {
+    let anchor = if before { HPos::Right } else { HPos::Left };
+    let style = font(LABEL_SIZE, color).pos(Pos::new(anchor, VPos::Center));
+    canvas.draw(&Text::new(plain(text), at, style)).map_err(drawing_error)
+}
+
 /// CSS pixels in drawing units.
-fn units(pixels: f64) -> i32 {
+pub(super) fn units(pixels: f64) -> i32 {
     (pixels * f64::from(UNITS)).round() as i32
 }
 
