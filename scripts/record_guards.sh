@@ -13,7 +13,7 @@
 # OUT/bits.txt has a line for each file that the runs write: SHA-256 and name. WORK=DIR keeps these files in DIR/runs; DIR must be
 # new. Left out are
 #   - events.out.tfevents.*: every entry, and the name, holds a time
-#   - images_per_second in metrics.jsonl: measured by the clock
+#   - images_per_second in metrics.jsonl, run.json, and the lines of report.html with data-clock: measured by the clock
 #   - the version of the program in meta.json and report.html: another one with every release
 #   - .lock: always empty
 set -euo pipefail
@@ -159,8 +159,9 @@ run emulator emulated/wide_resnet18 "${wide[@]}" --arch resnet18
 run emulator emulated/wide_resnet50 "${wide[@]}" --arch resnet50 --width 0.5
 
 cd runs
-find . \( -name 'events.out.tfevents.*' -o -name .lock \) -delete
+find . \( -name 'events.out.tfevents.*' -o -name .lock -o -name run.json \) -delete
 find . -name metrics.jsonl -exec sed -i -E 's/"images_per_second":[^,}]*/"images_per_second":0/' {} +
+find . -name report.html -exec sed -i '/ data-clock/d' {} +
 find . \( -name meta.json -o -name report.html \) -exec sed -i -E 's/residua [0-9]+\.[0-9]+\.[0-9]+/residua VERSION/' {} +
 find . -type f -printf '%P\n' | sort | xargs -d '\n' sha256sum > "$out/bits.txt"
 find . -type l -printf 'link to %l  %P\n' | sort >> "$out/bits.txt"

@@ -283,7 +283,7 @@ fn write_figures(head: &CalibratedHead, folder: &Path) -> Result<()> {
     for (suffix, axis) in axes {
         let figure = threshold_histogram(&gathered.scores, candidates, &entry.threshold, axis)?;
         let name = format!("{}_{}_thresholds{suffix}.svg", entry.name(), entry.threshold.score);
-        let text = figure.standalone();
+        let text = figure.whole.standalone();
         files::write(&folder.join(name), text)?;
     }
     Ok(())

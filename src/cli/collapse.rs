@@ -141,7 +141,7 @@ fn write_figures(series: &CollapseSeries, folder: &Path) -> Result<()> {
     }
     let Some(last) = series.report.checkpoints.last() else { return Ok(()) };
     let classes = last.classes as usize;
-    write("cosines.svg", plots::cosine_heat_map(&series.cosines, classes).figure()?)?;
+    write("cosines.svg", plots::cosine_heat_map(&series.cosines, classes, &[]).figure()?)?;
     match plots::angle_histogram(&series.cosines, classes) {
         Some(panel) => write("angles.svg", panel.figure()?),
         None => Ok(()),

@@ -127,6 +127,56 @@ impl Rule {
         }
     }
 
+    /// How the rule chooses, in a sentence.
+    pub fn explanation(self) -> String {
+        let percent = |share: f64| format!("{} %", (1e4 * share).round() / 100.0);
+        match self {
+            Rule::Conformal(share) => format!(
+                "Rule: conformal threshold, which calls a seen sample novel with probability at most {} whatever the scores look \
+                 like (Vovk et al., 2005).",
+                percent(share)
+            ),
+            Rule::PerClass(share) => format!(
+                "Rule: a conformal threshold of {} for each predicted class (Mondrian; Vovk et al., 2005).",
+                percent(share)
+            ),
+            Rule::Quantile(share) => {
+                format!("Rule: the score that {} of the seen samples lie below.", percent(share))
+            }
+            Rule::P10 => "Rule: the 10th percentile of the seen scores.".to_string(),
+            Rule::P5 => "Rule: the 5th percentile of the seen scores.".to_string(),
+            Rule::MeanStd => "Rule: mean less one standard deviation of the seen scores.".to_string(),
+            Rule::ZScore(z) => format!("Rule: mean less {z} standard deviations of the seen scores."),
+            Rule::Midpoint => "Rule: halfway between the means of seen and novel scores.".to_string(),
+            Rule::Youden => {
+                "Rule: the greatest difference between novel caught and seen called novel (Youden, 1950)."
+                    .to_string()
+            }
+            Rule::MinError => "Rule: the fewest errors of both kinds together.".to_string(),
+            Rule::Intersection => {
+                "Rule: as great a share of seen called novel as of novel missed (equal error rate)."
+                    .to_string()
+            }
+            Rule::TargetFpr(rate) => {
+                format!(
+                    "Rule: the highest threshold that calls at most {} of the seen samples novel.",
+                    percent(rate)
+                )
+            }
+            Rule::TargetTpr(rate) => {
+                format!(
+                    "Rule: the lowest threshold that catches at least {} of the novel samples.",
+                    percent(rate)
+                )
+            }
+            Rule::Cost(Costs { miss, alarm, prevalence }) => format!(
+                "Rule: the least expected cost, where a miss costs {miss}, a false alarm {alarm}, and {} of the samples are novel.",
+                percent(prevalence)
+            ),
+            Rule::Tau(tau) => format!("Rule: the threshold {tau}, given by hand."),
+        }
+    }
+
     fn check(self) -> Result<Rule> {
         let inside = |value: f64, what: &str| {
             if value > 0.0 && value < 1.0 {

@@ -93,6 +93,58 @@ impl Method {
         }
     }
 
+    /// What the score measures, in a sentence, with its source.
+    pub fn explanation(self) -> &'static str {
+        match self {
+            Method::Msp => "Score: the largest softmax probability (Hendrycks and Gimpel, 2017).",
+            Method::Mls => "Score: the largest logit (Hendrycks et al., 2022).",
+            Method::Energy => {
+                "Score: negative free energy, the log-sum-exp of the logits (Liu et al., 2020)."
+            }
+            Method::Mahalanobis => {
+                "Score: minus the squared Mahalanobis distance to the nearest class mean, with one covariance for all classes (Lee et \
+                 al., 2018)."
+            }
+            Method::Rmds => {
+                "Score: relative Mahalanobis distance, that to the nearest class less that to one Gaussian of all training features \
+                 (Ren et al., 2021)."
+            }
+            Method::Vim => {
+                "Score: virtual-logit matching, the energy less a logit made of the feature's residual outside the principal subspace \
+                 (Wang et al., 2022)."
+            }
+            Method::VimCentered => "Score: vim with features centred at their mean (Wang et al., 2022).",
+            Method::Residual => "Score: minus the norm of the residual of vim alone (Wang et al., 2022).",
+            Method::Neco => {
+                "Score: NECO, the share of a feature's length inside the principal subspace of the training features (Ammar et al., \
+                 2024)."
+            }
+            Method::NecoFormula => {
+                "Score: NECO as its formula is printed, nothing centred (Ammar et al., 2024)."
+            }
+            Method::NecoClassMeans => {
+                "Score: NECO with the span of the class means as the subspace (Ammar et al., 2024)."
+            }
+            Method::NecoOfficial => {
+                "Score: NECO on standardised features, as its authors' code does for ResNets (Ammar et al., 2024)."
+            }
+            Method::Knn => {
+                "Score: minus the squared distance to the k-th nearest training feature, all normalised (Sun et al., 2022)."
+            }
+            Method::Gen => {
+                "Score: minus the generalised entropy of the largest probabilities (Liu et al., 2023)."
+            }
+            Method::React => "Score: energy after features are clipped at a percentile (Sun et al., 2021).",
+            Method::She => {
+                "Score: inner product of a feature with the mean training feature of the predicted class (Zhang et al., 2023)."
+            }
+            Method::Nci => {
+                "Score: alignment of the centred feature with the weight vector of the predicted class, plus a little of the feature's \
+                 norm (Liu and Qin, 2023)."
+            }
+        }
+    }
+
     /// Whether the score is a function of a sample's logits alone, so that nothing is fitted on training features.
     pub fn needs_no_fit(self) -> bool {
         matches!(self, Method::Msp | Method::Mls | Method::Energy | Method::Gen)

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use minijinja::{Value, context};
 
-use super::plots::{reliability_diagram, risk_coverage_curve};
+use super::plots::{Panel, confusion_matrix, reliability_diagram, risk_coverage_curve};
 use super::run::Run;
 use super::{Plots, shown};
 use crate::error::Result;
@@ -81,7 +81,7 @@ fn section(labelled: &Labelled, plots: &mut Plots) -> Result<Value> {
     });
     let suffix = if level.is_empty() { String::new() } else { format!("_{level}") };
     let mut figures = Vec::new();
-    for (name, panel) in figures_of(results) {
+    for (name, panel) in figures_of(results, confusion.as_ref()) {
         figures.push(plots.write(&format!("eval_{name}{suffix}"), &panel.figure()?)?);
     }
     let name = |class: u32| shown(&results.class_name(class));
@@ -112,14 +112,17 @@ fn section(labelled: &Labelled, plots: &mut Plots) -> Result<Value> {
         count => results.classes,
         rows => rows.collect::<Vec<Value>>(),
         figures => figures,
-        has_matrix => confusion.is_some(),
         classes => classes.collect::<Vec<Value>>(),
         confused => confused.collect::<Vec<Value>>(),
     })
 }
 
-fn figures_of(results: &Results) -> [(&'static str, super::plots::Panel); 2] {
-    [("reliability", reliability_diagram(results)), ("risk_coverage", risk_coverage_curve(results))]
+fn figures_of(results: &Results, confusion: Option<&Confusion>) -> Vec<(&'static str, Panel)> {
+    let mut figures =
+        vec![("reliability", reliability_diagram(results)), ("risk_coverage", risk_coverage_curve(results))];
+    let matrix = confusion.and_then(|confusion| confusion_matrix(results, confusion));
+    figures.extend(matrix.map(|panel| ("confusion", panel)));
+    figures
 }
 
 /// Writes the figures of an evaluation into a folder.
@@ -127,7 +130,7 @@ fn figures_of(results: &Results) -> [(&'static str, super::plots::Panel); 2] {
 /// # Errors
 /// A file cannot be written.
 pub fn write_evaluation_figures(evaluated: &Evaluated, folder: &Path) -> Result<()> {
-    for (name, panel) in figures_of(&evaluated.results) {
+    for (name, panel) in figures_of(&evaluated.results, Some(&evaluated.confusion)) {
         files::write(&folder.join(format!("{name}.svg")), panel.figure()?.standalone())?;
     }
     Ok(())

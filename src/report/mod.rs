@@ -7,6 +7,8 @@
 //! | `run` | what a run folder holds, read with bounds |
 //! | `eval` | the section on labelled data |
 //! | `summary` | the key figures, in words |
+//! | `contents` | links to the files of the run folder |
+//! | `terms` | explanations of the terms on the page |
 //! | `seeds` | the same over several seeds of one experiment |
 //! | `novelty` | the section on two levels of classes |
 //! | `sections` | the parts of the page: tables and figures |
@@ -24,6 +26,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result, printable};
 use crate::files;
 
+mod contents;
 mod eval;
 pub(crate) mod events;
 mod novelty;
@@ -34,8 +37,11 @@ mod sections;
 mod seeds;
 mod slider;
 mod summary;
+mod terms;
 
+use crate::novelty::Rule;
 pub use eval::write_evaluation_figures;
+use novelty::Novelty;
 use plots::{Figure, theme};
 use run::Run;
 
@@ -95,8 +101,12 @@ pub fn build_with(folder: &Path, options: Options) -> Result<PathBuf> {
         training => training,
         collapse => collapse,
         recipe => run.recipe.as_ref().map(|recipe| shown_lines(&recipe.text)),
+        files => contents::entries(folder)?,
     };
-    write_page(folder, page)
+    let scores = run.evaluation.iter().flat_map(|evaluation| evaluation.methods.clone());
+    let scores = scores.chain(run.novelty.iter().flat_map(Novelty::scores)).collect::<Vec<String>>();
+    let rules = run.novelty.as_ref().map_or_else(Vec::new, Novelty::rules);
+    write_page(folder, page, &scores, &rules)
 }
 
 /// Writes the page over the seeds in a folder, whose own pages are there already.
@@ -120,16 +130,21 @@ pub fn build_over_seeds(folder: &Path) -> Result<PathBuf> {
         sentences => overview.sentences,
         warnings => overview.warnings.iter().map(|warning| whole(warning)).collect::<Vec<String>>(),
         seeds => overview.section,
+        files => contents::entries(folder)?,
     };
-    write_page(folder, page)
+    write_page(folder, page, &overview.scores, &[])
 }
 
 /// The page's script.
 const SCRIPT: &str = concat!(include_str!("page.js"), include_str!("page_samples.js"));
 
-/// Renders the page with the parts that every page has.
-fn write_page(folder: &Path, page: Value) -> Result<PathBuf> {
+/// Renders the page with the parts that every page has, and the explanations of what is on it.
+fn write_page(folder: &Path, page: Value, scores: &[String], rules: &[Rule]) -> Result<PathBuf> {
+    // A recipe names many things that the page does not show.
+    let without = render(context! { recipe => "", ..page.clone() })?;
+    let terms = terms::explained(&without, scores, rules);
     let shared = context! {
+        terms => terms,
         style => Value::from_safe_string(concat!(include_str!("page.css"), include_str!("page_samples.css")).to_string()),
         dark_figures => Value::from_safe_string(theme::dark_rules("svg.figure ")),
         script => Value::from_safe_string(SCRIPT.to_string()),
@@ -150,6 +165,7 @@ fn hash_of_script() -> String {
 fn render(page: Value) -> Result<String> {
     let failed = |error: minijinja::Error| Error::invalid(format!("the report's template failed: {error:#}"));
     let mut environment = Environment::new();
+    environment.add_function("columns", columns);
     for (name, text) in [
         ("page.html", include_str!("page.html")),
         ("page_eval.html", include_str!("page_eval.html")),
@@ -158,6 +174,20 @@ fn render(page: Value) -> Result<String> {
         environment.add_template(name, text).map_err(failed)?;
     }
     environment.get_template("page.html").and_then(|template| template.render(page)).map_err(failed)
+}
+
+/// Columns for so many cards, at most `most` a row: rows as even as can be, and none of one card below fuller ones where
+/// that can be.
+fn columns(count: usize, most: usize) -> usize {
+    let (count, most) = (count.max(1), most.max(1));
+    let rows = count.div_ceil(most);
+    let is_lonely = |columns: usize| columns > 1 && count > columns && count % columns == 1;
+    let even = count.div_ceil(rows);
+    (1..=even)
+        .rev()
+        .chain(even + 1..=most)
+        .find(|columns| *columns * 2 > even && !is_lonely(*columns))
+        .unwrap_or(even)
 }
 
 /// The `plots` folder of a run: writes figures under names that never collide.
@@ -170,6 +200,12 @@ struct Plots {
 impl Plots {
     /// Writes a figure as `NAME.svg` (and `.png`) and returns it for the page.
     fn write(&mut self, name: &str, figure: &Figure) -> Result<Value> {
+        self.write_file(name, figure)?;
+        Ok(embedded(figure))
+    }
+
+    /// Writes a figure that the page shows in another form.
+    fn write_file(&mut self, name: &str, figure: &Figure) -> Result<()> {
         let name = self.unique(name);
         let svg = figure.standalone();
         files::write(&self.folder.join(format!("{name}.svg")), svg)?;
@@ -177,7 +213,7 @@ impl Plots {
             let png = figure.png(PNG_SCALE)?;
             files::write(&self.folder.join(format!("{name}.png")), png)?;
         }
-        Ok(embedded(figure))
+        Ok(())
     }
 
     /// A file name on every system; two names that would become one are numbered.
@@ -245,4 +281,26 @@ fn shown_lines(text: &str) -> String {
 /// A fraction as percent with one digit.
 fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cards_stand_in_even_rows_and_none_alone_in_the_last() {
+        let rows = |count: usize, most: usize| {
+            let columns = columns(count, most);
+            (columns, count.div_ceil(columns))
+        };
+        assert_eq!([1, 2, 3, 5, 6].map(|count| rows(count, 6)), [(1, 1), (2, 1), (3, 1), (5, 1), (6, 1)]);
+        assert_eq!([7, 8, 9, 10].map(|count| rows(count, 6)), [(4, 2), (4, 2), (5, 2), (5, 2)]);
+        assert_eq!([2, 3, 4, 5, 6].map(|count| rows(count, 3)), [(2, 1), (3, 1), (2, 2), (3, 2), (3, 2)]);
+        for count in 0..40 {
+            for most in 0..8 {
+                let columns = columns(count, most);
+                assert!(columns >= 1 && columns <= most.max(1), "{count} cards, {most} at most: {columns}");
+            }
+        }
+    }
 }

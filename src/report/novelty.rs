@@ -4,16 +4,20 @@ use std::path::{Path, PathBuf};
 
 use minijinja::{Value, context};
 
-use super::plots::{ScoreAxis, TrainingPoint, accuracy_curves, loss_curves, threshold_histogram};
-use super::run::{Run, read_log};
-use super::summary::number;
-use super::{Plots, percent, shown, whole};
+use super::plots::{
+    ScoreAxis, accuracy_curves, loss_curves, numbered, significant, threshold_histogram, told_apart,
+};
+use super::run::{Log, Run, read_log};
+use super::{Plots, embedded, percent, shown, whole};
 use crate::error::Result;
 use crate::files;
 use crate::novelty::{
-    CalibrationRecord, Dashboard, Row, Summary, ThresholdFile, calibrate_level, candidates, level_name,
+    CalibrationRecord, Dashboard, Row, Rule, Summary, ThresholdFile, calibrate_level, candidates, level_name,
 };
+use crate::train::{RUN_FILE, RunRecord};
 
+/// The beginning of the names of rows that are counted as the notebook does.
+pub(super) const NOTEBOOK: &str = "notebook_";
 /// Folds times levels; a run has a handful.
 const MOST_NETWORKS: usize = 200;
 
@@ -21,7 +25,15 @@ const MOST_NETWORKS: usize = 200;
 pub(super) struct Novelty {
     dashboard: Dashboard,
     records: Vec<CalibrationRecord>,
-    networks: Vec<(String, Vec<TrainingPoint>)>,
+    networks: Vec<Network>,
+}
+
+/// One network of the experiment.
+pub(super) struct Network {
+    /// `fold 1, superclass`.
+    name: String,
+    pub(super) log: Log,
+    pub(super) record: Option<RunRecord>,
 }
 
 impl Novelty {
@@ -42,6 +54,30 @@ impl Novelty {
     /// The rows of the dashboard.
     pub(super) fn rows(&self) -> &[Row] {
         &self.dashboard.rows
+    }
+
+    /// The networks, in the order in which they are trained.
+    pub(super) fn networks(&self) -> &[Network] {
+        &self.networks
+    }
+
+    /// The scores that are thresholded.
+    pub(super) fn scores(&self) -> Vec<String> {
+        self.records.iter().map(|record| record.samples.score.to_string()).collect()
+    }
+
+    /// The rules in the tables, those that were chosen last where they have other constants than usual.
+    pub(super) fn rules(&self) -> Vec<Rule> {
+        if self.records.is_empty() {
+            return Vec::new();
+        }
+        let mut rules = Rule::DEFAULTS.to_vec();
+        for record in &self.records {
+            if !rules.contains(&record.rule) {
+                rules.push(record.rule);
+            }
+        }
+        rules
     }
 
     /// The number of one row of the dashboard.
@@ -121,18 +157,22 @@ impl Novelty {
         });
         let levels = levels.collect::<Result<Vec<_>>>()?;
         let mut networks = Vec::new();
-        for (name, points) in self.networks.iter().filter(|(_, points)| !points.is_empty()) {
-            let file = name.replace([' ', ','], "_");
+        for Network { name, log, .. } in self.networks.iter().filter(|network| !network.log.points.is_empty())
+        {
+            let (file, points) = (name.replace([' ', ','], "_"), &log.points);
             let figures = vec![
                 plots.write(&format!("novelty_{file}_accuracy"), &accuracy_curves(points).figure()?)?,
                 plots.write(&format!("novelty_{file}_loss"), &loss_curves(points).figure()?)?,
             ];
             networks.push(context! { name => shown(name), figures => figures });
         }
-        let (settings, rows): (Vec<&Row>, Vec<&Row>) =
-            self.dashboard.rows.iter().partition(|row| row.split == "config");
-        let (notebook, rows): (Vec<&Row>, Vec<&Row>) =
-            rows.into_iter().partition(|row| row.metric.starts_with("notebook_"));
+        let settings = self.dashboard.rows.iter().filter(|row| row.split == "config").collect();
+        let (mut notebook, rows): (Vec<&Row>, Vec<&Row>) =
+            measured(&self.dashboard.rows).into_iter().partition(|row| row.metric.starts_with(NOTEBOOK));
+        if self.networks.is_empty() {
+            // Thresholds for a network of one's own have no notebook to be compared with.
+            notebook.clear();
+        }
         let (last, rows): (Vec<&Row>, Vec<&Row>) = rows.into_iter().partition(|row| row.split == "final");
         let shown_rows = |rows: Vec<&Row>| rows.into_iter().map(table_row).collect::<Vec<Value>>();
         Ok(context! {
@@ -144,6 +184,27 @@ impl Novelty {
             networks => networks,
         })
     }
+}
+
+/// The rows that are no settings, each meaning once: where there are no novel samples, all samples are the seen ones; and most of
+/// the notebook's numbers are those of other rows, or what these lack to 1.
+pub(super) fn measured(rows: &[Row]) -> Vec<&Row> {
+    let of = |row: &Row, metric: &str| {
+        let is_other =
+            |other: &&Row| (&other.split, &other.head) == (&row.split, &row.head) && other.metric == metric;
+        rows.iter().find(is_other).and_then(|other| other.value.as_f64())
+    };
+    let is_again = |row: &Row| {
+        let value = row.value.as_f64();
+        let same = |metric: &str| value.is_some() && of(row, metric) == value;
+        match row.metric.as_str() {
+            "overall_accuracy" => of(row, "novel_accuracy").is_none() && same("seen_accuracy"),
+            "notebook_pseudo_novel_rate" => same("pseudo_novel_flagged"),
+            "notebook_pseudo_novel_false_seen" => of(row, "notebook_pseudo_novel_rate").is_some(),
+            metric => metric.strip_prefix(NOTEBOOK).is_some_and(same),
+        }
+    };
+    rows.iter().filter(|row| row.split != "config" && !is_again(row)).collect()
 }
 
 /// Statistics and figures of one level's calibration; `own` is the threshold of the network that predicts.
@@ -159,8 +220,9 @@ fn level(record: &CalibrationRecord, own: Option<f64>, plots: &mut Plots) -> Res
     };
     let mut figures = Vec::new();
     for (axis, suffix) in axes {
-        let figure = threshold_histogram(samples, &all, &chosen, *axis)?;
-        figures.push(plots.write(&format!("novelty_{name}_{suffix}"), &figure)?);
+        let both = threshold_histogram(samples, &all, &chosen, *axis)?;
+        plots.write_file(&format!("novelty_{name}_{suffix}"), &both.whole)?;
+        figures.push(embedded(&both.plot));
     }
     let groups = [("seen", samples.seen_scores()), ("novel", samples.novel_scores())];
     let statistics = groups.iter().filter_map(|(group, scores)| {
@@ -168,24 +230,32 @@ fn level(record: &CalibrationRecord, own: Option<f64>, plots: &mut Plots) -> Res
         let cells: Vec<String> = [summary.mean, summary.standard_deviation]
             .into_iter()
             .chain(summary.percentiles)
-            .map(|value| format!("{value:.4}"))
+            .map(|value| significant(value, 4))
             .collect();
         Some(context! { group => *group, count => summary.count, cells => cells })
     });
-    let rates = all.iter().map(|candidate| {
+    let rates = numbered(&all, &chosen).into_iter().map(|candidate| {
+        let threshold = candidate.threshold;
         context! {
-            rule => candidate.rule.to_string(),
-            tau => candidate.tau.to_string(),
-            false_novel => percent(candidate.false_novel.rate),
-            caught => candidate.caught_novel.map_or_else(|| "–".to_string(), |caught| percent(caught.rate)),
+            number => candidate.number,
+            chosen => candidate.is_chosen,
+            rule => threshold.rule.to_string(),
+            tau => candidate.text,
+            own => threshold.class_taus.len(),
+            false_novel => percent(threshold.false_novel.rate),
+            caught => threshold.caught_novel.map_or_else(|| "–".to_string(), |caught| percent(caught.rate)),
         }
     });
+    let pair: Vec<f64> =
+        [Some(chosen.tau), own.filter(|own| *own != chosen.tau)].into_iter().flatten().collect();
+    let mut texts = told_apart(&pair).into_iter();
     Ok(context! {
         name => name,
         score => samples.score.to_string(),
         rule => record.rule.to_string(),
-        tau => chosen.tau.to_string(),
-        own => own.filter(|own| *own != chosen.tau).map(|own| own.to_string()),
+        tau => texts.next(),
+        own => texts.next(),
+        flags => chosen.tau.is_finite(),
         guarantee => chosen.guarantee(),
         figures => figures,
         statistics => statistics.collect::<Vec<Value>>(),
@@ -197,7 +267,8 @@ fn table_row(row: &Row) -> Value {
     let text = match (row.value.as_str(), row.value.as_f64()) {
         (Some(text), _) => whole(text),
         (None, Some(value)) if row.split != "config" => format!("{:.2}", 100.0 * value),
-        (None, Some(value)) => number(value),
+        (None, Some(value)) if value.fract() == 0.0 => whole(&format!("{value}")),
+        (None, Some(value)) => significant(value, 5),
         (None, None) => whole(&row.value.to_string()),
     };
     context! {
@@ -211,14 +282,19 @@ fn table_row(row: &Row) -> Value {
     }
 }
 
-/// The training of each network below `models/`: `fold 1, superclass` and its curves.
-fn networks(models: &Path) -> Result<Vec<(String, Vec<TrainingPoint>)>> {
+/// The training of each network below `models/`.
+fn networks(models: &Path) -> Result<Vec<Network>> {
     let mut found = Vec::new();
     for fold in folders(models)? {
         for level in folders(&models.join(&fold))? {
-            let log = models.join(&fold).join(&level).join("metrics.jsonl");
+            let folder = models.join(&fold).join(&level);
+            let (log, record) = (folder.join("metrics.jsonl"), folder.join(RUN_FILE));
             if log.exists() && found.len() < MOST_NETWORKS {
-                found.push((format!("{}, {level}", fold.replace('_', " ")), read_log(&log)?));
+                found.push(Network {
+                    name: format!("{}, {level}", fold.replace('_', " ")),
+                    log: read_log(&log)?,
+                    record: if record.exists() { Some(RunRecord::read(&record)?) } else { None },
+                });
             }
         }
     }
@@ -244,4 +320,43 @@ fn folders(path: &Path) -> Result<Vec<String>> {
 /// The novelty section of a run's page, if it has one.
 pub(super) fn section(run: &Run, plots: &mut Plots) -> Result<Option<Value>> {
     run.novelty.as_ref().map(|novelty| novelty.section(run.thresholds.as_ref(), plots)).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(split: &str, metric: &str, value: f64) -> Row {
+        let meaning = String::new();
+        let (split, head, metric) = (split.to_string(), "subclass".to_string(), metric.to_string());
+        Row { split, head, metric, meaning, value: value.into(), low: None, high: None }
+    }
+
+    #[test]
+    fn rows_of_one_meaning_appear_once() {
+        let rows = [
+            row("config", "tau_subclass", 0.5),
+            row("report", "overall_accuracy", 0.75),
+            row("report", "seen_accuracy", 0.75),
+            row("report", "novel_accuracy", 0.75),
+            row("report", "notebook_seen_accuracy", 0.75),
+            row("report", "notebook_false_novel_rate", 0.25),
+            row("pseudo_novel", "pseudo_novel_flagged", 0.5),
+            row("pseudo_novel", "notebook_pseudo_novel_rate", 0.5),
+            row("pseudo_novel", "notebook_pseudo_novel_false_seen", 0.5),
+            row("held_out", "overall_accuracy", 0.5),
+            row("held_out", "seen_accuracy", 0.5),
+        ];
+        let left: Vec<(&str, &str)> =
+            measured(&rows).into_iter().map(|row| (row.split.as_str(), row.metric.as_str())).collect();
+        let expected = [
+            ("report", "overall_accuracy"),
+            ("report", "seen_accuracy"),
+            ("report", "novel_accuracy"),
+            ("report", "notebook_false_novel_rate"),
+            ("pseudo_novel", "pseudo_novel_flagged"),
+            ("held_out", "seen_accuracy"),
+        ];
+        assert_eq!(left, expected);
+    }
 }

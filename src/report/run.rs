@@ -8,12 +8,14 @@ use super::eval::Labelled;
 use super::novelty::Novelty;
 use super::plots::{CollapseRow, TrainingPoint};
 use super::samples::{self, KeptSamples};
+use crate::checkpoint;
 use crate::error::{Error, Position, Result};
 use crate::eval::EVAL_FILE;
 use crate::features::{Element, Matrix, NpyArray, Npz};
 use crate::files;
 use crate::novelty::ThresholdFile;
 use crate::ood::table::Evaluation;
+use crate::train::{RUN_FILE, RunRecord};
 
 /// A recipe is a page of text.
 const LARGEST_RECIPE: u64 = 1 << 20;
@@ -30,6 +32,10 @@ pub(super) struct Run {
     pub(super) ood: PathBuf,
     pub(super) recipe: Option<Recipe>,
     pub(super) training: Vec<TrainingPoint>,
+    /// Median over the log's lines.
+    pub(super) images_per_second: Option<f64>,
+    /// Device and time of the training.
+    pub(super) record: Option<RunRecord>,
     pub(super) evaluation: Option<Evaluation>,
     /// Results on labelled data, a head each.
     pub(super) labelled: Vec<Labelled>,
@@ -50,6 +56,8 @@ pub(super) struct Recipe {
 /// Cosines between the centred class means of the last checkpoint.
 pub(super) struct Cosines {
     pub(super) classes: usize,
+    /// Their names, where the run's checkpoint says them.
+    pub(super) names: Vec<String>,
     /// `classes` x `classes`, row-major.
     pub(super) values: Vec<f64>,
 }
@@ -115,6 +123,15 @@ struct LogLine {
     loss: Option<f64>,
     accuracy: Option<f64>,
     lr: Option<f64>,
+    images_per_second: Option<f64>,
+}
+
+/// A training's log, as far as a page shows it.
+#[derive(Default)]
+pub(super) struct Log {
+    pub(super) points: Vec<TrainingPoint>,
+    /// Median over the lines on steps of the training, or on its epochs where no steps were logged.
+    pub(super) images_per_second: Option<f64>,
 }
 
 impl Run {
@@ -139,15 +156,18 @@ impl Run {
             }
         };
         let (ood, collapse) = (part("ood", "metrics.json"), part("collapse", "collapse.json"));
+        let log = optional(&folder.join("metrics.jsonl"), read_log)?.unwrap_or_default();
         let run = Run {
             ood: ood.clone(),
             recipe: optional(&folder.join("recipe.toml"), read_recipe)?,
-            training: optional(&folder.join("metrics.jsonl"), read_log)?.unwrap_or_default(),
+            training: log.points,
+            images_per_second: log.images_per_second,
+            record: optional(&folder.join(RUN_FILE), RunRecord::read)?,
             evaluation: optional(&ood.join("metrics.json"), Evaluation::read_json)?,
             labelled: Labelled::read(&part("eval", EVAL_FILE))?,
             samples: samples::read(folder, &ood)?,
             collapse: optional(&collapse.join("collapse.json"), read_collapse)?.unwrap_or_default(),
-            cosines: optional(&collapse.join("cosines.npy"), read_cosines)?,
+            cosines: optional(&collapse.join("cosines.npy"), |path| read_cosines(path, class_names(folder)))?,
             novelty: Novelty::read(folder)?,
             thresholds: optional(&folder.join("thresholds.toml"), ThresholdFile::read)?,
         };
@@ -236,7 +256,7 @@ fn read_recipe(path: &Path) -> Result<Recipe> {
     Ok(Recipe { text, table })
 }
 
-pub(super) fn read_log(path: &Path) -> Result<Vec<TrainingPoint>> {
+pub(super) fn read_log(path: &Path) -> Result<Log> {
     let text = files::read_text(path, LARGEST_LOG)?;
     let mut lines = Vec::new();
     for (index, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
@@ -250,7 +270,25 @@ pub(super) fn read_log(path: &Path) -> Result<Vec<TrainingPoint>> {
         })?;
         lines.push(parsed);
     }
-    Ok(training_points(&lines))
+    Ok(Log { points: training_points(&lines), images_per_second: speed(&lines) })
+}
+
+/// Images per second of training: the median over lines on steps, or on epochs where there is none on steps.
+fn speed(lines: &[LogLine]) -> Option<f64> {
+    let of = |is_epoch: bool| {
+        let lines = lines.iter().filter(|line| line.split == "train");
+        let lines = lines.filter(|line| (line.scope.as_deref() != Some("step")) == is_epoch);
+        let speeds = lines.filter_map(|line| line.images_per_second).filter(|speed| speed.is_finite());
+        speeds.collect::<Vec<f64>>()
+    };
+    median(of(false)).or_else(|| median(of(true)))
+}
+
+/// The middle value, of two the mean; `None` of nothing.
+pub(super) fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    let (low, high) = (values.len().checked_sub(1)? / 2, values.len() / 2);
+    Some(values[low] / 2.0 + values[high] / 2.0)
 }
 
 /// The lines to draw. Where a split has lines about whole epochs, those about single steps are left out; a line
@@ -280,7 +318,17 @@ fn read_collapse(path: &Path) -> Result<CollapseFile> {
     files::read_json(path, LARGEST_COLLAPSE, expected)
 }
 
-fn read_cosines(path: &Path) -> Result<Cosines> {
+/// Names of the classes of the first head of a run's last checkpoint; nothing where there is none that can be read, which
+/// other verbs report.
+fn class_names(folder: &Path) -> Vec<String> {
+    let meta = checkpoint::resolve(folder).and_then(|last| checkpoint::read_meta(&last));
+    meta.map_or_else(
+        |_| Vec::new(),
+        |meta| meta.heads.into_iter().next().map_or(meta.classes, |head| head.classes),
+    )
+}
+
+fn read_cosines(path: &Path, names: Vec<String>) -> Result<Cosines> {
     let bytes = std::sync::Arc::new(files::map(path)?);
     let matrix = Matrix::new(NpyArray::parse(bytes, 0, path, None)?, path, "cosines")?;
     if matrix.rows() != matrix.columns() {
@@ -289,5 +337,5 @@ fn read_cosines(path: &Path) -> Result<Cosines> {
     }
     let mut values = Vec::new();
     matrix.read_f64(0..matrix.rows(), &mut values);
-    Ok(Cosines { classes: matrix.rows(), values })
+    Ok(Cosines { classes: matrix.rows(), names, values })
 }

@@ -195,7 +195,7 @@ pub(super) fn collapse(run: &Run, plots: &mut Plots) -> Result<Option<Value>> {
     }
     let mut geometry = Vec::new();
     if let Some(cosines) = run.cosines.as_ref().filter(|cosines| cosines.classes > 0) {
-        let heat_map = cosine_heat_map(&cosines.values, cosines.classes).figure()?;
+        let heat_map = cosine_heat_map(&cosines.values, cosines.classes, &cosines.names).figure()?;
         geometry.push(plots.write("collapse_nc2_cosines", &heat_map)?);
         if let Some(panel) = angle_histogram(&cosines.values, cosines.classes) {
             geometry.push(plots.write("collapse_nc2_angles", &panel.figure()?)?);

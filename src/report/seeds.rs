@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use minijinja::{Value, context};
 
+use super::novelty::{NOTEBOOK, Novelty, measured};
 use super::run::Run;
 use super::summary::{accuracy, facts, number};
 use super::{shown, whole};
@@ -85,6 +86,8 @@ pub(super) struct Overview {
     pub sentences: Vec<String>,
     pub warnings: Vec<String>,
     pub section: Value,
+    /// The scores in it.
+    pub scores: Vec<String>,
 }
 
 /// Reads every seed's run and lays out the parts that all of them have.
@@ -97,7 +100,12 @@ pub(super) fn overview(folders: &[SeedFolder]) -> Result<Overview> {
     let numbers: Vec<String> = seeds.iter().map(|seed| seed.seed.to_string()).collect();
     let numbers = numbers.join(", ");
     let mut facts: Vec<Value> = seeds.first().map_or_else(Vec::new, |first| facts(&first.run));
-    facts.retain(|fact| fact.get_attr("name").is_ok_and(|name| name.as_str() != Some("seed")));
+    // Of the first seed alone; so is its time.
+    let is_own = |fact: &Value| {
+        fact.get_attr("name").is_ok_and(|name| name.as_str() == Some("seed"))
+            || fact.get_attr("is_clocked").is_ok_and(|clocked| clocked.is_true())
+    };
+    facts.retain(|fact| !is_own(fact));
     facts.push(context! { name => "seeds", value => numbers.clone() });
     let table = ood_table(&seeds);
     let novelty = novelty_rows(&seeds);
@@ -111,7 +119,13 @@ pub(super) fn overview(folders: &[SeedFolder]) -> Result<Overview> {
         seeds => seeds.iter().map(|seed| seed_row(seed, &best(&table))).collect::<Vec<Value>>(),
     };
     let name = seeds.first().and_then(|first| first.run.name());
-    Ok(Overview { name, facts, cards, sentences, warnings: warnings(&seeds), section })
+    let mut scores: Vec<String> = Vec::new();
+    for row in &table {
+        if !scores.contains(&row.method) {
+            scores.push(row.method.clone());
+        }
+    }
+    Ok(Overview { name, facts, cards, sentences, warnings: warnings(&seeds), section, scores })
 }
 
 /// One score on one OOD set over the seeds that have it.
@@ -242,11 +256,14 @@ fn seed_row(seed: &Seed, best: &[&OodRow]) -> Value {
 
 /// The numbers of the dashboards of an experiment on two levels.
 fn novelty_rows(seeds: &[Seed]) -> Vec<Value> {
-    let rows =
-        |seed: &Seed| seed.run.novelty.as_ref().map_or_else(Vec::new, |novelty| novelty.rows().to_vec());
+    let rows = |seed: &Seed| {
+        let rows = seed.run.novelty.as_ref().map_or(&[][..], Novelty::rows);
+        let rows = measured(rows).into_iter().filter(|row| !row.metric.starts_with(NOTEBOOK));
+        rows.cloned().collect::<Vec<Row>>()
+    };
     let all: Vec<Vec<Row>> = seeds.iter().map(rows).collect();
     let mut seen: Vec<&Row> = Vec::new();
-    for row in all.iter().flatten().filter(|row| row.split != "config" && row.value.as_f64().is_some()) {
+    for row in all.iter().flatten().filter(|row| row.value.as_f64().is_some()) {
         if !seen.iter().any(|other| is_same(other, row)) {
             seen.push(row);
         }

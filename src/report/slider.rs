@@ -55,12 +55,12 @@ impl Slider {
         if sorted.first()?.is_empty() {
             return None;
         }
-        let mut pooled: Vec<f64> = sorted.iter().flatten().copied().collect();
-        pooled.sort_unstable_by(f64::total_cmp);
-        let (low, high) = shown_range(&pooled);
+        let (low, high) = shown_range(&sorted.iter().map(Vec::as_slice).collect::<Vec<&[f64]>>());
         let below = |scores: &[f64], limit: f64| scores.partition_point(|score| *score < limit);
         let inside = |scores: &[f64]| scores.partition_point(|score| *score <= high) - below(scores, low);
-        let outside = 1.0 - inside(&pooled) as f64 / pooled.len() as f64;
+        let total: usize = sorted.iter().map(Vec::len).sum();
+        let shown: usize = sorted.iter().map(|scores| inside(scores)).sum();
+        let outside = 1.0 - shown as f64 / total as f64;
         let bars = sorted.iter().map(|scores| bars(scores, low, high)).collect();
         let quantile = |scores: &[f64], stop: usize| scores[stop * (scores.len() - 1) / STOPS];
         let stops = sorted.iter().filter(|scores| !scores.is_empty());

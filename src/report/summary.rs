@@ -3,9 +3,11 @@
 use minijinja::{Value, context};
 
 use super::novelty::Novelty;
-use super::run::Run;
+use super::plots::significant;
+use super::run::{Run, median};
 use super::{percent, shown, whole};
 use crate::ood::table::{Entry, Evaluation, Group, OodSet};
+use crate::train::{RunRecord, Session};
 
 /// Keys of the recipe's `[train]` table (or of its top level) that say what was run.
 const FACTS: [(&str, &str); 5] = [
@@ -16,14 +18,63 @@ const FACTS: [(&str, &str); 5] = [
     ("seed", "seed"),
 ];
 
-/// Name and value of what the recipe says about the run.
+/// Name and value of what the recipe says about the run, and of what its training took. Values that depend on the clock
+/// are marked, since they differ between equal runs.
 pub(super) fn facts(run: &Run) -> Vec<Value> {
-    let Some(recipe) = &run.recipe else { return Vec::new() };
-    let train = recipe.table.get("train").and_then(toml::Value::as_table);
-    let named = recipe.table.get("data").and_then(toml::Value::as_table);
+    let mut facts = run.recipe.as_ref().map_or_else(Vec::new, |recipe| recipe_facts(&recipe.table));
+    let fact = |name: &str, value: String, is_clocked: bool| {
+        context! { name => name, value => whole(&value), is_clocked => is_clocked }
+    };
+    let networks = || run.novelty.iter().flat_map(Novelty::networks);
+    let records: Vec<&RunRecord> =
+        run.record.iter().chain(networks().filter_map(|network| network.record.as_ref())).collect();
+    let sessions = || records.iter().flat_map(|record| &record.sessions);
+    let all = |text: fn(&Session) -> &String| {
+        let mut texts: Vec<&str> = Vec::new();
+        for session in sessions() {
+            if !texts.contains(&text(session).as_str()) {
+                texts.push(text(session));
+            }
+        }
+        (!texts.is_empty()).then(|| texts.join("; "))
+    };
+    facts.extend(all(|session| &session.device).map(|text| fact("device", text, false)));
+    facts.extend(all(|session| &session.precision).map(|text| fact("precision", text, false)));
+    let seconds: f64 = records.iter().map(|record| record.seconds()).sum();
+    if seconds > 0.0 {
+        let name = if records.len() > 1 {
+            format!("training of {} networks", records.len())
+        } else {
+            "training".into()
+        };
+        facts.push(fact(&name, duration(seconds), true));
+    }
+    let of_networks = networks().filter_map(|network| network.log.images_per_second).collect();
+    if let Some(speed) = run.images_per_second.or_else(|| median(of_networks)) {
+        facts.push(fact("images/s", significant(speed, 3), true));
+    }
+    facts.extend(all(|session| &session.program).map(|text| fact("program", text, false)));
+    facts
+}
+
+/// `8 min 12 s`: the two largest units.
+fn duration(seconds: f64) -> String {
+    let whole = seconds.round() as u64;
+    match whole {
+        _ if seconds < 10.0 => format!("{seconds:.1} s"),
+        0..60 => format!("{whole} s"),
+        60..3600 => format!("{} min {} s", whole / 60, whole % 60),
+        3600..86_400 => format!("{} h {} min", whole / 3600, whole % 3600 / 60),
+        _ => format!("{} d {} h", whole / 86_400, whole % 86_400 / 3600),
+    }
+}
+
+fn recipe_facts(table: &toml::Table) -> Vec<Value> {
+    let train = table.get("train").and_then(toml::Value::as_table);
+    let named = table.get("data").and_then(toml::Value::as_table);
     let find = |key: &str| {
         let written = |value: &&toml::Value| value.as_str() != Some("");
-        let own = train.and_then(|table| table.get(key)).filter(written).or_else(|| recipe.table.get(key));
+        let own = train.and_then(|table| table.get(key)).filter(written).or_else(|| table.get(key));
         // A recipe with two levels of classes has a table of data sets.
         if key == "data" { named.map_or(own, |named| named.get("train")) } else { own }
     };
@@ -163,4 +214,15 @@ pub(super) fn best_of_each(evaluation: &Evaluation) -> Vec<(&OodSet, &str, &Entr
 /// A number in three significant digits.
 pub(super) fn number(value: f64) -> String {
     super::plots::short(super::plots::three_digits(value))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn durations_are_in_units_that_suit_them() {
+        let texts = [0.04, 9.96, 59.4, 61.0, 7384.0, 200_000.0].map(duration);
+        assert_eq!(texts, ["0.0 s", "10.0 s", "59 s", "1 min 1 s", "2 h 3 min", "2 d 7 h"]);
+    }
 }

@@ -9,6 +9,7 @@ mod optimizer;
 mod options;
 mod queue;
 mod run_folder;
+mod run_record;
 mod running_metrics;
 mod sampler;
 mod schedule;
@@ -24,6 +25,7 @@ pub use objective::{BatchTargets, Consistency, Coupling, Exposure, Objective, Te
 pub use optimizer::{HYPER_NUMBERS, Optimizer, OptimizerKind, Rates};
 pub use options::{TrainOptions, WrongOption};
 pub use run_folder::{RECIPE_FILE, RunFolder};
+pub use run_record::{RUN_FILE, RunRecord, Session};
 pub use sampler::balanced;
 pub use schedule::{Schedule, ScheduleKind};
 pub use step::{StepInputs, TrainStep};

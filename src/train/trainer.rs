@@ -8,6 +8,7 @@ use super::checkpoint_manager::{CheckpointManager, Position};
 use super::metrics_log::{Metrics, MetricsLog, Scope};
 use super::objective::{BatchTargets, Objective};
 use super::queue::{Queue, Queued, StepResult};
+use super::run_record::OpenRecord;
 use super::running_metrics::{Measured, RunningMetrics};
 use super::sampler::balanced;
 use super::step::{StepInputs, TrainStep};
@@ -220,6 +221,12 @@ impl<'a> Trainer<'a> {
         if let Some(note) = self.checkpoints.note.take() {
             observer.note(&note);
         }
+        let mut record = OpenRecord::begin(
+            self.job.folder.path(),
+            self.job.resume,
+            self.model.device(),
+            self.position.step,
+        );
         let mut last = None;
         let mut stopped = false;
         while self.position.epoch < self.job.options.epochs && !stopped {
@@ -228,8 +235,10 @@ impl<'a> Trainer<'a> {
                 break;
             };
             last = Some(metrics);
+            record.update(self.position.step, started.elapsed().as_secs_f64())?;
             stopped = self.position.step >= total && self.position.epoch < self.job.options.epochs;
         }
+        record.update(self.position.step, started.elapsed().as_secs_f64())?;
         Ok(Summary {
             steps: self.position.step,
             epochs: self.position.epoch,

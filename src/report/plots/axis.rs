@@ -14,27 +14,77 @@ pub struct Axis {
     logarithmic: bool,
     ticks: Vec<f64>,
     downward: bool,
+    /// Of an axis of classes, the name of each, or nothing where they have numbers.
+    classes: Option<Vec<String>>,
 }
 
 impl Axis {
     /// From 0 to 1 with a tick every 0.2, as for rates.
     pub fn unit(name: &str) -> Axis {
         let ticks = (0..=5).map(|k| f64::from(k) / 5.0).collect();
-        Axis { name: name.to_string(), lowest: 0.0, highest: 1.0, logarithmic: false, ticks, downward: false }
+        Axis {
+            name: name.to_string(),
+            lowest: 0.0,
+            highest: 1.0,
+            logarithmic: false,
+            ticks,
+            downward: false,
+            classes: None,
+        }
     }
 
     /// A linear axis over all finite `values`, with about `count` ticks at round numbers.
     pub fn linear(name: &str, values: impl IntoIterator<Item = f64>, count: usize) -> Axis {
         let (lowest, highest) = widened(bounds(values));
         let step = round_step((highest - lowest) / count.max(1) as f64);
-        let first = (lowest / step).ceil() as i64;
-        let last = (highest / step).floor() as i64;
-        let ticks = if last.saturating_sub(first) <= 1000 {
-            (first..=last).map(|k| k as f64 * step).collect()
-        } else {
-            vec![lowest, highest]
-        };
-        Axis { name: name.to_string(), lowest, highest, logarithmic: false, ticks, downward: false }
+        let ticks = multiples(step, lowest, highest).unwrap_or_else(|| vec![lowest, highest]);
+        Axis {
+            name: name.to_string(),
+            lowest,
+            highest,
+            logarithmic: false,
+            ticks,
+            downward: false,
+            classes: None,
+        }
+    }
+
+    /// A linear axis over epochs, with ticks at whole numbers only; one that has no two of them inside its range is widened.
+    pub fn epochs(values: impl IntoIterator<Item = f64>) -> Axis {
+        let (mut lowest, mut highest) = bounds(values);
+        if lowest < highest && lowest.ceil() + 1.0 > highest.floor() {
+            (lowest, highest) = (lowest.floor(), highest.ceil());
+        }
+        let (lowest, highest) = widened((lowest, highest));
+        let mut step = round_step((highest - lowest) / 6.0).max(1.0);
+        if step.fract() != 0.0 {
+            step = round_step(step * 1.5);
+        }
+        let ticks = multiples(step, lowest, highest).unwrap_or_else(|| vec![lowest, highest]);
+        let name = "epoch".to_string();
+        Axis { name, lowest, highest, logarithmic: false, ticks, downward: false, classes: None }
+    }
+
+    /// An axis of `count` classes, each one long, with ticks at their middles: every class by its name, or without `names`
+    /// some of them by their numbers, from 0.
+    pub(super) fn classes(name: &str, count: usize, names: &[String]) -> Axis {
+        let every =
+            if names.is_empty() { round_step(count as f64 / 6.0).ceil().max(1.0) as usize } else { 1 };
+        let ticks = (0..count).step_by(every).map(|class| class as f64 + 0.5).collect();
+        let highest = count.max(1) as f64;
+        let (name, classes) = (name.to_string(), Some(names.to_vec()));
+        Axis { name, lowest: 0.0, highest, logarithmic: false, ticks, downward: false, classes }
+    }
+
+    /// The name of each class, of an axis that has them.
+    pub(super) fn class_names(&self) -> &[String] {
+        self.classes.as_deref().unwrap_or_default()
+    }
+
+    /// Where the ticks are.
+    #[cfg(test)]
+    pub(super) fn ticks(&self) -> &[f64] {
+        &self.ticks
     }
 
     /// A linear axis from 0 up to a little above the largest of `values`.
@@ -64,7 +114,15 @@ impl Axis {
         };
         let ticks: Vec<f64> =
             Vec::into_iter(ticks).filter(|tick| (lowest..=highest).contains(tick)).collect();
-        Axis { name: name.to_string(), lowest, highest, logarithmic: true, ticks, downward: false }
+        Axis {
+            name: name.to_string(),
+            lowest,
+            highest,
+            logarithmic: true,
+            ticks,
+            downward: false,
+            classes: None,
+        }
     }
 
     /// The same axis with its lowest value at the top, as rows of a matrix are numbered.
@@ -93,8 +151,11 @@ impl Axis {
         if self.logarithmic { 10f64.powf(placed) } else { placed }
     }
 
-    /// The text beside the tick at `value`.
+    /// The text beside the tick at `value`; of a class its number, since names are drawn by themselves.
     pub(super) fn label(&self, value: f64) -> String {
+        if let Some(names) = &self.classes {
+            return if names.is_empty() { short(value.floor()) } else { String::new() };
+        }
         if !self.logarithmic && value.abs() < 1e-9 * (self.highest - self.lowest) {
             return "0".to_string();
         }
@@ -188,6 +249,13 @@ fn widened((lowest, highest): (f64, f64)) -> (f64, f64) {
     (lowest - room, highest + room)
 }
 
+/// Multiples of a step inside a range; `None` if there are more than 1000.
+fn multiples(step: f64, lowest: f64, highest: f64) -> Option<Vec<f64>> {
+    let first = (lowest / step).ceil() as i64;
+    let last = (highest / step).floor() as i64;
+    (last.saturating_sub(first) <= 1000).then(|| (first..=last).map(|k| k as f64 * step).collect())
+}
+
 /// The round number (1, 2, 2.5 or 5 times a power of ten) at or above `step`.
 fn round_step(step: f64) -> f64 {
     let power = 10f64.powf(step.log10().floor());
@@ -214,6 +282,20 @@ mod tests {
     }
 
     #[test]
+    fn epochs_have_ticks_at_whole_numbers_only() {
+        for (values, ticks) in [
+            (vec![1.0, 2.0], vec![1.0, 2.0]),
+            (vec![0.1, 0.9], vec![0.0, 1.0]),
+            (vec![1.0, 4.0], vec![1.0, 2.0, 3.0, 4.0]),
+            (vec![1.0, 15.0], vec![5.0, 10.0, 15.0]),
+            (vec![3.0], vec![3.0]),
+            (vec![2.5, 400.0], vec![100.0, 200.0, 300.0, 400.0]),
+        ] {
+            assert_eq!(Axis::epochs(values.iter().copied()).ticks, ticks, "{values:?}");
+        }
+    }
+
+    #[test]
     fn any_values_give_an_axis_with_a_length() {
         let hostile: [&[f64]; 8] = [
             &[],
@@ -229,6 +311,7 @@ mod tests {
             for axis in [
                 Axis::linear("x", values.iter().copied(), 5),
                 Axis::from_zero("x", values.iter().copied(), 5),
+                Axis::epochs(values.iter().copied()),
                 Axis::logarithmic("x", values.iter().copied()),
             ] {
                 assert!(axis.lowest.is_finite() && axis.highest.is_finite(), "{axis:?}");

@@ -1,7 +1,8 @@
 //! Neural collapse: the measures over checkpoints, and the geometry of the class means.
 
 use super::axis::{Axis, short, three_digits};
-use super::panel::{Cells, Mark, Panel, thinned};
+use super::heat_map::{Colours, HeatMap, heat_map};
+use super::panel::{Mark, Panel, thinned};
 use super::theme::Role;
 
 /// The measures of one checkpoint; what is not known is `None`.
@@ -85,7 +86,7 @@ fn measure_panel(
     }
     let values = curves.iter().flat_map(|(_, _, points)| points.iter().map(|point| point.1));
     let y = if logarithmic { Axis::logarithmic(name, values) } else { Axis::from_zero(name, values, 5) };
-    let mut panel = Panel::new(title, Axis::linear("epoch", rows.iter().map(|row| row.epoch), 6), y);
+    let mut panel = Panel::new(title, Axis::epochs(rows.iter().map(|row| row.epoch)), y);
     for (color, name, points) in curves {
         let last = points.last().map_or(f64::NAN, |point| point.1);
         let dots = points.len() <= 60;
@@ -98,27 +99,19 @@ fn measure_panel(
 
 /// Cosines between all pairs of centred class means as a heat map, row 0 on top.
 ///
-/// `cosines` holds `classes` x `classes` values, row by row. The colours span ± the largest value off the diagonal
-/// (the diagonal is 1 by definition and saturates), so that small deviations can be seen. More than 128 classes are
-/// averaged in blocks.
-pub fn cosine_heat_map(cosines: &[f64], classes: usize) -> Panel {
-    const MOST: usize = 128;
-    let size = classes.min(MOST);
+/// `cosines` holds `classes` x `classes` values, row by row; `names` those of the classes, or nothing. The colours span ± the
+/// largest value off the diagonal (the diagonal is 1 by definition and saturates), so that small deviations can be seen.
+pub fn cosine_heat_map(cosines: &[f64], classes: usize, names: &[String]) -> Panel {
     let reach = off_diagonal(cosines, classes).map(f64::abs).filter(|c| c.is_finite()).fold(0.0, f64::max);
-    let reach = if reach > 0.0 { reach } else { 1.0 };
-    let colors = (0..size * size)
-        .map(|cell| diverging(block_mean(cosines, classes, size, cell / size, cell % size) / reach))
-        .collect();
-    let scale = (-12..=12).map(|step| diverging(f64::from(step) / 12.0)).collect();
-    let end = short(three_digits(reach));
-    let mut panel = Panel::new(
-        "NC2: cosines between class means",
-        Axis::linear("class", [0.0, classes as f64], 5),
-        Axis::linear("class, from the top", [0.0, classes as f64], 5).downward(),
-    );
-    panel.cells =
-        Some(Cells { size, colors, scale, ends: (format!("−{end}"), format!("{end} and above")) });
-    panel
+    heat_map(HeatMap {
+        title: "NC2: cosines between class means",
+        axes: ("class", "class"),
+        classes,
+        names,
+        values: cosines,
+        colours: Colours::Diverging { reach: if reach > 0.0 { reach } else { 1.0 } },
+        number: None,
+    })
 }
 
 /// Histogram of the cosines between different classes, with the ideal -1/(C-1) as a dashed line.
@@ -161,33 +154,4 @@ fn off_diagonal(cosines: &[f64], classes: usize) -> impl Iterator<Item = f64> + 
         .enumerate()
         .filter(move |(index, _)| index / classes.max(1) != index % classes.max(1))
         .map(|(_, cosine)| *cosine)
-}
-
-/// Mean over the block of classes that a cell stands for.
-fn block_mean(cosines: &[f64], classes: usize, size: usize, row: usize, column: usize) -> f64 {
-    let edge = |index: usize| index * classes / size;
-    let (mut sum, mut count) = (0.0, 0.0);
-    for r in edge(row)..edge(row + 1) {
-        for c in edge(column)..edge(column + 1) {
-            sum += cosines[r * classes + c];
-            count += 1.0;
-        }
-    }
-    sum / count
-}
-
-/// Blue for -1, near white for 0, orange for 1, in 25 steps (fewer colours, longer runs, smaller files); grey for NaN.
-fn diverging(value: f64) -> u32 {
-    const MIDDLE: [f64; 3] = [244.0, 244.0, 242.0];
-    const LOW: [f64; 3] = [11.0, 88.0, 160.0];
-    const HIGH: [f64; 3] = [186.0, 66.0, 0.0];
-    if value.is_nan() {
-        return 0x808080;
-    }
-    let share = (value.clamp(-1.0, 1.0) * 12.0).round() / 12.0;
-    let end = if share < 0.0 { LOW } else { HIGH };
-    (0..3).fold(0, |rgb, channel| {
-        let mixed = MIDDLE[channel] + (end[channel] - MIDDLE[channel]) * share.abs();
-        (rgb << 8) | mixed.round() as u32
-    })
 }

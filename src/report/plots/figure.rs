@@ -155,6 +155,14 @@ pub(super) fn rectangles(fill: u32, rectangles: &[(i32, i32, i32, i32)]) -> Stri
     path + "\"/>\n"
 }
 
+/// Text about a point, of a size in drawing units.
+pub(super) fn centred_text(fill: u32, size: i32, (x, y): (i32, i32), text: &str) -> String {
+    format!(
+        "<text x=\"{x}\" y=\"{y}\" dy=\"0.5ex\" text-anchor=\"middle\" font-size=\"{size}\" fill=\"#{fill:06x}\">{}</text>\n",
+        escape(text)
+    )
+}
+
 /// A dashed line through points in drawing units.
 pub(super) fn dashed_line(color: Role, points: &[(i32, i32)]) -> String {
     let points: Vec<String> = points.iter().map(|(x, y)| format!("{x},{y}")).collect();

@@ -6,8 +6,10 @@
 
 mod axis;
 mod collapse;
+mod digits;
 mod eval;
 mod figure;
+pub mod heat_map;
 mod novelty;
 mod outlines;
 mod panel;
@@ -17,9 +19,10 @@ mod training;
 
 pub use axis::{short, three_digits};
 pub use collapse::{CollapseRow, angle_histogram, collapse_panels, cosine_heat_map};
-pub use eval::{reliability_diagram, risk_coverage_curve};
+pub use digits::{significant, told_apart};
+pub use eval::{confusion_matrix, reliability_diagram, risk_coverage_curve};
 pub use figure::Figure;
-pub use novelty::{ScoreAxis, threshold_histogram};
+pub use novelty::{ScoreAxis, numbered, threshold_histogram};
 pub use panel::{Panel, sheet};
 pub(super) use scores::shown_range;
 pub use scores::{ScoredPair, comparison_sheet, score_sheet};

@@ -1,11 +1,14 @@
 //! One pair of axes with its curves, and sheets of several.
 
+use std::ops::Range;
+
 use plotters::coord::Shift;
+use plotters::coord::ranged1d::Ranged;
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use super::axis::Axis;
-use super::figure::{Canvas, Figure, UNITS, dashed_line, drawing_error, plain, rectangles};
+use super::figure::{Canvas, Figure, UNITS, centred_text, dashed_line, drawing_error, plain, rectangles};
 use super::theme::Role;
 use crate::error::{Error, Result};
 
@@ -15,6 +18,13 @@ const ALONE: (u32, u32) = (400, 310);
 const IN_SHEET: (u32, u32) = (320, 260);
 const TITLE_SIZE: f64 = 13.0;
 const LABEL_SIZE: f64 = 11.0;
+/// Numbers inside cells.
+const NUMBER_SIZE: f64 = 9.0;
+/// CSS pixels of a disc with a number in it.
+pub(super) const BADGE: f64 = 16.0;
+const BADGE_NUMBER: f64 = 10.0;
+/// CSS pixels of a panel that its axes do not have: left, where there are no class names, and right of them.
+pub(super) const BESIDE_AXES: u32 = 54 + 2 + 14;
 /// Mean width of a glyph in ems: the plotting crate has no fonts to measure with, and none are needed for SVG.
 const GLYPH_WIDTH: f64 = 0.58;
 
@@ -31,8 +41,8 @@ pub(super) enum Mark {
     Dot { color: Role, at: (f64, f64) },
     /// A thin line from a point down to the axis.
     Drop { color: Role, from: (f64, f64) },
-    /// Text beside a point, on the side where the panel has more room, over whatever is there.
-    Label { color: Role, at: (f64, f64), text: String },
+    /// A disc with a number in it.
+    Badge { color: Role, at: (f64, f64), number: usize },
 }
 
 /// A square matrix drawn as coloured cells that fill the panel: first row on top.
@@ -44,6 +54,8 @@ pub(super) struct Cells {
     /// The colour scale, lowest first, with the values at its ends.
     pub(super) scale: Vec<u32>,
     pub(super) ends: (String, String),
+    /// The text inside each cell, or nothing.
+    pub(super) numbers: Vec<String>,
 }
 
 /// One pair of axes with everything that is drawn on them.
@@ -54,12 +66,14 @@ pub struct Panel {
     pub(super) y: Axis,
     pub(super) marks: Vec<Mark>,
     pub(super) legend: Vec<(Role, String)>,
+    /// A line below the legend.
+    pub(super) note: Option<String>,
     pub(super) cells: Option<Cells>,
 }
 
 impl Panel {
     pub(super) fn new(title: impl Into<String>, x: Axis, y: Axis) -> Panel {
-        Panel { title: title.into(), x, y, marks: Vec::new(), legend: Vec::new(), cells: None }
+        Panel { title: title.into(), x, y, marks: Vec::new(), legend: Vec::new(), note: None, cells: None }
     }
 
     pub(super) fn mark(mut self, mark: Mark) -> Panel {
@@ -69,6 +83,11 @@ impl Panel {
 
     pub(super) fn named(mut self, color: Role, name: impl Into<String>) -> Panel {
         self.legend.push((color, name.into()));
+        self
+    }
+
+    pub(super) fn noted(mut self, note: Option<String>) -> Panel {
+        self.note = note;
         self
     }
 
@@ -82,7 +101,8 @@ impl Panel {
     /// # Errors
     /// The plotting crate refuses to draw it.
     pub fn figure(&self) -> Result<Figure> {
-        Figure::draw(&self.describe(), ALONE, |canvas| self.draw_on(canvas))
+        let size = if self.cells.is_some() { self.size_of_cells() } else { ALONE };
+        Figure::draw(&self.describe(), size, |canvas| self.draw_on(canvas))
     }
 
     /// The panel as a figure of the smaller size that sheets use.
@@ -102,20 +122,21 @@ impl Panel {
     }
 
     /// The text for a screen reader: the title and the names of the curves, which carry the numbers.
-    fn describe(&self) -> String {
-        let names: Vec<&str> = self.legend.iter().map(|(_, name)| name.as_str()).collect();
+    pub(super) fn describe(&self) -> String {
+        let names: Vec<&str> =
+            self.legend.iter().map(|(_, name)| name.as_str()).chain(self.note.as_deref()).collect();
         if names.is_empty() { self.title.clone() } else { format!("{}: {}", self.title, names.join("; ")) }
     }
 
-    fn draw_on(&self, canvas: &Canvas<'_>) -> Result<String> {
+    pub(super) fn draw_on(&self, canvas: &Canvas<'_>) -> Result<String> {
         let header = self.draw_header(canvas)?;
         let mut chart = ChartBuilder::on(canvas)
             .margin_top(header)
             .margin_right(units(14.0))
             .margin_bottom(units(2.0))
             .margin_left(units(2.0))
-            .x_label_area_size(units(38.0))
-            .y_label_area_size(units(54.0))
+            .x_label_area_size(units(f64::from(self.room_below())))
+            .y_label_area_size(units(f64::from(self.room_left())))
             .build_cartesian_2d(self.x.clone(), self.y.clone())
             .map_err(drawing_error)?;
         let (x_label, y_label) = (|value: &f64| self.x.label(*value), |value: &f64| self.y.label(*value));
@@ -136,7 +157,8 @@ impl Panel {
         mesh.draw().map_err(drawing_error)?;
         let area = chart.plotting_area();
         let (columns, rows) = area.get_pixel_range();
-        let mut overlay = self.cells.as_ref().map_or(String::new(), |cells| cells.elements(columns, rows));
+        self.draw_class_names(canvas, &columns, &rows)?;
+        let mut overlay = self.cells.as_ref().map_or(String::new(), |cells| cells.elements(&columns, &rows));
         for mark in &self.marks {
             match mark {
                 Mark::Dashed { color, points } => {
@@ -148,6 +170,43 @@ impl Panel {
             }
         }
         Ok(overlay)
+    }
+
+    /// CSS pixels left of the axes: for the longest name, and the name of the axis.
+    fn room_left(&self) -> u32 {
+        54.max(longest(self.y.class_names()) + 30)
+    }
+
+    /// CSS pixels below the axes, where names stand upright.
+    fn room_below(&self) -> u32 {
+        38.max(longest(self.x.class_names()) + 30)
+    }
+
+    /// CSS pixels of a heat map that stands alone, with cells about as high as wide.
+    fn size_of_cells(&self) -> (u32, u32) {
+        let width = ALONE.0.max(250 + self.room_left());
+        let side = width - self.room_left() - 16;
+        (width, 46 + side + self.room_below())
+    }
+
+    /// Names of classes beside the middles of their cells.
+    fn draw_class_names(&self, canvas: &Canvas<'_>, columns: &Range<i32>, rows: &Range<i32>) -> Result<()> {
+        // Text is placed in drawing units, counted from the corner of the canvas.
+        let (left, top) = canvas.get_pixel_range();
+        let (left, top) = (left.start, top.start);
+        let style = font(LABEL_SIZE, Role::Muted).pos(Pos::new(HPos::Right, VPos::Center));
+        for (class, name) in self.x.class_names().iter().enumerate() {
+            let x = self.x.map(&(class as f64 + 0.5), (columns.start, columns.end)) - left;
+            let upright = style.transform(FontTransform::Rotate270);
+            let text = Text::new(class_label(name), (x, rows.end - top + units(6.0)), upright);
+            canvas.draw(&text).map_err(drawing_error)?;
+        }
+        for (class, name) in self.y.class_names().iter().enumerate() {
+            let y = self.y.map(&(class as f64 + 0.5), (rows.end, rows.start)) - top;
+            let text = Text::new(class_label(name), (columns.start - left - units(6.0), y), style.clone());
+            canvas.draw(&text).map_err(drawing_error)?;
+        }
+        Ok(())
     }
 
     /// The points that both axes can show.
@@ -191,24 +250,16 @@ impl Panel {
                 let points = self.shown(&[(from.0, 0.0), *from]);
                 area.draw(&PathElement::new(points, color.rgb().stroke_width(UNITS))).map_err(drawing_error)
             }
-            Mark::Label { color, at, text } => {
-                let (columns, rows) = area.get_pixel_range();
+            Mark::Badge { color, at, number } => {
+                let area_start = (area.get_pixel_range().0.start, area.get_pixel_range().1.start);
                 for point in self.shown(&[*at]) {
                     let (x, y) = area.map_coordinate(&point);
-                    // Text is placed in drawing units, counted from the corner of the axes.
-                    let (x, y) = (x - columns.start, y - rows.start);
-                    let text = plain(text);
-                    let (gap, width) = (units(8.0), text_width(&text, LABEL_SIZE));
-                    let is_left = 2 * x > columns.end - columns.start;
-                    let left = if is_left { x - gap - width } else { x + gap };
-                    let unmapped = area.strip_coord_spec();
-                    let height = units(LABEL_SIZE / 2.0 + 1.0);
-                    let corners = [(left, y - height), (left + width, y + height)];
-                    let paper = Rectangle::new(corners, Role::Background.rgb().filled());
-                    unmapped.draw(&paper).map_err(drawing_error)?;
-                    let (anchor, x) = if is_left { (HPos::Right, x - gap) } else { (HPos::Left, x + gap) };
-                    let style = font(LABEL_SIZE, *color).pos(Pos::new(anchor, VPos::Center));
-                    unmapped.draw(&Text::new(text, (x, y), style)).map_err(drawing_error)?;
+                    draw_badge(
+                        &area.strip_coord_spec(),
+                        *color,
+                        (x - area_start.0, y - area_start.1),
+                        *number,
+                    )?;
                 }
                 Ok(())
             }
@@ -242,7 +293,12 @@ impl Panel {
         if let Some(cells) = &self.cells {
             cells.draw_scale(canvas, left, y)?;
         }
-        let rows = !self.legend.is_empty() || self.cells.is_some();
+        if let Some(note) = &self.note {
+            y += if self.legend.is_empty() { 0 } else { units(16.0) };
+            let style = font(LABEL_SIZE, Role::Muted).pos(Pos::new(HPos::Left, VPos::Center));
+            canvas.draw(&Text::new(plain(note), (left, y), style)).map_err(drawing_error)?;
+        }
+        let rows = !self.legend.is_empty() || self.cells.is_some() || self.note.is_some();
         Ok(if rows { y + units(14.0) } else { units(28.0) })
     }
 }
@@ -265,23 +321,54 @@ impl Cells {
         canvas.draw(&end).map_err(drawing_error)
     }
 
-    /// Paths that fill the given ranges of drawing units, one a colour; equal neighbours in a row are one rectangle.
-    fn elements(&self, columns: std::ops::Range<i32>, rows: std::ops::Range<i32>) -> String {
-        let edge = |range: &std::ops::Range<i32>, index: usize| {
+    /// Paths that fill the given ranges of drawing units, one a colour; equal neighbours in a row are one rectangle. Numbers
+    /// are on top.
+    fn elements(&self, columns: &Range<i32>, rows: &Range<i32>) -> String {
+        let edge = |range: &Range<i32>, index: usize| {
             range.start + ((range.end - range.start) as i64 * index as i64 / self.size as i64) as i32
         };
         let mut by_color: std::collections::BTreeMap<u32, Vec<_>> = std::collections::BTreeMap::new();
         for (row, colors) in self.colors.chunks_exact(self.size.max(1)).enumerate() {
-            let (top, bottom) = (edge(&rows, row), edge(&rows, row + 1));
+            let (top, bottom) = (edge(rows, row), edge(rows, row + 1));
             let mut column = 0;
             for run in colors.chunk_by(|a, b| a == b) {
-                let (left, right) = (edge(&columns, column), edge(&columns, column + run.len()));
+                let (left, right) = (edge(columns, column), edge(columns, column + run.len()));
                 by_color.entry(run[0]).or_default().push((left, top, right - left, bottom - top));
                 column += run.len();
             }
         }
-        by_color.iter().map(|(color, boxes)| rectangles(*color, boxes)).collect()
+        let mut elements: String = by_color.iter().map(|(color, boxes)| rectangles(*color, boxes)).collect();
+        for (cell, (number, color)) in self.numbers.iter().zip(&self.colors).enumerate() {
+            let (row, column) = (cell / self.size, cell % self.size);
+            let middle = |range, index| (edge(range, index) + edge(range, index + 1)) / 2;
+            let at = (middle(columns, column), middle(rows, row));
+            elements += &centred_text(ink_on(*color), units(NUMBER_SIZE), at, &plain(number));
+        }
+        elements
     }
+}
+
+/// Near black or white, whichever is legible on a colour; other values than the theme's, which follow the page.
+fn ink_on(color: u32) -> u32 {
+    let [_, r, g, b] = color.to_be_bytes();
+    let light = 0.299 * f64::from(r) + 0.587 * f64::from(g) + 0.114 * f64::from(b);
+    if light > 140.0 { 0x10_1010 } else { 0xFD_FDFD }
+}
+
+/// A class name for the side of an axis.
+fn class_label(name: &str) -> String {
+    const LONGEST: usize = 16;
+    let name = plain(name);
+    match name.char_indices().nth(LONGEST) {
+        Some(_) => name.chars().take(LONGEST - 1).chain(['…']).collect(),
+        None => name,
+    }
+}
+
+/// CSS pixels of the longest class label.
+fn longest(names: &[String]) -> u32 {
+    let widths = names.iter().map(|name| text_width(&class_label(name), LABEL_SIZE) as u32 / UNITS);
+    widths.max().unwrap_or(0)
 }
 
 /// Several panels as one figure: `rows` of equally many, under one title.
@@ -313,8 +400,30 @@ pub fn sheet(title: &str, rows: &[Vec<Panel>]) -> Result<Figure> {
     })
 }
 
+/// Draws a disc with a number in it, about a point in the units of the canvas.
+pub(super) fn draw_badge(canvas: &Canvas<'_>, color: Role, at: (i32, i32), number: usize) -> Result<()> {
+    let halo = Circle::new(at, units(BADGE / 2.0 + 1.0), Role::Background.rgb().filled());
+    canvas.draw(&halo).map_err(drawing_error)?;
+    canvas.draw(&Circle::new(at, units(BADGE / 2.0), color.rgb().filled())).map_err(drawing_error)?;
+    let style = font(BADGE_NUMBER, Role::Background).pos(Pos::new(HPos::Center, VPos::Center));
+    canvas.draw(&Text::new(number.to_string(), at, style)).map_err(drawing_error)
+}
+
+/// Draws one line of text about the height of a point, to the right of it or, `before` it, to its left.
+pub(super) fn draw_text(
+    canvas: &Canvas<'_>,
+    color: Role,
+    at: (i32, i32),
+    before: bool,
+    text: &str,
+) -> Result<()> {
+    let anchor = if before { HPos::Right } else { HPos::Left };
+    let style = font(LABEL_SIZE, color).pos(Pos::new(anchor, VPos::Center));
+    canvas.draw(&Text::new(plain(text), at, style)).map_err(drawing_error)
+}
+
 /// CSS pixels in drawing units.
-fn units(pixels: f64) -> i32 {
+pub(super) fn units(pixels: f64) -> i32 {
     (pixels * f64::from(UNITS)).round() as i32
 }
 

@@ -3,7 +3,7 @@
 //! Every curve, the number in its legend and the operating point on it come from the same
 //! [`Curve`](crate::ood::metrics::Curve).
 
-use super::axis::{Axis, short};
+use super::axis::Axis;
 use super::figure::Figure;
 use super::panel::{Mark, Panel, sheet, thinned};
 use super::theme::Role;
@@ -14,8 +14,10 @@ use crate::ood::metrics::{Curve, Curves, TPR};
 const BINS: usize = 50;
 /// Points of a drawn curve; a panel is about 300 pixels wide.
 const CURVE_POINTS: usize = 250;
-/// Share of all scores, at each end, that a histogram leaves outside: single outliers would squeeze the rest.
-const TAIL: f64 = 0.005;
+/// Interquartile ranges beyond the quartiles at which scores are far out (Tukey, 1977): an axis ends there.
+const FAR_OUT: f64 = 3.0;
+/// Share of each side's scores, at either end, that an axis may leave outside at most.
+const MOST_OUTSIDE: f64 = 0.05;
 
 /// Confidences of one score (larger = more in-distribution) on the ID set and one OOD set.
 #[derive(Debug, Clone)]
@@ -45,25 +47,16 @@ impl<'a> ScoredPair<'a> {
         self.curves.id_positive.auroc()
     }
 
-    /// Densities of ID and OOD scores over the same 50 bins. Up to 0.5 % of all scores at either end lie outside the
-    /// axis, which then says so; they count in the densities.
+    /// Densities of ID and OOD scores over the same 50 bins. Where tails are long the axis ends at Tukey's outer fences, and a
+    /// line says which share lies beyond them; it counts in the densities.
     pub fn histogram(&self) -> Panel {
-        let mut pooled: Vec<f64> = self.id.iter().chain(self.ood).copied().collect();
-        pooled.sort_unstable_by(f64::total_cmp);
-        let (lowest, highest) = shown_range(&pooled);
-        let outside = pooled.iter().filter(|score| **score < lowest || **score > highest).count();
-        let densities = [self.id, self.ood].map(|scores| density(scores, lowest, highest));
-        let name = match outside {
-            0 => "score (larger: more in-distribution)".to_string(),
-            n => format!(
-                "score ({} % of all lie outside)",
-                short(round(100.0 * n as f64 / pooled.len() as f64))
-            ),
-        };
+        let sides = [self.id, self.ood];
+        let (lowest, highest) = shown_range(&sides);
+        let densities = sides.map(|scores| density(scores, lowest, highest));
         let heights = densities.iter().flatten().copied();
         let mut panel = Panel::new(
             format!("{}: distribution", self.name),
-            Axis::linear(&name, [lowest, highest], 5),
+            Axis::linear("score (larger: more in-distribution)", [lowest, highest], 5),
             Axis::from_zero("density", heights, 4),
         );
         let sides = [(Role::Blue, "ID", self.id.len()), (Role::Orange, "OOD", self.ood.len())];
@@ -71,7 +64,7 @@ impl<'a> ScoredPair<'a> {
             let outline = steps(heights, lowest, highest);
             panel = panel.mark(Mark::Area { color, outline }).named(color, format!("{side} (n = {count})"));
         }
-        panel
+        panel.noted(outside(&[self.id, self.ood], lowest, highest))
     }
 
     /// ROC curve with OOD as positive, and both FPR95 points on it.
@@ -162,13 +155,29 @@ fn curve(color: Role, points: &[(f64, f64)]) -> Mark {
     Mark::Line { color, points: thinned(points, CURVE_POINTS), dots: false }
 }
 
-/// The range a histogram of the `sorted` scores shows; it always has a length.
-pub(in crate::report) fn shown_range(sorted: &[f64]) -> (f64, f64) {
+/// The range that a histogram of some groups of scores shows; it always has a length. Of each group it holds everything
+/// within Tukey's outer fences, three interquartile ranges beyond the quartiles, and all but 5 % at either end.
+pub(in crate::report) fn shown_range(groups: &[&[f64]]) -> (f64, f64) {
     // Differences of scores beyond 1e300 could overflow.
     const LARGEST: f64 = 1e300;
-    let cut = (TAIL * sorted.len() as f64) as usize;
-    let (lowest, highest) = (sorted[cut], sorted[sorted.len() - 1 - cut]);
-    let (lowest, highest) = (lowest.clamp(-LARGEST, LARGEST), highest.clamp(-LARGEST, LARGEST));
+    let (mut lowest, mut highest) = (f64::INFINITY, f64::NEG_INFINITY);
+    for scores in groups.iter().filter(|scores| !scores.is_empty()) {
+        let mut sorted: Vec<f64> = scores.iter().map(|score| score.clamp(-LARGEST, LARGEST)).collect();
+        sorted.sort_unstable_by(f64::total_cmp);
+        let last = sorted.len() - 1;
+        let at = |share: f64| sorted[(share * last as f64).round() as usize];
+        let cut = (MOST_OUTSIDE * sorted.len() as f64) as usize;
+        let reach = FAR_OUT * (at(0.75) - at(0.25));
+        // The outermost scores within the fences, so that an axis ends where scores do.
+        let inside = |score: &&f64| **score >= at(0.25) - reach && **score <= at(0.75) + reach;
+        let low = sorted.iter().find(inside).copied().unwrap_or(sorted[0]);
+        let high = sorted.iter().rev().find(inside).copied().unwrap_or(sorted[last]);
+        lowest = lowest.min(low.min(sorted[cut]));
+        highest = highest.max(high.max(sorted[last - cut]));
+    }
+    if lowest > highest {
+        return (0.0, 1.0);
+    }
     let size = lowest.abs().max(highest.abs());
     if highest - lowest > 1e-9 * size {
         return (lowest, highest);
@@ -176,6 +185,21 @@ pub(in crate::report) fn shown_range(sorted: &[f64]) -> (f64, f64) {
     // All but equal scores: a little room on both sides, or a unit about zero.
     let room = if size > 0.0 { 0.05 * size } else { 0.5 };
     (lowest - room, highest + room)
+}
+
+/// The share of all scores beyond either end of an axis, in words; `None` where there are none.
+pub(super) fn outside(groups: &[&[f64]], lowest: f64, highest: f64) -> Option<String> {
+    let scores = || groups.iter().copied().flatten();
+    let total = scores().count() as f64;
+    let share = |count: usize, side: &str| {
+        let percent = 100.0 * count as f64 / total;
+        let text = if percent < 0.1 { "under 0.1".to_string() } else { format!("{percent:.1}") };
+        (count > 0).then(|| format!("{text} % {side}"))
+    };
+    let left = share(scores().filter(|score| **score < lowest).count(), "left");
+    let right = share(scores().filter(|score| **score > highest).count(), "right");
+    let sides: Vec<String> = [left, right].into_iter().flatten().collect();
+    (!sides.is_empty()).then(|| format!("outside the axis: {}", sides.join(", ")))
 }
 
 /// Share of `scores` per unit of score in each of the equal bins; scores outside belong to no bin.
@@ -204,6 +228,42 @@ fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
 
-pub(super) fn round(value: f64) -> f64 {
-    (value * 100.0).round() / 100.0
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Purpose, Stream};
+
+    fn normals(count: u64, mean: f64) -> Vec<f64> {
+        let stream = Stream::for_purpose(5, Purpose::Synthetic, &[61]);
+        (0..count).map(|i| stream.normal(i) + mean).collect()
+    }
+
+    #[test]
+    fn a_long_tail_is_cut_and_its_share_is_said() {
+        let id = normals(980, 0.0);
+        let mut ood = normals(980, -4.0);
+        // What Mahalanobis distances do: some are a thousand times as far.
+        ood.extend((0..40).map(|i| -500.0 - 100.0 * f64::from(i)));
+        let (lowest, highest) = shown_range(&[&id, &ood]);
+        assert!((-9.0..-6.0).contains(&lowest) && (2.0..5.0).contains(&highest), "{lowest} {highest}");
+        let svg = ScoredPair::new("mahalanobis", &id, &ood).unwrap().histogram().figure().unwrap().inline();
+        assert!(svg.contains("outside the axis: 2.0 % left<"), "{svg}");
+    }
+
+    #[test]
+    fn scores_without_a_long_tail_are_shown_whole() {
+        let (id, ood) = (normals(2000, 2.0), normals(500, -2.0));
+        let (lowest, highest) = shown_range(&[&id, &ood]);
+        assert!(id.iter().chain(&ood).all(|score| (lowest..=highest).contains(score)));
+        assert_eq!(outside(&[&id, &ood], lowest, highest), None);
+    }
+
+    #[test]
+    fn a_group_that_is_nearly_one_value_keeps_all_but_a_twentieth() {
+        let mut saturated = vec![1.0; 900];
+        saturated.extend((0..100).map(|i| f64::from(i) / 100.0));
+        let (lowest, highest) = shown_range(&[&saturated, &[]]);
+        assert!((0.45..0.55).contains(&lowest) && highest == 1.0, "{lowest} {highest}");
+        assert_eq!(shown_range(&[&[], &[]]), (0.0, 1.0));
+    }
 }

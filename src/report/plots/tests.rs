@@ -63,7 +63,7 @@ fn every_panel() -> Vec<Panel> {
     panels.extend(learning_rate_curve(&training_points(40)));
     panels.extend(ScoredPair::new("energy", &id, &ood).unwrap().panels());
     panels.extend(collapse_panels(&collapse_rows()));
-    panels.push(cosine_heat_map(&cosines(20), 20));
+    panels.push(cosine_heat_map(&cosines(20), 20, &[]));
     panels.extend(angle_histogram(&cosines(20), 20));
     panels
 }
@@ -237,11 +237,11 @@ fn odd_input_still_gives_a_figure() {
     assert!(collapse_panels(&[CollapseRow::default()]).is_empty());
     assert!(angle_histogram(&[1.0], 1).is_none());
     for classes in [1, 2, 3, 128, 129, 300] {
-        let figure = cosine_heat_map(&cosines(classes), classes).figure().unwrap();
+        let figure = cosine_heat_map(&cosines(classes), classes, &[]).figure().unwrap();
         figure.png(0.5).unwrap();
         assert!(figure.inline().len() < 600_000, "{classes} classes take {} bytes", figure.inline().len());
     }
-    cosine_heat_map(&[f64::NAN; 4], 2).figure().unwrap();
+    cosine_heat_map(&[f64::NAN; 4], 2, &[]).figure().unwrap();
 }
 
 #[test]

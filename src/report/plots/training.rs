@@ -69,7 +69,7 @@ fn curves(
 ) -> Panel {
     let shown: Vec<f64> = points.iter().filter_map(&value).collect();
     let epochs = points.iter().filter(|point| value(point).is_some()).map(|point| point.epoch);
-    let mut panel = Panel::new(title, Axis::linear("epoch", epochs, 6), axis(&shown));
+    let mut panel = Panel::new(title, Axis::epochs(epochs), axis(&shown));
     for (split, name, color) in SPLITS {
         let curve: Vec<(f64, f64)> = points
             .iter()

@@ -142,6 +142,12 @@ fn two_models_go_from_zip_files_to_predictions_and_are_not_trained_twice() {
     for words in ["superclass threshold", "The networks that predict", "birds &amp; dogs", "novel caught"] {
         assert!(page.contains(words), "the page lacks {words}");
     }
+    for file in ["models/fold_1/superclass/run.json", "models/final/subclass/run.json"] {
+        assert!(out.join(file).is_file(), "{file} is missing");
+    }
+    // Every threshold has its number beside the figure; what the notebook counts alike is not said twice.
+    assert!(page.contains("<span class=\"badge\">14</span>") && page.contains("class=\"chosen\""));
+    assert!(!page.contains("notebook seen accuracy") && page.contains("<dt>conformal:0.05</dt>"));
     // Rows of different samples that bear one name are told apart by their split.
     for words in
         ["<th scope=\"col\">Split</th>", "<td>report</td>", "<td>pseudo_novel</td>", "<td>final</td>"]

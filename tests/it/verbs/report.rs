@@ -152,6 +152,47 @@ fn a_whole_run_becomes_one_page_that_needs_nothing_else() {
 }
 
 #[test]
+fn the_page_says_what_a_training_took_explains_its_terms_and_links_its_files() {
+    let root = tempfile::tempdir().unwrap();
+    let run = run_folder(root.path(), "held-out classes");
+    let session = |seconds: f64| {
+        serde_json::json!({"program": "residua 0.1.0", "device": "a <fast> card", "precision": "bf16",
+            "first_step": 0, "last_step": 1, "seconds": seconds})
+    };
+    write(
+        run.join("run.json"),
+        serde_json::json!({ "sessions": [session(100.0), session(25.4)] }).to_string(),
+    );
+    let html = fs::read_to_string(report::build(&run).unwrap()).unwrap();
+    for fact in [
+        "<dt>device</dt><dd>a &lt;fast&gt; card</dd>",
+        "<dt>precision</dt><dd>bf16</dd>",
+        "<dt>training</dt><dd>2 min 5 s</dd>",
+        "<dt>images/s</dt><dd>900</dd>",
+        "<dt>program</dt><dd>residua 0.1.0</dd>",
+    ] {
+        let fact = fact.replace("s/s", "s&#x2f;s");
+        assert!(html.contains(&fact) || html.contains(&fact.replace("&#x2f;", "/")), "the page lacks {fact}");
+    }
+    for term in ["AUROC", "FPR95 (ID positive)", "AUPR-in, AUPR-out", "NC5", "vim", "neco", "95 % interval"] {
+        assert!(html.contains(&format!("<dt>{term}</dt>")), "{term} is not explained");
+    }
+    for absent in ["ECE", "knn", "p-value", "youden"] {
+        assert!(!html.contains(&format!("<dt>{absent}</dt>")), "{absent} is explained and not there");
+    }
+    for link in
+        ["metrics.jsonl", "run.json", "ood/metrics.json", "ood/scores/held-out%20classes.npz", "plots"]
+    {
+        assert!(html.contains(&format!("href=\"{link}\"")), "no link to {link}");
+        let path = run.join(link.replace("%20", " "));
+        assert!(path.exists(), "{} is linked and not there", path.display());
+    }
+    write(run.join("run.json"), "{\"sessions\": [1]}");
+    let message = report::build(&run).unwrap_err().to_string();
+    assert!(message.contains("run.json line 1"), "{message}");
+}
+
+#[test]
 fn the_page_is_the_same_however_often_it_is_built() {
     let root = tempfile::tempdir().unwrap();
     let run = run_folder(root.path(), "near");
