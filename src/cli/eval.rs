@@ -14,6 +14,7 @@ use crate::eval::{self, EVAL_FILE, Evaluated, Options};
 use crate::features::{Extent, FeatureSet, ForeignLogits, Head, check_logits, choose_head, of_head};
 use crate::files;
 use crate::report;
+use crate::samples::{self, Images, SAMPLES_FILE, SampleFile, SubjectSet};
 use crate::values::Wholes;
 
 const EXAMPLES: &str = "\
@@ -134,6 +135,13 @@ fn evaluate(
     let options = Options { class_names, replicates: arguments.bootstrap, seed: arguments.seed };
     let evaluated = eval::evaluate(set, head, &options)?;
     if let Some(out) = &out {
+        let images = data.map_or_else(|| SubjectSet::images_of_cache(set), |data| Images::Open(data.clone()));
+        let names = match options.class_names.as_slice() {
+            [] => samples::class_names(set, &images, head.classes()),
+            names => names.to_vec(),
+        };
+        let kept = samples::Options { seed: arguments.seed, ..samples::Options::default() };
+        SampleFile::of_labelled(set, images, (head, &names), kept)?.write(&out.join(SAMPLES_FILE))?;
         evaluated.write(out, data.map(|data| &**data))?;
         report::write_evaluation_figures(&evaluated, &out.join("plots"))?;
     }

@@ -23,5 +23,5 @@ pub use device::{OnDevice, RowsPrecision};
 pub use logit_scores::logit_score;
 pub(crate) use method::PERCENT;
 pub use method::{Dimension, Method, Options};
-pub(crate) use run::FEW_REPLICATES;
+pub(crate) use run::{FEW_REPLICATES, write_scores};
 pub use run::{OodInput, Orientation, Outcome, RunOptions, run, run_on};

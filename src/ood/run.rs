@@ -272,7 +272,11 @@ impl Sides {
     }
 }
 
-fn write_scores(path: &Path, scores: &Scores, orientation: Orientation) -> Result<()> {
+/// Writes scores as an `.npz`: an f64 array a score.
+///
+/// # Errors
+/// The disk is full.
+pub(crate) fn write_scores(path: &Path, scores: &Scores, orientation: Orientation) -> Result<()> {
     let sign = if orientation == Orientation::Novelty { -1.0 } else { 1.0 };
     let arrays: Vec<(&str, NpyArray)> = scores
         .iter()

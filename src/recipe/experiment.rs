@@ -1,4 +1,4 @@
-//! An experiment, stage by stage: split, train, extract, evaluate, score, calibrate, predict, collapse, report.
+//! An experiment, stage by stage: split, train, extract, evaluate, calibrate, predict, score, collapse, report.
 //!
 //! On one level of classes:
 //!
@@ -95,8 +95,9 @@ impl Experiment<'_> {
         let folds = self.sets.folds.iter().map(|fold| self.train_fold(fold, watcher));
         let mut folds = folds.collect::<Result<Vec<_>>>()?;
         let labelled = self.evaluate(&folds[0], watcher)?;
-        let evaluation = self.score(&folds[0], watcher)?;
         let novelty = self.calibrate(&folds, watcher)?;
+        let thresholds = novelty.as_ref().map(|novelty| &novelty.thresholds);
+        let evaluation = self.score(&folds[0], thresholds, watcher)?;
         let collapse = self.collapse(&folds[0], watcher)?;
         watcher.stage("report", 0);
         let report = report::build(self.folder.path())?;

@@ -17,6 +17,7 @@ use crate::collapse::{self, CollapseReport, CollapseRow, CollapseSeries, GlobalM
 use crate::error::{Error, Result};
 use crate::eval::{self, EVAL_FILE};
 use crate::files;
+use crate::novelty::ThresholdFile;
 use crate::ood::table::Evaluation;
 use crate::ood::{OodInput, run as run_ood};
 use crate::samples::{self, Images, SAMPLES_FILE, SampleFile};
@@ -58,6 +59,12 @@ impl Experiment<'_> {
                 eval::Options { class_names: head.classes.classes.clone(), replicates: REPLICATES, seed };
             let evaluated = eval::evaluate(cache, &head.head, &options)?;
             evaluated.write(&out, Some(&*set.data))?;
+            if heads.len() == 1 && trained.fold.ood_sets().is_empty() {
+                let (images, names) = (Images::Open(set.data.clone()), head.classes.classes.as_slice());
+                let kept = samples::Options { seed, ..samples::Options::default() };
+                SampleFile::of_labelled(cache, images, (&head.head, names), kept)?
+                    .write(&out.join(SAMPLES_FILE))?;
+            }
             write_stamp(&out, &stamp)?;
             results.push(evaluated.results);
         }
@@ -68,6 +75,7 @@ impl Experiment<'_> {
     pub(super) fn score(
         &self,
         trained: &TrainedFold<'_>,
+        thresholds: Option<&ThresholdFile>,
         watcher: &mut dyn Watcher,
     ) -> Result<Option<Evaluation>> {
         let (fold, network) = (trained.fold, &trained.networks[0]);
@@ -78,8 +86,12 @@ impl Experiment<'_> {
         };
         self.goes_on("scoring")?;
         let out = self.folder.path().join("ood");
+        // A threshold of a score at another temperature says nothing of the scores here.
+        let entry = thresholds.and_then(|file| file.levels.first());
+        let entry = entry.filter(|entry| entry.temperature == keys.scores.temperature);
+        let threshold = entry.map(|entry| (entry.threshold.score.to_string(), entry.threshold.tau));
         let stamp = json!({
-            "checkpoint": network.trained.hash, "scores": keys.scores, "seed": keys.seed,
+            "checkpoint": network.trained.hash, "scores": keys.scores, "seed": keys.seed, "threshold": threshold,
             "id": fold.id_set().description, "ood": descriptions(ood), "head": HEAD, "samples": samples::BUDGET,
         });
         if is_stamped(&out, &stamp) {
@@ -105,7 +117,7 @@ impl Experiment<'_> {
         let kept = samples::Options { seed: keys.seed, ..samples::Options::default() };
         let sets = std::iter::once((&id, images(fold.id_set())));
         let sets = sets.chain(ood.iter().zip(fold.ood_sets()).map(|(input, set)| (&input.set, images(set))));
-        SampleFile::of_scored(&outcome, sets.collect(), (&head.head, names), kept)?
+        SampleFile::of_scored(&outcome, sets.collect(), (&head.head, names), threshold, kept)?
             .write(&out.join(SAMPLES_FILE))?;
         write_stamp(&out, &stamp)?;
         Ok(Some(outcome.evaluation))
@@ -198,12 +210,12 @@ fn descriptions(sets: &[NamedSet]) -> Vec<&str> {
 const STAMP: &str = "stamp.json";
 
 /// Whether a stage's folder was made from exactly what `stamp` says.
-fn is_stamped(folder: &Path, stamp: &Value) -> bool {
+pub(super) fn is_stamped(folder: &Path, stamp: &Value) -> bool {
     let read = || serde_json::from_str::<Value>(&files::read_text(&folder.join(STAMP), 1 << 20).ok()?).ok();
     read().as_ref() == Some(stamp)
 }
 
 /// Writes down what a stage's folder was made from.
-fn write_stamp(folder: &Path, stamp: &Value) -> Result<()> {
+pub(super) fn write_stamp(folder: &Path, stamp: &Value) -> Result<()> {
     files::write(&folder.join(STAMP), stamp.to_string())
 }

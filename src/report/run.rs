@@ -192,16 +192,20 @@ impl Run {
         (!named.is_empty()).then(|| named.to_string())
     }
 
+    /// Whether the name of a set can be that of a file in a folder.
+    pub(super) fn is_plain_name(set: &str) -> bool {
+        !set.is_empty()
+            && set.len() <= LONGEST_NAME
+            && !set.starts_with('.')
+            && !set.contains(['/', '\\', '\0', ':'])
+    }
+
     /// The scores of the ID set (`id`) or an OOD set; `None` if the run kept none.
     ///
     /// # Errors
     /// The name is not a plain file name, or the archive is damaged.
     pub(super) fn scores(&self, dataset: &str) -> Result<Option<Scores>> {
-        let plain = !dataset.is_empty()
-            && dataset.len() <= LONGEST_NAME
-            && !dataset.starts_with('.')
-            && !dataset.contains(['/', '\\', '\0', ':']);
-        if !plain {
+        if !Run::is_plain_name(dataset) {
             return Err(Error::malformed(
                 self.ood.join("metrics.json"),
                 Position::Member("ood".to_string()),
@@ -209,9 +213,7 @@ impl Run {
                 format!("`{dataset}`"),
             ));
         }
-        optional(&self.ood.join("scores").join(format!("{dataset}.npz")), |path| {
-            Ok(Scores { archive: Npz::open(path)?, path: path.to_path_buf() })
-        })
+        Scores::open(&self.ood.join("scores").join(format!("{dataset}.npz")))
     }
 }
 
@@ -222,6 +224,14 @@ pub(super) struct Scores {
 }
 
 impl Scores {
+    /// Opens the scores of a set; `None` where there are none.
+    ///
+    /// # Errors
+    /// The archive is damaged.
+    pub(super) fn open(path: &Path) -> Result<Option<Scores>> {
+        optional(path, |path| Ok(Scores { archive: Npz::open(path)?, path: path.to_path_buf() }))
+    }
+
     /// The scores of one method; `None` if it is not there.
     ///
     /// # Errors

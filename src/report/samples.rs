@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use minijinja::{Value, context};
 use serde_json::{Value as Json, json};
 
-use super::run::Run;
+use super::run::{Run, Scores};
 use super::sections::as_confidences;
 use super::slider::{ScoredSets, Slider, six_digits};
 use super::{shown, whole};
@@ -19,6 +19,8 @@ pub(super) struct KeptSamples {
     key: &'static str,
     title: &'static str,
     file: SampleFile,
+    /// Scores that lie beside it; those of `ood/` are read with the evaluation.
+    scores: SetScores,
 }
 
 /// Reads the samples of a run folder whose scores lie in `ood`.
@@ -43,10 +45,29 @@ pub(super) fn read(folder: &Path, ood: &Path) -> Result<Vec<KeptSamples>> {
     for (key, title, place) in places {
         let path = place.join(SAMPLES_FILE);
         if !place.as_os_str().is_empty() && path.exists() {
-            kept.push(KeptSamples { key, title, file: SampleFile::read(&path)? });
+            let file = SampleFile::read(&path)?;
+            let scores = if key == "images" { SetScores::new() } else { scores_beside(&place, &file)? };
+            kept.push(KeptSamples { key, title, file, scores });
         }
     }
     Ok(kept)
+}
+
+/// The scores of each set by which its samples are ranked, from `scores/SET.npz`; those of other samples are left out.
+fn scores_beside(folder: &Path, file: &SampleFile) -> Result<SetScores> {
+    let ranking: BTreeSet<&String> = file.lists.iter().filter_map(|list| list.score.as_ref()).collect();
+    let mut found = SetScores::new();
+    for set in file.sets.iter().filter(|set| Run::is_plain_name(&set.name)) {
+        let Some(scores) = Scores::open(&folder.join("scores").join(format!("{}.npz", set.name)))? else {
+            continue;
+        };
+        for score in &ranking {
+            if let Some(values) = scores.of(score)?.filter(|values| values.len() as u64 == set.samples) {
+                found.entry(set.name.clone()).or_default().insert((*score).clone(), values);
+            }
+        }
+    }
+    Ok(found)
 }
 
 /// The sections on samples, and the style sheet of their thumbnails.
@@ -56,9 +77,8 @@ pub(super) fn read(folder: &Path, ood: &Path) -> Result<Vec<KeptSamples>> {
 pub(super) fn sections(run: &Run) -> Result<(Vec<Value>, String)> {
     let (mut sections, mut style) = (Vec::new(), String::new());
     let scores = ood_scores(run)?;
-    let none = SetScores::new();
     let mut has_ood = false;
-    for KeptSamples { key, title, file } in &run.samples {
+    for KeptSamples { key, title, file, scores: own_scores } in &run.samples {
         let is_ood = *key == "images";
         has_ood |= is_ood;
         let in_lists = || {
@@ -77,7 +97,7 @@ pub(super) fn sections(run: &Run) -> Result<(Vec<Value>, String)> {
             sets: file.sets.iter().map(|set| own(&set.name)).collect(),
             first: first_score(run, file, &methods),
             methods,
-            scores: if is_ood { &scores } else { &none },
+            scores: if is_ood { &scores } else { own_scores },
         };
         style += &part.style();
         sections.push(part.section());

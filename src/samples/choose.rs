@@ -105,6 +105,10 @@ fn threshold(subject: &Subject<'_>) -> Option<Threshold> {
         let is_there = tau.is_finite() && scores.contains_key(score);
         return is_there.then(|| Threshold { score: score.clone(), tau: *tau, calibrated: true });
     }
+    if subject.sets.len() == 1 {
+        // Nothing is to be told apart.
+        return None;
+    }
     let (score, values) = match &subject.best {
         Some(best) => scores.get_key_value(best)?,
         None => scores.first_key_value()?,

@@ -175,10 +175,30 @@ impl SampleFile {
         };
         let sets: Vec<(&FeatureSet, Images)> = caches.map(|cache| (cache, images(cache))).collect();
         let names = class_names(id, &sets[0].1, head.classes());
-        SampleFile::of_scored(outcome, sets, (head, &names), options)
+        SampleFile::of_scored(outcome, sets, (head, &names), None, options)
     }
 
-    /// The same with images at hand: `sets` are the ID set and the OOD sets, in their order.
+    /// Labelled samples of one set, ranked by confidence (the largest softmax probability).
+    ///
+    /// # Errors
+    /// As [`SampleFile::new`].
+    pub fn of_labelled(
+        cache: &FeatureSet,
+        images: Images,
+        (head, class_names): (&Head, &[String]),
+        options: Options,
+    ) -> Result<SampleFile> {
+        let confidence = |logits: &[f64]| {
+            let top = largest(logits);
+            logits.iter().map(|logit| (logit - top).exp()).sum::<f64>().recip()
+        };
+        let scores = Scores::from([("confidence".to_string(), cache.map_logits(head, confidence))]);
+        let set = SubjectSet { name: "labelled", cache, scores: &scores, images };
+        SampleFile::new(&Subject { class_names, head, sets: vec![set], threshold: None, best: None }, options)
+    }
+
+    /// The same with images at hand: `sets` are the ID set and the OOD sets, in their order; with the calibrated threshold of a score, if
+    /// there is one.
     ///
     /// # Errors
     /// As [`SampleFile::new`].
@@ -186,6 +206,7 @@ impl SampleFile {
         outcome: &Outcome,
         sets: Vec<(&FeatureSet, Images)>,
         (head, class_names): (&Head, &[String]),
+        threshold: Option<(String, f64)>,
         options: Options,
     ) -> Result<SampleFile> {
         let named = std::iter::once(("id", &outcome.id));
@@ -197,7 +218,7 @@ impl SampleFile {
             images,
         });
         let best = outcome.evaluation.best_method();
-        let subject = Subject { class_names, head, sets: sets.collect(), threshold: None, best };
+        let subject = Subject { class_names, head, sets: sets.collect(), threshold, best };
         SampleFile::new(&subject, options)
     }
 

@@ -6,4 +6,5 @@ mod experiment;
 mod names_and_numbers;
 mod outputs;
 mod report;
+mod report_samples;
 mod results_mutations;

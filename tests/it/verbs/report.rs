@@ -2,8 +2,6 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use residua::features::{Element, NpyArray, write_npz};
 use residua::ood::metrics::Curves;
@@ -11,6 +9,7 @@ use residua::ood::table::{Entry, Evaluation, Group, IdSet, OodSet};
 use residua::report;
 use residua::rng::{Purpose, Stream};
 
+use crate::support::browser::{chromium, probe};
 use crate::support::program::residua;
 
 /// How far each score's ID and OOD means lie apart, near set and far set.
@@ -323,55 +322,8 @@ fn the_verb_prints_the_page_and_writes_png_on_request() {
     assert!(String::from_utf8_lossy(&failed.stderr).starts_with("error: nowhere is not a folder"));
 }
 
-/// A Chromium on this machine: `$CHROME`, or the usual names.
-fn chromium() -> Option<PathBuf> {
-    let named = std::env::var_os("CHROME").map(PathBuf::from);
-    let folders: Vec<PathBuf> =
-        std::env::var_os("PATH").map(|path| std::env::split_paths(&path).collect()).unwrap_or_default();
-    let usual = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"];
-    let found = folders.iter().flat_map(|folder| usual.map(|name| folder.join(name)));
-    named.into_iter().chain(found).find(|path| path.is_file())
-}
-
-/// The document after its scripts ran, or `None` (with the reason printed) where the browser does not come up.
-fn document_in_browser(browser: &Path, page: &Path, dark: bool) -> Option<String> {
-    let folder = tempfile::tempdir().unwrap();
-    let output = folder.path().join("dom.html");
-    let mut command = Command::new(browser);
-    command
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"])
-        .args([
-            "--disable-background-networking",
-            "--disable-component-update",
-            "--disable-sync",
-            "--dump-dom",
-        ])
-        .arg(format!("--user-data-dir={}", folder.path().join("profile").display()))
-        .args(["--window-size=1400,1000", "--virtual-time-budget=10000"])
-        .arg(format!("--blink-settings=preferredColorScheme={}", if dark { 0 } else { 1 }))
-        .arg(format!("file://{}", page.display()))
-        .stdout(fs::File::create(&output).unwrap())
-        .stderr(Stdio::null());
-    let mut child = command.spawn().unwrap();
-    let give_up = Instant::now() + Duration::from_secs(120);
-    while child.try_wait().unwrap().is_none() {
-        if Instant::now() > give_up {
-            let _ = child.kill();
-            let _ = child.wait();
-            println!("skipped: {} did not finish", browser.display());
-            return None;
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    }
-    Some(fs::read_to_string(&output).unwrap())
-}
-
-/// Runs before the page's own script: collects errors. Runs after it: opens everything, sorts, measures.
-const BEFORE: &str = "<script>window.problems = []; \
-    addEventListener('error', (e) => problems.push(String(e.message))); \
-    addEventListener('securitypolicyviolation', (e) => problems.push('blocked ' + e.violatedDirective)); \
-    console.error = console.warn = (...all) => problems.push(all.join(' '));</script>";
-const AFTER: &str = "<script>(() => { \
+/// Opens everything, sorts, measures.
+const PROBE: &str = "(() => { \
     document.querySelectorAll('details').forEach((part) => (part.open = true)); \
     const table = document.querySelector('#ood table'); \
     const column = (n) => [...table.tBodies[0].rows].map((row) => row.cells[n].textContent); \
@@ -379,18 +331,11 @@ const AFTER: &str = "<script>(() => { \
     press(2); const down = column(2); const state = table.querySelectorAll('th')[2].getAttribute('aria-sort'); \
     press(2); const up = column(2); press(1); const names = column(1); \
     const curve = document.querySelector('svg.figure polyline[stroke=\"#0B66B0\"]'); \
-    const result = { problems, inner: innerWidth, scroll: document.documentElement.scrollWidth, down, up, names, state, \
-        buttons: document.querySelectorAll('th button').length, headings: document.querySelectorAll('th').length, \
+    done({ down, up, names, state, \
+        buttons: document.querySelectorAll('th button').length, headings: document.querySelectorAll('table.sortable th').length, \
         figures: document.querySelectorAll('svg.figure').length, \
         tiny: [...document.querySelectorAll('.figures svg.figure')].filter((f) => f.getBoundingClientRect().height < 150).length, \
-        stroke: getComputedStyle(curve).stroke, paper: getComputedStyle(document.body).backgroundColor }; \
-    parent.postMessage(JSON.stringify(result), '*'); })();</script>";
-/// Shows the probed page in a frame and keeps what it reports.
-const HOST: &str = "<!doctype html><meta name='color-scheme' content='light dark'><script> \
-    addEventListener('message', (event) => { const result = document.createElement('script'); \
-        result.type = 'application/json'; result.id = 'result'; result.textContent = event.data; \
-        document.documentElement.append(result); });</script> \
-    <iframe src='probed.html' style='width:WIDTHpx;height:900px;border:0'></iframe>";
+        stroke: getComputedStyle(curve).stroke, paper: getComputedStyle(document.body).backgroundColor }); })();";
 
 #[test]
 fn the_page_works_in_a_browser_wide_and_narrow_light_and_dark() {
@@ -400,20 +345,9 @@ fn the_page_works_in_a_browser_wide_and_narrow_light_and_dark() {
     };
     let root = tempfile::tempdir().unwrap();
     let run = run_folder(root.path(), "near-held-out-classes-with-a-long-name-that-must-not-widen-the-page");
-    let html = fs::read_to_string(report::build(&run).unwrap()).unwrap();
-    let probed = html.replacen("<meta charset=\"utf-8\">", &format!("<meta charset=\"utf-8\">{BEFORE}"), 1);
-    let probed = probed.replacen("</body>", &format!("{AFTER}</body>"), 1);
-    let page = root.path().join("probed.html");
-    write(page.clone(), probed);
+    let page = report::build(&run).unwrap();
     for (width, dark) in [(1280, false), (390, true), (390, false)] {
-        // A window is never narrower than 500 pixels; a frame is.
-        let host = root.path().join("host.html");
-        write(host.clone(), HOST.replace("WIDTH", &width.to_string()));
-        let Some(document) = document_in_browser(&browser, &host, dark) else { return };
-        let start =
-            document.find("id=\"result\">").expect("the probe wrote no result") + "id=\"result\">".len();
-        let json = &document[start..start + document[start..].find("</script>").unwrap()];
-        let result: serde_json::Value = serde_json::from_str(json).unwrap();
+        let Some(result) = probe(&browser, &page, PROBE, width, dark) else { return };
         check_in_browser(&result, width, dark);
     }
 }
