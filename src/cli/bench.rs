@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::common::Common;
 use super::compute::Compute;
-use super::output::print_result as print;
+use super::output::{print_result as print, width};
 use super::progress::Progress;
 use super::stop;
 use crate::bench::calibrate::{self, Calibration};
@@ -93,7 +93,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         if let Some(out) = &arguments.out {
             merged.write(out)?;
         }
-        return print(common, arguments.out.as_deref(), &merged, || merged.table());
+        return print(common, arguments.out.as_deref(), &merged, || merged.table(width()));
     }
     if let Some(table) = &arguments.tune {
         return tune(arguments, table, common);
@@ -115,10 +115,12 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         results.write(out)?;
     }
     match before.map(|before| Comparison::new(&before, &results, |row| suite.wants(row))) {
-        None => print(common, out, &results, || results.table())?,
+        None => print(common, out, &results, || results.table(width()))?,
         Some(comparison) => {
             let both = serde_json::json!({ "results": results, "comparison": comparison });
-            print(common, out, &both, || format!("{}\n{}", results.table(), comparison.table()))?;
+            print(common, out, &both, || {
+                format!("{}\n{}", results.table(width()), comparison.table(width()))
+            })?;
         }
     }
     if stop::is_asked() && !results.cut.is_empty() {
@@ -156,7 +158,9 @@ fn tune(arguments: &Arguments, table: &Path, common: &Common) -> Result<()> {
         .and_then(|cuda| tune::tune(cuda, &request, &mut progress));
     drop(shown);
     let tuning = tuning?;
-    print(common, Some(table), &tuning, || format!("{}written to {}\n", tuning.table(), table.display()))?;
+    print(common, Some(table), &tuning, || {
+        format!("{}written to {}\n", tuning.table(width()), table.display())
+    })?;
     match tuning.refused.len() {
         0 if stop::is_asked() => Err(Error::Interrupted(format!(
             "{} has the {} convolutions that were tuned; {} were not; another run adds to the file",
@@ -182,7 +186,7 @@ fn calibrate(arguments: &Arguments, card_file: &Path, common: &Common) -> Result
     drop(watcher);
     calibration.write(card_file)?;
     print(common, Some(card_file), &calibration, || {
-        format!("{}written to {}\n", calibration.table(), card_file.display())
+        format!("{}written to {}\n", calibration.table(width()), card_file.display())
     })
 }
 
@@ -233,7 +237,7 @@ fn predict(arguments: &Arguments, common: &Common) -> Result<()> {
     if let Some(out) = &arguments.out {
         model.write(out)?;
     }
-    print(common, arguments.out.as_deref(), &model, || model.table())
+    print(common, arguments.out.as_deref(), &model, || model.table(width()))
 }
 
 /// The suite that the flags ask for.

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::collapse_checkpoints::{self, NetworkArguments};
 use super::common::Common;
-use super::output::{print_result, tell};
+use super::output::{print_result, tell, width};
 use crate::collapse::{
     CachePaths, Checkpoint, CollapseReport, CollapseRow, CollapseSeries, GlobalMean, Options,
     checkpoint_of_folder, expand_globs, named_set, over_checkpoints,
@@ -109,7 +109,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     };
     series.write(&arguments.out)?;
     write_figures(&series, &arguments.out)?;
-    print_result(common, None, &series.report, || series.report.summary())
+    print_result(common, None, &series.report, || series.report.summary_within(width()))
 }
 
 fn from_caches(train: &Path, arguments: &Arguments, task: &Task) -> Result<CollapseSeries> {

@@ -6,7 +6,7 @@ use crate::novelty::LevelEntry;
 use crate::recipe::{Novelty, Outcome, Watcher};
 use crate::train::{Observer, Summary};
 
-use super::output::{in_json, tell};
+use super::output::{in_json, tell, width};
 use super::progress::{Progress, TrainProgress};
 
 /// Shows the stages of an experiment on standard error.
@@ -58,10 +58,10 @@ impl Watcher for Shown {
 pub fn summary(outcome: &Outcome) -> String {
     let mut text = String::new();
     if let Some(evaluation) = &outcome.evaluation {
-        text += &evaluation.summary();
+        text += &evaluation.summary_within(width());
     }
     if let Some(Novelty { dashboard: Some(dashboard), path, predictions, .. }) = &outcome.novelty {
-        text += &format!("{}\nthresholds: {}\n", dashboard.table(), path.display());
+        text += &format!("{}\nthresholds: {}\n", dashboard.table_within(width()), path.display());
         if let Some(predictions) = predictions {
             text += &format!("predictions: {}\n", predictions.display());
         }
@@ -71,7 +71,7 @@ pub fn summary(outcome: &Outcome) -> String {
         text += &format!("\n{}\n", entry.in_words());
     }
     if let Some(collapse) = &outcome.collapse {
-        text += &format!("\n{}", collapse.summary());
+        text += &format!("\n{}", collapse.summary_within(width()));
     }
     text + &format!("\nreport: {}\n", outcome.report.display())
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::common::Common;
 use super::compute::DeviceFlags;
-use super::output::{print_result, tell};
+use super::output::{print_result, tell, width};
 use crate::error::{Error, Result};
 use crate::features::{ChosenHead, FeatureSet, ForeignLogits, choose_head};
 use crate::files;
@@ -126,7 +126,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         crate::ood::run_on(&mut *compute, sets, &head, &options, &arguments.out)
     })?;
     write_figures(&outcome, &arguments.out.join("plots"))?;
-    print_result(common, None, &outcome.evaluation, || outcome.evaluation.summary())
+    print_result(common, None, &outcome.evaluation, || outcome.evaluation.summary_within(width()))
 }
 
 /// For every OOD set the comparison over all scores, and a sheet a score, from all samples.

@@ -10,7 +10,7 @@ use super::output::{in_json, print_beside, warn};
 use crate::data::{DataSpec, Split};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::novelty::{Columns, ImageNames, Judgement, ThresholdFile, judge, predictions_csv};
+use crate::novelty::{Columns, ImageNames, Judgement, ThresholdFile, judge, predictions_csv, shown};
 use crate::values::{Reals, Wholes};
 
 #[derive(Debug, clap::Args)]
@@ -126,7 +126,7 @@ fn report(arguments: &Arguments, file: &ThresholdFile, judgement: &Judgement, co
     for (entry, novel) in file.levels.iter().zip(&novel) {
         let rule = match arguments.fdr {
             None if !entry.threshold.flags_by_score() => format!("{} flags nothing", entry.threshold.score),
-            None => format!("{} below {}", entry.threshold.score, entry.threshold.tau),
+            None => format!("{} below {}", entry.threshold.score, shown(entry.threshold.tau)),
             Some(rate) => {
                 format!("{}, at most {rate} of the flags false in expectation", entry.threshold.score)
             }
