@@ -23,7 +23,16 @@ use crate::values::Wholes;
 /// Replicates behind the intervals of AUROC.
 const REPLICATES: u32 = 1000;
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua calibrate --checkpoint runs/first --seen 'demo:fashion-mnist?split=test' --novel demo:unseen --out runs/first/thresholds.toml
+      A threshold, and what it is worth on the samples that chose it
+  residua calibrate --checkpoint runs/first --seen folder:seen --novel folder:held-out --score energy --rule quantile:0.05 --report-seen folder:seen-2 --report-novel folder:held-out-2 --out thresholds.toml
+      Another score and rule, measured on samples that chose nothing";
+
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// The network, with one head or two; twice for a superclass and a subclass model
     #[arg(long, value_name = "CHECKPOINT", required = true)]
@@ -183,7 +192,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             )));
         }
     }
-    let networks = open_networks(&arguments.checkpoint)?;
+    let networks = open_networks(&arguments.checkpoint, common)?;
     let levels: Vec<&str> =
         networks.iter().flat_map(|trained| &trained.heads).map(|classes| level_name(classes.level)).collect();
     scores.check("score", &levels)?;

@@ -16,17 +16,21 @@ use crate::features::ForeignLogits;
 use crate::files;
 use crate::report::plots;
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua collapse --checkpoints runs/first --data demo:fashion-mnist --ood digits=demo:digits --out runs/first/collapse
+      Every checkpoint of a run
+  residua collapse --checkpoints 'resnet_*_epoch.pth' --data cifar100:data/cifar-100-binary --normalize notebook --out collapse
+      Weights files of another program
+  residua collapse --train train.npz --head head.npz --ood svhn=svhn.npz --out collapse
+      Caches of one checkpoint
+  residua collapse --features 'runs/first/features/epoch_*' --train train --ood svhn=svhn --out collapse
+      Caches of many";
+
 /// Arguments of `collapse`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    residua collapse --checkpoints run --data cifar100:DIR \\\n      \
-        --ood svhn=svhn:FILE.mat --out run/collapse\n  \
-    residua collapse --checkpoints 'resnet_*_epoch.pth' --data cifar100:DIR \\\n      \
-        --normalize notebook --out collapse\n  \
-    residua collapse --train train.npz --head head.npz --ood svhn=svhn.npz \\\n      \
-        --out collapse\n  \
-    residua collapse --features 'run/features/epoch_*' --train train \\\n      \
-        --ood svhn=svhn --out run/collapse")]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     #[command(flatten)]
     network: NetworkArguments,

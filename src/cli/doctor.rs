@@ -21,8 +21,19 @@ use crate::error::{Error, Result, printable};
 use crate::instructions::Instructions;
 use crate::text_table::wrap;
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua doctor
+      What there is to compute with, what is missing, how to get it
+  residua doctor --full --device cuda
+      Every kernel of a GPU against the CPU
+  residua doctor --full --device emulator --only relu
+      Some of them without a GPU";
+
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     #[command(flatten)]
     full: Full,

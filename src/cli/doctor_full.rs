@@ -105,7 +105,7 @@ struct Watcher {
 
 impl CheckObserver for Watcher {
     fn begin(&mut self, checks: usize) {
-        self.progress = Some(Progress::new("checking", checks as u64, "checks", self.quiet));
+        self.progress = Some(Progress::of_named("checking", checks as u64, "checks", self.quiet));
     }
 
     fn check(&mut self, name: &str) {

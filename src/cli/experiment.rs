@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::error::Error;
 use crate::novelty::LevelEntry;
 use crate::recipe::{Novelty, Outcome, Watcher};
 use crate::train::{Observer, Summary};
@@ -51,6 +52,14 @@ impl Watcher for Shown {
 
     fn training(&mut self) -> &mut dyn Observer {
         &mut self.training
+    }
+}
+
+/// The error of an experiment; of one that was stopped with the command that goes on.
+pub fn goes_on(error: Error, command: &str) -> Error {
+    match error {
+        Error::Interrupted(kept) => Error::Interrupted(format!("{kept}; `{command}` goes on")),
+        other => other,
     }
 }
 

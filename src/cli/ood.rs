@@ -18,8 +18,17 @@ use crate::ood::{
 use crate::report::plots;
 use crate::values::{Reals, Wholes};
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua ood --train runs/first/train --id runs/first/test --ood far:digits=runs/first/digits --out runs/first/ood
+      Every score, on caches that `extract` wrote
+  residua ood --id test.npz --ood near:other=other.npz --methods msp,energy --bootstrap 1000 --out scores
+      Two scores of anybody's logits, with intervals";
+
 /// Flags of `ood`.
 #[derive(Debug, Clone, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// Features of the ID training set: a cache folder or an .npz with features, logits, labels. Scores of logits alone (msp,
     /// mls, energy, gen) do without; knn and react without its labels

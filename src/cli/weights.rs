@@ -18,8 +18,19 @@ use crate::text_table::{Column, TextTable};
 /// The most ignored entries a table lists; JSON has them all.
 const MOST_IGNORED: usize = 40;
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua weights inspect runs/first
+      Tensors, their statistics, the network they make
+  residua weights import resnet50.pth resnet50.safetensors
+      Read what PyTorch wrote; nothing in it is executed
+  residua weights export runs/first model.pth
+      For torch.load";
+
 /// Arguments of `residua weights`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -229,7 +240,7 @@ fn as_table(imported: &Imported, architecture: Result<Architecture>) -> String {
         Ok(architecture) => format!("architecture: {architecture}; every tensor fits\n"),
         Err(error) => format!("architecture: unknown. {error}\n"),
     };
-    if let Some(note) = imported.selection.note() {
+    for note in [imported.of_run.clone(), imported.selection.note()].into_iter().flatten() {
         out += &format!("{}\n", printable(&note));
     }
     for (name, what) in &imported.unreadable {
