@@ -114,10 +114,11 @@ impl Error {
         Error::Usage(printable(&message.into()))
     }
 
-    /// The process exit code this error asks for: 2 for wrong use, 1 otherwise.
+    /// The process exit code this error asks for: 2 for wrong use, 130 after Ctrl-C, 1 otherwise.
     pub fn exit_code(&self) -> u8 {
         match self {
             Error::Usage(_) => 2,
+            Error::Interrupted(_) => 130,
             _ => 1,
         }
     }
@@ -157,5 +158,6 @@ mod tests {
     fn wrong_use_exits_with_two_and_everything_else_with_one() {
         assert_eq!(Error::usage("no such verb").exit_code(), 2);
         assert_eq!(Error::invalid("classes differ").exit_code(), 1);
+        assert_eq!(Error::Interrupted("by Ctrl-C".into()).exit_code(), 130);
     }
 }

@@ -164,7 +164,7 @@
 //! | execution of operations | [`plan`] |
 //! | hardware | [`backend`] |
 //! | operations | [`ops`] |
-//! | common ground | [`error`], [`tensor`]; `archive`, `files`, `linalg`, `pickle`, `rng`, `threads`, `values` |
+//! | common ground | [`error`], [`tensor`]; `archive`, `files`, `linalg`, `pickle`, `rng`, `text_table`, `threads`, `values` |
 
 pub mod autograd;
 pub mod backend;
@@ -204,6 +204,7 @@ pub mod values;
 pub(crate) mod archive;
 pub(crate) mod files;
 pub(crate) mod instructions;
+pub(crate) mod text_table;
 pub(crate) mod threads;
 
 pub use error::{Error, Result};

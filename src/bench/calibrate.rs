@@ -166,20 +166,21 @@ impl Calibration {
     }
 
     /// What a person wants to see.
-    pub fn table(&self) -> String {
-        use super::table::{columns, digits, percent, words};
-        let mut lines = vec![words(&["measured", "", "", "assumed", "noise"])];
-        lines.extend(self.measurements.iter().map(|measurement| {
+    pub fn table(&self, width: Option<usize>) -> String {
+        use super::table::{digits, headed, percent};
+        let mut table = headed(&["measured", "", "", "assumed", "noise"]);
+        for measurement in &self.measurements {
             let (scale, unit) = measurement.scale();
-            vec![
+            table.row([
                 measurement.name.clone(),
                 digits(scale * measurement.value),
                 unit.to_string(),
                 measurement.assumed.map_or_else(|| "-".into(), |assumed| digits(scale * assumed)),
                 percent(measurement.noise),
-            ]
-        }));
-        let mut text = format!("{}, {}, {}\n\n{}", self.card.name, self.versions, self.date, columns(&lines));
+            ]);
+        }
+        let table = table.render(width);
+        let mut text = format!("{}, {}, {}\n\n{table}", self.card.name, self.versions, self.date);
         if !self.cut.is_empty() {
             text += &format!("\nnot measured, no time left: {}\n", self.cut.join(", "));
         }

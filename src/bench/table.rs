@@ -1,4 +1,4 @@
-//! How rows, checks, comparisons and merged results print: columns of plain text.
+//! How rows, checks, comparisons and merged results print.
 
 use std::fmt::Write;
 
@@ -7,31 +7,13 @@ use super::compare::Comparison;
 use super::merge::Merged;
 use super::results::{CallTime, Kind, Results, Row};
 use crate::error::printable;
+use crate::text_table::{Column, TextTable};
 
-/// Lines of columns, the first to the left, the others to the right, as wide as they need to be.
-pub(super) fn columns(lines: &[Vec<String>]) -> String {
-    let count = lines.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let rows = lines.iter().filter(|line| line.len() > 1);
-        rows.filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..count).map(width).collect();
-    let mut text = String::new();
-    for line in lines {
-        let mut out = String::new();
-        for (column, cell) in line.iter().enumerate() {
-            let padding = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
-            let _ =
-                if column == 0 { write!(out, "{cell}{padding}") } else { write!(out, "  {padding}{cell}") };
-        }
-        text.push_str(out.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-pub(super) fn words(line: &[&str]) -> Vec<String> {
-    line.iter().map(ToString::to_string).collect()
+/// A table with these titles: text in its first column, numbers in the others.
+pub(super) fn headed(titles: &[&str]) -> TextTable {
+    let (first, others) = titles.split_first().expect("titles are written here");
+    let columns = others.iter().map(|title| Column::number(*title));
+    TextTable::new(std::iter::once(Column::text(*first)).chain(columns))
 }
 
 /// Seconds with three digits and the unit that suits.
@@ -63,7 +45,7 @@ pub(super) fn percent(share: f64) -> String {
 
 impl Results {
     /// Everything a person wants to see.
-    pub fn table(&self) -> String {
+    pub fn table(&self, width: Option<usize>) -> String {
         let mut text = format!("{}, {}\n", printable(&self.card), printable(&self.program));
         if !self.driver.is_empty() {
             let _ = writeln!(text, "{}", printable(&self.driver));
@@ -82,22 +64,22 @@ impl Results {
         }
         for (kind, head) in [(Kind::Step, STEP_HEAD), (Kind::Operation, OPERATION_HEAD)] {
             let rows = self.rows.iter().filter(|row| row.kind == kind);
-            let mut lines = vec![words(head)];
-            lines.extend(rows.map(Row::cells));
-            if lines.len() > 1 {
-                let _ = write!(text, "\n{}", columns(&lines));
+            let mut table = headed(head);
+            rows.for_each(|row| table.row(row.cells()));
+            if !table.is_empty() {
+                let _ = write!(text, "\n{}", table.render(width));
             }
         }
         for row in self.rows.iter().filter(|row| !row.calls.is_empty()) {
-            let mut lines = vec![words(CALLS_HEAD)];
+            let mut table = headed(CALLS_HEAD);
             let total = row.calls.iter().map(|call| call.seconds).sum();
-            lines.extend(row.calls.iter().map(|call| call.cells(total)));
+            row.calls.iter().for_each(|call| table.row(call.cells(total)));
             let _ = write!(
                 text,
                 "\n{}, call by call, {} in all\n{}",
                 printable(&row.name),
                 duration(total).trim_end(),
-                columns(&lines)
+                table.render(width)
             );
         }
         for row in &self.rows {
@@ -172,23 +154,25 @@ impl Row {
 
 impl Comparison {
     /// Rows beside each other, and the rows missing in either run.
-    pub fn table(&self) -> String {
+    pub fn table(&self, width: Option<usize>) -> String {
         let mut text = String::new();
         for warning in &self.warnings {
             let _ = writeln!(text, "warning: {}", printable(warning));
         }
-        let mut lines = vec![words(&["row", "before", "now", "times faster", ""])];
+        let mut columns = Column::with_numbers("row", ["before", "now", "times faster"]);
+        columns.push(Column::text(""));
+        let mut table = TextTable::new(columns);
         for change in &self.changes {
             let note = if change.noise { "within noise" } else { "" };
-            lines.push(vec![
-                printable(&change.name),
-                duration(change.before),
-                duration(change.after),
-                format!("{:.3}", change.ratio),
-                note.to_string(),
+            table.row([
+                &change.name,
+                &duration(change.before),
+                &duration(change.after),
+                &format!("{:.3}", change.ratio),
+                note,
             ]);
         }
-        text += &columns(&lines);
+        text += &table.render(width);
         if let Some(mean) = self.mean_ratio() {
             let _ = writeln!(text, "geometric mean of {} rows: {mean:.3} times faster", self.changes.len());
         }
@@ -241,12 +225,12 @@ impl Check {
 
 impl Checks {
     /// Every check in a line, and the wrong ones once more at the end.
-    pub fn table(&self) -> String {
+    pub fn table(&self, width: Option<usize>) -> String {
         let mut text = format!("{}, {}\n", printable(&self.card), printable(&self.program));
-        let mut lines =
-            vec![words(&["operation", "error", "limit", "", "time", "TFLOP/s", "GB/s", "of roofline"])];
-        lines.extend(self.checks.iter().map(Check::cells));
-        text += &columns(&lines);
+        let mut table =
+            headed(&["operation", "error", "limit", "", "time", "TFLOP/s", "GB/s", "of roofline"]);
+        self.checks.iter().for_each(|check| table.row(check.cells()));
+        text += &table.render(width);
         if let Some(stopped) = &self.stopped {
             let _ = writeln!(text, "stopped: {}", printable(stopped));
         }
@@ -262,12 +246,12 @@ impl Checks {
 
 impl Merged {
     /// Whole steps beside PyTorch's.
-    pub fn table(&self) -> String {
+    pub fn table(&self, width: Option<usize>) -> String {
         let mut text = format!("{}, {}\n", printable(&self.card), printable(&self.program));
-        let mut lines = vec![words(&["step", "images/s", "at best", "PyTorch", "its mode", "ratio"])];
+        let mut table = headed(&["step", "images/s", "at best", "PyTorch", "its mode", "ratio"]);
         for (name, step) in &self.summary {
-            lines.push(vec![
-                printable(name),
+            table.row([
+                name.clone(),
                 or_dash(step.images_per_second, digits),
                 or_dash(step.ideal_images_per_second, digits),
                 or_dash(step.pytorch_images_per_second, digits),
@@ -275,7 +259,7 @@ impl Merged {
                 or_dash(step.ratio, |ratio| format!("{ratio:.2}")),
             ]);
         }
-        text += &columns(&lines);
+        text += &table.render(width);
         for (name, seconds) in &self.first_step_seconds {
             let _ = writeln!(text, "first step, {}: {}", printable(name), duration(*seconds));
         }
@@ -296,12 +280,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn columns_are_aligned_and_durations_have_three_digits() {
-        let lines = [words(&["a", "time"]), words(&["long name", "1"])];
-        assert_eq!(columns(&lines), "a          time\nlong name     1\n");
-        // A heading between rows is as long as it likes.
-        let headed = [words(&["a", "1"]), words(&["a heading"]), words(&["b", "22"])];
-        assert_eq!(columns(&headed), "a   1\na heading\nb  22\n");
+    fn durations_have_three_digits() {
         let shown: Vec<String> = [2.0, 0.012_34, 1.5e-3, 123.4e-6].map(duration).to_vec();
         assert_eq!(shown, ["2.00 s ", "12.3 ms", "1.50 ms", "123 µs"]);
     }

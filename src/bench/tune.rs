@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::check::Reference;
 use super::networks::NetworkName;
-use super::table::{columns, duration, words};
+use super::table::{duration, headed};
 use super::timing::{Patience, Timing, Until, time_call};
 use crate::backend::cpu::Cpu;
 use crate::backend::cuda::{Cuda, KernelTable, MeasuredOn, Pass, Products, TableRow};
@@ -119,10 +119,10 @@ impl Tuning {
     }
 
     /// For a terminal.
-    pub fn table(&self) -> String {
+    pub fn table(&self, width: Option<usize>) -> String {
         let mut text = format!("{}: {}\n\n", printable(&self.device.name), self.note);
-        let mut lines =
-            vec![words(&["convolution", "candidates", "predicted", "", "fastest", "", "times faster"])];
+        let mut table =
+            headed(&["convolution", "candidates", "predicted", "", "fastest", "", "times faster"]);
         let name = |candidate: &Candidate| match candidate.splits {
             1 => candidate.kernel.clone(),
             splits => format!("{}/{splits}", candidate.kernel),
@@ -130,9 +130,9 @@ impl Tuning {
         for pass in [Pass::Fprop, Pass::Dgrad, Pass::Wgrad] {
             let of_pass: Vec<&Tuned> = self.tuned.iter().filter(|tuned| tuned.pass == pass).collect();
             if !of_pass.is_empty() {
-                lines.push(words(&[pass.name()]));
+                table.heading(pass.name());
             }
-            lines.extend(of_pass.into_iter().map(|tuned| {
+            for tuned in of_pass {
                 let (first, best) = (&tuned.candidates[0], &tuned.candidates[tuned.best]);
                 let predicted = if tuned.has_predicted {
                     [name(first), duration(first.timing.seconds)]
@@ -140,7 +140,7 @@ impl Tuning {
                     ["left out".to_string(), String::new()]
                 };
                 let [predicted, predicted_time] = predicted;
-                vec![
+                table.row([
                     format!("  {}", tuned.shape),
                     tuned.candidates.len().to_string(),
                     predicted,
@@ -148,10 +148,10 @@ impl Tuning {
                     if tuned.best == 0 && tuned.has_predicted { "the same".into() } else { name(best) },
                     duration(best.timing.seconds),
                     if tuned.has_predicted { format!("{:.2}", tuned.gain()) } else { String::new() },
-                ]
-            }));
+                ]);
+            }
         }
-        text += &columns(&lines);
+        text += &table.render(width);
         text += &format!(
             "\n{} convolutions, {:.3} times faster than the predicted choice (geometric mean)\n",
             self.tuned.len(),

@@ -138,14 +138,17 @@ fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// The checkpoint folder a path means: itself, what a link points to, or the last one of a run folder.
+/// The checkpoint folder a path means: itself, what a link points to, or of a run folder the best one, or where none was validated the
+/// last.
 ///
 /// # Errors
 /// No checkpoint is there; says where one was looked for.
 pub fn resolve(path: &Path) -> Result<PathBuf> {
-    let candidates = [path.to_path_buf(), path.join("last"), path.join("checkpoints").join("last")];
-    if let Some(found) = candidates.iter().find(|candidate| candidate.join(META_FILE).is_file()) {
-        return Ok(found.clone());
+    let within = |folder: PathBuf| ["best", "last"].map(|name| folder.join(name));
+    let candidates = [path.to_path_buf()].into_iter().chain(within(path.to_path_buf()));
+    let mut candidates = candidates.chain(within(path.join("checkpoints")));
+    if let Some(found) = candidates.find(|candidate| candidate.join(META_FILE).is_file()) {
+        return Ok(found);
     }
     let found = match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => "a folder without them",
@@ -155,12 +158,27 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
     Err(Error::malformed(
         path,
         Position::File,
-        format!("a checkpoint folder (with {META_FILE}) or a run folder (with checkpoints/last)"),
+        format!(
+            "a checkpoint folder (with {META_FILE}) or a run folder (with checkpoints/best or checkpoints/last)"
+        ),
         found,
     ))
 }
 
-/// Reads a checkpoint: from its folder, a link to it, or a run folder (then its last one).
+/// Says for people which checkpoint of a run folder is meant; nothing where the path names it.
+pub fn note(path: &Path, resolved: &Path) -> Option<String> {
+    let name = resolved.strip_prefix(path).ok().filter(|name| !name.as_os_str().is_empty())?;
+    let which = if name.ends_with("best") {
+        "its best checkpoint"
+    } else {
+        "its last checkpoint, as none was validated"
+    };
+    let target = fs::read_link(resolved).ok();
+    let target = target.map_or_else(String::new, |target| format!(" ({})", target.display()));
+    Some(format!("of {} {which} is taken: {}{target}", path.display(), name.display()))
+}
+
+/// Reads a checkpoint: from its folder, a link to it, or a run folder (then its best one, or else its last).
 ///
 /// # Errors
 /// A missing, damaged or newer checkpoint; tensors that are not those the meta data was written with.

@@ -29,12 +29,16 @@ pub struct Imported {
     pub format: Format,
     /// The file.
     pub path: PathBuf,
+    /// The choice among the checkpoints of a run folder, for people.
+    pub of_run: Option<String>,
 }
 
 impl Imported {
-    /// The choice that was made, for people; `None` where the file holds nothing else.
+    /// The choice that was made, for people; `None` where there is nothing else.
     pub fn note(&self) -> Option<String> {
-        self.selection.note().map(|note| format!("{}: {note}", self.path.display()))
+        let within = self.selection.note().map(|note| format!("{}: {note}", self.path.display()));
+        let notes: Vec<String> = self.of_run.clone().into_iter().chain(within).collect();
+        (!notes.is_empty()).then(|| notes.join("; "))
     }
 
     /// A hash of the weights' file and, where a key chose others than it gives without one, of that choice: so that
@@ -89,6 +93,7 @@ pub fn look(path: &Path, key: Option<&str>) -> Result<Imported> {
     if path.is_dir() {
         refuse_key(path, key)?;
     }
+    let of_run = if path.is_dir() { folder::note(path, &folder::resolve(path)?) } else { None };
     let path = &folder::weights_file(path)?;
     let bytes = files::map(path)?;
     let format = recognise(path, &bytes)?;
@@ -104,7 +109,17 @@ pub fn look(path: &Path, key: Option<&str>) -> Result<Imported> {
     let unreadable = names::rename(unreadable).map_err(twice)?;
     let stored_types = renamed.iter().map(|(name, (element, _))| (name.clone(), *element)).collect();
     let state = renamed.into_iter().map(|(name, (_, tensor))| (name, tensor)).collect();
-    Ok(Imported { state, unreadable, selection, ignored, stored_types, training, format, path: path.clone() })
+    Ok(Imported {
+        state,
+        unreadable,
+        selection,
+        ignored,
+        stored_types,
+        training,
+        format,
+        path: path.clone(),
+        of_run,
+    })
 }
 
 /// Refuses a key for a folder of ours.

@@ -21,6 +21,8 @@ use std::collections::BTreeMap;
 
 pub use contents::{Format, TrainingRecord};
 pub use element::ElementType;
+#[doc(hidden)]
+pub use folder::note as choice_note;
 pub use folder::{
     Checkpoint, FORMAT_VERSION, META_FILE, MODEL_FILE, Meta, STATE_FILE, hash, load, point, read_meta,
     resolve, save,

@@ -31,12 +31,12 @@ pub struct Trained {
     pub epoch: Option<u64>,
     /// BLAKE3 hash of the parameters' file, and of the choice where a key chose among several networks in it.
     pub hash: String,
-    /// The choice among the networks of a weights file, for people.
+    /// The choice among the checkpoints of a run folder, or among the networks of a weights file, for people.
     pub note: Option<String>,
 }
 
 impl Trained {
-    /// Opens a checkpoint folder, a run folder (its last checkpoint) or a weights file.
+    /// Opens a checkpoint folder, a run folder (its best checkpoint, or its last where none was validated) or a weights file.
     ///
     /// # Errors
     /// Nothing usable there, or an architecture this program does not know.
@@ -66,6 +66,7 @@ impl Trained {
             architecture.check()?;
             let transform = serde_json::from_value(transform).map_err(|e| broken("transform", e))?;
             return Ok(Trained {
+                note: folder::note(path, &resolved),
                 path: resolved,
                 architecture,
                 state: saved.model,
@@ -75,7 +76,6 @@ impl Trained {
                 taxonomy,
                 epoch: Some(epoch),
                 hash,
-                note: None,
             });
         }
         let imported = read_weights(path, key)?;

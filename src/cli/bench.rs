@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::common::Common;
 use super::compute::Compute;
-use super::output::print_result as print;
+use super::output::{print_result as print, width};
 use super::progress::Progress;
 use super::stop;
 use crate::bench::calibrate::{self, Calibration};
@@ -23,7 +23,20 @@ use crate::values::{Reals, Wholes};
 /// For how long a row may be measured.
 const SECONDS: Reals = Reals::between(0.0, 3600.0);
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua bench --arch resnet20-cifar.32 --steps --batch-size 128
+      Whole steps of a network
+  residua bench --only 'conv2d_fprop*' --out before.json
+      Some operations, kept to compare with
+  residua bench --only 'conv2d_fprop*' --compare before.json
+      The same beside that
+  residua bench --model --card H200
+      What a step would take on a card that is not here";
+
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// Networks whose steps and operations are measured: ARCH-STEM.SIDE, or ARCH-STEM.SIDE.wWIDTH [default:
     /// resnet18-cifar.32, resnet50-cifar.64, resnet50-imagenet.64; toys on the emulator; and passes over rows of features]
@@ -93,7 +106,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         if let Some(out) = &arguments.out {
             merged.write(out)?;
         }
-        return print(common, arguments.out.as_deref(), &merged, || merged.table());
+        return print(common, arguments.out.as_deref(), &merged, || merged.table(width()));
     }
     if let Some(table) = &arguments.tune {
         return tune(arguments, table, common);
@@ -115,10 +128,12 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         results.write(out)?;
     }
     match before.map(|before| Comparison::new(&before, &results, |row| suite.wants(row))) {
-        None => print(common, out, &results, || results.table())?,
+        None => print(common, out, &results, || results.table(width()))?,
         Some(comparison) => {
             let both = serde_json::json!({ "results": results, "comparison": comparison });
-            print(common, out, &both, || format!("{}\n{}", results.table(), comparison.table()))?;
+            print(common, out, &both, || {
+                format!("{}\n{}", results.table(width()), comparison.table(width()))
+            })?;
         }
     }
     if stop::is_asked() && !results.cut.is_empty() {
@@ -142,7 +157,7 @@ fn tune(arguments: &Arguments, table: &Path, common: &Common) -> Result<()> {
     let mut progress = |convolutions: usize, name: &str| {
         let begun = shown.is_some();
         let shown = shown.get_or_insert_with(|| {
-            Progress::new("tuning", convolutions as u64, "convolutions", common.quiet)
+            Progress::of_named("tuning", convolutions as u64, "convolutions", common.quiet)
         });
         if begun {
             shown.add(1);
@@ -156,7 +171,9 @@ fn tune(arguments: &Arguments, table: &Path, common: &Common) -> Result<()> {
         .and_then(|cuda| tune::tune(cuda, &request, &mut progress));
     drop(shown);
     let tuning = tuning?;
-    print(common, Some(table), &tuning, || format!("{}written to {}\n", tuning.table(), table.display()))?;
+    print(common, Some(table), &tuning, || {
+        format!("{}written to {}\n", tuning.table(width()), table.display())
+    })?;
     match tuning.refused.len() {
         0 if stop::is_asked() => Err(Error::Interrupted(format!(
             "{} has the {} convolutions that were tuned; {} were not; another run adds to the file",
@@ -182,8 +199,17 @@ fn calibrate(arguments: &Arguments, card_file: &Path, common: &Common) -> Result
     drop(watcher);
     calibration.write(card_file)?;
     print(common, Some(card_file), &calibration, || {
-        format!("{}written to {}\n", calibration.table(), card_file.display())
-    })
+        format!("{}written to {}\n", calibration.table(width()), card_file.display())
+    })?;
+    if stop::is_asked() && !calibration.cut.is_empty() {
+        return Err(Error::Interrupted(format!(
+            "{} has the {} numbers that were measured; {} were not",
+            card_file.display(),
+            calibration.measurements.len(),
+            calibration.cut.len()
+        )));
+    }
+    Ok(())
 }
 
 /// Writes the card file anew after each measurement: what is measured is not lost with what comes behind it.
@@ -195,7 +221,8 @@ struct Calibrating<'a> {
 
 impl calibrate::Watcher for Calibrating<'_> {
     fn comes(&mut self, measurements: usize) {
-        self.progress = Some(Progress::new("calibrating", measurements as u64, "measurements", self.quiet));
+        self.progress =
+            Some(Progress::of_named("calibrating", measurements as u64, "measurements", self.quiet));
     }
 
     fn begins(&mut self, name: &str) {
@@ -233,7 +260,7 @@ fn predict(arguments: &Arguments, common: &Common) -> Result<()> {
     if let Some(out) = &arguments.out {
         model.write(out)?;
     }
-    print(common, arguments.out.as_deref(), &model, || model.table())
+    print(common, arguments.out.as_deref(), &model, || model.table(width()))
 }
 
 /// The suite that the flags ask for.
@@ -271,7 +298,7 @@ struct Watcher {
 
 impl Observer for Watcher {
     fn begin(&mut self, hardware: &Hardware, rows: usize) {
-        let progress = Progress::new("measuring", rows as u64, "rows", self.quiet);
+        let progress = Progress::of_named("measuring", rows as u64, "rows", self.quiet);
         if !self.quiet {
             progress.line(&format!("{rows} rows on {}", hardware.name));
         }

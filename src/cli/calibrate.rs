@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::compute::Compute;
 use super::levels::{NamedData, PerLevel, extract_heads, open_networks};
+use super::output::width;
 use super::{Common, print};
 use crate::checkpoint::{HeadLabels, LabelsBy, Trained};
 use crate::data::{DataSpec, Split};
@@ -13,15 +14,25 @@ use crate::files;
 use crate::novelty::{
     CalibrationSets, Dashboard, Gathered, HeadSets, Hierarchy, LevelChoice, LevelEntry, LevelThreshold,
     Novel, PERCENTILES, ReportSets, Rule, Score, Summary, ThresholdFile, Verdicts, calibrate_level,
-    candidates, level_name, report,
+    candidates, level_name, report, shown, shown_apart,
 };
 use crate::report::plots::{ScoreAxis, threshold_histogram};
+use crate::text_table::{Column, TextTable};
 use crate::values::Wholes;
 
 /// Replicates behind the intervals of AUROC.
 const REPLICATES: u32 = 1000;
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua calibrate --checkpoint runs/first --seen 'demo:fashion-mnist?split=test' --novel demo:unseen --out runs/first/thresholds.toml
+      A threshold, and what it is worth on the samples that chose it
+  residua calibrate --checkpoint runs/first --seen folder:seen --novel folder:held-out --score energy --rule quantile:0.05 --report-seen folder:seen-2 --report-novel folder:held-out-2 --out thresholds.toml
+      Another score and rule, measured on samples that chose nothing";
+
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// The network, with one head or two; twice for a superclass and a subclass model
     #[arg(long, value_name = "CHECKPOINT", required = true)]
@@ -181,7 +192,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             )));
         }
     }
-    let networks = open_networks(&arguments.checkpoint)?;
+    let networks = open_networks(&arguments.checkpoint, common)?;
     let levels: Vec<&str> =
         networks.iter().flat_map(|trained| &trained.heads).map(|classes| level_name(classes.level)).collect();
     scores.check("score", &levels)?;
@@ -317,26 +328,28 @@ fn summary(
             }
         }
         groups(&mut text, &gathered.scores.seen_scores(), &gathered.scores.novel_scores());
-        let width = candidates.iter().map(|other| other.rule.to_string().len()).max().unwrap_or(0);
-        let _ = writeln!(text, "  {:<width$}  seen flagged  novel flagged  threshold", "rule");
-        for other in candidates {
+        let mut table = TextTable::new(
+            Column::with_numbers("rule", ["seen flagged", "novel flagged"])
+                .into_iter()
+                .chain([Column::text("threshold")]),
+        )
+        .indent(2);
+        // The chosen threshold, too, is told from those of the other rules.
+        let all: Vec<f64> = candidates.iter().map(|other| other.tau).chain([threshold.tau]).collect();
+        let taus = shown_apart(&all);
+        for (other, tau) in candidates.iter().zip(&taus) {
             let percent = |share: f64| format!("{:.2} %", 100.0 * share);
             let caught = other.caught_novel.map_or_else(|| "-".to_string(), |caught| percent(caught.rate));
-            let mut tau =
-                if other.tau.is_finite() { other.tau.to_string() } else { "flags nothing".to_string() };
+            let mut tau = if other.tau.is_finite() { tau.clone() } else { "flags nothing".to_string() };
             if !other.class_taus.is_empty() {
                 let _ = write!(tau, ", {} classes have their own", other.class_taus.len());
             }
-            let _ = writeln!(
-                text,
-                "  {:<width$}  {:>12}  {caught:>13}  {tau}",
-                other.rule.to_string(),
-                percent(other.false_novel.rate)
-            );
+            table.row([other.rule.to_string(), percent(other.false_novel.rate), caught, tau]);
         }
+        text += &table.render(width());
         let chosen = file.levels.iter().find(|level| level.name() == entry.name()).unwrap_or(entry);
         let (rates, on) = chosen.expected();
-        let _ = writeln!(text, "  chosen: novel below {}", threshold_text(threshold.tau));
+        let _ = writeln!(text, "  chosen: novel below {}", threshold_text(threshold.tau, taus.last()));
         if !threshold.class_taus.is_empty() {
             let _ = writeln!(text, "  {} classes have thresholds of their own", threshold.class_taus.len());
         }
@@ -350,7 +363,7 @@ fn summary(
         }
         text.push('\n');
     }
-    text += &dashboard.table();
+    text += &dashboard.table_within(width());
     if !arguments.has_report() {
         text += "\nwarning: rates and metrics are of the samples that chose the thresholds, which flatters them; give others \
                  with --report-seen and --report-novel\n";
@@ -359,23 +372,26 @@ fn summary(
     text
 }
 
-fn threshold_text(tau: f64) -> String {
-    if tau.is_finite() { tau.to_string() } else { "nothing: no sample is flagged by its score".to_string() }
+fn threshold_text(tau: f64, shown: Option<&String>) -> String {
+    match shown.filter(|_| tau.is_finite()) {
+        Some(shown) => shown.clone(),
+        None => "nothing: no sample is flagged by its score".to_string(),
+    }
 }
 
 /// Count, mean, deviation and percentiles of both groups, side by side.
 fn groups(text: &mut String, seen: &[f64], novel: &[f64]) {
     let both = [Summary::of(seen), Summary::of(novel)];
-    let _ = writeln!(text, "  {:<6}{:>24}{:>24}", "", "seen", "novel");
-    let cell = |value: Option<String>| format!("{:>24}", value.unwrap_or_else(|| "-".to_string()));
+    let mut table = TextTable::new(Column::with_numbers("", ["seen", "novel"])).indent(2);
     let mut line = |name: &str, value: &dyn Fn(&Summary) -> String| {
-        let cells = both.map(|summary| cell(summary.as_ref().map(value)));
-        let _ = writeln!(text, "  {name:<6}{}{}", cells[0], cells[1]);
+        let cell = |summary: &Option<Summary>| summary.as_ref().map_or_else(|| "-".to_string(), value);
+        table.row([name.to_string(), cell(&both[0]), cell(&both[1])]);
     };
     line("count", &|summary| summary.count.to_string());
-    line("mean", &|summary| summary.mean.to_string());
-    line("std", &|summary| summary.standard_deviation.to_string());
+    line("mean", &|summary| shown(summary.mean));
+    line("std", &|summary| shown(summary.standard_deviation));
     for (index, percent) in PERCENTILES.iter().enumerate() {
-        line(&format!("p{percent}"), &|summary| summary.percentiles[index].to_string());
+        line(&format!("p{percent}"), &|summary| shown(summary.percentiles[index]));
     }
+    text.push_str(&table.render(width()));
 }

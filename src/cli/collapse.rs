@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::collapse_checkpoints::{self, NetworkArguments};
 use super::common::Common;
-use super::output::{print_result, tell};
+use super::output::{print_result, tell, width};
 use crate::collapse::{
     CachePaths, Checkpoint, CollapseReport, CollapseRow, CollapseSeries, GlobalMean, Options,
     checkpoint_of_folder, expand_globs, named_set, over_checkpoints,
@@ -16,17 +16,21 @@ use crate::features::ForeignLogits;
 use crate::files;
 use crate::report::plots;
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua collapse --checkpoints runs/first --data demo:fashion-mnist --ood digits=demo:digits --out runs/first/collapse
+      Every checkpoint of a run
+  residua collapse --checkpoints 'resnet_*_epoch.pth' --data cifar100:data/cifar-100-binary --normalize notebook --out collapse
+      Weights files of another program
+  residua collapse --train train.npz --head head.npz --ood svhn=svhn.npz --out collapse
+      Caches of one checkpoint
+  residua collapse --features 'runs/first/features/epoch_*' --train train --ood svhn=svhn --out collapse
+      Caches of many";
+
 /// Arguments of `collapse`.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    residua collapse --checkpoints run --data cifar100:DIR \\\n      \
-        --ood svhn=svhn:FILE.mat --out run/collapse\n  \
-    residua collapse --checkpoints 'resnet_*_epoch.pth' --data cifar100:DIR \\\n      \
-        --normalize notebook --out collapse\n  \
-    residua collapse --train train.npz --head head.npz --ood svhn=svhn.npz \\\n      \
-        --out collapse\n  \
-    residua collapse --features 'run/features/epoch_*' --train train \\\n      \
-        --ood svhn=svhn --out run/collapse")]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     #[command(flatten)]
     network: NetworkArguments,
@@ -109,7 +113,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     };
     series.write(&arguments.out)?;
     write_figures(&series, &arguments.out)?;
-    print_result(common, None, &series.report, || series.report.summary())
+    print_result(common, None, &series.report, || series.report.summary_within(width()))
 }
 
 fn from_caches(train: &Path, arguments: &Arguments, task: &Task) -> Result<CollapseSeries> {

@@ -11,8 +11,17 @@ use super::progress::Progress;
 use crate::data::{DataSpec, Inspection, Split, inspect, open_with_unreadable};
 use crate::error::{Error, Result, printable};
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua data inspect demo:fashion-mnist
+      Counts, classes, sizes, checksum, duplicates
+  residua data verify 'cifar10:data/cifar-10-batches-bin?split=test' --expect CHECKSUM
+      Whether these are the images that they were";
+
 /// Arguments of `data`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     #[command(subcommand)]
     what: What,

@@ -4,15 +4,24 @@ use std::path::PathBuf;
 
 use super::common::Common;
 use super::compute::Compute;
-use super::experiment::{Shown, json, summary};
-use super::output::{print, tell};
+use super::experiment::{Shown, goes_on, json, summary};
+use super::output::{in_shell, print, tell};
 use super::stop;
 use crate::error::{Error, Result};
 use crate::recipe::{DemoSize, Experiment, Inputs, Recipe, Sets, demo, is_demo};
 use crate::train::RunFolder;
 use crate::values::Wholes;
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua demo --tiny
+      The whole story in half a minute, on images inside the binary
+  residua demo --out runs/demo --seed 1
+      The same with all of them; open runs/demo/report.html";
+
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// Run folder; an earlier demo there is replaced. `residua run DIR/recipe.toml` runs the same experiment
     #[arg(long, default_value = "runs/demo", value_name = "DIR")]
@@ -47,7 +56,10 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     }
     let experiment =
         Experiment { recipe: &recipe, sets: &sets, choice, folder: &folder, stop: stop::listen() };
-    let outcome = experiment.run(&mut Shown::new(common.quiet))?;
+    // This command would begin anew.
+    let recipe_file = in_shell(&folder.recipe());
+    let command = format!("residua run {recipe_file} --out {}", in_shell(&arguments.out));
+    let outcome = experiment.run(&mut Shown::new(common.quiet)).map_err(|error| goes_on(error, &command))?;
     print(&if common.json { format!("{}\n", json(&outcome)) } else { summary(&outcome) })
 }
 

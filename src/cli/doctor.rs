@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::common::Common;
 use super::compute::Compute;
 use super::doctor_full::{self, Full};
-use super::output::print_result;
+use super::output::{print_result, width};
 use crate::backend::cuda::card::Rates;
 use crate::backend::cuda::driver::Driver;
 use crate::backend::cuda::driver::cache::Cache;
@@ -19,9 +19,21 @@ use crate::backend::cuda::driver::native::{Gpu, Survey};
 use crate::bench::qualify::Record;
 use crate::error::{Error, Result, printable};
 use crate::instructions::Instructions;
+use crate::text_table::wrap;
+
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua doctor
+      What there is to compute with, what is missing, how to get it
+  residua doctor --full --device cuda
+      Every kernel of a GPU against the CPU
+  residua doctor --full --device emulator --only relu
+      Some of them without a GPU";
 
 /// Arguments of `doctor`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     #[command(flatten)]
     full: Full,
@@ -71,7 +83,7 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
         return doctor_full::run(&arguments.full, &arguments.compute, precision_given, common);
     }
     let report = look(common);
-    print_result(common, None, &report, || human(&report, usize::from(console::Term::stdout().size().1)))
+    print_result(common, None, &report, || human(&report, width().unwrap_or(80)))
 }
 
 fn look(common: &Common) -> Report {
@@ -206,22 +218,6 @@ fn human(report: &Report, columns: usize) -> String {
     }
     let _ = writeln!(text, "\n--device can be {}; auto is {}.", report.devices.join(", "), report.auto);
     text
-}
-
-/// Breaks a text between words into lines of `columns` columns; a longer word has a line of its own.
-fn wrap(text: &str, columns: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
-    for word in text.split_whitespace() {
-        let last = lines.last_mut().expect("one from the start");
-        let width = console::measure_text_width(last);
-        if width > 0 && width + 1 + console::measure_text_width(word) > columns {
-            lines.push(word.to_string());
-        } else {
-            let space = if last.is_empty() { "" } else { " " };
-            let _ = write!(last, "{space}{word}");
-        }
-    }
-    lines
 }
 
 #[cfg(test)]

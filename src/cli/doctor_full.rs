@@ -3,7 +3,7 @@
 use super::bench::until;
 use super::common::Common;
 use super::compute::Compute;
-use super::output::print_result;
+use super::output::{print_result, width};
 use super::progress::Progress;
 use super::stop;
 use crate::backend::{Choice, Precision};
@@ -73,7 +73,9 @@ pub fn run(full: &Full, compute: &Compute, precision_given: bool, common: &Commo
         let mut watcher = Watcher { quiet: common.quiet, progress: None };
         all.push(check(&choice, &options, &mut watcher)?);
     }
-    print_result(common, None, &all, || all.iter().map(Checks::table).collect::<Vec<_>>().join("\n"))?;
+    print_result(common, None, &all, || {
+        all.iter().map(|checks| checks.table(width())).collect::<Vec<_>>().join("\n")
+    })?;
     match all.iter().map(Checks::wrong).sum::<usize>() {
         0 if stop::is_asked() => {
             let cut: usize = all.iter().map(|checks| checks.cut.len()).sum();
@@ -103,7 +105,7 @@ struct Watcher {
 
 impl CheckObserver for Watcher {
     fn begin(&mut self, checks: usize) {
-        self.progress = Some(Progress::new("checking", checks as u64, "checks", self.quiet));
+        self.progress = Some(Progress::of_named("checking", checks as u64, "checks", self.quiet));
     }
 
     fn check(&mut self, name: &str) {

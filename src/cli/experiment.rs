@@ -2,11 +2,12 @@
 
 use serde_json::{Value, json};
 
+use crate::error::Error;
 use crate::novelty::LevelEntry;
 use crate::recipe::{Novelty, Outcome, Watcher};
 use crate::train::{Observer, Summary};
 
-use super::output::{in_json, tell};
+use super::output::{in_json, tell, width};
 use super::progress::{Progress, TrainProgress};
 
 /// Shows the stages of an experiment on standard error.
@@ -54,14 +55,22 @@ impl Watcher for Shown {
     }
 }
 
+/// The error of an experiment; of one that was stopped with the command that goes on.
+pub fn goes_on(error: Error, command: &str) -> Error {
+    match error {
+        Error::Interrupted(kept) => Error::Interrupted(format!("{kept}; `{command}` goes on")),
+        other => other,
+    }
+}
+
 /// The tables and files at the end of an experiment.
 pub fn summary(outcome: &Outcome) -> String {
     let mut text = String::new();
     if let Some(evaluation) = &outcome.evaluation {
-        text += &evaluation.summary();
+        text += &evaluation.summary_within(width());
     }
     if let Some(Novelty { dashboard: Some(dashboard), path, predictions, .. }) = &outcome.novelty {
-        text += &format!("{}\nthresholds: {}\n", dashboard.table(), path.display());
+        text += &format!("{}\nthresholds: {}\n", dashboard.table_within(width()), path.display());
         if let Some(predictions) = predictions {
             text += &format!("predictions: {}\n", predictions.display());
         }
@@ -71,7 +80,7 @@ pub fn summary(outcome: &Outcome) -> String {
         text += &format!("\n{}\n", entry.in_words());
     }
     if let Some(collapse) = &outcome.collapse {
-        text += &format!("\n{}", collapse.summary());
+        text += &format!("\n{}", collapse.summary_within(width()));
     }
     text + &format!("\nreport: {}\n", outcome.report.display())
 }

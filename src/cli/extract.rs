@@ -19,7 +19,16 @@ use crate::values::Wholes;
 /// Sides of images that a network may get.
 pub const SIDE: Wholes<u32> = Wholes::between(1, data::LARGEST_SIDE as u64);
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua extract --checkpoint runs/first --data 'demo:fashion-mnist?split=test' --out runs/first/test
+      Features, logits and labels of a test set, as .npy
+  residua extract --checkpoint resnet50.pth --data images:photos --normalize imagenet --size 224 --out photos
+      The same with weights that do not say how images enter";
+
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// A checkpoint folder, a run folder, or a weights file (.safetensors, .pth, .th)
     #[arg(long, value_name = "CHECKPOINT")]
@@ -208,7 +217,10 @@ impl Extraction<'_> {
         let mut observe = |samples: usize| {
             self.progress.add(samples as u64);
             if stop.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted("nothing was written".into()));
+                return Err(Error::Interrupted(format!(
+                    "this pass over the images wrote nothing, and what was whole before stays; `{}` begins it anew",
+                    stop::same_command()
+                )));
             }
             Ok(())
         };

@@ -17,8 +17,17 @@ use crate::backend::cuda::driver::native::precompiled::Manifest;
 use crate::backend::cuda::{Module, Source, Sources, modules};
 use crate::error::{Error, Result};
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua kernels build --arch sm_90a --out kernels
+      All kernels for an H100 or H200, where there is none
+  residua train --data demo:fashion-mnist --device cuda --kernel-cache kernels --out runs/first
+      Use them there";
+
 /// Arguments of `kernels`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     #[command(subcommand)]
     what: What,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use super::common::Common;
 use super::compute::Compute;
 use super::extract::Extraction;
+use super::output::say;
 use super::progress::Progress;
 use crate::checkpoint::{LabelsBy, Trained};
 use crate::data::{self, DataSpec, SharedDataset, Split};
@@ -73,7 +74,7 @@ impl<T: Clone> PerLevel<T> {
 ///
 /// # Errors
 /// More than two, none, or a weights file that says nothing about itself.
-pub fn open_networks(checkpoints: &[PathBuf]) -> Result<Vec<Trained>> {
+pub fn open_networks(checkpoints: &[PathBuf], common: &Common) -> Result<Vec<Trained>> {
     if checkpoints.is_empty() || checkpoints.len() > 2 {
         return Err(Error::usage(format!(
             "--checkpoint is given once, or twice for a superclass and a subclass model; found {} times",
@@ -90,7 +91,9 @@ pub fn open_networks(checkpoints: &[PathBuf]) -> Result<Vec<Trained>> {
         }
         Ok(trained)
     };
-    checkpoints.iter().map(open).collect()
+    let networks = checkpoints.iter().map(open).collect::<Result<Vec<Trained>>>()?;
+    networks.iter().for_each(|network| say(network.note.as_deref(), common));
+    Ok(networks)
 }
 
 /// A data set by the name a user gave it.

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
+use crate::backend::cuda::watch_compiling;
 use crate::error::{Error, Result};
 use crate::instructions::Instructions;
 use crate::threads;
@@ -97,10 +98,15 @@ pub fn command() -> clap::Command {
         let verbs: Vec<String> = command.get_subcommands().map(|verb| verb.get_name().to_string()).collect();
         verbs.into_iter().fold(command, |command, verb| command.mut_subcommand(verb, with_negative_numbers))
     }
-    with_negative_numbers(Cli::command())
+    /// Gives actions of a verb the examples of the verb.
+    fn with_examples(verb: clap::Command) -> clap::Command {
+        let Some(examples) = verb.get_after_long_help().cloned() else { return verb };
+        verb.mut_subcommands(|action| action.after_long_help(examples.clone()))
+    }
+    with_negative_numbers(Cli::command()).mut_subcommands(with_examples)
 }
 
-/// Runs the command line and returns the process exit code: 0 done, 1 failed, 2 wrong use.
+/// Runs the command line and returns the process exit code: 0 done, 1 failed, 2 wrong use, 128 and its number after a signal.
 pub fn main() -> ExitCode {
     let parsed =
         command().try_get_matches().and_then(|matches| Ok((Cli::from_arg_matches(&matches)?, matches)));
@@ -126,6 +132,10 @@ fn code(done: Result<()>) -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
+            if let Error::Interrupted(kept) = &error {
+                output::tell(&format!("interrupted: {kept}"));
+                return ExitCode::from(stop::exit_code());
+            }
             output::tell(&format!("error: {error}"));
             if matches!(error, Error::DeviceHangs(_)) {
                 stop::leave(error.exit_code());
@@ -139,6 +149,9 @@ fn run(mut cli: Cli, matches: &ArgMatches) -> Result<()> {
     let decided = threads::threads(cli.common.threads)?;
     (cli.common.threads, cli.common.threads_by) = (decided.count, Some(decided.reason));
     let common = &cli.common;
+    if !common.quiet {
+        watch_compiling(progress::compiling_kernels);
+    }
     common.instructions.map_or(Ok(()), Instructions::limit)?;
     rayon::ThreadPoolBuilder::new().num_threads(common.threads).build_global().map_err(|error| {
         Error::invalid(format!(
@@ -165,5 +178,47 @@ fn run(mut cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Doctor(arguments) => doctor::run(&arguments, common, own),
         Verb::Report(arguments) => report::run(&arguments, common),
         Verb::Weights(arguments) => weights::run(&arguments, common),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The commands of a text of examples.
+    fn examples(text: &str) -> Vec<Vec<String>> {
+        let lines = text.lines().filter(|line| line.starts_with("  residua "));
+        let words = |line: &str| {
+            let line = line.split(" > ").next().unwrap_or(line);
+            line.split_whitespace().map(|word| word.trim_matches('\'').to_string()).collect()
+        };
+        lines.map(words).collect()
+    }
+
+    #[test]
+    fn every_verb_has_examples_and_they_are_commands_of_the_program() {
+        let mut command = command();
+        command.build();
+        for verb in command.get_subcommands().filter(|verb| !verb.is_hide_set() && verb.get_name() != "help")
+        {
+            let name = verb.get_name();
+            let help =
+                verb.get_after_long_help().unwrap_or_else(|| panic!("{name} has no examples")).to_string();
+            let examples = examples(&help);
+            assert!(help.starts_with("Examples:\n") && examples.len() > 1, "{name}: {help}");
+            assert!(examples.iter().any(|words| words[1] == name), "{name} is in none of its examples");
+            for words in examples {
+                let parsed = super::command().try_get_matches_from(&words);
+                let parsed = parsed.and_then(|matches| Cli::from_arg_matches(&matches));
+                assert!(parsed.is_ok(), "{words:?}: {}", parsed.unwrap_err());
+            }
+            for action in verb.get_subcommands().filter(|action| action.get_name() != "help") {
+                assert!(
+                    action.get_after_long_help().is_some(),
+                    "{name} {} has no examples",
+                    action.get_name()
+                );
+            }
+        }
     }
 }

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::common::Common;
 use super::compute::DeviceFlags;
-use super::output::{print_result, tell};
+use super::output::{print_result, tell, width};
 use crate::error::{Error, Result};
 use crate::features::{ChosenHead, FeatureSet, ForeignLogits, choose_head};
 use crate::files;
@@ -19,8 +19,17 @@ use crate::report::plots;
 use crate::samples::{self, SAMPLES_FILE, SampleFile};
 use crate::values::{Reals, Wholes};
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua ood --train runs/first/train --id runs/first/test --ood far:digits=runs/first/digits --out runs/first/ood
+      Every score, on caches that `extract` wrote
+  residua ood --id test.npz --ood near:other=other.npz --methods msp,energy --bootstrap 1000 --out scores
+      Two scores of anybody's logits, with intervals";
+
 /// Flags of `ood`.
 #[derive(Debug, Clone, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// Features of the ID training set: a cache folder or an .npz with features, logits, labels. Scores of logits alone (msp,
     /// mls, energy, gen) do without; knn and react without its labels
@@ -135,7 +144,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     write_figures(&outcome, &arguments.out.join("plots"))?;
     let kept = samples::Options { budget: arguments.thumbnails, seed: arguments.seed };
     SampleFile::of_scores(&outcome, (&id, &ood), &head, kept)?.write(&arguments.out.join(SAMPLES_FILE))?;
-    print_result(common, None, &outcome.evaluation, || outcome.evaluation.summary())
+    print_result(common, None, &outcome.evaluation, || outcome.evaluation.summary_within(width()))
 }
 
 /// For every OOD set the comparison over all scores, and a sheet a score, from all samples.

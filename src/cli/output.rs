@@ -35,6 +35,19 @@ pub fn print(text: &str) -> Result<()> {
     files::print(text)
 }
 
+/// The number of columns of the terminal that results go to; none where standard output is no terminal.
+pub fn width() -> Option<usize> {
+    columns_of(&console::Term::stdout())
+}
+
+fn columns_of(stream: &console::Term) -> Option<usize> {
+    if !stream.is_term() {
+        return None;
+    }
+    // Some terminals do not know how wide they are.
+    stream.size_checked().map(|(_, columns)| usize::from(columns)).filter(|&columns| columns > 0)
+}
+
 /// A path as JSON has it; JSON is Unicode, and names of files need not be.
 pub fn in_json(path: &Path) -> String {
     path.display().to_string()

@@ -10,10 +10,19 @@ use super::output::{in_json, print_beside, warn};
 use crate::data::{DataSpec, Split};
 use crate::error::{Error, Result};
 use crate::files;
-use crate::novelty::{Columns, ImageNames, Judgement, ThresholdFile, judge, predictions_csv};
+use crate::novelty::{Columns, ImageNames, Judgement, ThresholdFile, judge, predictions_csv, shown};
 use crate::values::{Reals, Wholes};
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua predict --checkpoint runs/first --thresholds runs/first/thresholds.toml --data images:photos --out predictions.csv
+      A class or `novel` for every image of a folder
+  residua predict --checkpoint runs/first --thresholds runs/first/thresholds.toml --data images:photos.zip --fdr 0.05 --with-scores --out -
+      At most 5 % of the flags false in expectation, on standard output";
+
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// The checkpoint the thresholds were calibrated for; twice for a superclass and a subclass model
     #[arg(long, value_name = "CHECKPOINT", required = true)]
@@ -54,7 +63,7 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let file = ThresholdFile::read(&arguments.thresholds)?;
-    let networks = open_networks(&arguments.checkpoint)?;
+    let networks = open_networks(&arguments.checkpoint, common)?;
     for trained in &networks {
         file.entries_of(trained)?;
     }
@@ -126,7 +135,7 @@ fn report(arguments: &Arguments, file: &ThresholdFile, judgement: &Judgement, co
     for (entry, novel) in file.levels.iter().zip(&novel) {
         let rule = match arguments.fdr {
             None if !entry.threshold.flags_by_score() => format!("{} flags nothing", entry.threshold.score),
-            None => format!("{} below {}", entry.threshold.score, entry.threshold.tau),
+            None => format!("{} below {}", entry.threshold.score, shown(entry.threshold.tau)),
             Some(rate) => {
                 format!("{}, at most {rate} of the flags false in expectation", entry.threshold.score)
             }

@@ -7,7 +7,16 @@ use super::output::{in_json, print};
 use crate::error::Result;
 use crate::report::{self, Options};
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua report runs/first
+      Writes runs/first/report.html
+  residua report runs/first --png
+      Every figure as PNG, too";
+
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// The folder of a run: recipe.toml, metrics.jsonl, ood/, collapse/, whatever is there; the folder of several seeds; or what
     /// `ood --out` or `collapse --out` wrote

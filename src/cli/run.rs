@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::common::Common;
 use super::compute::Compute;
-use super::experiment::{Shown, json, summary};
+use super::experiment::{Shown, goes_on, json, summary};
 use super::output::print;
 use super::stop;
 use crate::error::{Error, Result};
@@ -14,7 +14,18 @@ use crate::report;
 use crate::train::{RunFolder, TrainOptions};
 use crate::values::{Reals, Wholes};
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua run recipes/cifar100-ood.toml --data-root data
+      An experiment; once more goes on where it stopped
+  residua run recipes/cifar100-ood.toml --seeds 0,1,2 --out runs/cifar100
+      Three seeds, with means and deviations
+  residua run recipes/cifar100-ood.toml --epochs 2 --limit 500 --out runs/try
+      A quick try on 500 images";
+
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// The recipe, such as recipes/cifar100-ood.toml
     recipe: PathBuf,
@@ -110,5 +121,5 @@ fn one(recipe: &Recipe, arguments: &Arguments, common: &Common, out: &Path) -> R
     let mut choice = arguments.compute.choice(common)?;
     choice.precision = recipe.precision();
     let experiment = Experiment { recipe, sets: &sets, choice, folder: &folder, stop: stop::listen() };
-    experiment.run(&mut Shown::new(common.quiet))
+    experiment.run(&mut Shown::new(common.quiet)).map_err(|error| goes_on(error, &stop::same_command()))
 }

@@ -4,16 +4,24 @@
 //! work ends at once at the first. Temporary files are removed either way. A signal that was ignored when the process began
 //! (`nohup`, a background job of a shell) stays ignored.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-use super::output::tell;
+use super::output::{in_shell, tell};
 use crate::error::{Error, Result};
 use crate::files;
 
 static STOP: AtomicBool = AtomicBool::new(false);
+/// The number of the signal that asked.
+static SIGNAL: AtomicI32 = AtomicI32::new(INTERRUPT);
 /// Whether work looks at [`STOP`].
 static STEPWISE: AtomicBool = AtomicBool::new(false);
+
+/// SIGINT, which Ctrl-C sends.
+const INTERRUPT: i32 = 2;
+/// How long a last word may take: nobody may be reading.
+const LAST_WORD: Duration = Duration::from_millis(200);
 
 /// Signals that come together are one: a service manager sends SIGTERM and SIGHUP, a terminal's group and its parent both
 /// deliver Ctrl-C.
@@ -30,6 +38,17 @@ pub fn is_asked() -> bool {
     STOP.load(Ordering::SeqCst)
 }
 
+/// The exit code of work that was stopped, as a shell reports a process that a signal has ended: 130 after Ctrl-C.
+pub fn exit_code() -> u8 {
+    u8::try_from(128 + SIGNAL.load(Ordering::SeqCst)).unwrap_or(1)
+}
+
+/// The command line of this process, to be given once more.
+pub fn same_command() -> String {
+    let words = std::env::args_os().skip(1).map(|word| in_shell(Path::new(&word)));
+    std::iter::once("residua".to_string()).chain(words).collect::<Vec<_>>().join(" ")
+}
+
 /// Reaction to signals.
 #[derive(Default)]
 struct Handler {
@@ -44,12 +63,28 @@ impl Handler {
         }
         if STEPWISE.load(Ordering::SeqCst) && self.first.is_none() {
             self.first = Some(Instant::now());
+            SIGNAL.store(number, Ordering::SeqCst);
             STOP.store(true, Ordering::SeqCst);
             tell(&format!("\n{name}: stopping at the next step; once more ends at once"));
             return;
         }
         files::remove_temporaries();
+        last_word(format!(
+            "\n{name}: ended at once; files are written whole or not at all, and those that were written stay"
+        ));
         end(number);
+    }
+}
+
+/// Says something, unless nobody reads it.
+fn last_word(text: String) {
+    let (done, wait) = std::sync::mpsc::channel();
+    let telling = std::thread::Builder::new().spawn(move || {
+        tell(&text);
+        let _ = done.send(());
+    });
+    if telling.is_ok() {
+        let _ = wait.recv_timeout(LAST_WORD);
     }
 }
 
@@ -113,9 +148,8 @@ pub fn leave(code: u8) -> ! {
 /// The system refuses a handler.
 #[cfg(not(unix))]
 pub fn watch() -> Result<()> {
-    const SIGINT: i32 = 2;
     let mut handler = Handler::default();
-    ctrlc::set_handler(move || handler.signal(SIGINT, "Ctrl-C"))
+    ctrlc::set_handler(move || handler.signal(INTERRUPT, "Ctrl-C"))
         .map_err(|e| Error::invalid(format!("cannot listen to signals: {e}")))
 }
 

@@ -1,6 +1,6 @@
 //! `residua train`: train or fine-tune.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 use clap::parser::ValueSource;
@@ -10,13 +10,27 @@ use super::compute::Compute;
 use super::output::{in_json, in_shell, print, tell};
 use super::progress::TrainProgress;
 use super::stop;
+use crate::checkpoint;
 use crate::error::{Error, Result};
 use crate::files;
 use crate::recipe::TrainRecipe;
 use crate::train::{RECIPE_FILE, RunFolder, Summary, TrainOptions, TrainingInputs, train};
 use crate::values::Wholes;
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua train --data demo:fashion-mnist --arch resnet20 --width 0.25 --epochs 2 --out runs/first
+      A small network on images inside the binary
+  residua train --data cifar10:data/cifar-10-batches-bin --holdout 0.1 --epochs 30 --out runs/cifar10
+      ResNet-18 on CIFAR-10, validated on a tenth of it
+  residua train --resume --out runs/cifar10
+      Go on where Ctrl-C or a crash stopped it
+  residua train --data folder:images/train --init resnet50.pth --arch resnet50 --stem imagenet --normalize imagenet --size 224 --lr 0.01 --out runs/fine
+      Fine-tune weights from PyTorch on a folder per class";
+
 #[derive(Debug, clap::Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     #[command(flatten)]
     options: TrainOptions,
@@ -101,27 +115,52 @@ pub fn run(arguments: &Arguments, common: &Common, matches: &ArgMatches) -> Resu
     let job = inputs.job(&recipe.train, recipe.seed, &folder, arguments.resume, stop::listen());
     let summary = choice.on_device(|device| train(device, &job, &mut progress))?;
     report(&summary, arguments, common)?;
-    if !summary.finished && recipe.train.max_steps.is_none() {
-        return Err(Error::Interrupted(format!(
-            "{} keeps everything up to step {}; `residua train --resume --out {}` goes on",
-            arguments.out.display(),
-            summary.steps,
-            in_shell(&arguments.out)
-        )));
+    let is_reached = recipe.train.max_steps.is_some_and(|most| summary.steps >= most);
+    if summary.finished || is_reached {
+        return Ok(());
     }
-    Ok(())
+    let checkpoint = checkpoint::resolve(&folder.checkpoints().join("last"))?;
+    let checkpoint = std::fs::canonicalize(&checkpoint).unwrap_or(checkpoint);
+    let name = checkpoint.file_name().unwrap_or_default().to_string_lossy();
+    Err(Error::Interrupted(format!(
+        "{} keeps everything up to step {}, in checkpoints/{name}; `{}` goes on",
+        arguments.out.display(),
+        summary.steps,
+        resume_command(arguments, matches)
+    )))
+}
+
+/// The command that goes on with a training: with the flags that the run's recipe does not hold.
+fn resume_command(arguments: &Arguments, matches: &ArgMatches) -> String {
+    let mut command = format!("residua train --resume --out {}", in_shell(&arguments.out));
+    let of_recipe = ["resume", "out", "epochs", "checkpoint_every", "quiet", "json"];
+    for id in RESUMABLE.iter().filter(|id| !of_recipe.contains(id)) {
+        if matches.value_source(id) != Some(ValueSource::CommandLine) {
+            continue;
+        }
+        for value in matches.get_raw(id).into_iter().flatten() {
+            command += &format!(" --{} {}", id.replace('_', "-"), in_shell(Path::new(value)));
+        }
+    }
+    command
 }
 
 fn report(summary: &Summary, arguments: &Arguments, common: &Common) -> Result<()> {
+    let images_per_second = summary.images_of_run as f64 / summary.seconds.max(1e-9);
     if common.json {
         let text = serde_json::json!({
             "out": in_json(&arguments.out), "steps": summary.steps, "epochs": summary.epochs, "finished": summary.finished,
-            "seconds": summary.seconds, "train": summary.train, "validation": summary.validation,
+            "seconds": summary.seconds, "steps_of_run": summary.steps_of_run, "images_per_second": images_per_second, "train": summary.train, "validation": summary.validation,
         });
         return print(&format!("{text}\n"));
     }
-    let mut text =
-        format!("{} steps, {} epochs in {:.1} s\n", summary.steps, summary.epochs, summary.seconds);
+    let this_run = format!("{:.1} s, {images_per_second:.0} images/s", summary.seconds);
+    let mut text = format!("{} steps, {} epochs", summary.steps, summary.epochs);
+    text += &if summary.steps_of_run == summary.steps {
+        format!(" in {this_run}\n")
+    } else {
+        format!(" in all; this run: {} steps in {this_run}\n", summary.steps_of_run)
+    };
     for metrics in [&summary.train, &summary.validation].into_iter().flatten() {
         text += &format!(
             "{:<5}  loss {:.4}  accuracy {:.2} %\n",

@@ -7,18 +7,30 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::common::Common;
-use super::output::{in_json, print, print_beside, say};
+use super::output::{in_json, print, print_beside, say, width};
 use crate::checkpoint::{self, Imported, StateDict, network};
 use crate::error::{Error, Result, printable};
 use crate::files;
 use crate::nn::{Architecture, Network};
 use crate::tensor::DType;
+use crate::text_table::{Column, TextTable};
 
 /// The most ignored entries a table lists; JSON has them all.
 const MOST_IGNORED: usize = 40;
 
+/// Examples of `--help`.
+const EXAMPLES: &str = "\
+Examples:
+  residua weights inspect runs/first
+      Tensors, their statistics, the network they make
+  residua weights import resnet50.pth resnet50.safetensors
+      Read what PyTorch wrote; nothing in it is executed
+  residua weights export runs/first model.pth
+      For torch.load";
+
 /// Arguments of `residua weights`.
 #[derive(Debug, Args)]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     #[command(subcommand)]
     action: Action,
@@ -197,27 +209,30 @@ fn as_json(imported: &Imported, architecture: Result<Architecture>) -> Result<St
 }
 
 fn as_table(imported: &Imported, architecture: Result<Architecture>) -> String {
-    let name_width =
-        imported.state.keys().map(|name| printable(name).chars().count()).max().unwrap_or(0).max(4);
-    let shapes: Vec<String> = imported.state.values().map(|tensor| shape_text(&tensor.shape)).collect();
-    let shape_width = shapes.iter().map(String::len).max().unwrap_or(0).max(5);
-    let mut out = format!(
-        "{:name_width$}  {:>shape_width$}  {:5} {:>11} {:>11} {:>11} {:>5}\n",
-        "name", "shape", "dtype", "min", "mean", "max", "NaN"
-    );
-    for ((name, tensor), shape) in imported.state.iter().zip(&shapes) {
+    let columns = [
+        Column::text("name"),
+        Column::number("shape"),
+        Column::text("dtype"),
+        Column::number("min"),
+        Column::number("mean"),
+        Column::number("max"),
+        Column::number("NaN"),
+    ];
+    let mut table = TextTable::new(columns);
+    for (name, tensor) in &imported.state {
         let summary = checkpoint::summarise(tensor);
         let number = |value: Option<f64>| value.map_or("-".to_string(), |value| format!("{value:.4e}"));
-        out += &format!(
-            "{:name_width$}  {shape:>shape_width$}  {:5} {:>11} {:>11} {:>11} {:>5}\n",
-            printable(name),
-            imported.stored_types[name].name(),
+        table.row([
+            name.clone(),
+            shape_text(&tensor.shape),
+            imported.stored_types[name].name().to_string(),
             number(summary.minimum),
             number(summary.mean),
             number(summary.maximum),
-            summary.nan_count
-        );
+            summary.nan_count.to_string(),
+        ]);
     }
+    let mut out = table.render(width());
     let elements: usize = imported.state.values().map(checkpoint::HostTensor::len).sum();
     out += &format!("\n{}: {}\n", printable(&imported.path.display().to_string()), imported.format.name());
     out += &format!("{} tensors, {elements} elements\n", imported.state.len());
@@ -225,7 +240,7 @@ fn as_table(imported: &Imported, architecture: Result<Architecture>) -> String {
         Ok(architecture) => format!("architecture: {architecture}; every tensor fits\n"),
         Err(error) => format!("architecture: unknown. {error}\n"),
     };
-    if let Some(note) = imported.selection.note() {
+    for note in [imported.of_run.clone(), imported.selection.note()].into_iter().flatten() {
         out += &format!("{}\n", printable(&note));
     }
     for (name, what) in &imported.unreadable {

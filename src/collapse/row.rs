@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::GlobalMean;
 use crate::error::{Error, Result, printable};
 use crate::files;
+use crate::text_table::{Column, TextTable};
 
 /// Largest `collapse.json` that is read back: some tens of thousands of checkpoints.
 const LARGEST_JSON: u64 = 64 << 20;
@@ -177,26 +178,29 @@ impl CollapseReport {
 
     /// A table in plain text: a line per checkpoint.
     pub fn summary(&self) -> String {
-        let names = || self.checkpoints.iter().map(|row| printable(&row.checkpoint).replace('\n', " "));
-        let width = names().map(|name| name.chars().count()).max().unwrap_or(0).clamp(10, 40);
-        let mut text = format!(
-            "{:<width$}  epoch       NC1   NC2 norm  NC2 angle       NC3       NC4       NC5  train acc\n",
-            "checkpoint"
-        );
-        for (row, name) in self.checkpoints.iter().zip(names()) {
-            let epoch = row.epoch.map_or("-".into(), |epoch| epoch.to_string());
-            let nc5 = row.nc5.map_or("-".into(), |nc5| format!("{nc5:.4}"));
-            let _ = writeln!(
-                text,
-                "{name:<width$}  {epoch:>5}  {:>8.4}   {:>8.4}   {:>8.4}  {:>8.4}  {:>8.4}  {nc5:>8}   {:>6.2} %",
-                row.nc1,
-                row.nc2_equinorm,
-                row.nc2_equiangular,
-                row.nc3,
-                row.nc4,
-                100.0 * row.train_accuracy
-            );
+        self.summary_within(None)
+    }
+
+    /// As `summary`, with a table that fits a terminal of so many columns.
+    #[doc(hidden)]
+    pub fn summary_within(&self, width: Option<usize>) -> String {
+        let titles = ["epoch", "NC1", "NC2 norm", "NC2 angle", "NC3", "NC4", "NC5", "train acc"];
+        let mut table = TextTable::new(Column::with_numbers("checkpoint", titles));
+        for row in &self.checkpoints {
+            let number = |value: f64| format!("{value:.4}");
+            table.row([
+                row.checkpoint.clone(),
+                row.epoch.map_or("-".into(), |epoch| epoch.to_string()),
+                number(row.nc1),
+                number(row.nc2_equinorm),
+                number(row.nc2_equiangular),
+                number(row.nc3),
+                number(row.nc4),
+                row.nc5.map_or("-".into(), number),
+                format!("{:.2} %", 100.0 * row.train_accuracy),
+            ]);
         }
+        let mut text = table.render(width);
         for skipped in &self.skipped {
             let _ =
                 writeln!(text, "skipped {}: {}", printable(&skipped.checkpoint), printable(&skipped.reason));

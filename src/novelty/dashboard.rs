@@ -1,22 +1,24 @@
 //! The table of an evaluation: one row a number, with what it means; for the terminal, as JSON, as CSV.
 
-use std::fmt::Write;
 use std::path::Path;
 
-use console::measure_text_width;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::digits;
 use super::evaluate::{LevelMetrics, Separation};
 use super::file::LevelEntry;
 use super::proportion::Proportion;
-use crate::error::{Result, printable};
+use crate::error::Result;
 use crate::files;
+use crate::text_table::{Column, TextTable};
 
 /// A hundred rows are a page of text.
 const LONGEST: u64 = 4 << 20;
 /// The split that settings are rows of.
 const CONFIG: &str = "config";
+/// The split of samples that training never saw.
+const PSEUDO_NOVEL: &str = "pseudo_novel";
 
 /// One number or setting.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -76,7 +78,6 @@ impl Dashboard {
 
     /// Adds every number of one level. Those of samples that training never saw are rows of the split `pseudo_novel`.
     pub fn level(&mut self, split: &str, head: &str, metrics: &LevelMetrics) {
-        const PSEUDO_NOVEL: &str = "pseudo_novel";
         let shares: [(&str, &str, &str, Option<Proportion>); 7] = [
             (
                 split,
@@ -128,6 +129,10 @@ impl Dashboard {
                 self.push(split, head, &format!("oscr_{name}"), &meaning, oscr.into(), None);
             }
         }
+    }
+
+    /// Adds the numbers that the two-level notebook has, as it counts them: for the recipe that runs it.
+    pub fn notebook(&mut self, split: &str, head: &str, metrics: &LevelMetrics) {
         for (name, meaning, value) in metrics.notebook.rows() {
             let split = if name.contains("pseudo") { PSEUDO_NOVEL } else { split };
             let (name, meaning) = (format!("notebook_{name}"), format!("as notebook A counts: {meaning}"));
@@ -155,32 +160,24 @@ impl Dashboard {
         });
     }
 
-    /// The table for a terminal.
+    /// The table for people: shares in percent, thresholds with the digits that mean something.
     pub fn table(&self) -> String {
-        let titles = ["split", "head", "metric", "value", "95 % bounds", "meaning"].map(String::from);
-        let rows = self.rows.iter().map(|row| {
+        self.table_within(None)
+    }
+
+    /// As [`Dashboard::table`], for a terminal of so many columns.
+    #[doc(hidden)]
+    pub fn table_within(&self, width: Option<usize>) -> String {
+        let titles = ["split", "head", "metric", "value", "95 % bounds", "meaning"];
+        let mut table = TextTable::new(titles.map(Column::text)).keys(3);
+        for row in &self.rows {
             let bounds = match (row.low, row.high) {
-                (Some(low), Some(high)) => format!("{low:.4} {high:.4}"),
+                (Some(low), Some(high)) => format!("{:.2} {:.2} %", 100.0 * low, 100.0 * high),
                 _ => String::new(),
             };
-            let texts = [&row.split, &row.head, &row.metric].map(|text| shown(text));
-            let [split, head, metric] = texts;
-            [split, head, metric, shown_value(row), bounds, shown(&row.meaning)]
-        });
-        let lines: Vec<[String; 6]> = [titles].into_iter().chain(rows).collect();
-        let width =
-            |column: usize| lines.iter().map(|line| measure_text_width(&line[column])).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..6).map(width).collect();
-        let mut text = String::new();
-        for line in &lines {
-            let mut shown = String::new();
-            for (cell, width) in line.iter().zip(&widths) {
-                let room = width - measure_text_width(cell);
-                let _ = write!(shown, "{cell}{}  ", " ".repeat(room));
-            }
-            let _ = writeln!(text, "{}", shown.trim_end());
+            table.row([&row.split, &row.head, &row.metric, &shown_value(row), &bounds, &row.meaning]);
         }
-        text
+        table.render(width)
     }
 
     /// The table as CSV with the columns split, head, metric, meaning, value, low, high; numbers in full precision.
@@ -222,18 +219,16 @@ impl Dashboard {
     }
 }
 
-fn shown(text: &str) -> String {
-    printable(text).replace('\n', " ")
-}
-
-/// A measured number with four decimals; a setting in full, because thresholds differ in the fifth, but not longer than a
-/// number can be.
+/// A measured number, which is a share, in percent; of a setting the digits that mean something, and not more of its text than a
+/// hash needs.
 fn shown_value(row: &Row) -> String {
     const LONGEST: usize = 22;
-    if row.split != CONFIG && row.value.is_f64() {
-        return format!("{:.4}", row.value.as_f64().unwrap_or(f64::NAN));
+    match row.value.as_f64().filter(|_| row.value.is_f64()) {
+        Some(setting) if row.split == CONFIG => return digits::shown(setting),
+        Some(share) => return format!("{:.2} %", 100.0 * share),
+        None => {}
     }
-    let text = row.value.as_str().map_or_else(|| row.value.to_string(), shown);
+    let text = row.value.as_str().map_or_else(|| row.value.to_string(), str::to_string);
     if text.chars().count() <= LONGEST {
         return text;
     }
@@ -290,7 +285,7 @@ mod tests {
         let line = csv.lines().find(|line| line.contains("pseudo_novel_flagged")).unwrap();
         assert!(line.starts_with("pseudo_novel,subclass,pseudo_novel_flagged,"), "{line}");
         let table = dashboard.table();
-        assert!(table.contains(" 0.9994123456789012 "), "{table}");
+        assert!(table.contains(" 0.9994123 "), "{table}");
         let line = table.lines().find(|line| line.contains("false_novel_rate")).unwrap();
         assert!(line.starts_with("report        subclass  false_novel_rate"), "{table}");
     }

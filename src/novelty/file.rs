@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::decide::{Answer, Hierarchy, Pairing};
+use super::digits::shown;
 use super::document::{Document, FileRecord};
 use super::proportion::Proportion;
 use super::samples::{LevelScores, level_name};
@@ -148,7 +149,7 @@ impl LevelEntry {
         };
         let called = [share(rates.false_novel, "the known images"), share(rates.caught_novel, "the others")];
         let called: Vec<String> = called.into_iter().flatten().collect();
-        let mut text = format!("An image whose {score} lies below {tau:.4} is called novel ({rule}).");
+        let mut text = format!("An image whose {score} lies below {} is called novel ({rule}).", shown(*tau));
         if !called.is_empty() {
             text += &format!(" On the {split} that is {}.", called.join(" and "));
         }

@@ -124,6 +124,17 @@ pub trait Device: Send {
     /// Operands that do not fit the call, a configuration that is not the call's on this device, or the device failed.
     fn run_prepared(&mut self, call: &Call<Span>, config: &CallConfig, workspace: Span) -> Result<()>;
 
+    /// Makes everything ready that calls need when they first run, which may take long: kernels that are not compiled yet.
+    ///
+    /// # Errors
+    /// It cannot be had.
+    fn get_ready(
+        &mut self,
+        _calls: &mut dyn Iterator<Item = (&Call<Span>, &CallConfig, Span)>,
+    ) -> Result<()> {
+        Ok(())
+    }
+
     /// Prepares a call and carries it out.
     ///
     /// # Errors

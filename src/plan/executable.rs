@@ -1,6 +1,6 @@
 //! The executable: a compiled plan, with every operand resolved to a place in memory, which runs any number of times.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use super::{BufferId, Layout, Plan};
 use crate::error::Result;
@@ -19,6 +19,8 @@ pub struct Executable {
     layout: Layout,
     setup: Vec<Call<Span>>,
     calls: Vec<Call<Span>>,
+    /// Whether a device was told what will run.
+    is_ready: AtomicBool,
 }
 
 impl Executable {
@@ -30,7 +32,7 @@ impl Executable {
         let calls = plan.calls.iter().map(resolve).collect();
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let id = PlanId(NEXT.fetch_add(1, Ordering::Relaxed));
-        Executable { id, plan, layout, setup, calls }
+        Executable { id, plan, layout, setup, calls, is_ready: AtomicBool::new(false) }
     }
 
     /// The number that no other executable has.
@@ -58,11 +60,22 @@ impl Executable {
         self.calls.iter().zip(self.layout.calls.iter().map(|(config, _)| config))
     }
 
+    /// Lets the device get ready for all calls, before the first of them runs.
+    fn get_ready(&self, device: &mut dyn Device) -> Result<()> {
+        if self.is_ready.swap(true, Ordering::Relaxed) {
+            return Ok(());
+        }
+        let setup = self.setup.iter().zip(&self.layout.setup);
+        let calls = setup.chain(self.calls.iter().zip(&self.layout.calls));
+        device.get_ready(&mut calls.map(|(call, (config, workspace))| (call, config, *workspace)))
+    }
+
     /// Runs the setup calls; due after the parameters or another plan's step changed the memory.
     ///
     /// # Errors
     /// The device failed.
     pub fn set_up(&self, device: &mut dyn Device) -> Result<()> {
+        self.get_ready(device)?;
         self.setup
             .iter()
             .zip(&self.layout.setup)
@@ -74,6 +87,7 @@ impl Executable {
     /// # Errors
     /// The device failed.
     pub fn run(&self, device: &mut dyn Device) -> Result<()> {
+        self.get_ready(device)?;
         self.calls
             .iter()
             .zip(&self.layout.calls)
@@ -89,6 +103,7 @@ impl Executable {
         device: &mut dyn Device,
         mut observe: impl FnMut(&Call<Span>, f64),
     ) -> Result<()> {
+        self.get_ready(device)?;
         for (call, (config, workspace)) in self.calls.iter().zip(&self.layout.calls) {
             let start = std::time::Instant::now();
             device.run_prepared(call, config, *workspace)?;

@@ -122,14 +122,15 @@ impl Experiment<'_> {
 
     /// Ends the experiment before a stage that does not look at the signal itself.
     pub(super) fn goes_on(&self, stage: &str) -> Result<()> {
-        if self.stop.load(Ordering::Relaxed) { Err(self.interrupted(stage)) } else { Ok(()) }
+        if self.stop.load(Ordering::Relaxed) {
+            Err(self.interrupted(&format!("{stage} stopped")))
+        } else {
+            Ok(())
+        }
     }
 
-    /// The error of a stage that was stopped from outside.
-    pub(super) fn interrupted(&self, stage: &str) -> Error {
-        Error::Interrupted(format!(
-            "{stage} stopped; {} keeps what is done, and the same command goes on",
-            self.folder.path().display()
-        ))
+    /// The error of work that was stopped from outside; the program adds the command that goes on.
+    pub(super) fn interrupted(&self, what: &str) -> Error {
+        Error::Interrupted(format!("{what}; {} keeps what is done", self.folder.path().display()))
     }
 }

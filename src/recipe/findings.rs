@@ -38,6 +38,7 @@ impl Findings<'_> {
         let mut add = |split: &str, level: Option<Level>, verdicts: &Verdicts| -> Result<()> {
             let metrics = verdicts.metrics(REPLICATES, recipe.seed)?;
             dashboard.level(split, level_name(level), &metrics);
+            dashboard.notebook(split, level_name(level), &metrics);
             Ok(())
         };
         for (samples, verdicts) in self.pooled.iter().zip(self.of_folds.iter().zip(&self.of_handed)) {

@@ -92,8 +92,8 @@ impl Experiment<'_> {
             let job = inputs.job(options, seed, run, is_begun, self.stop);
             watcher.stage(title, 0);
             let done = self.choice.on_device(|device| train(device, &job, watcher.training()))?;
-            if !done.finished && options.max_steps.is_none() {
-                return Err(self.interrupted(title));
+            if !done.finished && options.max_steps.is_none_or(|most| done.steps < most) {
+                return Err(self.interrupted(&format!("{title} stopped at step {}", done.steps)));
             }
             summary = Some(done);
         }

@@ -80,6 +80,7 @@ impl TrainingInputs {
         let transform = transform(options, Some(&spec.source), &data)?;
         let initial = TrainingInputs::initial(options, root)?;
         let teacher = options.teacher.as_deref().map(|path| Trained::open(&under(root, path))).transpose()?;
+        skipped.extend(teacher.as_ref().and_then(|teacher| teacher.note.clone()));
         let classes = match spec.source {
             Source::Csv { level: Level::Both, .. } | Source::Cifar100 { level: Level::Both, .. } => {
                 Classes::Levels(Level::Both)
@@ -102,8 +103,10 @@ impl TrainingInputs {
     pub fn initial(options: &TrainOptions, root: Option<&Path>) -> Result<Option<Initial>> {
         let Some(path) = options.init.as_deref().map(|path| under(root, path)) else { return Ok(None) };
         if path.is_dir() && options.weights_key.is_none() {
-            let state = checkpoint::load(&path)?.model;
-            return Ok(Some(Initial { state, path, note: None }));
+            let folder = checkpoint::resolve(&path)?;
+            let state = checkpoint::load(&folder)?.model;
+            let note = checkpoint::choice_note(&path, &folder);
+            return Ok(Some(Initial { state, path, note }));
         }
         let imported = checkpoint::read_weights(&path, options.weights_key.as_deref())?;
         let note = imported.note();

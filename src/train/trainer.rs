@@ -95,8 +95,12 @@ pub struct Summary {
     pub train: Option<Metrics>,
     /// Last line about validation data.
     pub validation: Option<Metrics>,
-    /// Seconds from the first step to the end.
+    /// Seconds of this run, from its first step to the end.
     pub seconds: f64,
+    /// Steps done in this run: fewer than all after a resume.
+    pub steps_of_run: u64,
+    /// Images trained on in this run.
+    pub images_of_run: u64,
 }
 
 /// Trains on a device.
@@ -124,6 +128,8 @@ struct Trainer<'a> {
     /// The training plan that is set up in memory.
     set_up: Option<PlanId>,
     validation: Option<Metrics>,
+    /// Images trained on in this run.
+    images: u64,
 }
 
 impl<'a> Trainer<'a> {
@@ -210,11 +216,12 @@ impl<'a> Trainer<'a> {
             position,
             set_up: None,
             validation,
+            images: 0,
         })
     }
 
     fn run(mut self, observer: &mut dyn Observer) -> Result<Summary> {
-        let started = Instant::now();
+        let (started, before) = (Instant::now(), self.position.step);
         let total = self.job.options.epochs * self.schedule.steps_per_epoch;
         let total = self.job.options.max_steps.map_or(total, |most| total.min(most));
         observer.begin(self.position.step, total);
@@ -246,6 +253,8 @@ impl<'a> Trainer<'a> {
             train: last,
             validation: self.validation,
             seconds: started.elapsed().as_secs_f64(),
+            steps_of_run: self.position.step - before,
+            images_of_run: self.images,
         })
     }
 
@@ -289,6 +298,7 @@ impl<'a> Trainer<'a> {
                 observer.step(result.images, result.loss / result.images as f64);
             }
             images += batch.labels.len();
+            self.images += batch.labels.len() as u64;
             loader.recycle(batch);
             if log {
                 let speed = recent.images as f64 / recent_clock.elapsed().as_secs_f64();

@@ -5,7 +5,19 @@ use std::path::{Path, PathBuf};
 
 /// The layers, from the ground up; modules of one layer may use each other.
 const LAYERS: [&[&str]; 10] = [
-    &["archive", "error", "files", "instructions", "rng", "tensor", "linalg", "pickle", "threads", "values"],
+    &[
+        "archive",
+        "error",
+        "files",
+        "instructions",
+        "rng",
+        "tensor",
+        "linalg",
+        "pickle",
+        "text_table",
+        "threads",
+        "values",
+    ],
     &["ops"],
     &["backend"],
     &["plan"],

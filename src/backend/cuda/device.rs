@@ -4,8 +4,8 @@ use std::sync::PoisonError;
 
 use super::engine::no_memory;
 use super::{
-    Cuda, GRAPHS, KernelTable, Module, batch_norm, calibration, convolution, cosine, divergence, energy,
-    groups, host, images, linear, loss, optimizer, pointwise, pool_head, pooling, rows,
+    Cuda, GRAPHS, KernelTable, Module, batch_norm, calibration, compiling, convolution, cosine, divergence,
+    energy, groups, host, images, linear, loss, optimizer, pointwise, pool_head, pooling, rows,
 };
 use crate::error::Result;
 use crate::ops::{
@@ -98,6 +98,12 @@ impl Device for Cuda {
             Some(expansion) => expansion.run(self, call, workspace),
             None => dispatch!(call, self, workspace, config.kernel.as_ref()),
         }
+    }
+
+    fn get_ready(&mut self, calls: &mut dyn Iterator<Item = (&Call<Span>, &CallConfig, Span)>) -> Result<()> {
+        // What cannot be foreseen is compiled when it runs.
+        let Ok(sources) = self.sources_of(calls) else { return Ok(()) };
+        compiling::compile_all(&*self.driver, &sources)
     }
 
     fn write(&mut self, to: Span, values: HostValues<'_>) -> Result<()> {

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::card::Card;
 use super::convolution::exclusions::Exclusions;
 use super::convolution::tuned::KernelTable;
+use super::driver::recorder::Recorder;
 use super::driver::{Driver, Launch, LaunchConfig, LoadedModule, MOST_ARGUMENT_BYTES, Memory};
 use super::qualifier::Qualifier;
 use super::source::{Source, Sources, Variant};
 use crate::error::{Error, Result};
-use crate::ops::{Access, Call};
+use crate::ops::{Access, Call, CallConfig, Device};
 use crate::tensor::{DType, Span};
 
 /// A device that computes with our kernels.
@@ -100,6 +101,36 @@ impl Cuda {
     /// They do not compile, or the device does not load them.
     pub fn load(&self, source: &Source) -> Result<()> {
         self.driver.module(source).map(drop)
+    }
+
+    /// The sources of the kernels that calls launch, each once: found by launching them where nothing runs.
+    pub(super) fn sources_of(
+        &self,
+        calls: &mut dyn Iterator<Item = (&Call<Span>, &CallConfig, Span)>,
+    ) -> Result<Vec<Arc<Source>>> {
+        let recorder = Arc::new(Recorder::new(self.driver.properties().clone()));
+        let mut paper = Cuda {
+            memory: Some(recorder.allocate(self.memory()?.bytes())?),
+            modules: Mutex::default(),
+            driver: recorder.clone(),
+            dtype: self.dtype,
+            card: self.card.clone(),
+            sources: self.sources.clone(),
+            table: self.table.clone(),
+            exclusions: self.exclusions.clone(),
+            qualifier: None,
+            prepared: Mutex::default(),
+        };
+        for (call, config, workspace) in calls {
+            paper.run_prepared(call, config, workspace)?;
+        }
+        let mut sources: Vec<Arc<Source>> = Vec::new();
+        for launch in recorder.take() {
+            if !sources.iter().any(|known| known.text == launch.source.text) {
+                sources.push(launch.source);
+            }
+        }
+        Ok(sources)
     }
 
     /// The device.

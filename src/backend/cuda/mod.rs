@@ -20,6 +20,7 @@ mod batch_norm;
 pub mod calibration;
 mod call;
 pub mod card;
+mod compiling;
 mod convolution;
 mod cosine;
 mod device;
@@ -43,6 +44,7 @@ mod qualifier;
 mod rows;
 mod source;
 
+pub use compiling::watch_compiling;
 pub use convolution::exclusions::{Exclusions, GRAPHS, PDL};
 pub use convolution::tuned::{KernelTable, MeasuredOn, TableRow};
 pub use convolution::{ConvolutionKernel, Pass, Products, cost};

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::super::table::{columns, digits, duration, or_dash, percent, words};
+use super::super::table::{digits, duration, headed, or_dash, percent};
 use super::{CallModel, LaunchModel, Model, StepModel};
 use crate::backend::cuda::driver::Launches;
 use crate::error::printable;
@@ -13,7 +13,7 @@ const RANKED: usize = 12;
 
 impl Model {
     /// Everything a person wants to see.
-    pub fn table(&self) -> String {
+    pub fn table(&self, width: Option<usize>) -> String {
         let card = &self.card;
         let mut text = format!("{}: {}, {}\n", self.note, printable(&card.name), printable(&self.program));
         let rate = |rate: Option<f64>| or_dash(rate, |rate| digits(rate / 1e12));
@@ -47,20 +47,20 @@ impl Model {
             let _ = writeln!(text, "kernels chosen by the table of hash {hash}");
         }
         for step in &self.steps {
-            text += &step.table();
+            text += &step.table(width);
         }
         text
     }
 }
 
 impl StepModel {
-    fn table(&self) -> String {
-        let mut text = format!("\n{}\n\n{}", self.name, self.calls_table());
+    fn table(&self, width: Option<usize>) -> String {
+        let mut text = format!("\n{}\n\n{}", self.name, self.calls_table(width));
         if self.calls.iter().flat_map(|call| &call.launches).any(|launch| launch.tile.is_some()) {
-            let _ = write!(text, "\nkernels of convolutions\n{}", self.kernels_table());
+            let _ = write!(text, "\nkernels of convolutions\n{}", self.kernels_table(width));
         }
-        let _ = write!(text, "\nby operation\n{}", self.operations_table());
-        let _ = write!(text, "\nwhat would pay most\n{}", self.ranking());
+        let _ = write!(text, "\nby operation\n{}", self.operations_table(width));
+        let _ = write!(text, "\nwhat would pay most\n{}", self.ranking(width));
         let _ = writeln!(
             text,
             "\n{}: {} images/s predicted ({} a step, {} launches)\n{} images/s if every call took its floor",
@@ -106,23 +106,14 @@ impl StepModel {
         self.calls.iter().filter(move |call| call.heading_and_shape().0 == operation)
     }
 
-    fn calls_table(&self) -> String {
-        let mut lines = vec![words(&[
-            "call",
-            "n",
-            "GFLOP",
-            "MB",
-            "by FLOP",
-            "by bytes",
-            "predicted",
-            "measured",
-            "share",
-        ])];
+    fn calls_table(&self, width: Option<usize>) -> String {
+        let mut table =
+            headed(&["call", "n", "GFLOP", "MB", "by FLOP", "by bytes", "predicted", "measured", "share"]);
         for operation in self.operations() {
-            lines.push(words(&[&operation]));
-            lines.extend(self.of(&operation).map(|call| {
+            table.heading(&operation);
+            for call in self.of(&operation) {
                 let seconds = call.measured_seconds.unwrap_or(call.predicted_seconds);
-                vec![
+                table.row([
                     format!("  {}", call.heading_and_shape().1),
                     call.count.to_string(),
                     if call.flop > 0.0 { digits(call.flop / 1e9) } else { "-".into() },
@@ -132,36 +123,36 @@ impl StepModel {
                     duration(call.predicted_seconds),
                     or_dash(call.measured_seconds, duration),
                     percent(call.floor_seconds / seconds),
-                ]
-            }));
+                ]);
+            }
         }
-        columns(&lines)
+        table.render(width)
     }
 
-    fn kernels_table(&self) -> String {
+    fn kernels_table(&self, width: Option<usize>) -> String {
         let head = ["convolution", "kernel", "items", "held", "waves", "tail", "waits for", ""];
-        let mut lines = vec![words(&head)];
+        let mut table = headed(&head);
         for operation in self.operations() {
             let of_products = |launch: &&LaunchModel| launch.tile.is_some();
             let mut headed = false;
             for call in self.of(&operation) {
                 for launch in call.launches.iter().filter(of_products) {
                     if !std::mem::replace(&mut headed, true) {
-                        lines.push(words(&[&operation]));
+                        table.heading(&operation);
                     }
                     let cells = launch.cells(&call.heading_and_shape().1);
                     // An accumulating call is another call, but the same kernel.
-                    if lines.last() != Some(&cells) {
-                        lines.push(cells);
+                    if table.last_row() != Some(&cells) {
+                        table.row(cells);
                     }
                 }
             }
         }
-        columns(&lines)
+        table.render(width)
     }
 
-    fn operations_table(&self) -> String {
-        let mut lines = vec![words(&["operation", "calls", "predicted", "floor", "share of step"])];
+    fn operations_table(&self, width: Option<usize>) -> String {
+        let mut table = headed(&["operation", "calls", "predicted", "floor", "share of step"]);
         let mut rows: Vec<(f64, Vec<String>)> = self
             .operations()
             .into_iter()
@@ -181,28 +172,28 @@ impl StepModel {
             })
             .collect();
         rows.sort_by(|a, b| b.0.total_cmp(&a.0));
-        lines.extend(rows.into_iter().map(|(_, cells)| cells));
-        columns(&lines)
+        rows.into_iter().for_each(|(_, cells)| table.row(cells));
+        table.render(width)
     }
 
     /// The calls that lose most against their floors.
-    fn ranking(&self) -> String {
+    fn ranking(&self, width: Option<usize>) -> String {
         let mut calls: Vec<&CallModel> = self.calls.iter().collect();
         calls.sort_by(|a, b| b.to_gain().total_cmp(&a.to_gain()));
-        let mut lines = vec![words(&["call", "n", "to gain", "of step", "waits for"])];
+        let mut table = headed(&["call", "n", "to gain", "of step", "waits for"]);
         let step = self.measured_seconds.unwrap_or(self.predicted_seconds);
-        lines.extend(calls.into_iter().take(RANKED).map(|call| {
+        for call in calls.into_iter().take(RANKED) {
             let longest =
                 call.launches.iter().max_by(|a, b| a.predicted.seconds.total_cmp(&b.predicted.seconds));
-            vec![
+            table.row([
                 format!("{}.{}", call.operation, call.shape),
                 call.count.to_string(),
                 duration(call.to_gain()),
                 percent(call.to_gain() / step),
                 longest.map_or_else(|| "-".into(), |launch| format!("{:?}", launch.bound).to_lowercase()),
-            ]
-        }));
-        columns(&lines)
+            ]);
+        }
+        table.render(width)
     }
 }
 

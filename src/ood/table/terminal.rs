@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{Evaluation, OodSet};
 use crate::error::printable;
+use crate::text_table::{Column, TextTable, wrap};
 
 /// Longest name that is shown in full.
 const LONGEST_NAME: usize = 24;
@@ -11,11 +12,17 @@ const LONGEST_NAME: usize = 24;
 impl Evaluation {
     /// A table in plain text, percent, with both FPR95 conventions named; the best AUROC of a block is marked.
     pub fn summary(&self) -> String {
+        self.summary_within(None)
+    }
+
+    /// As [`Evaluation::summary`], with tables that fit a terminal of so many columns.
+    #[doc(hidden)]
+    pub fn summary_within(&self, width: Option<usize>) -> String {
         let mut text = String::new();
         let accuracy = self.id.accuracy.map_or(String::new(), |a| format!(", accuracy {:.2} %", 100.0 * a));
         let _ = writeln!(text, "ID: {} samples{accuracy}", self.id.samples);
         for set in &self.datasets {
-            self.block(set, &mut text);
+            self.block(set, width, &mut text);
         }
         for (group, means) in &self.groups {
             let best = means.iter().max_by(|a, b| a.1.auroc.total_cmp(&b.1.auroc));
@@ -28,7 +35,7 @@ impl Evaluation {
                 );
             }
         }
-        self.checks(&mut text);
+        self.checks(width, &mut text);
         for warning in &self.sanity.warnings {
             let _ = writeln!(text, "warning: {}", printable(warning));
         }
@@ -36,7 +43,7 @@ impl Evaluation {
     }
 
     /// The sanity checks and fits: what should be near 50 %, what should be small, what was inverted.
-    fn checks(&self, text: &mut String) {
+    fn checks(&self, width: Option<usize>, text: &mut String) {
         let sanity = &self.sanity;
         if sanity.half_versus_half_auroc.is_empty() && self.fits.is_empty() {
             return;
@@ -44,24 +51,21 @@ impl Evaluation {
         let percent = |value: Option<&f64>| {
             value.map_or_else(|| "-".to_string(), |value| format!("{:.2}", 100.0 * value))
         };
-        let width = self.methods.iter().map(|m| shown(m).chars().count()).max().unwrap_or(0).max(5);
-        let _ = writeln!(
-            text,
-            "\nChecks (AUROC near 50 says that two halves, or training and test data, score alike)"
-        );
-        let _ = writeln!(
-            text,
-            "{:<width$}  train vs test  half vs half  tied %    dim   rank  condition",
-            "score"
-        );
+        text.push('\n');
+        for line in wrap(
+            "Checks (AUROC near 50 says that two halves, or training and test data, score alike)",
+            width.unwrap_or(usize::MAX),
+        ) {
+            let _ = writeln!(text, "{line}");
+        }
+        let titles = ["train vs test", "half vs half", "tied %", "dim", "rank", "condition"];
+        let mut table = TextTable::new(Column::with_numbers("score", titles));
         for method in &self.methods {
             let fit = self.fits.get(method);
             let count =
                 |value: Option<usize>| value.map_or_else(|| "-".to_string(), |value| value.to_string());
             let condition = fit.and_then(|fit| fit.condition);
-            let _ = writeln!(
-                text,
-                "{:<width$}  {:>13}  {:>12}  {:>6}  {:>5}  {:>5}  {:>9}",
+            table.row([
                 shown(method),
                 percent(sanity.train_versus_test_auroc.get(method)),
                 percent(sanity.half_versus_half_auroc.get(method)),
@@ -69,45 +73,37 @@ impl Evaluation {
                 count(fit.and_then(|fit| fit.dim)),
                 count(fit.and_then(|fit| fit.rank)),
                 condition.map_or_else(|| "-".to_string(), |value| format!("{value:.1e}")),
-            );
+            ]);
         }
+        text.push_str(&table.render(width));
     }
 
-    fn block(&self, set: &OodSet, text: &mut String) {
+    fn block(&self, set: &OodSet, width: Option<usize>, text: &mut String) {
         let Some(by_method) = self.ood.get(&set.name) else { return };
         let group = set.group.map_or(String::new(), |group| format!(" ({})", group.name()));
-        let width = self.methods.iter().map(|m| shown(m).chars().count()).max().unwrap_or(0).max(5);
         let best = by_method.values().map(|entry| entry.metrics.auroc).fold(f64::NEG_INFINITY, f64::max);
         let intervals = by_method.values().any(|entry| entry.interval95.is_some());
         let _ = writeln!(text, "\nOOD: {}{group}, {} samples", shown(&set.name), set.samples);
-        let interval_title = if intervals { "  [95 % interval]" } else { "" };
-        let _ = writeln!(
-            text,
-            "{:<width$}    AUROC{interval_title}  FPR95 OOD+  FPR95 ID+  AUPR-in  AUPR-out",
-            "score"
-        );
+        let mut titles = vec!["AUROC", "FPR95 OOD+", "FPR95 ID+", "AUPR-in", "AUPR-out"];
+        if intervals {
+            titles.insert(1, "[95 % interval]");
+        }
+        let columns = std::iter::once(Column::text("score")).chain(titles.into_iter().map(Column::number));
+        let mut table = TextTable::new(columns);
         for method in &self.methods {
             let Some(entry) = by_method.get(method) else { continue };
             let m = &entry.metrics;
             let mark = if m.auroc == best { '*' } else { ' ' };
-            let interval = match (intervals, entry.interval95) {
-                (false, _) => String::new(),
-                (true, None) => " ".repeat(17),
-                (true, Some(i)) => {
-                    format!("{:>17}", format!("[{:.2}, {:.2}]", 100.0 * i.auroc[0], 100.0 * i.auroc[1]))
-                }
-            };
-            let _ = writeln!(
-                text,
-                "{:<width$}  {mark}{:>6.2}{interval}  {:>10.2}  {:>9.2}  {:>7.2}  {:>8.2}",
-                shown(method),
-                100.0 * m.auroc,
-                100.0 * m.fpr95,
-                100.0 * m.fpr95_id_positive,
-                100.0 * m.aupr_in,
-                100.0 * m.aupr_out
-            );
+            let percent = |value: f64| format!("{:.2}", 100.0 * value);
+            let mut cells = vec![shown(method), format!("{mark}{:>6}", percent(m.auroc))];
+            if intervals {
+                let interval = entry.interval95.map(|i| i.auroc.map(percent));
+                cells.push(interval.map_or(String::new(), |[low, high]| format!("[{low}, {high}]")));
+            }
+            cells.extend([m.fpr95, m.fpr95_id_positive, m.aupr_in, m.aupr_out].map(percent));
+            table.row(cells);
         }
+        text.push_str(&table.render(width));
     }
 }
 

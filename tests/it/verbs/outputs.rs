@@ -269,17 +269,26 @@ mod signals {
     #[test]
     fn every_signal_that_asks_to_end_leaves_a_checkpoint_and_no_temporary_file() {
         let (data, runs) = (images(), tempfile::tempdir().unwrap());
-        for signal in ["TERM", "HUP", "INT", "USR1"] {
+        for (signal, code) in [("TERM", 143), ("HUP", 129), ("INT", 130), ("USR1", 138)] {
             let out = runs.path().join(signal);
             let (mut child, lines) = begun(data.path(), &out, &["env", "--default-signal"]);
             send(&child, signal);
-            assert_eq!(child.wait().unwrap().code(), Some(1));
+            assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
             let said: Vec<String> = lines.lines().map(Result::unwrap).collect();
             assert!(said.iter().any(|line| line.contains("stopping at the next step")), "{said:?}");
+            // The last line says what is kept, and the command that goes on with it.
+            let kept = said.last().unwrap();
             assert!(
-                said.iter().any(|line| line.contains("interrupted") && line.contains("--resume")),
+                kept.starts_with("interrupted: ") && kept.contains(" keeps everything up to step "),
                 "{said:?}"
             );
+            let name = fs::canonicalize(out.join("checkpoints/last")).unwrap();
+            let name = name.file_name().unwrap().to_str().unwrap();
+            assert!(kept.contains(&format!("in checkpoints/{name};")), "{kept}");
+            let command = kept.split('`').nth(1).unwrap();
+            let words: Vec<&str> = command.split(' ').skip(1).chain(["--max-steps", "1"]).collect();
+            let resumed = program::run(&words);
+            assert!(resumed.status.success(), "{command}: {}", String::from_utf8_lossy(&resumed.stderr));
             assert!(out.join("checkpoints/last/model.safetensors").is_file(), "{signal}");
             assert!(temporaries(&out).is_empty(), "{:?}", temporaries(&out));
         }
@@ -332,7 +341,7 @@ mod signals {
         send(&child, "INT");
         let mut said = String::new();
         std::io::Read::read_to_string(&mut lines, &mut said).unwrap();
-        assert_eq!(child.wait().unwrap().code(), Some(1), "{said}");
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
         assert!(said.contains("interrupted") && said.contains("were not begun"), "{said}");
         let results: serde_json::Value = serde_json::from_str(&fs::read_to_string(&out).unwrap()).unwrap();
         assert!(results["cut"].as_array().unwrap().len() > 10, "{results}");
@@ -389,7 +398,7 @@ mod signals {
         send(&child, "TERM");
         let status = child.wait().unwrap();
         let said: Vec<String> = lines.lines().map(Result::unwrap).collect();
-        assert_eq!((status.code(), status.signal()), (Some(1), None));
+        assert_eq!((status.code(), status.signal()), (Some(143), None));
         assert!(said.iter().any(|line| line.starts_with("SIGTERM")), "{said:?}");
         assert!(!said.iter().any(|line| line.starts_with("SIGHUP")), "{said:?}");
     }

@@ -225,6 +225,11 @@ pub trait Driver: Send + Sync {
     /// The compiler is missing or found errors (with the source's own file and line), or the device failed.
     fn module(&self, source: &Source) -> Result<LoadedModule>;
 
+    /// Whether a source is compiled already, so that [`Driver::compile`] takes no time.
+    fn is_compiled(&self, _source: &Source) -> bool {
+        true
+    }
+
     /// Compiles a source, or finds it compiled, for a later [`Driver::module`], which may be another process's.
     ///
     /// # Errors

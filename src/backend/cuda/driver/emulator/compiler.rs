@@ -42,6 +42,10 @@ fn machine_options() -> &'static [&'static str] {
     &[]
 }
 
+fn options() -> Vec<&'static str> {
+    OPTIONS.iter().chain(machine_options()).copied().collect()
+}
+
 /// A C++ compiler of the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Compiler {
@@ -90,11 +94,21 @@ impl Compiler {
 
     /// Compiles and loads a source, or loads it from the cache.
     pub fn module(&self, source: &Source, cache: &Cache) -> Result<Module> {
-        let options: Vec<&str> = OPTIONS.iter().chain(machine_options()).copied().collect();
+        let options = options();
         let (options_key, command) = (options.join(" "), self.command.join(" "));
-        let key = [&*source.text, &*options_key, &*command, &*self.version].map(str::as_bytes);
+        let key = self.key(source, &options_key, &command);
         let cached = cache.get(&key, "so", || self.compile(source, &options, cache))?;
         Module::load(&cached.path, &source.name)
+    }
+
+    /// Whether a source need not be compiled.
+    pub fn is_cached(&self, source: &Source, cache: &Cache) -> bool {
+        cache.find(&self.key(source, &options().join(" "), &self.command.join(" ")), "so").is_some()
+    }
+
+    /// All that decides the code.
+    fn key<'a>(&'a self, source: &'a Source, options: &'a str, command: &'a str) -> [&'a [u8]; 4] {
+        [&*source.text, options, command, &*self.version].map(str::as_bytes)
     }
 
     /// The library made from a source. The text goes through a pipe, so that no name of a file gets into the library.

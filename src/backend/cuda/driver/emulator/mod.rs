@@ -327,6 +327,10 @@ impl Driver for Emulator {
         }))
     }
 
+    fn is_compiled(&self, source: &Source) -> bool {
+        self.compiler.is_cached(source, &self.cache)
+    }
+
     fn module(&self, source: &Source) -> Result<LoadedModule> {
         self.compiler.module(source, &self.cache).map(LoadedModule::new)
     }

@@ -216,6 +216,13 @@ impl Driver for Native {
         Module::load(stream, source, &compiled.code, overlapped).map(LoadedModule::new)
     }
 
+    fn is_compiled(&self, source: &Source) -> bool {
+        let is_taken =
+            self.precompiled.as_ref().is_some_and(|precompiled| precompiled.find(source).is_some());
+        let is_cached = |nvrtc: &Nvrtc| nvrtc.is_cached(&self.cache, source, &self.properties.architecture);
+        is_taken || self.nvrtc.as_ref().is_ok_and(is_cached)
+    }
+
     fn compile(&self, source: &Source) -> Result<()> {
         self.machine_code(source).map(drop)
     }

@@ -207,6 +207,13 @@ impl Nvrtc {
         cache.get(&key(source, &options, &version), "cubin", || self.compile(source, architecture))
     }
 
+    /// Whether [`Nvrtc::compile_cached`] finds the source compiled.
+    pub fn is_cached(&self, cache: &Cache, source: &Source, architecture: &str) -> bool {
+        let version = format!("nvrtc {}", self.version);
+        let options = options(architecture).join(" ");
+        cache.find(&key(source, &options, &version), "cubin").is_some()
+    }
+
     /// Machine code (a cubin) of a source for an architecture such as `sm_90a`, and what compiler and assembler said.
     ///
     /// # Errors
