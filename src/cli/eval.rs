@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::common::Common;
 use super::extract::{Extracted, ExtractionFlags};
-use super::output::{in_json, print_result, say};
+use super::output::{in_json, print_result, say, width};
 use crate::checkpoint::Trained;
 use crate::data::{DataSpec, SharedDataset, Split};
 use crate::error::{Error, Result};
@@ -17,12 +17,15 @@ use crate::report;
 use crate::samples::{self, Images, SAMPLES_FILE, SampleFile, SubjectSet};
 use crate::values::Wholes;
 
+/// Examples of `--help`.
 const EXAMPLES: &str = "\
 Examples:
   residua eval --checkpoint runs/first --data cifar10:data --out runs/first/eval
+      The test set of the data, with tables and figures for the report
   residua eval --checkpoint resnet50.pth --normalize imagenet --size 224 --labels numbers --data folder:val
-  residua eval --cache features/test
-  residua eval --cache test.npz --head head.npz --json";
+      Weights of another program, whose folders are classes in the order of its numbers
+  residua eval --cache test.npz --head head.npz --json
+      Anybody's features, logits and labels";
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -162,7 +165,7 @@ fn as_json(done: &Done) -> serde_json::Value {
 
 fn as_text(done: &Done) -> String {
     let title = done.name.as_ref().map_or_else(String::new, |name| format!("{name}: "));
-    let mut text = format!("{title}{}", done.evaluated.results.summary());
+    let mut text = format!("{title}{}", done.evaluated.results.summary(width()));
     if let Some(out) = &done.out {
         text += &format!("\nresults: {}\n", out.join(EVAL_FILE).display());
     }

@@ -6,11 +6,15 @@ use super::common::Common;
 use super::compute::Compute;
 use super::extract::open_readable;
 use super::levels::{NamedData, extract_heads, open_networks};
-use super::output::{in_json, print_beside, warn};
-use crate::data::{DataSpec, Split};
+use super::output::{in_json, print_beside, warn, width};
+use crate::data::{DataSpec, SharedDataset, Split, UNKNOWN_LABEL};
 use crate::error::{Error, Result};
+use crate::eval::{self, Results};
 use crate::files;
-use crate::novelty::{Columns, ImageNames, Judgement, ThresholdFile, judge, predictions_csv, shown};
+use crate::novelty::{
+    self, Columns, Dashboard, HeadSets, ImageNames, Judgement, LevelEntry, LevelMetrics, ReportSets,
+    ThresholdFile, judge, predictions_csv, shown,
+};
 use crate::values::{Reals, Wholes};
 
 /// Examples of `--help`.
@@ -19,7 +23,9 @@ Examples:
   residua predict --checkpoint runs/first --thresholds runs/first/thresholds.toml --data images:photos --out predictions.csv
       A class or `novel` for every image of a folder
   residua predict --checkpoint runs/first --thresholds runs/first/thresholds.toml --data images:photos.zip --fdr 0.05 --with-scores --out -
-      At most 5 % of the flags false in expectation, on standard output";
+      At most 5 % of the flags false in expectation, on standard output
+  residua predict --checkpoint runs/first --thresholds runs/first/thresholds.toml --data folder:val --labels --out predictions.csv
+      How good the decisions are, where a folder for each class tells the truth";
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]
@@ -54,6 +60,10 @@ pub struct Arguments {
     /// of by thresholds
     #[arg(long, value_parser = Reals::INNER_SHARE, value_name = "SHARE")]
     fdr: Option<f64>,
+    /// Say how good the decisions are: the data is labelled (class per folder, a table, a list). Classes that no head knows count as
+    /// novel
+    #[arg(long)]
+    labels: bool,
     /// Images per step
     #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 250)]
     batch_size: usize,
@@ -109,10 +119,85 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let columns = Columns { scores, p_values, names };
     let csv = predictions_csv(&file, data.data.as_ref(), &judgement, columns)?;
     files::write(&arguments.out, csv)?;
-    report(arguments, &file, &judgement, common)
+    let labelled = arguments.labels.then(|| Labelled::new(&file, &heads, &data.data)).transpose()?;
+    report(arguments, &file, &judgement, labelled.as_ref(), common)
 }
 
-fn report(arguments: &Arguments, file: &ThresholdFile, judgement: &Judgement, common: &Common) -> Result<()> {
+/// Replicates behind intervals of the metrics of labelled data.
+const REPLICATES: u32 = 1000;
+
+/// How good decisions are on labelled data.
+struct Labelled {
+    /// The decisions of each level, thresholds applied.
+    decisions: Vec<LevelMetrics>,
+    /// The classification of each head, whatever the thresholds say; `None` where no sample is of its classes.
+    classification: Vec<Option<Results>>,
+    /// Names of the levels.
+    levels: Vec<&'static str>,
+}
+
+impl Labelled {
+    fn new(file: &ThresholdFile, heads: &[HeadSets<'_>], data: &SharedDataset) -> Result<Labelled> {
+        if data.class_names().is_empty() || (0..data.len()).all(|row| data.label(row) == UNKNOWN_LABEL) {
+            return Err(Error::usage(
+                "--labels: the data has no labels; give a folder with a folder for each class, a table or a list with labels, or leave \
+                 --labels out",
+            ));
+        }
+        let sets = ReportSets { seen: Some(0), ..ReportSets::default() };
+        let verdicts = novelty::report(file, heads, std::slice::from_ref(data), &sets)?;
+        let decisions = verdicts.iter().map(|verdicts| verdicts.metrics(REPLICATES, 0));
+        let classification = file.levels.iter().map(|entry| {
+            let head =
+                heads.iter().find(|head| head.is_of(entry)).expect("checked before the samples were judged");
+            let is_labelled =
+                head.sets[0].labels().is_some_and(|labels| labels.iter().any(|label| *label >= 0));
+            let options = eval::Options {
+                class_names: head.classes.classes.clone(),
+                replicates: REPLICATES,
+                ..eval::Options::default()
+            };
+            let evaluated =
+                is_labelled.then(|| eval::evaluate(&head.sets[0], &head.head, &options)).transpose()?;
+            Ok(evaluated.map(|evaluated| evaluated.results))
+        });
+        Ok(Labelled {
+            decisions: decisions.collect::<Result<_>>()?,
+            classification: classification.collect::<Result<_>>()?,
+            levels: file.levels.iter().map(LevelEntry::name).collect(),
+        })
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        let levels = self.levels.iter().zip(self.decisions.iter().zip(&self.classification));
+        let level = |(name, (decisions, results)): (&&str, (&LevelMetrics, &Option<Results>))| {
+            ((*name).to_string(), serde_json::json!({ "decisions": decisions, "classification": results }))
+        };
+        serde_json::Value::Object(levels.map(level).collect())
+    }
+
+    fn as_text(&self) -> String {
+        let mut dashboard = Dashboard::default();
+        for (name, decisions) in self.levels.iter().zip(&self.decisions) {
+            dashboard.level("labelled", name, decisions);
+        }
+        let mut text = format!("\n{}", dashboard.table_within(width()));
+        for (name, results) in self.levels.iter().zip(&self.classification) {
+            if let Some(results) = results {
+                text += &format!("\n{name}, whatever the thresholds say: {}", results.summary(width()));
+            }
+        }
+        text
+    }
+}
+
+fn report(
+    arguments: &Arguments,
+    file: &ThresholdFile,
+    judgement: &Judgement,
+    labelled: Option<&Labelled>,
+    common: &Common,
+) -> Result<()> {
     let images = judgement.answers.first().map_or(0, Vec::len);
     let novel: Vec<usize> = judgement
         .answers
@@ -126,9 +211,12 @@ fn report(arguments: &Arguments, file: &ThresholdFile, judgement: &Judgement, co
             .zip(&novel)
             .map(|(entry, novel)| (entry.name().into(), (*novel).into()))
             .collect();
-        let text = serde_json::json!({
+        let mut text = serde_json::json!({
             "out": in_json(&arguments.out), "images": images, "hierarchy": file.hierarchy, "novel": levels,
         });
+        if let Some(labelled) = labelled {
+            text["labelled"] = labelled.as_json();
+        }
         return print_beside(common, Some(&arguments.out), &format!("{text}\n"));
     }
     let mut text = format!("{images} images: {}\n", arguments.out.display());
@@ -142,5 +230,6 @@ fn report(arguments: &Arguments, file: &ThresholdFile, judgement: &Judgement, co
         };
         text += &format!("{:<10}  {novel} novel ({rule})\n", entry.name());
     }
+    text += &labelled.map_or_else(String::new, Labelled::as_text);
     print_beside(common, Some(&arguments.out), &text)
 }

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::{ClassResult, Results};
 use crate::error::printable;
+use crate::text_table::{Column, TextTable};
 
 /// Classes and confusions that are listed.
 const LISTED: usize = 5;
@@ -26,63 +27,66 @@ const SHOWN: [(&str, &str, bool); 11] = [
 ];
 
 impl Results {
-    /// The metrics with their intervals, the classes of lowest F1 and the most frequent confusions.
-    pub fn summary(&self) -> String {
+    /// The metrics with their intervals, the classes of lowest F1 and the most frequent confusions; tables fit a terminal of so many
+    /// columns.
+    pub(crate) fn summary(&self, width: Option<usize>) -> String {
         let mut text = format!("{} samples of {} classes", self.samples, self.classes);
         if self.unlabelled > 0 {
             let _ = write!(text, "; {} without a label are left out", self.unlabelled);
         }
-        let _ = writeln!(text, "\n\n{:<16}     value  95 % interval", "metric");
+        text += "\n\n";
+        let mut table = TextTable::new(Column::with_numbers("metric", ["value", "95 % interval"]));
         for (key, name, in_percent) in SHOWN {
-            // Of fewer classes the class is always among the five largest logits.
             let value = self.metrics.named().into_iter().find(|(other, _)| *other == key);
+            // Of fewer classes the class is always among the five largest logits.
             let Some((_, value)) = value.filter(|_| key != "top5" || self.classes > 5) else { continue };
             let shown =
                 |value: f64| if in_percent { format!("{:.2}", 100.0 * value) } else { format!("{value:.4}") };
-            let unit = if in_percent { " %" } else { "" };
+            // The sign stands aside, so that digits stand below each other.
+            let unit = if in_percent { " %" } else { "  " };
             let interval = self.interval95.of(key);
             let interval =
                 interval.map_or_else(String::new, |[low, high]| format!("[{}, {}]", shown(low), shown(high)));
-            let line = format!("{name:<16}  {:>6}{unit:<2}  {interval}", shown(value));
-            let _ = writeln!(text, "{}", line.trim_end());
+            table.row([name, &format!("{}{unit}", shown(value)), &interval]);
         }
-        self.classes_of_lowest_f1(&mut text);
+        text += &table.render(width);
+        let classes = self.classes_of_lowest_f1();
+        if !classes.is_empty() {
+            text += &format!("\n{}", classes.render(width));
+        }
         if !self.most_confused.is_empty() {
-            let _ = writeln!(text, "\nmost frequent confusions");
+            let mut table = TextTable::new([
+                Column::number("samples"),
+                Column::text("most often of"),
+                Column::text("taken for"),
+            ]);
             for cell in self.most_confused.iter().take(LISTED) {
-                let (label, predicted) = (self.shown_class(cell.label), self.shown_class(cell.predicted));
-                let _ = writeln!(text, "{:>6}  {label} taken for {predicted}", cell.count);
+                table.row([
+                    &cell.count.to_string(),
+                    &self.shown_class(cell.label),
+                    &self.shown_class(cell.predicted),
+                ]);
             }
+            text += &format!("\n{}", table.render(width));
         }
         text
     }
 
-    fn classes_of_lowest_f1(&self, text: &mut String) {
+    fn classes_of_lowest_f1(&self) -> TextTable {
+        let titles = ["samples", "precision %", "recall %", "F1 %"];
+        let mut table = TextTable::new(Column::with_numbers("classes of lowest F1", titles));
         let mut classes: Vec<(&ClassResult, f64)> =
             self.per_class.iter().filter_map(|class| Some((class, class.f1?))).collect();
-        if classes.len() < 2 {
-            return;
-        }
         classes.sort_by(|a, b| a.1.total_cmp(&b.1));
-        let _ = writeln!(
-            text,
-            "\n{:<LONGEST_NAME$}  samples  precision   recall       F1",
-            "classes of lowest F1"
-        );
-        for (class, f1) in classes.into_iter().take(LISTED) {
-            let percent = |share: Option<f64>| {
-                share.map_or_else(|| "–".into(), |share| format!("{:.2}", 100.0 * share))
-            };
+        let percent =
+            |share: Option<f64>| share.map_or_else(|| "-".into(), |share| format!("{:.2}", 100.0 * share));
+        for (class, f1) in classes.iter().take(LISTED).filter(|_| classes.len() > 1) {
             let [precision, recall] =
                 [class.precision, class.recall].map(|share| percent(share.map(|share| share.rate)));
-            let _ = writeln!(
-                text,
-                "{:<LONGEST_NAME$}  {:>7}  {precision:>9}  {recall:>7}  {:>7}",
-                self.shown_class(class.class),
-                class.samples,
-                percent(Some(f1))
-            );
+            let name = self.shown_class(class.class);
+            table.row([name, class.samples.to_string(), precision, recall, percent(Some(*f1))]);
         }
+        table
     }
 
     fn shown_class(&self, class: u32) -> String {

@@ -81,13 +81,17 @@ for (const section of document.querySelectorAll("section.samples")) {
     const figure = slider.querySelector("figure");
     const rows = slider.querySelector("tbody");
     const nearest = slider.querySelector(".nearest");
-    const [width, height, left, bottom, top] = [720, 240, 12, 26, 8];
-    let line, entry;
+    const [height, left, bottom, top] = [240, 12, 26, 8];
+    let line, entry, width;
     const place = (value) => left + ((value - entry.low) / (entry.high - entry.low)) * (width - 2 * left);
     const draw = () => {
-      entry = data.sliders[choice.selectedIndex];
-      range.max = entry.thresholds.length - 1;
-      range.value = entry.start;
+      if (entry !== data.sliders[choice.selectedIndex]) {
+        entry = data.sliders[choice.selectedIndex];
+        range.max = entry.thresholds.length - 1;
+        range.value = entry.start;
+      }
+      // As wide as there is room, so that its letters are as large on a phone.
+      width = Math.max(figure.clientWidth - 12, 280);
       figure.replaceChildren();
       const svg = svgElement("svg", { viewBox: "0 0 " + width + " " + height, role: "img", "aria-label": "Distribution of " + entry.score }, figure);
       const most = Math.max(...entry.bars.flatMap((bars, set) => bars.map((count) => count / entry.samples[set])));
@@ -143,11 +147,12 @@ for (const section of document.querySelectorAll("section.samples")) {
           element("span", Number(score.toPrecision(4)) + " " + className(sample.predicted), tile, "caption");
         }
       };
-      near("Known images just below the threshold", (score, sample) => sample.set === 0 && score < threshold, -1);
-      near("Novel images just above it", (score, sample) => sample.set > 0 && score >= threshold, 1);
+      near("Known images just below the threshold, of those on this page", (score, sample) => sample.set === 0 && score < threshold, -1);
+      near("Novel images just above it, of those on this page", (score, sample) => sample.set > 0 && score >= threshold, 1);
     };
     choice.addEventListener("change", draw);
     range.addEventListener("input", move);
+    addEventListener("resize", draw);
     draw();
   }
 
@@ -175,11 +180,13 @@ for (const section of document.querySelectorAll("section.samples")) {
       const scale = devicePixelRatio || 1;
       canvas.width = size.width * scale;
       canvas.height = size.height * scale;
-      // A few far points must not squeeze the rest: the axes end at quantiles, and points beyond stand on the edge.
+      // A few far points must not squeeze the rest: the axes end three interquartile ranges beyond the quartiles, and points beyond
+      // stand on the edge.
       const limits = [0, 1].map((axis) => {
         const values = shown.map((entry) => entry.sample.at[which][axis]).sort((a, b) => a - b);
-        const low = values[Math.floor(0.005 * values.length)];
-        const high = values[Math.ceil(0.995 * values.length) - 1];
+        const at = (share) => values[Math.round(share * (values.length - 1))];
+        const reach = 3 * (at(0.75) - at(0.25));
+        const [low, high] = [Math.max(at(0), at(0.25) - reach), Math.min(at(1), at(0.75) + reach)];
         return high > low ? [low, high] : [low - 1, low + 1];
       });
       const margin = 10;
