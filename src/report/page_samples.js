@@ -14,7 +14,7 @@ const element = (name, text, parent, className) => {
   if (parent) parent.append(made);
   return made;
 };
-const percent = (share) => (100 * share).toFixed(2) + " %";
+const percent = (share) => (100 * share).toFixed(2) + "\u00a0%";
 // Colours of sets in the order given, and of everything that is counted; readable in light and dark.
 const setColours = ["#2f7ed8", "#e07b00", "#2a9d5c", "#b04fc4", "#c4a000", "#d6455d", "#4fb0bf", "#8a6d3b"];
 const ink = () => getComputedStyle(document.body).getPropertyValue("--ink");
@@ -44,6 +44,10 @@ for (const section of document.querySelectorAll("section.samples")) {
   const open = (index) => {
     const sample = samples[index];
     const dialog = element("dialog", undefined, document.body, "sample");
+    // The first button has the focus, so it stands at the top.
+    const close = element("button", "Close", dialog);
+    close.type = "button";
+    close.addEventListener("click", () => dialog.close());
     thumb(sample, dialog);
     const list = element("dl", undefined, dialog);
     const scored = data.methods.map((method, place) => [method, sample.scores[place]]);
@@ -51,9 +55,6 @@ for (const section of document.querySelectorAll("section.samples")) {
       element("dt", name, list);
       element("dd", String(value), list);
     }
-    const close = element("button", "Close", dialog);
-    close.type = "button";
-    close.addEventListener("click", () => dialog.close());
     dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
     dialog.addEventListener("close", () => dialog.remove());
     dialog.showModal();

@@ -323,7 +323,7 @@ impl Samples<'_> {
             _ => None,
         };
         let name = sample.name.as_deref().map_or_else(|| format!("sample {}", sample.row), shown);
-        let confidence = format!("{:.0} %", 100.0 * sample.confidence);
+        let confidence = format!("{:.0}\u{a0}%", 100.0 * sample.confidence);
         let caption = match (list.kind, &label) {
             (ListKind::Mistakes, Some(label)) => format!("{label} → {predicted} {confidence}"),
             _ => format!("{predicted} {confidence}"),
