@@ -9,10 +9,13 @@ use std::path::Path;
 use super::common::Common;
 use crate::error::{Result, printable};
 use crate::files;
+use crate::text_table::wrap;
 
-/// Writes a line to standard error; where that is closed or full, the line is lost.
+/// Writes a line to standard error, broken between words where it is wider than the terminal; where that is closed or full, the line
+/// is lost.
 pub fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let width = columns_of(&console::Term::stderr());
+    let _ = writeln!(std::io::stderr(), "{}", fitted(line, width));
 }
 
 /// Writes a note on standard error that decides the meaning of a result: also with `--quiet`.
@@ -32,7 +35,23 @@ pub fn say(note: Option<&str>, common: &Common) {
 /// # Errors
 /// Standard output cannot be written.
 pub fn print(text: &str) -> Result<()> {
-    files::print(text)
+    files::print(&fitted(text, width()))
+}
+
+/// A text whose lines of prose are broken between words where they are wider than a terminal. Tables, which have columns two spaces
+/// apart, fit already, and a command between backticks stays whole, to be copied.
+fn fitted(text: &str, width: Option<usize>) -> String {
+    let Some(width) = width else { return text.to_string() };
+    let fitted = |line: &str| {
+        let prose = line.trim_start();
+        let indent = line.len() - prose.len();
+        if console::measure_text_width(line) <= width || prose.contains("  ") || width < indent + 20 {
+            return line.to_string();
+        }
+        let lines = wrap(prose, width - indent - 2);
+        " ".repeat(indent) + &lines.join(&format!("\n{}", " ".repeat(indent + 2)))
+    };
+    text.split('\n').map(fitted).collect::<Vec<_>>().join("\n")
 }
 
 /// The number of columns of the terminal that results go to; none where standard output is no terminal.
@@ -73,7 +92,7 @@ pub fn print_beside(common: &Common, out: Option<&Path>, text: &str) -> Result<(
         }
         return Ok(());
     }
-    files::print(text)
+    print(text)
 }
 
 /// Prints a result as JSON or as a table, beside the file `out` it may have gone to.
@@ -97,6 +116,20 @@ pub fn print_result(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prose_is_broken_between_words_and_tables_and_commands_are_left_whole() {
+        let command = "`residua train --resume --out runs/a-rather-long-name`";
+        let text = format!(
+            "  words of a note that is longer than forty columns; {command} goes on\n{}\nshort\n",
+            "a  table".repeat(9)
+        );
+        let lines: Vec<String> = fitted(&text, Some(40)).lines().map(String::from).collect();
+        assert_eq!(lines[0], "  words of a note that is longer than");
+        assert_eq!(lines[1..4], [&format!("    forty columns;"), &format!("    {command}"), "    goes on"]);
+        assert_eq!(lines[4..], ["a  table".repeat(9), "short".to_string()]);
+        assert_eq!(fitted(&text, None), text);
+    }
 
     #[test]
     fn a_path_in_advice_can_be_pasted_into_a_shell() {

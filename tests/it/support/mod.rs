@@ -3,3 +3,5 @@
 pub mod data_files;
 pub mod program;
 pub mod synthetic;
+#[cfg(unix)]
+pub mod terminal;

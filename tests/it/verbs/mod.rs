@@ -7,3 +7,5 @@ mod names_and_numbers;
 mod outputs;
 mod report;
 mod results_mutations;
+#[cfg(unix)]
+mod terminal;
