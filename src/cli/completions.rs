@@ -5,11 +5,11 @@ use std::fmt::Write;
 
 use clap_complete::Shell;
 
-use super::output::print;
 use crate::backend::cuda::Exclusions;
 use crate::bench::model::Card;
 use crate::data;
 use crate::error::Result;
+use crate::files;
 use crate::instructions::Instructions;
 use crate::novelty::{Rule, Score};
 use crate::ood::Method;
@@ -56,7 +56,8 @@ struct Completed {
 }
 
 pub fn run(arguments: &Arguments, command: &mut clap::Command) -> Result<()> {
-    print(&script(arguments.shell, command))
+    // A script stays as it is, also on a terminal.
+    files::print(&script(arguments.shell, command))
 }
 
 fn script(shell: Shell, command: &mut clap::Command) -> String {

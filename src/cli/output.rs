@@ -38,18 +38,21 @@ pub fn print(text: &str) -> Result<()> {
     files::print(&fitted(text, width()))
 }
 
-/// A text whose lines of prose are broken between words where they are wider than a terminal. Tables, which have columns two spaces
-/// apart, fit already, and a command between backticks stays whole, to be copied.
+/// A text whose lines of prose are broken between words where they are wider than a terminal, and go on below where they began: behind
+/// a name in front of them, if there is one. Tables fit already, and a command between backticks stays whole, to be copied.
 fn fitted(text: &str, width: Option<usize>) -> String {
-    let Some(width) = width else { return text.to_string() };
+    // JSON is for programs, also on a terminal.
+    let Some(width) = width.filter(|_| !text.starts_with(['{', '['])) else { return text.to_string() };
     let fitted = |line: &str| {
-        let prose = line.trim_start();
-        let indent = line.len() - prose.len();
-        if console::measure_text_width(line) <= width || prose.contains("  ") || width < indent + 20 {
+        let indent = line.len() - line.trim_start().len();
+        let start = line.trim_end().rfind("  ").map_or(0, |at| at + 2);
+        let (front, prose) = line.split_at(start);
+        let below = console::measure_text_width(front) + if start == indent { 2 } else { 0 };
+        if console::measure_text_width(line) <= width || 2 * below > width {
             return line.to_string();
         }
-        let lines = wrap(prose, width - indent - 2);
-        " ".repeat(indent) + &lines.join(&format!("\n{}", " ".repeat(indent + 2)))
+        let lines = wrap(prose, width - below);
+        format!("{front}{}", lines.join(&format!("\n{}", " ".repeat(below))))
     };
     text.split('\n').map(fitted).collect::<Vec<_>>().join("\n")
 }
@@ -126,9 +129,19 @@ mod tests {
         );
         let lines: Vec<String> = fitted(&text, Some(40)).lines().map(String::from).collect();
         assert_eq!(lines[0], "  words of a note that is longer than");
-        assert_eq!(lines[1..4], [&format!("    forty columns;"), &format!("    {command}"), "    goes on"]);
+        assert_eq!(
+            lines[1..4],
+            ["    forty columns;".to_string(), format!("    {command}"), "    goes on".to_string()]
+        );
         assert_eq!(lines[4..], ["a  table".repeat(9), "short".to_string()]);
+        let named = "  duplicates  0 images repeat an earlier one, no groups";
+        assert_eq!(
+            fitted(named, Some(40)),
+            "  duplicates  0 images repeat an earlier\n              one, no groups"
+        );
         assert_eq!(fitted(&text, None), text);
+        let json = format!("{{\"text\": \"{}\"}}", "word ".repeat(20));
+        assert_eq!(fitted(&json, Some(40)), json);
     }
 
     #[test]

@@ -133,7 +133,7 @@ fn a_run_folder_means_its_best_checkpoint_where_one_was_validated_and_says_so() 
         (
             "not",
             "--epochs 1",
-            "its last checkpoint, as none was validated is taken: checkpoints/last (epoch_",
+            "its last checkpoint is taken, as none was validated: checkpoints/last (epoch_",
         ),
     ] {
         let out = runs.path().join(name);
