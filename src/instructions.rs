@@ -25,7 +25,8 @@ pub enum Instructions {
 static LIMIT: AtomicU8 = AtomicU8::new(Instructions::Avx512 as u8);
 
 impl Instructions {
-    const ALL: [Instructions; 3] = [Instructions::Baseline, Instructions::Avx2, Instructions::Avx512];
+    /// Every set.
+    pub const ALL: [Instructions; 3] = [Instructions::Baseline, Instructions::Avx2, Instructions::Avx512];
 
     /// The set in use: the widest that this processor has, within the limit.
     pub fn in_use() -> Instructions {

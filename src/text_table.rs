@@ -271,10 +271,21 @@ fn cut(word: &str, width: usize) -> Vec<String> {
     pieces
 }
 
-/// Breaks a text between words into lines of `width` columns; a longer word has a line of its own.
+/// Breaks a text between words into lines of `width` columns; a longer word has a line of its own, and what stands between backticks
+/// is one.
 pub(crate) fn wrap(text: &str, width: usize) -> Vec<String> {
-    let mut lines = vec![String::new()];
+    let mut words: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
+        match words.last_mut() {
+            Some(open) if open.matches('`').count() % 2 == 1 => {
+                open.push(' ');
+                open.push_str(word);
+            }
+            _ => words.push(word.to_string()),
+        }
+    }
+    let mut lines = vec![String::new()];
+    for word in &words {
         let last = lines.last_mut().expect("one from the start");
         let used = width_of(last);
         if used > 0 && used + 1 + width_of(word) > width {

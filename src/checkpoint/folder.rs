@@ -169,13 +169,13 @@ pub fn resolve(path: &Path) -> Result<PathBuf> {
 pub fn note(path: &Path, resolved: &Path) -> Option<String> {
     let name = resolved.strip_prefix(path).ok().filter(|name| !name.as_os_str().is_empty())?;
     let which = if name.ends_with("best") {
-        "its best checkpoint"
+        "its best checkpoint is taken"
     } else {
-        "its last checkpoint, as none was validated"
+        "its last checkpoint is taken, as none was validated"
     };
     let target = fs::read_link(resolved).ok();
     let target = target.map_or_else(String::new, |target| format!(" ({})", target.display()));
-    Some(format!("of {} {which} is taken: {}{target}", path.display(), name.display()))
+    Some(format!("{}: {which}: {}{target}", path.display(), name.display()))
 }
 
 /// Reads a checkpoint: from its folder, a link to it, or a run folder (then its best one, or else its last).

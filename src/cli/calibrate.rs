@@ -26,9 +26,14 @@ const REPLICATES: u32 = 1000;
 /// Examples of `--help`.
 const EXAMPLES: &str = "\
 Examples:
-  residua calibrate --checkpoint runs/first --seen 'demo:fashion-mnist?split=test' --novel demo:unseen --out runs/first/thresholds.toml
+  residua calibrate --checkpoint runs/first \\
+      --seen 'demo:fashion-mnist?split=test' --novel demo:unseen \\
+      --out runs/first/thresholds.toml
       A threshold, and what it is worth on the samples that chose it
-  residua calibrate --checkpoint runs/first --seen folder:seen --novel folder:held-out --score energy --rule quantile:0.05 --report-seen folder:seen-2 --report-novel folder:held-out-2 --out thresholds.toml
+  residua calibrate --checkpoint runs/first --seen folder:seen \\
+      --novel folder:held-out --score energy --rule quantile:0.05 \\
+      --report-seen folder:seen-2 --report-novel folder:held-out-2 \\
+      --out thresholds.toml
       Another score and rule, measured on samples that chose nothing";
 
 #[derive(Debug, clap::Args)]

@@ -19,13 +19,18 @@ use crate::report::plots;
 /// Examples of `--help`.
 const EXAMPLES: &str = "\
 Examples:
-  residua collapse --checkpoints runs/first --data demo:fashion-mnist --ood digits=demo:digits --out runs/first/collapse
+  residua collapse --checkpoints runs/first --data demo:fashion-mnist \\
+      --ood digits=demo:digits --out runs/first/collapse
       Every checkpoint of a run
-  residua collapse --checkpoints 'resnet_*_epoch.pth' --data cifar100:data/cifar-100-binary --normalize notebook --out collapse
+  residua collapse --checkpoints 'resnet_*_epoch.pth' \\
+      --data cifar100:data/cifar-100-binary --normalize notebook \\
+      --out collapse
       Weights files of another program
-  residua collapse --train train.npz --head head.npz --ood svhn=svhn.npz --out collapse
+  residua collapse --train train.npz --head head.npz --ood svhn=svhn.npz \\
+      --out collapse
       Caches of one checkpoint
-  residua collapse --features 'runs/first/features/epoch_*' --train train --ood svhn=svhn --out collapse
+  residua collapse --features 'runs/first/features/epoch_*' --train train \\
+      --ood svhn=svhn --out collapse
       Caches of many";
 
 /// Arguments of `collapse`.

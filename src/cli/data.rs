@@ -16,7 +16,8 @@ const EXAMPLES: &str = "\
 Examples:
   residua data inspect demo:fashion-mnist
       Counts, classes, sizes, checksum, duplicates
-  residua data verify 'cifar10:data/cifar-10-batches-bin?split=test' --expect CHECKSUM
+  residua data verify 'cifar10:data/cifar-10-batches-bin?split=test' \\
+      --expect CHECKSUM
       Whether these are the images that they were";
 
 /// Arguments of `data`.

@@ -20,10 +20,13 @@ use crate::values::Wholes;
 /// Examples of `--help`.
 const EXAMPLES: &str = "\
 Examples:
-  residua eval --checkpoint runs/first --data cifar10:data --out runs/first/eval
+  residua eval --checkpoint runs/first --data cifar10:data \\
+      --out runs/first/eval
       The test set of the data, with tables and figures for the report
-  residua eval --checkpoint resnet50.pth --normalize imagenet --size 224 --labels numbers --data folder:val
-      Weights of another program, whose folders are classes in the order of its numbers
+  residua eval --checkpoint resnet50.pth --normalize imagenet --size 224 \\
+      --labels numbers --data folder:val
+      Weights of another program, whose folders are classes in the order
+      of its numbers
   residua eval --cache test.npz --head head.npz --json
       Anybody's features, logits and labels";
 

@@ -22,9 +22,11 @@ pub const SIDE: Wholes<u32> = Wholes::between(1, data::LARGEST_SIDE as u64);
 /// Examples of `--help`.
 const EXAMPLES: &str = "\
 Examples:
-  residua extract --checkpoint runs/first --data 'demo:fashion-mnist?split=test' --out runs/first/test
+  residua extract --checkpoint runs/first \\
+      --data 'demo:fashion-mnist?split=test' --out runs/first/test
       Features, logits and labels of a test set, as .npy
-  residua extract --checkpoint resnet50.pth --data images:photos --normalize imagenet --size 224 --out photos
+  residua extract --checkpoint resnet50.pth --data images:photos \\
+      --normalize imagenet --size 224 --out photos
       The same with weights that do not say how images enter";
 
 #[derive(Debug, clap::Args)]

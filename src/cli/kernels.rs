@@ -22,7 +22,8 @@ const EXAMPLES: &str = "\
 Examples:
   residua kernels build --arch sm_90a --out kernels
       All kernels for an H100 or H200, where there is none
-  residua train --data demo:fashion-mnist --device cuda --kernel-cache kernels --out runs/first
+  residua train --data demo:fashion-mnist --device cuda \\
+      --kernel-cache kernels --out runs/first
       Use them there";
 
 /// Arguments of `kernels`.

@@ -187,6 +187,7 @@ mod tests {
 
     /// The commands of a text of examples.
     fn examples(text: &str) -> Vec<Vec<String>> {
+        let text = text.replace("\\\n", " ");
         let lines = text.lines().filter(|line| line.starts_with("  residua "));
         let words = |line: &str| {
             let line = line.split(" > ").next().unwrap_or(line);
@@ -206,6 +207,7 @@ mod tests {
                 verb.get_after_long_help().unwrap_or_else(|| panic!("{name} has no examples")).to_string();
             let examples = examples(&help);
             assert!(help.starts_with("Examples:\n") && examples.len() > 1, "{name}: {help}");
+            assert!(help.lines().all(|line| line.len() < 80), "{name}: {help}");
             assert!(examples.iter().any(|words| words[1] == name), "{name} is in none of its examples");
             for words in examples {
                 let parsed = super::command().try_get_matches_from(&words);

@@ -22,9 +22,11 @@ use crate::values::{Reals, Wholes};
 /// Examples of `--help`.
 const EXAMPLES: &str = "\
 Examples:
-  residua ood --train runs/first/train --id runs/first/test --ood far:digits=runs/first/digits --out runs/first/ood
+  residua ood --train runs/first/train --id runs/first/test \\
+      --ood far:digits=runs/first/digits --out runs/first/ood
       Every score, on caches that `extract` wrote
-  residua ood --id test.npz --ood near:other=other.npz --methods msp,energy --bootstrap 1000 --out scores
+  residua ood --id test.npz --ood near:other=other.npz --methods msp,energy \\
+      --bootstrap 1000 --out scores
       Two scores of anybody's logits, with intervals";
 
 /// Flags of `ood`.

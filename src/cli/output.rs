@@ -9,10 +9,13 @@ use std::path::Path;
 use super::common::Common;
 use crate::error::{Result, printable};
 use crate::files;
+use crate::text_table::wrap;
 
-/// Writes a line to standard error; where that is closed or full, the line is lost.
+/// Writes a line to standard error, broken between words where it is wider than the terminal; where that is closed or full, the line
+/// is lost.
 pub fn tell(line: &str) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    let width = columns_of(&console::Term::stderr());
+    let _ = writeln!(std::io::stderr(), "{}", fitted(line, width));
 }
 
 /// Writes a note on standard error that decides the meaning of a result: also with `--quiet`.
@@ -32,7 +35,26 @@ pub fn say(note: Option<&str>, common: &Common) {
 /// # Errors
 /// Standard output cannot be written.
 pub fn print(text: &str) -> Result<()> {
-    files::print(text)
+    files::print(&fitted(text, width()))
+}
+
+/// A text whose lines of prose are broken between words where they are wider than a terminal, and go on below where they began: behind
+/// a name in front of them, if there is one. Tables fit already, and a command between backticks stays whole, to be copied.
+fn fitted(text: &str, width: Option<usize>) -> String {
+    // JSON is for programs, also on a terminal.
+    let Some(width) = width.filter(|_| !text.starts_with(['{', '['])) else { return text.to_string() };
+    let fitted = |line: &str| {
+        let indent = line.len() - line.trim_start().len();
+        let start = line.trim_end().rfind("  ").map_or(0, |at| at + 2);
+        let (front, prose) = line.split_at(start);
+        let below = console::measure_text_width(front) + if start == indent { 2 } else { 0 };
+        if console::measure_text_width(line) <= width || 2 * below > width {
+            return line.to_string();
+        }
+        let lines = wrap(prose, width - below);
+        format!("{front}{}", lines.join(&format!("\n{}", " ".repeat(below))))
+    };
+    text.split('\n').map(fitted).collect::<Vec<_>>().join("\n")
 }
 
 /// The number of columns of the terminal that results go to; none where standard output is no terminal.
@@ -73,7 +95,7 @@ pub fn print_beside(common: &Common, out: Option<&Path>, text: &str) -> Result<(
         }
         return Ok(());
     }
-    files::print(text)
+    print(text)
 }
 
 /// Prints a result as JSON or as a table, beside the file `out` it may have gone to.
@@ -97,6 +119,30 @@ pub fn print_result(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn prose_is_broken_between_words_and_tables_and_commands_are_left_whole() {
+        let command = "`residua train --resume --out runs/a-rather-long-name`";
+        let text = format!(
+            "  words of a note that is longer than forty columns; {command} goes on\n{}\nshort\n",
+            "a  table".repeat(9)
+        );
+        let lines: Vec<String> = fitted(&text, Some(40)).lines().map(String::from).collect();
+        assert_eq!(lines[0], "  words of a note that is longer than");
+        assert_eq!(
+            lines[1..4],
+            ["    forty columns;".to_string(), format!("    {command}"), "    goes on".to_string()]
+        );
+        assert_eq!(lines[4..], ["a  table".repeat(9), "short".to_string()]);
+        let named = "  duplicates  0 images repeat an earlier one, no groups";
+        assert_eq!(
+            fitted(named, Some(40)),
+            "  duplicates  0 images repeat an earlier\n              one, no groups"
+        );
+        assert_eq!(fitted(&text, None), text);
+        let json = format!("{{\"text\": \"{}\"}}", "word ".repeat(20));
+        assert_eq!(fitted(&json, Some(40)), json);
+    }
 
     #[test]
     fn a_path_in_advice_can_be_pasted_into_a_shell() {

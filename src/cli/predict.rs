@@ -20,12 +20,19 @@ use crate::values::{Reals, Wholes};
 /// Examples of `--help`.
 const EXAMPLES: &str = "\
 Examples:
-  residua predict --checkpoint runs/first --thresholds runs/first/thresholds.toml --data images:photos --out predictions.csv
+  residua predict --checkpoint runs/first \\
+      --thresholds runs/first/thresholds.toml --data images:photos \\
+      --out predictions.csv
       A class or `novel` for every image of a folder
-  residua predict --checkpoint runs/first --thresholds runs/first/thresholds.toml --data images:photos.zip --fdr 0.05 --with-scores --out -
+  residua predict --checkpoint runs/first \\
+      --thresholds runs/first/thresholds.toml --data images:photos.zip \\
+      --fdr 0.05 --with-scores --out -
       At most 5 % of the flags false in expectation, on standard output
-  residua predict --checkpoint runs/first --thresholds runs/first/thresholds.toml --data folder:val --labels --out predictions.csv
-      How good the decisions are, where a folder for each class tells the truth";
+  residua predict --checkpoint runs/first \\
+      --thresholds runs/first/thresholds.toml --data folder:val \\
+      --labels --out predictions.csv
+      How good the decisions are, where a folder for each class tells the
+      truth";
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]

@@ -20,13 +20,17 @@ use crate::values::Wholes;
 /// Examples of `--help`.
 const EXAMPLES: &str = "\
 Examples:
-  residua train --data demo:fashion-mnist --arch resnet20 --width 0.25 --epochs 2 --out runs/first
+  residua train --data demo:fashion-mnist --arch resnet20 --width 0.25 \\
+      --epochs 2 --out runs/first
       A small network on images inside the binary
-  residua train --data cifar10:data/cifar-10-batches-bin --holdout 0.1 --epochs 30 --out runs/cifar10
+  residua train --data cifar10:data/cifar-10-batches-bin --holdout 0.1 \\
+      --epochs 30 --out runs/cifar10
       ResNet-18 on CIFAR-10, validated on a tenth of it
   residua train --resume --out runs/cifar10
       Go on where Ctrl-C or a crash stopped it
-  residua train --data folder:images/train --init resnet50.pth --arch resnet50 --stem imagenet --normalize imagenet --size 224 --lr 0.01 --out runs/fine
+  residua train --data 'folder:images/train?size=224' --init resnet50.pth \\
+      --arch resnet50 --stem imagenet --normalize imagenet \\
+      --lr 0.01 --out runs/fine
       Fine-tune weights from PyTorch on a folder per class";
 
 #[derive(Debug, clap::Args)]

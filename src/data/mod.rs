@@ -70,6 +70,8 @@ pub use normalize::Normalize;
 pub use open::{open, open_with_unreadable};
 pub use placement::Placement;
 pub use resize::resize;
+#[doc(hidden)]
+pub use spec::SCHEMES;
 pub use spec::{DataSpec, DemoSet, LARGEST_SIDE, Level, Source, Subset};
 pub use subset::Selected;
 pub use taxonomy::{NOVEL, Taxonomy, is_novel, novel_class};

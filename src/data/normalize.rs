@@ -28,6 +28,12 @@ const PRESETS: [(&str, Normalize); 4] = [
 ];
 
 impl Normalize {
+    /// The names of the presets.
+    #[doc(hidden)]
+    pub fn presets() -> [&'static str; 4] {
+        PRESETS.map(|(name, _)| name)
+    }
+
     /// For each channel the normalised value of each byte, in f32 as torchvision computes it
     /// (`ToTensor`, then `Normalize`).
     pub(super) fn table(&self) -> [[f32; 256]; 3] {

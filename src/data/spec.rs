@@ -48,7 +48,8 @@ pub enum Level {
 const DEMO: &str = "demo";
 
 /// Every scheme.
-const SCHEMES: [&str; 9] = ["cifar10", "cifar100", "svhn", "idx", "folder", "csv", "list", "images", DEMO];
+pub const SCHEMES: [&str; 9] =
+    ["cifar10", "cifar100", "svhn", "idx", "folder", "csv", "list", "images", DEMO];
 
 named! {
     /// Images inside the binary.

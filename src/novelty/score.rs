@@ -29,6 +29,13 @@ pub enum Score {
 }
 
 impl Score {
+    /// The name of every score.
+    #[doc(hidden)]
+    pub fn names() -> Vec<String> {
+        let methods = Method::ALL.into_iter().map(Score::Ood);
+        methods.chain([Score::NovelProbability, Score::NotebookMsp]).map(|score| score.to_string()).collect()
+    }
+
     /// Whether the score is a probability, between 0 and 1.
     pub fn is_probability(self) -> bool {
         matches!(self, Score::Ood(Method::Msp) | Score::NovelProbability | Score::NotebookMsp)

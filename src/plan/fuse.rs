@@ -47,14 +47,19 @@ impl Fusions {
         pool_head: false,
     };
 
+    /// The name of each.
+    pub const NAMES: [&'static str; 5] =
+        ["prologue", "statistics", "residual-gradient", "masks", "pool-head"];
+
     /// Each by its name.
     fn named(&mut self) -> [(&'static str, &mut bool); 5] {
+        let [prologue, statistics, residual_gradient, masks, pool_head] = Fusions::NAMES;
         [
-            ("prologue", &mut self.prologue),
-            ("statistics", &mut self.statistics),
-            ("residual-gradient", &mut self.residual_gradient),
-            ("masks", &mut self.masks),
-            ("pool-head", &mut self.pool_head),
+            (prologue, &mut self.prologue),
+            (statistics, &mut self.statistics),
+            (residual_gradient, &mut self.residual_gradient),
+            (masks, &mut self.masks),
+            (pool_head, &mut self.pool_head),
         ]
     }
 }

@@ -238,6 +238,11 @@ pub struct Card {
 }
 
 impl Card {
+    /// The short names of all cards that have one.
+    pub fn names() -> impl Iterator<Item = &'static str> {
+        CARDS.iter().filter_map(|card| card.short)
+    }
+
     /// A card by its name on the command line.
     ///
     /// # Errors
@@ -245,7 +250,7 @@ impl Card {
     pub fn named(text: &str) -> Result<Card> {
         let is_called = |card: &&Known| card.short.is_some_and(|short| short.eq_ignore_ascii_case(text));
         let Some(card) = CARDS.iter().find(is_called) else {
-            let known: Vec<&str> = CARDS.iter().filter_map(|card| card.short).collect();
+            let known: Vec<&str> = Card::names().collect();
             return Err(Error::usage(format!("--card {text}: the model knows {}", known.join(", "))));
         };
         Ok(Card::new(&format!("NVIDIA {}", card.name), card.capability, card.sms, card, 1.0))

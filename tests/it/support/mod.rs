@@ -4,3 +4,5 @@ pub mod browser;
 pub mod data_files;
 pub mod program;
 pub mod synthetic;
+#[cfg(unix)]
+pub mod terminal;

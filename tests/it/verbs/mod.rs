@@ -8,3 +8,5 @@ mod outputs;
 mod report;
 mod report_samples;
 mod results_mutations;
+#[cfg(unix)]
+mod terminal;

@@ -75,6 +75,11 @@ fn names(word: &str, kernel: &Kernel) -> bool {
 }
 
 impl Exclusions {
+    /// Words that name more than one kernel.
+    pub fn groups() -> impl Iterator<Item = &'static str> {
+        GROUPS.iter().map(|(name, _)| *name).chain([PDL, GRAPHS])
+    }
+
     /// Leaves out what a word names as well; tells whether that is more than before.
     ///
     /// # Errors
