@@ -40,6 +40,8 @@ const FILES: [(&str, &str, bool); 27] = [
     ("plots", "the figures of this page and further ones", false),
 ];
 
+/// Networks whose parameters are linked.
+const MOST_NETWORKS: usize = 50;
 /// Files of a folder that are links of their own; of more, the folder is one.
 const MOST_LISTED: usize = 12;
 
@@ -70,7 +72,33 @@ pub(super) fn entries(folder: &Path) -> Result<Vec<Value>> {
             }
         }
     }
+    for network in networks(folder)? {
+        let path = format!("{network}/checkpoints/last/model.safetensors");
+        if let Ok(metadata) = fs::metadata(folder.join(&path)) {
+            let meaning = "parameters of one network after its last epoch";
+            entries.push(entry(&path, &path, size_text(metadata.len()), meaning, false));
+        }
+    }
     Ok(entries)
+}
+
+/// Folders of the networks of an experiment with several: `models/PART/LEVEL`.
+fn networks(folder: &Path) -> Result<Vec<String>> {
+    let inside = |path: &str| -> Result<Vec<String>> {
+        let own = folder.join(path);
+        if !own.is_dir() {
+            return Ok(Vec::new());
+        }
+        let folders = files::list(&own)?.into_iter().filter(|path| path.is_dir());
+        let names = folders.filter_map(|path| Some(path.file_name()?.to_string_lossy().into_owned()));
+        Ok(names.map(|name| format!("{path}/{name}")).take(MOST_NETWORKS).collect())
+    };
+    let mut networks = Vec::new();
+    for part in inside("models")? {
+        networks.extend(inside(&part)?);
+    }
+    networks.truncate(MOST_NETWORKS);
+    Ok(networks)
 }
 
 fn entry(name: &str, path: &str, size: String, meaning: &str, is_clocked: bool) -> Value {

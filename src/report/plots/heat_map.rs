@@ -160,7 +160,7 @@ mod tests {
         let figure = heat_map(map(&names, &values, 3)).figure().unwrap();
         let svg = figure.inline();
         assert_eq!(svg.matches("class-1 &lt;&amp;&gt;").count(), 2, "{svg}");
-        assert!(svg.contains(">100 %<") && svg.contains(">13 %<"), "{svg}");
+        assert!(svg.contains(">100 %<") && svg.contains(">12 %<"), "{svg}");
         figure.png(1.0).unwrap();
     }
 

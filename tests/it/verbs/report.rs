@@ -335,6 +335,9 @@ const PROBE: &str = "(() => { \
         buttons: document.querySelectorAll('th button').length, headings: document.querySelectorAll('table.sortable th').length, \
         figures: document.querySelectorAll('svg.figure').length, \
         tiny: [...document.querySelectorAll('.figures svg.figure')].filter((f) => f.getBoundingClientRect().height < 150).length, \
+        stretched: [...document.querySelectorAll('.cards, .figures')].filter((grid) => { \
+            const widths = [...grid.children].map((child) => child.getBoundingClientRect().width); \
+            return Math.max(...widths) - Math.min(...widths) > 2 || Math.max(...widths) > 620; }).length, \
         stroke: getComputedStyle(curve).stroke, paper: getComputedStyle(document.body).backgroundColor }); })();";
 
 #[test]
@@ -373,6 +376,7 @@ fn check_in_browser(result: &serde_json::Value, width: u32, dark: bool) {
     // Training 3, collapse 5 + 2, and for each of two sets 4 + 4 a score.
     assert_eq!(result["figures"], 10 + 2 * (4 + 4 * SCORES.len()), "{at}");
     assert_eq!(result["tiny"], 0, "{at}: figures too small to read");
+    assert_eq!(result["stretched"], 0, "{at}: a card or a figure is wider than the others beside it");
     let (stroke, paper) = if dark {
         ("rgb(95, 178, 242)", "rgb(14, 17, 21)")
     } else {
