@@ -9,11 +9,16 @@ use crate::error::Result;
 
 mod bootstrap;
 mod curve;
+mod delong;
 mod oscr;
+mod paired;
 
 pub use bootstrap::{COVERAGE, Interval, Intervals};
 pub use curve::{Curve, OperatingPoint};
+pub use delong::{DeLong, Estimate, ScoredSides, normal_quantile};
 pub use oscr::{OscrCurve, oscr};
+pub use paired::{FprDifference, fpr95_differences};
+pub(crate) use paired::{percentiles, resample};
 
 /// True positive rate at which false positive rates are compared.
 pub const TPR: f64 = 0.95;
