@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `plots` | figures as SVG and PNG |
+//! | `parts` | what `compare` shares with the report: runs, pages |
 //! | `events` | TensorBoard's event files |
 //! | `run` | what a run folder holds, read with bounds |
 //! | `summary` | the key figures, in words |
@@ -21,6 +22,7 @@ use crate::files;
 
 pub(crate) mod events;
 mod novelty;
+pub(crate) mod parts;
 pub(crate) mod plots;
 mod run;
 mod sections;
