@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, from the ground up; modules of one layer may use each other.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &["archive", "error", "files", "instructions", "rng", "tensor", "linalg", "pickle", "threads", "values"],
     &["ops"],
     &["backend"],
@@ -13,6 +13,7 @@ const LAYERS: [&[&str]; 10] = [
     &["nn"],
     &["data", "checkpoint"],
     &["features", "ood", "novelty", "collapse", "train", "report"],
+    &["compare"],
     &["recipe", "bench"],
     &["cli"],
 ];
