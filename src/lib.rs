@@ -139,7 +139,7 @@
 //!
 //! What this documentation shows is promised: within 0.1 it keeps its names, types and meaning, and a change to it comes with 0.2. Items that it
 //! does not show are public for the program, its tests and its benchmarks alone, and may change at any time: the modules `bench`,
-//! `cli`, `linalg`, `pickle`, `recipe`, `rng`, `samples`, `values`, and `backend::cuda`. Beyond names:
+//! `cli`, `compare`, `linalg`, `pickle`, `recipe`, `rng`, `samples`, `values`, and `backend::cuda`. Beyond names:
 //!
 //! - **Files.** Checkpoints, feature caches and threshold files of an earlier 0.1 are read; tensors have torchvision's names and layout, arrays are
 //!   numpy's. Recipes are files of the program, and their keys are promised as its flags are.
@@ -157,6 +157,7 @@
 //! |---|---|
 //! | command line | `cli` |
 //! | whole experiments, measurements | `recipe`, `bench` |
+//! | runs beside each other | `compare` |
 //! | tasks of a user | [`train`], [`features`], [`ood`], [`novelty`], [`collapse`], [`eval`], [`report`]; `samples` |
 //! | data and weights on disk | [`data`], [`checkpoint`] |
 //! | networks | [`nn`] |
@@ -188,6 +189,8 @@ pub mod train;
 pub mod bench;
 #[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
+pub mod compare;
 #[doc(hidden)]
 pub mod linalg;
 #[doc(hidden)]

@@ -14,6 +14,7 @@ mod calibrate;
 mod collapse;
 mod collapse_checkpoints;
 mod common;
+mod compare;
 mod completions;
 mod compute;
 mod data;
@@ -71,6 +72,8 @@ enum Verb {
     Predict(predict::Arguments),
     /// (Re)build the self-contained HTML page and the figures of a run folder
     Report(report::Arguments),
+    /// Set runs beside each other: differences with intervals, curves, recipes, answers that differ
+    Compare(compare::Arguments),
     /// Inspect, import and export weights: safetensors and PyTorch files
     Weights(weights::Arguments),
     /// Inspect or verify data sets: counts, classes, sizes, checksums, duplicates, unreadable images
@@ -177,6 +180,7 @@ fn run(mut cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Completions(arguments) => completions::run(&arguments, &mut command()),
         Verb::Doctor(arguments) => doctor::run(&arguments, common, own),
         Verb::Report(arguments) => report::run(&arguments, common),
+        Verb::Compare(arguments) => compare::run(&arguments, common),
         Verb::Weights(arguments) => weights::run(&arguments, common),
     }
 }

@@ -3,6 +3,7 @@
 //! | file | holds |
 //! |---|---|
 //! | `plots` | figures as SVG and PNG |
+//! | `parts` | what `compare` shares with the report: runs, pages |
 //! | `events` | TensorBoard's event files |
 //! | `run` | what a run folder holds, read with bounds |
 //! | `eval` | the section on labelled data |
@@ -13,15 +14,13 @@
 //! | `novelty` | the section on two levels of classes |
 //! | `sections` | the parts of the page: tables and figures |
 //! | `samples`, `slider` | the section on samples: images, map of the features, threshold slider |
+//! | `page` | what every page has, and how it is rendered |
 //! | `page.html`, `page.css`, `page.js`, and the same of `page_samples` and `page_eval` | the template; text from files is escaped by the template engine |
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD;
-use minijinja::{Environment, Value, context};
-use sha2::{Digest, Sha256};
+use minijinja::{Value, context};
 
 use crate::error::{Error, Result, printable};
 use crate::files;
@@ -30,6 +29,8 @@ mod contents;
 mod eval;
 pub(crate) mod events;
 mod novelty;
+mod page;
+pub(crate) mod parts;
 pub(crate) mod plots;
 mod run;
 mod samples;
@@ -42,7 +43,7 @@ mod terms;
 use crate::novelty::Rule;
 pub use eval::write_evaluation_figures;
 use novelty::Novelty;
-use plots::{Figure, theme};
+use plots::Figure;
 use run::Run;
 
 /// Pixels per CSS pixel of PNG figures: sharp on paper and on dense screens.
@@ -91,7 +92,6 @@ pub fn build_with(folder: &Path, options: Options) -> Result<PathBuf> {
         samples => samples,
         thumbnails => Value::from_safe_string(thumbnails),
         name => shown(&title(&run, folder)),
-        version => env!("CARGO_PKG_VERSION"),
         facts => summary::facts(&run),
         cards => summary::cards(&run),
         sentences => summary::sentences(&run),
@@ -124,7 +124,6 @@ pub fn build_over_seeds(folder: &Path) -> Result<PathBuf> {
     let overview = seeds::overview(&seeds)?;
     let page = context! {
         name => shown(&overview.name.unwrap_or_else(|| run_name(folder))),
-        version => env!("CARGO_PKG_VERSION"),
         facts => overview.facts,
         cards => overview.cards,
         sentences => overview.sentences,
@@ -135,59 +134,20 @@ pub fn build_over_seeds(folder: &Path) -> Result<PathBuf> {
     write_page(folder, page, &overview.scores, &[])
 }
 
-/// The page's script.
-const SCRIPT: &str = concat!(include_str!("page.js"), include_str!("page_samples.js"));
-
-/// Renders the page with the parts that every page has, and the explanations of what is on it.
+/// Renders the page with the explanations of what is on it, and writes it.
 fn write_page(folder: &Path, page: Value, scores: &[String], rules: &[Rule]) -> Result<PathBuf> {
-    // A recipe names many things that the page does not show.
-    let without = render(context! { recipe => "", ..page.clone() })?;
-    let terms = terms::explained(&without, scores, rules);
-    let shared = context! {
-        terms => terms,
-        style => Value::from_safe_string(concat!(include_str!("page.css"), include_str!("page_samples.css")).to_string()),
-        dark_figures => Value::from_safe_string(theme::dark_rules("svg.figure ")),
-        script => Value::from_safe_string(SCRIPT.to_string()),
-        script_hash => Value::from_safe_string(hash_of_script()),
-    };
-    let html = render(context! { ..page, ..shared })?;
-    let path = folder.join("report.html");
-    files::write(&path, html)?;
-    Ok(path)
-}
-
-/// The hash by which the content security policy knows the one script that may run: its text between the tags.
-fn hash_of_script() -> String {
-    let digest = Sha256::digest(format!("\n{SCRIPT}\n"));
-    format!("sha256-{}", STANDARD.encode(digest))
-}
-
-fn render(page: Value) -> Result<String> {
-    let failed = |error: minijinja::Error| Error::invalid(format!("the report's template failed: {error:#}"));
-    let mut environment = Environment::new();
-    environment.add_function("columns", columns);
-    for (name, text) in [
+    let templates = [
         ("page.html", include_str!("page.html")),
         ("page_eval.html", include_str!("page_eval.html")),
         ("page_samples.html", include_str!("page_samples.html")),
-    ] {
-        environment.add_template(name, text).map_err(failed)?;
-    }
-    environment.get_template("page.html").and_then(|template| template.render(page)).map_err(failed)
-}
-
-/// Columns for so many cards, at most `most` a row: rows as even as can be, and none of one card below fuller ones where
-/// that can be.
-fn columns(count: usize, most: usize) -> usize {
-    let (count, most) = (count.max(1), most.max(1));
-    let rows = count.div_ceil(most);
-    let is_lonely = |columns: usize| columns > 1 && count > columns && count % columns == 1;
-    let even = count.div_ceil(rows);
-    (1..=even)
-        .rev()
-        .chain(even + 1..=most)
-        .find(|columns| *columns * 2 > even && !is_lonely(*columns))
-        .unwrap_or(even)
+    ];
+    // A recipe names many things that the page does not show.
+    let without = page::render(&templates, context! { recipe => "", ..page.clone() })?;
+    let terms = terms::explained(&without, scores, rules);
+    let html = page::render(&templates, context! { terms => terms, ..page })?;
+    let path = folder.join("report.html");
+    files::write(&path, html)?;
+    Ok(path)
 }
 
 /// The `plots` folder of a run: writes figures under names that never collide.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The layers, from the ground up; modules of one layer may use each other.
-const LAYERS: [&[&str]; 10] = [
+const LAYERS: [&[&str]; 11] = [
     &[
         "archive",
         "error",
@@ -25,6 +25,7 @@ const LAYERS: [&[&str]; 10] = [
     &["nn"],
     &["data", "checkpoint"],
     &["features", "ood", "novelty", "collapse", "eval", "samples", "train", "report"],
+    &["compare"],
     &["recipe", "bench"],
     &["cli"],
 ];

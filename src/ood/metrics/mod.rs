@@ -9,13 +9,18 @@ use crate::error::Result;
 
 mod bootstrap;
 mod curve;
+mod delong;
 mod oscr;
+mod paired;
 mod risk_coverage;
 
 pub(crate) use bootstrap::quantile;
 pub use bootstrap::{COVERAGE, Interval, Intervals};
 pub use curve::{Curve, OperatingPoint};
+pub use delong::{DeLong, Estimate, ScoredSides, normal_quantile};
 pub use oscr::{OscrCurve, oscr};
+pub use paired::{FprDifference, fpr95_differences};
+pub(crate) use paired::{percentiles, resample};
 pub use risk_coverage::{RiskAreas, RiskCoverage};
 
 /// True positive rate at which false positive rates are compared.

@@ -1,6 +1,7 @@
 //! The program as a user calls it, where no other folder has the subject.
 
 mod bench;
+mod compare;
 mod doctor;
 mod experiment;
 mod names_and_numbers;
