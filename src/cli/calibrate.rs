@@ -14,11 +14,11 @@ use crate::files;
 use crate::novelty::{
     CalibrationSets, Dashboard, Gathered, HeadSets, Hierarchy, LevelChoice, LevelEntry, LevelThreshold,
     Novel, PERCENTILES, ReportSets, Rule, Score, Summary, ThresholdFile, Verdicts, calibrate_level,
-    candidates, level_name, report, shown, shown_apart,
+    candidates, level_name, report,
 };
 use crate::report::plots::{ScoreAxis, threshold_histogram};
 use crate::text_table::{Column, TextTable};
-use crate::values::Wholes;
+use crate::values::{Wholes, shown, shown_apart};
 
 /// Replicates behind the intervals of AUROC.
 const REPLICATES: u32 = 1000;

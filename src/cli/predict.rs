@@ -13,9 +13,9 @@ use crate::eval::{self, Results};
 use crate::files;
 use crate::novelty::{
     self, Columns, Dashboard, HeadSets, ImageNames, Judgement, LevelEntry, LevelMetrics, ReportSets,
-    ThresholdFile, judge, predictions_csv, shown,
+    ThresholdFile, judge, predictions_csv,
 };
-use crate::values::{Reals, Wholes};
+use crate::values::{Reals, Wholes, shown};
 
 /// Examples of `--help`.
 const EXAMPLES: &str = "\

@@ -5,13 +5,13 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::digits;
 use super::evaluate::{LevelMetrics, Separation};
 use super::file::LevelEntry;
 use super::proportion::Proportion;
 use crate::error::Result;
 use crate::files;
 use crate::text_table::{Column, TextTable};
+use crate::values;
 
 /// A hundred rows are a page of text.
 const LONGEST: u64 = 4 << 20;
@@ -224,7 +224,7 @@ impl Dashboard {
 fn shown_value(row: &Row) -> String {
     const LONGEST: usize = 22;
     match row.value.as_f64().filter(|_| row.value.is_f64()) {
-        Some(setting) if row.split == CONFIG => return digits::shown(setting),
+        Some(setting) if row.split == CONFIG => return values::shown(setting),
         Some(share) => return format!("{:.2} %", 100.0 * share),
         None => {}
     }

@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::decide::{Answer, Hierarchy, Pairing};
-use super::digits::shown;
 use super::document::{Document, FileRecord};
 use super::proportion::Proportion;
 use super::samples::{LevelScores, level_name};
@@ -27,6 +26,7 @@ use crate::error::{Error, Position, Result};
 use crate::features::{Element, Head, NpyArray, Npz, write_npz};
 use crate::files;
 use crate::ood::Detectors;
+use crate::values::shown;
 
 /// The most bytes a threshold file may have: a hundred thousand classes with thresholds of their own need less.
 const LONGEST: u64 = 32 << 20;

@@ -15,7 +15,6 @@
 //! | `evaluate`, `dashboard` | what the answers are worth; the table a person reads |
 //! | `notebook` | the figures of notebook A, by its names |
 //! | `predictions` | answers as CSV |
-//! | `digits` | numbers for people, with the digits that mean something |
 //!
 //! Scores are confidences (larger = more in-distribution); a sample is flagged as novel if its score lies *below* the
 //! threshold, so that one at the threshold is kept.
@@ -24,7 +23,6 @@ mod calibrate;
 mod choose;
 mod dashboard;
 mod decide;
-mod digits;
 mod document;
 mod evaluate;
 mod file;
@@ -47,7 +45,6 @@ pub use calibrate::{
 pub use dashboard::{Dashboard, Row};
 pub use decide::{Answer, Hierarchy, LevelInput, decide};
 #[doc(hidden)]
-pub use digits::{shown, shown_apart};
 pub use evaluate::{Judged, LevelMetrics, Separation, evaluate};
 pub use file::{LevelEntry, Rates, ThresholdFile};
 pub use notebook::NotebookMetrics;

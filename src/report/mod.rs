@@ -242,25 +242,3 @@ fn shown_lines(text: &str) -> String {
 fn percent(share: f64) -> String {
     format!("{:.1} %", 100.0 * share)
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn cards_stand_in_even_rows_and_none_alone_in_the_last() {
-        let rows = |count: usize, most: usize| {
-            let columns = columns(count, most);
-            (columns, count.div_ceil(columns))
-        };
-        assert_eq!([1, 2, 3, 5, 6].map(|count| rows(count, 6)), [(1, 1), (2, 1), (3, 1), (5, 1), (6, 1)]);
-        assert_eq!([7, 8, 9, 10].map(|count| rows(count, 6)), [(4, 2), (4, 2), (5, 2), (5, 2)]);
-        assert_eq!([2, 3, 4, 5, 6].map(|count| rows(count, 3)), [(2, 1), (3, 1), (2, 2), (3, 2), (3, 2)]);
-        for count in 0..40 {
-            for most in 0..8 {
-                let columns = columns(count, most);
-                assert!(columns >= 1 && columns <= most.max(1), "{count} cards, {most} at most: {columns}");
-            }
-        }
-    }
-}

@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 
 use minijinja::{Value, context};
 
-use super::plots::{
-    ScoreAxis, accuracy_curves, loss_curves, numbered, significant, threshold_histogram, told_apart,
-};
+use super::plots::{ScoreAxis, accuracy_curves, loss_curves, numbered, threshold_histogram};
 use super::run::{Log, Run, read_log};
 use super::{Plots, embedded, percent, shown, whole};
 use crate::error::Result;
@@ -15,6 +13,7 @@ use crate::novelty::{
     CalibrationRecord, Dashboard, Row, Rule, Summary, ThresholdFile, calibrate_level, candidates, level_name,
 };
 use crate::train::{RUN_FILE, RunRecord};
+use crate::values::{shown_apart, significant};
 
 /// The beginning of the names of rows that are counted as the notebook does.
 pub(super) const NOTEBOOK: &str = "notebook_";
@@ -248,7 +247,7 @@ fn level(record: &CalibrationRecord, own: Option<f64>, plots: &mut Plots) -> Res
     });
     let pair: Vec<f64> =
         [Some(chosen.tau), own.filter(|own| *own != chosen.tau)].into_iter().flatten().collect();
-    let mut texts = told_apart(&pair).into_iter();
+    let mut texts = shown_apart(&pair).into_iter();
     Ok(context! {
         name => name,
         score => samples.score.to_string(),

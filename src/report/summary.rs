@@ -3,11 +3,11 @@
 use minijinja::{Value, context};
 
 use super::novelty::Novelty;
-use super::plots::significant;
 use super::run::{Run, median};
 use super::{percent, shown, whole};
 use crate::ood::table::{Entry, Evaluation, Group, OodSet};
 use crate::train::{RunRecord, Session};
+use crate::values::significant;
 
 /// Keys of the recipe's `[train]` table (or of its top level) that say what was run.
 const FACTS: [(&str, &str); 5] = [

@@ -6,7 +6,6 @@
 
 mod axis;
 mod collapse;
-mod digits;
 mod eval;
 mod figure;
 pub mod heat_map;
@@ -20,7 +19,6 @@ mod training;
 
 pub use axis::{short, three_digits};
 pub use collapse::{CollapseRow, angle_histogram, collapse_panels, cosine_heat_map};
-pub use digits::{significant, told_apart};
 pub use eval::{confusion_matrix, reliability_diagram, risk_coverage_curve};
 pub use figure::Figure;
 pub use novelty::{ScoreAxis, numbered, threshold_histogram};

@@ -5,13 +5,13 @@
 //! Badges that would touch are stacked, so that none hides another, however close the thresholds are.
 
 use super::axis::Axis;
-use super::digits::told_apart;
 use super::figure::{Canvas, Figure};
 use super::panel::{BADGE, BESIDE_AXES, Mark, Panel, draw_badge, draw_text, units};
 use super::scores::{density, outside, shown_range, steps};
 use super::theme::Role;
 use crate::error::Result;
 use crate::novelty::{LevelScores, LevelThreshold, level_name};
+use crate::values::shown_apart;
 
 /// CSS pixels of the plot: width; height without badges.
 const WIDTH: u32 = 440;
@@ -77,7 +77,7 @@ pub fn numbered<'a>(
     let mut all: Vec<(&LevelThreshold, bool)> = others.collect();
     all.insert(listed.unwrap_or(all.len()).min(all.len()), (chosen, true));
     all.sort_by(|a, b| a.0.tau.total_cmp(&b.0.tau));
-    let texts = told_apart(&all.iter().map(|(threshold, _)| threshold.tau).collect::<Vec<f64>>());
+    let texts = shown_apart(&all.iter().map(|(threshold, _)| threshold.tau).collect::<Vec<f64>>());
     let numbers = all.into_iter().zip(texts).enumerate();
     numbers
         .map(|(index, ((threshold, is_chosen), text))| NumberedThreshold {

@@ -344,7 +344,7 @@ fn what_is_no_run_is_named_with_what_was_expected() {
         assert_eq!(code, Some(1));
         assert!(message.contains(expected) && message.contains(run.to_str().unwrap()), "{message}");
     }
-    assert_eq!(refused(&[base.clone()]).0, Some(2), "one run is no comparison");
+    assert_eq!(refused(std::slice::from_ref(&base)).0, Some(2), "one run is no comparison");
     let output = residua(["compare", "--bootstrap", "1"]).args([&base, &base]).output().unwrap();
     assert_eq!(output.status.code(), Some(2));
 }

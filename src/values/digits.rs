@@ -1,4 +1,4 @@
-//! Thresholds and scores with as many digits as they mean, for people; files keep all of them.
+//! Numbers with as many digits as they mean, for people; files keep all of them.
 
 /// Digits that a person reads as one number.
 const ENOUGH: usize = 6;
@@ -51,6 +51,23 @@ fn trimmed(text: &str) -> String {
     exponent.map_or_else(|| number.to_string(), |exponent| format!("{number}e{exponent}"))
 }
 
+/// A number in so many significant digits, in plain notation where that is short.
+pub fn significant(value: f64, digits: usize) -> String {
+    if !value.is_finite() {
+        return value.to_string().replace('-', "−");
+    }
+    let digits = digits.clamp(1, ALL);
+    let scientific = format!("{value:.*e}", digits - 1);
+    // Rounding may carry into a further digit, so the exponent is that of the rounded number.
+    let exponent: i32 = scientific.split_once('e').and_then(|(_, e)| e.parse().ok()).unwrap_or(0);
+    let text = if (-4..digits.max(6) as i32).contains(&exponent) {
+        format!("{value:.*}", (digits as i32 - 1 - exponent).max(0) as usize)
+    } else {
+        scientific
+    };
+    text.replace('-', "−")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,5 +104,14 @@ mod tests {
         let next = f64::from_bits(near.to_bits() + 1);
         let texts = shown_apart(&[near, next, 0.999_999_876_543_21]);
         assert_ne!(texts[0], texts[1]);
+    }
+
+    #[test]
+    fn significant_digits_carry_and_every_number_has_a_text() {
+        let wild =
+            [0.0, -0.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e300, -2.5e-320, 9.9999e-5, 99_999.6];
+        let texts: Vec<String> = wild.iter().map(|value| significant(*value, 4)).collect();
+        assert_eq!(texts[4..8], ["−inf", "1.000e300", "−2.500e−320", "1.000e−4"]);
+        assert_eq!(shown_apart(&wild).len(), wild.len());
     }
 }
