@@ -103,9 +103,15 @@ pub fn build_with(folder: &Path, options: Options) -> Result<PathBuf> {
         recipe => run.recipe.as_ref().map(|recipe| shown_lines(&recipe.text)),
         files => contents::entries(folder)?,
     };
+    let levels = || run.thresholds.iter().flat_map(|file| &file.levels);
     let scores = run.evaluation.iter().flat_map(|evaluation| evaluation.methods.clone());
-    let scores = scores.chain(run.novelty.iter().flat_map(Novelty::scores)).collect::<Vec<String>>();
-    let rules = run.novelty.as_ref().map_or_else(Vec::new, Novelty::rules);
+    let scores = scores.chain(run.novelty.iter().flat_map(Novelty::scores));
+    let scores: Vec<String> = scores.chain(levels().map(|level| level.threshold.score.to_string())).collect();
+    let mut rules = run.novelty.as_ref().map_or_else(Vec::new, Novelty::rules);
+    if rules.is_empty() && run.novelty.is_some() {
+        rules = levels().map(|level| level.threshold.rule).collect();
+        rules.dedup();
+    }
     write_page(folder, page, &scores, &rules)
 }
 

@@ -264,6 +264,7 @@ fn level(record: &CalibrationRecord, own: Option<f64>, plots: &mut Plots) -> Res
 
 fn table_row(row: &Row) -> Value {
     let text = match (row.value.as_str(), row.value.as_f64()) {
+        (Some(text), _) if row.metric.starts_with("rule_") => short_rule(&whole(text)),
         (Some(text), _) => whole(text),
         (None, Some(value)) if row.split != "config" => format!("{:.2}", 100.0 * value),
         (None, Some(value)) if value.fract() == 0.0 => whole(&format!("{value}")),
@@ -278,6 +279,18 @@ fn table_row(row: &Row) -> Value {
         text => text,
         value => row.value.as_f64(),
         bounds => row.low.zip(row.high).map(|(low, high)| format!("{:.2}–{:.2}", 100.0 * low, 100.0 * high)),
+    }
+}
+
+/// A rule whose constant was computed, in four digits.
+fn short_rule(rule: &str) -> String {
+    const LONG: usize = 8;
+    match rule
+        .split_once(':')
+        .and_then(|(name, constant)| Some((name, constant, constant.parse::<f64>().ok()?)))
+    {
+        Some((name, constant, value)) if constant.len() > LONG => format!("{name}:{}", significant(value, 4)),
+        _ => rule.to_string(),
     }
 }
 
@@ -329,6 +342,13 @@ mod tests {
         let meaning = String::new();
         let (split, head, metric) = (split.to_string(), "subclass".to_string(), metric.to_string());
         Row { split, head, metric, meaning, value: value.into(), low: None, high: None }
+    }
+
+    #[test]
+    fn a_computed_constant_of_a_rule_has_the_digits_it_means() {
+        let texts = ["conformal:0.046816479400749", "conformal:0.05", "cost:1,1,0.333333333333", "p5"]
+            .map(short_rule);
+        assert_eq!(texts, ["conformal:0.04682", "conformal:0.05", "cost:1,1,0.333333333333", "p5"]);
     }
 
     #[test]

@@ -38,7 +38,7 @@ const TERMS: [Term; 41] = [
     (
         "precision, recall",
         &["recall", "Recall"],
-        "Of a class: the share of what is named so that is so, and the share of what is so that is named so.",
+        "Precision is the share of what is called positive that is; recall the share of the positives that is called so.",
     ),
     (
         "loss",
@@ -100,7 +100,7 @@ const TERMS: [Term; 41] = [
     (
         "95 % interval",
         &["95 % interval", "95\u{a0}% interval"],
-        "Of 95 % of the samples that could have been drawn instead of these test images, resampled with replacement (bootstrap; Efron, 1979).",
+        "The number lies in it for 95 % of the samples drawn from these test images with replacement (bootstrap; Efron, 1979).",
     ),
     (
         "OSCR",
@@ -161,7 +161,11 @@ const TERMS: [Term; 41] = [
         &["outside the axis"],
         "Scores further from the quartiles than three times their distance (Tukey, 1977), which would squeeze all others; every number counts them.",
     ),
-    ("images/s", &["images/s"], "Images trained on in a second: the median over the lines of the log."),
+    (
+        "images/s",
+        &["images/s", "images&#x2f;s"],
+        "Images trained on in a second: the median over the lines of the log.",
+    ),
     (
         "MCC",
         &["MCC"],
@@ -191,7 +195,9 @@ const TERMS: [Term; 41] = [
 
 /// The explanations that a page calls for: of the terms that its text names, of the scores and of the rules on it.
 pub(super) fn explained(page: &str, scores: &[String], rules: &[Rule]) -> Vec<Value> {
-    let term = |name: String, meaning: &str| context! { name => name, meaning => meaning };
+    // A number and its percent sign stay on one line.
+    let term =
+        |name: String, meaning: &str| context! { name => name, meaning => meaning.replace(" %", "\u{a0}%") };
     let mut terms: Vec<Value> = TERMS
         .iter()
         .filter(|(_, spellings, _)| spellings.iter().any(|spelling| names(page, spelling)))
