@@ -42,6 +42,9 @@ pub struct Sample {
     /// The sample's name, where the data could be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
+    /// Its image, small, as a `data:` address for the page, where the data could be opened.
+    #[serde(skip)]
+    pub thumbnail: Option<String>,
     /// The class it is of.
     pub label: String,
     /// The answers of baseline and run.
@@ -125,6 +128,7 @@ impl Names {
         Sample {
             row,
             name: self.data.as_ref().map(|data| one_line(&data.sample_name(row))),
+            thumbnail: self.data.as_ref().and_then(|data| data::thumbnail(&data.image(row).ok()?).ok()),
             label: self.class(pair.first.labels[row]),
             answers: answers.map(|answer| self.class(i64::from(answer.class))),
             confidences: answers.map(|answer| answer.confidence),
