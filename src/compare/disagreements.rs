@@ -50,6 +50,9 @@ pub struct Sample {
     pub confidences: [f64; 2],
     /// Whether the baseline is the one that is right.
     pub baseline_is_right: bool,
+    /// Its picture as a `data:` address, for the page.
+    #[serde(skip)]
+    pub picture: Option<String>,
 }
 
 /// Looks for such samples in each run that answered the samples of the baseline.
@@ -129,7 +132,13 @@ impl Names {
             answers: answers.map(|answer| self.class(i64::from(answer.class))),
             confidences: answers.map(|answer| answer.confidence),
             baseline_is_right,
+            picture: self.picture(row),
         }
+    }
+
+    /// A small copy of the image as a `data:` address: there is no encoder for them yet.
+    fn picture(&self, _row: usize) -> Option<String> {
+        None
     }
 }
 

@@ -298,11 +298,6 @@ fn sample(sample: &Sample) -> Value {
         name => sample.name.as_deref().map(shown_name),
         label => shown_name(&sample.label),
         answers => vec![answer(0), answer(1)],
-        picture => picture(sample),
+        picture => sample.picture.clone(),
     }
-}
-
-/// The picture of a sample, an element for the page; `None` until samples carry one.
-fn picture(_sample: &Sample) -> Option<Value> {
-    None
 }
