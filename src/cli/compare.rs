@@ -9,18 +9,26 @@ use crate::error::Result;
 use crate::files;
 use crate::values::Wholes;
 
+const EXAMPLES: &str = "\
+Examples:
+  residua compare runs/a runs/b
+      Two trainings, on the samples that they share
+  residua compare runs/a runs/b runs/c --out runs/compared
+      Two runs against the first, and a page: runs/compared/compare.html
+  residua compare runs/sgd-seeds runs/adam-seeds
+      Folders of `run --seeds`: means over seeds
+  residua compare ood_a ood_b --paired
+      What `ood --out` wrote, on samples that you know to be the same
+  residua compare runs/a/test runs/b/test --json
+      Two caches of `extract`, for a program
+
+Every difference is run − baseline with a 95 % interval. On the same samples it is paired: Newcombe's method 10 and
+McNemar for accuracy, DeLong for AUROC, t for NLL and Brier, a bootstrap that draws the same samples for both for ECE
+and FPR95. These intervals cover the choice of test samples, not the seed of the training. A folder of seeds is one run:
+means over its seeds, and t intervals that cover the seed and not the test samples.";
+
 #[derive(Debug, clap::Args)]
-#[command(after_long_help = "Examples:\n  \
-    residua compare runs/a runs/b                    two trainings, on the samples they share\n  \
-    residua compare runs/a runs/b runs/c --out cmp   two runs against the first; cmp/compare.html\n  \
-    residua compare runs/sgd runs/adam               folders of `run --seeds`: means over seeds\n  \
-    residua compare ood_a ood_b --paired             what `ood --out` wrote, of the same samples\n  \
-    residua compare runs/a/test runs/b/test --json   two caches of `extract`, for a program\n\n\
-    Every difference is run − baseline with a 95 % interval. On the same samples it is paired:\n\
-    Newcombe's method 10 and McNemar for accuracy, DeLong for AUROC, t for NLL and Brier, a\n\
-    bootstrap that draws the same samples for both for ECE and FPR95. These intervals cover the\n\
-    choice of test samples. A folder of seeds is one run: means over its seeds, and t intervals\n\
-    that cover the seed.")]
+#[command(after_long_help = EXAMPLES)]
 pub struct Arguments {
     /// Run folders, folders of several seeds, what `ood --out` or `collapse --out` wrote, or feature caches; the first is the
     /// baseline

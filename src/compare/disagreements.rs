@@ -42,9 +42,6 @@ pub struct Sample {
     /// The sample's name, where the data could be opened.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Its image, small, as a `data:` address for the page, where the data could be opened.
-    #[serde(skip)]
-    pub thumbnail: Option<String>,
     /// The class it is of.
     pub label: String,
     /// The answers of baseline and run.
@@ -53,6 +50,9 @@ pub struct Sample {
     pub confidences: [f64; 2],
     /// Whether the baseline is the one that is right.
     pub baseline_is_right: bool,
+    /// Its picture as a `data:` address, for the page.
+    #[serde(skip)]
+    pub picture: Option<String>,
 }
 
 /// Looks for such samples in each run that answered the samples of the baseline.
@@ -128,12 +128,18 @@ impl Names {
         Sample {
             row,
             name: self.data.as_ref().map(|data| one_line(&data.sample_name(row))),
-            thumbnail: self.data.as_ref().and_then(|data| data::thumbnail(&data.image(row).ok()?).ok()),
             label: self.class(pair.first.labels[row]),
             answers: answers.map(|answer| self.class(i64::from(answer.class))),
             confidences: answers.map(|answer| answer.confidence),
             baseline_is_right,
+            picture: self.picture(row),
         }
+    }
+
+    /// A small copy of the image as a `data:` address, where the data could be opened.
+    fn picture(&self, row: usize) -> Option<String> {
+        let image = self.data.as_ref()?.image(row).ok()?;
+        data::thumbnail(&image).ok()
     }
 }
 

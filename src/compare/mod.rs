@@ -140,7 +140,8 @@ pub fn compare(folders: &[PathBuf], options: &Options) -> Result<Comparison> {
         disagreements: disagreements::find(&runs, options),
         curves: page::curves(&runs),
         runs: runs.iter().map(Run::summary).collect(),
-        notes,
+        // Paths are in them.
+        notes: notes.iter().map(|note| runs::one_line(note)).collect(),
     })
 }
 

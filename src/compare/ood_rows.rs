@@ -203,14 +203,20 @@ fn confidences(
             let confidence = (auroc - stated).abs().min((1.0 - auroc - stated).abs());
             let whole =
                 (entry.metrics.n_id, entry.metrics.n_ood) == (own_id.len() as u64, own_ood.len() as u64);
-            if whole && confidence > SAME_AUROC {
-                notes.push(format!(
-                    "{}: the scores {} kept on {} are not those that metrics.json was computed from; run `residua ood` again",
-                    parts.ood().display(),
+            let folder = parts.ood().display();
+            let note = match whole {
+                true if confidence > SAME_AUROC => Some(format!(
+                    "{folder}: the scores {} kept on {} are not those that metrics.json was computed from; run `residua ood` again",
                     one_line(method),
                     one_line(set)
-                ));
-            }
+                )),
+                false => Some(format!(
+                    "{folder}: metrics.json is of a balanced part of the scores kept; differences and intervals on {} are of all of them",
+                    one_line(set)
+                )),
+                true => None,
+            };
+            notes.extend(note.filter(|note| !notes.contains(note)));
         }
         found.insert(method.clone(), (own_id, own_ood));
     }

@@ -2,7 +2,8 @@
 // Samples: the threshold slider, the map of the features, thumbnails that grow when they are clicked. Everything is drawn from the data of
 // the section; nothing is loaded.
 const svgElement = (name, attributes, parent) => {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  // The section has an empty drawing, which knows the name space of all.
+  const element = document.createElementNS(document.querySelector("svg").namespaceURI, name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   parent.append(element);
   return element;

@@ -220,8 +220,7 @@ fn precision(sum: Group) -> f64 {
     sum.positives as f64 / (sum.positives + sum.negatives) as f64
 }
 
-/// Refuses a side without scores, and a score that is no finite number, by its row.
-pub(super) fn check_scores(scores: &[f64], name: &str) -> Result<()> {
+pub(super) fn sorted_decreasing(scores: &[f64], name: &str) -> Result<Vec<f64>> {
     if scores.is_empty() {
         return Err(Error::invalid(format!(
             "there are no {name} scores; a curve needs at least one on each side"
@@ -234,11 +233,6 @@ pub(super) fn check_scores(scores: &[f64], name: &str) -> Result<()> {
             scores[row]
         )));
     }
-    Ok(())
-}
-
-pub(super) fn sorted_decreasing(scores: &[f64], name: &str) -> Result<Vec<f64>> {
-    check_scores(scores, name)?;
     let mut sorted = scores.to_vec();
     sorted.sort_unstable_by(|a, b| b.total_cmp(a));
     Ok(sorted)

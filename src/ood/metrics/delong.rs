@@ -14,7 +14,7 @@
 //! that they are sums of are exact, so nothing depends on the order of the samples.
 
 use super::COVERAGE;
-use super::curve::check_scores;
+use super::curve::Curve;
 use crate::error::{Error, Result};
 
 /// Confidences of the same samples by one score: of the ID samples and of the OOD samples (larger = more in-distribution).
@@ -88,8 +88,8 @@ impl DeLong {
                     own_ood.len()
                 )));
             }
-            check_scores(own_id, "ID")?;
-            check_scores(own_ood, "OOD")?;
+            // Refuses what is no number, and names the row.
+            Curve::with_names(own_id, own_ood, "ID", "OOD")?;
             parts.push(Components::new(own_id, own_ood));
         }
         let covariance = |a: &Components, b: &Components| {
