@@ -1,9 +1,10 @@
 
 // Samples: the threshold slider, the map of the features, thumbnails that grow when they are clicked. Everything is drawn from the data of
 // the section; nothing is loaded.
+// A section has an empty drawing, which knows the name space of all.
+const svgSpace = document.querySelector("section.samples svg")?.namespaceURI;
 const svgElement = (name, attributes, parent) => {
-  // The section has an empty drawing, which knows the name space of all.
-  const element = document.createElementNS(document.querySelector("svg").namespaceURI, name);
+  const element = document.createElementNS(svgSpace, name);
   for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
   parent.append(element);
   return element;
