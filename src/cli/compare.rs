@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use super::common::Common;
-use super::output::{print, print_result, tell};
+use super::output::{print, print_result, tell, width};
 use crate::compare::{self, Options};
 use crate::error::Result;
 use crate::files;
@@ -51,6 +51,9 @@ pub struct Arguments {
     seed: u64,
 }
 
+/// Columns of a text that goes to no terminal.
+const COLUMNS: usize = 80;
+
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let out = arguments.out.as_deref().map(files::check_output_folder).transpose()?;
     let options = Options {
@@ -61,8 +64,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     };
     let comparison = compare::compare(&arguments.runs, &options)?;
     let page = out.map(|out| comparison.write(&out)).transpose()?;
-    let columns = usize::from(console::Term::stdout().size().1);
-    print_result(common, None, &comparison, || comparison.text(columns))?;
+    print_result(common, None, &comparison, || comparison.text(width().unwrap_or(COLUMNS)))?;
     match page {
         Some(page) if common.json => {
             if !common.quiet {

