@@ -29,8 +29,23 @@ pub fn run_on_terminal(columns: u16, arguments: &[&str]) -> (ExitStatus, String)
     (child.wait().unwrap(), String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// The lines of what was written, as wide as they were at any time: what a carriage return goes back over is a line, too.
-pub fn lines(written: &str) -> Vec<String> {
+/// The lines of what was written, as wide as they were at any time: what a carriage return goes back over is a line, too; and so is what
+/// a bar, or a line above it, fills up to the margin, behind which the terminal goes on in the next line.
+pub fn lines(written: &str, columns: u16) -> Vec<String> {
     let plain = console::strip_ansi_codes(written).replace('\r', "\n");
-    plain.lines().map(|line| line.trim_end().to_string()).filter(|line| !line.is_empty()).collect()
+    let mut lines = Vec::new();
+    for line in plain.lines() {
+        let mut rest = line;
+        while console::measure_text_width(rest) > usize::from(columns) {
+            let end = rest.char_indices().nth(columns.into()).map_or(rest.len(), |(at, _)| at);
+            if !rest[..end].ends_with(' ') && !rest[..end].contains(['━', '─']) {
+                break;
+            }
+            lines.push(rest[..end].trim_end().to_string());
+            rest = &rest[end..];
+        }
+        lines.push(rest.trim_end().to_string());
+    }
+    lines.retain(|line| !line.is_empty());
+    lines
 }

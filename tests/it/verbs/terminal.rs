@@ -25,7 +25,7 @@ fn training(data: &Path, out: &Path, more: &str) -> String {
 fn check_width(command: &str, columns: u16) -> Vec<String> {
     let (status, written) = run_on_terminal(columns, &words(command));
     assert!(status.success(), "{command}: {written}");
-    let lines = lines(&written);
+    let lines = lines(&written, columns);
     for line in &lines {
         let is_command_or_path = line.contains('`') || !line.trim().contains(' ');
         assert!(
