@@ -22,10 +22,12 @@ Examples:
   residua compare runs/a/test runs/b/test --json
       Two caches of `extract`, for a program
 
-Every difference is run − baseline with a 95 % interval. On the same samples it is paired: Newcombe's method 10 and
-McNemar for accuracy, DeLong for AUROC, t for NLL and Brier, a bootstrap that draws the same samples for both for ECE
-and FPR95. These intervals cover the choice of test samples, not the seed of the training. A folder of seeds is one run:
-means over its seeds, and t intervals that cover the seed and not the test samples.";
+Every difference is run − baseline with a 95 % interval. On the same samples
+it is paired: Newcombe's method 10 and McNemar for accuracy, DeLong for AUROC,
+t for NLL and Brier, a bootstrap that draws the same samples for both for ECE
+and FPR95. These intervals cover the choice of test samples, not the seed of
+the training. A folder of seeds is one run: means over its seeds, and t
+intervals that cover the seed and not the test samples.";
 
 #[derive(Debug, clap::Args)]
 #[command(after_long_help = EXAMPLES)]

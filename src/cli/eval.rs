@@ -138,16 +138,19 @@ fn evaluate(
     arguments: &Arguments,
     class_names: Vec<String>,
 ) -> Result<Done> {
+    let images = || data.map_or_else(|| SubjectSet::images_of_cache(set), |data| Images::Open(data.clone()));
+    // Names cost a look at the data, which tables and figures are worth.
+    let images = out.as_ref().map(|_| images());
+    let class_names = match (class_names, &images) {
+        (names, Some(images)) if names.is_empty() => samples::class_names(set, images, head.classes()),
+        (names, _) => names,
+    };
     let options = Options { class_names, replicates: arguments.bootstrap, seed: arguments.seed };
     let evaluated = eval::evaluate(set, head, &options)?;
-    if let Some(out) = &out {
-        let images = data.map_or_else(|| SubjectSet::images_of_cache(set), |data| Images::Open(data.clone()));
-        let names = match options.class_names.as_slice() {
-            [] => samples::class_names(set, &images, head.classes()),
-            names => names.to_vec(),
-        };
+    if let (Some(out), Some(images)) = (&out, images) {
         let kept = samples::Options { seed: arguments.seed, ..samples::Options::default() };
-        SampleFile::of_labelled(set, images, (head, &names), kept)?.write(&out.join(SAMPLES_FILE))?;
+        SampleFile::of_labelled(set, images, (head, &options.class_names), kept)?
+            .write(&out.join(SAMPLES_FILE))?;
         evaluated.write(out, data.map(|data| &**data))?;
         report::write_evaluation_figures(&evaluated, &out.join("plots"))?;
     }

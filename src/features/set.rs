@@ -155,6 +155,28 @@ impl FeatureSet {
         Ok(set)
     }
 
+    /// Some samples of the set, in the order of `rows`, in memory and in f32.
+    ///
+    /// # Errors
+    /// There are no rows.
+    ///
+    /// # Panics
+    /// If a row lies beyond the set.
+    pub fn selected(&self, rows: &[u32]) -> Result<FeatureSet> {
+        let pick = |matrix: &Matrix, name: &str| {
+            let (mut picked, mut row) = (Vec::with_capacity(rows.len() * matrix.columns()), Vec::new());
+            for index in rows {
+                matrix.read_f32(*index as usize..*index as usize + 1, &mut row);
+                picked.extend_from_slice(&row);
+            }
+            Matrix::from_f32(picked, matrix.columns(), name)
+        };
+        let features = pick(&self.features, "features")?;
+        let logits = self.logits.as_ref().map(|logits| pick(logits, "logits")).transpose()?;
+        let labels = self.labels.as_ref().map(|all| rows.iter().map(|row| all[*row as usize]).collect());
+        FeatureSet::from_parts(&self.path.display().to_string(), features, logits, labels)
+    }
+
     /// Reads the stored logits of some samples, or those the head gives their features.
     pub fn read_logits(&self, head: &Head, range: Range<usize>, out: &mut Vec<f64>) {
         match &self.logits {

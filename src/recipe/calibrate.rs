@@ -2,14 +2,11 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
-
 use super::experiment::{Experiment, Watcher};
 use super::findings::Findings;
 use super::keys::Recipe;
 use super::networks::TrainedFold;
-use super::scores::{is_stamped, write_stamp};
-use super::sets::NamedSet;
+use super::samples::keep_samples;
 use crate::data::SharedDataset;
 use crate::error::{Error, Result};
 use crate::files;
@@ -17,8 +14,6 @@ use crate::novelty::{
     Calibration, Columns, Dashboard, HeadSets, Hierarchy, LevelScores, LevelThreshold, ReportSets,
     ThresholdFile, Verdicts, calibrate_level, judge, predictions_csv, report,
 };
-use crate::ood::{Orientation, Scores, write_scores};
-use crate::samples::{self, Images, SAMPLES_FILE, SampleFile, Subject, SubjectSet};
 
 /// The results of these stages.
 #[derive(Debug)]
@@ -126,59 +121,11 @@ impl Experiment<'_> {
             let as_seen = ReportSets { seen: report.novel.other, ..ReportSets::default() };
             held_out.extend(fold.report(&file, &as_seen)?.remove(0));
         }
-        self.keep_samples(&folds[0], &folds[0].file(hierarchy, &chosen)?)?;
+        let (first, file) = (&folds[0], folds[0].file(hierarchy, &chosen)?);
+        keep_samples(self.folder.path(), (first.trained.fold, &first.heads), &file, self.recipe.seed())?;
         let findings = Findings { pooled: &pooled, chosen: &chosen, of_folds, of_handed, held_out };
         let dashboard = Some(findings.write(keys, &thresholds, self.folder.path())?);
         Ok(Some(Novelty { thresholds, path, predictions, dashboard }))
-    }
-
-    /// Keeps samples of each level to look at, with their scores, of sets that chose nothing.
-    fn keep_samples(&self, fold: &FoldHeads<'_>, file: &ThresholdFile) -> Result<()> {
-        let report = &fold.trained.fold.report;
-        let Some(seen) = report.seen else { return Ok(()) };
-        for head in &fold.heads {
-            let Some(entry) = file.levels.iter().find(|entry| head.is_of(entry)) else { continue };
-            let out = self.folder.path().join("novelty").join(head.level());
-            let places: Vec<usize> =
-                std::iter::once(seen).chain(report.novel.of(head)).chain(report.foreign.clone()).collect();
-            let sets: Vec<&NamedSet> = places.iter().map(|place| &fold.trained.fold.sets[*place]).collect();
-            let (score, tau) = (entry.threshold.score.to_string(), entry.threshold.tau);
-            let names: Vec<&str> = sets.iter().map(|set| set.name.as_str()).collect();
-            let stamp = json!({ "checkpoint": entry.checkpoint, "score": score, "tau": tau, "sets": names });
-            if is_stamped(&out, &stamp) {
-                continue;
-            }
-            let scorer = entry.scorer(head.head.clone())?;
-            let of_set = |place: &usize| -> Result<Scores> {
-                let scored = scorer.samples(&head.sets[*place])?;
-                Ok(Scores::from([(score.clone(), scored.iter().map(|sample| sample.score).collect())]))
-            };
-            let scores = places.iter().map(of_set).collect::<Result<Vec<Scores>>>()?;
-            let sets = places.iter().zip(&sets).zip(&scores).map(|((place, set), scores)| SubjectSet {
-                name: &set.name,
-                cache: &head.sets[*place],
-                scores,
-                images: Images::Open(set.data.clone()),
-            });
-            let subject = Subject {
-                class_names: &head.classes.classes,
-                head: &head.head,
-                sets: sets.collect(),
-                threshold: Some((score.clone(), tau)),
-                best: None,
-            };
-            let kept = samples::Options { seed: self.recipe.seed(), ..samples::Options::default() };
-            SampleFile::new(&subject, kept)?.write(&out.join(SAMPLES_FILE))?;
-            for (name, scores) in names.iter().zip(&scores) {
-                write_scores(
-                    &out.join("scores").join(format!("{name}.npz")),
-                    scores,
-                    Orientation::Confidence,
-                )?;
-            }
-            write_stamp(&out, &stamp)?;
-        }
-        Ok(())
     }
 
     /// Writes `predictions.csv`, if there is something to predict.

@@ -7,7 +7,8 @@
 //! | `experiment` | the stages in order |
 //! | `networks` | train, extract |
 //! | `calibrate`, `findings` | calibrate, predict; the numbers of that |
-//! | `scores` | score, collapse |
+//! | `scores` | evaluate, score, collapse |
+//! | `samples` | samples of two levels to look at |
 //! | `seeds` | several seeds |
 //! | `demo`, `training` | the recipe of `demo`; the file that `train` leaves |
 //!
@@ -21,6 +22,7 @@ mod findings;
 mod keys;
 mod networks;
 mod reading;
+mod samples;
 mod scores;
 mod seeds;
 mod sets;
