@@ -6,6 +6,7 @@ use std::path::Path;
 
 use residua::checkpoint;
 use residua::novelty::ThresholdFile;
+use residua::samples::SampleFile;
 
 use crate::support::data_files::{png, put, zip};
 use crate::support::program::said;
@@ -129,6 +130,9 @@ fn two_models_go_from_zip_files_to_predictions_and_are_not_trained_twice() {
         "features/fold_1/subclass/novel_report/features.npy",
         "features/final/superclass/test/logits.npy",
         "novelty/calibration.npz",
+        "novelty/superclass/samples.json",
+        "novelty/subclass/scores/known.npz",
+        "eval/subclass/eval.json",
         "dashboard.json",
         "dashboard.csv",
         "thresholds.toml",
@@ -138,6 +142,15 @@ fn two_models_go_from_zip_files_to_predictions_and_are_not_trained_twice() {
     ] {
         assert!(out.join(file).is_file(), "{file} is missing");
     }
+    // Outliers are no known images, and so no false alarms.
+    let samples = SampleFile::read(&out.join("novelty/subclass/samples.json")).unwrap();
+    let sets: Vec<&str> = samples.sets.iter().map(|set| set.name.as_str()).collect();
+    assert_eq!(sets, ["known", "outliers", "held_out"]);
+    assert!(samples.threshold.as_ref().unwrap().calibrated);
+    let novel = samples.classes.iter().position(|name| name == "novel").unwrap() as i64;
+    let known = || samples.shown.iter().filter(|sample| sample.set == 0);
+    assert!(known().count() > 0 && known().all(|sample| sample.label.is_some_and(|label| label != novel)));
+    assert!(samples.shown.iter().filter(|s| s.set == 1).all(|s| s.class.as_deref() == Some("novel")));
     let page = fs::read_to_string(out.join("report.html")).unwrap();
     for words in ["superclass threshold", "The networks that predict", "birds &amp; dogs", "novel caught"] {
         assert!(page.contains(words), "the page lacks {words}");
