@@ -13,7 +13,7 @@ const NARROWEST: usize = 60;
 /// Longest name at the head of a line or of a recipe's column.
 const LONGEST_NAME: usize = 24;
 /// Longest name of a run at the head of a column of numbers.
-const LONGEST_HEADING: usize = 12;
+const LONGEST_HEADING: usize = 8;
 
 /// The whole text.
 pub(super) fn text(comparison: &Comparison, columns: usize) -> String {
@@ -106,7 +106,7 @@ fn rows_of(
     out.push('\n');
     wrapped(heading, columns, out);
     let [base, own] = names.clone();
-    let rest = ["difference", "95 % interval", ""].map(str::to_string);
+    let rest = ["diff", "95 % interval", ""].map(str::to_string);
     let mut lines = vec![[vec![String::new(), base, own], rest.to_vec()].concat()];
     lines.extend(rows.iter().map(|row| line(name(row), row, run)));
     table(&lines, &[false, true, true, true, true, false], columns, out);

@@ -102,17 +102,18 @@ fn mistakes(subject: &Subject<'_>) -> Option<Chosen> {
 fn threshold(subject: &Subject<'_>) -> Option<Threshold> {
     let scores = subject.sets[0].scores;
     if let Some((score, tau)) = &subject.threshold {
-        let is_there = tau.is_finite() && scores.contains_key(score);
-        return is_there.then(|| Threshold { score: score.clone(), tau: *tau, calibrated: true });
+        if tau.is_finite() && scores.contains_key(score) {
+            return Some(Threshold { score: score.clone(), tau: *tau, calibrated: true });
+        }
     }
     if subject.sets.len() == 1 {
         // Nothing is to be told apart.
         return None;
     }
-    let (score, values) = match &subject.best {
-        Some(best) => scores.get_key_value(best)?,
-        None => scores.first_key_value()?,
-    };
+    // A calibrated threshold that flags nothing has no false alarms to look at.
+    let wanted = subject.threshold.as_ref().map(|(score, _)| score).into_iter().chain(&subject.best);
+    let mut wanted = wanted.filter_map(|score| scores.get_key_value(score));
+    let (score, values) = wanted.next().or_else(|| scores.first_key_value())?;
     let rows = ranked(values);
     let kept = (TPR * rows.len() as f64).ceil() as usize;
     let last = *rows.get(kept.checked_sub(1)?)?;

@@ -146,7 +146,7 @@ fn two_models_go_from_zip_files_to_predictions_and_are_not_trained_twice() {
     let samples = SampleFile::read(&out.join("novelty/subclass/samples.json")).unwrap();
     let sets: Vec<&str> = samples.sets.iter().map(|set| set.name.as_str()).collect();
     assert_eq!(sets, ["known", "outliers", "held_out"]);
-    assert!(samples.threshold.as_ref().unwrap().calibrated);
+    assert_eq!(samples.threshold.as_ref().unwrap().score, "msp");
     let novel = samples.classes.iter().position(|name| name == "novel").unwrap() as i64;
     let known = || samples.shown.iter().filter(|sample| sample.set == 0);
     assert!(known().count() > 0 && known().all(|sample| sample.label.is_some_and(|label| label != novel)));

@@ -64,7 +64,7 @@ pub fn probe(browser: &Path, page: &Path, script: &str, width: u32, dark: bool) 
         addEventListener('securitypolicyviolation', (e) => problems.push('blocked ' + e.violatedDirective)); \
         console.error = console.warn = (...all) => problems.push(all.join(' ')); \
         const done = (result) => parent.postMessage(JSON.stringify({ problems, inner: innerWidth, \
-            scroll: document.documentElement.scrollWidth, ...result }), '*');</script>";
+            scroll: document.documentElement.scrollWidth, ...result }).replaceAll('<', '\\\\u003c'), '*');</script>";
     let html = html.replacen("<meta charset=\"utf-8\">", &format!("<meta charset=\"utf-8\">{before}"), 1);
     let html = html.replacen("</body>", &format!("<script>{script}</script></body>"), 1);
     fs::write(folder.join("probed.html"), html).unwrap();

@@ -163,8 +163,7 @@ fn ood_keeps_images_of_the_data_that_its_caches_name() {
     let file = score("scores", &[]);
     assert_eq!(file.classes[0], "T-shirt/top");
     assert!(file.sets.iter().all(|set| set.absent.is_none()) && file.thumbnails.len() > 50);
-    let digit = file.shown.iter().find(|sample| sample.set == 1).unwrap();
-    assert!(digit.class.as_ref().unwrap().chars().all(|c| c.is_ascii_digit()), "{digit:?}");
+    assert!(file.shown.iter().all(|sample| sample.label.is_some() == (sample.set == 0)));
     let kinds = |kind: ListKind| file.lists.iter().filter(|list| list.kind == kind).count();
     assert_eq!([kinds(ListKind::MostFamiliar), kinds(ListKind::FalseAlarms)], [4, 1]);
     let few = score("few", &["--thumbnails", "7"]);
