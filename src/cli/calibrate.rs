@@ -197,7 +197,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             )));
         }
     }
-    let networks = open_networks(&arguments.checkpoint, common)?;
+    let networks = open_networks(&arguments.checkpoint, &[], common)?;
     let levels: Vec<&str> =
         networks.iter().flat_map(|trained| &trained.heads).map(|classes| level_name(classes.level)).collect();
     scores.check("score", &levels)?;

@@ -70,11 +70,12 @@ impl<T: Clone> PerLevel<T> {
     }
 }
 
-/// One network or two, opened from checkpoints that hold the meaning of their logits.
+/// One network or two, opened from checkpoints that hold the meaning of their logits. Where hashes are `wanted`, a run folder whose best
+/// checkpoint has none of them stands for its last one if that has.
 ///
 /// # Errors
 /// More than two, none, or a weights file that says nothing about itself.
-pub fn open_networks(checkpoints: &[PathBuf], common: &Common) -> Result<Vec<Trained>> {
+pub fn open_networks(checkpoints: &[PathBuf], wanted: &[&str], common: &Common) -> Result<Vec<Trained>> {
     if checkpoints.is_empty() || checkpoints.len() > 2 {
         return Err(Error::usage(format!(
             "--checkpoint is given once, or twice for a superclass and a subclass model; found {} times",
@@ -82,7 +83,16 @@ pub fn open_networks(checkpoints: &[PathBuf], common: &Common) -> Result<Vec<Tra
         )));
     }
     let open = |path: &PathBuf| {
-        let trained = Trained::open(path)?;
+        let mut trained = Trained::open(path)?;
+        let last = path.join("checkpoints").join("last");
+        if !wanted.is_empty() && !wanted.contains(&trained.hash.as_str()) && last.is_dir() {
+            let of_last = Trained::open(&last)?;
+            if wanted.contains(&of_last.hash.as_str()) {
+                let note =
+                    format!("{}: its last checkpoint is taken, which the thresholds are of", path.display());
+                trained = Trained { note: Some(note), ..of_last };
+            }
+        }
         if trained.heads.is_empty() || trained.transform.is_none() {
             return Err(Error::usage(format!(
                 "{} does not say what its logits mean; give a checkpoint folder that residua has written",

@@ -80,7 +80,8 @@ pub struct Arguments {
 
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let file = ThresholdFile::read(&arguments.thresholds)?;
-    let networks = open_networks(&arguments.checkpoint, common)?;
+    let wanted: Vec<&str> = file.levels.iter().map(|entry| entry.checkpoint.as_str()).collect();
+    let networks = open_networks(&arguments.checkpoint, &wanted, common)?;
     for trained in &networks {
         file.entries_of(trained)?;
     }

@@ -101,10 +101,11 @@ fn mistakes(subject: &Subject<'_>) -> Option<Chosen> {
 /// The threshold whose false alarms are shown: the one that was chosen, or the one that keeps 95 % of the known samples.
 fn threshold(subject: &Subject<'_>) -> Option<Threshold> {
     let scores = subject.sets[0].scores;
-    if let Some((score, tau)) = &subject.threshold {
-        if tau.is_finite() && scores.contains_key(score) {
-            return Some(Threshold { score: score.clone(), tau: *tau, calibrated: true });
-        }
+    if let Some((score, tau)) = &subject.threshold
+        && tau.is_finite()
+        && scores.contains_key(score)
+    {
+        return Some(Threshold { score: score.clone(), tau: *tau, calibrated: true });
     }
     if subject.sets.len() == 1 {
         // Nothing is to be told apart.

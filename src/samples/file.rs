@@ -88,7 +88,7 @@ pub struct List {
     /// The score that ranks them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<String>,
-    /// Places in [`SampleFile::shown`].
+    /// Places in the list of samples.
     pub samples: Vec<usize>,
     /// The number of samples they were taken from.
     pub of: u64,

@@ -58,7 +58,7 @@ pub fn overlay(title: &str, (name, scale): (&str, Scale), curves: &[RunCurve]) -
         }
     };
     let epochs = curves.iter().flat_map(|(_, points)| points.iter().map(|point| point.0));
-    let mut panel = Panel::new(title, Axis::linear("epoch", epochs, 6), y);
+    let mut panel = Panel::new(title, Axis::epochs(epochs), y);
     let mut named = [false; MOST_OVERLAID];
     for (curve, points) in &curves {
         let color = COLORS[curve.run];

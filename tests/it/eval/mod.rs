@@ -156,6 +156,40 @@ fn a_cache_and_the_checkpoint_it_came_from_give_the_same_results() {
 }
 
 #[test]
+fn predict_says_how_good_its_decisions_are_where_the_data_is_labelled() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    let (run, out) = (path("run"), path("predictions.csv"));
+    residua(["demo", "--tiny", "--quiet", "--device", "cpu", "--out", &run]).assert().success();
+    let thresholds = format!("{run}/thresholds.toml");
+    let data = "demo:fashion-mnist?split=test,sample=60";
+    let predict =
+        ["predict", "--checkpoint", &run, "--thresholds", &thresholds, "--device", "cpu", "--out", &out];
+    let output = residua(predict).args(["--quiet", "--json", "--labels", "--data", data]).output().unwrap();
+    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let labelled = &printed["labelled"]["class"];
+    // Thresholds only take away from what the network has right.
+    let rate = |key: &str| labelled["decisions"][key]["rate"].as_f64().unwrap();
+    assert_eq!(labelled["decisions"]["closed_set_accuracy"]["of"], 60);
+    assert_eq!(labelled["classification"]["accuracy"], rate("closed_set_accuracy"));
+    assert!(rate("seen_accuracy") <= rate("closed_set_accuracy"));
+    // The same on standard output, in words.
+    let output = residua(predict).args(["--quiet", "--labels", "--data", data]).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("false_novel_rate") && text.contains("Brier score"), "{text}");
+    // Images of classes that the network does not know count as novel; without labels there is nothing to say.
+    let unseen =
+        residua(predict).args(["--quiet", "--json", "--labels", "--data", "demo:unseen?sample=30"]).output();
+    let printed: serde_json::Value = serde_json::from_slice(&unseen.unwrap().stdout).unwrap();
+    assert_eq!(printed["labelled"]["class"]["decisions"]["pseudo_novel_flagged"]["of"], 30);
+    let images = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/images/bmp_24.bmp");
+    let images = format!("images:{}", images.display());
+    let (code, text) = said(&[&predict[..], &["--labels", "--data", &images]].concat());
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("--labels: the data has no labels"), "{text}");
+}
+
+#[test]
 fn wrong_use_is_told_apart_from_what_failed() {
     for (arguments, part) in [
         (&["eval"][..], "--checkpoint"),
