@@ -12,8 +12,10 @@ const FEW_SAMPLES: usize = 8;
 const NARROWEST: usize = 60;
 /// Longest name at the head of a line or of a recipe's column.
 const LONGEST_NAME: usize = 24;
-/// Longest name of a run at the head of a column of numbers.
-const LONGEST_HEADING: usize = 8;
+/// Columns that a line needs beside the names of two runs at the head of their numbers, which share the others.
+const BESIDE_HEADINGS: usize = 64;
+/// Shortest that such a name is cut to.
+const SHORTEST_HEADING: usize = 8;
 
 /// The whole text.
 pub(super) fn text(comparison: &Comparison, columns: usize) -> String {
@@ -74,7 +76,8 @@ fn differences(comparison: &Comparison, run: usize, columns: usize, out: &mut St
     let covers: Vec<Covers> =
         rows.iter().filter_map(|row| row.differences[run - 1]).map(|d| d.covers).collect();
     wrapped(&covered(&covers), columns, out);
-    let names = [cut(base, LONGEST_HEADING), cut(own, LONGEST_HEADING)];
+    let longest = (columns.saturating_sub(BESIDE_HEADINGS) / 2).clamp(SHORTEST_HEADING, LONGEST_NAME);
+    let names = [cut(base, longest), cut(own, longest)];
     for block in rows.chunk_by(|a, b| (a.section, &a.set) == (b.section, &b.set)) {
         if block[0].section == Section::Ood {
             for metric in [Metric::Auroc, Metric::Fpr95] {
