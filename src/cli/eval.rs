@@ -14,7 +14,7 @@ use crate::eval::{self, EVAL_FILE, Evaluated, Options};
 use crate::features::{Extent, FeatureSet, ForeignLogits, Head, check_logits, choose_head, of_head};
 use crate::files;
 use crate::report;
-use crate::samples::{self, Images, SAMPLES_FILE, SampleFile, SubjectSet};
+use crate::samples::{self, Images, SAMPLES_FILE, SampleFile};
 use crate::values::Wholes;
 
 /// Examples of `--help`.
@@ -138,7 +138,7 @@ fn evaluate(
     arguments: &Arguments,
     class_names: Vec<String>,
 ) -> Result<Done> {
-    let images = || data.map_or_else(|| SubjectSet::images_of_cache(set), |data| Images::Open(data.clone()));
+    let images = || data.map_or_else(|| Images::of_cache(set), |data| Images::Open(data.clone()));
     // Names cost a look at the data, which tables and figures are worth.
     let images = out.as_ref().map(|_| images());
     let class_names = match (class_names, &images) {

@@ -8,7 +8,8 @@ use super::pairing::Pairing;
 use super::predictions::Answer;
 use super::runs::{Run, Training, one_line};
 use super::statistics::Agreement;
-use crate::data::{self, DataSpec, SharedDataset, Split};
+use crate::data::{self, SharedDataset};
+use crate::samples::Images;
 
 /// Most samples that are listed.
 pub const MOST_SAMPLES: usize = 24;
@@ -114,7 +115,12 @@ struct Names {
 
 impl Names {
     fn new(pair: &Pair<'_>, training: &Training) -> Names {
-        let data = pair.first.data.as_deref().and_then(|data| open(data, pair.first.labels.len()));
+        let (named, labels) = (pair.first.data.as_deref(), &pair.first.labels);
+        // Names and pictures are a help, so what cannot be opened is no error.
+        let data = named.and_then(|named| match Images::named(named, labels.len(), Some(labels)) {
+            Images::Open(data) => Some(data),
+            Images::Absent(_) => None,
+        });
         Names { classes: training.classes(), data }
     }
 
@@ -141,10 +147,4 @@ impl Names {
         let image = self.data.as_ref()?.image(row).ok()?;
         data::thumbnail(&image).ok()
     }
-}
-
-/// The data set of a cache, if it is where its name says and has as many samples; names are a help, so what cannot be opened is no error.
-fn open(data: &str, samples: usize) -> Option<SharedDataset> {
-    let spec: DataSpec = data.parse().ok()?;
-    data::open(&spec, Split::Test).ok().filter(|data| data.len() == samples)
 }

@@ -12,7 +12,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::data::{self, DataSpec, SharedDataset, Split, thumbnail};
+use crate::data::{self, DataSpec, Dataset, SharedDataset, Split, thumbnail};
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head};
 use crate::linalg::{argmax, largest};
@@ -85,28 +85,43 @@ pub struct Subject<'a> {
     pub best: Option<String>,
 }
 
-impl SubjectSet<'_> {
-    /// Images of a cache: those that its `meta.json` names, where they can be opened and are as many.
-    pub fn images_of_cache(cache: &FeatureSet) -> Images {
-        SubjectSet::images_of(cache, |named| data::open(&named.parse::<DataSpec>()?, Split::Test))
-    }
-
-    /// Images by a data set's name, where they can be opened and are those of the cache.
-    pub fn images_of(cache: &FeatureSet, open: impl FnOnce(&str) -> Result<SharedDataset>) -> Images {
-        let Some(named) = &cache.meta().data else {
-            return Images::Absent(format!("{} does not say which images it is of", cache.path().display()));
-        };
-        let described = named.split(" (labels ").next().unwrap_or(named);
-        match open(described) {
-            Err(error) => Images::Absent(format!("`{described}` cannot be opened: {error}")),
-            Ok(data) if data.len() != cache.len() => Images::Absent(format!(
-                "`{described}` holds {} images, the cache {}: the data has changed since",
-                data.len(),
-                cache.len()
-            )),
-            Ok(data) => Images::Open(data),
+impl Images {
+    /// The images of a cache: those of the data set that its `meta.json` names, where it can be opened and is the same.
+    pub fn of_cache(cache: &FeatureSet) -> Images {
+        match &cache.meta().data {
+            Some(named) => Images::named(named, cache.len(), cache.labels()),
+            None => Images::Absent(format!("{} does not say which images it is of", cache.path().display())),
         }
     }
+
+    /// The images of the data set that a cache of `samples` rows names. Where the name says nothing of a part, that is the training set, as
+    /// for `extract`, or the test set, as in recipes: the one that fits.
+    pub fn named(named: &str, samples: usize, labels: Option<&[i64]>) -> Images {
+        let described = named.split(" (labels ").next().unwrap_or(named);
+        let open = |split| -> std::result::Result<SharedDataset, String> {
+            let data = described.parse::<DataSpec>().and_then(|spec| data::open(&spec, split));
+            let data = data.map_err(|error| format!("`{described}` cannot be opened: {error}"))?;
+            if data.len() != samples {
+                let (found, changed) = (data.len(), "the data has changed since");
+                return Err(format!("`{described}` holds {found} images, the cache {samples}: {changed}"));
+            }
+            match labels {
+                Some(labels) if !agree(&*data, labels) => {
+                    Err(format!("the images of `{described}` have other classes than the rows of the cache"))
+                }
+                _ => Ok(data),
+            }
+        };
+        let found = open(Split::Train).or_else(|first| open(Split::Test).map_err(|_| first));
+        found.map_or_else(Images::Absent, Images::Open)
+    }
+}
+
+/// Whether images of one class in the data are of one class in the cache, which may number classes otherwise: a sign that they are the same
+/// images in the same order.
+fn agree(data: &dyn Dataset, labels: &[i64]) -> bool {
+    let mut own = BTreeMap::new();
+    labels.iter().enumerate().all(|(row, label)| *own.entry(data.label(row)).or_insert(*label) == *label)
 }
 
 impl SampleFile {
@@ -171,7 +186,7 @@ impl SampleFile {
         let caches = std::iter::once(id).chain(ood.iter().map(|input| &input.set));
         let images = |cache| match options.budget {
             0 => Images::Absent("none were asked for".to_string()),
-            _ => SubjectSet::images_of_cache(cache),
+            _ => Images::of_cache(cache),
         };
         let sets: Vec<(&FeatureSet, Images)> = caches.map(|cache| (cache, images(cache))).collect();
         let names = class_names(id, &sets[0].1, head.classes());

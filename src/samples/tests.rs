@@ -171,13 +171,35 @@ fn images_that_are_not_at_hand_are_said_and_everything_else_is_shown() {
     let (file, _) = file([50, 20], Options::default(), false);
     assert_eq!(file.sets[1].absent.as_deref(), Some("gone"));
     assert!(file.thumbnails.is_empty() && !file.lists.is_empty() && !file.maps.is_empty());
-    let (cache, _, data) = set(30, 8);
+}
+
+#[test]
+fn images_are_those_of_the_data_that_a_cache_names_whichever_part_it_is() {
     let is_absent = |images: Images, part: &str| match images {
         Images::Absent(why) => assert!(why.contains(part), "{why}"),
         Images::Open(_) => panic!("expected {part}"),
     };
     // A cache of somebody else names no data.
-    is_absent(SubjectSet::images_of(&cache, |_| Ok(data.clone())), "does not say which images");
+    is_absent(Images::of_cache(&set(30, 8).0), "does not say which images");
+    is_absent(Images::named("cifar10:/nowhere", 30, None), "cannot be opened");
+    for part in ["train", "test"] {
+        let named = format!("demo:fashion-mnist?split={part}");
+        let data = data::open(&named.parse().unwrap(), Split::Train).unwrap();
+        let labels: Vec<i64> = (0..data.len()).map(|row| data.label(row)).collect();
+        // Without its part: the number of images and their classes tell which it is.
+        for named in ["demo:fashion-mnist", "demo:fashion-mnist (labels by name)"] {
+            let Images::Open(found) = Images::named(named, labels.len(), Some(&labels)) else {
+                panic!("{part}")
+            };
+            assert!((0..labels.len()).all(|row| found.label(row) == labels[row]));
+        }
+        is_absent(Images::named(&named, labels.len() - 1, None), "the data has changed since");
+        let turned: Vec<i64> = labels.iter().rev().copied().collect();
+        is_absent(Images::named(&named, labels.len(), Some(&turned)), "other classes");
+        // Another numbering of the same classes is no other order.
+        let renumbered: Vec<i64> = labels.iter().map(|label| 7 - label).collect();
+        assert!(matches!(Images::named(&named, labels.len(), Some(&renumbered)), Images::Open(_)));
+    }
 }
 
 #[test]
