@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::statistics::Calibration;
 use crate::error::Result;
+use crate::eval::{self, Sample};
 use crate::features::FeatureSet;
-use crate::linalg::{argmax, largest};
 
 /// Answers and losses of a network; a sample of unknown label has no losses.
 pub(super) struct Predictions {
@@ -57,7 +57,7 @@ impl Predictions {
                 (None, Some(head)) => set.read_logits(head, range.clone(), &mut logits),
                 (None, None) => return Ok(None),
             }
-            let rows = logits.chunks_exact(classes).zip(&labels[range]);
+            let rows = logits.chunks_exact_mut(classes).zip(&labels[range]);
             answers.extend(rows.map(|(row, label)| Answer::of(row, *label)));
         }
         let labels = labels.to_vec();
@@ -87,17 +87,18 @@ impl Predictions {
 }
 
 impl Answer {
-    fn of(logits: &[f64], label: i64) -> Answer {
-        let (class, most) = (argmax(logits), largest(logits));
-        let sum: f64 = logits.iter().map(|logit| (logit - most).exp()).sum();
-        let probability = |logit: f64| (logit - most).exp() / sum;
-        let confidence = 1.0 / sum;
-        let Some(own) = usize::try_from(label).ok().and_then(|label| logits.get(label)) else {
-            return Answer { class: class as u32, confidence, nll: 0.0, brier: 0.0 };
-        };
-        let squares: f64 = logits.iter().map(|logit| probability(*logit).powi(2)).sum();
-        let brier = squares - 2.0 * probability(*own) + 1.0;
-        Answer { class: class as u32, confidence, nll: most + sum.ln() - own, brier }
+    /// The answer of one row of logits, which become probabilities.
+    fn of(logits: &mut [f64], label: i64) -> Answer {
+        match u32::try_from(label).ok().filter(|label| (*label as usize) < logits.len()) {
+            Some(label) => {
+                let Sample { predicted, confidence, nll, brier, .. } = Sample::of(0, label, logits);
+                Answer { class: predicted, confidence, nll, brier }
+            }
+            None => {
+                let eval::Answer { predicted, confidence } = eval::Answer::of(logits);
+                Answer { class: predicted, confidence, nll: 0.0, brier: 0.0 }
+            }
+        }
     }
 }
 
@@ -108,12 +109,12 @@ mod tests {
     #[test]
     fn losses_are_those_of_the_definitions() {
         // Probabilities 0.5, 0.25, 0.25 and label 1: NLL ln 4, Brier 0.25 + 0.5625 + 0.0625.
-        let answer = Answer::of(&[2f64.ln(), 0.0, 0.0], 1);
+        let answer = Answer::of(&mut [2f64.ln(), 0.0, 0.0], 1);
         assert_eq!(answer.class, 0);
         assert!((answer.confidence - 0.5).abs() < 1e-15);
         assert!((answer.nll - 4f64.ln()).abs() < 1e-15 && (answer.brier - 0.875).abs() < 1e-15);
-        let large = Answer::of(&[800.0, -800.0], 1);
+        let large = Answer::of(&mut [800.0, -800.0], 1);
         assert!((large.nll - 1600.0).abs() < 1e-9 && (large.brier - 2.0).abs() < 1e-12, "nothing overflows");
-        assert_eq!(Answer::of(&[1.0, 2.0], -1).nll, 0.0);
+        assert_eq!(Answer::of(&mut [1.0, 2.0], -1).nll, 0.0);
     }
 }

@@ -34,7 +34,7 @@ pub struct ReliabilityBin {
 }
 
 /// The bin of a probability.
-pub(super) fn bin_of(probability: f64) -> usize {
+pub(crate) fn bin_of(probability: f64) -> usize {
     ((probability * BINS as f64).ceil() as usize).clamp(1, BINS) - 1
 }
 

@@ -8,8 +8,7 @@ use super::confusion::Counts;
 use super::samples::Sample;
 use super::{Intervals, Metrics, Options};
 use crate::error::{Error, Result};
-use crate::ood::metrics::{COVERAGE, Interval, RiskCoverage, quantile};
-use crate::rng::{Purpose, Stream};
+use crate::ood::metrics::{Interval, RiskCoverage, percentiles, resample};
 
 /// nll, brier, ece, macro precision, recall and F1, aurc, augrc of one replicate.
 type Replicate = [f64; 8];
@@ -34,19 +33,12 @@ pub(super) fn bootstrap(
     }
     let bins: Vec<usize> = samples.iter().map(|sample| bin_of(sample.confidence)).collect();
     let replicate = |number: u32| {
-        let stream = Stream::for_purpose(seed, Purpose::Bootstrap, &[u64::from(number)]);
-        let mut drawn = vec![0u32; samples.len()];
-        for i in 0..samples.len() as u64 {
-            drawn[stream.below(i, samples.len() as u64) as usize] += 1;
-        }
+        let drawn = resample(seed, &[u64::from(number)], samples.len());
         of_resample(samples, &bins, classes, risk_coverage, &drawn)
     };
     let drawn: Vec<Replicate> = (0..replicates).into_par_iter().map(replicate).collect();
     let interval = |metric: usize| -> Interval {
-        let mut values: Vec<f64> = drawn.iter().map(|replicate| replicate[metric]).collect();
-        values.sort_unstable_by(f64::total_cmp);
-        let tail = (1.0 - COVERAGE) / 2.0;
-        [quantile(&values, tail), quantile(&values, 1.0 - tail)]
+        percentiles(&mut drawn.iter().map(|replicate| replicate[metric]).collect::<Vec<f64>>())
     };
     // The error of a resample is the calibration's and, on top of it, that of drawing again what was drawn once: mirrored at
     // the value the interval is rid of it twice, once for the resamples and once for the samples.

@@ -9,6 +9,25 @@ use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head, block_rows};
 use crate::linalg::argmax;
 
+/// A network's answer: the class of the largest logit, the lowest of equal ones, and its softmax probability.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Answer {
+    /// The class.
+    pub predicted: u32,
+    /// Its probability.
+    pub confidence: f64,
+}
+
+impl Answer {
+    /// The answer of one row of logits.
+    pub fn of(logits: &[f64]) -> Answer {
+        let predicted = argmax(logits);
+        let top = logits[predicted];
+        let total: f64 = logits.iter().map(|logit| (logit - top).exp()).sum();
+        Answer { predicted: predicted as u32, confidence: total.recip() }
+    }
+}
+
 /// A network's answer for one labelled sample.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Sample {
@@ -34,8 +53,8 @@ impl Sample {
         self.label == self.predicted
     }
 
-    /// The answer of one row of logits, which become probabilities; adds the probability of every class to its bins.
-    fn of(row: u32, label: u32, logits: &mut [f64], classwise: &mut [Bins]) -> Sample {
+    /// The answer of one row of logits, which become probabilities.
+    pub(crate) fn of(row: u32, label: u32, logits: &mut [f64]) -> Sample {
         let class = label as usize;
         let predicted = argmax(logits);
         let (top, own) = (logits[predicted], logits[class]);
@@ -47,7 +66,6 @@ impl Sample {
         let (mut others, mut squares) = (0.0, 0.0);
         for (other, value) in logits.iter_mut().enumerate() {
             *value /= total;
-            classwise[other].add(*value, other == class);
             if other != class {
                 others += *value;
                 squares += *value * *value;
@@ -111,9 +129,14 @@ impl Samples {
             let mut classwise = vec![Bins::default(); head.classes()];
             let rows = range.clone().zip(logits.chunks_exact_mut(head.classes()));
             let labelled = rows.filter(|(row, _)| labels[*row] >= 0);
-            let samples = labelled
-                .map(|(row, logits)| Sample::of(row as u32, labels[row] as u32, logits, &mut classwise))
-                .collect();
+            let sample = |(row, logits): (usize, &mut [f64])| {
+                let sample = Sample::of(row as u32, labels[row] as u32, logits);
+                for (class, probability) in logits.iter().enumerate() {
+                    classwise[class].add(*probability, class == sample.label as usize);
+                }
+                sample
+            };
+            let samples = labelled.map(sample).collect();
             Block { samples, classwise }
         };
         let mut all = Samples {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::file::{List, ListKind, Threshold};
 use super::{ALARMS, Options, Subject, drawn};
-use crate::linalg::{argmax, largest};
+use crate::eval::Answer;
 use crate::ood::metrics::TPR;
 
 /// Samples at each end of a score, from the most that are shown to the fewest.
@@ -86,14 +86,11 @@ fn ranked(scores: &[f64]) -> Vec<usize> {
 fn mistakes(subject: &Subject<'_>) -> Option<Chosen> {
     let set = &subject.sets[0];
     let labels = set.cache.labels()?;
-    let answers = set.cache.map_logits(subject.head, |logits| {
-        let top = largest(logits);
-        (argmax(logits), logits.iter().map(|logit| (logit - top).exp()).sum::<f64>().recip())
-    });
-    let is_wrong = |row: &usize| labels[*row] >= 0 && answers[*row].0 as i64 != labels[*row];
+    let answers = set.cache.map_logits(subject.head, Answer::of);
+    let is_wrong = |row: &usize| labels[*row] >= 0 && i64::from(answers[*row].predicted) != labels[*row];
     let mut rows: Vec<usize> = (0..answers.len()).filter(is_wrong).collect();
     let of = rows.len();
-    rows.sort_by(|a, b| answers[*b].1.total_cmp(&answers[*a].1).then(a.cmp(b)));
+    rows.sort_by(|a, b| answers[*b].confidence.total_cmp(&answers[*a].confidence).then(a.cmp(b)));
     rows.truncate(MOST);
     (of > 0).then_some(Chosen { kind: ListKind::Mistakes, set: 0, score: None, rows, of })
 }

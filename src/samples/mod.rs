@@ -14,8 +14,8 @@ use std::collections::BTreeMap;
 
 use crate::data::{self, DataSpec, Dataset, SharedDataset, Split, thumbnail};
 use crate::error::{Error, Result};
+use crate::eval::Answer;
 use crate::features::{FeatureSet, Head};
-use crate::linalg::{argmax, largest};
 use crate::ood::{OodInput, Outcome, Scores};
 use crate::rng::{Purpose, Stream};
 
@@ -203,11 +203,10 @@ impl SampleFile {
         (head, class_names): (&Head, &[String]),
         options: Options,
     ) -> Result<SampleFile> {
-        let confidence = |logits: &[f64]| {
-            let top = largest(logits);
-            logits.iter().map(|logit| (logit - top).exp()).sum::<f64>().recip()
-        };
-        let scores = Scores::from([("confidence".to_string(), cache.map_logits(head, confidence))]);
+        let scores = Scores::from([(
+            "confidence".to_string(),
+            cache.map_logits(head, |logits| Answer::of(logits).confidence),
+        )]);
         let set = SubjectSet { name: "labelled", cache, scores: &scores, images };
         SampleFile::new(&Subject { class_names, head, sets: vec![set], threshold: None, best: None }, options)
     }
@@ -242,8 +241,8 @@ impl SampleFile {
         let SubjectSet { cache, images, .. } = &subject.sets[set];
         let mut logits = Vec::new();
         cache.read_logits(subject.head, row..row + 1, &mut logits);
-        let (predicted, top) = (argmax(&logits), largest(&logits));
-        let confidence = logits.iter().map(|logit| (logit - top).exp()).sum::<f64>().recip();
+        let Answer { predicted, confidence } = Answer::of(&logits);
+        let predicted = predicted as usize;
         let label = cache.labels().map(|labels| labels[row]).filter(|label| set == 0 && *label >= 0);
         let mut shown = Shown { set, row, label, predicted, confidence, ..Shown::default() };
         let Images::Open(data) = images else { return shown };

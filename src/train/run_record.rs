@@ -66,11 +66,24 @@ pub(super) struct OpenRecord {
 }
 
 impl OpenRecord {
-    /// Begins a session at a step. A resume keeps the sessions before it, of a file that can be read.
-    pub(super) fn begin(folder: &Path, resume: bool, device: &dyn Device, step: u64) -> OpenRecord {
+    /// Begins a session at a step. A resume keeps the sessions before it; a file that cannot be read is no reason not to train, so it is
+    /// begun anew, and the note for the user says so.
+    pub(super) fn begin(
+        folder: &Path,
+        resume: bool,
+        device: &dyn Device,
+        step: u64,
+    ) -> (OpenRecord, Option<String>) {
         let path = folder.join(RUN_FILE);
-        let mut record =
-            if resume { RunRecord::read(&path).unwrap_or_default() } else { RunRecord::default() };
+        let before = (resume && path.exists()).then(|| RunRecord::read(&path));
+        let (mut record, note) = match before {
+            Some(Ok(record)) => (record, None),
+            Some(Err(error)) => (
+                RunRecord::default(),
+                Some(format!("times and devices of the runs before are lost: {error}")),
+            ),
+            None => (RunRecord::default(), None),
+        };
         record.sessions.push(Session {
             program: format!("residua {}", env!("CARGO_PKG_VERSION")),
             device: device.hardware().name,
@@ -84,7 +97,7 @@ impl OpenRecord {
             last_step: step,
             seconds: 0.0,
         });
-        OpenRecord { record, path }
+        (OpenRecord { record, path }, note)
     }
 
     /// Notes how far the session is, and writes the file.
@@ -109,7 +122,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let device = Cpu::<f32>::new(1).unwrap();
         for (resume, step, seconds) in [(false, 0, 2.5), (true, 10, 1.0)] {
-            let mut open = OpenRecord::begin(folder.path(), resume, &device, step);
+            let (mut open, note) = OpenRecord::begin(folder.path(), resume, &device, step);
+            assert_eq!(note, None);
             open.update(step + 5, 0.5).unwrap();
             open.update(step + 10, seconds).unwrap();
         }
@@ -118,11 +132,22 @@ mod tests {
         let steps: Vec<(u64, u64)> = record.sessions.iter().map(|s| (s.first_step, s.last_step)).collect();
         assert_eq!((steps, record.seconds()), (vec![(0, 10), (10, 20)], 3.5));
         assert_eq!(record.sessions[0].precision, "f32");
-        OpenRecord::begin(folder.path(), false, &device, 0).update(1, 1.0).unwrap();
+        OpenRecord::begin(folder.path(), false, &device, 0).0.update(1, 1.0).unwrap();
         assert_eq!(RunRecord::read(&path).unwrap().sessions.len(), 1);
         std::fs::write(&path, "{\"sessions\": 3}").unwrap();
         assert!(RunRecord::read(&path).unwrap_err().to_string().contains("run.json line 1"));
-        OpenRecord::begin(folder.path(), true, &device, 0).update(1, 1.0).unwrap();
+        OpenRecord::begin(folder.path(), true, &device, 0).0.update(1, 1.0).unwrap();
         assert_eq!(RunRecord::read(&path).unwrap().sessions.len(), 1);
+    }
+
+    #[test]
+    fn a_damaged_record_is_begun_anew_and_said_to_be_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(RUN_FILE), "{\"sessions\": 3}").unwrap();
+        let (mut open, note) = OpenRecord::begin(folder.path(), true, &Cpu::<f32>::new(1).unwrap(), 10);
+        let note = note.unwrap();
+        assert!(note.contains("are lost") && note.contains(RUN_FILE), "{note}");
+        open.update(12, 0.5).unwrap();
+        assert_eq!(RunRecord::read(&folder.path().join(RUN_FILE)).unwrap().sessions.len(), 1);
     }
 }

@@ -228,12 +228,15 @@ impl<'a> Trainer<'a> {
         if let Some(note) = self.checkpoints.note.take() {
             observer.note(&note);
         }
-        let mut record = OpenRecord::begin(
+        let (mut record, note) = OpenRecord::begin(
             self.job.folder.path(),
             self.job.resume,
             self.model.device(),
             self.position.step,
         );
+        if let Some(note) = note {
+            observer.note(&note);
+        }
         let mut last = None;
         let mut stopped = false;
         while self.position.epoch < self.job.options.epochs && !stopped {

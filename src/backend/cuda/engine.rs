@@ -109,7 +109,7 @@ impl Cuda {
         calls: &mut dyn Iterator<Item = (&Call<Span>, &CallConfig, Span)>,
     ) -> Result<Vec<Arc<Source>>> {
         let recorder = Arc::new(Recorder::new(self.driver.properties().clone()));
-        let mut paper = Cuda {
+        let mut recording = Cuda {
             memory: Some(recorder.allocate(self.memory()?.bytes())?),
             modules: Mutex::default(),
             driver: recorder.clone(),
@@ -122,7 +122,7 @@ impl Cuda {
             prepared: Mutex::default(),
         };
         for (call, config, workspace) in calls {
-            paper.run_prepared(call, config, workspace)?;
+            recording.run_prepared(call, config, workspace)?;
         }
         let mut sources: Vec<Arc<Source>> = Vec::new();
         for launch in recorder.take() {

@@ -8,10 +8,9 @@
 use rayon::prelude::*;
 
 use super::Found;
+use crate::eval::{BINS, bin_of};
 use crate::ood::metrics::{percentiles, resample};
 
-/// Parts that confidences are divided into.
-const BINS: usize = 15;
 /// A word for this use of resamples, after the replicate: no numbers are shared with those of FPR95.
 const ECE: u64 = 2;
 
@@ -25,9 +24,7 @@ pub(in crate::compare) struct Calibration {
 impl Calibration {
     pub fn new(samples: impl IntoIterator<Item = (f64, bool)>) -> Calibration {
         let place = |(confidence, correct): (f64, bool)| {
-            // Bins are open below and closed above.
-            let bin = ((confidence * BINS as f64).ceil() - 1.0).clamp(0.0, BINS as f64 - 1.0);
-            (bin as u8, f64::from(u8::from(correct)) - confidence)
+            (bin_of(confidence) as u8, f64::from(u8::from(correct)) - confidence)
         };
         Calibration { samples: samples.into_iter().map(place).collect() }
     }

@@ -131,7 +131,7 @@ impl Sampler {
 }
 
 /// Linear interpolation between order statistics (the default of numpy's `quantile`).
-pub(crate) fn quantile(sorted: &[f64], share: f64) -> f64 {
+pub(super) fn quantile(sorted: &[f64], share: f64) -> f64 {
     let position = share * (sorted.len() - 1) as f64;
     let below = position.floor() as usize;
     let above = (below + 1).min(sorted.len() - 1);

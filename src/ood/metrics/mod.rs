@@ -14,7 +14,6 @@ mod oscr;
 mod paired;
 mod risk_coverage;
 
-pub(crate) use bootstrap::quantile;
 pub use bootstrap::{COVERAGE, Interval, Intervals};
 pub use curve::{Curve, OperatingPoint};
 pub use delong::{DeLong, Estimate, ScoredSides, normal_quantile};

@@ -156,6 +156,46 @@ fn a_cache_and_the_checkpoint_it_came_from_give_the_same_results() {
 }
 
 #[test]
+fn the_page_shows_an_evaluation_and_names_a_damaged_file_of_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let cache = case("small").join("id.npz");
+    let head = case("small").join("head.npz");
+    residua(["eval", "--quiet", "--cache"])
+        .arg(&cache)
+        .arg("--head")
+        .arg(&head)
+        .arg("--out")
+        .arg(&out)
+        .assert()
+        .success();
+    residua(["report"]).arg(&out).assert().success();
+    let html = std::fs::read_to_string(out.join("report.html")).unwrap();
+    for part in [
+        "On labelled images",
+        "Reliability diagram",
+        "Confusion matrix",
+        "<dt>ECE</dt>",
+        "Most frequent confusions",
+    ] {
+        assert!(html.contains(part), "{part} is not on the page");
+    }
+    for (file, text, told) in [
+        ("confusion.csv", "label,predicted,count\n0,0,41\n0,99,1\n", "line 3"),
+        ("confusion.csv", "label,predicted,count\n0,zero,1\n", "both classes below 10"),
+        ("eval.json", "{\"accuracy\": 1}", "results of `residua eval`"),
+    ] {
+        let path = out.join(file);
+        let sound = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text).unwrap();
+        let (code, said) = said(&["report", out.to_str().unwrap()]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains(file) && said.contains(told), "{said}");
+        std::fs::write(&path, sound).unwrap();
+    }
+}
+
+#[test]
 fn predict_says_how_good_its_decisions_are_where_the_data_is_labelled() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).display().to_string();
