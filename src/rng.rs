@@ -47,6 +47,8 @@ pub enum Purpose {
     Outliers = 12,
     /// Samples looked at to compare two data sets; next word: which of the two.
     Compare = 13,
+    /// Ties between the scores of a monitored stream; the index is the step.
+    Ties = 14,
 }
 
 /// One stream of random numbers, addressed by index.

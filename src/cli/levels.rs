@@ -11,7 +11,7 @@ use crate::checkpoint::{LabelsBy, Trained};
 use crate::data::{self, DataSpec, SharedDataset, Split};
 use crate::error::{Error, Result};
 use crate::features::Request;
-use crate::novelty::HeadSets;
+use crate::novelty::{HeadSets, LevelEntry};
 
 /// An option that may differ between levels: `VALUE` for all of them, `superclass=VALUE` for one.
 #[derive(Debug, Clone)]
@@ -104,6 +104,16 @@ pub fn open_networks(checkpoints: &[PathBuf], wanted: &[&str], common: &Common) 
     let networks = checkpoints.iter().map(open).collect::<Result<Vec<Trained>>>()?;
     networks.iter().for_each(|network| say(network.note.as_deref(), common));
     Ok(networks)
+}
+
+/// The error where no head of the network has the classes that its thresholds are of.
+pub fn missing_head(thresholds: &Path, entry: &LevelEntry) -> Error {
+    Error::invalid(format!(
+        "{}: the {} head of checkpoint {} has other classes than the thresholds; calibrate again",
+        thresholds.display(),
+        entry.name(),
+        entry.checkpoint
+    ))
 }
 
 /// A data set by the name a user gave it.

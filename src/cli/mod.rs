@@ -26,6 +26,8 @@ mod experiment;
 mod extract;
 mod kernels;
 mod levels;
+mod monitor;
+mod monitor_input;
 mod ood;
 mod output;
 mod predict;
@@ -70,6 +72,8 @@ enum Verb {
     Calibrate(Box<calibrate::Arguments>),
     /// Classify images, with novelty decided by calibrated thresholds
     Predict(predict::Arguments),
+    /// Watch a stream of images or features: p-values, discoveries with a false discovery rate, a drift alarm; JSON lines
+    Monitor(Box<monitor::Arguments>),
     /// (Re)build the self-contained HTML page and the figures of a run folder
     Report(report::Arguments),
     /// Set runs beside each other: differences with intervals, curves, recipes, answers that differ
@@ -172,6 +176,7 @@ fn run(mut cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Ood(arguments) => ood::run(&arguments, common),
         Verb::Calibrate(arguments) => calibrate::run(&arguments, common),
         Verb::Predict(arguments) => predict::run(&arguments, common),
+        Verb::Monitor(arguments) => monitor::run(&arguments, common),
         Verb::Extract(arguments) => extract::run(&arguments, common),
         Verb::Data(arguments) => data::run(&arguments, common),
         Verb::Kernels(arguments) => kernels::run(&arguments, common),

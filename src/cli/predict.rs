@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use super::common::Common;
 use super::compute::Compute;
 use super::extract::open_readable;
-use super::levels::{NamedData, extract_heads, open_networks};
+use super::levels::{NamedData, extract_heads, missing_head, open_networks};
 use super::output::{in_json, print_beside, warn, width};
 use crate::data::{DataSpec, SharedDataset, Split, UNKNOWN_LABEL};
 use crate::error::{Error, Result};
@@ -115,12 +115,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         common,
     )?;
     if let Some(entry) = file.levels.iter().find(|entry| !heads.iter().any(|head| head.is_of(entry))) {
-        return Err(Error::invalid(format!(
-            "{}: the {} head of checkpoint {} has other classes than the thresholds; calibrate again",
-            arguments.thresholds.display(),
-            entry.name(),
-            entry.checkpoint
-        )));
+        return Err(missing_head(&arguments.thresholds, entry));
     }
     let judgement = judge(&file, &heads, 0, arguments.fdr)?;
     let Arguments { with_scores: scores, p_values, names, .. } = *arguments;

@@ -153,7 +153,12 @@ fn extract(
 }
 
 /// Refuses outputs of a diverged network, which are not finite; the batch of `rows` begins at sample `first`.
-fn check_finite(values: &HeadValues, rows: usize, first: usize, data: &SharedDataset) -> Result<()> {
+pub(super) fn check_finite(
+    values: &HeadValues,
+    rows: usize,
+    first: usize,
+    data: &SharedDataset,
+) -> Result<()> {
     let broken = |values: &[f32]| {
         let index = values.iter().position(|value| !value.is_finite())?;
         Some(first + index / (values.len() / rows))

@@ -19,6 +19,7 @@ mod moments;
 mod npy;
 mod pass;
 mod set;
+mod single;
 mod writer;
 
 pub use agreement::{Agreement, Extent, ForeignLogits, SAMPLED_ROWS, check_logits, predictions};
@@ -31,6 +32,7 @@ pub use moments::Moments;
 pub use npy::{Element, NpyArray};
 pub use pass::{Evaluation, Pass, PassBatch, batches_in_flight};
 pub use set::{CacheMeta, FeatureSet, HEAD_FILE, check_same_checkpoint};
+pub use single::SinglePass;
 pub use writer::{CacheWriter, write_npz};
 
 /// Rows of a block whose f64 copy has about two million elements: large enough for fast products, small enough

@@ -177,6 +177,24 @@ impl FeatureSet {
         FeatureSet::from_parts(&self.path.display().to_string(), features, logits, labels)
     }
 
+    /// One sample, in memory and in f64, without its label.
+    ///
+    /// # Errors
+    /// None that opening the set would not have had.
+    ///
+    /// # Panics
+    /// If the row lies beyond the set.
+    pub fn sample(&self, row: usize) -> Result<FeatureSet> {
+        let read = |matrix: &Matrix, name: &str| {
+            let mut values = Vec::new();
+            matrix.read_f64(row..row + 1, &mut values);
+            Matrix::from_f64(values, matrix.columns(), name)
+        };
+        let features = read(&self.features, "features")?;
+        let logits = self.logits.as_ref().map(|logits| read(logits, "logits")).transpose()?;
+        FeatureSet::from_parts(&format!("{} row {row}", self.path.display()), features, logits, None)
+    }
+
     /// Reads the stored logits of some samples, or those the head gives their features.
     pub fn read_logits(&self, head: &Head, range: Range<usize>, out: &mut Vec<f64>) {
         match &self.logits {

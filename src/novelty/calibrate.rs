@@ -34,7 +34,7 @@ pub struct LevelChoice {
 
 impl Default for LevelChoice {
     fn default() -> LevelChoice {
-        LevelChoice { score: Score::Ood(Method::Msp), rule: Rule::Conformal(0.05), temperature: 1.0 }
+        LevelChoice { score: Score::from(Method::Msp), rule: Rule::Conformal(0.05), temperature: 1.0 }
     }
 }
 
@@ -179,6 +179,37 @@ pub struct Judgement {
     pub answers: Vec<Vec<Answer>>,
 }
 
+/// Samples as one level judges them, whatever the other says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LevelJudgement {
+    /// Score and prediction of each sample.
+    pub samples: Vec<Scored>,
+    /// Conformal p-value of each sample.
+    pub p_values: Vec<f64>,
+    /// Whether the level's own threshold flags each sample.
+    pub flagged: Vec<bool>,
+}
+
+/// Scores, p-values and flags of the samples of a cache; `scorer` is the entry's ([`LevelEntry::scorer`]). With a false discovery rate,
+/// samples are flagged by the Benjamini-Hochberg procedure over the whole set instead of by the threshold.
+///
+/// # Errors
+/// As [`Scorer::samples`].
+pub fn judge_level(
+    entry: &LevelEntry,
+    scorer: &Scorer,
+    set: &FeatureSet,
+    false_discovery_rate: Option<f64>,
+) -> Result<LevelJudgement> {
+    let samples = scorer.samples(set)?;
+    let p_values = super::p_values(&entry.calibration, samples.iter().map(Scored::flagging_order));
+    let flagged = match false_discovery_rate {
+        None => samples.iter().map(|sample| entry.threshold.flags(sample)).collect(),
+        Some(rate) => super::benjamini_hochberg(&p_values, rate),
+    };
+    Ok(LevelJudgement { samples, p_values, flagged })
+}
+
 /// Scores, p-values and answers of the samples at one place among the caches of all heads. With a false discovery rate, samples
 /// are flagged by the Benjamini-Hochberg procedure over the whole set instead of by thresholds.
 ///
@@ -196,14 +227,11 @@ pub fn judge(
     let heads: Vec<&HeadSets<'_>> = file.levels.iter().map(|entry| own_head(entry, heads)).collect();
     let (mut samples, mut p_values, mut flags) = (Vec::new(), Vec::new(), Vec::new());
     for (entry, own) in file.levels.iter().zip(&heads) {
-        let scored = entry.scorer(own.head.clone())?.samples(&own.sets[place])?;
-        let p = super::p_values(&entry.calibration, scored.iter().map(Scored::flagging_order));
-        flags.push(match false_discovery_rate {
-            None => scored.iter().map(|sample| entry.threshold.flags(sample)).collect(),
-            Some(rate) => super::benjamini_hochberg(&p, rate),
-        });
-        samples.push(scored);
-        p_values.push(p);
+        let scorer = entry.scorer(own.head.clone())?;
+        let judged = judge_level(entry, &scorer, &own.sets[place], false_discovery_rate)?;
+        samples.push(judged.samples);
+        p_values.push(judged.p_values);
+        flags.push(judged.flagged);
     }
     let inputs: Vec<LevelInput<'_>> = file
         .levels

@@ -125,6 +125,12 @@ impl LevelEntry {
         level_name(self.classes.level)
     }
 
+    /// The name of a class by its index in the files; none where it has no logit.
+    pub fn class_name(&self, class: i64) -> Option<&str> {
+        let logit = self.classes.indices.iter().position(|index| *index == class);
+        logit.map(|logit| self.classes.classes[logit].as_str())
+    }
+
     /// The level's score, ready to be computed of caches of this head.
     ///
     /// # Errors

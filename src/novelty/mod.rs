@@ -39,8 +39,8 @@ mod threshold;
 mod truth;
 
 pub use calibrate::{
-    Calibration, CalibrationSets, HeadSets, Judgement, LevelChoice, Novel, ReportSets, Verdicts, judge,
-    report,
+    Calibration, CalibrationSets, HeadSets, Judgement, LevelChoice, LevelJudgement, Novel, ReportSets,
+    Verdicts, judge, judge_level, report,
 };
 pub use dashboard::{Dashboard, Row};
 pub use decide::{Answer, Hierarchy, LevelInput, decide};

@@ -69,10 +69,7 @@ pub fn predictions_csv(
             if columns.scores {
                 let name = match answer.known() {
                     None => NOVEL,
-                    Some(class) => {
-                        let logit = entry.classes.indices.iter().position(|index| *index == class);
-                        logit.map_or("", |logit| &entry.classes.classes[logit])
-                    }
+                    Some(class) => entry.class_name(class).unwrap_or_default(),
                 };
                 let score = judgement.samples[level][row].score;
                 record.extend([name.to_string(), score.to_string(), u8::from(answer.flagged).to_string()]);

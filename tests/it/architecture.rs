@@ -24,7 +24,7 @@ const LAYERS: [&[&str]; 11] = [
     &["autograd"],
     &["nn"],
     &["data", "checkpoint"],
-    &["features", "ood", "novelty", "collapse", "eval", "samples", "train", "report"],
+    &["features", "ood", "novelty", "collapse", "eval", "samples", "train", "report", "monitor"],
     &["compare"],
     &["recipe", "bench"],
     &["cli"],

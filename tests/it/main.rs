@@ -8,6 +8,7 @@ mod eval;
 mod examples;
 mod features;
 mod kernels;
+mod monitor;
 mod novelty;
 mod ood;
 mod ops;
