@@ -51,7 +51,7 @@ fn one_by_one(features: &[f64], means: &[f64], precision: &[f64]) -> Vec<f64> {
 fn mahalanobis(criterion: &mut Criterion) {
     let (train, test) = (clustered(TRAIN, 1), clustered(SAMPLES, 2));
     let head = Head::new(vec![0.0; C * D], vec![0.0; C], D).expect("C x D weights");
-    let options = Options { methods: vec![Method::Mahalanobis], ..Options::default() };
+    let options = Options::of(&[Method::Mahalanobis]);
     let detectors = Detectors::fit(&train, &head, &options).expect("every class has samples");
     let moments = Moments::of(&train, C).expect("every class has samples");
     let covariance: Vec<f64> = moments.within_scatter().iter().map(|x| x / TRAIN as f64).collect();

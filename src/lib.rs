@@ -41,12 +41,12 @@
 //! };
 //! let (train, test, ood) = (samples("train", 300, 4.0)?, samples("test", 90, 4.0)?, samples("ood", 60, 1.0)?);
 //!
-//! let options = Options { methods: vec![Method::Energy, Method::Mahalanobis, Method::Knn], ..Options::default() };
+//! let options = Options::of(&[Method::Energy, Method::Mahalanobis, Method::Knn]);
 //! let detectors = Detectors::fit(&train, &head, &options)?;
 //! let (of_test, of_ood) = (detectors.score(&test)?, detectors.score(&ood)?);
-//! for method in detectors.methods() {
-//!     let metrics = OodMetrics::evaluate(&of_test[method.name()], &of_ood[method.name()])?;
-//!     println!("{method}: AUROC {:.3}, FPR95 with OOD positive {:.3}", metrics.auroc, metrics.fpr95);
+//! for name in detectors.names() {
+//!     let metrics = OodMetrics::evaluate(&of_test[&name], &of_ood[&name])?;
+//!     println!("{name}: AUROC {:.3}, FPR95 with OOD positive {:.3}", metrics.auroc, metrics.fpr95);
 //!     assert!(metrics.auroc > 0.99);
 //! }
 //!
@@ -158,7 +158,7 @@
 //! | command line | `cli` |
 //! | whole experiments, measurements | `recipe`, `bench` |
 //! | runs beside each other | `compare` |
-//! | tasks of a user | [`train`], [`features`], [`ood`], [`novelty`], [`collapse`], [`eval`], [`report`]; `samples` |
+//! | tasks of a user | [`train`], [`features`], [`ood`], [`novelty`], [`collapse`], [`eval`], [`monitor`], [`report`]; `samples` |
 //! | data and weights on disk | [`data`], [`checkpoint`] |
 //! | networks | [`nn`] |
 //! | gradients | [`autograd`] |
@@ -175,6 +175,7 @@ pub mod data;
 pub mod error;
 pub mod eval;
 pub mod features;
+pub mod monitor;
 pub mod nn;
 pub mod novelty;
 pub mod ood;

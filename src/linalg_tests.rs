@@ -137,3 +137,24 @@ fn distances_and_dots_match_plain_sums_for_every_tail_length() {
         assert!((dot(&a, &b) - plain).abs() < 1e-12);
     }
 }
+
+#[test]
+fn exponentials_are_those_of_the_library_to_two_units_in_the_last_place() {
+    let stream = crate::rng::Stream::new(4, &[]);
+    let mut x: Vec<f64> = (0..20_000).map(|i| -stream.uniform(i).powi(3) * 750.0).collect();
+    x.extend([0.0, -1e-300, -1e-17, -0.34657, -0.34658, -707.9, -708.1, -1e9, f64::MIN]);
+    let mut found = vec![0.0; x.len()];
+    let sum = exponentials(&x, 0.0, 1.0, &mut found);
+    for (x, found) in x.iter().zip(&found) {
+        let expected = x.exp();
+        // Numbers that are barely normal are zero already.
+        let tiny = if *x < -708.0 { 1e-300 } else { 0.0 };
+        assert!((found - expected).abs() <= 2.0 * f64::EPSILON * expected + tiny, "{x}: {found} {expected}");
+    }
+    assert!((sum / found.iter().sum::<f64>() - 1.0).abs() < 1e-12);
+    assert!((sum_of_exponentials(&x, 0.0, 1.0) / sum - 1.0).abs() < 1e-13);
+    assert_eq!(
+        exponentials(&[3.0, 1.0], 3.0, 0.5, &mut [0.0; 2]),
+        1.0 + exponentials(&[-1.0], 0.0, 1.0, &mut [0.0])
+    );
+}

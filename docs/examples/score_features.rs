@@ -27,7 +27,7 @@ const METHODS: [Method; 5] = [Method::Msp, Method::Energy, Method::Mahalanobis, 
 /// How well one score tells one OOD set from the test set.
 pub struct Row {
     pub set: String,
-    pub method: Method,
+    pub score: String,
     pub metrics: OodMetrics,
 }
 
@@ -70,7 +70,7 @@ pub fn score(folder: &Path) -> Result<Vec<Row>> {
     }
 
     // One pass over the training features fits all detectors. Of every score a larger value means more in-distribution.
-    let options = Options { methods: METHODS.to_vec(), ..Options::default() };
+    let options = Options::of(&METHODS);
     let detectors = Detectors::fit(&train, &head, &options)?;
     for warning in detectors.warnings() {
         eprintln!("warning: {warning}");
@@ -80,9 +80,9 @@ pub fn score(folder: &Path) -> Result<Vec<Row>> {
     for (name, set) in &ood {
         let ood_scores = detectors.score(set)?;
         // A score that could not be fitted has left a warning, and is not among these.
-        for method in detectors.methods() {
-            let metrics = OodMetrics::evaluate(&id_scores[method.name()], &ood_scores[method.name()])?;
-            rows.push(Row { set: name.clone(), method, metrics });
+        for score in detectors.names() {
+            let metrics = OodMetrics::evaluate(&id_scores[&score], &ood_scores[&score])?;
+            rows.push(Row { set: name.clone(), score, metrics });
         }
     }
     Ok(rows)
@@ -95,10 +95,10 @@ fn main() -> Result<()> {
         )
     })?;
     println!("set                  score         AUROC  FPR95 (OOD positive)  FPR95 (ID positive)");
-    for Row { set, method, metrics } in score(Path::new(&folder))? {
+    for Row { set, score, metrics } in score(Path::new(&folder))? {
         let [auroc, ood, id] =
             [metrics.auroc, metrics.fpr95, metrics.fpr95_id_positive].map(|share| 100.0 * share);
-        println!("{set:<20} {:<12} {auroc:6.2} {ood:21.2} {id:20.2}", method.name());
+        println!("{set:<20} {score:<12} {auroc:6.2} {ood:21.2} {id:20.2}");
     }
     Ok(())
 }

@@ -100,9 +100,9 @@ fn values(arg: &clap::Arg) -> Option<Values> {
         _ if named("=CACHE") => Some(Values::Path),
         "device" => words(&["auto", "cpu", "cuda", "cuda:", "emulator"]),
         "instructions" => Some(Values::Words(Instructions::ALL.map(|set| set.to_string()).to_vec())),
-        "methods" => {
-            Some(Values::Words(Method::ALL.iter().map(ToString::to_string).chain(["all".into()]).collect()))
-        }
+        "methods" => Some(Values::Words(
+            Method::ALL.iter().map(ToString::to_string).chain(["all".into(), "cheap".into()]).collect(),
+        )),
         "score" => Some(Values::Words(Score::names())),
         "rule" => Some(Values::Words(
             Rule::DEFAULTS.iter().map(ToString::to_string).chain(["tau:".into()]).collect(),

@@ -1,8 +1,10 @@
 //! `residua ood`: fit, score and evaluate from feature caches.
 
+use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use rayon::prelude::*;
 
 use super::common::Common;
 use super::compute::DeviceFlags;
@@ -13,11 +15,11 @@ use crate::files;
 use crate::ood::table::Group;
 use crate::ood::{
     Compute, Dimension, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, PERCENT,
-    RowsPrecision, RunOptions,
+    RowsPrecision, RunOptions, ScoreSpec, Sets, ShiftedInput,
 };
 use crate::report::plots;
 use crate::samples::{self, SAMPLES_FILE, SampleFile};
-use crate::values::{Reals, Wholes};
+use crate::values::{Reals, Wholes, named};
 
 /// Examples of `--help`.
 const EXAMPLES: &str = "\
@@ -27,11 +29,29 @@ Examples:
       Every score, on caches that `extract` wrote
   residua ood --id test.npz --ood near:other=other.npz --methods msp,energy \\
       --bootstrap 1000 --out scores
-      Two scores of anybody's logits, with intervals";
+      Two scores of anybody's logits, with intervals
+  residua ood --train t.npz --id i.npz --ood near:a=a.npz --ood far:b=b.npz \\
+      --shifted blurred=blurred.npz --compact --out scores
+      The full spectrum too, and one table for all OOD sets";
+
+/// The examples, then all scores with their constants, within 80 columns.
+fn after_long_help() -> String {
+    let mut text = format!("{EXAMPLES}\n\nScores (* cheap), with their constants and defaults:\n");
+    for &method in Method::ALL {
+        let mark = if method.is_cheap() { '*' } else { ' ' };
+        let defaults = Options::default();
+        let constants = method.about().parameters.iter();
+        let constants: Vec<String> =
+            constants.map(|own| format!("{}={}", own.name, (own.default)(&defaults))).collect();
+        let _ = writeln!(text, "  {mark} {:<18}{}", method.name(), constants.join(" "));
+    }
+    text.push_str("Pages of reports explain each score in a sentence, with its paper.");
+    text
+}
 
 /// Flags of `ood`.
 #[derive(Debug, Clone, Args)]
-#[command(after_long_help = EXAMPLES)]
+#[command(after_long_help = after_long_help())]
 pub struct Arguments {
     /// Features of the ID training set: a cache folder or an .npz with features, logits, labels. Scores of logits alone (msp,
     /// mls, energy, gen) do without; knn and react without its labels
@@ -43,6 +63,10 @@ pub struct Arguments {
     /// Features of an OOD set; `near:` or `far:` puts it into a group. May be repeated
     #[arg(long, value_name = "[near:|far:]NAME=CACHE", required = true)]
     ood: Vec<String>,
+    /// Features of a covariate-shifted ID set: the known classes, blurred, drawn, photographed elsewhere. It joins the ID side of a
+    /// full-spectrum evaluation (OpenOOD's fsood) beside the plain one. May be repeated
+    #[arg(long, value_name = "NAME=CACHE")]
+    shifted: Vec<String>,
     /// The last layer: an .npz with W (classes, features) and b (classes); by default the one inside the caches
     #[arg(long, value_name = "FILE")]
     head: Option<PathBuf>,
@@ -50,9 +74,13 @@ pub struct Arguments {
     /// another network. Otherwise that is an error
     #[arg(long)]
     allow_foreign_logits: bool,
-    /// Scores, separated by commas, or `all`
+    /// Scores, separated by commas; `all`; or `cheap`, those that cost no more than a product with the head. A constant stands behind
+    /// the name, alternatives of it behind `|`: knn:k=10|50|200. They are listed at the end of --help
     #[arg(long, default_value = "all", value_name = "LIST")]
     methods: String,
+    /// Features of labelled ID samples outside training, which tempscale and klm are fitted on; without, a tenth of the training set
+    #[arg(long, value_name = "CACHE")]
+    calibration: Option<PathBuf>,
     /// Folder for fit.safetensors, scores/, metrics.json, metrics.csv and plots/
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -80,10 +108,16 @@ pub struct Arguments {
     /// Largest probabilities gen looks at
     #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 100, value_name = "M")]
     gen_m: usize,
+    /// Print one table of AUROC and one of FPR95 for all OOD sets, instead of a table each
+    #[arg(long)]
+    compact: bool,
+    /// Scores that get figures in plots/: the ten with the highest AUROC on each OOD set, all, or none
+    #[arg(long, default_value_t, value_name = "WHICH")]
+    plots: Figures,
     /// Which way the scores in the files point: larger is in-distribution, or larger is novel
     #[arg(long, default_value_t = Orientation::Confidence)]
     orientation: Orientation,
-    /// Replicates for 95 % bootstrap intervals; 0 for none
+    /// Replicates for 95 % bootstrap intervals of all metrics; 0 for none. AUROC has DeLong's without
     #[arg(long, value_parser = Wholes::<u32>::ANY, default_value_t = 0, value_name = "N")]
     bootstrap: u32,
     /// Compare equal numbers of ID and OOD samples: a random subset of the larger side
@@ -116,6 +150,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         options.scores.check_untrained()?;
     }
     let train = arguments.train.as_deref().map(FeatureSet::open).transpose()?;
+    let calibration = arguments.calibration.as_deref().map(FeatureSet::open).transpose()?;
     let id = FeatureSet::open(&arguments.id)?;
     let ood = named
         .into_iter()
@@ -123,8 +158,14 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             Ok(OodInput { name: name.to_string(), group, set: FeatureSet::open(&path)? })
         })
         .collect::<Result<Vec<_>>>()?;
-    let sets: Vec<&FeatureSet> =
-        train.iter().chain([&id]).chain(ood.iter().map(|input: &OodInput| &input.set)).collect();
+    let named = arguments.shifted.iter().map(|text| parse_shifted(text)).collect::<Result<Vec<_>>>()?;
+    let shifted = named
+        .into_iter()
+        .map(|(name, path)| Ok(ShiftedInput { name: name.to_string(), set: FeatureSet::open(&path)? }))
+        .collect::<Result<Vec<_>>>()?;
+    let tested = ood.iter().map(|input: &OodInput| &input.set);
+    let tested = tested.chain(shifted.iter().map(|input: &ShiftedInput| &input.set));
+    let sets: Vec<&FeatureSet> = train.iter().chain(&calibration).chain([&id]).chain(tested).collect();
     let ChosenHead { head, notes, .. } = choose_head(arguments.head.as_deref(), &sets)?;
     if !common.quiet {
         notes.iter().for_each(|note| tell(&format!("note: {note}")));
@@ -135,7 +176,13 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
             "--rows-precision f32 is for kernels, and the CPU computes; leave it out, or add --device cuda",
         ));
     }
-    let sets = (train.as_ref(), &id, ood.as_slice());
+    let sets = Sets {
+        train: train.as_ref(),
+        calibration: calibration.as_ref(),
+        id: &id,
+        shifted: &shifted,
+        ood: &ood,
+    };
     let outcome = choice.on_device_for_rows(|device| {
         let mut compute: Box<dyn Compute> = match device {
             Some(device) => Box::new(OnDevice::new(device).with_precision(arguments.rows_precision)),
@@ -143,35 +190,75 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         };
         crate::ood::run_on(&mut *compute, sets, &head, &options, &arguments.out)
     })?;
-    write_figures(&outcome, &arguments.out.join("plots"))?;
+    let passed_over = write_figures(&outcome, arguments.plots, &arguments.out.join("plots"))?;
+    if passed_over && arguments.plots == Figures::Best && !common.quiet {
+        tell(&format!("note: figures are of the {BEST} best scores of each OOD set; --plots all has all"));
+    }
     let kept = samples::Options { budget: arguments.thumbnails, seed: arguments.seed };
     SampleFile::of_scores(&outcome, (&id, &ood), &head, kept)?.write(&arguments.out.join(SAMPLES_FILE))?;
-    print_result(common, None, &outcome.evaluation, || outcome.evaluation.summary_within(width()))
+    print_result(common, None, &outcome.evaluation, || match arguments.compact {
+        true => outcome.evaluation.compact_summary_within(width()),
+        false => outcome.evaluation.summary_within(width()),
+    })
 }
 
-/// For every OOD set the comparison over all scores, and a sheet a score, from all samples.
-fn write_figures(outcome: &Outcome, folder: &Path) -> Result<()> {
+named! {
+    /// Scores that get figures.
+    pub enum Figures: "choice of figures" {
+        /// Of each OOD set the ten with the highest AUROC.
+        Best = "best",
+        /// All.
+        All = "all",
+        /// None: figures of many scores take longer than the scores.
+        None = "none",
+    }
+    default Best
+}
+
+/// Scores with figures by default.
+const BEST: usize = 10;
+
+/// For every OOD set the comparison over some scores, and a sheet for each of these, from all samples. Returns whether some
+/// scores were passed over.
+fn write_figures(outcome: &Outcome, figures: Figures, folder: &Path) -> Result<bool> {
     let write = |name: String, figure: plots::Figure| files::write(&folder.join(name), figure.standalone());
+    let mut passed_over = false;
     for (set, scores) in &outcome.ood {
-        let pairs = scores
-            .iter()
-            .map(|(method, ood)| plots::ScoredPair::new(method, &outcome.id[method], ood))
+        let auroc =
+            |name: &String| outcome.evaluation.entry(set, name).map_or(0.0, |entry| entry.metrics.auroc);
+        let mut names: Vec<&String> = scores.keys().collect();
+        if figures == Figures::None {
+            names.clear();
+        } else if figures == Figures::Best && names.len() > BEST {
+            // In the order of their names again, as a sheet of all has them.
+            names.sort_by(|a, b| auroc(b).total_cmp(&auroc(a)).then(a.cmp(b)));
+            names.truncate(BEST);
+            names.sort();
+        }
+        passed_over |= names.len() < scores.len();
+        if names.is_empty() {
+            continue;
+        }
+        let pairs = names
+            .into_par_iter()
+            .map(|name| plots::ScoredPair::new(name, &outcome.id[name], &scores[name]))
             .collect::<Result<Vec<_>>>()?;
         write(
             format!("{set}_comparison.svg"),
             plots::comparison_sheet(&format!("Scores on {set}"), &pairs)?,
         )?;
-        for pair in &pairs {
+        pairs.par_iter().try_for_each(|pair| {
             let name = pair.name();
-            write(format!("{set}_{name}.svg"), plots::score_sheet(&format!("{name} on {set}"), pair)?)?;
-        }
+            let file = name.replace([':', '='], "-");
+            write(format!("{set}_{file}.svg"), plots::score_sheet(&format!("{name} on {set}"), pair)?)
+        })?;
     }
-    Ok(())
+    Ok(passed_over)
 }
 
 fn options(arguments: &Arguments) -> Result<RunOptions> {
     let scores = Options {
-        methods: Method::parse_list(&arguments.methods)?,
+        methods: ScoreSpec::parse_list(&arguments.methods)?,
         temperature: arguments.temperature,
         vim_dim: arguments.vim_dim.parse::<Dimension>()?,
         neco_dim: arguments.neco_dim.parse::<Dimension>()?,
@@ -205,4 +292,13 @@ fn parse_ood(text: &str) -> Result<(Option<Group>, &str, PathBuf)> {
     };
     OodInput::check_name(name)?;
     Ok((group, name, PathBuf::from(path)))
+}
+
+/// `NAME=CACHE`.
+fn parse_shifted(text: &str) -> Result<(&str, PathBuf)> {
+    let (name, path) = text.split_once('=').ok_or_else(|| {
+        Error::usage(format!("--shifted {text}: write NAME=CACHE, for instance blurred=blurred.npz"))
+    })?;
+    OodInput::check_name(name)?;
+    Ok((name, PathBuf::from(path)))
 }

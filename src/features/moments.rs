@@ -68,6 +68,19 @@ impl Moments {
     /// # Panics
     /// If there are fewer labels than rows or one is out of range.
     pub fn accumulate(features: &Matrix, labels: &[u32], classes: usize) -> Moments {
+        Moments::accumulate_prepared(features, labels, classes, |_| {})
+    }
+
+    /// The same of rows that `prepare` changed: it is given some whole rows at a time.
+    ///
+    /// # Panics
+    /// As [`Moments::accumulate`].
+    pub(crate) fn accumulate_prepared(
+        features: &Matrix,
+        labels: &[u32],
+        classes: usize,
+        prepare: impl Fn(&mut [f64]) + Sync,
+    ) -> Moments {
         let (rows, dimension) = (features.rows(), features.columns());
         let block = block_rows(dimension);
         let starts: Vec<usize> = (0..rows).step_by(block).collect();
@@ -81,6 +94,7 @@ impl Moments {
                     let end = (start + block).min(rows);
                     let mut values = Vec::new();
                     features.read_f64(start..end, &mut values);
+                    prepare(&mut values);
                     Moments::of_block(values, &labels[start..end], classes, dimension)
                 })
                 .collect();

@@ -7,7 +7,7 @@ fn samples(seen: &[f64], novel: &[f64]) -> LevelScores {
     let scored = |scores: &[f64]| -> Vec<Scored> {
         scores.iter().map(|&score| Scored { score, predicted: Some(0) }).collect()
     };
-    LevelScores { level: None, score: Score::Ood(Method::Energy), seen: scored(seen), novel: scored(novel) }
+    LevelScores { level: None, score: Score::from(Method::Energy), seen: scored(seen), novel: scored(novel) }
 }
 
 fn tau(rule: &str, seen: &[f64], novel: &[f64]) -> f64 {
@@ -98,7 +98,7 @@ fn statistics_of_the_seen_scores_are_numpys() {
 fn only_probabilities_are_clipped_as_the_notebook_does() {
     let low = [0.0, 0.0, 0.0, 0.9];
     assert!(tau("mean-std", &low, &[]) < 0.0);
-    let probabilities = LevelScores { score: Score::Ood(Method::Msp), ..samples(&low, &[]) };
+    let probabilities = LevelScores { score: Score::from(Method::Msp), ..samples(&low, &[]) };
     assert_eq!(calibrate_level(&probabilities, Rule::MeanStd).unwrap().tau, 0.0);
     assert!(calibrate_level(&probabilities, Rule::ZScore(1.0)).unwrap().tau < 0.0);
 }

@@ -16,7 +16,7 @@ pub fn entry(level: Option<Level>, indices: &[i64], parents: &[i64], novel: Opti
     };
     let samples = LevelScores {
         level,
-        score: Score::Ood(Method::Mls),
+        score: Score::from(Method::Mls),
         seen: vec![Scored { score: 0.5, predicted: Some(indices[0]) }],
         novel: Vec::new(),
     };

@@ -13,7 +13,7 @@ fn thresholds() -> ThresholdFile {
     let novel = (40..55).map(|i| Scored { score: stream.uniform(i) / 2.0, predicted: Some(0) });
     let samples = LevelScores {
         level: Some(Level::Coarse),
-        score: Score::Ood(Method::Msp),
+        score: Score::from(Method::Msp),
         seen: seen.collect(),
         novel: novel.collect(),
     };
@@ -28,9 +28,9 @@ fn thresholds() -> ThresholdFile {
     let labels = (0..30).map(|i| i % 3).collect();
     let training = crate::features::FeatureSet::from_parts("t", features, None, Some(labels)).unwrap();
     let head = Head::new(vec![1.0, 0.0, 0.0, 1.0, 0.5, 0.5], vec![0.0; 3], 2).unwrap();
-    let options = Options { methods: vec![Method::Mahalanobis], ..Options::default() };
+    let options = Options::of(&[Method::Mahalanobis]);
     fine.detectors = Some(Detectors::fit(&training, &head, &options).unwrap());
-    fine.threshold.score = Score::Ood(Method::Mahalanobis);
+    fine.threshold.score = Score::from(Method::Mahalanobis);
     fine.threshold.tau = f64::NEG_INFINITY;
     ThresholdFile::new(Hierarchy::Joint, vec![fine, coarse]).unwrap()
 }

@@ -127,7 +127,7 @@ mod tests {
         CalibrationRecord {
             samples: LevelScores {
                 level: Some(level),
-                score: Score::Ood(Method::Msp),
+                score: Score::from(Method::Msp),
                 seen: (0..4).map(sample).collect(),
                 novel: (0..novel).map(sample).collect(),
             },

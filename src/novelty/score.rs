@@ -14,14 +14,14 @@ use crate::checkpoint::HeadClasses;
 use crate::error::{Error, Position, Result};
 use crate::features::{FeatureSet, Head, Matrix};
 use crate::linalg::argmax;
-use crate::ood::{Detectors, Method, OnCpu, Options, logit_score};
+use crate::ood::{Detectors, Method, OnCpu, Options, ScoreSpec, logit_score};
 use crate::values::{did_you_mean, serde_as_text};
 
 /// A score that can be thresholded; larger = more in-distribution.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Score {
     /// A score of [`crate::ood`], for the classes the head knows.
-    Ood(Method),
+    Ood(ScoreSpec),
     /// `novel-probability`: 1 − p(novel), of a head with a logit for novel samples.
     NovelProbability,
     /// `notebook-msp`: the largest probability over all logits, that for novel samples among them.
@@ -32,18 +32,28 @@ impl Score {
     /// The name of every score.
     #[doc(hidden)]
     pub fn names() -> Vec<String> {
-        let methods = Method::ALL.into_iter().map(Score::Ood);
+        let methods = Method::ALL.iter().map(|method| Score::from(*method));
         methods.chain([Score::NovelProbability, Score::NotebookMsp]).map(|score| score.to_string()).collect()
     }
 
     /// Whether the score is a probability, between 0 and 1.
     pub fn is_probability(self) -> bool {
-        matches!(self, Score::Ood(Method::Msp) | Score::NovelProbability | Score::NotebookMsp)
+        match self {
+            Score::Ood(spec) => {
+                matches!(spec.method(), Method::Msp | Method::TempScale | Method::OdinTemperature)
+            }
+            Score::NovelProbability | Score::NotebookMsp => true,
+        }
     }
 
-    /// Whether something has to be fitted on training features first.
+    /// Whether it is more than a function of a sample's logits: made by detectors, which most scores are fitted for.
+    pub fn needs_detectors(self) -> bool {
+        matches!(self, Score::Ood(spec) if !spec.method().is_of_logits())
+    }
+
+    /// Whether something has to be fitted on training samples first.
     pub fn needs_fit(self) -> bool {
-        matches!(self, Score::Ood(method) if !method.needs_no_fit())
+        matches!(self, Score::Ood(spec) if spec.method().needs_training())
     }
 
     /// The score of one sample from all its logits; `novel` is the head's logit for novel samples. `None` where the
@@ -57,23 +67,31 @@ impl Score {
         let weight = |logit: f64| ((logit - top) / temperature).exp();
         let total = || logits.iter().map(|&logit| weight(logit)).sum::<f64>();
         Some(match (self, novel) {
-            (Score::Ood(Method::Msp), Some(_)) => weight(largest(&mut known())) / total(),
+            (Score::Ood(spec), Some(_)) if spec.method() == Method::Msp => {
+                weight(largest(&mut known())) / total()
+            }
             (Score::NotebookMsp, _) => total().recip(),
             // 1 − p(novel) as the sum of the others, which keeps its digits where p(novel) is all but 1.
             (Score::NovelProbability, Some(_)) => known().map(weight).sum::<f64>() / total(),
             (Score::NovelProbability, None) => return None,
-            (Score::Ood(method), None) => return logit_score(method, logits, options),
-            (Score::Ood(method), Some(_)) => {
-                return logit_score(method, &known().collect::<Vec<f64>>(), options);
+            (Score::Ood(spec), None) => return logit_score(spec, logits, options),
+            (Score::Ood(spec), Some(_)) => {
+                return logit_score(spec, &known().collect::<Vec<f64>>(), options);
             }
         })
+    }
+}
+
+impl From<Method> for Score {
+    fn from(method: Method) -> Score {
+        Score::Ood(method.into())
     }
 }
 
 impl fmt::Display for Score {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Score::Ood(method) => write!(f, "{method}"),
+            Score::Ood(spec) => write!(f, "{spec}"),
             Score::NovelProbability => f.write_str("novel-probability"),
             Score::NotebookMsp => f.write_str("notebook-msp"),
         }
@@ -87,7 +105,8 @@ impl FromStr for Score {
         match name {
             "novel-probability" => Ok(Score::NovelProbability),
             "notebook-msp" => Ok(Score::NotebookMsp),
-            _ => name.parse::<Method>().map(Score::Ood).map_err(|_| {
+            _ if name.contains(':') => name.parse().map(Score::Ood),
+            _ => name.parse::<Method>().map(Score::from).map_err(|_| {
                 let known: Vec<&str> = Method::ALL.iter().map(|method| method.name()).collect();
                 Error::usage(format!(
                     "no score is named `{name}`{}; there are {}, novel-probability and notebook-msp",
@@ -126,16 +145,19 @@ impl Scorer {
         training: Option<&FeatureSet>,
     ) -> Result<Scorer> {
         let mut scorer = Scorer::without_fit(score, temperature, head, classes)?;
+        if score.needs_detectors() && !score.needs_fit() {
+            scorer.detectors = Some(Detectors::untrained(&scorer.known_head()?, &scorer.options, None)?);
+        }
         if score.needs_fit() {
             let training = training.ok_or_else(|| {
                 Error::usage(format!(
-                    "the score `{score}` is fitted on training samples; name them (--fit DATA), or choose one of the \
-                     logits alone: msp, mls, energy, gen"
+                    "the score `{score}` is fitted on training samples; name them (--fit DATA), or choose one that is not, such \
+                     as msp, mls, energy or gen"
                 ))
             })?;
             let training = scorer.known_part(training, true)?;
             let detectors = Detectors::fit(&training, &scorer.known_head()?, &scorer.options)?;
-            if detectors.methods().is_empty() {
+            if detectors.specs().is_empty() {
                 let why = detectors.warnings().join("; ");
                 return Err(Error::invalid(format!("the score `{score}` cannot be fitted: {why}")));
             }
@@ -156,8 +178,8 @@ impl Scorer {
         detectors: Option<Detectors>,
     ) -> Result<Scorer> {
         let mut scorer = Scorer::without_fit(score, temperature, head, classes)?;
-        if score.needs_fit() {
-            let fits = |fit: &Detectors| fit.methods().iter().any(|method| Score::Ood(*method) == score);
+        if score.needs_detectors() {
+            let fits = |fit: &Detectors| fit.specs().iter().any(|spec| Score::Ood(*spec) == score);
             let Some(detectors) = detectors.filter(fits) else {
                 return Err(Error::invalid(format!(
                     "the fit of the score `{score}` is missing; calibrate again, and keep the files together"
@@ -200,8 +222,8 @@ impl Scorer {
             ));
         }
         let mut options = Options { temperature, ..Options::default() };
-        if let Score::Ood(method) = score {
-            options.methods = vec![method];
+        if let Score::Ood(spec) = score {
+            options.methods = vec![spec];
         }
         options.check()?;
         Ok(Scorer { score, head, classes, options, detectors: None })

@@ -62,7 +62,7 @@ fn a_temperature_divides_the_logits() {
         assert!((with[0].score - without[0].score).abs() < 1e-15, "{score}");
     }
     let (head, meaning) = identity(3, None);
-    let error = Scorer::new(Score::Ood(Method::Msp), 0.0, head, meaning, None).unwrap_err();
+    let error = Scorer::new(Score::from(Method::Msp), 0.0, head, meaning, None).unwrap_err();
     assert!(error.to_string().contains("--temperature: expected a number above 0"), "{error}");
 }
 
@@ -80,13 +80,13 @@ fn a_fitted_score_sees_neither_the_outliers_nor_their_logit() {
     let all: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();
     let (head, meaning) = identity(3, Some(1));
     let training = set(&all, Some(labels.clone()));
-    let scorer = Scorer::new(Score::Ood(Method::Mahalanobis), 1.0, head, meaning, Some(&training)).unwrap();
+    let scorer = Scorer::new(Score::from(Method::Mahalanobis), 1.0, head, meaning, Some(&training)).unwrap();
     // By hand: only classes 0 and 2, with a head of their two rows.
     let kept: Vec<usize> = (0..60).filter(|&row| labels[row] != 1).collect();
     let rows_kept: Vec<&[f64]> = kept.iter().map(|&row| all[row]).collect();
     let labels_kept = kept.iter().map(|&row| labels[row] / 2).collect();
     let two = Head::new(vec![1.0, 0.0, 0.0, 0.0, 0.0, 1.0], vec![0.0; 2], 3).unwrap();
-    let options = Options { methods: vec![Method::Mahalanobis], ..Options::default() };
+    let options = Options::of(&[Method::Mahalanobis]);
     let by_hand = Detectors::fit(&set(&rows_kept, Some(labels_kept)), &two, &options).unwrap();
     let expected = by_hand.score(&set(&all, None)).unwrap().remove("mahalanobis").unwrap();
     let found: Vec<f64> = scorer.samples(&training).unwrap().iter().map(|sample| sample.score).collect();
@@ -94,10 +94,10 @@ fn a_fitted_score_sees_neither_the_outliers_nor_their_logit() {
     // The saved fit gives the same; without it there is no score.
     let (head, meaning) = identity(3, Some(1));
     let again =
-        |fit| Scorer::with_fit(Score::Ood(Method::Mahalanobis), 1.0, head.clone(), meaning.clone(), fit);
+        |fit| Scorer::with_fit(Score::from(Method::Mahalanobis), 1.0, head.clone(), meaning.clone(), fit);
     assert_eq!(again(scorer.detectors().cloned()).unwrap().samples(&training).unwrap()[5].score, expected[5]);
     assert!(again(None).unwrap_err().to_string().contains("keep the files together"));
-    let error = Scorer::new(Score::Ood(Method::Knn), 1.0, head, meaning, None).unwrap_err();
+    let error = Scorer::new(Score::from(Method::Knn), 1.0, head, meaning, None).unwrap_err();
     assert!(error.to_string().contains("--fit DATA"), "{error}");
 }
 
@@ -108,7 +108,7 @@ fn stored_logits_are_used_where_there_are_any() {
     let logits = Matrix::new(logits, std::path::Path::new("test"), "logits").unwrap();
     let features = Matrix::from_f64(vec![0.0, 0.0], 2, "features").unwrap();
     let cache = FeatureSet::from_parts("test", features, Some(logits), None).unwrap();
-    let scorer = Scorer::new(Score::Ood(Method::Mls), 1.0, head, meaning, None).unwrap();
+    let scorer = Scorer::new(Score::from(Method::Mls), 1.0, head, meaning, None).unwrap();
     assert_eq!(scorer.samples(&cache).unwrap()[0].score, 5.0);
 }
 

@@ -179,7 +179,7 @@ mod tests {
         let truth = truths(&data, &fine, None).unwrap();
         let samples: Vec<Scored> =
             (0..5).map(|i| Scored { score: f64::from(i), predicted: Some(0) }).collect();
-        let score = Score::Ood(Method::Msp);
+        let score = Score::from(Method::Msp);
         let gathered = Gathered::new((Some(Level::Fine), score), (&truth, &samples), (&[], &[]));
         assert_eq!(gathered.scores.seen_scores(), [0.0, 3.0]);
         assert_eq!(gathered.seen_left_out, 3);

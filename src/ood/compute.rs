@@ -5,8 +5,8 @@
 use rayon::prelude::*;
 
 use super::detectors::Detectors;
-use super::method::Method;
 use super::rows::{Rows, fold_blocks};
+use super::spec::ScoreSpec;
 use crate::error::Result;
 use crate::features::{FeatureSet, Head, Matrix, Moments};
 use crate::linalg::{View, largest, matmul, squared_norm};
@@ -27,6 +27,11 @@ pub struct Projector<'a> {
 impl Projector<'_> {
     /// Norm of the coordinates of each of `count` rows.
     pub(super) fn norms(&self, features: &[f64], count: usize) -> Vec<f64> {
+        self.leading_norms(features, count, &[self.outputs]).remove(0)
+    }
+
+    /// Norms of the first so many coordinates of each of `count` rows, for each number in `leading`.
+    pub(super) fn leading_norms(&self, features: &[f64], count: usize, leading: &[usize]) -> Vec<Vec<f64>> {
         let dimension = self.basis.len() / self.outputs;
         let mut prepared = features.to_vec();
         for row in prepared.chunks_exact_mut(dimension) {
@@ -40,7 +45,8 @@ impl Projector<'_> {
         let mut coordinates = vec![0.0; count * self.outputs];
         let basis = View::new(self.basis, dimension, self.outputs);
         matmul(View::new(&prepared, count, dimension), basis, &mut coordinates);
-        coordinates.chunks_exact(self.outputs).map(|row| squared_norm(row).sqrt()).collect()
+        let rows = || coordinates.chunks_exact(self.outputs);
+        leading.iter().map(|own| rows().map(|row| squared_norm(&row[..*own]).sqrt()).collect()).collect()
     }
 }
 
@@ -66,13 +72,13 @@ impl ResidualSums {
     }
 }
 
-/// Some scores of the samples of a block.
-pub type BlockScores = Vec<(Method, Vec<f64>)>;
+/// Some scores of the samples of a block, by name.
+pub type BlockScores = Vec<(String, Vec<f64>)>;
 
 /// Carries out the passes over many rows.
 pub trait Compute {
     /// A difference of this one that the user should know of, of these scores.
-    fn note(&self, _methods: &[Method]) -> Option<String> {
+    fn note(&self, _scores: &[ScoreSpec]) -> Option<String> {
         None
     }
 

@@ -5,18 +5,17 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::activation::{Nci, React, She};
-use super::compute::{Compute, OnCpu};
-use super::gaussian::Gaussians;
-use super::logit_scores;
-use super::method::{Method, Options};
-use super::neighbours::Neighbours;
-use super::rows::{Rows, scoring_block};
+use super::compute::{BlockScores, Compute, OnCpu};
+use super::families;
+use super::family::{Family, Fits, Fitted};
+use super::options::{Options, Wanted};
+use super::rows::{Columns, Rows, scoring_block};
 use super::saved::{Reader, Writer};
-use super::subspace::{Neco, Vim};
+use super::spec::ScoreSpec;
 use super::table::FitSummary;
+use super::training::{Findings, Training};
 use crate::error::{Error, Position, Result};
-use crate::features::{FeatureSet, Head, Moments};
+use crate::features::{FeatureSet, Head};
 
 /// Scores by name, one f64 per sample; larger means more in-distribution.
 pub type Scores = BTreeMap<String, Vec<f64>>;
@@ -24,33 +23,18 @@ pub type Scores = BTreeMap<String, Vec<f64>>;
 /// Key of the options in the metadata of `fit.safetensors`.
 const METADATA: &str = "residua_ood";
 
-/// The NECO presets.
-const NECO: [Method; 4] = [Method::Neco, Method::NecoFormula, Method::NecoClassMeans, Method::NecoOfficial];
-
-/// Fitted detectors.
-#[derive(Debug, Clone, PartialEq)]
+/// Fitted detectors. Two are equal if they would be saved alike.
+#[derive(Debug, Clone)]
 pub struct Detectors {
     head: Head,
     description: Description,
-    gaussians: Option<Gaussians>,
-    vim: Option<Vim>,
-    vim_centered: Option<Vim>,
-    neco: BTreeMap<Method, Neco>,
-    neighbours: Option<Neighbours>,
-    react: Option<React>,
-    she: Option<She>,
-    nci: Option<Nci>,
+    fitted: Fits,
 }
 
-/// The fits that kernels can apply.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Parts<'a> {
-    pub options: &'a Options,
-    pub gaussians: Option<&'a Gaussians>,
-    pub vim: Option<&'a Vim>,
-    pub vim_centered: Option<&'a Vim>,
-    pub neco: &'a BTreeMap<Method, Neco>,
-    pub neighbours: Option<&'a Neighbours>,
+impl PartialEq for Detectors {
+    fn eq(&self, other: &Detectors) -> bool {
+        self.description == other.description && self.tensors() == other.tensors()
+    }
 }
 
 /// The metadata of `fit.safetensors`.
@@ -73,16 +57,17 @@ impl Detectors {
     /// Features, logits or labels that do not fit the head, a class without samples, a ViM dimension that leaves no
     /// residual.
     pub fn fit(train: &FeatureSet, head: &Head, options: &Options) -> Result<Detectors> {
-        Detectors::fit_on(&mut OnCpu, train, head, options)
+        Detectors::fit_on(&mut OnCpu, (train, None), head, options)
     }
 
-    /// The same, with the passes over all rows on a device.
+    /// The same, with the passes over all rows on a device; `calibration` are labelled ID samples outside training, for the
+    /// scores that want them.
     ///
     /// # Errors
     /// As [`Detectors::fit`], or the device failed.
     pub fn fit_on(
         compute: &mut dyn Compute,
-        train: &FeatureSet,
+        (train, calibration): (&FeatureSet, Option<&FeatureSet>),
         head: &Head,
         options: &Options,
     ) -> Result<Detectors> {
@@ -91,109 +76,36 @@ impl Detectors {
         if train.is_empty() {
             return Err(Error::malformed(train.path(), Position::File, "training samples", "none"));
         }
-        let mut fit = Detectors::unfitted(head, options, train.meta().checkpoint.clone());
-        fit.fit_moments(compute, train)?;
-        if options.wants(&[Method::Knn]) {
-            let (neighbours, notes) = Neighbours::fit(train, options);
-            let parameters = [("k".to_string(), neighbours.k() as f64)].into();
-            fit.note(Method::Knn, FitSummary { parameters, ..FitSummary::default() });
-            fit.description.warnings.extend(notes);
-            fit.neighbours = Some(neighbours);
-        }
-        if options.wants(&[Method::React]) {
-            let (react, summary) = React::fit(train, options);
-            fit.note(Method::React, summary);
-            fit.react = Some(react);
-        }
-        Ok(fit)
+        let training = Training::new(compute, train, calibration, head, options.seed);
+        let fitted = of_families(options, |family, own| family.fit(own, &training))?;
+        let Findings { notes, summaries, left_out } = training.into_findings();
+        let mut options = options.clone();
+        options.methods.retain(|spec| !left_out.contains(&spec.to_string()));
+        let checkpoint = train.meta().checkpoint.clone();
+        let description = Description { options, fits: summaries, warnings: notes, checkpoint };
+        Ok(Detectors { head: head.clone(), description, fitted })
     }
 
-    /// Scores of logits alone, which no training set is needed for; `checkpoint` is that of the head, where known.
+    /// Scores that no training set is needed for; `checkpoint` is that of the head, where known.
     ///
     /// # Errors
     /// A score that is fitted.
-    pub fn of_logits(head: &Head, options: &Options, checkpoint: Option<String>) -> Result<Detectors> {
+    pub fn untrained(head: &Head, options: &Options, checkpoint: Option<String>) -> Result<Detectors> {
         options.check()?;
         options.check_untrained()?;
-        Ok(Detectors::unfitted(head, options, checkpoint))
-    }
-
-    fn unfitted(head: &Head, options: &Options, checkpoint: Option<String>) -> Detectors {
-        Detectors {
-            head: head.clone(),
-            description: Description { options: options.clone(), checkpoint, ..Description::default() },
-            gaussians: None,
-            vim: None,
-            vim_centered: None,
-            neco: BTreeMap::new(),
-            neighbours: None,
-            react: None,
-            she: None,
-            nci: None,
-        }
-    }
-
-    /// The scores that need class statistics, from one pass over the training features.
-    fn fit_moments(&mut self, compute: &mut dyn Compute, train: &FeatureSet) -> Result<()> {
-        let options = self.description.options.clone();
-        let head = self.head.clone();
-        if !options.needs_labels() {
-            return Ok(());
-        }
-        Moments::check_dimension(head.dimension())?;
-        let labels = train.training_labels(head.classes())?;
-        let moments = compute.moments(train.features(), &labels, head.classes())?;
-        if options.wants(&[Method::Mahalanobis, Method::Rmds]) {
-            let (gaussians, summaries) = Gaussians::fit(&moments, options.wants(&[Method::Rmds]))?;
-            summaries.into_iter().for_each(|(method, summary)| self.note(method, summary));
-            self.gaussians = Some(gaussians);
-        }
-        if options.wants(&[Method::Vim, Method::Residual]) {
-            let (vim, summary) = Vim::fit(train, &head, &moments, options.vim_dim, false, compute)?;
-            self.note(Method::Residual, FitSummary { parameters: BTreeMap::new(), ..summary.clone() });
-            self.note(Method::Vim, summary);
-            self.vim = Some(vim);
-        }
-        if options.wants(&[Method::VimCentered]) {
-            let (vim, summary) = Vim::fit(train, &head, &moments, options.vim_dim, true, compute)?;
-            self.note(Method::VimCentered, summary);
-            self.vim_centered = Some(vim);
-        }
-        for preset in NECO.into_iter().filter(|preset| options.wants(&[*preset])) {
-            let (neco, summary, warning) = Neco::fit(preset, &moments, options.neco_dim)?;
-            self.description.warnings.extend(warning);
-            match neco {
-                Ok(neco) => {
-                    self.note(preset, summary);
-                    self.neco.insert(preset, neco);
-                }
-                Err(reason) => {
-                    self.description.warnings.push(reason);
-                    self.description.options.methods.retain(|method| *method != preset);
-                }
-            }
-        }
-        if options.wants(&[Method::She]) {
-            let (she, notes) = She::fit(train, &head, &labels, &moments);
-            self.description.warnings.extend(notes);
-            self.she = Some(she);
-        }
-        if options.wants(&[Method::Nci]) {
-            self.nci = Some(Nci::fit(&moments));
-        }
-        Ok(())
-    }
-
-    /// Keeps what a fit found, if its score is wanted.
-    fn note(&mut self, method: Method, summary: FitSummary) {
-        if self.description.options.wants(&[method]) {
-            self.description.fits.insert(method.name().to_string(), summary);
-        }
+        let fitted = of_families(options, |family, own| family.without_training(own, head))?;
+        let description = Description { options: options.clone(), checkpoint, ..Description::default() };
+        Ok(Detectors { head: head.clone(), description, fitted })
     }
 
     /// The scores that were fitted, in the order they are shown.
-    pub fn methods(&self) -> Vec<Method> {
-        Method::ALL.into_iter().filter(|method| self.description.options.wants(&[*method])).collect()
+    pub fn specs(&self) -> Vec<ScoreSpec> {
+        self.description.options.specs()
+    }
+
+    /// Their names.
+    pub fn names(&self) -> Vec<String> {
+        self.specs().iter().map(ToString::to_string).collect()
     }
 
     /// Rank, condition, dimension and constants of each fit, by score.
@@ -232,9 +144,10 @@ impl Detectors {
         self.check(set)?;
         let block = scoring_block(self.head.dimension());
         let starts: Vec<usize> = (0..set.len()).step_by(block).collect();
+        let columns = if self.description.options.needs_features() { Columns::All } else { Columns::Logits };
         self.collect(compute, set, starts.len(), &|number| {
             let start = starts[number];
-            Rows::read(set, &self.head, start..(start + block).min(set.len()))
+            Rows::read(set, &self.head, start..(start + block).min(set.len()), columns)
         })
     }
 
@@ -276,9 +189,9 @@ impl Detectors {
     ) -> Result<Scores> {
         let parts = compute.score_blocks(self, blocks, read)?;
         let mut scores: Scores =
-            self.methods().iter().map(|method| (method.name().to_string(), Vec::new())).collect();
-        for (method, values) in parts.into_iter().flatten() {
-            if let Some(all) = scores.get_mut(method.name()) {
+            self.names().into_iter().map(|name| (name, Vec::with_capacity(set.len()))).collect();
+        for (name, values) in parts.into_iter().flatten() {
+            if let Some(all) = scores.get_mut(&name) {
                 all.extend(values);
             }
         }
@@ -293,50 +206,24 @@ impl Detectors {
     }
 
     /// Every fitted score of a block, on the CPU.
-    pub(super) fn score_rows(&self, rows: &Rows) -> Vec<(Method, Vec<f64>)> {
-        let mut scores = self.logit_scores(rows, &[Method::Msp, Method::Mls, Method::Energy]);
-        if let Some(gaussians) = &self.gaussians {
-            scores.extend(gaussians.score(rows));
-        }
-        if let Some(vim) = &self.vim {
-            let residuals = vim.residuals(rows);
-            scores.push((Method::Vim, vim.score(rows, &residuals)));
-            scores.push((Method::Residual, residuals.iter().map(|residual| -residual).collect()));
-        }
-        if let Some(vim) = &self.vim_centered {
-            scores.push((Method::VimCentered, vim.score(rows, &vim.residuals(rows))));
-        }
-        scores.extend(self.neco.iter().map(|(preset, neco)| (*preset, neco.score(rows))));
-        scores.extend(self.neighbours.iter().map(|knn| (Method::Knn, knn.score(rows))));
-        scores.extend(self.score_without_kernels(rows));
+    pub(super) fn score_rows(&self, rows: &Rows) -> BlockScores {
+        let mut scores = BlockScores::new();
+        self.fitted.iter().for_each(|fitted| fitted.score(rows, &self.head, &mut scores));
         scores
     }
 
-    /// The scores that no device has a kernel for.
-    pub(super) fn score_without_kernels(&self, rows: &Rows) -> Vec<(Method, Vec<f64>)> {
-        let mut scores = self.logit_scores(rows, &[Method::Gen]);
-        scores.extend(self.react.iter().map(|react| (Method::React, react.score(rows, &self.head))));
-        scores.extend(self.she.iter().map(|she| (Method::She, she.score(rows))));
-        scores.extend(self.nci.iter().map(|nci| (Method::Nci, nci.score(rows, &self.head))));
-        scores
+    /// The fits, which each give some scores.
+    pub(super) fn fitted(&self) -> impl Iterator<Item = &dyn Fitted> {
+        self.fitted.iter().map(|fitted| &**fitted)
     }
 
-    fn logit_scores(&self, rows: &Rows, methods: &[Method]) -> Vec<(Method, Vec<f64>)> {
-        let options = &self.description.options;
-        let wanted = methods.iter().filter(|method| options.wants(&[**method]));
-        wanted.filter_map(|&method| Some((method, logit_scores::score(method, rows, options)?))).collect()
-    }
-
-    /// The parts of the fits that a device needs.
-    pub(super) fn parts(&self) -> Parts<'_> {
-        Parts {
-            options: &self.description.options,
-            gaussians: self.gaussians.as_ref(),
-            vim: self.vim.as_ref(),
-            vim_centered: self.vim_centered.as_ref(),
-            neco: &self.neco,
-            neighbours: self.neighbours.as_ref(),
-        }
+    fn tensors(&self) -> Writer {
+        let mut out = Writer::default();
+        let (classes, dimension) = (self.head.classes(), self.head.dimension());
+        out.put("head.weight", &[classes, dimension], self.head.weight());
+        out.put("head.bias", &[classes], self.head.bias());
+        self.fitted.iter().for_each(|fitted| fitted.save(&mut out));
+        out
     }
 
     /// Writes `fit.safetensors`.
@@ -344,20 +231,8 @@ impl Detectors {
     /// # Errors
     /// The file cannot be written; an older one is then untouched.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let mut out = Writer::default();
-        let (classes, dimension) = (self.head.classes(), self.head.dimension());
-        out.put("head.weight", &[classes, dimension], self.head.weight());
-        out.put("head.bias", &[classes], self.head.bias());
-        self.gaussians.iter().for_each(|part| part.save(&mut out));
-        self.vim.iter().for_each(|part| part.save("vim", &mut out));
-        self.vim_centered.iter().for_each(|part| part.save("vim_centered", &mut out));
-        self.neco.iter().for_each(|(preset, part)| part.save(preset.name(), &mut out));
-        self.neighbours.iter().for_each(|part| part.save(&mut out));
-        self.react.iter().for_each(|part| part.save(&mut out));
-        self.she.iter().for_each(|part| part.save(classes, &mut out));
-        self.nci.iter().for_each(|part| part.save(&mut out));
         let text = serde_json::to_string(&self.description).map_err(|e| Error::invalid(e.to_string()))?;
-        out.write(path, METADATA, text)
+        self.tensors().write(path, METADATA, text)
     }
 
     /// Reads `fit.safetensors` back; the scores it gives are the same bit for bit.
@@ -373,28 +248,20 @@ impl Detectors {
         let (shape, weight) = file.get("head.weight", &[None, None])?;
         let (classes, d) = (shape[0], shape[1]);
         let head = Head::new(weight, file.get("head.bias", &[Some(classes)])?.1, d)?;
-        let wanted = |methods: &[Method]| options.wants(methods);
-        let some = |methods: &[Method]| wanted(methods).then_some(());
-        let rmds = wanted(&[Method::Rmds]);
-        Ok(Detectors {
-            gaussians: some(&[Method::Mahalanobis, Method::Rmds])
-                .map(|()| Gaussians::load(&file, d, classes, rmds))
-                .transpose()?,
-            vim: some(&[Method::Vim, Method::Residual]).map(|()| Vim::load("vim", d, &file)).transpose()?,
-            vim_centered: some(&[Method::VimCentered])
-                .map(|()| Vim::load("vim_centered", d, &file))
-                .transpose()?,
-            neco: NECO
-                .into_iter()
-                .filter(|preset| wanted(&[*preset]))
-                .map(|preset| Ok((preset, Neco::load(preset, d, &file)?)))
-                .collect::<Result<_>>()?,
-            neighbours: some(&[Method::Knn]).map(|()| Neighbours::load(&file, d)).transpose()?,
-            react: some(&[Method::React]).map(|()| React::load(&file)).transpose()?,
-            she: some(&[Method::She]).map(|()| She::load(&file, d, classes)).transpose()?,
-            nci: some(&[Method::Nci]).map(|()| Nci::load(&file, d)).transpose()?,
-            head,
-            description,
-        })
+        let fitted = of_families(options, |family, own| family.load(own, &file, &head))?;
+        Ok(Detectors { fitted, head, description })
     }
+}
+
+/// What each family gives for those of the scores wanted that are its own.
+fn of_families(options: &Options, fits: impl Fn(&dyn Family, &[Wanted]) -> Result<Fits>) -> Result<Fits> {
+    let wanted = options.wanted();
+    let mut all = Fits::new();
+    for family in families::ALL {
+        let own = family.own(&wanted);
+        if !own.is_empty() {
+            all.extend(fits(*family, &own)?);
+        }
+    }
+    Ok(all)
 }

@@ -1,27 +1,32 @@
 //! Out-of-distribution detection: fits, scores, and their metrics.
 
-mod activation;
 mod compute;
 mod detectors;
 mod device;
-mod gaussian;
-mod logit_scores;
+mod families;
+mod family;
+mod measure;
 mod method;
 pub mod metrics;
-mod neighbours;
+mod options;
 mod order_statistic;
+mod parameters;
 mod rows;
 mod run;
 mod sanity;
 mod saved;
-mod subspace;
+mod spec;
 pub mod table;
+mod training;
 
 pub use compute::{Compute, OnCpu};
 pub use detectors::{Detectors, Scores};
 pub use device::{OnDevice, RowsPrecision};
-pub use logit_scores::logit_score;
-pub(crate) use method::PERCENT;
-pub use method::{Dimension, Method, Options};
+pub use families::logit_score;
+pub use method::{About, Cost, Method, Needs};
+pub(crate) use options::PERCENT;
+pub use options::{Dimension, Options};
+pub use parameters::{Parameter, Range, Value};
 pub(crate) use run::{FEW_REPLICATES, write_scores};
-pub use run::{OodInput, Orientation, Outcome, RunOptions, run, run_on};
+pub use run::{OodInput, Orientation, Outcome, RunOptions, Sets, ShiftedInput, run, run_on};
+pub use spec::ScoreSpec;

@@ -1,14 +1,15 @@
 //! The whole evaluation: fit on ID training features, score ID and OOD sets, measure, check, write `ood/`.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::compute::{Compute, OnCpu};
 use super::detectors::{Detectors, Scores};
-use super::method::Options;
-use super::metrics::{Curves, oscr};
-use super::neighbours::random_subset;
+use super::measure::{IdSide, auroc_against, measure};
+use super::metrics::{Estimate, auroc_interval};
+use super::options::Options;
 use super::sanity;
-use super::table::{Entry, Evaluation, Group, IdSet, OodSet};
+use super::table::{Evaluation, FullSpectrum, Group, IdSet, OodSet, ShiftedEntry, ShiftedSet};
 use crate::error::{Error, Result};
 use crate::features::{
     Element, Extent, FeatureSet, ForeignLogits, Head, NpyArray, check_logits, check_same_checkpoint,
@@ -47,6 +48,15 @@ impl OodInput {
         }
         Ok(())
     }
+}
+
+/// A covariate-shifted ID set: images of the known classes that look different. It stands on the ID side of a full-spectrum evaluation.
+#[derive(Debug, Clone)]
+pub struct ShiftedInput {
+    /// Name in tables and of the file of its scores.
+    pub name: String,
+    /// Its features and logits; labels, where it has them, count as those of the ID test set.
+    pub set: FeatureSet,
 }
 
 named! {
@@ -100,6 +110,23 @@ pub struct Outcome {
     pub id: Scores,
     /// Scores of each OOD set, by name, in the order given.
     pub ood: Vec<(String, Scores)>,
+    /// Scores of each shifted ID set.
+    pub shifted: Vec<(String, Scores)>,
+}
+
+/// The sets of an evaluation.
+#[derive(Debug, Clone, Copy)]
+pub struct Sets<'a> {
+    /// ID training samples, which scores are fitted on; scores of logits alone need none.
+    pub train: Option<&'a FeatureSet>,
+    /// Labelled ID samples outside training, for the scores that want them.
+    pub calibration: Option<&'a FeatureSet>,
+    /// ID test samples.
+    pub id: &'a FeatureSet,
+    /// Covariate-shifted ID sets, for a full-spectrum evaluation; may be none.
+    pub shifted: &'a [ShiftedInput],
+    /// OOD sets.
+    pub ood: &'a [OodInput],
 }
 
 /// Fits, scores, measures; writes `fit.safetensors`, `scores/*.npz`, `metrics.json` and `metrics.csv` into `out`. Scores of
@@ -107,68 +134,97 @@ pub struct Outcome {
 ///
 /// # Errors
 /// Inputs that do not fit together or come from different checkpoints, a fit that is impossible, a full disk.
-pub fn run(
-    train: Option<&FeatureSet>,
-    id: &FeatureSet,
-    ood: &[OodInput],
-    head: &Head,
-    options: &RunOptions,
-    out: &Path,
-) -> Result<Outcome> {
-    run_on(&mut OnCpu, (train, id, ood), head, options, out)
+pub fn run(sets: Sets<'_>, head: &Head, options: &RunOptions, out: &Path) -> Result<Outcome> {
+    run_on(&mut OnCpu, sets, head, options, out)
 }
 
-/// The same with the passes over all rows on a device; the sets are training, ID test and OOD.
+/// The same with the passes over all rows on a device.
 ///
 /// # Errors
 /// As [`run`], or the device failed.
 pub fn run_on(
     compute: &mut dyn Compute,
-    (train, id, ood): (Option<&FeatureSet>, &FeatureSet, &[OodInput]),
+    sets: Sets<'_>,
     head: &Head,
     options: &RunOptions,
     out: &Path,
 ) -> Result<Outcome> {
-    let mut warnings = check_inputs((train, id, ood), head, options)?;
+    let Sets { train, calibration, id, shifted, ood } = sets;
+    let mut warnings = check_inputs(sets, head, options)?;
     let detectors = match train {
-        Some(train) => Detectors::fit_on(compute, train, head, &options.scores)?,
-        None => Detectors::of_logits(head, &options.scores, id.meta().checkpoint.clone())?,
+        Some(train) => Detectors::fit_on(compute, (train, calibration), head, &options.scores)?,
+        None => Detectors::untrained(head, &options.scores, id.meta().checkpoint.clone())?,
     };
-    warnings.extend(compute.note(&detectors.methods()));
+    warnings.extend(compute.note(&detectors.specs()));
     detectors.save(&out.join("fit.safetensors"))?;
     let id_scores = detectors.score_on(compute, id)?;
     write_scores(&out.join("scores/id.npz"), &id_scores, options.orientation)?;
     let correct = correctly_classified(id, head, &mut warnings)?;
-    let accuracy = correct
-        .as_ref()
-        .map(|flags| flags.iter().filter(|&&correct| correct).count() as f64 / flags.len().max(1) as f64);
-    let mut evaluation = Evaluation::new(IdSet { samples: id.len() as u64, accuracy });
+    let mut evaluation = Evaluation::new(IdSet { samples: id.len() as u64, accuracy: accuracy(&correct) });
     evaluation.fits = detectors.fits().clone();
     evaluation.sanity = sanity::check(compute, &detectors, train, &id_scores)?;
-    evaluation.sanity.warnings.splice(0..0, warnings);
-    let mut ood_scores = Vec::new();
-    for input in ood {
-        let scores = detectors.score_on(compute, &input.set)?;
-        write_scores(&out.join("scores").join(format!("{}.npz", input.name)), &scores, options.orientation)?;
-        let sides = Sides::choose(id.len(), input.set.len(), options);
-        let mut results = Vec::new();
-        for method in detectors.methods() {
-            let name = method.name();
-            let entry = sides.measure(&id_scores[name], correct.as_deref(), &scores[name], options)?;
-            results.push((name.to_string(), entry));
+    let names = detectors.names();
+    let mut score = |name: &str, set: &FeatureSet| {
+        let scores = detectors.score_on(compute, set)?;
+        write_scores(&out.join("scores").join(format!("{name}.npz")), &scores, options.orientation)?;
+        Ok((name.to_string(), scores))
+    };
+    let ood_scores = ood.iter().map(|input| score(&input.name, &input.set)).collect::<Result<Vec<_>>>()?;
+    let shifted_scores =
+        shifted.iter().map(|input| score(&input.name, &input.set)).collect::<Result<Vec<_>>>()?;
+    let scored = || {
+        let set = |input: &OodInput| OodSet {
+            name: input.name.clone(),
+            group: input.group,
+            samples: input.set.len() as u64,
+        };
+        ood.iter().zip(&ood_scores).map(|(input, (_, scores))| (set(input), scores)).collect()
+    };
+    let side = IdSide { scores: &id_scores, correct: correct.as_deref() };
+    measure(&mut evaluation, &names, &side, scored(), options)?;
+    if !shifted.is_empty() {
+        let (mut pooled, mut pooled_correct) = (id_scores.clone(), correct);
+        let (mut described, mut against) = (Vec::new(), BTreeMap::new());
+        for (input, (name, scores)) in shifted.iter().zip(&shifted_scores) {
+            let own = correctly_classified(&input.set, head, &mut warnings)?;
+            let samples = input.set.len() as u64;
+            described.push(ShiftedSet { name: name.clone(), samples, accuracy: accuracy(&own) });
+            against.insert(name.clone(), versus_shifted(&names, &id_scores, scores)?);
+            pooled.iter_mut().for_each(|(name, values)| values.extend(&scores[name]));
+            pooled_correct = pooled_correct.zip(own).map(|(all, own)| [all, own].concat());
         }
-        let samples = input.set.len() as u64;
-        evaluation.add(OodSet { name: input.name.clone(), group: input.group, samples }, results)?;
-        ood_scores.push((input.name.clone(), scores));
+        let samples = described.iter().map(|set| set.samples).sum::<u64>() + id.len() as u64;
+        let mut full = Evaluation::new(IdSet { samples, accuracy: accuracy(&pooled_correct) });
+        let side = IdSide { scores: &pooled, correct: pooled_correct.as_deref() };
+        measure(&mut full, &names, &side, scored(), options)?;
+        evaluation.full_spectrum = Some(FullSpectrum::new(full, described, against));
     }
+    evaluation.sanity.warnings.splice(0..0, warnings);
     evaluation.write_json(&out.join("metrics.json"))?;
     Evaluation::write_csv(std::slice::from_ref(&evaluation), &out.join("metrics.csv"))?;
-    Ok(Outcome { detectors, evaluation, id: id_scores, ood: ood_scores })
+    Ok(Outcome { detectors, evaluation, id: id_scores, ood: ood_scores, shifted: shifted_scores })
+}
+
+/// Share of samples whose class is predicted, where that is known.
+fn accuracy(correct: &Option<Vec<bool>>) -> Option<f64> {
+    let flags = correct.as_ref()?;
+    Some(flags.iter().filter(|&&correct| correct).count() as f64 / flags.len().max(1) as f64)
+}
+
+/// Each score's AUROC of ID against shifted samples.
+fn versus_shifted(names: &[String], id: &Scores, shifted: &Scores) -> Result<BTreeMap<String, ShiftedEntry>> {
+    let one = |name: &String| {
+        let (auroc, error) = auroc_against(&id[name], &shifted[name])?;
+        let extents = (id[name].len(), shifted[name].len());
+        let interval = error.map(|error| auroc_interval(&Estimate { value: auroc, error }, extents));
+        Ok((name.clone(), ShiftedEntry { auroc, auroc_se: error, auroc_interval95: interval }))
+    };
+    names.iter().map(one).collect()
 }
 
 /// Checks everything that can be checked before the first fit. Returns warnings for the user.
 fn check_inputs(
-    (train, id, ood): (Option<&FeatureSet>, &FeatureSet, &[OodInput]),
+    Sets { train, calibration, id, shifted, ood }: Sets<'_>,
     head: &Head,
     options: &RunOptions,
 ) -> Result<Vec<String>> {
@@ -181,11 +237,20 @@ fn check_inputs(
             return Err(Error::usage(format!("two OOD sets are named `{}`; rename one of them", input.name)));
         }
     }
+    for (index, ShiftedInput { name, .. }) in shifted.iter().enumerate() {
+        OodInput::check_name(name)?;
+        let is_taken = ood.iter().any(|other| other.name == *name)
+            || shifted[..index].iter().any(|other| other.name == *name);
+        if is_taken {
+            return Err(Error::usage(format!("two sets are named `{name}`; rename one of them")));
+        }
+    }
     if train.is_none() {
         options.scores.check_untrained()?;
     }
-    let sets: Vec<&FeatureSet> =
-        train.into_iter().chain([id]).chain(ood.iter().map(|input| &input.set)).collect();
+    let shifted_sets = shifted.iter().map(|input| &input.set);
+    let tested = ood.iter().map(|input| &input.set).chain(shifted_sets);
+    let sets: Vec<&FeatureSet> = train.into_iter().chain(calibration).chain([id]).chain(tested).collect();
     check_same_checkpoint(&sets)?;
     for set in &sets {
         set.check_shape(head.dimension(), head.classes())?;
@@ -199,20 +264,26 @@ fn check_inputs(
     {
         train.training_labels(head.classes())?;
     }
-    id.check_labels(head.classes())?;
+    let of_known_classes = || std::iter::once(id).chain(shifted.iter().map(|input| &input.set));
+    for set in of_known_classes() {
+        set.check_labels(head.classes())?;
+    }
     // Some rows of every set before all rows of any set: a wrong head shows in most rows.
     for set in &sets {
         check_logits(set, head, Extent::Sample, options.foreign_logits)?;
     }
     let mut warnings = Vec::new();
     for set in sets {
-        // Only some rows are read of a training set that no score is fitted on.
+        // Of features that no score looks at, and of a training set that none is fitted on, only some rows are read.
         let fitted = options.scores.needs_training();
         let is_train = train.is_some_and(|train| std::ptr::eq(train, set));
-        let extent = if is_train && !fitted { Extent::Sample } else { Extent::All };
+        let is_read = options.scores.needs_features() && (fitted || !is_train);
+        let extent = if is_read { Extent::All } else { Extent::Sample };
         warnings.extend(check_logits(set, head, extent, options.foreign_logits)?);
     }
-    warnings.extend(id.check_numbering(head)?);
+    for set in of_known_classes() {
+        warnings.extend(set.check_numbering(head)?);
+    }
     Ok(warnings)
 }
 
@@ -234,42 +305,6 @@ fn correctly_classified(
     }
     let predicted = predictions(set, head);
     Ok(Some(predicted.iter().zip(labels).map(|(&predicted, &label)| i64::from(predicted) == label).collect()))
-}
-
-/// The samples of both sides that metrics compare; `None` is all of them.
-struct Sides {
-    id: Option<Vec<usize>>,
-    ood: Option<Vec<usize>>,
-}
-
-impl Sides {
-    fn choose(id: usize, ood: usize, options: &RunOptions) -> Sides {
-        let smaller = id.min(ood);
-        let subset = |count| {
-            (options.balance && count > smaller).then(|| random_subset(count, smaller, options.scores.seed))
-        };
-        Sides { id: subset(id), ood: subset(ood) }
-    }
-
-    fn measure(
-        &self,
-        id: &[f64],
-        correct: Option<&[bool]>,
-        ood: &[f64],
-        options: &RunOptions,
-    ) -> Result<Entry> {
-        fn pick<T: Copy>(all: &[T], chosen: Option<&Vec<usize>>) -> Vec<T> {
-            chosen.map_or_else(|| all.to_vec(), |chosen| chosen.iter().map(|&index| all[index]).collect())
-        }
-        let (id, ood) = (pick(id, self.id.as_ref()), pick(ood, self.ood.as_ref()));
-        let curves = Curves::new(&id, &ood)?;
-        let oscr = correct.map(|flags| oscr(&id, &pick(flags, self.id.as_ref()), &ood)).transpose()?;
-        let interval95 = match options.bootstrap {
-            0 => None,
-            replicates => Some(curves.bootstrap(replicates, options.scores.seed)?),
-        };
-        Ok(Entry { metrics: curves.metrics(), oscr, interval95 })
-    }
 }
 
 /// Writes scores as an `.npz`: an f64 array a score.

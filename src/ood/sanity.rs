@@ -2,8 +2,9 @@
 
 use super::compute::Compute;
 use super::detectors::{Detectors, Scores};
+use super::method::Cost;
 use super::metrics::OodMetrics;
-use super::neighbours::random_subset;
+use super::rows::random_subset;
 use super::table::Sanity;
 use crate::error::Result;
 use crate::features::FeatureSet;
@@ -11,6 +12,8 @@ use crate::rng::{Purpose, Stream};
 
 /// Training samples whose scores are compared with those of the ID test set: enough for an AUROC within a percent.
 const TRAINING_SAMPLES: usize = 10_000;
+/// The same where a score compares each with a bank, or projects it by a hundred heads.
+const FEW_TRAINING_SAMPLES: usize = 2_000;
 /// A training set that stands out more than this from the ID test set asks for a word of warning.
 const SUSPICIOUS_AUROC: f64 = 0.8;
 /// A share of equal scores above this makes thresholds jump.
@@ -31,7 +34,9 @@ pub(super) fn check(
     let train_scores = match train {
         None => None,
         Some(train) => {
-            let sample = random_subset(train.len(), TRAINING_SAMPLES, detectors.seed());
+            let is_cheap = detectors.specs().iter().all(|spec| spec.method().about().cost <= Cost::Square);
+            let count = if is_cheap { TRAINING_SAMPLES } else { FEW_TRAINING_SAMPLES };
+            let sample = random_subset(train.len(), count, detectors.seed());
             Some(detectors.score_samples(compute, train, &sample)?)
         }
     };

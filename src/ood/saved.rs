@@ -9,7 +9,7 @@ use crate::error::{Error, Position, Result};
 use crate::files::{self, Mapped};
 
 /// Collects tensors and writes them.
-#[derive(Default)]
+#[derive(Default, PartialEq)]
 pub(super) struct Writer {
     tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)>,
 }
@@ -68,6 +68,11 @@ impl Reader {
     /// An error about one of the tensors.
     pub fn malformed(&self, name: &str, expected: &str, found: &str) -> Error {
         Error::malformed(&self.path, Position::Member(name.to_string()), expected, found)
+    }
+
+    /// Whether there is a tensor of this name.
+    pub fn has(&self, name: &str) -> bool {
+        SafeTensors::deserialize(&self.file).is_ok_and(|tensors| tensors.tensor(name).is_ok())
     }
 
     /// A tensor of finite f64 numbers; `None` in the shape stands for any extent.

@@ -58,6 +58,7 @@ pub fn demo(size: DemoSize, seed: u64, precision: Precision) -> Recipe {
             ood("held_out", data("unseen", 64), Group::Near),
             ood("digits", data("digits", 64), Group::Far),
         ],
+        shifted: Vec::new(),
         train,
     }))
 }

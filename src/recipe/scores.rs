@@ -19,12 +19,15 @@ use crate::eval::{self, EVAL_FILE};
 use crate::files;
 use crate::novelty::ThresholdFile;
 use crate::ood::table::Evaluation;
-use crate::ood::{OodInput, run as run_ood};
+use crate::ood::{OodInput, Sets, ShiftedInput, run as run_ood};
 use crate::samples::{self, Images, SAMPLES_FILE, SampleFile};
 
 /// Where the head of scores comes from, for their stamp: scores made with a head beside the caches, which another network's may
 /// have taken the place of, are made again.
 const HEAD: &str = "inside the caches";
+
+/// How scores are measured, for their stamp: 2 has standard errors and comparisons.
+const MEASURE: u32 = 2;
 
 /// Bootstrap replicates behind intervals of the metrics on labelled data.
 const REPLICATES: u32 = 1000;
@@ -90,24 +93,35 @@ impl Experiment<'_> {
         let entry = thresholds.and_then(|file| file.levels.first());
         let entry = entry.filter(|entry| entry.temperature == keys.scores.temperature);
         let threshold = entry.map(|entry| (entry.threshold.score.to_string(), entry.threshold.tau));
+        let shifted = fold.shifted_sets();
         let stamp = json!({
-            "checkpoint": network.trained.hash, "scores": keys.scores, "seed": keys.seed, "threshold": threshold,
+            "checkpoint": network.trained.hash, "measure": MEASURE, "shifted": descriptions(shifted), "scores": keys.scores, "seed": keys.seed, "threshold": threshold,
             "id": fold.id_set().description, "ood": descriptions(ood), "head": HEAD, "samples": samples::BUDGET,
         });
         if is_stamped(&out, &stamp) {
             return Evaluation::read_json(&out.join("metrics.json")).map(Some);
         }
         watcher.stage("scores", 0);
-        let head = network.heads([fold.train_set(), fold.id_set()].into_iter().chain(ood))?.remove(0);
+        // Images held back from training for thresholds serve the scores that want such images, too.
+        let held_back = fold.calibration.as_ref().map(|calibration| &fold.sets[calibration.seen]);
+        let tested = ood.iter().chain(shifted).chain(held_back);
+        let head = network.heads([fold.train_set(), fold.id_set()].into_iter().chain(tested))?.remove(0);
         let mut caches = head.sets.into_iter();
         let (train, id) = (caches.next(), caches.next().expect("the cache of the ID set"));
         let input =
             |(set, cache): (&NamedSet, _)| OodInput { name: set.name.clone(), group: set.group, set: cache };
-        let ood: Vec<OodInput> = ood.iter().zip(caches).map(input).collect();
+        let ood: Vec<OodInput> = ood.iter().zip(caches.by_ref()).map(input).collect();
+        let input = |(set, cache): (&NamedSet, _)| ShiftedInput { name: set.name.clone(), set: cache };
+        let shifted: Vec<ShiftedInput> = shifted.iter().zip(caches.by_ref()).map(input).collect();
+        let calibration = caches.next();
         let outcome = run_ood(
-            train.as_ref(),
-            &id,
-            &ood,
+            Sets {
+                train: train.as_ref(),
+                calibration: calibration.as_ref(),
+                id: &id,
+                shifted: &shifted,
+                ood: &ood,
+            },
             &head.head,
             &keys.run_options().map_err(WrongKey::error)?,
             &out,

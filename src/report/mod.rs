@@ -13,9 +13,10 @@
 //! | `seeds` | the same over several seeds of one experiment |
 //! | `novelty` | the section on two levels of classes |
 //! | `sections` | the parts of the page: tables and figures |
+//! | `ood_tables` | the tables of the OOD section |
 //! | `samples`, `slider` | the section on samples: images, map of the features, threshold slider |
 //! | `page` | what every page has, and how it is rendered |
-//! | `page.html`, `page.css`, `page.js`, and the same of `page_samples` and `page_eval` | the template; text from files is escaped by the template engine |
+//! | `page.html`, `page.css`, `page.js`, and the same of `page_samples`, `page_eval` and `page_ood` | the template; text from files is escaped by the template engine |
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ mod contents;
 mod eval;
 pub(crate) mod events;
 mod novelty;
+mod ood_tables;
 mod page;
 pub(crate) mod parts;
 pub(crate) mod plots;
@@ -145,6 +147,7 @@ fn write_page(folder: &Path, page: Value, scores: &[String], rules: &[Rule]) -> 
     let templates = [
         ("page.html", include_str!("page.html")),
         ("page_eval.html", include_str!("page_eval.html")),
+        ("page_ood.html", include_str!("page_ood.html")),
         ("page_samples.html", include_str!("page_samples.html")),
     ];
     // A recipe names many things that the page does not show.

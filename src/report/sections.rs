@@ -8,7 +8,7 @@ use super::plots::{
 };
 use super::run::{Run, Scores};
 use super::summary::{best_of_each, number};
-use super::{Plots, embedded, percent, shown, whole};
+use super::{Plots, embedded, ood_tables, percent, shown, whole};
 use crate::error::{Error, Result};
 use crate::ood::table::{Entry, Evaluation, OodSet};
 
@@ -43,48 +43,13 @@ pub(super) fn ood(run: &Run, plots: &mut Plots) -> Result<Ood> {
         });
     }
     let section = context! {
-        rows => table(evaluation),
+        tables => ood_tables::tables(evaluation),
+        full => ood_tables::full_spectrum(evaluation),
+        notes => evaluation.notes().iter().map(|note| whole(note)).collect::<Vec<String>>(),
         sets => sets,
         id_samples => evaluation.id.samples,
-        intervals => evaluation.ood.values().flatten().any(|(_, entry)| entry.interval95.is_some()),
     };
     Ok(Ood { section: Some(section), warnings })
-}
-
-/// A row for each OOD set and score.
-fn table(evaluation: &Evaluation) -> Vec<Value> {
-    let best = best_of_each(evaluation);
-    let mut rows = Vec::new();
-    for set in &evaluation.datasets {
-        for method in &evaluation.methods {
-            let Some(entry) = evaluation.entry(&set.name, method) else { continue };
-            let is_best = best.iter().any(|(s, m, _)| s.name == set.name && m == method);
-            rows.push(row(set, method, entry, is_best));
-        }
-    }
-    rows
-}
-
-fn row(set: &OodSet, method: &str, entry: &Entry, best: bool) -> Value {
-    let metrics = &entry.metrics;
-    let cell = |value: f64| context! { text => format!("{:.2}", 100.0 * value), value => value };
-    context! {
-        set => shown(&set.name),
-        group => set.group.map(|group| group.name()),
-        method => shown(method),
-        best => best,
-        interval => entry.interval95.map(|interval| {
-            let [low, high] = interval.auroc;
-            format!("{:.2}–{:.2}", 100.0 * low, 100.0 * high)
-        }),
-        cells => vec![
-            cell(metrics.auroc),
-            cell(metrics.fpr95),
-            cell(metrics.fpr95_id_positive),
-            cell(metrics.aupr_in),
-            cell(metrics.aupr_out),
-        ],
-    }
 }
 
 /// Comparison over all scores and a sheet a score; the page shows the comparison's panels and the best score's sheet.

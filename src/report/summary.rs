@@ -5,10 +5,12 @@ use minijinja::{Value, context};
 use super::novelty::Novelty;
 use super::run::{Run, median};
 use super::{percent, shown, whole};
-use crate::ood::table::{Entry, Evaluation, Group, OodSet};
+use crate::ood::table::{Entry, Evaluation, Group, OodSet, Part};
 use crate::train::{RunRecord, Session};
 use crate::values::significant;
 
+/// Scores within noise of the best that a sentence names.
+const LISTED: usize = 6;
 /// Keys of the recipe's `[train]` table (or of its top level) that say what was run.
 const FACTS: [(&str, &str); 5] = [
     ("data", "data"),
@@ -125,7 +127,7 @@ pub(super) fn sentences(run: &Run) -> Vec<String> {
     }
     if let Some(evaluation) = &run.evaluation {
         for (set, method, entry) in best_of_each(evaluation) {
-            sentences.push(best_sentence(set, method, entry));
+            sentences.push(best_sentence(set, method, entry) + &noise_sentence(evaluation, set, method));
         }
         let below = evaluation.ood.values().flatten().filter(|(_, entry)| entry.metrics.auroc < 0.5).count();
         if below > 0 {
@@ -159,6 +161,20 @@ fn best_sentence(set: &OodSet, method: &str, entry: &Entry) -> String {
         percent(entry.metrics.fpr95),
         percent(entry.metrics.fpr95_id_positive)
     )
+}
+
+/// The other scores that may be the best one; nothing where scores were not compared.
+fn noise_sentence(evaluation: &Evaluation, set: &OodSet, best: &str) -> String {
+    if evaluation.comparison.is_none() {
+        return String::new();
+    }
+    let others = evaluation.within_noise(Part::Set(&set.name));
+    let others: Vec<String> = others.into_iter().filter(|other| *other != best).map(shown).collect();
+    match others.len() {
+        0 => " No other score is within noise of it.".into(),
+        1..=LISTED => format!(" Within noise of it: {}.", others.join(", ")),
+        more => format!(" Within noise of it: {} and {} more.", others[..LISTED].join(", "), more - LISTED),
+    }
 }
 
 fn collapse_sentence(run: &Run) -> Option<String> {

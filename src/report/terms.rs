@@ -8,7 +8,7 @@ use crate::ood::Method;
 /// A term, the spellings that call for it, and its explanation.
 type Term = (&'static str, &'static [&'static str], &'static str);
 
-const TERMS: [Term; 41] = [
+const TERMS: [Term; 45] = [
     (
         "ID, OOD",
         &["ID", "OOD"],
@@ -100,7 +100,27 @@ const TERMS: [Term; 41] = [
     (
         "95 % interval",
         &["95 % interval", "95\u{a0}% interval"],
-        "The number lies in it for 95 % of the samples drawn from these test images with replacement (bootstrap; Efron, 1979).",
+        "It holds the true number for about 95 % of all choices of test images. Of an AUROC by DeLong's (1988) standard error on the scale of the logit; of other metrics, or where it was asked for, by drawing the images again with replacement (bootstrap; Efron, 1979).",
+    ),
+    (
+        "within noise of the best",
+        &["within noise", "Within noise"],
+        "The score may be the best one in truth. All scores are of the same images and are compared in pairs, corrected for their number by Hsu's multiple comparisons with the best (1996): the truly best score is among those marked with a probability of at least 95 %.",
+    ),
+    (
+        "vs best",
+        &["vs best"],
+        "The AUROC minus the highest one of the other scores. Its p-value is the chance of falling as far behind if this score were the best; its interval ends at 0 for a score that is not the best, and those of all scores hold at once.",
+    ),
+    (
+        "full spectrum",
+        &["Full spectrum", "full spectrum"],
+        "Images of the known classes that look different (blurred, drawn, photographed elsewhere) belong to the ID side too (Yang et al., 2023; OpenOOD's fsood).",
+    ),
+    (
+        "AURC, AUGRC with OOD images",
+        &["wrong answers and OOD images are errors"],
+        "In the table of OOD sets an error is a wrong answer on an ID image, or any answer on an OOD image.",
     ),
     (
         "OSCR",
@@ -203,6 +223,8 @@ pub(super) fn explained(page: &str, scores: &[String], rules: &[Rule]) -> Vec<Va
         .filter(|(_, spellings, _)| spellings.iter().any(|spelling| names(page, spelling)))
         .map(|(name, _, meaning)| term(name.to_string(), meaning))
         .collect();
+    let method = |score: &String| score.split(':').next().unwrap_or_default().to_string();
+    let scores: Vec<String> = scores.iter().map(method).collect();
     let methods = Method::ALL.iter().filter(|method| scores.iter().any(|score| score == method.name()));
     terms.extend(methods.map(|method| term(method.name().to_string(), method.explanation())));
     terms.extend(rules.iter().map(|rule| term(rule.to_string(), &rule.explanation())));

@@ -3,23 +3,27 @@
 //! | file | holds |
 //! |---|---|
 //! | `pipeline` | buffers on the device, and the stream of blocks through them |
-//! | `scores` | which numbers of a row the fitted scores need, and the scores from these numbers |
 //! | `moments` | class means and scatter, in two passes |
 
 mod moments;
 mod pipeline;
-mod scores;
 
-use super::compute::{BlockScores, Compute, Projector, ResidualSums};
+use super::compute::{BlockScores, Compute, OnCpu, Projector, ResidualSums};
 use super::detectors::Detectors;
+use super::family::Fitted;
 use super::method::Method;
-use super::rows::{Rows, scoring_block};
+use super::rows::{Columns, Rows, scoring_block};
+use super::spec::ScoreSpec;
 use crate::error::Result;
 use crate::features::{FeatureSet, Head, Matrix, Moments};
 use crate::linalg::largest;
 use crate::ops::Device;
 use crate::values::named;
-use pipeline::{Pipeline, Steps};
+use pipeline::Pipeline;
+pub(super) use pipeline::{Numbers, Steps};
+
+/// Scores of a block from the numbers of its rows.
+pub(super) type FromNumbers<'a> = Box<dyn Fn(&Numbers) -> BlockScores + 'a>;
 
 named! {
     /// The precision of products in passes over rows. Fits are f64 in any case.
@@ -54,8 +58,9 @@ impl OnDevice {
 }
 
 impl Compute for OnDevice {
-    fn note(&self, methods: &[Method]) -> Option<String> {
-        let single = self.precision == RowsPrecision::F32 && methods.contains(&Method::Knn);
+    fn note(&self, scores: &[ScoreSpec]) -> Option<String> {
+        let has_knn = scores.iter().any(|spec| spec.method() == Method::Knn);
+        let single = self.precision == RowsPrecision::F32 && has_knn;
         single.then(|| "knn: distances were multiplied in f32 (--rows-precision f32)".to_string())
     }
 
@@ -78,7 +83,7 @@ impl Compute for OnDevice {
             set.len().div_ceil(block),
             &|number| {
                 let start = number * block;
-                Rows::read(set, head, start..(start + block).min(set.len()))
+                Rows::read(set, head, start..(start + block).min(set.len()), Columns::All)
             },
             &|rows| -> f64 { rows.logits().map(largest).sum() },
             |numbers, logits| {
@@ -97,17 +102,34 @@ impl Compute for OnDevice {
     ) -> Result<Vec<BlockScores>> {
         let head = detectors.head();
         let block = scoring_block(head.dimension());
-        let mut steps = Steps::new(self.device.red_zone(), [block, head.dimension(), head.classes()]);
-        let parts = detectors.parts();
-        let wanted = scores::Wanted::new(&parts, &mut steps, self.precision);
+        let mut steps = Steps::new(self.device.red_zone(), [block, head.dimension(), head.classes()])
+            .with_precision(self.precision);
+        let fitted: Vec<(&dyn Fitted, Option<FromNumbers<'_>>)> =
+            detectors.fitted().map(|fitted| (fitted, fitted.on_device(&mut steps))).collect();
+        if steps.is_empty() {
+            return OnCpu.score_blocks(detectors, blocks, read);
+        }
+        let beside: Vec<(&dyn Fitted, bool)> =
+            fitted.iter().map(|(own, steps)| (*own, steps.is_some())).collect();
         let mut all = Vec::with_capacity(blocks);
         Pipeline::new(&mut *self.device, steps)?.stream(
             blocks,
             read,
-            &|rows| detectors.score_without_kernels(rows),
-            |numbers, without_kernels| {
-                let mut scores = wanted.scores(&parts, &numbers);
-                scores.extend(without_kernels);
+            &|rows| {
+                let mut scores = BlockScores::new();
+                for (fitted, on_device) in &beside {
+                    if *on_device {
+                        fitted.score_rest(rows, head, &mut scores);
+                    } else {
+                        fitted.score(rows, head, &mut scores);
+                    }
+                }
+                scores
+            },
+            |numbers, mut scores| {
+                for (_, from_numbers) in &fitted {
+                    scores.extend(from_numbers.iter().flat_map(|of| of(&numbers)));
+                }
                 all.push(scores);
             },
         )?;

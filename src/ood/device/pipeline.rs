@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 
 use rayon::prelude::*;
 
+use super::RowsPrecision;
 use crate::error::Result;
 use crate::ood::compute::Projector;
 use crate::ood::rows::Rows;
@@ -96,7 +97,7 @@ enum Step {
 
 /// The place of a step's numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Place {
+pub(in crate::ood) enum Place {
     /// In this column of the results.
     Column(usize),
     /// Nowhere: they are all zero.
@@ -104,7 +105,7 @@ pub(super) enum Place {
 }
 
 /// The steps of a pass, while they are put together.
-pub(super) struct Steps<'a> {
+pub(in crate::ood) struct Steps<'a> {
     places: Places<'a>,
     rows: usize,
     columns: usize,
@@ -117,6 +118,9 @@ pub(super) struct Steps<'a> {
     results: usize,
     /// Most coordinates a step projects a row to.
     coordinates: usize,
+    /// Columns of logit scores by temperature: several scores are made of the same.
+    logit_scores: Vec<(f64, [Place; 3])>,
+    precision: RowsPrecision,
 }
 
 impl<'a> Steps<'a> {
@@ -131,7 +135,19 @@ impl<'a> Steps<'a> {
             setup: Vec::new(),
             results: 0,
             coordinates: 0,
+            logit_scores: Vec::new(),
+            precision: RowsPrecision::default(),
         }
+    }
+
+    /// The same with other products.
+    pub(super) fn with_precision(self, precision: RowsPrecision) -> Steps<'a> {
+        Steps { precision, ..self }
+    }
+
+    /// Whether there is none.
+    pub(super) fn is_empty(&self) -> bool {
+        self.steps.is_empty()
     }
 
     fn push(&mut self, step: Step, columns: usize) -> Place {
@@ -171,14 +187,19 @@ impl<'a> Steps<'a> {
     }
 
     /// Largest probability, largest logit and energy, in three columns.
-    pub(super) fn logit_scores(&mut self, temperature: f64) -> [Place; 3] {
+    pub(in crate::ood) fn logit_scores(&mut self, temperature: f64) -> [Place; 3] {
+        if let Some((_, places)) = self.logit_scores.iter().find(|(own, _)| *own == temperature) {
+            return *places;
+        }
         let first = self.results;
         self.push(Step::LogitScores { temperature }, 3);
-        [0, 1, 2].map(|column| Place::Column(first + column))
+        let places = [0, 1, 2].map(|column| Place::Column(first + column));
+        self.logit_scores.push((temperature, places));
+        places
     }
 
     /// Squared norms of coordinates.
-    pub(super) fn norms(&mut self, projector: &Projector<'a>) -> Place {
+    pub(in crate::ood) fn norms(&mut self, projector: &Projector<'a>) -> Place {
         if projector.outputs == 0 {
             return Place::Zeros;
         }
@@ -187,14 +208,18 @@ impl<'a> Steps<'a> {
     }
 
     /// Squared norms of prepared rows.
-    pub(super) fn whole_norms(&mut self, shift: Option<&'a [f64]>, divisor: Option<&'a [f64]>) -> Place {
+    pub(in crate::ood) fn whole_norms(
+        &mut self,
+        shift: Option<&'a [f64]>,
+        divisor: Option<&'a [f64]>,
+    ) -> Place {
         let shift = shift.map(|values| self.places.upload(values));
         let divisor = divisor.map(|values| self.places.upload(values));
         self.push(Step::WholeNorms { shift, divisor }, 1)
     }
 
     /// Squared distances of coordinates to the nearest of some points.
-    pub(super) fn nearest(&mut self, projector: &Projector<'a>, points: &'a [f64]) -> Place {
+    pub(in crate::ood) fn nearest(&mut self, projector: &Projector<'a>, points: &'a [f64]) -> Place {
         if projector.outputs == 0 {
             return Place::Zeros;
         }
@@ -205,19 +230,22 @@ impl<'a> Steps<'a> {
     }
 
     /// Squared distances of normalised features to the k-th nearest of a normalised bank.
-    pub(super) fn neighbours(
+    pub(in crate::ood) fn neighbours(
         &mut self,
         (bank, scales): (&'a [f32], &'a [f64]),
         k: usize,
         floor: f64,
     ) -> Place {
+        if self.precision == RowsPrecision::F32 {
+            return self.neighbours_f32(bank, k, floor);
+        }
         let place = self.upload_features(bank);
         let bank_scale = self.places.upload(scales);
         self.push(Step::Neighbours { bank: place, bank_scale, k, floor }, 1)
     }
 
     /// The same with products in f32.
-    pub(super) fn neighbours_f32(&mut self, bank: &'a [f32], k: usize, floor: f64) -> Place {
+    fn neighbours_f32(&mut self, bank: &'a [f32], k: usize, floor: f64) -> Place {
         let (given, normalised) = (self.upload_features(bank), self.places.place(bank.len(), DType::F32));
         let count = bank.len() / self.columns;
         let attributes = InverseNorms { rows: count, columns: self.columns, floor };
@@ -234,7 +262,7 @@ impl<'a> Steps<'a> {
 
 /// The numbers of one block.
 #[derive(Debug)]
-pub(super) struct Numbers {
+pub(in crate::ood) struct Numbers {
     /// Columns of `stride` numbers.
     values: Vec<f64>,
     stride: usize,
@@ -243,7 +271,7 @@ pub(super) struct Numbers {
 
 impl Numbers {
     /// One number a row.
-    pub(super) fn of(&self, place: Place) -> impl Iterator<Item = f64> + '_ {
+    pub(in crate::ood) fn of(&self, place: Place) -> impl Iterator<Item = f64> + '_ {
         (0..self.count).map(move |row| match place {
             Place::Column(column) => self.values[column * self.stride + row],
             Place::Zeros => 0.0,

@@ -59,16 +59,21 @@ impl Curve {
     ) -> Result<Curve> {
         let positive = sorted_decreasing(positive, positive_name)?;
         let negative = sorted_decreasing(negative, negative_name)?;
+        Ok(Curve::of_decreasing(&positive, &negative))
+    }
+
+    /// [`Curve::new`] of finite scores that are sorted already, neither side empty.
+    pub(super) fn of_decreasing(positive: &[f64], negative: &[f64]) -> Curve {
         let totals = Group { positives: positive.len() as u64, negatives: negative.len() as u64 };
         let (mut thresholds, mut groups) = (Vec::new(), Vec::new());
-        let (mut p, mut n) = (positive.as_slice(), negative.as_slice());
+        let (mut p, mut n) = (positive, negative);
         while let Some(threshold) = larger(p.first(), n.first()) {
             let group =
                 Group { positives: take_equal(&mut p, threshold), negatives: take_equal(&mut n, threshold) };
             thresholds.push(threshold);
             groups.push(group);
         }
-        Ok(Curve { thresholds, groups, totals })
+        Curve { thresholds, groups, totals }
     }
 
     /// The same scores with the roles exchanged: negatives become positives, every score changes its sign.
@@ -221,6 +226,14 @@ fn precision(sum: Group) -> f64 {
 }
 
 pub(super) fn sorted_decreasing(scores: &[f64], name: &str) -> Result<Vec<f64>> {
+    check_scores(scores, name)?;
+    let mut sorted = scores.to_vec();
+    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
+    Ok(sorted)
+}
+
+/// Refuses no scores and scores that are no numbers, with the row.
+pub(super) fn check_scores(scores: &[f64], name: &str) -> Result<()> {
     if scores.is_empty() {
         return Err(Error::invalid(format!(
             "there are no {name} scores; a curve needs at least one on each side"
@@ -233,9 +246,7 @@ pub(super) fn sorted_decreasing(scores: &[f64], name: &str) -> Result<Vec<f64>> 
             scores[row]
         )));
     }
-    let mut sorted = scores.to_vec();
-    sorted.sort_unstable_by(|a, b| b.total_cmp(a));
-    Ok(sorted)
+    Ok(())
 }
 
 fn larger(a: Option<&f64>, b: Option<&f64>) -> Option<f64> {

@@ -13,8 +13,7 @@
 //! from midranks (Sun and Xu, IEEE Signal Processing Letters 21, 2014), which takes a sort and not all n·m pairs; the integers
 //! that they are sums of are exact, so nothing depends on the order of the samples.
 
-use super::COVERAGE;
-use super::curve::Curve;
+use super::{COVERAGE, Interval, Ordered, Placements};
 use crate::error::{Error, Result};
 
 /// Confidences of the same samples by one score: of the ID samples and of the OOD samples (larger = more in-distribution).
@@ -57,6 +56,27 @@ impl Estimate {
     }
 }
 
+/// The 95 % interval of an AUROC with its DeLong standard error, from `n` ID and `m` OOD samples; within [0, 1].
+///
+/// It is normal on the scale of the logit, logit(θ) ± 1.96 · error / (θ (1 − θ)) (Pepe, "The statistical evaluation of medical tests for
+/// classification and prediction", 2003, section 5.2.4): near 1, where good scores are, an AUROC's distribution is skewed, and θ ± 1.96
+/// errors (Wald) would reach beyond 1 and miss more often on one side. Of sides that are told apart without a mistake the error is 0
+/// and says nothing. Then the bound is exact: the min(n, m) pairs that share no sample are all in order with a probability of at most
+/// θ^min(n, m), so θ lies above 0.025^(1 / min(n, m)).
+pub fn auroc_interval(auroc: &Estimate, (n, m): (usize, usize)) -> Interval {
+    let bound = ((1.0 - COVERAGE) / 2.0).powf(1.0 / n.min(m).max(1) as f64);
+    let theta = auroc.value;
+    if theta >= 1.0 {
+        return [bound, 1.0];
+    }
+    if theta <= 0.0 {
+        return [0.0, 1.0 - bound];
+    }
+    let reach = normal_quantile() * auroc.error / (theta * (1.0 - theta));
+    let logit = (theta / (1.0 - theta)).ln();
+    [-reach, reach].map(|reach| 1.0 / (1.0 + (-(logit + reach)).exp()))
+}
+
 /// The quantile of the standard normal distribution that leaves half of what [`COVERAGE`] leaves: 1.96.
 pub fn normal_quantile() -> f64 {
     // Φ⁻¹(q) = −√2 erfc⁻¹(2q), with q = (1 + coverage) / 2.
@@ -88,11 +108,9 @@ impl DeLong {
                     own_ood.len()
                 )));
             }
-            // Refuses what is no number, and names the row.
-            Curve::with_names(own_id, own_ood, "ID", "OOD")?;
-            parts.push(Components::new(own_id, own_ood));
+            parts.push(Placements::new(&Ordered::new(own_id, "ID")?, &Ordered::new(own_ood, "OOD")?));
         }
-        let covariance = |a: &Components, b: &Components| {
+        let covariance = |a: &Placements, b: &Placements| {
             covariance(&a.of_id, a.auroc, &b.of_id, b.auroc) / n as f64
                 + covariance(&a.of_ood, a.auroc, &b.of_ood, b.auroc) / m as f64
         };
@@ -135,39 +153,6 @@ impl DeLong {
         let error = if variance > rounding { variance.sqrt() } else { 0.0 };
         Estimate { value: self.auroc(a) - self.auroc(b), error }
     }
-}
-
-/// What each sample contributes to an AUROC.
-struct Components {
-    auroc: f64,
-    /// For an ID sample, the share of OOD samples below it, ties counted half.
-    of_id: Vec<f64>,
-    /// For an OOD sample, the share of ID samples above it, ties counted half.
-    of_ood: Vec<f64>,
-}
-
-impl Components {
-    fn new(id: &[f64], ood: &[f64]) -> Components {
-        let (n, m) = (id.len() as f64, ood.len() as f64);
-        let (sorted_id, sorted_ood) = (sorted(id), sorted(ood));
-        // Twice the number below, plus the number that is equal: an integer.
-        let below = |sorted: &[f64], score: f64| {
-            let less = sorted.partition_point(|other| *other < score);
-            let at_most = sorted.partition_point(|other| *other <= score);
-            (less + at_most) as u64
-        };
-        let twice: Vec<u64> = id.iter().map(|score| below(&sorted_ood, *score)).collect();
-        let total: u128 = twice.iter().map(|count| u128::from(*count)).sum();
-        let of_ood = ood.iter().map(|score| 1.0 - below(&sorted_id, *score) as f64 / (2.0 * n)).collect();
-        let of_id = twice.iter().map(|count| *count as f64 / (2.0 * m)).collect();
-        Components { auroc: total as f64 / (2.0 * n * m), of_id, of_ood }
-    }
-}
-
-fn sorted(scores: &[f64]) -> Vec<f64> {
-    let mut sorted = scores.to_vec();
-    sorted.sort_unstable_by(f64::total_cmp);
-    sorted
 }
 
 /// The covariance of components over the samples of one side, whose means are known; dividing by one less than their number.
@@ -301,6 +286,40 @@ mod tests {
         let covered = (0..1000u64).filter(|&repetition| covers(repetition)).count();
         println!("one score: {covered} of 1000");
         assert!((930..=965).contains(&covered), "{covered} of 1000");
+    }
+
+    #[test]
+    fn the_interval_of_an_auroc_covers_it_and_stays_within_its_range() {
+        const REPETITIONS: u64 = 1000;
+        for (distance, (n, m)) in [(0.3, (60, 200)), (2.0, (150, 150)), (3.3, (400, 200)), (-1.5, (80, 80))] {
+            let truth = 0.5 * statrs::function::erf::erfc(-distance / 2.0);
+            let (mut covered, mut wald) = (0, 0);
+            for repetition in 0..REPETITIONS {
+                let drawn = draw(20_000 + repetition, (n, m), [distance; 2], 0.5, 0.0);
+                let found = DeLong::new(&drawn.sides()).unwrap().estimate(0);
+                let [low, high] = auroc_interval(&found, (n as usize, m as usize));
+                assert!(0.0 <= low && low <= found.value && found.value <= high && high <= 1.0);
+                covered += u64::from(low <= truth && truth <= high);
+                let [low, high] = found.interval();
+                wald += u64::from(low <= truth && truth <= high);
+            }
+            println!("AUROC {truth:.4}: {covered} of {REPETITIONS} covered, {wald} by Wald's interval");
+            assert!((930..=975).contains(&covered), "AUROC {truth}: {covered} of {REPETITIONS}");
+        }
+    }
+
+    #[test]
+    fn sides_without_a_mistake_have_an_exact_bound() {
+        let perfect = |value| auroc_interval(&Estimate { value, error: 0.0 }, (1000, 50));
+        // 0.025 is the chance that 50 pairs that share no sample are all in order, at this AUROC.
+        let [low, high] = perfect(1.0);
+        assert!((low.powi(50) - 0.025).abs() < 1e-12 && high == 1.0);
+        assert_eq!(perfect(0.0), [0.0, 1.0 - low]);
+        // A constant score: every sample alike.
+        assert_eq!(perfect(0.5), [0.5, 0.5]);
+        // 1 / (1 + exp(±1.96 * 0.02 / 0.09 - ln 9)), by hand.
+        let [low, high] = auroc_interval(&Estimate { value: 0.9, error: 0.02 }, (100, 100));
+        assert!((low - 0.853_420).abs() < 1e-6 && (high - 0.932_941).abs() < 1e-6, "{low} {high}");
     }
 
     #[test]

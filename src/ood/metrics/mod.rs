@@ -7,16 +7,20 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 
+mod best;
 mod bootstrap;
 mod curve;
 mod delong;
+mod ordered;
 mod oscr;
 mod paired;
 mod risk_coverage;
 
+pub use best::{Comparison, ToBest, with_best};
 pub use bootstrap::{COVERAGE, Interval, Intervals};
 pub use curve::{Curve, OperatingPoint};
-pub use delong::{DeLong, Estimate, ScoredSides, normal_quantile};
+pub use delong::{DeLong, Estimate, ScoredSides, auroc_interval, normal_quantile};
+pub use ordered::{Ordered, Placements};
 pub use oscr::{OscrCurve, oscr};
 pub use paired::{FprDifference, fpr95_differences};
 pub(crate) use paired::{percentiles, resample};
@@ -78,6 +82,13 @@ impl Curves {
         let id_positive = Curve::with_names(id, ood, "ID", "OOD")?;
         let ood_positive = id_positive.opposite();
         Ok(Curves { id_positive, ood_positive })
+    }
+
+    /// Curves of sides that are in order already.
+    pub fn of_ordered(id: &Ordered, ood: &Ordered) -> Curves {
+        let id_positive = Curve::of_decreasing(id.values(), ood.values());
+        let ood_positive = id_positive.opposite();
+        Curves { id_positive, ood_positive }
     }
 
     /// Every number of these curves.

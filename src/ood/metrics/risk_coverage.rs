@@ -1,6 +1,7 @@
 //! Selective prediction: how the errors among accepted samples grow as less confident ones are accepted too.
 
 use super::curve::sorted_decreasing;
+use super::ordered::{Ordered, Tied};
 use crate::error::{Error, Result};
 
 /// Samples of one confidence: all of them are accepted together, so that the order of equal confidences decides nothing.
@@ -32,6 +33,20 @@ pub struct RiskAreas {
     pub augrc: f64,
     /// `aurc` less that of the best order with as many failures (Geifman, Uziel and El-Yaniv, 2019).
     pub eaurc: f64,
+}
+
+impl RiskAreas {
+    /// The areas of ID and OOD samples together: a failure is an ID sample that is not `correct`, by its place, or any OOD sample.
+    pub fn with_ood(id: &Ordered, ood: &Ordered, correct: &[bool]) -> RiskAreas {
+        let step = |(tied_id, tied_ood): Tied<'_>| {
+            let wrong = tied_id.iter().filter(|&&sample| !correct[sample as usize]).count();
+            Step {
+                samples: (tied_id.len() + tied_ood.len()) as u64,
+                failures: (wrong + tied_ood.len()) as u64,
+            }
+        };
+        areas(&id.with(ood).map(step).collect::<Vec<Step>>())
+    }
 }
 
 impl RiskCoverage {
@@ -143,6 +158,19 @@ mod tests {
         // Traub and others, 2024, equation 7.
         let want = (1.0 - auroc) * error * (1.0 - error) + error * error / 2.0;
         assert!((areas.augrc - want).abs() < 1e-14, "{} {want}", areas.augrc);
+    }
+
+    #[test]
+    fn every_ood_sample_is_a_failure() {
+        let (confidences, wrong) = samples(90);
+        let correct: Vec<bool> = wrong.iter().map(|wrong| !wrong).collect();
+        let (ood, _) = samples(70);
+        let all = [&confidences[..], &ood].concat();
+        let failures = [&wrong[..], &[true; 70]].concat();
+        let want = RiskCoverage::new(&all, &failures).unwrap().areas();
+        let sides =
+            [(&confidences, "ID"), (&ood, "OOD")].map(|(side, name)| Ordered::new(side, name).unwrap());
+        assert_eq!(RiskAreas::with_ood(&sides[0], &sides[1], &correct), want);
     }
 
     #[test]

@@ -2,6 +2,8 @@
 //!
 //! Percent with two decimals; FPR@95 with OOD as positive, AUPR by the trapezoid rule; after the data sets of a group
 //! a row with the group's mean; over several training seeds every cell is mean ± standard deviation of the sample (n - 1).
+//! Behind them come the rows of a full-spectrum evaluation, which OpenOOD writes into a file of the same columns in a folder `fsood`: their data
+//! sets are `fsood/NAME`, `fsood/nearood` and `fsood/farood`, and ACC is over the ID test set and all shifted sets, as there.
 
 use std::path::Path;
 
@@ -33,27 +35,43 @@ impl Evaluation {
             return Err(Error::invalid("a table needs at least one evaluation; none was given"));
         };
         let mut records = vec![HEADER.map(String::from).to_vec()];
-        let accuracies: Option<Vec<f64>> = seeds.iter().map(|seed| seed.id.accuracy).collect();
-        let accuracy = accuracies.map_or(String::new(), |values| cell(&values));
-        for method in &first.methods {
-            for (name, members) in rows_of(first) {
-                if members.iter().any(|dataset| first.entry(dataset, method).is_none()) {
-                    continue;
-                }
-                let rows: Vec<Row> = seeds
-                    .iter()
-                    .enumerate()
-                    .map(|(i, seed)| row(seed, i, &members, method))
-                    .collect::<Result<_>>()?;
-                let column = |index: usize| cell(&rows.iter().map(|row| row[index]).collect::<Vec<_>>());
-                let mut record = vec![method.clone(), name];
-                record.extend((0..4).map(column));
-                record.push(accuracy.clone());
-                records.push(record);
-            }
+        add_rows(&mut records, seeds, "")?;
+        if first.full_spectrum.is_some() {
+            let full: Option<Vec<Evaluation>> = seeds.iter().map(Evaluation::of_full_spectrum).collect();
+            let full = full.ok_or_else(|| {
+                Error::invalid(
+                    "one evaluation has shifted ID sets and another one has none: the seeds of a table must share data sets",
+                )
+            })?;
+            add_rows(&mut records, &full, "fsood/")?;
         }
         files::csv_text("a CSV row", records)
     }
+}
+
+/// Adds the rows of every score; names of data sets begin with `prefix`.
+fn add_rows(records: &mut Vec<Vec<String>>, seeds: &[Evaluation], prefix: &str) -> Result<()> {
+    let Some(first) = seeds.first() else { return Ok(()) };
+    let accuracies: Option<Vec<f64>> = seeds.iter().map(|seed| seed.id.accuracy).collect();
+    let accuracy = accuracies.map_or(String::new(), |values| cell(&values));
+    for method in &first.methods {
+        for (name, members) in rows_of(first) {
+            if members.iter().any(|dataset| first.entry(dataset, method).is_none()) {
+                continue;
+            }
+            let rows: Vec<Row> = seeds
+                .iter()
+                .enumerate()
+                .map(|(i, seed)| row(seed, i, &members, method))
+                .collect::<Result<_>>()?;
+            let column = |index: usize| cell(&rows.iter().map(|row| row[index]).collect::<Vec<_>>());
+            let mut record = vec![method.clone(), format!("{prefix}{name}")];
+            record.extend((0..4).map(column));
+            record.push(accuracy.clone());
+            records.push(record);
+        }
+    }
+    Ok(())
 }
 
 /// The rows of each score: near sets, their mean, far sets, their mean, then sets without a group.
@@ -97,7 +115,7 @@ fn cell(values: &[f64]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::evaluation;
+    use super::super::tests::{crowded, evaluation};
     use super::*;
 
     #[test]
@@ -130,6 +148,20 @@ mod tests {
         let message = Evaluation::csv(&[evaluation(0.0), other]).unwrap_err().to_string();
         assert!(message.contains("evaluation 1 has no score `msp` on `tin`"), "{message}");
         assert!(Evaluation::csv(&[]).is_err());
+    }
+
+    #[test]
+    fn rows_of_the_full_spectrum_come_behind_the_others_under_names_of_their_own() {
+        let text = Evaluation::csv(&[crowded(2, 2)]).unwrap();
+        let lines: Vec<&str> = text.lines().collect();
+        let plain = Evaluation::csv(&[Evaluation { full_spectrum: None, ..crowded(2, 2) }]).unwrap();
+        assert_eq!(lines[..9].join("\n") + "\n", plain, "the other rows are as without");
+        assert_eq!(lines[9], "score_0,fsood/set_0,40.00,90.00,91.00,89.00,");
+        assert!(
+            lines[10].starts_with("score_0,fsood/nearood,") && lines[12].starts_with("score_0,fsood/farood,")
+        );
+        let mixed = [crowded(2, 2), Evaluation { full_spectrum: None, ..crowded(2, 2) }];
+        assert!(Evaluation::csv(&mixed).unwrap_err().to_string().contains("shifted ID sets"));
     }
 
     #[test]

@@ -5,12 +5,23 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::metrics::{Intervals, OodMetrics};
+use super::metrics::{Comparison, Interval, Intervals, OodMetrics, ToBest};
 use crate::error::{Error, Result};
 use crate::files;
 
+mod compact;
 mod csv;
+mod full_spectrum;
+mod notes;
 mod terminal;
+
+pub use full_spectrum::{FullSpectrum, ShiftedEntry, ShiftedSet};
+pub(crate) use terminal::p_in_words;
+
+/// The key, among groups, of means over all OOD sets, where there are several.
+pub const ALL: &str = "all";
+/// Share of tied pairs above which the order of equal scores matters to an AUROC.
+const MANY_TIES: f64 = 0.001;
 
 /// The standard deviation of a sample, dividing by n - 1; `None` of fewer than two values, which have none.
 pub fn sample_deviation(values: &[f64]) -> Option<f64> {
@@ -65,18 +76,82 @@ pub struct IdSet {
     pub accuracy: Option<f64>,
 }
 
+/// Selective prediction by one score on ID samples alone, where a wrong answer is a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct IdRisk {
+    /// Area under the risk-coverage curve.
+    pub aurc: f64,
+    /// Area under the generalised risk-coverage curve.
+    pub augrc: f64,
+}
+
 /// One score on one OOD set.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Entry {
     /// The metrics, as fractions.
     #[serde(flatten)]
     pub metrics: OodMetrics,
+    /// DeLong's standard error of the AUROC; of at least two samples a side.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auroc_se: Option<f64>,
+    /// The 95 % interval of the AUROC by that error, normal on the scale of the logit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auroc_interval95: Option<Interval>,
+    /// Area under the risk-coverage curve of ID and OOD samples together, where ID labels are known: a failure is a wrong answer on an ID
+    /// sample, or any OOD sample.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aurc: Option<f64>,
+    /// Area under the generalised risk-coverage curve of the same.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augrc: Option<f64>,
+    /// Share of the pairs of an ID and an OOD sample whose scores are equal.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tied_pairs: Option<f64>,
+    /// The AUROC if all of these were counted against the score, and for it; where they are more than 0.1 %.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auroc_if_ties_broken: Option<Interval>,
+    /// The score against the best of the others on this set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_best: Option<ToBest>,
     /// Area under the open-set classification rate curve, where ID labels are known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oscr: Option<f64>,
     /// Bootstrap intervals, where asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval95: Option<Intervals>,
+}
+
+impl From<OodMetrics> for Entry {
+    /// The metrics alone.
+    fn from(metrics: OodMetrics) -> Entry {
+        Entry {
+            metrics,
+            auroc_se: None,
+            auroc_interval95: None,
+            aurc: None,
+            augrc: None,
+            tied_pairs: None,
+            auroc_if_ties_broken: None,
+            to_best: None,
+            oscr: None,
+            interval95: None,
+        }
+    }
+}
+
+impl Entry {
+    /// Notes the share of ID and OOD pairs that are tied, each of which the AUROC counts half.
+    pub(super) fn set_ties(&mut self, tied_pairs: f64) {
+        self.tied_pairs = Some(tied_pairs);
+        let auroc = self.metrics.auroc;
+        let range = [(auroc - tied_pairs / 2.0).max(0.0), (auroc + tied_pairs / 2.0).min(1.0)];
+        self.auroc_if_ties_broken = (tied_pairs > MANY_TIES).then_some(range);
+    }
+
+    /// The 95 % interval of the AUROC to show: the bootstrap's, where it was asked for, or else DeLong's.
+    pub(crate) fn shown_interval(&self) -> Option<Interval> {
+        self.interval95.map(|intervals| intervals.auroc).or(self.auroc_interval95)
+    }
 }
 
 /// Means of a score over the OOD sets of a group, each set counted once whatever its size.
@@ -96,6 +171,21 @@ pub struct GroupMean {
     pub aupr_in_trapezoid: f64,
     /// Mean trapezoid area, OOD positive.
     pub aupr_out_trapezoid: f64,
+    /// Mean area under the risk-coverage curve, where ID labels are known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aurc: Option<f64>,
+    /// Mean area under the generalised risk-coverage curve.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub augrc: Option<f64>,
+    /// DeLong's standard error of the mean AUROC: the sets share the ID samples, and what that adds is counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auroc_se: Option<f64>,
+    /// The 95 % interval of the mean AUROC by that error.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auroc_interval95: Option<Interval>,
+    /// The score against the best of the others by this mean.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_best: Option<ToBest>,
 }
 
 /// Facts about the training features that one fit found out.
@@ -132,6 +222,43 @@ pub struct Sanity {
     pub warnings: Vec<String>,
 }
 
+/// What a score is measured on: an OOD set, or a group of them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part<'a> {
+    /// One set, by name.
+    Set(&'a str),
+    /// A mean over sets, by the key in `groups`.
+    Mean(&'a str),
+}
+
+impl Part<'_> {
+    /// A score against the best of the others here.
+    pub(crate) fn to_best(self, evaluation: &Evaluation, method: &str) -> Option<ToBest> {
+        match self {
+            Part::Set(name) => evaluation.entry(name, method)?.to_best,
+            Part::Mean(group) => evaluation.groups.get(group)?.get(method)?.to_best,
+        }
+    }
+
+    /// AUROC and FPR95 (OOD positive) of a score here.
+    pub(crate) fn rates(self, evaluation: &Evaluation, method: &str) -> Option<(f64, f64)> {
+        match self {
+            Part::Set(name) => {
+                evaluation.entry(name, method).map(|entry| (entry.metrics.auroc, entry.metrics.fpr95))
+            }
+            Part::Mean(group) => {
+                evaluation.groups.get(group)?.get(method).map(|mean| (mean.auroc, mean.fpr95))
+            }
+        }
+    }
+
+    /// The largest AUROC of a score here.
+    pub(crate) fn best_auroc(self, evaluation: &Evaluation) -> f64 {
+        let aurocs = evaluation.methods.iter().filter_map(|method| Some(self.rates(evaluation, method)?.0));
+        aurocs.fold(f64::NEG_INFINITY, f64::max)
+    }
+}
+
 /// Everything `metrics.json` holds. Rates are fractions; scores are confidences (larger = in-distribution).
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
@@ -146,9 +273,18 @@ pub struct Evaluation {
     pub methods: Vec<String>,
     /// OOD set → score → metrics.
     pub ood: BTreeMap<String, BTreeMap<String, Entry>>,
-    /// Group (`near`, `far`) → score → means.
+    /// Group (`near`, `far`; of several sets also `all`) → score → means.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub groups: BTreeMap<String, BTreeMap<String, GroupMean>>,
+    /// Score → selective prediction on ID samples alone, where ID labels are known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub id_risk: BTreeMap<String, IdRisk>,
+    /// How scores were compared with the best one, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+    /// The same with covariate-shifted ID sets on the ID side, where there are some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub full_spectrum: Option<FullSpectrum>,
     /// Score → what its fit found.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fits: BTreeMap<String, FitSummary>,
@@ -206,6 +342,12 @@ impl Evaluation {
         Ok(())
     }
 
+    /// The scores that may be the best one on a set or by the mean over a group, in the order they are shown.
+    pub(crate) fn within_noise(&self, of: Part<'_>) -> Vec<&str> {
+        let own = |method: &String| of.to_best(self, method).is_some_and(|to_best| to_best.within_noise);
+        self.methods.iter().filter(|method| own(method)).map(String::as_str).collect()
+    }
+
     /// The metrics of one score on one OOD set.
     pub fn entry(&self, dataset: &str, method: &str) -> Option<&Entry> {
         self.ood.get(dataset)?.get(method)
@@ -213,34 +355,45 @@ impl Evaluation {
 
     fn group_means(&self) -> BTreeMap<String, BTreeMap<String, GroupMean>> {
         let mut groups = BTreeMap::new();
-        for group in [Group::Near, Group::Far] {
+        let all = (self.datasets.len() > 1).then_some((ALL, None));
+        let parts = [Group::Near, Group::Far].map(|group| (group.name(), Some(group)));
+        for (name, group) in parts.into_iter().chain(all) {
             let means: BTreeMap<String, GroupMean> = self
                 .methods
                 .iter()
                 .filter_map(|method| Some((method.clone(), self.group_mean(group, method)?)))
                 .collect();
             if !means.is_empty() {
-                groups.insert(group.name().to_string(), means);
+                groups.insert(name.to_string(), means);
             }
         }
         groups
     }
 
-    /// The mean over a group, if the score has a result on every set of it.
-    fn group_mean(&self, group: Group, method: &str) -> Option<GroupMean> {
-        let members: Vec<&OodMetrics> = self
+    /// The mean over a group, or over all sets, if the score has a result on every one of them.
+    fn group_mean(&self, group: Option<Group>, method: &str) -> Option<GroupMean> {
+        let members: Vec<&Entry> = self
             .datasets
             .iter()
-            .filter(|set| set.group == Some(group))
-            .map(|set| self.entry(&set.name, method).map(|entry| &entry.metrics))
+            .filter(|set| group.is_none() || set.group == group)
+            .map(|set| self.entry(&set.name, method))
             .collect::<Option<_>>()?;
         if members.is_empty() {
             return None;
         }
         let mean = |value: fn(&OodMetrics) -> f64| {
-            members.iter().map(|metrics| value(metrics)).sum::<f64>() / members.len() as f64
+            members.iter().map(|entry| value(&entry.metrics)).sum::<f64>() / members.len() as f64
+        };
+        let known = |value: fn(&Entry) -> Option<f64>| {
+            let values = members.iter().map(|entry| value(entry)).collect::<Option<Vec<f64>>>()?;
+            Some(values.iter().sum::<f64>() / values.len() as f64)
         };
         Some(GroupMean {
+            aurc: known(|entry| entry.aurc),
+            augrc: known(|entry| entry.augrc),
+            auroc_se: None,
+            auroc_interval95: None,
+            to_best: None,
             auroc: mean(|m| m.auroc),
             fpr95: mean(|m| m.fpr95),
             fpr95_id_positive: mean(|m| m.fpr95_id_positive),

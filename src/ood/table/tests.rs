@@ -17,7 +17,7 @@ fn entry(auroc: f64, fpr95: f64) -> Entry {
         n_ood: 50,
         ood_prevalence: 1.0 / 3.0,
     };
-    Entry { metrics, oscr: None, interval95: None }
+    metrics.into()
 }
 
 /// Two near sets and a far one; `energy` has a result on one near set only.
@@ -32,6 +32,65 @@ pub(in crate::ood::table) fn evaluation(better: f64) -> Evaluation {
     evaluation
 }
 
+/// Scores of falling AUROC on several sets, near and far in turn, with everything a full evaluation has. The second one is within noise of
+/// the first, the third one has ties.
+pub(in crate::ood::table) fn crowded(scores: usize, sets: usize) -> Evaluation {
+    let to_best = |score: usize| ToBest {
+        difference: -0.001 * score as f64,
+        interval95: [-0.01, if score < 2 { 0.005 } else { 0.0 }],
+        p_value: if score < 2 { 0.4 } else { 0.0001 },
+        within_noise: score < 2,
+    };
+    let fill = |evaluation: &mut Evaluation| {
+        for set in 0..sets {
+            let results = (0..scores).map(|score| {
+                let mut own = entry(0.9 - 0.001 * score as f64 - 0.01 * set as f64, 0.4);
+                own.auroc_interval95 = Some([0.8, 0.95]);
+                own.set_ties(if score == 2 { 0.04 } else { 0.0 });
+                own.to_best = Some(to_best(score));
+                (own.aurc, own.augrc) = (Some(0.2), Some(0.1));
+                (format!("score_{score}"), own)
+            });
+            let group = if set % 2 == 0 { Group::Near } else { Group::Far };
+            let set = OodSet { name: format!("set_{set}"), group: Some(group), samples: 50 };
+            evaluation.add(set, results.collect::<Vec<_>>()).unwrap();
+        }
+        for means in evaluation.groups.values_mut() {
+            for (score, mean) in means {
+                mean.to_best = Some(to_best(score["score_".len()..].parse().unwrap()));
+            }
+        }
+    };
+    let mut evaluation = Evaluation::new(IdSet { samples: 100, accuracy: Some(0.7725) });
+    fill(&mut evaluation);
+    let mut pooled = Evaluation::new(IdSet { samples: 160, accuracy: None });
+    fill(&mut pooled);
+    let shifted = ShiftedSet { name: "blurred".into(), samples: 60, accuracy: Some(0.5) };
+    let own = ShiftedEntry { auroc: 0.55, auroc_se: Some(0.01), auroc_interval95: Some([0.53, 0.57]) };
+    let against = evaluation.methods.iter().map(|method| (method.clone(), own)).collect();
+    let against = BTreeMap::from([(shifted.name.clone(), against)]);
+    evaluation.full_spectrum = Some(FullSpectrum::new(pooled, vec![shifted], against));
+    evaluation.comparison = Some(Comparison::default());
+    evaluation
+}
+
+#[test]
+fn everything_of_a_full_evaluation_comes_back_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("metrics.json");
+    let mut written = crowded(4, 3);
+    written.id_risk.insert("score_0".into(), IdRisk { aurc: 1.0 / 3.0, augrc: 0.1 });
+    written.write_json(&path).unwrap();
+    assert_eq!(Evaluation::read_json(&path).unwrap(), written);
+    let json: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    assert_eq!(json["full_spectrum"]["shifted"][0]["name"], "blurred");
+    assert_eq!(json["full_spectrum"]["ood"]["set_0"]["score_1"]["to_best"]["within_noise"], true);
+    assert_eq!(json["full_spectrum"]["id_versus_shifted"]["blurred"]["score_1"]["auroc"], 0.55);
+    assert_eq!(json["groups"]["all"]["score_2"]["to_best"]["p_value"], 0.0001);
+    assert!(json["ood"]["set_0"]["score_0"].get("auroc_if_ties_broken").is_none());
+    assert!(json["ood"]["set_0"]["score_2"]["auroc_if_ties_broken"].is_array());
+}
+
 #[test]
 fn metrics_json_comes_back_bit_for_bit() {
     let folder = tempfile::tempdir().unwrap();
@@ -40,11 +99,12 @@ fn metrics_json_comes_back_bit_for_bit() {
     written.fits.insert("vim".into(), FitSummary { dim: Some(64), ..FitSummary::default() });
     written.sanity.warnings.push("neco_formula is constant".into());
     let curves = super::super::metrics::Curves::new(&[3.0, 1.0, 0.3], &[0.5, 0.1]).unwrap();
-    let measured = Entry {
-        metrics: curves.metrics(),
-        oscr: Some(0.25),
-        interval95: Some(curves.bootstrap(20, 1).unwrap()),
-    };
+    let mut measured = Entry::from(curves.metrics());
+    measured.oscr = Some(0.25);
+    measured.interval95 = Some(curves.bootstrap(20, 1).unwrap());
+    measured.set_ties(0.25);
+    measured.to_best =
+        Some(ToBest { difference: -0.1, interval95: [-0.2, 0.0], p_value: 0.01, within_noise: false });
     let set = OodSet { name: "mnist".into(), group: None, samples: 2 };
     written.add(set, [("gen".into(), measured)]).unwrap();
     written.write_json(&path).unwrap();

@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::novelty::{Hierarchy, LevelChoice};
 use crate::train::TrainOptions;
 
-pub use one_level::{CollapseOptions, EvaluateOptions, OneLevel, OodData, ScoreOptions};
+pub use one_level::{CollapseOptions, EvaluateOptions, OneLevel, OodData, ScoreOptions, ShiftedData};
 pub use two_levels::{Approach, CalibrateOptions, DataOptions, PredictOptions, RefitOptions, TwoLevels};
 
 /// A whole experiment.

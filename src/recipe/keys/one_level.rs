@@ -6,7 +6,7 @@ use crate::backend::Precision;
 use crate::collapse::GlobalMean;
 use crate::error::{Error, Result};
 use crate::ood::table::Group;
-use crate::ood::{Dimension, FEW_REPLICATES, Method, OodInput, Options, RunOptions};
+use crate::ood::{Dimension, FEW_REPLICATES, OodInput, Options, RunOptions, ScoreSpec};
 use crate::recipe::reading::WrongKey;
 use crate::train::TrainOptions;
 use crate::values::Wholes;
@@ -37,6 +37,9 @@ pub struct OneLevel {
     /// Out-of-distribution sets; the first one is NC5's in curves.
     #[serde(default)]
     pub ood: Vec<OodData>,
+    /// Covariate-shifted ID sets, for a full-spectrum evaluation beside the plain one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shifted: Vec<ShiftedData>,
 }
 
 /// The in-distribution test data to extract, and in which steps.
@@ -124,6 +127,22 @@ pub struct OodData {
     pub match_id_size: bool,
 }
 
+/// A covariate-shifted ID set: images of the classes of training that look different.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ShiftedData {
+    /// Its name in tables.
+    pub name: String,
+    /// The data; where it has labels, they are classes of the training data.
+    pub data: String,
+    /// Whether the experiment goes on, with a warning, where the data is not there.
+    #[serde(default)]
+    pub optional: bool,
+    /// Whether a random subset as large as the ID test set is drawn from a larger set.
+    #[serde(default = "yes")]
+    pub match_id_size: bool,
+}
+
 fn yes() -> bool {
     true
 }
@@ -138,15 +157,23 @@ impl OneLevel {
         self.run_options()?;
         let batch = self.evaluate.batch_size;
         WrongKey::of_range(Wholes::<usize>::POSITIVE.check(batch as u64), "evaluate", "batch_size", batch)?;
-        for (index, OodData { name, .. }) in self.ood.iter().enumerate() {
-            OodInput::check_name(name).map_err(|error| WrongKey::new("", "ood", error.to_string()))?;
-            let what =
-                format!("`{name}` is the name of a part of the training data; give the OOD set another name");
-            WrongKey::refuse(["train", "calibrate"].contains(&name.as_str()), "", "ood", &what)?;
-            let is_twice = self.ood[..index].iter().any(|other| other.name == *name);
-            let what = format!("two OOD sets are named `{name}`; rename one of them");
-            WrongKey::refuse(is_twice, "", "ood", &what)?;
+        let named = self.ood.iter().map(|set| ("ood", "OOD", &set.name));
+        let named = named.chain(self.shifted.iter().map(|set| ("shifted", "shifted", &set.name)));
+        let named: Vec<(&str, &str, &String)> = named.collect();
+        for (index, (key, kind, name)) in named.iter().enumerate() {
+            OodInput::check_name(name).map_err(|error| WrongKey::new("", key, error.to_string()))?;
+            let what = format!(
+                "`{name}` is the name of a part of the training data; give the {kind} set another name"
+            );
+            WrongKey::refuse(["train", "calibrate"].contains(&name.as_str()), "", key, &what)?;
+            let is_twice = named[..index].iter().any(|(_, _, other)| other == name);
+            let kind = if named[..index].iter().all(|(other, ..)| other == key) { *kind } else { "test" };
+            let what = format!("two {kind} sets are named `{name}`; rename one of them");
+            WrongKey::refuse(is_twice, "", key, &what)?;
         }
+        let what =
+            "shifted ID sets are for a full-spectrum evaluation against OOD sets; name one under [[ood]]";
+        WrongKey::refuse(!self.shifted.is_empty() && self.ood.is_empty(), "", "shifted", what)?;
         Ok(())
     }
 
@@ -158,7 +185,7 @@ impl OneLevel {
         let of_key = |key: &'static str| move |error: Error| WrongKey::new("scores", key, error.to_string());
         let options = &self.scores;
         let scores = Options {
-            methods: Method::parse_list(&options.methods).map_err(of_key("methods"))?,
+            methods: ScoreSpec::parse_list(&options.methods).map_err(of_key("methods"))?,
             temperature: options.temperature,
             vim_dim: options.vim_dim.parse::<Dimension>().map_err(of_key("vim_dim"))?,
             neco_dim: options.neco_dim.parse::<Dimension>().map_err(of_key("neco_dim"))?,

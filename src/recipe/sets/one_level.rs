@@ -7,7 +7,7 @@ use super::{Fold, Inputs, NamedSet, Sets, Training, parse};
 use crate::data::{self, Selected, SharedDataset, Split};
 use crate::error::{Error, Result};
 use crate::novelty::{CalibrationSets, Novel, ReportSets};
-use crate::recipe::keys::{OneLevel, OodData};
+use crate::recipe::keys::{OneLevel, OodData, ShiftedData};
 use crate::recipe::reading::WrongKey;
 use crate::rng::{Purpose, Stream};
 use crate::train::TrainingInputs;
@@ -29,6 +29,11 @@ impl Fold {
     /// Out-of-distribution data.
     pub fn ood_sets(&self) -> &[NamedSet] {
         &self.sets[self.report.foreign.clone()]
+    }
+
+    /// Covariate-shifted in-distribution data; the sets behind the foreign ones on one level of classes.
+    pub fn shifted_sets(&self) -> &[NamedSet] {
+        &self.sets[self.report.foreign.end..]
     }
 }
 
@@ -81,6 +86,22 @@ pub(super) fn open(recipe: &OneLevel, root: Option<&Path>) -> Result<Sets> {
         notes.extend(options.scores.check_for(dimension, Some(inputs.data.len()))?);
     }
     let report = ReportSets { seen: Some(1), novel: Novel::default(), foreign: first..sets.len() };
+    // They are for scores against OOD sets.
+    let wanted = if report.foreign.is_empty() { &[][..] } else { &recipe.shifted[..] };
+    for wanted in wanted {
+        match open(&wanted.data) {
+            Ok(whole) => {
+                notes.extend(whole.notes());
+                let (set, note) = shifted_set(wanted, whole, &inputs, size, recipe.seed)?;
+                notes.extend(note);
+                sets.push(set);
+            }
+            Err(error) if wanted.optional => {
+                notes.push(format!("the optional shifted set `{}` is left out: {error}", wanted.name));
+            }
+            Err(error) => return Err(error),
+        }
+    }
     let training = Training {
         title: "training".into(),
         folder: "".into(),
@@ -96,14 +117,37 @@ pub(super) fn open(recipe: &OneLevel, root: Option<&Path>) -> Result<Sets> {
 
 /// An OOD set, cut to the size of the ID test set where that is asked for.
 fn ood_set(wanted: &OodData, whole: SharedDataset, size: usize, seed: u64) -> NamedSet {
-    let (data, description) = if wanted.match_id_size && whole.len() > size {
-        let mut indices = Stream::for_purpose(seed, Purpose::Subset, &[MATCH_SIZE]).permutation(whole.len());
-        indices.truncate(size);
-        indices.sort_unstable();
-        let description = format!("{} ({size} of {} at random)", wanted.data, whole.len());
-        (Arc::new(Selected::new(whole, indices)) as SharedDataset, description)
-    } else {
-        (whole, wanted.data.clone())
+    let limit = wanted.match_id_size.then_some(size);
+    NamedSet { group: wanted.group, ..cut_set(&wanted.name, &wanted.data, whole, limit, seed) }
+}
+
+/// A shifted ID set in the numbering of the training data, where it has labels, and a note on how they were understood.
+///
+/// # Errors
+/// It has classes that the training data has not.
+fn shifted_set(
+    wanted: &ShiftedData,
+    whole: SharedDataset,
+    inputs: &TrainingInputs,
+    size: usize,
+    seed: u64,
+) -> Result<(NamedSet, Option<String>)> {
+    let is_labelled = (0..whole.len()).any(|sample| whole.label(sample) >= 0);
+    let what = format!("[[shifted]] data = \"{}\"", wanted.data);
+    let (whole, note) =
+        if is_labelled { data::in_numbering_of(&inputs.data, whole, &what)? } else { (whole, None) };
+    let limit = wanted.match_id_size.then_some(size);
+    Ok((cut_set(&wanted.name, &wanted.data, whole, limit, seed), note))
+}
+
+/// A set, of which at most `limit` samples are drawn.
+fn cut_set(name: &str, data: &str, whole: SharedDataset, limit: Option<usize>, seed: u64) -> NamedSet {
+    let Some(size) = limit.filter(|limit| whole.len() > *limit) else {
+        return NamedSet::new(name, data, whole);
     };
-    NamedSet { group: wanted.group, ..NamedSet::new(&wanted.name, &description, data) }
+    let mut indices = Stream::for_purpose(seed, Purpose::Subset, &[MATCH_SIZE]).permutation(whole.len());
+    indices.truncate(size);
+    indices.sort_unstable();
+    let description = format!("{data} ({size} of {} at random)", whole.len());
+    NamedSet::new(name, &description, Arc::new(Selected::new(whole, indices)))
 }

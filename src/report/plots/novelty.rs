@@ -230,7 +230,7 @@ mod tests {
         };
         LevelScores {
             level: None,
-            score: Score::Ood(Method::Msp),
+            score: Score::from(Method::Msp),
             seen: (0..400)
                 .map(|i| scored(i, 6.0))
                 .chain([Scored { score: 1.0, predicted: Some(0) }])

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use residua::features::{FeatureSet, Head, Matrix, Npz};
-use residua::ood::{Detectors, Dimension, Method, Options};
+use residua::ood::{Detectors, Dimension, Method, OnCpu, Options};
 
 pub fn case(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/reference").join(name)
@@ -22,11 +22,25 @@ pub fn options(dimension: usize) -> Options {
     Options { vim_dim: Dimension::Count((dimension / 2).clamp(1, 64)), ..Options::default() }
 }
 
+/// Labelled ID samples outside training.
+pub fn calibration(folder: &Path) -> FeatureSet {
+    FeatureSet::open(&folder.join("cal.npz")).unwrap()
+}
+
+/// How far a score may be off, relative to its mean: a tenth of what an f32 engine is allowed, as statistics are f64.
+pub fn tolerance(method: Method) -> f64 {
+    match method {
+        Method::Mahalanobis | Method::Rmds | Method::MdsPp | Method::RmdsPp | Method::Ssd => 1e-5,
+        _ => 1e-6,
+    }
+}
+
 fn check_case(name: &str, absent: &[Method]) {
     let folder = case(name);
     let head = Head::open(&folder.join("head.npz")).unwrap();
     let train = FeatureSet::open(&folder.join("train.npz")).unwrap();
-    let detectors = Detectors::fit(&train, &head, &options(head.dimension())).unwrap();
+    let (cal, options) = (calibration(&folder), options(head.dimension()));
+    let detectors = Detectors::fit_on(&mut OnCpu, (&train, Some(&cal)), &head, &options).unwrap();
     // Saved and loaded detectors must give the same scores bit for bit.
     let saved = tempfile::tempdir().unwrap();
     let path = saved.path().join("fit.safetensors");
@@ -37,7 +51,7 @@ fn check_case(name: &str, absent: &[Method]) {
         let set = FeatureSet::open(&folder.join(side).with_extension("npz")).unwrap();
         let scores = detectors.score(&set).unwrap();
         assert_eq!(loaded.score(&set).unwrap(), scores);
-        for method in Method::ALL {
+        for &method in Method::ALL {
             if absent.contains(&method) {
                 assert!(!scores.contains_key(method.name()), "{name}: {method} is constant");
                 continue;
@@ -47,10 +61,8 @@ fn check_case(name: &str, absent: &[Method]) {
             assert_eq!(found.len(), expected.len());
             let mean = expected.iter().map(|x| x.abs()).sum::<f64>() / expected.len() as f64;
             let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
-            // A tenth of what an f32 engine is allowed: these statistics are f64 throughout.
-            let tolerance = if method == Method::Mahalanobis || method == Method::Rmds { 1e-5 } else { 1e-6 };
             assert!(
-                worst / mean <= tolerance,
+                worst / mean <= tolerance(method),
                 "{name} {method} {side}: off by {:e} of the mean",
                 worst / mean
             );
@@ -71,6 +83,11 @@ fn every_score_meets_the_reference_in_the_small_case() {
 #[test]
 fn every_score_meets_the_reference_on_collapsed_features() {
     check_case("collapsed", &[]);
+}
+
+#[test]
+fn every_score_meets_the_reference_on_features_of_both_signs() {
+    check_case("gauss", &[]);
 }
 
 #[test]
@@ -113,7 +130,7 @@ fn logits_are_computed_by_the_head_where_a_cache_has_none() {
     let folder = case("tiny");
     let head = Head::open(&folder.join("head.npz")).unwrap();
     let train = FeatureSet::open(&folder.join("train.npz")).unwrap();
-    let options = Options { methods: vec![Method::Energy], ..Options::default() };
+    let options = Options::of(&[Method::Energy]);
     let detectors = Detectors::fit(&train, &head, &options).unwrap();
     let id = FeatureSet::open(&folder.join("id.npz")).unwrap();
     let bare = FeatureSet::from_parts("bare", id.features().clone(), None, None).unwrap();
@@ -129,7 +146,7 @@ fn a_vim_dimension_that_leaves_no_residual_is_an_error() {
     let head = Head::open(&folder.join("head.npz")).unwrap();
     let train = FeatureSet::open(&folder.join("train.npz")).unwrap();
     let fit = |vim_dim| {
-        let options = Options { vim_dim, methods: vec![Method::Vim], ..Options::default() };
+        let options = Options { vim_dim, ..Options::of(&[Method::Vim]) };
         Detectors::fit(&train, &head, &options)
     };
     for dimension in [16, 17, usize::MAX] {

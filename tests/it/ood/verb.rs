@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use residua::features::{Matrix, Npz};
+use residua::features::{Matrix, Npz, write_npz};
 use residua::ood::Detectors;
+use residua::ood::metrics::OodMetrics;
 use residua::ood::table::Evaluation;
 
 use crate::ood::scores::case;
@@ -38,7 +39,7 @@ fn one_command_writes_fits_scores_and_metrics_of_every_ood_set() {
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     run_ood(&arguments).success().stdout(predicates::str::contains("mahalanobis"));
     let read = Evaluation::read_json(&out.path().join("metrics.json")).unwrap();
-    assert_eq!(read.methods.len(), 17);
+    assert_eq!(read.methods.len(), 46);
     let entry = read.entry("a", "vim").unwrap();
     assert_eq!((entry.metrics.n_id, entry.metrics.n_ood), (60, 60), "balanced");
     assert!(entry.interval95.is_some() && entry.oscr.is_some());
@@ -53,10 +54,10 @@ fn one_command_writes_fits_scores_and_metrics_of_every_ood_set() {
     let csv = std::fs::read_to_string(out.path().join("metrics.csv")).unwrap();
     assert!(csv.starts_with("method,dataset,FPR@95,AUROC,AUPR_IN,AUPR_OUT,ACC") && csv.contains("nearood"));
     let detectors = Detectors::load(&out.path().join("fit.safetensors")).unwrap();
-    assert_eq!(detectors.methods().len(), 17);
+    assert_eq!(detectors.specs().len(), 46);
     for name in ["id", "a", "b"] {
         let path = out.path().join("scores").join(name).with_extension("npz");
-        assert_eq!(Npz::open(&path).unwrap().names().len(), 17);
+        assert_eq!(Npz::open(&path).unwrap().names().len(), 46);
     }
     // The other orientation only turns the sign of what is written.
     let confidence = scores(&out.path().join("scores/a.npz"), "energy");
@@ -99,11 +100,97 @@ fn kernels_write_the_scores_and_fits_that_the_cpu_writes() {
     for ((name, exact), (_, single)) in kernels.iter().zip(evaluate("emulator", "f32")) {
         assert_eq!(*exact == single, !name.starts_with("knn"), "{name}");
     }
-    assert_eq!(cpu.len(), 2 * 17);
+    assert_eq!(cpu.len(), 2 * 46);
     for ((name, cpu), (_, kernels)) in cpu.iter().zip(&kernels) {
         let size = cpu.iter().map(|score| score.abs()).fold(0.0, f64::max);
         let worst = cpu.iter().zip(kernels).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         assert!(worst <= 1e-9 * size, "{name}: {worst:e} of {size:e}");
+    }
+}
+
+#[test]
+fn shifted_sets_join_the_id_side_of_results_of_their_own() {
+    let (folder, out) = (case("tiny"), tempfile::tempdir().unwrap());
+    let file = |name: &str| folder.join(name).display().to_string();
+    // A set without labels, as anybody may have.
+    let unlabelled = out.path().join("unlabelled.npz");
+    let arrays = ["features", "logits"]
+        .map(|name| (name, Npz::open(&folder.join("ood.npz")).unwrap().array(name).unwrap().unwrap()));
+    write_npz(&unlabelled, &[(arrays[0].0, &arrays[0].1), (arrays[1].0, &arrays[1].1)]).unwrap();
+    let run = |shifted: &[String], name: &str| {
+        let place = out.path().join(name);
+        let mut arguments = inputs(&folder);
+        for (flag, value) in [
+            ("--ood", format!("near:a={}", file("ood.npz"))),
+            ("--ood", format!("far:b={}", file("ood.npz"))),
+            ("--methods", "msp,energy,knn".into()),
+            ("--out", place.display().to_string()),
+        ] {
+            arguments.extend([flag.to_string(), value]);
+        }
+        shifted.iter().for_each(|set| arguments.extend(["--shifted".to_string(), set.clone()]));
+        arguments.push("--compact".into());
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let text = String::from_utf8(run_ood(&arguments).success().get_output().stdout.clone()).unwrap();
+        assert!(text.lines().all(|line| line.starts_with("warning") || line.chars().count() <= 80), "{text}");
+        let csv = std::fs::read_to_string(place.join("metrics.csv")).unwrap();
+        (Evaluation::read_json(&place.join("metrics.json")).unwrap(), csv, text, place)
+    };
+    let labelled = format!("dim={}", file("train.npz"));
+    let (plain, plain_csv, ..) = run(&[], "plain");
+    let (found, csv, text, place) = run(std::slice::from_ref(&labelled), "shifted");
+    assert_eq!(
+        (&plain.ood, &plain.groups),
+        (&found.ood, &found.groups),
+        "the plain results stay as they are"
+    );
+    assert!(plain.full_spectrum.is_none() && csv.starts_with(&plain_csv));
+    for row in ["knn,fsood/a,", "knn,fsood/nearood,", "knn,fsood/farood,"] {
+        assert!(csv.contains(row), "{row} {csv}");
+    }
+    assert!(
+        text.contains("Full spectrum: the ID side is") && text.contains("AUROC, full spectrum"),
+        "{text}"
+    );
+    let full = found.full_spectrum.unwrap();
+    let [dim] = &full.shifted[..] else { panic!("{:?}", full.shifted) };
+    assert_eq!((dim.name.as_str(), dim.samples, full.id.samples), ("dim", 100, 180));
+    let pooled = (80.0 * found.id.accuracy.unwrap() + 100.0 * dim.accuracy.unwrap()) / 180.0;
+    assert!((full.id.accuracy.unwrap() - pooled).abs() < 1e-12);
+    for method in ["msp", "energy", "knn"] {
+        let read = |name: &str| scores(&place.join("scores").join(name).with_extension("npz"), method);
+        let (id, dim, ood) = (read("id"), read("dim"), read("a"));
+        let metrics = OodMetrics::evaluate(&[id.clone(), dim.clone()].concat(), &ood).unwrap();
+        assert_eq!(full.ood["a"][method].metrics, metrics, "{method}");
+        assert!(full.ood["a"][method].to_best.is_some() && full.groups["all"][method].to_best.is_some());
+        let against = full.id_versus_shifted["dim"][method];
+        assert_eq!(against.auroc, OodMetrics::evaluate(&id, &dim).unwrap().auroc, "{method}");
+        let [low, high] = against.auroc_interval95.unwrap();
+        assert!(low < against.auroc && against.auroc < high);
+    }
+    // Without labels there is no accuracy of all, and no risk, but everything else.
+    let (found, csv, ..) = run(&[labelled, format!("strange={}", unlabelled.display())], "both");
+    let full = found.full_spectrum.unwrap();
+    assert_eq!((full.shifted[1].accuracy, full.id.accuracy), (None, None));
+    assert!(
+        full.shifted[0].accuracy.is_some() && full.ood["a"]["msp"].aurc.is_none() && full.id_risk.is_empty()
+    );
+    let row = csv.lines().find(|line| line.starts_with("msp,fsood/a,")).unwrap();
+    assert!(row.ends_with(','), "{row}");
+    // The page has tables of all of that, and explains the words in them.
+    let page = residua(["report", &place.display().to_string()]).output().unwrap();
+    assert!(page.status.success());
+    let page = std::fs::read_to_string(place.join("report.html")).unwrap();
+    for part in [
+        "AUROC at a glance",
+        "Full spectrum",
+        "mean near",
+        "vs best",
+        "Hsu",
+        "<dt>within noise of the best</dt>",
+        "<dt>full spectrum</dt>",
+    ] {
+        assert!(page.contains(part), "{part}");
     }
 }
 
@@ -116,6 +203,9 @@ fn wrong_use_exits_with_two_and_says_what_to_write() {
         (vec!["--ood", "middle:a=x.npz"], "near"),
         (vec!["--ood", "x.npz"], "NAME=CACHE"),
         (vec!["--ood", "../a=x.npz"], "cannot name"),
+        (vec!["--ood", "a=x.npz", "--shifted", "a=x.npz"], "two sets are named `a`"),
+        (vec!["--ood", "a=x.npz", "--shifted", "id=x.npz"], "reserved"),
+        (vec!["--ood", "a=x.npz", "--shifted", "x.npz"], "NAME=CACHE"),
         (vec!["--ood", "a=x.npz", "--methods", "msp,mdm"], "mdm"),
         (vec!["--ood", "a=x.npz", "--vim-dim", "0"], "at least 1"),
         (vec!["--ood", "a=x.npz", "--vim-dim", "1.5"], "0.9"),

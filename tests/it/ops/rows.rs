@@ -9,7 +9,7 @@ use residua::backend::cuda::driver::native::Native;
 use residua::backend::cuda::{Cuda, Sources};
 use residua::error::Result;
 use residua::features::{FeatureSet, Head, Matrix, Moments};
-use residua::ood::{Compute, Detectors, Method, OnDevice, RowsPrecision};
+use residua::ood::{Compute, Detectors, Method, OnDevice, Options, RowsPrecision};
 use residua::ops::{
     Call, Device, InverseNorms, LogitScores, Nearest, PreparedRows, Projection, RowInverseNorms,
     RowLogitScores, RowNearest, RowNearestF32, RowNearestNormalised, RowNormalise, RowProject,
@@ -18,7 +18,7 @@ use residua::ops::{
 use residua::rng::{Purpose, Stream};
 use residua::tensor::{DType, HostValues, Span, aligned};
 
-use crate::ood::scores::{case, expected, options};
+use crate::ood::scores::{calibration, case, expected, options, tolerance};
 
 fn kernels(driver: impl Driver + 'static) -> Box<dyn Device> {
     Box::new(Cuda::new(Arc::new(driver), DType::F32, Sources::default()).unwrap())
@@ -304,20 +304,21 @@ fn check_case(name: &str, compute: &mut dyn Compute, absent: &[Method]) {
     let folder = case(name);
     let head = Head::open(&folder.join("head.npz")).unwrap();
     let train = FeatureSet::open(&folder.join("train.npz")).unwrap();
-    let detectors = Detectors::fit_on(compute, &train, &head, &options(head.dimension())).unwrap();
+    let detectors =
+        Detectors::fit_on(compute, (&train, Some(&calibration(&folder))), &head, &options(head.dimension()))
+            .unwrap();
     for side in ["id", "ood"] {
         let set = FeatureSet::open(&folder.join(side).with_extension("npz")).unwrap();
         let scores = detectors.score_on(compute, &set).unwrap();
-        for method in Method::ALL.into_iter().filter(|method| !absent.contains(method)) {
+        for &method in Method::ALL.iter().filter(|method| !absent.contains(method)) {
             let expected = expected(&folder, &format!("{method}_{side}")).unwrap();
             let found = &scores[method.name()];
             assert_eq!(found.len(), expected.len(), "{name} {method} {side}");
             let mean = expected.iter().map(|x| x.abs()).sum::<f64>() / expected.len() as f64;
             let worst = found.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
             // As strict as for the CPU: features are f32 and everything else f64.
-            let tolerance = if method == Method::Mahalanobis || method == Method::Rmds { 1e-5 } else { 1e-6 };
             assert!(
-                worst / mean <= tolerance,
+                worst / mean <= tolerance(method),
                 "{name} {method} {side}: off by {:e} of the mean",
                 worst / mean
             );
@@ -336,12 +337,12 @@ fn neighbours_in_f32_meet_the_reference_and_every_other_score_keeps_its_bits() {
         let mut exact = device();
         let mut single = device().with_precision(RowsPrecision::F32);
         let options = options(head.dimension());
-        let detectors = Detectors::fit_on(&mut exact, &train, &head, &options).unwrap();
+        let detectors = Detectors::fit_on(&mut exact, (&train, None), &head, &options).unwrap();
         // No fit depends on it.
-        let same = Detectors::fit_on(&mut single, &train, &head, &options).unwrap();
+        let same = Detectors::fit_on(&mut single, (&train, None), &head, &options).unwrap();
         assert!(same == detectors, "{name}");
-        assert!(single.note(&detectors.methods()).unwrap().contains("--rows-precision f32"));
-        assert_eq!(exact.note(&detectors.methods()), None);
+        assert!(single.note(&detectors.specs()).unwrap().contains("--rows-precision f32"));
+        assert_eq!(exact.note(&detectors.specs()), None);
         for side in ["id", "ood"] {
             let set = FeatureSet::open(&folder.join(side).with_extension("npz")).unwrap();
             let exact = detectors.score_on(&mut exact, &set).unwrap();
@@ -365,7 +366,8 @@ fn neighbours_in_f32_meet_the_reference_and_every_other_score_keeps_its_bits() {
 #[test]
 fn every_score_computed_by_kernels_meets_the_reference() {
     let constant = [Method::NecoFormula, Method::NecoClassMeans, Method::NecoOfficial];
-    let cases: [(&str, &[Method]); 5] = [
+    let cases: [(&str, &[Method]); 6] = [
+        ("gauss", &[]),
         ("tiny", &[]),
         ("small", &[]),
         ("collapsed", &[]),
@@ -387,7 +389,8 @@ fn scores_do_not_depend_on_the_order_in_which_threads_run() {
         let folder = case("tiny");
         let head = Head::open(&folder.join("head.npz")).unwrap();
         let train = FeatureSet::open(&folder.join("train.npz")).unwrap();
-        let detectors = Detectors::fit_on(&mut device, &train, &head, &options(head.dimension())).unwrap();
+        let detectors =
+            Detectors::fit_on(&mut device, (&train, None), &head, &options(head.dimension())).unwrap();
         detectors.score_on(&mut device, &FeatureSet::open(&folder.join("ood.npz")).unwrap()).unwrap()
     };
     let forward = scores(Order::Forward, Copies::Lazy);
@@ -405,9 +408,9 @@ fn samples_by_index_and_short_last_blocks_score_as_in_the_whole_set() {
     let weight = random(classes * columns, 10);
     let head = Head::new(weight, random(classes, 11), columns).unwrap();
     let set = FeatureSet::from_parts("rows", features, None, None).unwrap();
-    let methods = vec![Method::Msp, Method::Energy, Method::Gen, Method::React, Method::Knn];
-    let options = residua::ood::Options { methods, temperature: 3.0, knn_k: 5, ..Default::default() };
-    let detectors = Detectors::fit_on(&mut device, &set, &head, &options).unwrap();
+    let methods = [Method::Msp, Method::Energy, Method::Gen, Method::React, Method::Knn];
+    let options = Options { temperature: 3.0, knn_k: 5, ..Options::of(&methods) };
+    let detectors = Detectors::fit_on(&mut device, (&set, None), &head, &options).unwrap();
     let all = detectors.score_on(&mut device, &set).unwrap();
     let some = detectors.score_samples(&mut device, &set, &[299, 0, 131, 262]).unwrap();
     let cpu = detectors.score(&set).unwrap();

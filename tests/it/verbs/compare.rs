@@ -68,7 +68,7 @@ impl Made {
             let own_id: Vec<f64> = (0..self.samples).map(|i| noise(i) + 0.9 * self.skill).collect();
             let own_far: Vec<f64> = (0..200).map(|i| noise(10_000 + i)).collect();
             let metrics = Curves::new(&own_id, &own_far).unwrap().metrics();
-            results.push((name.to_string(), Entry { metrics, oscr: None, interval95: None }));
+            results.push((name.to_string(), Entry::from(metrics)));
             id.push((name, column(&own_id)));
             far.push((name, column(&own_far)));
         }

@@ -153,6 +153,20 @@ data = "svhn:nowhere.mat"
 optional = true
 "#;
 
+/// Known classes that look different: with labels, without, and one set that is not there.
+const SHIFTED: &str = r#"
+[[shifted]]
+name = "labelled"
+data = "idx:train-images,train-labels"
+[[shifted]]
+name = "unlabelled"
+data = "idx:noise-images"
+[[shifted]]
+name = "elsewhere"
+data = "svhn:nowhere.mat"
+optional = true
+"#;
+
 /// Writes idx files of `count` grey 8x8 images in two classes: light from above, light from below.
 fn write_idx(folder: &Path, name: &str, count: u32, noise: bool) {
     let mut images = vec![0, 0, 8, 3];
@@ -179,15 +193,24 @@ fn a_recipe_runs_once_and_then_only_what_is_missing() {
     let root = folder.path();
     write_idx(root, "train", 60, false);
     write_idx(root, "noise", 80, true);
-    fs::write(root.join("small.toml"), RECIPE).unwrap();
+    let text = RECIPE.to_string() + SHIFTED;
+    fs::write(root.join("small.toml"), &text).unwrap();
     let (recipe, out) =
         (root.join("small.toml").display().to_string(), root.join("run").display().to_string());
     let arguments = ["run", &recipe, "--data-root", &root.display().to_string(), "--out", &out];
     let (code, text) = said(&arguments);
     assert_eq!(code, Some(0), "{text}");
-    assert!(text.contains("`missing` is left out"), "{text}");
+    assert!(text.contains("`missing` is left out") && text.contains("`elsewhere` is left out"), "{text}");
     let run = root.join("run");
     let scores = fs::read(run.join("ood/metrics.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_slice(&scores).unwrap();
+    let shifted = &json["full_spectrum"]["shifted"];
+    assert_eq!(shifted.as_array().unwrap().len(), 2, "{shifted}");
+    // The labelled one is the training data again.
+    assert_eq!((&shifted[0]["name"], &shifted[0]["accuracy"]), (&"labelled".into(), &json["id"]["accuracy"]));
+    assert!(shifted[1]["accuracy"].is_null() && shifted[1]["samples"] == 60, "{shifted}");
+    assert!(json["full_spectrum"]["ood"]["noise"]["msp"]["auroc"].is_number());
+    assert!(run.join("ood/scores/labelled.npz").is_file());
     let before =
         ["checkpoints/last/model.safetensors", "ood/metrics.json", "collapse/rows/epoch_0001/row.json"]
             .map(|file| modified(&run.join(file)));
@@ -204,7 +227,7 @@ fn a_recipe_runs_once_and_then_only_what_is_missing() {
         "removed features were not made again"
     );
 
-    fs::write(root.join("small.toml"), RECIPE.replace("width = 0.25", "width = 0.5")).unwrap();
+    fs::write(root.join("small.toml"), text.replace("width = 0.25", "width = 0.5")).unwrap();
     let (code, text) = said(&arguments);
     assert!(code == Some(2) && text.contains("another recipe"), "{text}");
 }
@@ -227,6 +250,30 @@ fn an_ood_set_cannot_have_the_name_of_a_part_of_the_training_data() {
         let (code, text) = said(&["run", &path.display().to_string()]);
         let told = format!("`{name}` is the name of a part of the training data");
         assert!(code == Some(2) && text.contains(&told), "{code:?} {text}");
+    }
+}
+
+#[test]
+fn a_shifted_set_needs_a_name_of_its_own_and_something_to_be_told_from() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("wrong.toml");
+    let without = RECIPE.split("[[ood]]").next().unwrap().to_string();
+    for (text, line, told) in [
+        (
+            RECIPE.to_string() + &SHIFTED.replace("\"labelled\"", "\"noise\""),
+            " line 24: ",
+            "two test sets are named `noise`",
+        ),
+        (
+            RECIPE.to_string() + &SHIFTED.replace("\"labelled\"", "\"train\""),
+            " line 24: ",
+            "`train` is the name of a part",
+        ),
+        (without + SHIFTED, " line 16: ", "name one under [[ood]]"),
+    ] {
+        fs::write(&path, text).unwrap();
+        let (code, text) = said(&["run", &path.display().to_string()]);
+        assert!(code == Some(2) && text.contains(line) && text.contains(told), "{code:?} {text}");
     }
 }
 

@@ -8,7 +8,7 @@ use residua::collapse::GlobalMean;
 use residua::data::Augment;
 use residua::nn::{Depth, HeadKind, Shortcut, Stem};
 use residua::novelty::{Hierarchy, ImageNames};
-use residua::ood::Method;
+use residua::ood::{Method, ScoreSpec};
 use residua::recipe::Approach;
 use residua::train::{
     ClassWeights, FineTune, KlDetach, KlDirection, OptimizerKind, OutlierLoss, Sampler, ScheduleKind, Shuffle,
@@ -67,8 +67,8 @@ fn every_name_has_one_spelling_on_the_command_line_in_recipes_and_in_print() {
     check::<Hierarchy>();
     check::<Approach>();
     check::<Launches>();
-    for method in Method::ALL {
-        assert_eq!(serde_json::to_value(method).unwrap(), method.name());
+    for &method in Method::ALL {
+        assert_eq!(serde_json::to_value(ScoreSpec::from(method)).unwrap(), method.name());
         assert_eq!(method.name().to_uppercase().replace('_', "-").parse::<Method>().unwrap(), method);
     }
     assert_eq!("adam-w".parse::<OptimizerKind>().unwrap().to_string(), "adamw");

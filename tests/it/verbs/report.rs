@@ -84,7 +84,7 @@ fn write_evaluation(run: &Path, near: &str) {
             let ood = normals(100 + (10 * index + i) as u64, samples, -gap);
             let curves = Curves::new(&id[i].1, &ood).unwrap();
             let interval95 = Some(curves.bootstrap(50, 1).unwrap());
-            results.push((name.to_string(), Entry { metrics: curves.metrics(), oscr: None, interval95 }));
+            results.push((name.to_string(), Entry { interval95, ..curves.metrics().into() }));
             arrays.push((*name, column(ood)));
         }
         if !set.contains(['<', '/']) {
@@ -325,7 +325,7 @@ fn the_verb_prints_the_page_and_writes_png_on_request() {
 /// Opens everything, sorts, measures.
 const PROBE: &str = "(() => { \
     document.querySelectorAll('details').forEach((part) => (part.open = true)); \
-    const table = document.querySelector('#ood table'); \
+    const table = document.querySelector('#ood table.wide'); \
     const column = (n) => [...table.tBodies[0].rows].map((row) => row.cells[n].textContent); \
     const press = (n) => table.querySelectorAll('th')[n].querySelector('button').click(); \
     press(2); const down = column(2); const state = table.querySelectorAll('th')[2].getAttribute('aria-sort'); \
@@ -371,7 +371,7 @@ fn check_in_browser(result: &serde_json::Value, width: u32, dark: bool) {
     assert_eq!(down.len(), 2 * SCORES.len(), "{at}");
     assert!(down.is_sorted_by(|a, b| a >= b) && down[0] > down[11], "{at}: {down:?}");
     assert!(up.is_sorted() && names.is_sorted() && result["state"] == "descending", "{at}: {up:?} {names:?}");
-    // Every heading but that of the interval sorts, in both tables.
+    // Every heading but that of the interval sorts, in all tables.
     assert_eq!(result["buttons"].as_u64().unwrap() + 1, result["headings"].as_u64().unwrap(), "{at}");
     // Training 3, collapse 5 + 2, and for each of two sets 4 + 4 a score.
     assert_eq!(result["figures"], 10 + 2 * (4 + 4 * SCORES.len()), "{at}");

@@ -22,7 +22,7 @@ fn write_evaluation(path: &Path) {
     let mut evaluation = Evaluation::new(IdSet { samples: 4, accuracy: Some(0.75) });
     let metrics = OodMetrics::evaluate(&[0.9, 0.8, 0.4, 0.7], &[0.3, 0.5, 0.1]).unwrap();
     let set = OodSet { name: "far".into(), group: Some(Group::Far), samples: 3 };
-    evaluation.add(set, [("msp".to_string(), Entry { metrics, oscr: None, interval95: None })]).unwrap();
+    evaluation.add(set, [("msp".to_string(), Entry::from(metrics))]).unwrap();
     evaluation.write_json(path).unwrap();
 }
 
