@@ -193,8 +193,8 @@ fn a_recipe_runs_once_and_then_only_what_is_missing() {
     let root = folder.path();
     write_idx(root, "train", 60, false);
     write_idx(root, "noise", 80, true);
-    let text = RECIPE.to_string() + SHIFTED;
-    fs::write(root.join("small.toml"), &text).unwrap();
+    let written = RECIPE.to_string() + SHIFTED;
+    fs::write(root.join("small.toml"), &written).unwrap();
     let (recipe, out) =
         (root.join("small.toml").display().to_string(), root.join("run").display().to_string());
     let arguments = ["run", &recipe, "--data-root", &root.display().to_string(), "--out", &out];
@@ -227,7 +227,7 @@ fn a_recipe_runs_once_and_then_only_what_is_missing() {
         "removed features were not made again"
     );
 
-    fs::write(root.join("small.toml"), text.replace("width = 0.25", "width = 0.5")).unwrap();
+    fs::write(root.join("small.toml"), written.replace("width = 0.25", "width = 0.5")).unwrap();
     let (code, text) = said(&arguments);
     assert!(code == Some(2) && text.contains("another recipe"), "{text}");
 }
