@@ -38,13 +38,16 @@ pub(super) fn full_spectrum(evaluation: &Evaluation) -> Option<Value> {
         });
         context! { method => shown(method), cells => cells.collect::<Vec<Option<Value>>>() }
     });
+    // How scores are compared is said above.
+    let said = usize::from(full.comparison.is_some());
+    let notes: Vec<String> = full.notes().iter().skip(said).map(|note| whole(note)).collect();
     Some(context! {
         sets => sets.collect::<Vec<Value>>(),
         against => against.collect::<Vec<Value>>(),
         samples => full.id.samples,
         accuracy => full.id.accuracy.map(percent),
         tables => tables(&full),
-        notes => full.notes().iter().skip(1).map(|note| whole(note)).collect::<Vec<String>>(),
+        notes => notes,
     })
 }
 
