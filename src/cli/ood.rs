@@ -53,8 +53,8 @@ fn after_long_help() -> String {
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = after_long_help())]
 pub struct Arguments {
-    /// Features of the ID training set: a cache folder or an .npz with features, logits, labels. Scores of logits alone (msp,
-    /// mls, energy, gen) do without; knn and react without its labels
+    /// Features of the ID training set: a cache folder or an .npz with features, logits, labels. Scores
+    /// of logits, and of the head alone, do without (msp, energy, gen, gradnorm); knn, react and others without its labels
     #[arg(long, value_name = "CACHE")]
     train: Option<PathBuf>,
     /// Features of the ID test set

@@ -74,3 +74,21 @@ impl Evaluation {
         Some((ties, words))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::crowded;
+
+    #[test]
+    fn of_many_scores_with_ties_the_ones_with_the_most_are_named_and_the_others_counted() {
+        let mut evaluation = crowded(8, 1);
+        for (i, entry) in evaluation.ood.get_mut("set_0").unwrap().values_mut().enumerate() {
+            entry.set_ties(if i < 6 { 0.01 * (i + 1) as f64 } else { 0.0 });
+        }
+        let (all, few) = (evaluation.notes_on_ties(), evaluation.few_notes_on_ties());
+        assert_eq!((all.len(), few.len()), (6, 5));
+        assert!(few[0].starts_with("score_5 on set_0: 6.0 %"), "{few:?}");
+        assert!(few[4].starts_with("2 more scores have ties in over 0.1 % of the pairs"), "{few:?}");
+        assert!(all[0].starts_with("score_0"), "{all:?}");
+    }
+}
