@@ -53,8 +53,8 @@ fn after_long_help() -> String {
 #[derive(Debug, Clone, Args)]
 #[command(after_long_help = after_long_help())]
 pub struct Arguments {
-    /// Features of the ID training set: a cache folder or an .npz with features, logits, labels. Scores of logits alone (msp,
-    /// mls, energy, gen) do without; knn and react without its labels
+    /// Features of the ID training set: a cache folder or an .npz with features, logits, labels. Scores
+    /// of logits, and of the head alone, do without (msp, energy, gen, gradnorm); knn, react and others without its labels
     #[arg(long, value_name = "CACHE")]
     train: Option<PathBuf>,
     /// Features of the ID test set
@@ -194,6 +194,10 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     if passed_over && arguments.plots == Figures::Best && !common.quiet {
         tell(&format!("note: figures are of the {BEST} best scores of each OOD set; --plots all has all"));
     }
+    let rows: usize = outcome.evaluation.ood.values().map(|by_method| by_method.len()).sum();
+    if rows > MANY_ROWS && !arguments.compact && !common.quiet && !common.json {
+        tell("note: --compact prints one table for all OOD sets");
+    }
     let kept = samples::Options { budget: arguments.thumbnails, seed: arguments.seed };
     SampleFile::of_scores(&outcome, (&id, &ood), &head, kept)?.write(&arguments.out.join(SAMPLES_FILE))?;
     print_result(common, None, &outcome.evaluation, || match arguments.compact {
@@ -215,6 +219,8 @@ named! {
     default Best
 }
 
+/// Rows of results after which a shorter table is pointed to.
+const MANY_ROWS: usize = 60;
 /// Scores with figures by default.
 const BEST: usize = 10;
 

@@ -18,6 +18,8 @@ const FEW_TRAINING_SAMPLES: usize = 2_000;
 const SUSPICIOUS_AUROC: f64 = 0.8;
 /// A share of equal scores above this makes thresholds jump.
 const SUSPICIOUS_TIES: f64 = 0.1;
+/// Scores that a warning each is written about; of more, one warning is about all of them.
+const MOST_WARNED: usize = 3;
 /// Standard deviations by which two halves of one set may differ before something is wrong.
 const SUSPICIOUS_DEVIATIONS: f64 = 5.0;
 
@@ -41,14 +43,12 @@ pub(super) fn check(
         }
     };
     let mut sanity = Sanity { warnings: detectors.warnings().to_vec(), ..Sanity::default() };
+    let (mut leaking, mut saturated) = (Vec::new(), Vec::new());
     for (method, id) in id_scores {
         if let Some(train_scores) = &train_scores {
             let leak = OodMetrics::evaluate(&train_scores[method], id)?.auroc;
             if leak > SUSPICIOUS_AUROC {
-                sanity.warnings.push(format!(
-                    "{method} tells ID training from ID test samples (AUROC {leak:.3}): it has memorised the training set, \
-                     or the two were not extracted alike"
-                ));
+                leaking.push((method, leak));
             }
             sanity.train_versus_test_auroc.insert(method.clone(), leak);
         }
@@ -62,15 +62,49 @@ pub(super) fn check(
         }
         let ties = tied_share(id);
         if ties > SUSPICIOUS_TIES {
-            sanity.warnings.push(format!(
-                "{method}: {:.1} % of the ID scores equal another one; the score saturates",
-                100.0 * ties
-            ));
+            saturated.push((method, ties));
         }
         sanity.tied_share.insert(method.clone(), ties);
     }
+    sanity.warnings.extend(leaks_in_words(&leaking));
+    sanity.warnings.extend(ties_in_words(&saturated));
     note_conditions(detectors, &mut sanity.warnings);
     Ok(sanity)
+}
+
+/// Warnings of scores that tell training from test samples, with their AUROCs.
+fn leaks_in_words(found: &[(&String, f64)]) -> Vec<String> {
+    let why = "memorised the training set, or the two were not extracted alike";
+    if found.len() <= MOST_WARNED {
+        let one = |(method, auroc): &(&String, f64)| {
+            format!("{method} tells ID training from ID test samples (AUROC {auroc:.3}): it has {why}")
+        };
+        return found.iter().map(one).collect();
+    }
+    let each: Vec<String> = found.iter().map(|(method, auroc)| format!("{method} {auroc:.3}")).collect();
+    vec![format!(
+        "{} scores tell ID training from ID test samples: they have {why}. AUROC: {}",
+        found.len(),
+        each.join(", ")
+    )]
+}
+
+/// Warnings of scores with many equal values, with the shares of these.
+fn ties_in_words(found: &[(&String, f64)]) -> Vec<String> {
+    let percent = |share: f64| format!("{:.1} %", 100.0 * share);
+    if found.len() <= MOST_WARNED {
+        let one = |(method, ties): &(&String, f64)| {
+            format!("{method}: {} of the ID scores equal another one; the score saturates", percent(*ties))
+        };
+        return found.iter().map(one).collect();
+    }
+    let each: Vec<String> =
+        found.iter().map(|(method, ties)| format!("{method} {}", percent(*ties))).collect();
+    vec![format!(
+        "{} scores saturate. Share of the ID scores that equal another one: {}",
+        found.len(),
+        each.join(", ")
+    )]
 }
 
 /// AUROC of a random half against the other, and its standard deviation if nothing is wrong (Mann and Whitney).
@@ -121,6 +155,17 @@ mod tests {
         assert_eq!(tied_share(&[1.0, 1.0, 1.0]), 1.0);
         assert_eq!(tied_share(&[0.0, 1.0]), 0.0);
         assert_eq!(tied_share(&[]), 0.0);
+    }
+
+    #[test]
+    fn a_few_warnings_are_one_each_and_many_are_one() {
+        let names: Vec<String> = ["a", "b", "c", "d"].map(String::from).into();
+        let found: Vec<(&String, f64)> = names.iter().map(|name| (name, 0.9)).collect();
+        assert_eq!((leaks_in_words(&found[..3]).len(), ties_in_words(&found[..3]).len()), (3, 3));
+        let (leaks, ties) = (leaks_in_words(&found), ties_in_words(&found));
+        assert!(leaks.len() == 1 && leaks[0].contains("4 scores") && leaks[0].ends_with("c 0.900, d 0.900"));
+        assert!(ties.len() == 1 && ties[0].contains("4 scores") && ties[0].contains("d 90.0 %"), "{ties:?}");
+        assert!(leaks_in_words(&[]).is_empty() && ties_in_words(&[]).is_empty());
     }
 
     #[test]

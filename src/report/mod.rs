@@ -173,8 +173,8 @@ impl Plots {
         Ok(embedded(figure))
     }
 
-    /// Writes a figure that the page shows in another form.
-    fn write_file(&mut self, name: &str, figure: &Figure) -> Result<()> {
+    /// Writes a figure that the page shows in another form; returns the name of the file without its ending.
+    fn write_file(&mut self, name: &str, figure: &Figure) -> Result<String> {
         let name = self.unique(name);
         let svg = figure.standalone();
         files::write(&self.folder.join(format!("{name}.svg")), svg)?;
@@ -182,7 +182,7 @@ impl Plots {
             let png = figure.png(PNG_SCALE)?;
             files::write(&self.folder.join(format!("{name}.png")), png)?;
         }
-        Ok(())
+        Ok(name)
     }
 
     /// A file name on every system; two names that would become one are numbered.

@@ -1,12 +1,16 @@
 //! The tables of the OOD section: all sets at a glance, every metric, and the same over the full spectrum.
 
+use std::cmp::Ordering;
+
 use minijinja::{Value, context};
 
 use super::{shown, whole};
-use crate::ood::table::{Entry, Evaluation, OodSet, Part, p_in_words};
+use crate::ood::table::{ALL, Entry, Evaluation, OodSet, Part, p_in_words};
 
 /// Rows of all metrics that are shown at once; more are behind a heading.
 const OPEN_ROWS: usize = 60;
+/// Scores of a table at a glance that is as high as they are; with more it scrolls, and the score of the best mean is first.
+const MOST_UNSCROLLED: usize = 20;
 
 /// A table of AUROC at a glance, where there are several sets, and a row of all metrics for each set and score.
 pub(super) fn tables(evaluation: &Evaluation) -> Value {
@@ -14,6 +18,7 @@ pub(super) fn tables(evaluation: &Evaluation) -> Value {
     let rows = rows(evaluation);
     context! {
         glance => (evaluation.datasets.len() > 1).then(|| glance(evaluation)),
+        is_tall => rows.len() > OPEN_ROWS,
         is_open => rows.len() <= OPEN_ROWS || evaluation.datasets.len() < 2,
         rows => rows,
         intervals => entries().any(|entry| entry.shown_interval().is_some()),
@@ -41,13 +46,16 @@ pub(super) fn full_spectrum(evaluation: &Evaluation) -> Option<Value> {
     // How scores are compared is said above.
     let said = usize::from(full.comparison.is_some());
     let notes: Vec<String> = full.notes().iter().skip(said).map(|note| whole(note)).collect();
+    let ties: Vec<String> = full.notes_on_ties().iter().map(|note| whole(note)).collect();
     Some(context! {
         sets => sets.collect::<Vec<Value>>(),
         against => against.collect::<Vec<Value>>(),
+        is_tall => evaluation.methods.len() > MOST_UNSCROLLED,
         samples => full.id.samples,
         accuracy => full.id.accuracy.map(percent),
         tables => tables(&full),
         notes => notes,
+        ties => ties,
     })
 }
 
@@ -58,7 +66,16 @@ fn glance(evaluation: &Evaluation) -> Value {
         Part::Set(name) => context! { name => shown(name) },
         Part::Mean(group) => context! { name => format!("mean {group}"), is_mean => true },
     });
-    let rows = evaluation.methods.iter().map(|method| {
+    let mut methods: Vec<&String> = evaluation.methods.iter().collect();
+    let is_tall = methods.len() > MOST_UNSCROLLED;
+    if is_tall {
+        let mean = |method: &str| {
+            let (auroc, _) = Part::Mean(ALL).rates(evaluation, method)?;
+            Some(auroc)
+        };
+        methods.sort_by(|a, b| mean(b).partial_cmp(&mean(a)).unwrap_or(Ordering::Equal));
+    }
+    let rows = methods.into_iter().map(|method| {
         let cell = |part: &Part<'_>| {
             let (auroc, _) = part.rates(evaluation, method)?;
             Some(context! {
@@ -70,7 +87,7 @@ fn glance(evaluation: &Evaluation) -> Value {
         };
         context! { method => shown(method), cells => parts.iter().map(cell).collect::<Vec<Option<Value>>>() }
     });
-    context! { titles => titles.collect::<Vec<Value>>(), rows => rows.collect::<Vec<Value>>() }
+    context! { titles => titles.collect::<Vec<Value>>(), rows => rows.collect::<Vec<Value>>(), is_tall => is_tall }
 }
 
 /// A row for each OOD set and score.

@@ -1,5 +1,7 @@
 //! The parts of the page: each from one part of the run folder, or absent.
 
+use std::collections::BTreeMap;
+
 use minijinja::{Value, context};
 
 use super::plots::{
@@ -14,6 +16,8 @@ use crate::ood::table::{Entry, Evaluation, OodSet};
 
 /// AUROC in `metrics.json` and of the stored scores may differ by rounding only.
 const SAME_AUROC: f64 = 1e-9;
+/// Scores that are drawn side by side for one OOD set: the page stays small however many there are.
+const MOST_DRAWN: usize = 10;
 
 /// The OOD section and what a reader should be warned of.
 pub(super) struct Ood {
@@ -46,13 +50,15 @@ pub(super) fn ood(run: &Run, plots: &mut Plots) -> Result<Ood> {
         tables => ood_tables::tables(evaluation),
         full => ood_tables::full_spectrum(evaluation),
         notes => evaluation.notes().iter().map(|note| whole(note)).collect::<Vec<String>>(),
+        ties => evaluation.notes_on_ties().iter().map(|note| whole(note)).collect::<Vec<String>>(),
         sets => sets,
         id_samples => evaluation.id.samples,
     };
     Ok(Ood { section: Some(section), warnings })
 }
 
-/// Comparison over all scores and a sheet a score; the page shows the comparison's panels and the best score's sheet.
+/// A sheet a score, and a comparison over the scores of the highest AUROC, [`MOST_DRAWN`] at most; the page shows the comparison's panels and
+/// the best score's sheet, and links the sheets of the others.
 fn score_figures(
     evaluation: &Evaluation,
     set: &OodSet,
@@ -72,28 +78,43 @@ fn score_figures(
         };
         stored.push((method.as_str(), id, ood));
     }
-    let pairs: Vec<ScoredPair<'_>> =
+    let mut pairs: Vec<ScoredPair<'_>> =
         stored.iter().map(|(method, id, ood)| scored(method, id, ood, set)).collect::<Result<_>>()?;
     if pairs.is_empty() {
         return Ok(None);
     }
-    let comparison = comparison_sheet(&format!("Scores on {}", set.name), &pairs)?;
-    plots.write(&format!("ood_{}_comparison", set.name), &comparison)?;
-    let (mut columns, mut best_panels) = (Vec::new(), Vec::new());
+    // Of the highest AUROC first; of equal ones in the order of the tables.
+    pairs.sort_by(|a, b| b.auroc().total_cmp(&a.auroc()));
+    let (drawn, others) = pairs.split_at(pairs.len().min(MOST_DRAWN));
+    let title = if others.is_empty() {
+        format!("Scores on {}", set.name)
+    } else {
+        format!("The {} best of {} scores on {}", drawn.len(), pairs.len(), set.name)
+    };
+    plots.write_file(&format!("ood_{}_comparison", set.name), &comparison_sheet(&title, drawn)?)?;
+    let mut sheets = BTreeMap::new();
     for pair in &pairs {
         let sheet = score_sheet(&format!("{} on {}", pair.name(), set.name), pair)?;
-        plots.write(&format!("ood_{}_{}", set.name, pair.name()), &sheet)?;
+        sheets.insert(pair.name(), plots.write_file(&format!("ood_{}_{}", set.name, pair.name()), &sheet)?);
+    }
+    let (mut columns, mut best_panels) = (Vec::new(), Vec::new());
+    for pair in drawn {
         let panels = pair.panels();
         if pair.name() == best {
-            for panel in &panels {
-                best_panels.push(embedded(&panel.figure()?));
-            }
+            best_panels =
+                panels.iter().map(|panel| Ok(embedded(&panel.figure()?))).collect::<Result<Vec<Value>>>()?;
         }
         let small = panels.iter().map(|panel| Ok(embedded(&panel.small_figure()?)));
         columns
             .push(context! { name => shown(pair.name()), panels => small.collect::<Result<Vec<Value>>>()? });
     }
-    Ok(Some(context! { best_panels => best_panels, columns => columns }))
+    // File names of figures hold nothing that HTML could read as markup.
+    let others = others.iter().map(|pair| {
+        let link = Value::from_safe_string(format!("plots/{}.svg", sheets[pair.name()]));
+        context! { name => shown(pair.name()), link => link, auroc => percent(pair.auroc()) }
+    });
+    let others: Vec<Value> = others.collect();
+    Ok(Some(context! { best_panels => best_panels, columns => columns, others => others }))
 }
 
 fn scored<'a>(method: &'a str, id: &'a [f64], ood: &'a [f64], set: &OodSet) -> Result<ScoredPair<'a>> {

@@ -5,6 +5,9 @@ use minijinja::{Value, context};
 use crate::novelty::Rule;
 use crate::ood::Method;
 
+/// Explanations of scores that are open; of more, all are behind a heading.
+const MOST_OPEN: usize = 12;
+
 /// A term, the spellings that call for it, and its explanation.
 type Term = (&'static str, &'static [&'static str], &'static str);
 
@@ -226,7 +229,11 @@ pub(super) fn explained(page: &str, scores: &[String], rules: &[Rule]) -> Vec<Va
     let method = |score: &String| score.split(':').next().unwrap_or_default().to_string();
     let scores: Vec<String> = scores.iter().map(method).collect();
     let methods = Method::ALL.iter().filter(|method| scores.iter().any(|score| score == method.name()));
-    terms.extend(methods.map(|method| term(method.name().to_string(), method.explanation())));
+    let methods: Vec<&Method> = methods.collect();
+    let folded = methods.len() > MOST_OPEN;
+    terms.extend(methods.iter().map(|method| {
+        context! { folded => folded, ..term(method.name().to_string(), method.explanation()) }
+    }));
     terms.extend(rules.iter().map(|rule| term(rule.to_string(), &rule.explanation())));
     terms
 }

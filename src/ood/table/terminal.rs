@@ -98,7 +98,7 @@ impl Evaluation {
 
     /// The notes, a paragraph each.
     pub(super) fn push_notes(&self, width: Option<usize>, text: &mut String) {
-        let notes = self.notes();
+        let notes = [self.notes(), self.few_notes_on_ties()].concat();
         if notes.is_empty() {
             return;
         }
@@ -182,7 +182,8 @@ impl FullSpectrum {
             })
             .collect();
         format!(
-            "Full spectrum: the ID side is the ID test set and {}, {} samples{}. AUROC of ID against each of them, near 50 where a              score does not see the shift:",
+            "Full spectrum: the ID side is the ID test set and {}, {} samples{}. AUROC of ID against each of them, near 50 where a \
+             score does not see the shift:",
             sets.join(", "),
             self.id.samples,
             accuracy_in_words(self.id.accuracy)

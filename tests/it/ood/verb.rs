@@ -71,6 +71,69 @@ fn one_command_writes_fits_scores_and_metrics_of_every_ood_set() {
 }
 
 #[test]
+fn errors_and_areas_in_the_file_are_those_of_an_independent_program() {
+    let expected: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(case("measures.json")).unwrap()).unwrap();
+    for (name, expected) in expected.as_object().unwrap() {
+        let (folder, out) = (case(name), tempfile::tempdir().unwrap());
+        let mut arguments = inputs(&folder);
+        let ood = format!("a={}", folder.join("ood.npz").display());
+        let out_text = out.path().display().to_string();
+        arguments.extend(["--ood", &ood, "--methods", "msp,mls", "--plots", "none"].map(String::from));
+        arguments.extend(["--out".to_string(), out_text]);
+        run_ood(&arguments.iter().map(String::as_str).collect::<Vec<&str>>()).success();
+        let text = std::fs::read(out.path().join("metrics.json")).unwrap();
+        let found: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        for score in ["msp", "mls"] {
+            let (entry, risk) = (&found["ood"]["a"][score], &found["id_risk"][score]);
+            for (key, value) in [
+                ("auroc", &entry["auroc"]),
+                ("auroc_se", &entry["auroc_se"]),
+                ("aurc", &entry["aurc"]),
+                ("augrc", &entry["augrc"]),
+                ("aurc_id", &risk["aurc"]),
+                ("augrc_id", &risk["augrc"]),
+            ] {
+                let (value, want) = (value.as_f64().unwrap(), expected[score][key].as_f64().unwrap());
+                assert!((value - want).abs() < 1e-9, "{name} {score} {key}: {value} {want}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_page_of_all_scores_draws_the_ten_best_and_links_the_others() {
+    let (folder, out) = (case("tiny"), tempfile::tempdir().unwrap());
+    let mut arguments = inputs(&folder);
+    for (flag, value) in [
+        ("--ood", format!("near:a={}", folder.join("ood.npz").display())),
+        ("--ood", format!("far:b={}", folder.join("id.npz").display())),
+        ("--vim-dim", "8".into()),
+        ("--plots", "none".into()),
+        ("--out", out.path().display().to_string()),
+    ] {
+        arguments.extend([flag.to_string(), value]);
+    }
+    run_ood(&arguments.iter().map(String::as_str).collect::<Vec<&str>>()).success();
+    assert!(residua(["report", &out.path().display().to_string()]).output().unwrap().status.success());
+    let page = std::fs::read_to_string(out.path().join("report.html")).unwrap();
+    assert_eq!(page.matches(r#"<div class="column">"#).count(), 2 * 10);
+    for part in [
+        "The 10 best scores side by side, and the others",
+        "The other 36 scores",
+        "scroll tall",
+        "<summary>The 46 scores</summary>",
+        "<dt>within noise of the best</dt>",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    let links: Vec<&str> =
+        page.split(r#"<a href="plots/"#).skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert_eq!(links.len(), 2 * 36);
+    assert!(links.iter().all(|link| out.path().join("plots").join(link).is_file()), "{links:?}");
+}
+
+#[test]
 fn kernels_write_the_scores_and_fits_that_the_cpu_writes() {
     let (folder, out) = (case("tiny"), tempfile::tempdir().unwrap());
     let ood = format!("a={}", folder.join("ood.npz").display());
