@@ -19,6 +19,7 @@ use crate::ood::{
 };
 use crate::report::plots;
 use crate::samples::{self, SAMPLES_FILE, SampleFile};
+use crate::text_table::wrap;
 use crate::values::{Reals, Wholes, named};
 
 /// Examples of `--help`.
@@ -34,16 +35,21 @@ Examples:
       --shifted blurred=blurred.npz --compact --out scores
       The full spectrum too, and one table for all OOD sets";
 
-/// The examples, then all scores with their constants, within 80 columns.
+/// The examples, then all scores with what they cost and their constants, within 80 columns.
 fn after_long_help() -> String {
-    let mut text = format!("{EXAMPLES}\n\nScores (* cheap), with their constants and defaults:\n");
+    let mut text =
+        format!("{EXAMPLES}\n\nScores, what they cost (* cheap), and their constants with defaults:\n");
+    let defaults = Options::default();
     for &method in Method::ALL {
-        let mark = if method.is_cheap() { '*' } else { ' ' };
-        let defaults = Options::default();
-        let constants = method.about().parameters.iter();
-        let constants: Vec<String> =
-            constants.map(|own| format!("{}={}", own.name, (own.default)(&defaults))).collect();
-        let _ = writeln!(text, "  {mark} {:<18}{}", method.name(), constants.join(" "));
+        let (mark, about) = (if method.is_cheap() { '*' } else { ' ' }, method.about());
+        let _ = writeln!(text, "  {mark} {:<18}{}", method.name(), about.cost.words());
+        for constant in about.parameters {
+            let constant =
+                format!("{}={}: {}", constant.name, (constant.default)(&defaults), constant.meaning);
+            for (number, line) in wrap(&constant, 70).iter().enumerate() {
+                let _ = writeln!(text, "{}{line}", if number == 0 { "      " } else { "        " });
+            }
+        }
     }
     text.push_str("Pages of reports explain each score in a sentence, with its paper.");
     text

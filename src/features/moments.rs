@@ -37,7 +37,7 @@ impl Moments {
         }
         Err(Error::invalid(format!(
             "covariances are computed for at most {WIDEST} features, found {dimension}; pool the features first, or \
-             choose scores that need no covariance (msp, mls, energy, gen, knn, react)"
+             choose scores that need no covariance (--methods cheap)"
         )))
     }
 

@@ -172,37 +172,67 @@ pub fn run_on(
     let ood_scores = ood.iter().map(|input| score(&input.name, &input.set)).collect::<Result<Vec<_>>>()?;
     let shifted_scores =
         shifted.iter().map(|input| score(&input.name, &input.set)).collect::<Result<Vec<_>>>()?;
-    let scored = || {
-        let set = |input: &OodInput| OodSet {
-            name: input.name.clone(),
-            group: input.group,
-            samples: input.set.len() as u64,
-        };
-        ood.iter().zip(&ood_scores).map(|(input, (_, scores))| (set(input), scores)).collect()
-    };
+    let tested = || tested(ood, &ood_scores);
     let side = IdSide { scores: &id_scores, correct: correct.as_deref() };
-    measure(&mut evaluation, &names, &side, scored(), options)?;
+    measure(&mut evaluation, &names, &side, tested(), options)?;
     if !shifted.is_empty() {
-        let (mut pooled, mut pooled_correct) = (id_scores.clone(), correct);
-        let (mut described, mut against) = (Vec::new(), BTreeMap::new());
-        for (input, (name, scores)) in shifted.iter().zip(&shifted_scores) {
-            let own = correctly_classified(&input.set, head, &mut warnings)?;
-            let samples = input.set.len() as u64;
-            described.push(ShiftedSet { name: name.clone(), samples, accuracy: accuracy(&own) });
-            against.insert(name.clone(), versus_shifted(&names, &id_scores, scores)?);
-            pooled.iter_mut().for_each(|(name, values)| values.extend(&scores[name]));
-            pooled_correct = pooled_correct.zip(own).map(|(all, own)| [all, own].concat());
-        }
-        let samples = described.iter().map(|set| set.samples).sum::<u64>() + id.len() as u64;
-        let mut full = Evaluation::new(IdSet { samples, accuracy: accuracy(&pooled_correct) });
-        let side = IdSide { scores: &pooled, correct: pooled_correct.as_deref() };
-        measure(&mut full, &names, &side, scored(), options)?;
-        evaluation.full_spectrum = Some(FullSpectrum::new(full, described, against));
+        let own = shifted
+            .iter()
+            .zip(&shifted_scores)
+            .map(|(input, (_, scores))| {
+                let correct = correctly_classified(&input.set, head, &mut warnings)?;
+                Ok(ShiftedScores { name: &input.name, samples: input.set.len() as u64, scores, correct })
+            })
+            .collect::<Result<Vec<_>>>()?;
+        evaluation.full_spectrum =
+            Some(full_spectrum(&names, (id_scores.clone(), correct), own, |full, side| {
+                measure(full, &names, side, tested(), options)
+            })?);
     }
     evaluation.sanity.warnings.splice(0..0, warnings);
     evaluation.write_json(&out.join("metrics.json"))?;
     Evaluation::write_csv(std::slice::from_ref(&evaluation), &out.join("metrics.csv"))?;
     Ok(Outcome { detectors, evaluation, id: id_scores, ood: ood_scores, shifted: shifted_scores })
+}
+
+/// The OOD sets with their scores.
+fn tested<'a>(ood: &[OodInput], scores: &'a [(String, Scores)]) -> Vec<(OodSet, &'a Scores)> {
+    let set = |input: &OodInput| OodSet {
+        name: input.name.clone(),
+        group: input.group,
+        samples: input.set.len() as u64,
+    };
+    ood.iter().zip(scores).map(|(input, (_, scores))| (set(input), scores)).collect()
+}
+
+/// A shifted ID set with its scores.
+struct ShiftedScores<'a> {
+    name: &'a str,
+    samples: u64,
+    scores: &'a Scores,
+    correct: Option<Vec<bool>>,
+}
+
+/// The evaluation with all shifted sets on the ID side; `measure` compares that side with the OOD sets.
+fn full_spectrum(
+    names: &[String],
+    (id, correct): (Scores, Option<Vec<bool>>),
+    shifted: Vec<ShiftedScores<'_>>,
+    measure: impl FnOnce(&mut Evaluation, &IdSide<'_>) -> Result<()>,
+) -> Result<FullSpectrum> {
+    let samples = id.values().next().map_or(0, |values| values.len() as u64);
+    let samples = samples + shifted.iter().map(|set| set.samples).sum::<u64>();
+    let (mut pooled, mut pooled_correct) = (id.clone(), correct);
+    let (mut described, mut against) = (Vec::new(), BTreeMap::new());
+    for ShiftedScores { name, samples, scores, correct } in shifted {
+        described.push(ShiftedSet { name: name.to_string(), samples, accuracy: accuracy(&correct) });
+        against.insert(name.to_string(), versus_shifted(names, &id, scores)?);
+        pooled.iter_mut().for_each(|(name, values)| values.extend(&scores[name]));
+        pooled_correct = pooled_correct.zip(correct).map(|(all, own)| [all, own].concat());
+    }
+    let mut full = Evaluation::new(IdSet { samples, accuracy: accuracy(&pooled_correct) });
+    measure(&mut full, &IdSide { scores: &pooled, correct: pooled_correct.as_deref() })?;
+    Ok(FullSpectrum::new(full, described, against))
 }
 
 /// Share of samples whose class is predicted, where that is known.

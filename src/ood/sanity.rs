@@ -134,7 +134,8 @@ fn note_conditions(detectors: &Detectors, warnings: &mut Vec<String>) {
     let dimension = detectors.head().dimension();
     for (method, fit) in detectors.fits() {
         match fit.rank {
-            Some(rank) if rank < dimension && (method == "mahalanobis" || method == "rmds") => {
+            // Scores of a subspace have a dimension, and nothing is inverted for them.
+            Some(rank) if rank < dimension && fit.dim.is_none() => {
                 warnings.push(format!(
                     "{method}: the covariance has rank {rank} of {dimension}; directions in which the training \
                      features do not vary are ignored"

@@ -324,6 +324,7 @@ fn what_does_not_fit_is_refused(bench: &Bench) {
     rows(&["--state", &state])
         .code(1)
         .stderr(contains("cut off or damaged").and(contains("another --state")));
+    assert_eq!(fs::read(&state).unwrap(), whole[..whole.len() - 9], "a state that is refused is left alone");
     fs::write(&state, &whole).unwrap();
     // Thresholds that were chosen anew are others.
     let thresholds = bench.path("t/thresholds.toml");

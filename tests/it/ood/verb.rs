@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use residua::features::{Matrix, Npz, write_npz};
+use residua::features::{FeatureSet, Matrix, Npz, write_npz};
 use residua::ood::Detectors;
 use residua::ood::metrics::OodMetrics;
 use residua::ood::table::Evaluation;
@@ -258,6 +258,50 @@ fn shifted_sets_join_the_id_side_of_results_of_their_own() {
 }
 
 #[test]
+fn constants_sweeps_and_calibration_samples_are_taken_from_the_command_line() {
+    let (folder, out) = (case("tiny"), tempfile::tempdir().unwrap());
+    let evaluate = |place: &str, more: &[&str]| {
+        let (place, ood) = (out.path().join(place), format!("a={}", folder.join("ood.npz").display()));
+        let place_text = place.display().to_string();
+        let mut arguments = inputs(&folder);
+        arguments.extend(["--ood", &ood, "--out", &place_text].map(String::from));
+        arguments.extend(more.iter().map(|text| text.to_string()));
+        run_ood(&arguments.iter().map(String::as_str).collect::<Vec<&str>>()).success();
+        (Evaluation::read_json(&place.join("metrics.json")).unwrap(), place)
+    };
+    let list = "msp,tempscale,klm,knn:k=1|5,vim:dim=4|8:origin=mean";
+    let (without, _) = evaluate("without", &["--methods", list]);
+    assert_eq!(
+        without.methods,
+        ["msp", "vim:dim=4:origin=mean", "vim:dim=8:origin=mean", "knn:k=1", "knn:k=5", "tempscale", "klm"]
+    );
+    let told = |evaluation: &Evaluation| {
+        evaluation.sanity.warnings.iter().any(|warning| warning.contains("with --calibration"))
+    };
+    assert!(told(&without), "{:?}", without.sanity.warnings);
+    assert_eq!(without.fits["knn:k=5"].parameters["k"], 5.0);
+    let calibration = folder.join("cal.npz").display().to_string();
+    let (with, place) = evaluate("with", &["--methods", list, "--calibration", &calibration]);
+    assert!(!told(&with), "{:?}", with.sanity.warnings);
+    assert_ne!(with.fits["tempscale"], without.fits["tempscale"]);
+    assert!(place.join("plots/a_knn-k-5.svg").is_file());
+    // The detectors come back with their constants.
+    let detectors = Detectors::load(&place.join("fit.safetensors")).unwrap();
+    let id = FeatureSet::open(&folder.join("id.npz")).unwrap();
+    assert_eq!(detectors.score(&id).unwrap()["knn:k=5"], scores(&place.join("scores/id.npz"), "knn:k=5"));
+    // Nothing is fitted for these.
+    let args = ["--id", "--head"].map(|flag| format!("{}.npz", folder.join(&flag[2..]).display()));
+    let ood = format!("a={}", folder.join("ood.npz").display());
+    let place = out.path().join("untrained").display().to_string();
+    let untrained = "ash_s:percentile=65|95,scale,gradnorm,fdbd_norm,entropy";
+    run_ood(&["--id", &args[0], "--head", &args[1], "--ood", &ood, "--methods", untrained, "--out", &place])
+        .success();
+    run_ood(&["--id", &args[0], "--head", &args[1], "--ood", &ood, "--methods", "dice", "--out", &place])
+        .code(2)
+        .stderr(predicates::str::contains("dice is fitted on a training set"));
+}
+
+#[test]
 fn wrong_use_exits_with_two_and_says_what_to_write() {
     let (folder, out) = (case("tiny"), tempfile::tempdir().unwrap());
     let ood = folder.join("ood.npz");
@@ -270,6 +314,8 @@ fn wrong_use_exits_with_two_and_says_what_to_write() {
         (vec!["--ood", "a=x.npz", "--shifted", "id=x.npz"], "reserved"),
         (vec!["--ood", "a=x.npz", "--shifted", "x.npz"], "NAME=CACHE"),
         (vec!["--ood", "a=x.npz", "--methods", "msp,mdm"], "mdm"),
+        (vec!["--ood", "a=x.npz", "--methods", "knn:kk=3"], "it has k, bank"),
+        (vec!["--ood", "a=x.npz", "--methods", "knn:k=0"], "expected a whole number of at least 1"),
         (vec!["--ood", "a=x.npz", "--vim-dim", "0"], "at least 1"),
         (vec!["--ood", "a=x.npz", "--vim-dim", "1.5"], "0.9"),
         (vec!["--ood", "a=x.npz", "--react-percentile", "101"], "from 0 to 100"),
