@@ -2,21 +2,25 @@
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 use clap::Args;
 use rayon::prelude::*;
 
 use super::common::Common;
 use super::compute::DeviceFlags;
+use super::experiment::Shown;
 use super::output::{print_result, tell, width};
+use super::stop;
 use crate::error::{Error, Result};
 use crate::features::{ChosenHead, FeatureSet, ForeignLogits, choose_head};
 use crate::files;
-use crate::ood::table::Group;
+use crate::ood::table::{Group, PseudoOod};
 use crate::ood::{
-    Compute, Dimension, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, PERCENT,
-    RowsPrecision, RunOptions, ScoreSpec, Sets, ShiftedInput,
+    Compute, Dimension, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, PERCENT, Parameter,
+    RowsPrecision, RunOptions, ScoreSpec, Sets, ShiftedInput, run_on, run_tuned_on, tune, tune_on,
 };
+use crate::recipe::Retraining;
 use crate::report::plots;
 use crate::samples::{self, SAMPLES_FILE, SampleFile};
 use crate::text_table::wrap;
@@ -33,7 +37,14 @@ Examples:
       Two scores of anybody's logits, with intervals
   residua ood --train t.npz --id i.npz --ood near:a=a.npz --ood far:b=b.npz \\
       --shifted blurred=blurred.npz --compact --out scores
-      The full spectrum too, and one table for all OOD sets";
+      The full spectrum too, and one table for all OOD sets
+  residua ood --train t.npz --calibration c.npz --id i.npz --ood near:a=a.npz \\
+      --tune --compact --out scores
+      Constants chosen on held-out classes, compared with the OOD set's choice
+  residua ood --train runs/first/train --id runs/first/test \\
+      --ood far:digits=runs/first/digits --tune retrain=3 --run runs/first \\
+      --out runs/first/ood
+      The same on three networks that never saw a third of the classes";
 
 /// The examples, then all scores with what they cost and their constants, within 80 columns.
 fn after_long_help() -> String {
@@ -44,8 +55,13 @@ fn after_long_help() -> String {
         let (mark, about) = (if method.is_cheap() { '*' } else { ' ' }, method.about());
         let _ = writeln!(text, "  {mark} {:<18}{}", method.name(), about.cost.words());
         for constant in about.parameters {
-            let constant =
-                format!("{}={}: {}", constant.name, (constant.default)(&defaults), constant.meaning);
+            let constant = format!(
+                "{}={}: {}{}",
+                constant.name,
+                (constant.default)(&defaults),
+                constant.meaning,
+                tried(constant)
+            );
             for (number, line) in wrap(&constant, 70).iter().enumerate() {
                 let _ = writeln!(text, "{}{line}", if number == 0 { "      " } else { "        " });
             }
@@ -53,6 +69,15 @@ fn after_long_help() -> String {
     }
     text.push_str("Pages of reports explain each score in a sentence, with its paper.");
     text
+}
+
+/// The values that tuning tries, in words.
+fn tried(constant: &Parameter) -> String {
+    if constant.grid.is_empty() {
+        String::new()
+    } else {
+        format!("; --tune tries {}", constant.grid.join(", "))
+    }
 }
 
 /// Flags of `ood`.
@@ -87,6 +112,15 @@ pub struct Arguments {
     /// Features of labelled ID samples outside training, which tempscale and klm are fitted on; without, a tenth of the training set
     #[arg(long, value_name = "CACHE")]
     calibration: Option<PathBuf>,
+    /// Choose the constants of scores without OOD data: classes of the training set are held out in turn and stand for it. `classes` (the
+    /// default) holds them out of the fits; `retrain=K` trains K networks by the recipe of --run that never see them, which is surer and
+    /// takes K trainings. What is tried is listed at the end of --help, or given as a sweep. The results compare with what the OOD sets
+    /// would have chosen
+    #[arg(long, value_name = "classes|retrain=K", num_args = 0..=1, default_missing_value = "classes")]
+    tune: Option<Tune>,
+    /// The run folder of the network behind the caches, for --tune retrain=K
+    #[arg(long, value_name = "RUN")]
+    run: Option<PathBuf>,
     /// Folder for fit.safetensors, scores/, metrics.json, metrics.csv and plots/
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
@@ -143,12 +177,56 @@ pub struct Arguments {
     device: DeviceFlags,
 }
 
+/// What stands for OOD data where constants are tuned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Tune {
+    /// Classes that fits leave out.
+    Classes,
+    /// Classes that this many networks, each without some, have never seen.
+    Retrain(usize),
+}
+
+/// Networks that are trained again: one says nothing of the spread, and a hundred take long.
+const NETWORKS: Wholes<usize> = Wholes::between(2, 100);
+
+impl FromStr for Tune {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Tune, String> {
+        match text.split_once('=') {
+            None if text == "classes" => Ok(Tune::Classes),
+            Some(("retrain", networks)) => NETWORKS.parse(networks).map(Tune::Retrain),
+            _ => Err("expected `classes` or `retrain=K`, such as retrain=5".into()),
+        }
+    }
+}
+
+/// Checks the flags of tuning against each other.
+///
+/// # Errors
+/// A run without networks to train, or networks without a run; no training set.
+fn check_tuning(arguments: &Arguments) -> Result<()> {
+    match (arguments.tune, &arguments.run) {
+        (Some(Tune::Retrain(_)), None) => Err(Error::usage(
+            "--tune retrain=K trains networks by the recipe of a run: say which with --run RUN, the folder that `train` wrote",
+        )),
+        (Some(Tune::Classes) | None, Some(_)) => {
+            Err(Error::usage("--run is for --tune retrain=K; leave it out, or ask for retraining"))
+        }
+        (Some(_), _) if arguments.train.is_none() => Err(Error::usage(
+            "--tune needs --train CACHE: constants are chosen for scores that are fitted on it",
+        )),
+        _ => Ok(()),
+    }
+}
+
 /// Numbers of thumbnails: ten thousand are thirty megabytes of a page.
 const THUMBNAILS: Wholes<usize> = Wholes::between(0, 10_000);
 
 /// Runs the verb.
 pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let options = options(arguments)?;
+    check_tuning(arguments)?;
     files::check_output_folder(&arguments.out)?;
     let named: Vec<(Option<Group>, &str, PathBuf)> =
         arguments.ood.iter().map(|text| parse_ood(text)).collect::<Result<_>>()?;
@@ -189,12 +267,35 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         shifted: &shifted,
         ood: &ood,
     };
+    let retrained = match (arguments.tune, &arguments.run) {
+        (Some(Tune::Retrain(networks)), Some(run)) => {
+            let retraining = Retraining {
+                run,
+                networks,
+                seed: arguments.seed,
+                choice: &choice,
+                folder: arguments.out.join("tuning"),
+                stop: stop::listen(),
+            };
+            Some(retraining.splits(head.classes(), &mut Shown::new(common.quiet))?)
+        }
+        _ => None,
+    };
     let outcome = choice.on_device_for_rows(|device| {
         let mut compute: Box<dyn Compute> = match device {
             Some(device) => Box::new(OnDevice::new(device).with_precision(arguments.rows_precision)),
             None => Box::new(OnCpu),
         };
-        crate::ood::run_on(&mut *compute, sets, &head, &options, &arguments.out)
+        let (compute, out) = (&mut *compute, &arguments.out);
+        match (arguments.tune, &retrained) {
+            (None, _) => run_on(compute, sets, &head, &options, out),
+            (Some(_), Some(splits)) => run_tuned_on(compute, sets, &head, &options, out, |compute| {
+                tune_on(compute, splits.iter().cloned().map(Ok), PseudoOod::UnseenClasses, &options.scores)
+            }),
+            (Some(_), None) => run_tuned_on(compute, sets, &head, &options, out, |compute| {
+                tune(compute, sets, &head, &options.scores)
+            }),
+        }
     })?;
     let passed_over = write_figures(&outcome, arguments.plots, &arguments.out.join("plots"))?;
     if passed_over && arguments.plots == Figures::Best && !common.quiet {

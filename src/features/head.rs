@@ -108,6 +108,19 @@ impl Head {
         if longer > 0.0 { (difference / longer).sqrt() } else { 0.0 }
     }
 
+    /// The head of some classes, in the order given.
+    ///
+    /// # Errors
+    /// There are none.
+    ///
+    /// # Panics
+    /// If a class lies beyond the head.
+    pub fn of_classes(&self, classes: &[usize]) -> Result<Head> {
+        let weight = classes.iter().flat_map(|&class| self.class_weight(class)).copied().collect();
+        let bias = classes.iter().map(|&class| self.bias[class]).collect();
+        Head::new(weight, bias, self.dimension)
+    }
+
     /// The weight, row-major, C x D.
     pub fn weight(&self) -> &[f64] {
         &self.weight

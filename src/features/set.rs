@@ -177,6 +177,32 @@ impl FeatureSet {
         FeatureSet::from_parts(&self.path.display().to_string(), features, logits, labels)
     }
 
+    /// Some samples as a network of some of the classes sees them, in memory and in f32: of the logits the columns of these classes, as
+    /// labels their places among them, and -1 for the others.
+    ///
+    /// # Errors
+    /// There are no rows or classes.
+    ///
+    /// # Panics
+    /// If a row or class lies beyond the set.
+    pub fn of_classes(&self, rows: &[u32], classes: &[usize]) -> Result<FeatureSet> {
+        let whole = self.selected(rows)?;
+        let restricted = |logits: &Matrix| {
+            let mut all = Vec::new();
+            logits.read_f32(0..logits.rows(), &mut all);
+            let kept =
+                all.chunks_exact(logits.columns()).flat_map(|row| classes.iter().map(|&class| row[class]));
+            Matrix::from_f32(kept.collect(), classes.len(), "logits")
+        };
+        let logits = whole.logits.as_ref().map(restricted).transpose()?;
+        let place = |label: &i64| {
+            let found = classes.iter().position(|&class| class as i64 == *label);
+            found.map_or(-1, |place| place as i64)
+        };
+        let labels = whole.labels.as_ref().map(|labels| labels.iter().map(place).collect());
+        Ok(FeatureSet { logits, labels, ..whole })
+    }
+
     /// One sample, in memory and in f64, without its label.
     ///
     /// # Errors

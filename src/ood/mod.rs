@@ -18,6 +18,7 @@ mod saved;
 mod spec;
 pub mod table;
 mod training;
+mod tuning;
 
 pub use compute::{Compute, OnCpu};
 pub use detectors::{Detectors, Scores};
@@ -28,5 +29,6 @@ pub(crate) use options::PERCENT;
 pub use options::{Dimension, Options};
 pub use parameters::{Parameter, Range, Value};
 pub(crate) use run::{FEW_REPLICATES, write_scores};
-pub use run::{OodInput, Orientation, Outcome, RunOptions, Sets, ShiftedInput, run, run_on};
+pub use run::{OodInput, Orientation, Outcome, RunOptions, Sets, ShiftedInput, run, run_on, run_tuned_on};
 pub use spec::ScoreSpec;
+pub use tuning::{Split, shares, tune, tune_on};

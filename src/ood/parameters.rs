@@ -73,6 +73,8 @@ pub struct Parameter {
     pub range: Range,
     /// Its value where none is given.
     pub default: fn(&Options) -> Value,
+    /// Values that tuning tries beside the default; none where the constant is left alone.
+    pub grid: &'static [&'static str],
     /// What it does.
     pub meaning: &'static str,
 }

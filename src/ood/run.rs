@@ -9,7 +9,7 @@ use super::measure::{IdSide, auroc_against, measure};
 use super::metrics::{Estimate, auroc_interval};
 use super::options::Options;
 use super::sanity;
-use super::table::{Evaluation, FullSpectrum, Group, IdSet, OodSet, ShiftedEntry, ShiftedSet};
+use super::table::{Evaluation, FullSpectrum, Group, IdSet, OodSet, ShiftedEntry, ShiftedSet, Tuning};
 use crate::error::{Error, Result};
 use crate::features::{
     Element, Extent, FeatureSet, ForeignLogits, Head, NpyArray, check_logits, check_same_checkpoint,
@@ -149,8 +149,42 @@ pub fn run_on(
     options: &RunOptions,
     out: &Path,
 ) -> Result<Outcome> {
+    let warnings = check_inputs(sets, head, options)?;
+    run_checked(compute, sets, head, options, out, warnings)
+}
+
+/// The same with the constants that `tuning` chooses once all inputs are checked and before any test set is scored; then what the choice
+/// did on the OOD sets is added to `metrics.json`.
+///
+/// # Errors
+/// As [`run_on`], or of `tuning`.
+pub fn run_tuned_on(
+    compute: &mut dyn Compute,
+    sets: Sets<'_>,
+    head: &Head,
+    options: &RunOptions,
+    out: &Path,
+    tuning: impl FnOnce(&mut dyn Compute) -> Result<Tuning>,
+) -> Result<Outcome> {
+    let warnings = check_inputs(sets, head, options)?;
+    let mut tuning = tuning(compute)?;
+    let chosen = RunOptions { scores: tuning.applied_to(&options.scores), ..options.clone() };
+    let mut outcome = run_checked(compute, sets, head, &chosen, out, warnings)?;
+    tuning.compare(compute, sets, head, &options.scores)?;
+    outcome.evaluation.tuning = Some(tuning);
+    outcome.evaluation.write_json(&out.join("metrics.json"))?;
+    Ok(outcome)
+}
+
+fn run_checked(
+    compute: &mut dyn Compute,
+    sets: Sets<'_>,
+    head: &Head,
+    options: &RunOptions,
+    out: &Path,
+    mut warnings: Vec<String>,
+) -> Result<Outcome> {
     let Sets { train, calibration, id, shifted, ood } = sets;
-    let mut warnings = check_inputs(sets, head, options)?;
     let detectors = match train {
         Some(train) => Detectors::fit_on(compute, (train, calibration), head, &options.scores)?,
         None => Detectors::untrained(head, &options.scores, id.meta().checkpoint.clone())?,

@@ -22,6 +22,7 @@ mod findings;
 mod keys;
 mod networks;
 mod reading;
+mod retrain;
 mod samples;
 mod scores;
 mod seeds;
@@ -36,6 +37,7 @@ pub use keys::{
     PredictOptions, Recipe, RefitOptions, ScoreOptions, TwoLevels,
 };
 pub use reading::WrongKey;
+pub use retrain::Retraining;
 pub use seeds::over_seeds;
 pub use sets::{Fold, Inputs, NamedSet, Sets, SplitLists, Training};
 pub use training::TrainRecipe;

@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use minijinja::{Value, context};
 
 use super::{shown, whole};
-use crate::ood::table::{ALL, Entry, Evaluation, OodSet, Part, p_in_words};
+use crate::ood::table::{ALL, Candidate, Entry, Evaluation, OodSet, Part, p_in_words};
 
 /// Rows of all metrics that are shown at once; more are behind a heading.
 const OPEN_ROWS: usize = 60;
@@ -56,6 +56,38 @@ pub(super) fn full_spectrum(evaluation: &Evaluation) -> Option<Value> {
         tables => tables(&full),
         notes => notes,
         ties => ties,
+    })
+}
+
+/// Constants that were chosen without OOD data: a row for each score with several candidates.
+pub(super) fn tuning(evaluation: &Evaluation) -> Option<Value> {
+    let tuning = evaluation.tuning.as_ref()?;
+    let cell = |value: Option<f64>| {
+        value.map(|value| context! { text => format!("{:.2}", 100.0 * value), value => value })
+    };
+    let compared = tuning.gain().is_some();
+    let rows = tuning.tuned().map(|score| {
+        let (default, chosen, best) = (score.default_candidate(), score.chosen(), score.best_on_ood());
+        let held_out = [default, chosen].map(|candidate| cell(candidate.map(|candidate| candidate.auroc)));
+        let on_ood = [default, chosen, best].map(|candidate| cell(candidate.and_then(Candidate::mean_on_ood)));
+        context! {
+            chosen => shown(&score.chosen),
+            is_default => score.chosen == score.default,
+            tried => score.candidates.len(),
+            held_out => held_out.to_vec(),
+            deviation => chosen.and_then(|candidate| candidate.auroc_std).map(|std| format!("{:.2}", 100.0 * std)),
+            on_ood => if compared { on_ood.to_vec() } else { Vec::new() },
+            best => best.map(|candidate| shown(&candidate.score)),
+        }
+    });
+    Some(context! {
+        heading => whole(&tuning.heading()),
+        rows => rows.collect::<Vec<Value>>(),
+        compared => compared,
+        best => tuning.best().map(|best| context! { score => shown(&best.score), auroc => cell(Some(best.auroc)) }),
+        verdict => tuning.verdict().map(|verdict| whole(&verdict)),
+        notes => tuning.notes.iter().map(|note| whole(note)).collect::<Vec<String>>(),
+        is_tall => tuning.tuned().count() > MOST_UNSCROLLED,
     })
 }
 

@@ -49,6 +49,7 @@ pub(super) fn ood(run: &Run, plots: &mut Plots) -> Result<Ood> {
     let section = context! {
         tables => ood_tables::tables(evaluation),
         full => ood_tables::full_spectrum(evaluation),
+        tuning => ood_tables::tuning(evaluation),
         notes => evaluation.notes().iter().map(|note| whole(note)).collect::<Vec<String>>(),
         ties => evaluation.notes_on_ties().iter().map(|note| whole(note)).collect::<Vec<String>>(),
         sets => sets,

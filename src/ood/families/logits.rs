@@ -24,6 +24,7 @@ const TEMPERATURE: Parameter = Parameter {
     name: "temperature",
     range: Range::Real(Reals::POSITIVE),
     default: |options| Value::Real(options.temperature),
+    grid: &[],
     meaning: "divides the logits",
 };
 
@@ -51,18 +52,21 @@ const MEMBERS: &[About] = &[
                 name: "gamma",
                 range: Range::Real(Reals::POSITIVE),
                 default: |options| Value::Real(options.gen_gamma),
+                grid: &["0.01", "0.1", "0.5"],
                 meaning: "exponent of p (1 - p)",
             },
             Parameter {
                 name: "m",
                 range: Range::Whole(Wholes::POSITIVE),
                 default: |options| Value::Whole(options.gen_m),
+                grid: &["10", "100"],
                 meaning: "how many of the largest probabilities count",
             },
             Parameter {
                 name: "clamp",
                 range: Range::Real(Reals::between(0.0, 0.1)),
                 default: |_| Value::Real(0.0),
+                grid: &[],
                 meaning: "keeps probabilities this far from 0 and 1 (pytorch-ood: 1e-7)",
             },
         ],
@@ -79,6 +83,7 @@ const MEMBERS: &[About] = &[
             name: "temperature",
             range: Range::Real(Reals::POSITIVE),
             default: |_| Value::Real(1000.0),
+            grid: &[],
             meaning: "divides the logits",
         }],
     ),

@@ -20,20 +20,41 @@ use crate::values::Reals;
 /// The family.
 pub(super) struct Shaping;
 
-const fn percent(name: &'static str, default: fn(&Options) -> Value, meaning: &'static str) -> Parameter {
-    Parameter { name, range: Range::Real(PERCENT), default, meaning }
+/// Percentiles that tuning tries.
+const PERCENTILES: &[&str] = &["65", "75", "85", "90", "95", "99"];
+
+const fn percent(
+    name: &'static str,
+    default: fn(&Options) -> Value,
+    grid: &'static [&'static str],
+    meaning: &'static str,
+) -> Parameter {
+    Parameter { name, range: Range::Real(PERCENT), default, grid, meaning }
 }
 
-const fn quantile(name: &'static str, default: fn(&Options) -> Value, meaning: &'static str) -> Parameter {
-    Parameter { name, range: Range::Real(Reals::SHARE), default, meaning }
+const fn quantile(
+    name: &'static str,
+    default: fn(&Options) -> Value,
+    grid: &'static [&'static str],
+    meaning: &'static str,
+) -> Parameter {
+    Parameter { name, range: Range::Real(Reals::SHARE), default, grid, meaning }
 }
 
-const LOW: Parameter =
-    quantile("low", |_| Value::Real(0.6), "quantile of each training feature below which it becomes 0");
-const HIGH: Parameter =
-    quantile("high", |_| Value::Real(0.95), "quantile of each training feature at which it is clipped");
+const LOW: Parameter = quantile(
+    "low",
+    |_| Value::Real(0.6),
+    &["0.3", "0.6"],
+    "quantile of each training feature below which it becomes 0",
+);
+const HIGH: Parameter = quantile(
+    "high",
+    |_| Value::Real(0.95),
+    &["0.85", "0.95", "0.99"],
+    "quantile of each training feature at which it is clipped",
+);
 const PRUNED: Parameter =
-    percent("percentile", |_| Value::Real(90.0), "share of a sample's features that is pruned");
+    percent("percentile", |_| Value::Real(90.0), PERCENTILES, "share of a sample's features that is pruned");
 
 const fn of_head(
     method: Method,
@@ -53,12 +74,14 @@ const MEMBERS: &[About] = &[
             percent(
                 "percentile",
                 |options| Value::Real(options.react_percentile),
+                PERCENTILES,
                 "percentile of all training features at which they are clipped",
             ),
             Parameter {
                 name: "temperature",
                 range: Range::Real(Reals::POSITIVE),
                 default: |options| Value::Real(options.temperature),
+                grid: &[],
                 meaning: "divides the logits",
             },
         ],
@@ -67,7 +90,12 @@ const MEMBERS: &[About] = &[
         Method::Dice,
         "Score: energy by the weights of the head that contribute most on average (Sun and Li, 2022).",
         Needs::TRAINING,
-        &[percent("percentile", |_| Value::Real(90.0), "share of the weights that is left out")],
+        &[percent(
+            "percentile",
+            |_| Value::Real(90.0),
+            &["10", "30", "50", "70", "90"],
+            "share of the weights that is left out",
+        )],
     ),
     of_head(
         Method::AshP,
@@ -95,6 +123,7 @@ const MEMBERS: &[About] = &[
         &[percent(
             "percentile",
             |_| Value::Real(85.0),
+            PERCENTILES,
             "share of a sample's features that the scale leaves out",
         )],
     ),
@@ -115,6 +144,7 @@ const MEMBERS: &[About] = &[
                 name: "lambda",
                 range: Range::Real(Reals::FINITE),
                 default: |_| Value::Real(0.6),
+                grid: &[],
                 meaning: "added between the quantiles",
             },
         ],
@@ -127,11 +157,13 @@ const MEMBERS: &[About] = &[
             percent(
                 "low",
                 |_| Value::Real(10.0),
+                &["1", "10", "20"],
                 "percentile of all training features that smaller ones are raised to",
             ),
             percent(
                 "high",
                 |_| Value::Real(90.0),
+                &["80", "90", "95", "99"],
                 "percentile of all training features at which they are clipped",
             ),
         ],

@@ -23,6 +23,7 @@ const VIM_DIM: Parameter = Parameter {
     name: "dim",
     range: Range::Dimension,
     default: |options| Value::Dimension(options.vim_dim),
+    grid: &["rule", "0.8", "0.95", "0.99"],
     meaning: "principal directions that are removed: a number, a share of the variance, or `rule`",
 };
 
@@ -30,6 +31,7 @@ const VIM_ORIGIN: Parameter = Parameter {
     name: "origin",
     range: Range::Word(&["u", "mean"]),
     default: |_| Value::Word("u"),
+    grid: &[],
     meaning: "where directions start: u = -pinv(W) b of the paper, or the mean of the training features (oodeel)",
 };
 
@@ -65,6 +67,7 @@ const NECO_DIM: Parameter = Parameter {
     name: "dim",
     range: Range::Dimension,
     default: |options| Value::Dimension(options.neco_dim),
+    grid: &["rule", "0.8", "0.95", "0.99"],
     meaning: "dimension of the subspace: a number, a share of the variance, or `rule`, classes - 1",
 };
 

@@ -28,6 +28,9 @@ impl Evaluation {
             text.push_str(&self.shifted_table().render(Some(width)));
             full.compact_tables(", full spectrum", width, &mut text);
         }
+        if let Some(tuning) = &self.tuning {
+            tuning.push(Some(width), &mut text);
+        }
         self.push_notes(Some(width), &mut text);
         for warning in &self.sanity.warnings {
             let _ = writeln!(text, "warning: {}", printable(warning));

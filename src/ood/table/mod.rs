@@ -14,9 +14,11 @@ mod csv;
 mod full_spectrum;
 mod notes;
 mod terminal;
+mod tuning;
 
 pub use full_spectrum::{FullSpectrum, ShiftedEntry, ShiftedSet};
 pub(crate) use terminal::p_in_words;
+pub use tuning::{Candidate, PseudoOod, TunedScore, Tuning, TuningGain, TuningSplit};
 
 /// The key, among groups, of means over all OOD sets, where there are several.
 pub const ALL: &str = "all";
@@ -285,6 +287,9 @@ pub struct Evaluation {
     /// The same with covariate-shifted ID sets on the ID side, where there are some.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub full_spectrum: Option<FullSpectrum>,
+    /// How constants were chosen without OOD data, where that was asked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tuning: Option<Tuning>,
     /// Score → what its fit found.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub fits: BTreeMap<String, FitSummary>,

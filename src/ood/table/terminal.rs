@@ -32,6 +32,9 @@ impl Evaluation {
             }
             full.means(width, &mut text);
         }
+        if let Some(tuning) = &self.tuning {
+            tuning.push(width, &mut text);
+        }
         self.push_notes(width, &mut text);
         self.checks(width, &mut text);
         for warning in &self.sanity.warnings {
@@ -248,7 +251,7 @@ pub(super) fn accuracy_in_words(accuracy: Option<f64>) -> String {
     accuracy.map_or(String::new(), |accuracy| format!(", accuracy {:.2} %", 100.0 * accuracy))
 }
 
-fn push_wrapped(line: &str, width: Option<usize>, text: &mut String) {
+pub(super) fn push_wrapped(line: &str, width: Option<usize>, text: &mut String) {
     for line in wrap(line, width.unwrap_or(usize::MAX)) {
         let _ = writeln!(text, "{line}");
     }

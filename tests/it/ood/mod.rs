@@ -2,4 +2,5 @@
 
 mod metrics;
 pub mod scores;
+mod tuning;
 mod verb;

@@ -30,6 +30,7 @@ const BANK: Parameter = Parameter {
     name: "bank",
     range: Range::Whole(Wholes::POSITIVE),
     default: |options| Value::Whole(options.knn_bank),
+    grid: &[],
     meaning: "training samples compared with; a random subset is drawn from more",
 };
 
@@ -44,6 +45,7 @@ const MEMBERS: &[About] = &[
                 name: "k",
                 range: Range::Whole(Wholes::POSITIVE),
                 default: |options| Value::Whole(options.knn_k),
+                grid: &["1", "10", "50", "200"],
                 meaning: "which neighbour",
             },
             BANK,
@@ -60,6 +62,7 @@ const MEMBERS: &[About] = &[
                 name: "k",
                 range: Range::Whole(Wholes::POSITIVE),
                 default: |_| Value::Whole(100),
+                grid: &["1", "10", "50", "200"],
                 meaning: "how many of the largest count",
             },
             BANK,
@@ -76,6 +79,7 @@ const MEMBERS: &[About] = &[
                 name: "power",
                 range: Range::Real(Reals::POSITIVE),
                 default: |_| Value::Real(1.0),
+                grid: &["1", "2", "4", "8"],
                 meaning: "exponent of each likeness",
             },
             BANK,
