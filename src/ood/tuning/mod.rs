@@ -2,7 +2,8 @@
 //!
 //! A split holds some classes out. Scores are fitted on samples of the others, with the head's rows and the logits of the others, and
 //! measured by how they tell further samples of the others from samples of the held-out classes. The network has seen these classes
-//! ([`tune`]), unless networks were trained for the purpose ([`tune_on`]). The constants of the highest mean AUROC over splits are taken.
+//! ([`tune`]), unless networks were trained for the purpose ([`tune_on`]). The constants of the highest mean AUROC over splits are taken, where
+//! they are clearly better than the default.
 
 mod candidates;
 mod splits;
@@ -89,7 +90,9 @@ pub fn tune_on(
                 missing.collect::<Vec<String>>().join(", ")
             ));
         }
-        tuning.scores.extend(TunedScore::choose(measured));
+        let first_is_default =
+            own.first().is_some_and(|spec| *spec == ScoreSpec::from(spec.method()) && own.len() > 1);
+        tuning.scores.extend(TunedScore::choose(measured, first_is_default));
     }
     Ok(tuning)
 }
