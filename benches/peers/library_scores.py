@@ -50,35 +50,43 @@ def pytorch_ood():
     from pytorch_ood import detector as d
 
     out = FromMaps()
-    yield "msp", d.MaxSoftmax(None).predict_logits(LO)
-    yield "mls", d.MaxLogit(None).predict_logits(LO)
-    yield "energy", d.EnergyBased(None).predict_logits(LO)
-    yield "entropy", d.Entropy(None).predict_logits(LO)
-    yield f"gen:m={classes}:clamp=1e-7", d.GEN(None).predict_logits(LO)
-    scaling = d.TemperatureScaling(None).fit_logits(torch.tensor(lc).float(), torch.tensor(yc))
-    yield "tempscale", scaling.predict_logits(LO)
-    kl = d.KLMatching(None).fit_logits(torch.tensor(lc).float(), torch.tensor(yc))
-    yield "klm", kl.predict_logits(LO)
-    yield "mahalanobis", d.Mahalanobis(None).fit_features(F, Y).predict_features(FO)
-    yield "rmds", d.RMD(None).fit_features(F, Y).predict_features(FO)
-    yield f"vim:dim={half}", d.ViM(None, half, w, b).fit_features(F, Y).predict_features(FO)
-    yield "knn", d.KNN(None, k=50).fit_features(F, Y).predict_features(FO) ** 2
+    yield "msp", lambda: d.MaxSoftmax(None).predict_logits(LO)
+    yield "mls", lambda: d.MaxLogit(None).predict_logits(LO)
+    yield "energy", lambda: d.EnergyBased(None).predict_logits(LO)
+    yield "entropy", lambda: d.Entropy(None).predict_logits(LO)
+    # A mean over classes instead of a sum; in f64, since 1 - p has no digits left in f32.
+    yield f"gen:m={classes}:clamp=1e-7", lambda: classes * d.GEN(None).predict_logits(LO.double())
+    calibrating = torch.tensor(lc).float(), torch.tensor(yc)
+    # Fifty steps of L-BFGS towards the temperature that residua finds: near it, not at it.
+    scaling = d.TemperatureScaling(None).fit_logits(*calibrating)
+    yield "tempscale", lambda: scaling.predict_logits(LO)
+    kl = d.KLMatching(None).fit_logits(*calibrating)
+    yield "klm", lambda: kl.predict_logits(LO)
+    # The library inverts the scatter, not divided by the number of samples, and halves the distance.
+    yield "mahalanobis", lambda: 2 * len(F) * d.Mahalanobis(None).fit_features(F, Y).predict_features(FO)
+    yield "rmds", lambda: len(F) * d.RMD(None).fit_features(F, Y).predict_features(FO)
+    yield f"vim:dim={half}", lambda: d.ViM(None, half, w, b).fit_features(F, Y).predict_features(FO)
+    yield "knn", lambda: d.KNN(None, k=50).fit_features(F, Y).predict_features(FO) ** 2
     encoder = torch.nn.Identity()
-    yield "fdbd", d.fDBD(encoder, linear).fit_features(F).predict_features(FO)
-    yield "nci:weight=0", d.NCI(encoder, linear).fit_features(F).predict_features(FO)
-    yield "she", d.SHE(encoder, linear).fit_features(F, Y).predict_features(FO)
-    yield "nnguide:k=10", d.NNGuide(encoder, linear, k=10).fit_features(F, Y).predict_features(FO)
-    yield "dice", d.DICE(encoder, w, b, 0.9).fit_features(F, Y).predict_features(FO)
+    # A mean over the other classes instead of their sum.
+    yield "fdbd", lambda: (classes - 1) * d.fDBD(encoder, linear).fit_features(F).predict_features(FO)
+    yield "nci:weight=0", lambda: d.NCI(encoder, linear).fit_features(F).predict_features(FO)
+    yield "she", lambda: d.SHE(encoder, linear).fit_features(F, Y).predict_features(FO)
+    yield "nnguide:k=10", lambda: d.NNGuide(encoder, linear, k=10).fit_features(F, Y).predict_features(FO)
+    yield "dice", lambda: d.DICE(encoder, w, b, 0.9).fit_features(F, Y).predict_features(FO)
     for name in ("p", "b", "s"):
-        yield f"ash_{name}", d.ASH(encoder, out, f"ash-{name}", 0.9).predict_feature_maps(maps(FO))
-    yield "scale", d.SCALE(encoder, out, 0.85).predict_feature_maps(maps(FO))
-    yield "react", d.ReAct(encoder, out).fit_feature_maps(maps(F), Y).predict_feature_maps(maps(FO))
+        yield f"ash_{name}", lambda name=name: d.ASH(encoder, out, f"ash-{name}", 0.9).predict_feature_maps(maps(FO))
+    yield "scale", lambda: d.SCALE(encoder, out, 0.85).predict_feature_maps(maps(FO))
+    yield "react", lambda: d.ReAct(encoder, out).fit_feature_maps(maps(F), Y).predict_feature_maps(maps(FO))
+    # Clips each feature to its own percentiles, residua as OpenOOD to those of all features: not the same score.
     vra = d.VRA(encoder, out, 0.1, 0.9).fit_feature_maps(maps(F), Y)
-    yield "vra_openood", vra.predict_feature_maps(maps(FO))
+    yield "vra_openood", lambda: vra.predict_feature_maps(maps(FO))
     norm = d.GradNorm(linear, param_filter=lambda name: name == "weight", micro_batch_size=512)
-    yield "gradnorm", norm.predict(FO)
+    # Cross-entropy with the uniform distribution: a mean over classes instead of their sum.
+    yield "gradnorm", lambda: classes * norm.predict(FO)
+    # Means and tails over all samples, residua as its authors over those classified correctly: not the same score.
     openmax = d.OpenMax(None, tailsize=20, alpha=3).fit_logits(L, Y)
-    yield "openmax:tail=20:alpha=3", openmax.predict_logits(LO)
+    yield "openmax:tail=20:alpha=3", lambda: openmax.predict_logits(LO)
 
 
 def oodeel():
@@ -100,35 +108,34 @@ def oodeel():
         return detector.score(data(FO, torch.zeros(len(FO), dtype=torch.long)))[0]
 
     layer = {"feature_layers_id": ["features"]}
-    yield "mls", run(m.MLS())
-    yield "msp", run(m.MLS(output_activation="softmax"))
-    yield "energy", run(m.Energy())
-    yield "entropy", run(m.Entropy())
-    yield "gen", run(m.GEN())
-    yield "odin_temperature", run(m.ODIN(noise=0.0, temperature=1000))
-    yield "mahalanobis", run(m.Mahalanobis(eps=0.0), **layer)
-    yield "rmds", run(m.RMDS(eps=0.0), **layer)
-    yield "knn", run(m.DKNN(nearest=50), **layer)
-    yield f"vim:dim={half}:origin=mean", run(m.VIM(princ_dims=half, pca_origin="center"), **layer)
-    yield f"vim:dim={half}", run(m.VIM(princ_dims=half, pca_origin="pseudo"), **layer)
-    yield "she", run(m.SHE(), **layer)
+    yield "mls", lambda: run(m.MLS())
+    yield "msp", lambda: run(m.MLS(output_activation="softmax"))
+    yield "energy", lambda: run(m.Energy())
+    yield "entropy", lambda: run(m.Entropy())
+    # In f32: where p rounds to 1 the product with 1 - p is 0.
+    yield "gen", lambda: run(m.GEN())
+    # Halves distances.
+    yield "mahalanobis", lambda: 2 * run(m.Mahalanobis(eps=0.0), **layer)
+    yield "rmds", lambda: 2 * run(m.RMDS(eps=0.0), **layer)
+    yield "knn", lambda: run(m.DKNN(nearest=50), **layer)
+    yield f"vim:dim={half}:origin=mean", lambda: run(m.VIM(princ_dims=half, pca_origin="center"), **layer)
+    # The largest product with any class mean, residua as its authors that of the predicted class: not the same score.
+    yield "she", lambda: dimension * run(m.SHE(eps=0.0), **layer)
     percent = dict(scale_percentile=0.85)
-    yield "scale", run(m.Energy(use_scale=True, **percent), head_layer_id="head")
-    yield "ash_s", run(m.Energy(use_ash=True, ash_percentile=0.9), head_layer_id="head")
-    yield "react", run(m.Energy(use_react=True, react_quantile=0.9), head_layer_id="head")
+    yield "scale", lambda: run(m.Energy(use_scale=True, **percent), head_layer_id="head")
+    # Keeps what exceeds an interpolated quantile, residua as its authors a number of features: one more or less of them.
+    yield "ash_s", lambda: run(m.Energy(use_ash=True, ash_percentile=0.9), head_layer_id="head")
+    yield "react", lambda: run(m.Energy(use_react=True, react_quantile=0.9), head_layer_id="head")
 
 
 def collect(library):
-    found, failed, scores = {}, [], library()
-    while True:
+    found, failed = {}, []
+    for name, score in library():
         try:
-            name, values = next(scores)
-        except StopIteration:
-            break
-        except Exception as error:  # A library that fails on one score ends its generator.
-            failed.append(repr(error)[:200])
-            break
-        found[name] = -np.asarray(torch.as_tensor(values).detach().cpu(), dtype=np.float64).reshape(-1)
+            values = torch.as_tensor(score()).detach().cpu()
+            found[name] = -np.asarray(values, dtype=np.float64).reshape(-1)
+        except Exception as error:
+            failed.append(f"{name}: {error!r}"[:200])
     return found, failed
 
 

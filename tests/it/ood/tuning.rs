@@ -113,8 +113,8 @@ fn each_split_is_measured_as_a_network_without_its_classes_would_be() {
         match score.default.contains(':') {
             // A sweep that was asked for.
             true => assert_eq!(chosen.auroc, most),
-            false if 1.0 - most <= 0.5 * (1.0 - default.auroc) => assert_eq!(chosen.auroc, most),
-            false => assert_eq!(chosen.score, default.score),
+            // Else the default stays, or makes way for a clear gain.
+            false => assert!(chosen.score == default.score || chosen.auroc > default.auroc),
         }
         assert!(tuned.methods.contains(&score.chosen));
     }
