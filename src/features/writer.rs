@@ -173,7 +173,7 @@ fn set_ordinary_permissions(folder: &Path) -> std::io::Result<()> {
 /// The file cannot be written.
 ///
 /// # Panics
-/// If an array is neither f32, f64 nor i64.
+/// If an array is neither f32, f64, i64 nor u8.
 pub fn write_npz(path: &Path, arrays: &[(&str, &NpyArray)]) -> Result<()> {
     // A fixed date (the earliest a zip can hold) keeps equal contents equal byte for byte.
     let options = SimpleFileOptions::default()
@@ -193,12 +193,23 @@ pub fn write_npz(path: &Path, arrays: &[(&str, &NpyArray)]) -> Result<()> {
     })
 }
 
+/// An array as an `.npy` file.
+///
+/// # Panics
+/// As [`write_npz`].
+pub(crate) fn npy_bytes(array: &NpyArray) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_npy(&mut bytes, array).expect("memory takes every write");
+    bytes
+}
+
 fn write_npy(out: &mut impl Write, array: &NpyArray) -> std::io::Result<()> {
     let shape: Vec<u64> = array.shape.iter().map(|&extent| extent as u64).collect();
     let dtype = match array.element {
         Element::F32 => <f32 as npyz::AutoSerialize>::default_dtype(),
         Element::F64 => <f64 as npyz::AutoSerialize>::default_dtype(),
         Element::Signed(8) => <i64 as npyz::AutoSerialize>::default_dtype(),
+        Element::Unsigned(1) => <u8 as npyz::AutoSerialize>::default_dtype(),
         other => panic!("arrays of {other:?} are not written"),
     };
     WriteOptions::new_header_only().dtype(dtype).shape(&shape).writer(&mut *out).write_header_only()?;

@@ -3,6 +3,7 @@
 mod compute;
 mod detectors;
 mod device;
+mod evaluate;
 mod families;
 mod family;
 mod measure;
@@ -22,6 +23,7 @@ mod training;
 pub use compute::{Compute, OnCpu};
 pub use detectors::{Detectors, Scores};
 pub use device::{OnDevice, RowsPrecision};
+pub use evaluate::Known;
 pub use families::logit_score;
 pub use method::{About, Cost, Method, Needs};
 pub(crate) use options::PERCENT;
