@@ -210,7 +210,12 @@ impl Form {
             let entry = self.entry(path, bytes, at)?;
             if !names.insert(entry.name.clone()) {
                 let expected = "each entry named once";
-                return Err(wrong(path, &entry.name, expected, format!("another entry of this name at byte {at}")));
+                return Err(wrong(
+                    path,
+                    &entry.name,
+                    expected,
+                    format!("another entry of this name at byte {at}"),
+                ));
             }
             if entries.len() == MOST_ENTRIES {
                 let expected = format!("at most {MOST_ENTRIES} entries");
@@ -236,7 +241,10 @@ impl Form {
         let name = behind.get(..length).ok_or_else(|| place("the name", cut()))?;
         let shown = String::from_utf8_lossy(name).into_owned();
         let name = check_name(&shown).map_err(|found| {
-            place("a name made of letters, digits, `.`, `_`, `-` and single `/`", format!("{found} in `{shown}`"))
+            place(
+                "a name made of letters, digits, `.`, `_`, `-` and single `/`",
+                format!("{found} in `{shown}`"),
+            )
         })?;
         // What programs for zip files write and this one does not is called by its name.
         let plain = |expected: &str, found: String| {

@@ -85,7 +85,12 @@ mod tests {
         let arrays = set.stored_arrays();
         // hashlib.sha256(numpy.array([[1, 2]], '<f4').tobytes()), and of numpy.array([0], '<i8').
         let expected = [
-            ("features", "<f4", vec![1, 2], "b9c80b5adeca450753a16950c3cc655d271f7bef7a485bc83f112b72fef21d37"),
+            (
+                "features",
+                "<f4",
+                vec![1, 2],
+                "b9c80b5adeca450753a16950c3cc655d271f7bef7a485bc83f112b72fef21d37",
+            ),
             ("labels", "<i8", vec![1], "af5570f5a1810b7af78caf4bc70a660f0df51e42baf91d4de5b2328de0e83dfc"),
         ];
         for (array, (name, dtype, shape, hash)) in arrays.iter().zip(expected) {

@@ -154,9 +154,9 @@ impl FeatureSet {
         labels: Option<Vec<i64>>,
     ) -> Result<FeatureSet> {
         let (path, meta) = (PathBuf::from(name), CacheMeta::default());
-        let label_array = labels.as_ref().map(|labels| {
-            NpyArray::from_vec(labels.clone(), Element::Signed(8), vec![labels.len()])
-        });
+        let label_array = labels
+            .as_ref()
+            .map(|labels| NpyArray::from_vec(labels.clone(), Element::Signed(8), vec![labels.len()]));
         let set = FeatureSet { path, features, logits, labels, label_array, meta, own_head: None };
         set.check_rows()?;
         Ok(set)

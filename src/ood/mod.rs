@@ -1,5 +1,6 @@
 //! Out-of-distribution detection: fits, scores, and their metrics.
 
+pub mod bundle;
 mod compute;
 mod detectors;
 mod device;

@@ -74,6 +74,16 @@ named! {
     default Confidence
 }
 
+impl Orientation {
+    /// What a score is multiplied by, so that larger is in-distribution becomes this, and back.
+    pub(super) fn sign(self) -> f64 {
+        match self {
+            Orientation::Confidence => 1.0,
+            Orientation::Novelty => -1.0,
+        }
+    }
+}
+
 /// How an evaluation is done.
 #[derive(Debug, Clone, Default)]
 pub struct RunOptions {
@@ -296,14 +306,16 @@ fn correctly_classified(
 /// # Errors
 /// The disk is full.
 pub(crate) fn write_scores(path: &Path, scores: &Scores, orientation: Orientation) -> Result<()> {
-    let sign = if orientation == Orientation::Novelty { -1.0 } else { 1.0 };
-    let arrays: Vec<(&str, NpyArray)> = scores
-        .iter()
-        .map(|(name, values)| {
-            let turned: Vec<f64> = values.iter().map(|value| sign * value).collect();
-            (name.as_str(), NpyArray::from_vec(turned, Element::F64, vec![values.len()]))
-        })
-        .collect();
-    let borrowed: Vec<(&str, &NpyArray)> = arrays.iter().map(|(name, array)| (*name, array)).collect();
-    write_npz(path, &borrowed)
+    let arrays = score_arrays(scores, orientation);
+    write_npz(path, &arrays.iter().map(|(name, array)| (*name, array)).collect::<Vec<_>>())
+}
+
+/// Scores as arrays that point as is wanted.
+pub(super) fn score_arrays(scores: &Scores, orientation: Orientation) -> Vec<(&str, NpyArray)> {
+    let sign = orientation.sign();
+    let array = |values: &Vec<f64>| {
+        let turned: Vec<f64> = values.iter().map(|value| sign * value).collect();
+        NpyArray::from_vec(turned, Element::F64, vec![values.len()])
+    };
+    scores.iter().map(|(name, values)| (name.as_str(), array(values))).collect()
 }
