@@ -56,6 +56,3 @@ pub const AUTHORSHIP: &str = "Hashes prove integrity, not authorship: they show 
 fn inside(bundle: &Path, entry: &str) -> std::path::PathBuf {
     bundle.join(entry)
 }
-
-#[cfg(test)]
-mod tests;

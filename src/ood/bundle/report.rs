@@ -228,7 +228,7 @@ impl Report {
         };
         writeln!(
             text,
-            "  holds       {} {scores} of {} ID samples{shifted}, OOD {}",
+            "  content     {} {scores} of {} ID samples{shifted}, OOD {}",
             self.scores,
             with_commas(self.id_samples),
             sets(&self.ood)
@@ -245,7 +245,7 @@ impl Report {
         writeln!(text)?;
         for level in &self.levels {
             let Level { level: number, what, state, .. } = level;
-            writeln!(text, "  {number}  {what:<27} {:<9} {}", state.words(), level.words())?;
+            writeln!(text, "  {number}  {:<9} {what}: {}", state.words(), level.words())?;
         }
         for level in self.levels.iter().filter(|level| !level.list.is_empty()) {
             writeln!(text, "\nDifferences at level {}", level.level)?;
