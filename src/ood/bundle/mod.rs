@@ -1,6 +1,6 @@
 //! Result bundles: one file with everything that the tables of an evaluation are made of, which anybody can check.
 //!
-//! A bundle is a zip of entries that are stored, without compression, in [canonical form](crate::archive::canonical), so that equal
+//! A bundle is a zip of entries that are stored, without compression, in canonical form (`archive/canonical.rs`), so that equal
 //! results give equal bytes and no byte is without meaning:
 //!
 //! | entry | content |

@@ -144,3 +144,30 @@ fn entries_that_hold_something_else_are_named_though_their_hashes_fit() {
         }
     }
 }
+
+#[test]
+fn no_byte_of_an_entry_makes_verify_panic_though_all_hashes_fit() {
+    let out = tempfile::tempdir().unwrap();
+    let methods = "msp,mahalanobis,knn,vim,neco,openmax,react,weiper,nac";
+    let bundle = made(out.path(), "many.zip", &["--vim-dim", "8", "--methods", methods]);
+    let honest = entries(&bundle);
+    for entry in ["fit.safetensors", "scores/id.npz", "checks/train.npz", "metrics.json", "manifest.json"] {
+        let length = honest.iter().find(|(name, _)| name == entry).unwrap().1.len();
+        for step in 0..30 {
+            let mut lied = honest.clone();
+            // Headers and texts are at the beginning.
+            let at = if step < 20 { (step * 97) % length.min(4000) } else { step * length / 31 };
+            content(&mut lied, entry)[at] ^= 1 << (step % 7);
+            if entry != "manifest.json" {
+                rehash(&mut lied);
+            }
+            // A number may have changed by less than is noticed; what was refused has a place.
+            match forged(out.path(), &lied, Some(&case("tiny"))) {
+                Ok(report) => assert_eq!(report.levels[0].state, HOLDS, "{entry} {at}"),
+                Err(error) => {
+                    assert!(error.to_string().contains("in `manifest.json`"), "{entry} {at}: {error}")
+                }
+            }
+        }
+    }
+}
