@@ -122,8 +122,9 @@ impl Level {
     }
 
     fn words(&self) -> String {
-        let things = match self.level {
-            1 => "entries, and every byte around them",
+        let things = match (self.level, self.state) {
+            (1, State::Holds) => "entries, and every byte around them",
+            (1, _) => "entries",
             _ => "comparisons",
         };
         let mut parts = Vec::new();

@@ -163,7 +163,10 @@ fn no_byte_of_an_entry_makes_verify_panic_though_all_hashes_fit() {
             }
             // A number may have changed by less than is noticed; what was refused has a place.
             match forged(out.path(), &lied, Some(&case("tiny"))) {
-                Ok(report) => assert_eq!(report.levels[0].state, HOLDS, "{entry} {at}"),
+                Ok(report) => {
+                    let state = report.levels[0].state;
+                    assert!(state == HOLDS || entry == "manifest.json", "{entry} {at}: {}", report.summary());
+                }
                 Err(error) => {
                     assert!(error.to_string().contains("in `manifest.json`"), "{entry} {at}: {error}")
                 }
