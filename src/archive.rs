@@ -5,6 +5,7 @@
 //! directory. Positions in these records count from the archive's first byte, which other data may precede.
 
 use std::io::{Cursor, Read, Seek};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,6 +14,8 @@ use zip::{CompressionMethod, ZipArchive};
 
 use crate::error::{Error, Position, Result};
 use crate::files::{self, Mapped};
+
+pub mod canonical;
 
 /// Deflate cannot make more than this many bytes out of one (a run of 258 takes two bits), so a larger declared size
 /// is a lie, found before anything is allocated.
@@ -59,9 +62,12 @@ pub fn open<B: AsRef<[u8]>>(path: &Path, bytes: B, expected: &str) -> Result<Zip
     Ok(archive)
 }
 
-/// A mapped file that clones share, so that an open archive is cheap to clone.
+/// A mapped file, or a part of one, that clones share, so that an open archive is cheap to clone.
 #[derive(Debug, Clone)]
-pub struct SharedMap(Arc<Mapped>);
+pub struct SharedMap {
+    file: Arc<Mapped>,
+    part: Range<usize>,
+}
 
 impl SharedMap {
     /// Maps a file.
@@ -69,13 +75,25 @@ impl SharedMap {
     /// # Errors
     /// It cannot be opened or mapped.
     pub fn open(path: &Path) -> Result<SharedMap> {
-        Ok(SharedMap(Arc::new(files::map(path)?)))
+        let file = files::map(path)?;
+        Ok(SharedMap { part: 0..file.len(), file: Arc::new(file) })
+    }
+
+    /// A part of it.
+    ///
+    /// # Panics
+    /// If the part ends beyond this one.
+    pub fn part(&self, part: Range<usize>) -> SharedMap {
+        let whole = self.as_ref();
+        assert!(part.start <= part.end && part.end <= whole.len(), "a part of a mapped file");
+        let start = self.part.start;
+        SharedMap { file: self.file.clone(), part: start + part.start..start + part.end }
     }
 }
 
 impl AsRef<[u8]> for SharedMap {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.file[self.part.clone()]
     }
 }
 

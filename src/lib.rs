@@ -6,6 +6,7 @@
 //! | you have | and want | begin at |
 //! |---|---|---|
 //! | features and logits of any network | OOD scores, their AUROC and FPR95 | [`features::FeatureSet`], [`ood::Detectors`], [`ood::metrics`] |
+//! | a result bundle | to know whether its numbers come out again | [`ood::bundle::verify`] |
 //! | scores of samples of known classes | a threshold with a guarantee | [`novelty::p_values`], [`novelty::calibrate_level`] |
 //! | images | a trained network | [`data::Dataset`], [`train::TrainingInputs`], [`train::train`] |
 //! | a checkpoint, or weights from PyTorch | its features and predictions | [`checkpoint::Trained`], [`features::extract_all`] |

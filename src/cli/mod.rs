@@ -37,6 +37,7 @@ mod report;
 mod run;
 mod stop;
 mod train;
+mod verify;
 mod weights;
 
 use common::Common;
@@ -66,6 +67,8 @@ enum Verb {
     Eval(Box<eval::Arguments>),
     /// Fit, score and evaluate OOD detectors from feature caches
     Ood(Box<ood::Arguments>),
+    /// Verify a result bundle of `ood --bundle`: hashes, tables from scores, with --caches also scores and fit
+    Verify(verify::Arguments),
     /// Measure neural collapse, NC1 to NC5, of one or many checkpoints
     Collapse(collapse::Arguments),
     /// Choose novelty thresholds on samples of known and of held-out classes, and say what they are worth
@@ -174,6 +177,7 @@ fn run(mut cli: Cli, matches: &ArgMatches) -> Result<()> {
         Verb::Collapse(arguments) => collapse::run(&arguments, common),
         Verb::Eval(arguments) => eval::run(&arguments, common),
         Verb::Ood(arguments) => ood::run(&arguments, common),
+        Verb::Verify(arguments) => verify::run(&arguments, common),
         Verb::Calibrate(arguments) => calibrate::run(&arguments, common),
         Verb::Predict(arguments) => predict::run(&arguments, common),
         Verb::Monitor(arguments) => monitor::run(&arguments, common),

@@ -10,15 +10,15 @@ use rayon::prelude::*;
 use super::common::Common;
 use super::compute::DeviceFlags;
 use super::experiment::Shown;
-use super::output::{print_result, tell, width};
+use super::output::{in_shell, print_result, tell, width};
 use super::stop;
 use crate::error::{Error, Result};
-use crate::features::{ChosenHead, FeatureSet, ForeignLogits, choose_head};
+use crate::features::{FeatureSet, ForeignLogits, choose_head};
 use crate::files;
 use crate::ood::table::{Group, PseudoOod};
 use crate::ood::{
     Compute, Dimension, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, PERCENT, Parameter,
-    RowsPrecision, RunOptions, ScoreSpec, Sets, ShiftedInput, run_on, run_tuned_on, tune, tune_on,
+    RowsPrecision, RunOptions, ScoreSpec, Sets, ShiftedInput, bundle, run_on, run_tuned_on, tune, tune_on,
 };
 use crate::recipe::Retraining;
 use crate::report::plots;
@@ -44,7 +44,10 @@ Examples:
   residua ood --train runs/first/train --id runs/first/test \\
       --ood far:digits=runs/first/digits --tune retrain=3 --run runs/first \\
       --out runs/first/ood
-      The same on three networks that never saw a third of the classes";
+      The same on three networks that never saw a third of the classes
+  residua ood --id i.npz --ood a=a.npz --methods msp --out scores \\
+      --bundle result.zip
+      One file that `residua verify` checks, hash by hash and number by number";
 
 /// The examples, then all scores with what they cost and their constants, within 80 columns.
 fn after_long_help() -> String {
@@ -124,6 +127,10 @@ pub struct Arguments {
     /// Folder for fit.safetensors, scores/, metrics.json, metrics.csv and plots/
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
+    /// Also write a result bundle: a zip with tables, scores, fit and the hashes of everything that went in, which
+    /// `residua verify` checks. Hashes prove integrity, not authorship
+    #[arg(long, value_name = "FILE.zip")]
+    bundle: Option<PathBuf>,
     /// Temperature of msp, energy and react
     #[arg(long, value_parser = Reals::POSITIVE, default_value_t = 1.0, value_name = "T")]
     temperature: f64,
@@ -250,10 +257,12 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let tested = ood.iter().map(|input: &OodInput| &input.set);
     let tested = tested.chain(shifted.iter().map(|input: &ShiftedInput| &input.set));
     let sets: Vec<&FeatureSet> = train.iter().chain(&calibration).chain([&id]).chain(tested).collect();
-    let ChosenHead { head, notes, .. } = choose_head(arguments.head.as_deref(), &sets)?;
+    let chosen = choose_head(arguments.head.as_deref(), &sets)?;
+    let head = &chosen.head;
     if !common.quiet {
-        notes.iter().for_each(|note| tell(&format!("note: {note}")));
+        chosen.notes.iter().for_each(|note| tell(&format!("note: {note}")));
     }
+    check_bundle(arguments, &options, &sets)?;
     let choice = arguments.device.choice_for_rows(common)?;
     if arguments.rows_precision == RowsPrecision::F32 && !choice.has_kernels() {
         return Err(Error::usage(
@@ -288,15 +297,31 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         };
         let (compute, out) = (&mut *compute, &arguments.out);
         match (arguments.tune, &retrained) {
-            (None, _) => run_on(compute, sets, &head, &options, out),
-            (Some(_), Some(splits)) => run_tuned_on(compute, sets, &head, &options, out, |compute| {
+            (None, _) => run_on(compute, sets, head, &options, out),
+            (Some(_), Some(splits)) => run_tuned_on(compute, sets, head, &options, out, |compute| {
                 tune_on(compute, splits.iter().cloned().map(Ok), PseudoOod::UnseenClasses, &options.scores)
             }),
-            (Some(_), None) => run_tuned_on(compute, sets, &head, &options, out, |compute| {
-                tune(compute, sets, &head, &options.scores)
+            (Some(_), None) => run_tuned_on(compute, sets, head, &options, out, |compute| {
+                tune(compute, sets, head, &options.scores)
             }),
         }
     })?;
+    if let Some(file) = &arguments.bundle {
+        let mut options = options.clone();
+        if let Some(tuning) = &outcome.evaluation.tuning {
+            options.scores = tuning.applied_to(&options.scores);
+        }
+        let written = bundle::write(file, sets, &chosen, &options, (&outcome, &arguments.out))?;
+        if !common.quiet {
+            tell(&format!(
+                "bundle: {} ({} bytes), SHA-256 {}; check it with `residua verify {}`",
+                file.display(),
+                written.bytes,
+                written.sha256,
+                in_shell(file)
+            ));
+        }
+    }
     let passed_over = write_figures(&outcome, arguments.plots, &arguments.out.join("plots"))?;
     if passed_over && arguments.plots == Figures::Best && !common.quiet {
         tell(&format!("note: figures are of the {BEST} best scores of each OOD set; --plots all has all"));
@@ -306,11 +331,27 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         tell("note: --compact prints one table for all OOD sets");
     }
     let kept = samples::Options { budget: arguments.thumbnails, seed: arguments.seed };
-    SampleFile::of_scores(&outcome, (&id, &ood), &head, kept)?.write(&arguments.out.join(SAMPLES_FILE))?;
+    SampleFile::of_scores(&outcome, (&id, &ood), head, kept)?.write(&arguments.out.join(SAMPLES_FILE))?;
     print_result(common, None, &outcome.evaluation, || match arguments.compact {
         true => outcome.evaluation.compact_summary_within(width()),
         false => outcome.evaluation.summary_within(width()),
     })
+}
+
+/// Refuses a bundle that could not be written, or verified, before the work.
+fn check_bundle(arguments: &Arguments, options: &RunOptions, sets: &[&FeatureSet]) -> Result<()> {
+    let Some(file) = &arguments.bundle else { return Ok(()) };
+    if !files::is_replaceable(file) {
+        return Err(Error::usage(format!("--bundle {}: expected the name of a file", file.display())));
+    }
+    if arguments.rows_precision == RowsPrecision::F32 {
+        return Err(Error::usage(
+            "--bundle is verified in f64, and --rows-precision f32 is off by more than that allows; leave one out",
+        ));
+    }
+    let inputs: Vec<&Path> = sets.iter().map(|set| set.path()).chain(arguments.head.as_deref()).collect();
+    files::check_output_file(file, &inputs)?;
+    bundle::check_options(options)
 }
 
 named! {

@@ -36,7 +36,14 @@ impl Npz {
     /// # Errors
     /// The file cannot be read or is no zip archive, or two members are arrays of one name.
     pub fn open(path: &Path) -> Result<Npz> {
-        let file = SharedMap::open(path)?;
+        Npz::of(path, SharedMap::open(path)?)
+    }
+
+    /// The same of an archive inside a mapped file; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Npz::open`].
+    pub(crate) fn of(path: &Path, file: SharedMap) -> Result<Npz> {
         let archive = archive::open(path, file.clone(), "a zip archive (.npz)")?;
         let mut members = BTreeMap::new();
         for (index, name) in archive.file_names_raw().enumerate() {

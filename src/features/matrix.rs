@@ -71,6 +71,11 @@ impl Matrix {
         Matrix::new(NpyArray::from_vec(values, Element::F64, shape), &PathBuf::from("memory"), name)
     }
 
+    /// The stored array.
+    pub(super) fn array(&self) -> &NpyArray {
+        &self.array
+    }
+
     /// How elements are stored.
     pub fn element(&self) -> Element {
         self.array.element

@@ -10,6 +10,7 @@ mod agreement;
 mod archive;
 mod cause;
 mod choose;
+mod contents;
 mod extract;
 mod foreign;
 mod head;
@@ -25,6 +26,8 @@ mod writer;
 pub use agreement::{Agreement, Extent, ForeignLogits, SAMPLED_ROWS, check_logits, predictions};
 pub use archive::Npz;
 pub use choose::{ChosenHead, choose_head};
+pub use contents::StoredArray;
+pub(crate) use contents::hex;
 pub use extract::{Request, extract_all, head, of_head};
 pub use head::Head;
 pub use matrix::Matrix;
@@ -34,6 +37,7 @@ pub use pass::{Evaluation, Pass, PassBatch, batches_in_flight};
 pub use set::{CacheMeta, FeatureSet, HEAD_FILE, check_same_checkpoint};
 pub use single::SinglePass;
 pub use writer::{CacheWriter, write_npz};
+pub(crate) use writer::{npy_bytes, npz_bytes};
 
 /// Rows of a block whose f64 copy has about two million elements: large enough for fast products, small enough
 /// that a block per thread stays far below the memory bound. A function of the width alone, so the order of every

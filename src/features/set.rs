@@ -45,6 +45,8 @@ pub struct FeatureSet {
     features: Matrix,
     logits: Option<Matrix>,
     labels: Option<Vec<i64>>,
+    /// The labels as they are stored.
+    label_array: Option<NpyArray>,
     meta: CacheMeta,
     /// The file that holds `W` and `b`, if the cache holds them.
     own_head: Option<PathBuf>,
@@ -133,8 +135,10 @@ impl FeatureSet {
         })?;
         let features = Matrix::new(array, &file, "features")?;
         let logits = logits.map(|(array, file)| Matrix::new(array, &file, "logits")).transpose()?;
+        let label_array = labels.as_ref().map(|(array, _)| array.clone());
         let labels = labels.map(|(array, file)| read_labels(&array, &file)).transpose()?;
-        let set = FeatureSet { path: path.to_path_buf(), features, logits, labels, meta, own_head: None };
+        let path = path.to_path_buf();
+        let set = FeatureSet { path, features, logits, labels, label_array, meta, own_head: None };
         set.check_rows()?;
         Ok(set)
     }
@@ -150,7 +154,10 @@ impl FeatureSet {
         labels: Option<Vec<i64>>,
     ) -> Result<FeatureSet> {
         let (path, meta) = (PathBuf::from(name), CacheMeta::default());
-        let set = FeatureSet { path, features, logits, labels, meta, own_head: None };
+        let label_array = labels
+            .as_ref()
+            .map(|labels| NpyArray::from_vec(labels.clone(), Element::Signed(8), vec![labels.len()]));
+        let set = FeatureSet { path, features, logits, labels, label_array, meta, own_head: None };
         set.check_rows()?;
         Ok(set)
     }
@@ -303,6 +310,13 @@ impl FeatureSet {
     /// The labels if the cache holds them; -1 is unknown. Labels of an OOD set may belong to other classes.
     pub fn labels(&self) -> Option<&[i64]> {
         self.labels.as_deref()
+    }
+
+    /// The stored arrays by name: `features`, and where there are some `logits` and `labels`.
+    pub(super) fn arrays(&self) -> impl Iterator<Item = (&'static str, &NpyArray)> {
+        let logits = self.logits.as_ref().map(|logits| ("logits", logits.array()));
+        let labels = self.label_array.as_ref().map(|labels| ("labels", labels));
+        [("features", self.features.array())].into_iter().chain(logits).chain(labels)
     }
 
     /// The head that the cache holds itself: `head.npz` in its folder, or `W` and `b` in its archive.

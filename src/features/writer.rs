@@ -1,7 +1,7 @@
 //! Writing caches and archives: a cache folder appears whole or not at all, an `.npz` is renamed into place.
 
 use std::fs::{self, File};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Cursor, Seek, Write};
 use std::path::{Path, PathBuf};
 
 use npyz::{NpyWriter, WriteOptions, WriterBuilder};
@@ -173,24 +173,46 @@ fn set_ordinary_permissions(folder: &Path) -> std::io::Result<()> {
 /// The file cannot be written.
 ///
 /// # Panics
-/// If an array is neither f32, f64 nor i64.
+/// If an array is neither f32, f64, i64 nor u8.
 pub fn write_npz(path: &Path, arrays: &[(&str, &NpyArray)]) -> Result<()> {
+    files::write_atomically(path, |out| write_archive(out, arrays))
+}
+
+/// The bytes that [`write_npz`] writes.
+///
+/// # Panics
+/// As [`write_npz`].
+pub(crate) fn npz_bytes(arrays: &[(&str, &NpyArray)]) -> Vec<u8> {
+    let mut bytes = Cursor::new(Vec::new());
+    write_archive(&mut bytes, arrays).expect("memory takes every write");
+    bytes.into_inner()
+}
+
+fn write_archive(out: impl Write + Seek, arrays: &[(&str, &NpyArray)]) -> std::io::Result<()> {
     // A fixed date (the earliest a zip can hold) keeps equal contents equal byte for byte.
     let options = SimpleFileOptions::default()
         .compression_method(CompressionMethod::Stored)
         .last_modified_time(zip::DateTime::default());
-    files::write_atomically(path, |out| {
-        let mut archive = ZipWriter::new(out);
-        for (name, array) in arrays {
-            let large = array.elements().len() as u64 >= zip::ZIP64_BYTES_THR - 1024;
-            archive
-                .start_file(format!("{name}.npy"), options.large_file(large))
-                .map_err(std::io::Error::other)?;
-            write_npy(&mut archive, array)?;
-        }
-        archive.finish().map_err(std::io::Error::other)?;
-        Ok(())
-    })
+    let mut archive = ZipWriter::new(out);
+    for (name, array) in arrays {
+        let large = array.elements().len() as u64 >= zip::ZIP64_BYTES_THR - 1024;
+        archive
+            .start_file(format!("{name}.npy"), options.large_file(large))
+            .map_err(std::io::Error::other)?;
+        write_npy(&mut archive, array)?;
+    }
+    archive.finish().map_err(std::io::Error::other)?;
+    Ok(())
+}
+
+/// An array as an `.npy` file.
+///
+/// # Panics
+/// As [`write_npz`].
+pub(crate) fn npy_bytes(array: &NpyArray) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_npy(&mut bytes, array).expect("memory takes every write");
+    bytes
 }
 
 fn write_npy(out: &mut impl Write, array: &NpyArray) -> std::io::Result<()> {
@@ -199,6 +221,7 @@ fn write_npy(out: &mut impl Write, array: &NpyArray) -> std::io::Result<()> {
         Element::F32 => <f32 as npyz::AutoSerialize>::default_dtype(),
         Element::F64 => <f64 as npyz::AutoSerialize>::default_dtype(),
         Element::Signed(8) => <i64 as npyz::AutoSerialize>::default_dtype(),
+        Element::Unsigned(1) => <u8 as npyz::AutoSerialize>::default_dtype(),
         other => panic!("arrays of {other:?} are not written"),
     };
     WriteOptions::new_header_only().dtype(dtype).shape(&shape).writer(&mut *out).write_header_only()?;

@@ -14,6 +14,7 @@ use super::saved::{Reader, Writer};
 use super::spec::ScoreSpec;
 use super::table::FitSummary;
 use super::training::{Findings, Training};
+use crate::archive::SharedMap;
 use crate::error::{Error, Position, Result};
 use crate::features::{FeatureSet, Head};
 
@@ -217,7 +218,18 @@ impl Detectors {
         self.fitted.iter().map(|fitted| &**fitted)
     }
 
-    fn tensors(&self) -> Writer {
+    /// The checkpoint of the training features, where known.
+    pub(super) fn checkpoint(&self) -> Option<&str> {
+        self.description.checkpoint.as_deref()
+    }
+
+    /// The options of the fit; their `methods` are the scores that could be fitted.
+    pub(super) fn options(&self) -> &Options {
+        &self.description.options
+    }
+
+    /// What `fit.safetensors` holds.
+    pub(super) fn tensors(&self) -> Writer {
         let mut out = Writer::default();
         let (classes, dimension) = (self.head.classes(), self.head.dimension());
         out.put("head.weight", &[classes, dimension], self.head.weight());
@@ -240,7 +252,15 @@ impl Detectors {
     /// # Errors
     /// The file is damaged, incomplete, or holds something else.
     pub fn load(path: &Path) -> Result<Detectors> {
-        let (file, text) = Reader::open(path, METADATA)?;
+        Detectors::of(path, SharedMap::open(path)?)
+    }
+
+    /// The same of a part of a mapped file; `path` is for messages.
+    ///
+    /// # Errors
+    /// As [`Detectors::load`].
+    pub(super) fn of(path: &Path, file: SharedMap) -> Result<Detectors> {
+        let (file, text) = Reader::of(path, file, METADATA)?;
         let description: Description = serde_json::from_str(&text)
             .map_err(|e| file.malformed(METADATA, "options of a fit", &e.to_string()))?;
         let options = &description.options;

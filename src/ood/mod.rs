@@ -1,8 +1,10 @@
 //! Out-of-distribution detection: fits, scores, and their metrics.
 
+pub mod bundle;
 mod compute;
 mod detectors;
 mod device;
+mod evaluate;
 mod families;
 mod family;
 mod measure;
@@ -23,6 +25,7 @@ mod tuning;
 pub use compute::{Compute, OnCpu};
 pub use detectors::{Detectors, Scores};
 pub use device::{OnDevice, RowsPrecision};
+pub use evaluate::Known;
 pub use families::logit_score;
 pub use method::{About, Cost, Method, Needs};
 pub(crate) use options::PERCENT;

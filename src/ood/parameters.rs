@@ -98,6 +98,11 @@ impl Parameters {
         }
     }
 
+    /// All of them by name.
+    pub fn all(&self) -> impl Iterator<Item = (&'static str, Value)> {
+        self.names.iter().copied().zip(self.values.iter().copied())
+    }
+
     fn value(&self, name: &str) -> Value {
         let index = self.names.iter().position(|own| *own == name);
         self.values[index.unwrap_or_else(|| panic!("the score has no constant `{name}`"))]

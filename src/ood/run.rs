@@ -5,11 +5,10 @@ use std::path::Path;
 
 use super::compute::{Compute, OnCpu};
 use super::detectors::{Detectors, Scores};
-use super::measure::{IdSide, auroc_against, measure};
-use super::metrics::{Estimate, auroc_interval};
+use super::evaluate::{ID, Known, Scored, evaluate};
 use super::options::Options;
 use super::sanity;
-use super::table::{Evaluation, FullSpectrum, Group, IdSet, OodSet, ShiftedEntry, ShiftedSet, Tuning};
+use super::table::{Evaluation, Group, OodSet, Tuning};
 use crate::error::{Error, Result};
 use crate::features::{
     Element, Extent, FeatureSet, ForeignLogits, Head, NpyArray, check_logits, check_same_checkpoint,
@@ -32,12 +31,17 @@ pub struct OodInput {
 }
 
 impl OodInput {
+    /// The set as tables name it.
+    fn described(&self) -> OodSet {
+        OodSet { name: self.name.clone(), group: self.group, samples: self.set.len() as u64 }
+    }
+
     /// Checks a name: it becomes a file name, and `id` is taken.
     ///
     /// # Errors
     /// Empty, `id`, beginning with a dot, or with characters other than letters, digits, `.`, `_`, `-`.
     pub fn check_name(name: &str) -> Result<()> {
-        if name == "id" {
+        if name == ID {
             return Err(Error::usage("`id` is reserved for the ID scores; give the OOD set another name"));
         }
         let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
@@ -68,6 +72,16 @@ named! {
         Novelty = "novelty",
     }
     default Confidence
+}
+
+impl Orientation {
+    /// What a score is multiplied by, so that larger is in-distribution becomes this, and back.
+    pub(super) fn sign(self) -> f64 {
+        match self {
+            Orientation::Confidence => 1.0,
+            Orientation::Novelty => -1.0,
+        }
+    }
 }
 
 /// How an evaluation is done.
@@ -112,6 +126,8 @@ pub struct Outcome {
     pub ood: Vec<(String, Scores)>,
     /// Scores of each shifted ID set.
     pub shifted: Vec<(String, Scores)>,
+    /// What is known of the samples beside their scores.
+    pub known: Known,
 }
 
 /// The sets of an evaluation.
@@ -191,103 +207,51 @@ fn run_checked(
     };
     warnings.extend(compute.note(&detectors.specs()));
     detectors.save(&out.join("fit.safetensors"))?;
-    let id_scores = detectors.score_on(compute, id)?;
-    write_scores(&out.join("scores/id.npz"), &id_scores, options.orientation)?;
-    let correct = correctly_classified(id, head, &mut warnings)?;
-    let mut evaluation = Evaluation::new(IdSet { samples: id.len() as u64, accuracy: accuracy(&correct) });
-    evaluation.fits = detectors.fits().clone();
-    evaluation.sanity = sanity::check(compute, &detectors, train, &id_scores)?;
-    let names = detectors.names();
-    let mut score = |name: &str, set: &FeatureSet| {
+    let mut score = |name: &str, set: &FeatureSet| -> Result<(String, Scores)> {
         let scores = detectors.score_on(compute, set)?;
         write_scores(&out.join("scores").join(format!("{name}.npz")), &scores, options.orientation)?;
         Ok((name.to_string(), scores))
     };
+    let (_, id_scores) = score(ID, id)?;
     let ood_scores = ood.iter().map(|input| score(&input.name, &input.set)).collect::<Result<Vec<_>>>()?;
     let shifted_scores =
         shifted.iter().map(|input| score(&input.name, &input.set)).collect::<Result<Vec<_>>>()?;
-    let tested = || tested(ood, &ood_scores);
-    let side = IdSide { scores: &id_scores, correct: correct.as_deref() };
-    measure(&mut evaluation, &names, &side, tested(), options)?;
-    if !shifted.is_empty() {
-        let own = shifted
-            .iter()
-            .zip(&shifted_scores)
-            .map(|(input, (_, scores))| {
-                let correct = correctly_classified(&input.set, head, &mut warnings)?;
-                Ok(ShiftedScores { name: &input.name, samples: input.set.len() as u64, scores, correct })
-            })
-            .collect::<Result<Vec<_>>>()?;
-        evaluation.full_spectrum =
-            Some(full_spectrum(&names, (id_scores.clone(), correct), own, |full, side| {
-                measure(full, &names, side, tested(), options)
-            })?);
-    }
-    evaluation.sanity.warnings.splice(0..0, warnings);
+    let correct = correct_answers(&sets, head, &mut warnings)?;
+    let training = train.map(|train| sanity::score_training(compute, &detectors, train)).transpose()?;
+    let known = Known { correct, training, warnings };
+    let of_ood = ood.iter().zip(&ood_scores).map(|(input, (_, scores))| (input.described(), scores));
+    let of_shifted = shifted
+        .iter()
+        .zip(&shifted_scores)
+        .map(|(input, (name, scores))| (name.as_str(), input.set.len() as u64, scores));
+    let scored = Scored {
+        id: (id.len() as u64, &id_scores),
+        ood: of_ood.collect(),
+        shifted: of_shifted.collect(),
+        known: &known,
+    };
+    let evaluation = evaluate(scored, &detectors, options)?;
     evaluation.write_json(&out.join("metrics.json"))?;
     Evaluation::write_csv(std::slice::from_ref(&evaluation), &out.join("metrics.csv"))?;
-    Ok(Outcome { detectors, evaluation, id: id_scores, ood: ood_scores, shifted: shifted_scores })
+    Ok(Outcome { detectors, evaluation, id: id_scores, ood: ood_scores, shifted: shifted_scores, known })
 }
 
-/// The OOD sets with their scores.
-fn tested<'a>(ood: &[OodInput], scores: &'a [(String, Scores)]) -> Vec<(OodSet, &'a Scores)> {
-    let set = |input: &OodInput| OodSet {
-        name: input.name.clone(),
-        group: input.group,
-        samples: input.set.len() as u64,
-    };
-    ood.iter().zip(scores).map(|(input, (_, scores))| (set(input), scores)).collect()
-}
-
-/// A shifted ID set with its scores.
-struct ShiftedScores<'a> {
-    name: &'a str,
-    samples: u64,
-    scores: &'a Scores,
-    correct: Option<Vec<bool>>,
-}
-
-/// The evaluation with all shifted sets on the ID side; `measure` compares that side with the OOD sets.
-fn full_spectrum(
-    names: &[String],
-    (id, correct): (Scores, Option<Vec<bool>>),
-    shifted: Vec<ShiftedScores<'_>>,
-    measure: impl FnOnce(&mut Evaluation, &IdSide<'_>) -> Result<()>,
-) -> Result<FullSpectrum> {
-    let samples = id.values().next().map_or(0, |values| values.len() as u64);
-    let samples = samples + shifted.iter().map(|set| set.samples).sum::<u64>();
-    let (mut pooled, mut pooled_correct) = (id.clone(), correct);
-    let (mut described, mut against) = (Vec::new(), BTreeMap::new());
-    for ShiftedScores { name, samples, scores, correct } in shifted {
-        described.push(ShiftedSet { name: name.to_string(), samples, accuracy: accuracy(&correct) });
-        against.insert(name.to_string(), versus_shifted(names, &id, scores)?);
-        pooled.iter_mut().for_each(|(name, values)| values.extend(&scores[name]));
-        pooled_correct = pooled_correct.zip(correct).map(|(all, own)| [all, own].concat());
+/// Whether each sample's class is predicted, of the ID set and the shifted ones, where labels are known.
+pub(super) fn correct_answers(
+    sets: &Sets<'_>,
+    head: &Head,
+    warnings: &mut Vec<String>,
+) -> Result<BTreeMap<String, Vec<bool>>> {
+    let shifted = sets.shifted.iter().map(|input| (input.name.as_str(), &input.set));
+    let mut correct = BTreeMap::new();
+    for (name, set) in [(ID, sets.id)].into_iter().chain(shifted) {
+        correct.extend(correctly_classified(set, head, warnings)?.map(|flags| (name.to_string(), flags)));
     }
-    let mut full = Evaluation::new(IdSet { samples, accuracy: accuracy(&pooled_correct) });
-    measure(&mut full, &IdSide { scores: &pooled, correct: pooled_correct.as_deref() })?;
-    Ok(FullSpectrum::new(full, described, against))
-}
-
-/// Share of samples whose class is predicted, where that is known.
-fn accuracy(correct: &Option<Vec<bool>>) -> Option<f64> {
-    let flags = correct.as_ref()?;
-    Some(flags.iter().filter(|&&correct| correct).count() as f64 / flags.len().max(1) as f64)
-}
-
-/// Each score's AUROC of ID against shifted samples.
-fn versus_shifted(names: &[String], id: &Scores, shifted: &Scores) -> Result<BTreeMap<String, ShiftedEntry>> {
-    let one = |name: &String| {
-        let (auroc, error) = auroc_against(&id[name], &shifted[name])?;
-        let extents = (id[name].len(), shifted[name].len());
-        let interval = error.map(|error| auroc_interval(&Estimate { value: auroc, error }, extents));
-        Ok((name.clone(), ShiftedEntry { auroc, auroc_se: error, auroc_interval95: interval }))
-    };
-    names.iter().map(one).collect()
+    Ok(correct)
 }
 
 /// Checks everything that can be checked before the first fit. Returns warnings for the user.
-fn check_inputs(
+pub(super) fn check_inputs(
     Sets { train, calibration, id, shifted, ood }: Sets<'_>,
     head: &Head,
     options: &RunOptions,
@@ -376,14 +340,16 @@ fn correctly_classified(
 /// # Errors
 /// The disk is full.
 pub(crate) fn write_scores(path: &Path, scores: &Scores, orientation: Orientation) -> Result<()> {
-    let sign = if orientation == Orientation::Novelty { -1.0 } else { 1.0 };
-    let arrays: Vec<(&str, NpyArray)> = scores
-        .iter()
-        .map(|(name, values)| {
-            let turned: Vec<f64> = values.iter().map(|value| sign * value).collect();
-            (name.as_str(), NpyArray::from_vec(turned, Element::F64, vec![values.len()]))
-        })
-        .collect();
-    let borrowed: Vec<(&str, &NpyArray)> = arrays.iter().map(|(name, array)| (*name, array)).collect();
-    write_npz(path, &borrowed)
+    let arrays = score_arrays(scores, orientation);
+    write_npz(path, &arrays.iter().map(|(name, array)| (*name, array)).collect::<Vec<_>>())
+}
+
+/// Scores as arrays that point as is wanted.
+pub(super) fn score_arrays(scores: &Scores, orientation: Orientation) -> Vec<(&str, NpyArray)> {
+    let sign = orientation.sign();
+    let array = |values: &Vec<f64>| {
+        let turned: Vec<f64> = values.iter().map(|value| sign * value).collect();
+        NpyArray::from_vec(turned, Element::F64, vec![values.len()])
+    };
+    scores.iter().map(|(name, values)| (name.as_str(), array(values))).collect()
 }

@@ -23,29 +23,34 @@ const MOST_WARNED: usize = 3;
 /// Standard deviations by which two halves of one set may differ before something is wrong.
 const SUSPICIOUS_DEVIATIONS: f64 = 5.0;
 
-/// Runs all checks on fitted detectors and the scores of the ID test set.
+/// Scores of the training samples, drawn at random, that are compared with those of the ID test set.
 ///
 /// # Errors
 /// The training set cannot be scored.
-pub(super) fn check(
+pub(super) fn score_training(
     compute: &mut dyn Compute,
     detectors: &Detectors,
-    train: Option<&FeatureSet>,
+    train: &FeatureSet,
+) -> Result<Scores> {
+    let is_cheap = detectors.specs().iter().all(|spec| spec.method().about().cost <= Cost::Square);
+    let count = if is_cheap { TRAINING_SAMPLES } else { FEW_TRAINING_SAMPLES };
+    let sample = random_subset(train.len(), count, detectors.seed());
+    detectors.score_samples(compute, train, &sample)
+}
+
+/// Runs all checks on fitted detectors and the scores of the ID test set; `train_scores` are those of [`score_training`].
+///
+/// # Errors
+/// A score that is not finite.
+pub(super) fn check(
+    detectors: &Detectors,
+    train_scores: Option<&Scores>,
     id_scores: &Scores,
 ) -> Result<Sanity> {
-    let train_scores = match train {
-        None => None,
-        Some(train) => {
-            let is_cheap = detectors.specs().iter().all(|spec| spec.method().about().cost <= Cost::Square);
-            let count = if is_cheap { TRAINING_SAMPLES } else { FEW_TRAINING_SAMPLES };
-            let sample = random_subset(train.len(), count, detectors.seed());
-            Some(detectors.score_samples(compute, train, &sample)?)
-        }
-    };
     let mut sanity = Sanity { warnings: detectors.warnings().to_vec(), ..Sanity::default() };
     let (mut leaking, mut saturated) = (Vec::new(), Vec::new());
     for (method, id) in id_scores {
-        if let Some(train_scores) = &train_scores {
+        if let Some(train_scores) = train_scores {
             let leak = OodMetrics::evaluate(&train_scores[method], id)?.auroc;
             if leak > SUSPICIOUS_AUROC {
                 leaking.push((method, leak));

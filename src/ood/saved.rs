@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
+use crate::archive::SharedMap;
 use crate::error::{Error, Position, Result};
-use crate::files::{self, Mapped};
+use crate::files;
 
 /// Collects tensors and writes them.
 #[derive(Default, PartialEq)]
@@ -27,6 +28,11 @@ impl Writer {
         self.tensors.insert(name.to_string(), (Dtype::F32, shape.to_vec(), bytes));
     }
 
+    /// The tensors by name, with element type, shape and bytes.
+    pub fn tensors(&self) -> &BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> {
+        &self.tensors
+    }
+
     /// Writes the file with one entry of metadata.
     pub fn write(self, path: &Path, key: &str, metadata: String) -> Result<()> {
         let views = self
@@ -45,18 +51,18 @@ impl Writer {
 /// A mapped file whose header has been checked.
 pub(super) struct Reader {
     path: PathBuf,
-    file: Mapped,
+    file: SharedMap,
 }
 
 impl Reader {
-    /// Maps a file and gives back the value of one key of its metadata.
-    pub fn open(path: &Path, key: &str) -> Result<(Reader, String)> {
-        let file = files::map(path)?;
+    /// Checks the header of a mapped file, or of a part of one, and gives back the value of one key of its metadata; `path` is for
+    /// messages.
+    pub fn of(path: &Path, file: SharedMap, key: &str) -> Result<(Reader, String)> {
         let bad = |found: String| {
             Error::malformed(path, Position::File, "fitted OOD detectors (.safetensors)", found)
         };
-        let (_, header) = SafeTensors::read_metadata(&file).map_err(|e| bad(e.to_string()))?;
-        SafeTensors::deserialize(&file).map_err(|e| bad(e.to_string()))?;
+        let (_, header) = SafeTensors::read_metadata(file.as_ref()).map_err(|e| bad(e.to_string()))?;
+        SafeTensors::deserialize(file.as_ref()).map_err(|e| bad(e.to_string()))?;
         let value = header
             .metadata()
             .as_ref()
@@ -72,7 +78,7 @@ impl Reader {
 
     /// Whether there is a tensor of this name.
     pub fn has(&self, name: &str) -> bool {
-        SafeTensors::deserialize(&self.file).is_ok_and(|tensors| tensors.tensor(name).is_ok())
+        SafeTensors::deserialize(self.file.as_ref()).is_ok_and(|tensors| tensors.tensor(name).is_ok())
     }
 
     /// A tensor of finite f64 numbers; `None` in the shape stands for any extent.
@@ -96,7 +102,7 @@ impl Reader {
     }
 
     fn bytes(&self, name: &str, dtype: Dtype, shape: &[Option<usize>]) -> Result<(Vec<usize>, &[u8])> {
-        let tensors = SafeTensors::deserialize(&self.file)
+        let tensors = SafeTensors::deserialize(self.file.as_ref())
             .map_err(|e| self.malformed(name, "a safetensors file", &e.to_string()))?;
         let tensor = tensors.tensor(name).map_err(|e| self.malformed(name, "a tensor", &e.to_string()))?;
         let fits = tensor.shape().len() == shape.len()

@@ -28,11 +28,20 @@ pub use splits::{Split, shares};
 /// # Errors
 /// No training set, or one without labels; fewer than three classes; a fit that is impossible.
 pub fn tune(compute: &mut dyn Compute, sets: Sets<'_>, head: &Head, options: &Options) -> Result<Tuning> {
+    tune_among(compute, sets, head, (options, candidates::of(options)))
+}
+
+fn tune_among(
+    compute: &mut dyn Compute,
+    sets: Sets<'_>,
+    head: &Head,
+    (options, candidates): (&Options, Vec<Vec<ScoreSpec>>),
+) -> Result<Tuning> {
     let train = sets.train.ok_or_else(|| {
         Error::usage("--tune holds classes of the training set out, so it needs --train CACHE, with labels")
     })?;
     let (plan, notes) = splits::Classes::plan(train, sets.calibration, head, options.seed)?;
-    let mut tuning = tune_on(compute, plan.splits(), PseudoOod::HeldOutClasses, options)?;
+    let mut tuning = measure(compute, plan.splits(), PseudoOod::HeldOutClasses, (options, candidates))?;
     tuning.outside_training = sets.calibration.is_some();
     tuning.notes.splice(0..0, notes);
     if sets.calibration.is_none() {
@@ -55,7 +64,15 @@ pub fn tune_on(
     pseudo_ood: PseudoOod,
     options: &Options,
 ) -> Result<Tuning> {
-    let candidates = candidates::of(options);
+    measure(compute, splits, pseudo_ood, (options, candidates::of(options)))
+}
+
+fn measure(
+    compute: &mut dyn Compute,
+    splits: impl Iterator<Item = Result<Split>>,
+    pseudo_ood: PseudoOod,
+    (options, candidates): (&Options, Vec<Vec<ScoreSpec>>),
+) -> Result<Tuning> {
     let all = with(options, candidates.concat());
     let mut by_score: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     // Networks that never saw the held-out classes never saw the samples that are scored.
@@ -104,7 +121,7 @@ fn with(options: &Options, methods: Vec<ScoreSpec>) -> Options {
 
 impl Tuning {
     /// The options with the chosen constants; scores that could not be tuned stay as they are.
-    pub(super) fn applied_to(&self, options: &Options) -> Options {
+    pub fn applied_to(&self, options: &Options) -> Options {
         let chosen = |own: &Vec<ScoreSpec>| {
             let is_own = |score: &&TunedScore| own.iter().any(|spec| spec.to_string() == score.chosen);
             match self.scores.iter().find(is_own) {
@@ -125,7 +142,7 @@ impl Tuning {
     ) -> Result<()> {
         let Some(train) = sets.train else { return Ok(()) };
         let tuned: Vec<ScoreSpec> =
-            candidates::of(options).into_iter().filter(|own| own.len() > 1).flatten().collect();
+            self.candidates()?.into_iter().filter(|own| own.len() > 1).flatten().collect();
         if tuned.is_empty() {
             return Ok(());
         }
@@ -141,5 +158,31 @@ impl Tuning {
             }
         }
         Ok(())
+    }
+
+    /// The same choice made again among the same candidates; `None` where other networks were trained for it.
+    ///
+    /// # Errors
+    /// As [`tune`]; a candidate that is no score.
+    pub(super) fn again(
+        &self,
+        compute: &mut dyn Compute,
+        sets: Sets<'_>,
+        head: &Head,
+        options: &Options,
+    ) -> Result<Option<Tuning>> {
+        if self.pseudo_ood == PseudoOod::UnseenClasses {
+            return Ok(None);
+        }
+        let mut tuning = tune_among(compute, sets, head, (options, self.candidates()?))?;
+        tuning.compare(compute, sets, head, options)?;
+        // What could not be fitted is no candidate here.
+        tuning.notes.clone_from(&self.notes);
+        Ok(Some(tuning))
+    }
+
+    fn candidates(&self) -> Result<Vec<Vec<ScoreSpec>>> {
+        let own = |score: &TunedScore| score.candidates.iter().map(|one| one.score.parse()).collect();
+        self.scores.iter().map(own).collect()
     }
 }

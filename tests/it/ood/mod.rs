@@ -1,5 +1,6 @@
 //! OOD scores and their metrics.
 
+mod bundle;
 mod metrics;
 pub mod scores;
 mod tuning;
