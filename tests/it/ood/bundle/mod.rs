@@ -13,6 +13,7 @@ use crate::ood::scores::case;
 use crate::support::program::{residua, said};
 
 mod hostile;
+mod tuned;
 
 type Entries = Vec<(String, Vec<u8>)>;
 
