@@ -14,8 +14,8 @@ use crate::features::{ChosenHead, FeatureSet, ForeignLogits, choose_head};
 use crate::files;
 use crate::ood::table::Group;
 use crate::ood::{
-    Compute, Dimension, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, PERCENT,
-    RowsPrecision, RunOptions, ScoreSpec, Sets, ShiftedInput,
+    Dimension, Method, OodInput, Options, Orientation, Outcome, PERCENT, RowsPrecision, RunOptions,
+    ScoreSpec, Sets, ShiftedInput, on_chosen,
 };
 use crate::report::plots;
 use crate::samples::{self, SAMPLES_FILE, SampleFile};
@@ -189,12 +189,8 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         shifted: &shifted,
         ood: &ood,
     };
-    let outcome = choice.on_device_for_rows(|device| {
-        let mut compute: Box<dyn Compute> = match device {
-            Some(device) => Box::new(OnDevice::new(device).with_precision(arguments.rows_precision)),
-            None => Box::new(OnCpu),
-        };
-        crate::ood::run_on(&mut *compute, sets, &head, &options, &arguments.out)
+    let outcome = on_chosen(&choice, arguments.rows_precision, |compute| {
+        crate::ood::run_on(compute, sets, &head, &options, &arguments.out)
     })?;
     let passed_over = write_figures(&outcome, arguments.plots, &arguments.out.join("plots"))?;
     if passed_over && arguments.plots == Figures::Best && !common.quiet {

@@ -21,7 +21,7 @@ mod training;
 
 pub use compute::{Compute, OnCpu};
 pub use detectors::{Detectors, Scores};
-pub use device::{OnDevice, RowsPrecision};
+pub use device::{OnDevice, RowsPrecision, on_chosen};
 pub use families::logit_score;
 pub use method::{About, Cost, Method, Needs};
 pub(crate) use options::PERCENT;

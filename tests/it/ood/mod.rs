@@ -1,5 +1,6 @@
 //! OOD scores and their metrics.
 
 mod metrics;
+mod on_device;
 pub mod scores;
 mod verb;
