@@ -167,6 +167,13 @@ impl Choice {
         })
     }
 
+    /// The same for passes over rows of features, whose precision is their own.
+    #[must_use]
+    pub fn for_rows(&self) -> Choice {
+        let precision = if self.precision == Precision::Bf16 { Precision::F32 } else { self.precision };
+        Choice { precision, kernel_table: None, ..self.clone() }
+    }
+
     /// Work with kernels that ask before they get memory; without any where the CPU computes, by choice or since they are unfit.
     fn on_tried<T>(&self, work: &mut dyn FnMut(Option<Cuda>) -> Result<T>) -> Result<T> {
         if !self.uses_kernels() {

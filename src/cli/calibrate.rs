@@ -220,21 +220,23 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     let Arguments { batch_size, compute, .. } = arguments;
     let heads = extract_heads(&networks, &sets.all, folder.path(), *batch_size, compute, common)?;
     let data: Vec<_> = sets.all.iter().map(|set| set.data.clone()).collect();
-    let mut calibrated = Vec::new();
-    for head in &heads {
-        let level = head.level();
-        let usual = LevelChoice::default();
-        let choice = LevelChoice {
-            score: scores.of(level, usual.score),
-            rule: rules.of(level, usual.rule),
-            temperature: temperatures.of(level, usual.temperature),
+    let calibrated = compute.on_rows(common, |compute| {
+        let calibrate = |head: &HeadSets<'_>| {
+            let level = head.level();
+            let usual = LevelChoice::default();
+            let choice = LevelChoice {
+                score: scores.of(level, usual.score),
+                rule: rules.of(level, usual.rule),
+                temperature: temperatures.of(level, usual.temperature),
+            };
+            let calibration = head.calibration(compute, &choice, &data, &sets.calibration)?;
+            let threshold = calibrate_level(&calibration.gathered.scores, choice.rule)?;
+            let candidates = candidates(&calibration.gathered.scores)?;
+            let entry = calibration.entry(threshold);
+            Ok(CalibratedHead { entry, gathered: calibration.gathered, candidates })
         };
-        let calibration = head.calibration(&choice, &data, &sets.calibration)?;
-        let threshold = calibrate_level(&calibration.gathered.scores, choice.rule)?;
-        let candidates = candidates(&calibration.gathered.scores)?;
-        let entry = calibration.entry(threshold);
-        calibrated.push(CalibratedHead { entry, gathered: calibration.gathered, candidates });
-    }
+        heads.iter().map(calibrate).collect::<Result<Vec<_>>>()
+    })?;
     for (flag, given, place) in [
         ("--novel", &arguments.novel, sets.calibration.novel.other),
         ("--novel-superclass", &arguments.novel_superclass, sets.calibration.novel.superclass),
@@ -259,7 +261,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     }
     let entries = calibrated.iter().map(|head| head.entry.clone()).collect();
     let mut file = ThresholdFile::new(arguments.hierarchy, entries)?;
-    let verdicts = report(&file, &heads, &data, &sets.report)?;
+    let verdicts = compute.on_rows(common, |compute| report(compute, &file, &heads, &data, &sets.report))?;
     let dashboard = measure(arguments, &verdicts, &mut file)?;
     file.write(&arguments.out)?;
     let beside = files::parent(&arguments.out);

@@ -137,7 +137,10 @@ fn from_caches(train: &Path, arguments: &Arguments, task: &Task) -> Result<Colla
     };
     let count = checkpoints.len();
     let open = |checkpoint: &Checkpoint| caches.open(if single { Path::new("") } else { &checkpoint.path });
-    over_checkpoints(checkpoints, &task.options, task.skip_failures, open, |done| task.progress(done, count))
+    arguments.network.compute.on_rows(task.common, |compute| {
+        let told = |done| task.progress(done, count);
+        over_checkpoints(compute, checkpoints.clone(), &task.options, task.skip_failures, open, told)
+    })
 }
 
 /// Curves over the checkpoints, and heat map and histogram of the last checkpoint's cosines.

@@ -48,7 +48,7 @@ pub struct NetworkArguments {
     #[arg(long, value_parser = Wholes::<usize>::POSITIVE, default_value_t = 250, help_heading = "From checkpoints")]
     batch_size: usize,
     #[command(flatten)]
-    compute: Compute,
+    pub(super) compute: Compute,
 }
 
 /// A data set to extract: the name of its cache, the data, and how the user named them.
@@ -94,8 +94,9 @@ pub(super) fn measure(arguments: &NetworkArguments, task: &Task) -> Result<Colla
         };
         extract(arguments, task, &sets, checkpoint, &folder)
     };
-    over_checkpoints(checkpoints, &task.options, task.skip_failures, extract, |done| {
-        task.progress(done, count)
+    arguments.compute.on_rows(task.common, |compute| {
+        let told = |done| task.progress(done, count);
+        over_checkpoints(compute, checkpoints.clone(), &task.options, task.skip_failures, extract, told)
     })
 }
 

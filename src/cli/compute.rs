@@ -15,6 +15,7 @@ use crate::backend::cuda::{Exclusions, Qualifier, Sources};
 use crate::backend::{Choice, DeviceName, Precision};
 use crate::bench::qualify::{Program, Qualification, Qualify, Settings};
 use crate::error::{Error, Result};
+use crate::ood::{RowsPrecision, on_chosen};
 use crate::values::Reals;
 
 /// The device to compute on, and which of its kernels are used.
@@ -96,6 +97,18 @@ impl Compute {
             kernel_table: self.kernel_table.clone(),
             ..self.device.choice(common)?
         })
+    }
+
+    /// Does work whose passes over rows of features (fits, scores, class sums) run on the chosen device.
+    ///
+    /// # Errors
+    /// As [`Compute::choice`], and `work`'s own.
+    pub fn on_rows<T>(
+        &self,
+        common: &Common,
+        work: impl FnMut(&mut dyn crate::ood::Compute) -> Result<T>,
+    ) -> Result<T> {
+        on_chosen(&self.choice(common)?, RowsPrecision::F64, work)
     }
 }
 

@@ -20,6 +20,7 @@ use crate::features::{
 use crate::files;
 use crate::monitor::{Answered, Given, Lines, Monitor, Session, State};
 use crate::novelty::{Hierarchy, LevelEntry, ThresholdFile};
+use crate::ood;
 use crate::values::{Reals, Wholes, named, shown};
 
 /// Examples of `--help`.
@@ -380,6 +381,17 @@ impl<'a> Stream<'a> {
         next: &mut dyn FnMut() -> Result<Option<R>>,
         set: &mut dyn FnMut(R) -> Result<NamedRow>,
     ) -> Result<()> {
+        let compute = &self.arguments.compute;
+        compute.on_rows(self.common, |compute| self.take_on(compute, head, next, set))
+    }
+
+    fn take_on<R>(
+        &mut self,
+        compute: &mut dyn ood::Compute,
+        head: &Head,
+        next: &mut dyn FnMut() -> Result<Option<R>>,
+        set: &mut dyn FnMut(R) -> Result<NamedRow>,
+    ) -> Result<()> {
         let scorer = self.entry.scorer(head.clone())?;
         let mut passed = 0;
         while !self.stop.load(Ordering::Relaxed) && self.session.is_open() {
@@ -389,11 +401,14 @@ impl<'a> Stream<'a> {
                 continue;
             }
             let (name, set) = set(row)?;
-            let scored = |set: FeatureSet| {
-                Answered::of(self.entry, &scorer, head, &set).map_err(|error| error.to_string())
-            };
-            match set.and_then(scored) {
-                Ok(answer) => self.answer(name.as_deref(), &answer)?,
+            let scored = set.map(|set| Answered::of(compute, self.entry, &scorer, head, &set));
+            match scored {
+                Ok(Ok(answer)) => self.answer(name.as_deref(), &answer)?,
+                Ok(Err(error @ Error::Malformed { .. })) => {
+                    self.session.fail(name.as_deref(), &error.to_string())?;
+                }
+                // Not the row's fault: the device failed.
+                Ok(Err(error)) => return Err(error),
                 Err(error) => self.session.fail(name.as_deref(), &error)?,
             }
             let rows = self.session.state().monitor.counts().rows;

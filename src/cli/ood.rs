@@ -17,8 +17,8 @@ use crate::features::{FeatureSet, ForeignLogits, choose_head};
 use crate::files;
 use crate::ood::table::{Group, PseudoOod};
 use crate::ood::{
-    Compute, Dimension, Method, OnCpu, OnDevice, OodInput, Options, Orientation, Outcome, PERCENT, Parameter,
-    RowsPrecision, RunOptions, ScoreSpec, Sets, ShiftedInput, bundle, run_on, run_tuned_on, tune, tune_on,
+    Dimension, Method, OodInput, Options, Orientation, Outcome, PERCENT, Parameter, RowsPrecision,
+    RunOptions, ScoreSpec, Sets, ShiftedInput, bundle, on_chosen, run_on, run_tuned_on, tune, tune_on,
 };
 use crate::recipe::Retraining;
 use crate::report::plots;
@@ -290,12 +290,8 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         }
         _ => None,
     };
-    let outcome = choice.on_device_for_rows(|device| {
-        let mut compute: Box<dyn Compute> = match device {
-            Some(device) => Box::new(OnDevice::new(device).with_precision(arguments.rows_precision)),
-            None => Box::new(OnCpu),
-        };
-        let (compute, out) = (&mut *compute, &arguments.out);
+    let outcome = on_chosen(&choice, arguments.rows_precision, |compute| {
+        let out = &arguments.out;
         match (arguments.tune, &retrained) {
             (None, _) => run_on(compute, sets, head, &options, out),
             (Some(_), Some(splits)) => run_tuned_on(compute, sets, head, &options, out, |compute| {

@@ -15,6 +15,7 @@ use crate::novelty::{
     self, Columns, Dashboard, HeadSets, ImageNames, Judgement, LevelEntry, LevelMetrics, ReportSets,
     ThresholdFile, judge, predictions_csv,
 };
+use crate::ood;
 use crate::values::{Reals, Wholes, shown};
 
 /// Examples of `--help`.
@@ -117,12 +118,14 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
     if let Some(entry) = file.levels.iter().find(|entry| !heads.iter().any(|head| head.is_of(entry))) {
         return Err(missing_head(&arguments.thresholds, entry));
     }
-    let judgement = judge(&file, &heads, 0, arguments.fdr)?;
+    let Arguments { compute, fdr, .. } = arguments;
+    let judgement = compute.on_rows(common, |compute| judge(compute, &file, &heads, 0, *fdr))?;
     let Arguments { with_scores: scores, p_values, names, .. } = *arguments;
     let columns = Columns { scores, p_values, names };
     let csv = predictions_csv(&file, data.data.as_ref(), &judgement, columns)?;
     files::write(&arguments.out, csv)?;
-    let labelled = arguments.labels.then(|| Labelled::new(&file, &heads, &data.data)).transpose()?;
+    let labelled = || compute.on_rows(common, |compute| Labelled::new(compute, &file, &heads, &data.data));
+    let labelled = arguments.labels.then(labelled).transpose()?;
     report(arguments, &file, &judgement, labelled.as_ref(), common)
 }
 
@@ -140,7 +143,12 @@ struct Labelled {
 }
 
 impl Labelled {
-    fn new(file: &ThresholdFile, heads: &[HeadSets<'_>], data: &SharedDataset) -> Result<Labelled> {
+    fn new(
+        compute: &mut dyn ood::Compute,
+        file: &ThresholdFile,
+        heads: &[HeadSets<'_>],
+        data: &SharedDataset,
+    ) -> Result<Labelled> {
         if data.class_names().is_empty() || (0..data.len()).all(|row| data.label(row) == UNKNOWN_LABEL) {
             return Err(Error::usage(
                 "--labels: the data has no labels; give a folder with a folder for each class, a table or a list with labels, or leave \
@@ -148,7 +156,7 @@ impl Labelled {
             ));
         }
         let sets = ReportSets { seen: Some(0), ..ReportSets::default() };
-        let verdicts = novelty::report(file, heads, std::slice::from_ref(data), &sets)?;
+        let verdicts = novelty::report(compute, file, heads, std::slice::from_ref(data), &sets)?;
         let decisions = verdicts.iter().map(|verdicts| verdicts.metrics(REPLICATES, 0));
         let classification = file.levels.iter().map(|entry| {
             let head =

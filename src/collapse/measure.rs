@@ -11,9 +11,10 @@ use super::nearest::NearestMean;
 use super::row::CollapseRow;
 use crate::error::{Error, Result};
 use crate::features::{
-    Extent, FeatureSet, ForeignLogits, Head, Moments, block_rows, check_logits, check_same_checkpoint,
+    Extent, FeatureSet, ForeignLogits, Head, Moments, check_logits, check_same_checkpoint,
 };
 use crate::linalg::{self, PseudoInverseFactor, View};
+use crate::ood::{Compute, OnCpu};
 use crate::values::named;
 
 named! {
@@ -68,11 +69,20 @@ pub struct Measurement {
 /// One class only, a class without samples, labels, logits or shapes that do not fit the head, caches of different
 /// checkpoints, an empty set, two OOD sets of one name, or features that are the same for every class.
 pub fn measure(subject: &Subject, options: &Options) -> Result<Measurement> {
+    measure_on(&mut OnCpu, subject, options)
+}
+
+/// The same with class sums and scatter on a device.
+///
+/// # Errors
+/// As [`measure`], or the device failed.
+pub fn measure_on(compute: &mut dyn Compute, subject: &Subject, options: &Options) -> Result<Measurement> {
     check(subject)?;
     let warnings = check_meaning(subject, options)?;
     let Subject { train, test, head, ood, .. } = subject;
     let (classes, dimension) = (head.classes(), head.dimension());
-    let moments = Moments::of(train, classes)?;
+    Moments::check_dimension(dimension)?;
+    let moments = compute.moments(train.features(), &train.training_labels(classes)?, classes)?;
     let origin = match options.global_mean {
         GlobalMean::Samples => moments.global_mean(),
         GlobalMean::ClassMeans => mean_of_rows(moments.means(), dimension),
@@ -91,7 +101,7 @@ pub fn measure(subject: &Subject, options: &Options) -> Result<Measurement> {
 
     let (mut nc5_by_ood, mut nc5_uncentered_by_ood) = (BTreeMap::new(), BTreeMap::new());
     for (name, set) in ood {
-        let mean = mean_features(set);
+        let mean = compute.mean(set.features())?;
         let direction: Vec<f64> = mean.iter().zip(&origin).map(|(mean, origin)| mean - origin).collect();
         nc5_by_ood.insert(name.clone(), centred.mean_absolute_cosine(&direction));
         nc5_uncentered_by_ood.insert(name.clone(), raw.mean_absolute_cosine(&mean));
@@ -260,20 +270,6 @@ fn mean_of_rows(values: &[f64], columns: usize) -> Vec<f64> {
     }
     mean.iter_mut().for_each(|sum| *sum /= rows);
     mean
-}
-
-/// Mean feature vector of a set, summed in the order of the rows.
-fn mean_features(set: &FeatureSet) -> Vec<f64> {
-    let (mut sum, mut block) = (vec![0.0; set.dimension()], Vec::new());
-    let rows = block_rows(set.dimension());
-    for start in (0..set.len()).step_by(rows) {
-        set.features().read_f64(start..(start + rows).min(set.len()), &mut block);
-        for row in block.chunks_exact(set.dimension()) {
-            sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
-        }
-    }
-    sum.iter_mut().for_each(|value| *value /= set.len() as f64);
-    sum
 }
 
 fn mean_of_values(values: &BTreeMap<String, f64>) -> Option<f64> {

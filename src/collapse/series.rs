@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 
-use super::measure::{Options, Subject, measure};
+use super::measure::{Options, Subject, measure_on};
 use super::row::{CollapseReport, Skipped, write_cosines};
 use crate::checkpoint::CheckpointRef;
 use crate::error::{Error, Result};
 use crate::files;
+use crate::ood::Compute;
 
 /// A checkpoint to measure.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,12 +62,13 @@ impl CollapseSeries {
 ///
 /// `extract` makes the caches of one checkpoint: its training features, its classifier and its OOD features, so that
 /// no row can mix two checkpoints. It is called once per checkpoint; the caches are dropped before the next call.
-/// `measured` is called after each checkpoint with the number done, for progress.
+/// Class sums and scatter are computed where `compute` says. `measured` is called after each checkpoint with the number done, for progress.
 ///
 /// # Errors
 /// With `skip_failures`, a checkpoint that fails is noted in the report, and only a series without any row is an
 /// error; without, the first failure is, with the checkpoint's name.
 pub fn over_checkpoints(
+    compute: &mut dyn Compute,
     mut checkpoints: Vec<Checkpoint>,
     options: &Options,
     skip_failures: bool,
@@ -84,7 +86,7 @@ pub fn over_checkpoints(
     let mut series = CollapseSeries::default();
     series.report.global_mean = options.global_mean;
     for (done, checkpoint) in checkpoints.iter().enumerate() {
-        match extract(checkpoint).and_then(|subject| measure(&subject, options)) {
+        match extract(checkpoint).and_then(|subject| measure_on(compute, &subject, options)) {
             Ok(mut measurement) => {
                 measurement.row.checkpoint = checkpoint.name();
                 measurement.row.epoch = checkpoint.epoch;
@@ -151,7 +153,9 @@ pub fn expand_globs(patterns: &[String]) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::collapse::measure;
     use crate::features::{FeatureSet, Head, Matrix};
+    use crate::ood::OnCpu;
 
     /// Two classes at ±(1, slope); the classifier looks along the first axis, turned by `turn`.
     fn subject(slope: f32, turn: f64) -> Subject {
@@ -182,8 +186,15 @@ mod tests {
             checkpoint("x_9", None),
             checkpoint("b", Some(30)),
         ];
-        let series =
-            over_checkpoints(given, &Options::default(), false, |_| Ok(subject(0.0, 0.1)), |_| ()).unwrap();
+        let series = over_checkpoints(
+            &mut OnCpu,
+            given,
+            &Options::default(),
+            false,
+            |_| Ok(subject(0.0, 0.1)),
+            |_| (),
+        )
+        .unwrap();
         let names: Vec<&str> = series.report.checkpoints.iter().map(|row| row.checkpoint.as_str()).collect();
         assert_eq!(names, ["b", "c", "x_9", "x_10"]);
     }
@@ -199,7 +210,7 @@ mod tests {
             Ok(subject(slope, angle(epoch)))
         };
         let given = vec![checkpoint("b", Some(2)), checkpoint("a", Some(1))];
-        let series = over_checkpoints(given, &Options::default(), false, make, |_| ()).unwrap();
+        let series = over_checkpoints(&mut OnCpu, given, &Options::default(), false, make, |_| ()).unwrap();
         for row in &series.report.checkpoints {
             assert!(row.nc3 < 1e-6, "{row:?}");
             // The OOD mean lies along the second axis.
@@ -219,19 +230,21 @@ mod tests {
             _ => Ok(subject(0.0, 0.0)),
         };
         let options = Options::default();
-        let message = over_checkpoints(given(), &options, false, make, |_| ()).unwrap_err().to_string();
+        let message =
+            over_checkpoints(&mut OnCpu, given(), &options, false, make, |_| ()).unwrap_err().to_string();
         assert_eq!(message, "checkpoint bad: truncated");
         let mut done = Vec::new();
-        let series = over_checkpoints(given(), &options, true, make, |n| done.push(n)).unwrap();
+        let series = over_checkpoints(&mut OnCpu, given(), &options, true, make, |n| done.push(n)).unwrap();
         assert_eq!(
             (series.report.checkpoints.len(), series.report.skipped[0].reason.as_str()),
             (1, "truncated")
         );
         assert_eq!(done, [1, 2]);
         let all_bad = vec![checkpoint("bad", None)];
-        let message = over_checkpoints(all_bad, &options, true, make, |_| ()).unwrap_err().to_string();
+        let message =
+            over_checkpoints(&mut OnCpu, all_bad, &options, true, make, |_| ()).unwrap_err().to_string();
         assert!(message.contains("none of 1 checkpoints") && message.contains("truncated"), "{message}");
-        assert!(over_checkpoints(vec![], &options, true, make, |_| ()).is_err());
+        assert!(over_checkpoints(&mut OnCpu, vec![], &options, true, make, |_| ()).is_err());
     }
 
     #[test]

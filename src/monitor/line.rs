@@ -6,6 +6,7 @@ use super::stream::Observed;
 use crate::error::{Error, Result};
 use crate::features::{FeatureSet, Head};
 use crate::novelty::{Hierarchy, LevelEntry, LevelInput, Scorer, decide, judge_level};
+use crate::ood::Compute;
 
 /// The answer for a sample.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,8 +29,14 @@ impl<'a> Answered<'a> {
     ///
     /// # Errors
     /// A cache of another network or of more samples, or a score that is not finite.
-    pub fn of(entry: &'a LevelEntry, scorer: &Scorer, head: &Head, set: &FeatureSet) -> Result<Answered<'a>> {
-        let judged = judge_level(entry, scorer, set, None)?;
+    pub fn of(
+        compute: &mut dyn Compute,
+        entry: &'a LevelEntry,
+        scorer: &Scorer,
+        head: &Head,
+        set: &FeatureSet,
+    ) -> Result<Answered<'a>> {
+        let judged = judge_level(compute, entry, scorer, set, None)?;
         let input = LevelInput { entry, head, set, samples: &judged.samples, flagged: &judged.flagged };
         let answers = decide(Hierarchy::Independent, &[input])?;
         let ([sample], [p_value], [answer]) =

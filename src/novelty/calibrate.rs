@@ -18,7 +18,7 @@ use crate::checkpoint::{HeadClasses, Trained};
 use crate::data::{Dataset, Level, SharedDataset};
 use crate::error::Result;
 use crate::features::{FeatureSet, Head, choose_head, of_head};
-use crate::ood::Method;
+use crate::ood::{Compute, Method};
 
 /// How one level's novelty is measured and judged: flags of `calibrate`, and the keys of a level's table in a recipe.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -134,16 +134,18 @@ impl<'a> HeadSets<'a> {
     /// As [`Scorer::new`] and [`Scorer::samples`].
     pub fn calibration(
         &self,
+        compute: &mut dyn Compute,
         choice: &LevelChoice,
         data: &[SharedDataset],
         sets: &CalibrationSets,
     ) -> Result<Calibration<'a>> {
         let LevelChoice { score, temperature, .. } = *choice;
         let fit = sets.fit.map(|place| &self.sets[place]);
-        let scorer = Scorer::new(score, temperature, self.head.clone(), self.classes.clone(), fit)?;
-        let samples = |place: Option<usize>| -> Result<(Vec<Truth>, Vec<Scored>)> {
+        let (head, classes) = (self.head.clone(), self.classes.clone());
+        let scorer = Scorer::new(compute, score, temperature, head, classes, fit)?;
+        let mut samples = |place: Option<usize>| -> Result<(Vec<Truth>, Vec<Scored>)> {
             let Some(place) = place else { return Ok((Vec::new(), Vec::new())) };
-            Ok((self.truths(&*data[place]), scorer.samples(&self.sets[place])?))
+            Ok((self.truths(&*data[place]), scorer.samples(compute, &self.sets[place])?))
         };
         let (seen, novel) = (samples(Some(sets.seen))?, samples(sets.novel.of(self))?);
         let gathered = Gathered::new((self.classes.level, score), (&seen.0, &seen.1), (&novel.0, &novel.1));
@@ -196,12 +198,13 @@ pub struct LevelJudgement {
 /// # Errors
 /// As [`Scorer::samples`].
 pub fn judge_level(
+    compute: &mut dyn Compute,
     entry: &LevelEntry,
     scorer: &Scorer,
     set: &FeatureSet,
     false_discovery_rate: Option<f64>,
 ) -> Result<LevelJudgement> {
-    let samples = scorer.samples(set)?;
+    let samples = scorer.samples(compute, set)?;
     let p_values = super::p_values(&entry.calibration, samples.iter().map(Scored::flagging_order));
     let flagged = match false_discovery_rate {
         None => samples.iter().map(|sample| entry.threshold.flags(sample)).collect(),
@@ -219,6 +222,7 @@ pub fn judge_level(
 /// # Panics
 /// If an entry of the file is of none of the heads ([`HeadSets::is_of`]).
 pub fn judge(
+    compute: &mut dyn Compute,
     file: &ThresholdFile,
     heads: &[HeadSets<'_>],
     place: usize,
@@ -228,7 +232,7 @@ pub fn judge(
     let (mut samples, mut p_values, mut flags) = (Vec::new(), Vec::new(), Vec::new());
     for (entry, own) in file.levels.iter().zip(&heads) {
         let scorer = entry.scorer(own.head.clone())?;
-        let judged = judge_level(entry, &scorer, &own.sets[place], false_discovery_rate)?;
+        let judged = judge_level(compute, entry, &scorer, &own.sets[place], false_discovery_rate)?;
         samples.push(judged.samples);
         p_values.push(judged.p_values);
         flags.push(judged.flagged);
@@ -267,6 +271,7 @@ pub struct Verdicts {
 /// # Errors
 /// As [`judge`].
 pub fn report(
+    compute: &mut dyn Compute,
     file: &ThresholdFile,
     heads: &[HeadSets<'_>],
     data: &[SharedDataset],
@@ -274,7 +279,7 @@ pub fn report(
 ) -> Result<Vec<Verdicts>> {
     let mut verdicts = vec![Verdicts::default(); file.levels.len()];
     for place in sets.seen.into_iter().chain(sets.novel.all()).chain(sets.foreign.clone()) {
-        let judged = judge(file, heads, place, None)?;
+        let judged = judge(compute, file, heads, place, None)?;
         let answers = judged.samples.into_iter().zip(judged.answers);
         for ((entry, verdicts), (samples, answers)) in file.levels.iter().zip(&mut verdicts).zip(answers) {
             let head = own_head(entry, heads);

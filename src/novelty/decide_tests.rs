@@ -2,7 +2,7 @@ use super::*;
 use crate::checkpoint::HeadClasses;
 use crate::features::Matrix;
 use crate::novelty::{LevelScores, Rule, Score, ThresholdFile, calibrate_level};
-use crate::ood::Method;
+use crate::ood::{Method, OnCpu};
 
 /// An entry whose logits mean `indices`; a sample is flagged below 0.
 pub fn entry(level: Option<Level>, indices: &[i64], parents: &[i64], novel: Option<usize>) -> LevelEntry {
@@ -122,7 +122,7 @@ fn the_logit_of_novel_samples_is_no_class() {
     let features =
         Matrix::from_f64(vec![1.0, 8.0, 2.0, 3.0, 0.0, 1.0, -5.0, -9.0, -7.0], 3, "features").unwrap();
     let set = FeatureSet::from_parts("test", features, None, None).unwrap();
-    let samples = entry.scorer(head.clone()).unwrap().samples(&set).unwrap();
+    let samples = entry.scorer(head.clone()).unwrap().samples(&mut OnCpu, &set).unwrap();
     let flagged: Vec<bool> = samples.iter().map(|sample| entry.threshold.flags(sample)).collect();
     // The first by its own logit, the last by its score, below 0.
     assert_eq!(flagged, [true, false, true]);

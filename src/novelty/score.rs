@@ -14,7 +14,7 @@ use crate::checkpoint::HeadClasses;
 use crate::error::{Error, Position, Result};
 use crate::features::{FeatureSet, Head, Matrix};
 use crate::linalg::argmax;
-use crate::ood::{Detectors, Method, OnCpu, Options, ScoreSpec, logit_score};
+use crate::ood::{Compute, Detectors, Method, Options, ScoreSpec, Scores};
 use crate::values::{did_you_mean, serde_as_text};
 
 /// A score that can be thresholded; larger = more in-distribution.
@@ -54,31 +54,6 @@ impl Score {
     /// Whether something has to be fitted on training samples first.
     pub fn needs_fit(self) -> bool {
         matches!(self, Score::Ood(spec) if spec.method().needs_training())
-    }
-
-    /// The score of one sample from all its logits; `novel` is the head's logit for novel samples. `None` where the
-    /// score is fitted.
-    fn of_logits(self, logits: &[f64], novel: Option<usize>, options: &Options) -> Option<f64> {
-        let largest = |known: &mut dyn Iterator<Item = f64>| known.fold(f64::NEG_INFINITY, f64::max);
-        let known =
-            || logits.iter().enumerate().filter(|(logit, _)| Some(*logit) != novel).map(|(_, value)| *value);
-        let temperature = options.temperature;
-        let top = largest(&mut logits.iter().copied());
-        let weight = |logit: f64| ((logit - top) / temperature).exp();
-        let total = || logits.iter().map(|&logit| weight(logit)).sum::<f64>();
-        Some(match (self, novel) {
-            (Score::Ood(spec), Some(_)) if spec.method() == Method::Msp => {
-                weight(largest(&mut known())) / total()
-            }
-            (Score::NotebookMsp, _) => total().recip(),
-            // 1 − p(novel) as the sum of the others, which keeps its digits where p(novel) is all but 1.
-            (Score::NovelProbability, Some(_)) => known().map(weight).sum::<f64>() / total(),
-            (Score::NovelProbability, None) => return None,
-            (Score::Ood(spec), None) => return logit_score(spec, logits, options),
-            (Score::Ood(spec), Some(_)) => {
-                return logit_score(spec, &known().collect::<Vec<f64>>(), options);
-            }
-        })
     }
 }
 
@@ -128,16 +103,20 @@ pub struct Scorer {
     classes: HeadClasses,
     options: Options,
     detectors: Option<Detectors>,
+    /// Scores of the known classes' logits, and of all, that a score without detectors is made of.
+    logits: Option<[Detectors; 2]>,
 }
 
 impl Scorer {
     /// A score of a head; `temperature` divides the logits of `msp`, `energy`, `react`, `novel-probability` and
-    /// `notebook-msp`. Scores that are fitted ([`Score::needs_fit`]) need the features the head was trained on.
+    /// `notebook-msp`. Scores that are fitted ([`Score::needs_fit`]) need the features the head was trained on; passes over
+    /// them run where `compute` says.
     ///
     /// # Errors
     /// A temperature that is not positive, a score that the head does not have, no training features where some are
-    /// needed, or features that cannot be fitted.
+    /// needed, features that cannot be fitted, or a device that failed.
     pub fn new(
+        compute: &mut dyn Compute,
         score: Score,
         temperature: f64,
         head: Head,
@@ -156,7 +135,8 @@ impl Scorer {
                 ))
             })?;
             let training = scorer.known_part(training, true)?;
-            let detectors = Detectors::fit(&training, &scorer.known_head()?, &scorer.options)?;
+            let head = scorer.known_head()?;
+            let detectors = Detectors::fit_on(compute, (&training, None), &head, &scorer.options)?;
             if detectors.specs().is_empty() {
                 let why = detectors.warnings().join("; ");
                 return Err(Error::invalid(format!("the score `{score}` cannot be fitted: {why}")));
@@ -226,7 +206,13 @@ impl Scorer {
             options.methods = vec![spec];
         }
         options.check()?;
-        Ok(Scorer { score, head, classes, options, detectors: None })
+        let mut scorer = Scorer { score, head, classes, options, detectors: None, logits: None };
+        if !score.needs_detectors() {
+            let parts = scorer.parts();
+            let of = |head: &Head| Detectors::untrained(head, &parts, None);
+            scorer.logits = Some([of(&scorer.known_head()?)?, of(&scorer.head)?]);
+        }
+        Ok(scorer)
     }
 
     /// The divisor of the logits.
@@ -244,36 +230,84 @@ impl Scorer {
         &self.classes
     }
 
-    /// Score and predicted class of every sample of a cache of this head.
+    /// Score and predicted class of every sample of a cache of this head; scores are computed where `compute` says.
     ///
     /// # Errors
-    /// A cache of another network, or a score that is not finite (named by row).
-    pub fn samples(&self, set: &FeatureSet) -> Result<Vec<Scored>> {
+    /// A cache of another network, a score that is not finite (named by row), or a device that failed.
+    pub fn samples(&self, compute: &mut dyn Compute, set: &FeatureSet) -> Result<Vec<Scored>> {
         set.check_shape(self.head.dimension(), self.head.classes())?;
-        let of_logits = set.map_logits(&self.head, |logits| {
+        let predicted = set.map_logits(&self.head, |logits| {
             let best = argmax(logits);
-            let predicted = (Some(best) != self.classes.novel).then(|| self.classes.indices[best]);
-            (self.score.of_logits(logits, self.classes.novel, &self.options), predicted)
+            (Some(best) != self.classes.novel).then(|| self.classes.indices[best])
         });
-        let fitted = match &self.detectors {
-            None => None,
-            Some(detectors) => {
-                let mut scores = detectors.score_on(&mut OnCpu, &self.known_part(set, false)?)?;
-                Some(
-                    scores.remove(&self.score.to_string()).expect("the detectors were fitted for this score"),
-                )
+        let scores = self.scores(compute, set)?;
+        let samples = scores.into_iter().zip(predicted).enumerate().map(|(row, (score, predicted))| {
+            if score.is_finite() {
+                return Ok(Scored { score, predicted });
+            }
+            let expected = format!("logits for which `{}` is finite", self.score);
+            Err(Error::malformed(set.path(), Position::Row(row as u64), expected, "others"))
+        });
+        samples.collect()
+    }
+
+    fn scores(&self, compute: &mut dyn Compute, set: &FeatureSet) -> Result<Vec<f64>> {
+        let take = |mut scores: Scores, name: &str| scores.remove(name).expect("a score that was asked for");
+        let name = self.score.to_string();
+        if let Some(detectors) = &self.detectors {
+            return Ok(take(detectors.score_on(compute, &self.known_part(set, false)?)?, &name));
+        }
+        let [known, whole] = self.logits.as_ref().expect("made where there are no detectors");
+        let is_of_known = match self.score {
+            Score::Ood(spec) => self.classes.novel.is_none() || spec.method() != Method::Msp,
+            Score::NovelProbability | Score::NotebookMsp => false,
+        };
+        if is_of_known {
+            return Ok(take(known.score_on(compute, &self.known_logits(set)?)?, &name));
+        }
+        let whole = whole.score_on(compute, set)?;
+        if self.score == Score::NotebookMsp {
+            return Ok(take(whole, Method::Msp.name()));
+        }
+        let known = known.score_on(compute, &self.known_logits(set)?)?;
+        // With the weights w = exp((l - max l) / T) of all logits, 1 / (sum of w) is the largest probability, and that of the known
+        // classes alone is their largest w over the sum of theirs.
+        let [msp, mls] = [Method::Msp, Method::Mls].map(Method::name);
+        let rows = whole[msp].iter().zip(&whole[mls]).zip(known[msp].iter().zip(&known[mls]));
+        let of_row = |((msp, top), (known_msp, known_top)): ((&f64, &f64), (&f64, &f64))| {
+            let largest_known = ((known_top - top) / self.options.temperature).exp() * msp;
+            match self.score {
+                // 1 - p(novel) as the sum of the others, which keeps its digits where p(novel) is all but 1.
+                Score::NovelProbability => largest_known / known_msp,
+                _ => largest_known,
             }
         };
-        let mut samples = Vec::with_capacity(of_logits.len());
-        for (row, (score, predicted)) in of_logits.into_iter().enumerate() {
-            let score = fitted.as_ref().map_or(score, |fitted| Some(fitted[row]));
-            let score = score.filter(|score| score.is_finite()).ok_or_else(|| {
-                let expected = format!("logits for which `{}` is finite", self.score);
-                Error::malformed(set.path(), Position::Row(row as u64), expected, "others")
-            })?;
-            samples.push(Scored { score, predicted });
+        Ok(rows.map(of_row).collect())
+    }
+
+    /// The options of the scores of logits that this one is made of.
+    fn parts(&self) -> Options {
+        match self.score {
+            Score::Ood(spec) if self.classes.novel.is_none() || spec.method() != Method::Msp => {
+                self.options.clone()
+            }
+            _ => Options { methods: vec![Method::Msp.into(), Method::Mls.into()], ..self.options.clone() },
         }
-        Ok(samples)
+    }
+
+    /// A set with the logits of the known classes alone, where it has some.
+    fn known_logits(&self, set: &FeatureSet) -> Result<FeatureSet> {
+        let (Some(novel), Some(logits)) = (self.classes.novel, set.logits()) else {
+            return self.known_part(set, false);
+        };
+        let (mut all, mut known) = (Vec::new(), Vec::new());
+        for row in 0..set.len() {
+            logits.read_f64(row..row + 1, &mut all);
+            known
+                .extend(all.iter().enumerate().filter(|(logit, _)| *logit != novel).map(|(_, value)| *value));
+        }
+        let known = Matrix::from_f64(known, self.head.classes() - 1, "logits")?;
+        FeatureSet::from_parts(&set.path().display().to_string(), set.features().clone(), Some(known), None)
     }
 
     /// The head without its logit for novel samples.

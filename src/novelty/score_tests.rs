@@ -1,5 +1,6 @@
 use super::*;
 use crate::features::{Element, NpyArray};
+use crate::ood::OnCpu;
 
 /// A head of `classes` whose features are its logits.
 fn identity(classes: usize, novel: Option<usize>) -> (Head, HeadClasses) {
@@ -17,8 +18,8 @@ fn set(rows: &[&[f64]], labels: Option<Vec<i64>>) -> FeatureSet {
 
 fn scores(score: &str, temperature: f64, novel: Option<usize>, rows: &[&[f64]]) -> Vec<Scored> {
     let (head, meaning) = identity(rows[0].len(), novel);
-    let scorer = Scorer::new(score.parse().unwrap(), temperature, head, meaning, None).unwrap();
-    scorer.samples(&set(rows, None)).unwrap()
+    let scorer = Scorer::new(&mut OnCpu, score.parse().unwrap(), temperature, head, meaning, None).unwrap();
+    scorer.samples(&mut OnCpu, &set(rows, None)).unwrap()
 }
 
 #[test]
@@ -62,7 +63,7 @@ fn a_temperature_divides_the_logits() {
         assert!((with[0].score - without[0].score).abs() < 1e-15, "{score}");
     }
     let (head, meaning) = identity(3, None);
-    let error = Scorer::new(Score::from(Method::Msp), 0.0, head, meaning, None).unwrap_err();
+    let error = Scorer::new(&mut OnCpu, Score::from(Method::Msp), 0.0, head, meaning, None).unwrap_err();
     assert!(error.to_string().contains("--temperature: expected a number above 0"), "{error}");
 }
 
@@ -80,7 +81,9 @@ fn a_fitted_score_sees_neither_the_outliers_nor_their_logit() {
     let all: Vec<&[f64]> = rows.iter().map(Vec::as_slice).collect();
     let (head, meaning) = identity(3, Some(1));
     let training = set(&all, Some(labels.clone()));
-    let scorer = Scorer::new(Score::from(Method::Mahalanobis), 1.0, head, meaning, Some(&training)).unwrap();
+    let scorer =
+        Scorer::new(&mut OnCpu, Score::from(Method::Mahalanobis), 1.0, head, meaning, Some(&training))
+            .unwrap();
     // By hand: only classes 0 and 2, with a head of their two rows.
     let kept: Vec<usize> = (0..60).filter(|&row| labels[row] != 1).collect();
     let rows_kept: Vec<&[f64]> = kept.iter().map(|&row| all[row]).collect();
@@ -89,15 +92,19 @@ fn a_fitted_score_sees_neither_the_outliers_nor_their_logit() {
     let options = Options::of(&[Method::Mahalanobis]);
     let by_hand = Detectors::fit(&set(&rows_kept, Some(labels_kept)), &two, &options).unwrap();
     let expected = by_hand.score(&set(&all, None)).unwrap().remove("mahalanobis").unwrap();
-    let found: Vec<f64> = scorer.samples(&training).unwrap().iter().map(|sample| sample.score).collect();
+    let found: Vec<f64> =
+        scorer.samples(&mut OnCpu, &training).unwrap().iter().map(|sample| sample.score).collect();
     assert_eq!(found, expected);
     // The saved fit gives the same; without it there is no score.
     let (head, meaning) = identity(3, Some(1));
     let again =
         |fit| Scorer::with_fit(Score::from(Method::Mahalanobis), 1.0, head.clone(), meaning.clone(), fit);
-    assert_eq!(again(scorer.detectors().cloned()).unwrap().samples(&training).unwrap()[5].score, expected[5]);
+    assert_eq!(
+        again(scorer.detectors().cloned()).unwrap().samples(&mut OnCpu, &training).unwrap()[5].score,
+        expected[5]
+    );
     assert!(again(None).unwrap_err().to_string().contains("keep the files together"));
-    let error = Scorer::new(Score::from(Method::Knn), 1.0, head, meaning, None).unwrap_err();
+    let error = Scorer::new(&mut OnCpu, Score::from(Method::Knn), 1.0, head, meaning, None).unwrap_err();
     assert!(error.to_string().contains("--fit DATA"), "{error}");
 }
 
@@ -108,8 +115,8 @@ fn stored_logits_are_used_where_there_are_any() {
     let logits = Matrix::new(logits, std::path::Path::new("test"), "logits").unwrap();
     let features = Matrix::from_f64(vec![0.0, 0.0], 2, "features").unwrap();
     let cache = FeatureSet::from_parts("test", features, Some(logits), None).unwrap();
-    let scorer = Scorer::new(Score::from(Method::Mls), 1.0, head, meaning, None).unwrap();
-    assert_eq!(scorer.samples(&cache).unwrap()[0].score, 5.0);
+    let scorer = Scorer::new(&mut OnCpu, Score::from(Method::Mls), 1.0, head, meaning, None).unwrap();
+    assert_eq!(scorer.samples(&mut OnCpu, &cache).unwrap()[0].score, 5.0);
 }
 
 #[test]
@@ -117,6 +124,7 @@ fn an_unknown_score_and_a_head_without_novel_logit_are_told() {
     let error = "softmax".parse::<Score>().unwrap_err().to_string();
     assert!(error.contains("no score is named `softmax`") && error.contains("notebook-msp"), "{error}");
     let (head, meaning) = identity(2, None);
-    let error = Scorer::new(Score::NovelProbability, 1.0, head, meaning, None).unwrap_err().to_string();
+    let error =
+        Scorer::new(&mut OnCpu, Score::NovelProbability, 1.0, head, meaning, None).unwrap_err().to_string();
     assert!(error.contains("outliers as a class of their own"), "{error}");
 }

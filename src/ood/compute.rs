@@ -8,7 +8,7 @@ use super::detectors::Detectors;
 use super::rows::{Rows, fold_blocks};
 use super::spec::ScoreSpec;
 use crate::error::Result;
-use crate::features::{FeatureSet, Head, Matrix, Moments};
+use crate::features::{FeatureSet, Head, Matrix, Moments, block_rows};
 use crate::linalg::{View, largest, matmul, squared_norm};
 
 /// A linear map of rows: `z = ((x - shift) / divisor) basis`.
@@ -88,6 +88,12 @@ pub trait Compute {
     /// The device failed.
     fn moments(&mut self, features: &Matrix, labels: &[u32], classes: usize) -> Result<Moments>;
 
+    /// Mean of all rows, D numbers.
+    ///
+    /// # Errors
+    /// The device failed.
+    fn mean(&mut self, features: &Matrix) -> Result<Vec<f64>>;
+
     /// Sums over all samples of a set: largest logits, norms of coordinates, norms of features.
     ///
     /// # Errors
@@ -118,6 +124,20 @@ pub struct OnCpu;
 impl Compute for OnCpu {
     fn moments(&mut self, features: &Matrix, labels: &[u32], classes: usize) -> Result<Moments> {
         Ok(Moments::accumulate(features, labels, classes))
+    }
+
+    /// Summed in the order of the rows.
+    fn mean(&mut self, features: &Matrix) -> Result<Vec<f64>> {
+        let (columns, rows) = (features.columns(), block_rows(features.columns()));
+        let (mut sum, mut block) = (vec![0.0; columns], Vec::new());
+        for start in (0..features.rows()).step_by(rows) {
+            features.read_f64(start..(start + rows).min(features.rows()), &mut block);
+            for row in block.chunks_exact(columns) {
+                sum.iter_mut().zip(row).for_each(|(sum, value)| *sum += value);
+            }
+        }
+        sum.iter_mut().for_each(|value| *value /= features.rows() as f64);
+        Ok(sum)
     }
 
     fn residual_sums(

@@ -24,7 +24,7 @@ mod tuning;
 
 pub use compute::{Compute, OnCpu};
 pub use detectors::{Detectors, Scores};
-pub use device::{OnDevice, RowsPrecision};
+pub use device::{OnDevice, RowsPrecision, on_chosen};
 pub use evaluate::Known;
 pub use families::logit_score;
 pub use method::{About, Cost, Method, Needs};

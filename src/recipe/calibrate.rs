@@ -14,6 +14,7 @@ use crate::novelty::{
     Calibration, Columns, Dashboard, HeadSets, Hierarchy, LevelScores, LevelThreshold, ReportSets,
     ThresholdFile, Verdicts, calibrate_level, judge, predictions_csv, report,
 };
+use crate::ood::Compute;
 
 /// The results of these stages.
 #[derive(Debug)]
@@ -37,13 +38,18 @@ struct FoldHeads<'a> {
 }
 
 impl<'a> FoldHeads<'a> {
-    fn open(recipe: &Recipe, trained: &'a TrainedFold<'a>) -> Result<FoldHeads<'a>> {
+    fn open(
+        compute: &mut dyn Compute,
+        recipe: &Recipe,
+        trained: &'a TrainedFold<'a>,
+    ) -> Result<FoldHeads<'a>> {
         let sets = trained.fold.calibration.as_ref();
         let sets = sets.ok_or_else(|| Error::invalid("there is no image to choose thresholds on"))?;
         let data: Vec<SharedDataset> = trained.fold.sets.iter().map(|set| set.data.clone()).collect();
         let heads = trained.heads(&trained.fold.sets)?;
-        let calibration =
-            |head: &HeadSets<'a>| head.calibration(&recipe.level_choice(head.classes.level), &data, sets);
+        let calibration = |head: &HeadSets<'a>| {
+            head.calibration(compute, &recipe.level_choice(head.classes.level), &data, sets)
+        };
         let calibrations = heads.iter().map(calibration).collect::<Result<Vec<_>>>()?;
         Ok(FoldHeads { trained, data, heads, calibrations })
     }
@@ -56,8 +62,13 @@ impl<'a> FoldHeads<'a> {
     }
 
     /// The verdicts on sets that chose nothing.
-    fn report(&self, file: &ThresholdFile, sets: &ReportSets) -> Result<Vec<Verdicts>> {
-        report(file, &self.heads, &self.data, sets)
+    fn report(
+        &self,
+        compute: &mut dyn Compute,
+        file: &ThresholdFile,
+        sets: &ReportSets,
+    ) -> Result<Vec<Verdicts>> {
+        report(compute, file, &self.heads, &self.data, sets)
     }
 
     /// The thresholds of networks that are handed over, made from those `chosen` on all folds.
@@ -87,8 +98,8 @@ impl Experiment<'_> {
         }
         self.goes_on("calibration")?;
         watcher.stage("calibration", 0);
-        let folds = folds.iter().map(|fold| FoldHeads::open(self.recipe, fold));
-        let folds = folds.collect::<Result<Vec<_>>>()?;
+        let open = |fold| self.on_rows(|compute| FoldHeads::open(compute, self.recipe, fold));
+        let folds = folds.iter().map(open).collect::<Result<Vec<_>>>()?;
         let pooled = |level: usize| {
             LevelScores::pooled(folds.iter().map(|fold| fold.calibrations[level].gathered.scores.clone()))
         };
@@ -97,11 +108,12 @@ impl Experiment<'_> {
             |samples: &LevelScores| calibrate_level(samples, self.recipe.level_choice(samples.level).rule);
         let chosen = pooled.iter().map(choose).collect::<Result<Vec<_>>>()?;
         let refit = self.sets.refit.as_ref().map(|fold| self.train_fold(fold, watcher)).transpose()?;
-        let refit = refit.as_ref().map(|fold| FoldHeads::open(self.recipe, fold)).transpose()?;
+        let refit = refit.as_ref().map(open).transpose()?;
         let handed = refit.as_ref().unwrap_or(&folds[0]);
         let hierarchy = self.recipe.hierarchy();
         let mut thresholds = handed.file(hierarchy, &handed.thresholds(&chosen)?)?;
-        let of_handed = handed.report(&thresholds, &handed.trained.fold.report)?;
+        let of_handed =
+            self.on_rows(|compute| handed.report(compute, &thresholds, &handed.trained.fold.report))?;
         for (entry, verdicts) in thresholds.levels.iter_mut().zip(&of_handed) {
             entry.reported = Some(verdicts.rates());
         }
@@ -113,16 +125,21 @@ impl Experiment<'_> {
         };
         self.goes_on("figures")?;
         watcher.stage("figures", 0);
-        let (mut of_folds, mut held_out) = (vec![Verdicts::default(); pooled.len()], Verdicts::default());
-        for fold in &folds {
-            let (file, report) = (fold.file(hierarchy, &chosen)?, &fold.trained.fold.report);
-            of_folds.iter_mut().zip(fold.report(&file, report)?).for_each(|(all, own)| all.extend(own));
-            // An unknown dog is a dog, but no rule promises anything of it.
-            let as_seen = ReportSets { seen: report.novel.other, ..ReportSets::default() };
-            held_out.extend(fold.report(&file, &as_seen)?.remove(0));
-        }
-        let (first, file) = (&folds[0], folds[0].file(hierarchy, &chosen)?);
-        keep_samples(self.folder.path(), (first.trained.fold, &first.heads), &file, self.recipe.seed())?;
+        let (of_folds, held_out) = self.on_rows(|compute| {
+            let (mut of_folds, mut held_out) = (vec![Verdicts::default(); pooled.len()], Verdicts::default());
+            for fold in &folds {
+                let (file, report) = (fold.file(hierarchy, &chosen)?, &fold.trained.fold.report);
+                let own = fold.report(compute, &file, report)?;
+                of_folds.iter_mut().zip(own).for_each(|(all, own)| all.extend(own));
+                // An unknown dog is a dog, but no rule promises anything of it.
+                let as_seen = ReportSets { seen: report.novel.other, ..ReportSets::default() };
+                held_out.extend(fold.report(compute, &file, &as_seen)?.remove(0));
+            }
+            let (first, file) = (&folds[0], folds[0].file(hierarchy, &chosen)?);
+            let of_fold = (first.trained.fold, first.heads.as_slice());
+            keep_samples(compute, self.folder.path(), of_fold, &file, self.recipe.seed())?;
+            Ok((of_folds, held_out))
+        })?;
         let findings = Findings { pooled: &pooled, chosen: &chosen, of_folds, of_handed, held_out };
         let dashboard = Some(findings.write(keys, &thresholds, self.folder.path())?);
         Ok(Some(Novelty { thresholds, path, predictions, dashboard }))
@@ -139,7 +156,8 @@ impl Experiment<'_> {
         for network in &handed.networks {
             self.extract(network, [test], watcher)?;
         }
-        let judgement = judge(file, &handed.heads([test])?, 0, None)?;
+        let heads = handed.heads([test])?;
+        let judgement = self.on_rows(|compute| judge(compute, file, &heads, 0, None))?;
         let columns =
             Columns { scores: keys.predict.with_scores, p_values: false, names: keys.predict.names };
         let text = predictions_csv(file, &*test.data, &judgement, columns)?;

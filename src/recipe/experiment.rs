@@ -35,6 +35,7 @@ use crate::error::{Error, Result};
 use crate::eval;
 use crate::files;
 use crate::ood::table::Evaluation;
+use crate::ood::{Compute, RowsPrecision, on_chosen};
 use crate::report;
 use crate::train::{Observer, RunFolder, Summary};
 
@@ -118,6 +119,11 @@ impl Experiment<'_> {
             "{} belongs to another recipe (its recipe.toml differs); choose another --out",
             self.folder.path().display()
         )))
+    }
+
+    /// Does work whose passes over rows of features run on the device of the experiment.
+    pub(super) fn on_rows<T>(&self, work: impl FnMut(&mut dyn Compute) -> Result<T>) -> Result<T> {
+        on_chosen(&self.choice, RowsPrecision::F64, work)
     }
 
     /// Ends the experiment before a stage that does not look at the signal itself.

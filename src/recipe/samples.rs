@@ -11,7 +11,7 @@ use crate::data::{Selected, SharedDataset};
 use crate::error::Result;
 use crate::features::FeatureSet;
 use crate::novelty::{HeadSets, LevelEntry, ThresholdFile, Truth};
-use crate::ood::{Orientation, Scores, write_scores};
+use crate::ood::{Compute, Orientation, Scores, write_scores};
 use crate::samples::{self, Images, SAMPLES_FILE, SampleFile, Subject, SubjectSet};
 
 /// Samples of one truth, with everything that is shown of them.
@@ -24,6 +24,7 @@ struct Group {
 
 /// Writes `novelty/LEVEL/samples.json` and `novelty/LEVEL/scores/SET.npz` of samples that chose nothing, judged by the networks of a fold.
 pub(super) fn keep_samples(
+    compute: &mut dyn Compute,
     folder: &Path,
     (fold, heads): (&Fold, &[HeadSets<'_>]),
     file: &ThresholdFile,
@@ -39,7 +40,7 @@ pub(super) fn keep_samples(
         if is_stamped(&out, &stamp) {
             continue;
         }
-        let groups = groups(fold, head, entry)?;
+        let groups = groups(compute, fold, head, entry)?;
         if groups.first().is_none_or(|group| group.name != KNOWN) {
             continue;
         }
@@ -71,7 +72,12 @@ pub(super) fn keep_samples(
 const KNOWN: &str = "known";
 
 /// The groups that have samples, the known ones first.
-fn groups(fold: &Fold, head: &HeadSets<'_>, entry: &LevelEntry) -> Result<Vec<Group>> {
+fn groups(
+    compute: &mut dyn Compute,
+    fold: &Fold,
+    head: &HeadSets<'_>,
+    entry: &LevelEntry,
+) -> Result<Vec<Group>> {
     type Wanted = fn(Truth) -> bool;
     let known: Wanted = |truth| matches!(truth, Truth::Class(_));
     let outlier: Wanted = |truth| truth == Truth::Outlier;
@@ -96,7 +102,7 @@ fn groups(fold: &Fold, head: &HeadSets<'_>, entry: &LevelEntry) -> Result<Vec<Gr
             continue;
         }
         let cache = head.sets[place].selected(&rows)?;
-        let scored = scorer.samples(&cache)?;
+        let scored = scorer.samples(compute, &cache)?;
         let scores = scored.iter().map(|sample| sample.score).collect();
         groups.push(Group {
             name,

@@ -19,7 +19,7 @@ use crate::eval::{self, EVAL_FILE};
 use crate::files;
 use crate::novelty::ThresholdFile;
 use crate::ood::table::Evaluation;
-use crate::ood::{OodInput, Sets, ShiftedInput, run as run_ood};
+use crate::ood::{OodInput, Sets, ShiftedInput, run_on as run_ood};
 use crate::samples::{self, Images, SAMPLES_FILE, SampleFile};
 
 /// Where the head of scores comes from, for their stamp: scores made with a head beside the caches, which another network's may
@@ -114,18 +114,15 @@ impl Experiment<'_> {
         let input = |(set, cache): (&NamedSet, _)| ShiftedInput { name: set.name.clone(), set: cache };
         let shifted: Vec<ShiftedInput> = shifted.iter().zip(caches.by_ref()).map(input).collect();
         let calibration = caches.next();
-        let outcome = run_ood(
-            Sets {
-                train: train.as_ref(),
-                calibration: calibration.as_ref(),
-                id: &id,
-                shifted: &shifted,
-                ood: &ood,
-            },
-            &head.head,
-            &keys.run_options().map_err(WrongKey::error)?,
-            &out,
-        )?;
+        let sets = Sets {
+            train: train.as_ref(),
+            calibration: calibration.as_ref(),
+            id: &id,
+            shifted: &shifted,
+            ood: &ood,
+        };
+        let options = keys.run_options().map_err(WrongKey::error)?;
+        let outcome = self.on_rows(|compute| run_ood(compute, sets, &head.head, &options, &out))?;
         let names = head.classes.classes.as_slice();
         let images = |set: &NamedSet| Images::Open(set.data.clone());
         let kept = samples::Options { seed: keys.seed, ..samples::Options::default() };
@@ -200,7 +197,8 @@ impl Experiment<'_> {
             notes: Vec::new(),
         };
         let options = collapse::Options { global_mean, ..collapse::Options::default() };
-        let measurement = collapse::measure(&subject, &options)
+        let measurement = self
+            .on_rows(|compute| collapse::measure_on(compute, &subject, &options))
             .map_err(|error| Error::invalid(format!("checkpoint {}: {error}", checkpoint.path.display())))?;
         measurement.warnings.iter().for_each(|warning| watcher.note(warning));
         let row = CollapseRow { checkpoint: name, epoch: checkpoint.epoch, ..measurement.row };

@@ -14,10 +14,12 @@ use super::family::Fitted;
 use super::method::Method;
 use super::rows::{Columns, Rows, scoring_block};
 use super::spec::ScoreSpec;
+use crate::backend::Choice;
 use crate::error::Result;
 use crate::features::{FeatureSet, Head, Matrix, Moments};
 use crate::linalg::largest;
-use crate::ops::Device;
+use crate::ops::{Device, PreparedRows, RowSquareNorms};
+use crate::tensor::aligned;
 use crate::values::named;
 use pipeline::Pipeline;
 pub(super) use pipeline::{Numbers, Steps};
@@ -57,6 +59,31 @@ impl OnDevice {
     }
 }
 
+/// Does work whose passes over rows run on the device of a choice, or on the CPU where that computes. A device is tried before the work
+/// begins, where its kernels are not known to be sound; what fails there runs on the CPU.
+///
+/// # Errors
+/// `work`'s own; or the device cannot be had.
+pub fn on_chosen<T>(
+    choice: &Choice,
+    precision: RowsPrecision,
+    mut work: impl FnMut(&mut dyn Compute) -> Result<T>,
+) -> Result<T> {
+    choice.for_rows().on_device_for_rows(|device| {
+        let Some(mut device) = device else { return work(&mut OnCpu) };
+        // Any pass over rows stands for all of them: they are tried together.
+        device.prepare(&RowSquareNorms::alone(PreparedRows {
+            rows: 1,
+            columns: 1,
+            shift: false,
+            divisor: false,
+        }));
+        let memory = aligned(device.red_zone());
+        device.allocate(memory)?;
+        work(&mut OnDevice::new(device).with_precision(precision))
+    })
+}
+
 impl Compute for OnDevice {
     fn note(&self, scores: &[ScoreSpec]) -> Option<String> {
         let has_knn = scores.iter().any(|spec| spec.method() == Method::Knn);
@@ -66,6 +93,10 @@ impl Compute for OnDevice {
 
     fn moments(&mut self, features: &Matrix, labels: &[u32], classes: usize) -> Result<Moments> {
         moments::accumulate(&mut *self.device, features, labels, classes)
+    }
+
+    fn mean(&mut self, features: &Matrix) -> Result<Vec<f64>> {
+        moments::mean(&mut *self.device, features)
     }
 
     fn residual_sums(

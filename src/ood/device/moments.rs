@@ -22,6 +22,32 @@ fn slices(columns: usize) -> usize {
     (BLOCKS / (tiles * (tiles + 1) / 2)).clamp(1, MOST_SLICES)
 }
 
+/// Mean of all rows: the sum of one class.
+pub(super) fn mean(device: &mut dyn Device, features: &Matrix) -> Result<Vec<f64>> {
+    let (rows, columns) = (features.rows(), features.columns());
+    let block = block_rows(columns).min(rows.max(1));
+    let mut places = Places::new(device.red_zone());
+    let x = places.place(block * columns, DType::F32);
+    let labels = places.place(block, DType::I32);
+    let sums = places.place(columns, DType::F64);
+    places.allocate(device)?;
+    device.write(labels, HostValues::I32(&vec![0; block]))?;
+    let mut values = Vec::new();
+    for start in (0..rows).step_by(block) {
+        let count = block.min(rows - start);
+        features.read_f32(start..start + count, &mut values);
+        let x = Span { elements: count * columns, ..x };
+        device.write(x, HostValues::F32(&values))?;
+        let (attributes, labels) =
+            (Labelled { rows: count, columns, classes: 1 }, Span { elements: count, ..labels });
+        device.run(&RowClassSums { attributes, x, labels, sums }.into(), Span { elements: 0, ..sums })?;
+    }
+    let mut mean = vec![0.0; columns];
+    device.read_f64(sums, &mut mean)?;
+    mean.iter_mut().for_each(|sum| *sum /= rows.max(1) as f64);
+    Ok(mean)
+}
+
 /// [`Moments::accumulate`] on a device.
 pub(super) fn accumulate(
     device: &mut dyn Device,

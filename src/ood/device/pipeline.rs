@@ -375,7 +375,10 @@ impl<'d> Pipeline<'d> {
         let some = |span: Span, elements| Span { elements, ..span };
         let values: Vec<f32> = rows.features.iter().map(|&x| x as f32).collect();
         let x = some(self.x, count * self.columns);
-        device.write(x, HostValues::F32(&values))?;
+        // No features are read where no score looks at them.
+        if !values.is_empty() {
+            device.write(x, HostValues::F32(&values))?;
+        }
         let logits = some(self.logits, count * self.classes);
         if self.steps.iter().any(|(_, step)| matches!(step, Step::LogitScores { .. })) {
             device.write(logits, HostValues::F64(&rows.logits))?;

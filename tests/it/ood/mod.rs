@@ -2,6 +2,7 @@
 
 mod bundle;
 mod metrics;
+mod on_device;
 pub mod scores;
 mod tuning;
 mod verb;
