@@ -23,7 +23,7 @@ fn constants_that_were_tuned_are_chosen_again_and_a_forged_choice_is_named() {
     rehash(&mut held);
     let report = forged(out.path(), &held, Some(&caches)).unwrap();
     assert_eq!(states(&report), [HOLDS, HOLDS, HOLDS, DIFFERS], "{report:?}");
-    assert_eq!(places(&report, 4).lines().next().unwrap(), "metrics.json tuning scores 1 candidates 0 auroc");
+    assert!(places(&report, 4).starts_with("metrics.json tuning scores 1 candidates 0 auroc "), "{report:?}");
 }
 
 #[test]
