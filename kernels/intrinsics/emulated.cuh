@@ -35,6 +35,8 @@ float fmaxf(float, float) noexcept;
 double exp(double) noexcept;
 double log(double) noexcept;
 double log1p(double) noexcept;
+double expm1(double) noexcept;
+double fabs(double) noexcept;
 double sqrt(double) noexcept;
 }
 
@@ -67,6 +69,16 @@ inline u32 __float_as_uint(float x) {
     u32 bits;
     __builtin_memcpy(&bits, &x, 4);
     return bits;
+}
+inline i64 __double_as_longlong(double x) {
+    i64 bits;
+    __builtin_memcpy(&bits, &x, 8);
+    return bits;
+}
+inline double __longlong_as_double(i64 bits) {
+    double x;
+    __builtin_memcpy(&x, &bits, 8);
+    return x;
 }
 inline float __int_as_float(int bits) { return __uint_as_float(u32(bits)); }
 inline int __float_as_int(float x) { return int(__float_as_uint(x)); }

@@ -1,6 +1,7 @@
 // Numbers of single rows: scores of logits, norms, the k-th smallest of a row. One warp per row but for the last.
 //
-//   row_logit_scores   msp = 1 / s, mls = largest logit, energy = largest + T log s, s = sum of exp((l - largest) / T)
+//   row_logit_scores   of l = scale logits + bias: msp = 1 / s, mls = largest, energy = largest + T log s, s = sum of exp((l - largest) / T),
+//                      entropy = sum of p log p, deviation = sum of |classes p - 1|, predicted = the first class of the largest
 //   row_square_norms   |(x - shift) / divisor|² of rows of f32; the shift may depend on the label of the row
 //   row_square_norms_of_coordinates   |z|² of rows of f64
 //   row_inverse_norms  1 / (|x| + floor)
@@ -9,16 +10,19 @@
 //
 // Sums are taken in f64, in an order that depends on the extents alone.
 #include "intrinsics/ptx.cuh"
-#include "common/pairwise_tile.cuh"
-
-/// The row of this warp; the same for all of its lanes.
-__device__ inline u32 warp_row() { return blockIdx.x * WARPS + threadIdx.x / 32; }
+#include "common/select.cuh"
+#include "common/warp_row.cuh"
 
 struct LogitScores {
     const double* logits;  // (rows, classes)
-    double* msp;           // (rows), as all three
+    const double* scale;   // (rows), or null
+    const double* bias;    // (classes), or null
+    double* msp;           // (rows), as all
     double* mls;
     double* energy;
+    double* entropy;
+    double* deviation;     // or null
+    int* predicted;
     u32 rows, classes;
     double temperature;
 };
@@ -27,23 +31,51 @@ KERNEL(THREADS, row_logit_scores, LogitScores) {
     const u32 lane = threadIdx.x % 32, row = warp_row();
     if (row < p.rows) {
         const double* logits = p.logits + u64(row) * p.classes;
-        double largest = load(logits);
+        const double scale = p.scale ? load(p.scale + row) : 1.0;
+        auto logit = [&](u32 c) {
+            const double scaled = scale * load(logits + c);
+            return p.bias ? scaled + load(p.bias + c) : scaled;
+        };
+        double largest = logit(0);
+        u32 predicted = 0;
         for (u32 c = lane; c < p.classes; c += 32) {
-            const double logit = load(logits + c);
-            if (logit > largest) largest = logit;
+            const double own = logit(c);
+            if (own > largest) {
+                largest = own;
+                predicted = c;
+            }
         }
 #pragma unroll
         for (int mask = 16; mask > 0; mask /= 2) {
             const double other = shuffle_xor(largest, mask);
-            if (other > largest) largest = other;
+            const u32 other_class = shuffle_xor(predicted, mask);
+            if (other > largest || (other == largest && other_class < predicted)) {
+                largest = other;
+                predicted = other_class;
+            }
         }
-        double sum = 0.0;
-        for (u32 c = lane; c < p.classes; c += 32) sum += exp((load(logits + c) - largest) / p.temperature);
+        double sum = 0.0, weighted = 0.0;
+        for (u32 c = lane; c < p.classes; c += 32) {
+            const double below = (logit(c) - largest) / p.temperature, e = exp(below);
+            sum += e;
+            weighted += e * below;
+        }
         sum = warp_sum(sum);
+        weighted = warp_sum(weighted);
+        double deviation = 0.0;
+        if (p.deviation) {
+            for (u32 c = lane; c < p.classes; c += 32) {
+                deviation += fabs(p.classes * exp((logit(c) - largest) / p.temperature) / sum - 1.0);
+            }
+            deviation = warp_sum(deviation);
+        }
         if (lane == 0) {
             store(p.msp + row, 1.0 / sum);
             store(p.mls + row, largest);
             store(p.energy + row, largest + p.temperature * log(sum));
+            store(p.entropy + row, weighted / sum - log(sum));
+            if (p.deviation) store(p.deviation + row, deviation);
+            store(p.predicted + row, int(predicted));
         }
     }
 }
@@ -169,42 +201,10 @@ struct KthSmallest {
     u32 unused;
 };
 
-/// Bits of a number that one pass examines.
-constexpr u32 DIGIT_BITS = 4;
-constexpr u32 DIGITS = 1 << DIGIT_BITS;
-
-struct DigitCounts {
-    u32 of_thread[DIGITS][THREADS];
-    u32 total[DIGITS];
-};
-
-/// Finds the k-th smallest digit by digit, the highest first: among the numbers that begin with the digits found so far, it
-/// counts how many have each next digit. One thread block per row; each thread counts by itself, so no atomics are needed.
+/// One thread block per row.
 KERNEL(THREADS, row_kth_smallest, KthSmallest) {
     SHARED(DigitCounts, counts);
-    const u32 thread = threadIdx.x, lane = thread % 32, warp = thread / 32;
     const u64* values = p.values + u64(blockIdx.x) * p.columns;
-    u64 found = 0;  // the digits found so far; lower ones zero
-    u32 k = p.k;
-    for (int shift = 64 - int(DIGIT_BITS); shift >= 0; shift -= DIGIT_BITS) {
-#pragma unroll
-        for (u32 digit = 0; digit < DIGITS; ++digit) counts.of_thread[digit][thread] = 0;
-        for (u32 i = thread; i < p.columns; i += THREADS) {
-            const u64 difference = load(values + i) ^ found;
-            // Digits above this one agree. The shift is split into two, since a shift by 64 is undefined.
-            if (difference >> shift >> DIGIT_BITS == 0) counts.of_thread[difference >> shift & (DIGITS - 1)][thread] += 1;
-        }
-        block_sync();
-        for (u32 digit = warp; digit < DIGITS; digit += WARPS) {
-            u32 total = 0;
-            for (u32 i = lane; i < THREADS; i += 32) total += counts.of_thread[digit][i];
-            total = warp_sum(total);
-            if (lane == 0) counts.total[digit] = total;
-        }
-        block_sync();
-        u32 digit = 0;
-        while (digit + 1 < DIGITS && k > counts.total[digit]) k -= counts.total[digit++];
-        found |= u64(digit) << shift;
-    }
-    if (thread == 0) store(p.smallest + blockIdx.x, found);
+    const u64 found = kth_smallest(counts, p.columns, p.k, [&](u32 i) { return load(values + i); });
+    if (threadIdx.x == 0) store(p.smallest + blockIdx.x, found);
 }

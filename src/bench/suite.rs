@@ -146,6 +146,9 @@ fn answers_nothing(choice: &Choice, error: &Error) -> bool {
     matches!(error, Error::DeviceHangs(_)) || choice.device().and_then(|device| device.synchronise()).is_err()
 }
 
+/// Rows, features and classes of the passes over rows of features on a GPU.
+pub(super) const PASSES_ON_A_GPU: [usize; 3] = [1_000_000, 512, 100];
+
 impl Suite {
     /// Whether a row of another run is one that this suite asks for, as far as its name and kind tell.
     pub fn wants(&self, row: &Row) -> bool {
@@ -160,7 +163,7 @@ impl Suite {
             return Vec::new();
         }
         let [rows, columns, classes] =
-            if kind == HardwareKind::Emulator { [70, 33, 5] } else { [1_000_000, 512, 100] };
+            if kind == HardwareKind::Emulator { [70, 33, 5] } else { PASSES_ON_A_GPU };
         let passes = measured(rows, columns, classes).into_iter();
         passes.filter(|(name, _)| self.filter.wants(name)).collect()
     }

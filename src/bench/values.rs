@@ -57,7 +57,12 @@ fn number<B: Sync>(call: &Call<B>, operand: &str, stream: &Stream, i: u64) -> f6
         }
     }
     match operand {
-        "running_variance" | "inverse_std" | "second" | "divisor" | "bank_scale" => 0.5 + stream.uniform(i),
+        "running_variance" | "inverse_std" | "second" | "divisor" | "bank_scale" | "shares" => {
+            0.5 + stream.uniform(i)
+        }
+        // Ascending.
+        "edges" if matches!(call, Call::RowCoverage(_)) => (i as f64 - 23.0) * 0.5,
+        "edges" => i as f64 / 50.0 - 1.0,
         // The learning rate, Adam's two corrections, the slot of the step's totals.
         "hyper" => [1.0 / 64.0, 0.5, 0.75, 0.0, 1.0 / 32.0, 0.25, 0.875, 0.0][i as usize % 8],
         _ => 2.0 * stream.uniform(i) - 1.0,
@@ -87,6 +92,11 @@ fn integers<B>(call: &Call<B>, operand: &str, stream: &Stream, elements: usize) 
             | Call::RowWithinScatter(RowWithinScatter { attributes: Scatter { labelled, .. }, .. }),
             _,
         ) => below(labelled.classes),
+        (Call::RowMarginSums(RowMarginSums { attributes: LogitRows { classes, .. }, .. }), _)
+        | (Call::RowClassProducts(RowClassProducts { attributes: ClassProducts { classes, .. }, .. }), _)
+        | (Call::RowMagnitudes(RowMagnitudes { attributes: Magnitudes { classes, .. }, .. }), _) => {
+            below(*classes)
+        }
         (Call::EnergyMarginLoss(_), _) => below(2),
         (Call::RecordTotals(_), _) => below(3),
         (Call::MaxPoolGradient(MaxPoolGradient { attributes, .. }), "argmax") => {

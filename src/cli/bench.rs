@@ -249,7 +249,9 @@ fn card(text: &str) -> Result<Card> {
 /// Predicts instead of measuring.
 fn predict(arguments: &Arguments, common: &Common) -> Result<()> {
     let suite = suite(arguments)?;
+    let passes = (suite.operations && suite.networks.is_empty()).then(|| suite.filter.clone());
     let request = ModelRequest {
+        passes,
         networks: suite.networks,
         batches: suite.batches,
         fusions: suite.fusions,

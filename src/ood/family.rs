@@ -56,14 +56,8 @@ pub(super) trait Fitted: Debug + Send + Sync {
     /// Adds the tensors that [`Family::load`] reads.
     fn save(&self, out: &mut Writer);
 
-    /// Adds the steps that compute the scores on a device, and says how the scores follow from their numbers; `None` where no
-    /// device has kernels for them.
-    fn on_device<'a>(&'a self, _steps: &mut Steps<'a>) -> Option<FromNumbers<'a>> {
-        None
-    }
-
-    /// Appends those of its scores that [`Fitted::on_device`] leaves to the CPU.
-    fn score_rest(&self, _rows: &Rows, _head: &Head, _scores: &mut BlockScores) {}
+    /// Adds the steps that compute the scores on a device, and says how the scores follow from their numbers.
+    fn on_device<'a>(&'a self, head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a>;
 }
 
 /// Those of some scores that are of one method.

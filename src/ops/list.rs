@@ -4,10 +4,11 @@ use super::convolution::{Conv2dDgrad, Conv2dFprop, Conv2dWgrad};
 use super::declare::{access, element, operations, touched};
 use super::extents::{Attributes, HYPER_NUMBERS, parameters_of};
 use super::{
-    Access, Adam, BatchNorm, BatchNormGradient, ClassGroups, Cosine, CrossEntropy, ElementType, EnergyMargin,
-    GlobalPool, ImageBatch, InverseNorms, KlDivergence, Labelled, Linear, LogitScores, Nearest,
-    PLACEMENT_NUMBERS, Pool, PoolHead, PreparedRows, Projection, Rows, ScaleBias, Scatter, Sgd, ShortcutA,
-    StepTotals,
+    Access, Adam, BatchNorm, BatchNormGradient, CentredSoftmax, ClassGroups, ClassProducts, Cosine, Coverage,
+    CrossEntropy, ElementType, EnergyMargin, GeneralisedEntropy, GlobalPool, HISTOGRAM_BINS, HeadLogits,
+    Histogram, ImageBatch, InverseNorms, KlDivergence, Labelled, LargestFeatures, LargestProducts, Linear,
+    LogitRows, LogitScores, Magnitudes, Nearest, OpenMax, PLACEMENT_NUMBERS, Pool, PoolHead, PreparedRows,
+    Projection, Relation, Rows, ScaleBias, Scatter, Sgd, ShapedProjection, ShortcutA, StepTotals,
 };
 use crate::error::Result;
 
@@ -390,13 +391,14 @@ operations! {
         totals: update accumulator[2 * t.slots * t.columns] touching[2],
     }
 
-    /// Three scores of logits: `msp`, the largest probability of `softmax(l / T)`; `mls`, the largest logit; `energy`, `T
-    /// logsumexp(l / T)`.
+    /// Scores of logits `l = scale[n] logits[n] + bias`: `msp`, the largest probability of `softmax(l / T)`; `mls`, the largest
+    /// logit; `energy`, `T logsumexp(l / T)`; `entropy`, `sum of p log p`; `deviation`, `sum of |classes p - 1|`; `predicted`, the
+    /// class of the largest logit, of equal ones the first.
     row_logit_scores = RowLogitScores(l: LogitScores) in rows {
         logits: read f64[l.rows * l.classes],
-        msp: write f64[l.rows],
-        mls: write f64[l.rows],
-        energy: write f64[l.rows],
+        scale: read f64[if l.scaled { l.rows } else { 0 }], bias: read f64[if l.biased { l.classes } else { 0 }],
+        msp: write f64[l.rows], mls: write f64[l.rows], energy: write f64[l.rows], entropy: write f64[l.rows],
+        deviation: write f64[if l.deviation { l.rows } else { 0 }], predicted: write i32[l.rows],
     }
 
     /// `z = ((x - shift) / divisor) basis`: basis (columns, outputs), z (rows, outputs).
@@ -481,5 +483,103 @@ operations! {
         labels: read i32[s.labelled.rows],
         means: read f64[s.labelled.classes * s.labelled.columns],
         scatter: update f64[s.slices * s.labelled.columns * s.labelled.columns],
+    }
+
+    /// `entropy[n] = -sum of p^gamma (1 - p)^gamma` over the m largest probabilities; the sum under p in numpy's order.
+    row_generalised_entropy = RowGeneralisedEntropy(g: GeneralisedEntropy) in row_scores {
+        logits: read f64[g.rows * g.classes], entropy: write f64[g.rows],
+    }
+
+    /// `sums[n] = sum over c of |l[n, y] - l[n, c]| weights[y, c]`, y the label of n.
+    row_margin_sums = RowMarginSums(l: LogitRows) in row_scores {
+        logits: read f64[l.rows * l.classes], labels: read i32[l.rows],
+        weights: read f64[l.classes * l.classes], sums: write f64[l.rows],
+    }
+
+    /// `p[n] = softmax(l[n]) - centre`.
+    row_softmax = RowSoftmax(s: CentredSoftmax) in row_scores {
+        logits: read f64[s.rows * s.classes], p: write f64[s.rows * s.classes],
+    }
+
+    /// Mean over heads of the largest softmax probability of the logits `z[n, head] + bias`.
+    row_mean_probability = RowMeanProbability(h: HeadLogits) in row_scores {
+        z: read f64[h.rows * h.heads * h.classes], bias: read f64[h.classes], mean: write f64[h.rows],
+    }
+
+    /// OpenMax's probability of an unknown class: the alpha largest logits of a row, weighed by rank, are lowered by the share of a Weibull
+    /// distribution (`tails`: shape, log scale, least, most of each class) below the distance of the row from the mean logits of the class.
+    row_open_max = RowOpenMax(o: OpenMax) in row_scores {
+        logits: read f64[o.rows * o.classes], means: read f64[o.classes * o.classes], tails: read f64[4 * o.classes],
+        revised: write f64[o.rows * o.classes], unknown: write f64[o.rows],
+    }
+
+    /// As [`RowProject`], of rows that are f64.
+    row_project_coordinates = RowProjectCoordinates(p: Projection) in row_scores {
+        x: read f64[p.rows * p.columns],
+        shift: read f64[if p.shift { p.columns } else { 0 }], divisor: read f64[if p.divisor { p.columns } else { 0 }],
+        basis: read f64[p.columns * p.outputs], z: write f64[p.rows * p.outputs],
+    }
+
+    /// `y[n] = x[n] / |x[n]|`; rows of zeros stay.
+    row_unit = RowUnit(r: Rows) in row_scores {
+        x: read f32[r.elements()], y: write f64[r.elements()],
+    }
+
+    /// The k largest features of each row, of equal ones the first: the least of them, the column of the last that equals it, `exp(sum
+    /// of all / sum of them)` (1 where that is 0), and the sum of all divided by k.
+    row_largest = RowLargest(l: LargestFeatures) in row_scores {
+        x: read f32[l.rows * l.columns],
+        bound: write f64[l.rows], last: write f64[l.rows], scale: write f64[l.rows], share: write f64[l.rows],
+    }
+
+    /// `z = shape(x) basis`: see [`Shaping`].
+    row_project_shaped = RowProjectShaped(s: ShapedProjection) in row_scores {
+        x: read f32[s.rows * s.columns], low: read f64[s.low()], high: read f64[s.high()],
+        basis: read f64[s.columns * s.outputs], z: write f64[s.rows * s.outputs],
+    }
+
+    /// `products[n] = <x[n] - shift, points[label of n]>`.
+    row_class_products = RowClassProducts(c: ClassProducts) in row_scores {
+        x: read f32[c.rows * c.columns], labels: read i32[c.rows], shift: read f64[if c.shift { c.columns } else { 0 }],
+        points: read f64[c.classes * c.columns], products: write f64[c.rows],
+    }
+
+    /// Sums of the positive parts (`above`) and of the negative parts (`below`) of `(x[n] - means[y]) sign(weights[y])`, y the label of n.
+    row_magnitudes = RowMagnitudes(m: Magnitudes) in row_scores {
+        x: read f32[m.rows * m.columns], labels: read i32[m.labels()],
+        means: read f64[if m.centred { m.classes * m.columns } else { 0 }],
+        weights: read f64[if m.signed { m.classes * m.columns } else { 0 }],
+        above: write f64[m.rows], below: write f64[m.rows],
+    }
+
+    /// The mean over columns of `coverage[i, bin]`, bin the number of edges not above `alpha x[n, i] gradients[n, i]`.
+    row_coverage = RowCoverage(c: Coverage) in row_scores {
+        x: read f32[c.rows * c.columns], gradients: read f64[c.rows * c.columns], edges: read f64[c.bins - 1],
+        coverage: read f64[c.columns * c.bins], covered: write f64[c.rows],
+    }
+
+    /// Symmetric divergence of the smoothed histogram of a row's features from `shares`.
+    row_histogram = RowHistogram(h: Histogram) in row_scores {
+        x: read f32[h.rows * h.columns], edges: read f64[HISTOGRAM_BINS + 1], shares: read f64[HISTOGRAM_BINS],
+        divergence: write f64[h.rows],
+    }
+
+    /// The same of coordinates `z[n, i] + bias[i % period]`.
+    row_histogram_of_coordinates = RowHistogramOfCoordinates(h: Histogram) in row_scores {
+        z: read f64[h.rows * h.columns], bias: read f64[h.period], edges: read f64[HISTOGRAM_BINS + 1],
+        shares: read f64[HISTOGRAM_BINS], divergence: write f64[h.rows],
+    }
+
+    /// The sum of the k largest `<x[n] scale[n], bank[m] bank_scale[m]> guide[m]`.
+    row_guided_sum = RowGuidedSum(n: LargestProducts) in row_scores {
+        x: read f32[n.rows * n.columns], scale: read f64[n.rows], bank: read f32[n.points * n.columns],
+        bank_scale: read f64[n.points], guide: read f64[n.points], sums: write f64[n.rows],
+    }
+
+    /// The sum over m of `r^power` where r exceeds `least`, `r = max(<x[n] scale[n], bank[m] bank_scale[m]>, 0) <p[n], bank_p[m]>`.
+    row_relation = RowRelation(r: Relation) in row_scores {
+        x: read f32[r.rows * r.columns], scale: read f64[r.rows], p: read f64[r.rows * r.classes],
+        bank: read f32[r.points * r.columns], bank_scale: read f64[r.points], bank_p: read f32[r.points * r.classes],
+        sums: write f64[r.rows],
     }
 }

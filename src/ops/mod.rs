@@ -6,7 +6,7 @@
 //! | `declare` | the code generated from a line of the list |
 //! | `convolution` | the three convolution operations, with their prologues and epilogues |
 //! | `expand` | fused operations as the plain ones they stand for |
-//! | `attributes`, `rows`, `extents` | the fixed numbers of operations; which make sense, their shape in a word, their FLOP |
+//! | `attributes`, `rows`, `row_scores`, `extents` | the fixed numbers of operations; which make sense, their shape in a word, their FLOP |
 //! | `check` | the checks of a call's operands before a device sees them |
 //! | `config` | how a device carries a call out: decided once, and carried by the call |
 //! | `device` | the [`Device`] trait: the object that carries calls out |
@@ -26,6 +26,7 @@ mod device;
 mod expand;
 mod extents;
 mod list;
+mod row_scores;
 mod rows;
 
 pub use attributes::{
@@ -42,6 +43,10 @@ pub use device::{Device, Event, Graph, Hardware, HardwareKind, Readback};
 pub use expand::{Part, Parts};
 pub(crate) use list::dispatch;
 pub use list::*;
+pub use row_scores::{
+    CentredSoftmax, ClassProducts, Coverage, GeneralisedEntropy, HISTOGRAM_BINS, HeadLogits, Histogram,
+    LargestFeatures, LargestProducts, LogitRows, Magnitudes, OpenMax, Relation, ShapedProjection, Shaping,
+};
 pub use rows::{InverseNorms, Labelled, LogitScores, Nearest, PreparedRows, Projection, Scatter};
 
 use crate::tensor::DType;

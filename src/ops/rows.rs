@@ -17,6 +17,12 @@ pub struct LogitScores {
     pub classes: usize,
     /// The temperature that divides logits before their softmax.
     pub temperature: f64,
+    /// Whether the logits of a row are multiplied by a number of the row.
+    pub scaled: bool,
+    /// Whether a bias is added to them.
+    pub biased: bool,
+    /// Whether the deviation from equal probabilities is wanted.
+    pub deviation: bool,
 }
 
 /// Rows that are prepared, `(x - shift) / divisor`, and then projected.
@@ -97,7 +103,10 @@ impl Attributes for LogitScores {
     }
 
     fn shape(&self) -> String {
-        format!("{}x{}", self.rows, self.classes)
+        let LogitScores { rows, classes, scaled, biased, deviation, .. } = *self;
+        let words = [(scaled, "-scaled"), (biased, "-biased"), (deviation, "-deviation")];
+        let words: String = words.iter().filter(|(is_so, _)| *is_so).map(|(_, word)| *word).collect();
+        format!("{rows}x{classes}{words}")
     }
 
     fn cut(&mut self, elements: usize) {

@@ -9,7 +9,7 @@ use super::host::{read, read_integers, write};
 use super::memory::Memory;
 use super::{
     Cpu, batch_norm, convolution, cosine, divergence, energy, groups, images, linear, loss, optimizer,
-    pointwise, pool_head, pooling, rows,
+    pointwise, pool_head, pooling, row_scores, rows,
 };
 use crate::error::{Error, Result};
 use crate::instructions::Instructions;

@@ -37,6 +37,7 @@ mod optimizer;
 mod pointwise;
 mod pool_head;
 mod pooling;
+mod row_scores;
 mod rows;
 mod scratch;
 mod shortcut;

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::Cpu;
 use super::element::Element;
 use crate::error::{Error, Result};
-use crate::linalg::{View, add_gram, matmul, squared_distance, squared_norm};
+use crate::linalg::{View, add_gram, argmax, matmul, squared_distance, squared_norm};
 use crate::ops::{
     Labelled, LogitScores, Nearest, Projection, RowClassDeviations, RowClassSums, RowInverseNorms,
     RowLogitScores, RowNearest, RowNearestF32, RowNearestNormalised, RowNormalise, RowProject,
@@ -13,20 +13,20 @@ use crate::ops::{
 };
 use crate::tensor::Span;
 
-fn singles(bytes: &[u8]) -> &[f32] {
+pub(super) fn singles(bytes: &[u8]) -> &[f32] {
     bytemuck::cast_slice(bytes)
 }
 
-fn doubles(bytes: &[u8]) -> &[f64] {
+pub(super) fn doubles(bytes: &[u8]) -> &[f64] {
     bytemuck::cast_slice(bytes)
 }
 
-fn written(bytes: &mut [u8]) -> &mut [f64] {
+pub(super) fn written(bytes: &mut [u8]) -> &mut [f64] {
     bytemuck::cast_slice_mut(bytes)
 }
 
 /// A row of features, shifted and divided where that is asked for.
-fn prepared(row: &[f32], shift: &[f64], divisor: &[f64]) -> Vec<f64> {
+pub(super) fn prepared(row: &[f32], shift: &[f64], divisor: &[f64]) -> Vec<f64> {
     let mut prepared: Vec<f64> = row.iter().map(|&x| f64::from(x)).collect();
     prepared.iter_mut().zip(shift).for_each(|(x, shift)| *x -= shift);
     prepared.iter_mut().zip(divisor).for_each(|(x, divisor)| *x /= divisor);
@@ -39,14 +39,33 @@ pub(super) fn row_logit_scores<T: Element>(
     _: Span,
 ) -> Result<()> {
     let LogitScores { classes, temperature, .. } = op.attributes;
-    let ([logits], outputs) = cpu.memory.split([op.logits], [op.msp, op.mls, op.energy])?;
-    let [msp, mls, energy] = outputs.map(written);
-    let outputs = msp.par_iter_mut().zip(mls).zip(energy);
-    outputs.zip(doubles(logits).par_chunks_exact(classes)).for_each(|(((msp, mls), energy), row)| {
-        let largest = row.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = row.iter().map(|l| ((l - largest) / temperature).exp()).sum();
-        (*msp, *mls, *energy) = (1.0 / sum, largest, largest + temperature * sum.ln());
+    let written_to = [op.msp, op.mls, op.energy, op.entropy, op.deviation, op.predicted];
+    let ([logits, scale, bias], outputs) = cpu.memory.split([op.logits, op.scale, op.bias], written_to)?;
+    let [msp, mls, energy, entropy, deviation, predicted] = outputs;
+    let (scale, bias, predicted) =
+        (doubles(scale), doubles(bias), bytemuck::cast_slice_mut::<u8, i32>(predicted));
+    let [msp, mls, energy, entropy, deviation] = [msp, mls, energy, entropy, deviation].map(written);
+    let rows = doubles(logits).par_chunks_exact(classes).enumerate().map(|(row, logits)| {
+        let mut logits = logits.to_vec();
+        let factor = scale.get(row).copied().unwrap_or(1.0);
+        logits.iter_mut().for_each(|logit| *logit *= factor);
+        logits.iter_mut().zip(bias).for_each(|(logit, bias)| *logit += bias);
+        let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let below: Vec<f64> = logits.iter().map(|l| (l - largest) / temperature).collect();
+        let sum: f64 = below.iter().map(|x| x.exp()).sum();
+        let weighted: f64 = below.iter().map(|x| x.exp() * x).sum();
+        let deviation = below.iter().map(|x| (classes as f64 * x.exp() / sum - 1.0).abs()).sum::<f64>();
+        let scores =
+            [1.0 / sum, largest, largest + temperature * sum.ln(), weighted / sum - sum.ln(), deviation];
+        (scores, argmax(&logits) as i32)
     });
+    for (row, (scores, class)) in rows.collect::<Vec<_>>().into_iter().enumerate() {
+        [msp[row], mls[row], energy[row], entropy[row]] = [scores[0], scores[1], scores[2], scores[3]];
+        predicted[row] = class;
+        if let Some(deviation) = deviation.get_mut(row) {
+            *deviation = scores[4];
+        }
+    }
     Ok(())
 }
 
@@ -157,7 +176,7 @@ pub(super) fn row_nearest_f32<T: Element>(cpu: &mut Cpu<T>, op: &RowNearestF32<S
 }
 
 /// The class of every row, once all are known to be one.
-fn classes_of(labels: &[u8], classes: usize) -> Result<Vec<usize>> {
+pub(super) fn classes_of(labels: &[u8], classes: usize) -> Result<Vec<usize>> {
     let labels: &[i32] = bytemuck::cast_slice(labels);
     let class = |(row, &label): (usize, &i32)| {
         usize::try_from(label).ok().filter(|&class| class < classes).ok_or_else(|| {

@@ -5,7 +5,7 @@ use std::sync::PoisonError;
 use super::engine::no_memory;
 use super::{
     Cuda, GRAPHS, KernelTable, Module, batch_norm, calibration, compiling, convolution, cosine, divergence,
-    energy, groups, host, images, linear, loss, optimizer, pointwise, pool_head, pooling, rows,
+    energy, groups, host, images, linear, loss, optimizer, pointwise, pool_head, pooling, row_scores, rows,
 };
 use crate::error::Result;
 use crate::ops::{
@@ -34,6 +34,7 @@ pub fn modules() -> Vec<Module> {
         optimizer::modules(),
         images::modules(),
         rows::modules(),
+        row_scores::modules(),
         calibration::modules(),
     ]
     .concat()

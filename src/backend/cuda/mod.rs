@@ -41,6 +41,7 @@ mod pointwise;
 mod pool_head;
 mod pooling;
 mod qualifier;
+mod row_scores;
 mod rows;
 mod source;
 

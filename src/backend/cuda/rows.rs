@@ -15,7 +15,7 @@ use crate::ops::{
 use crate::tensor::{DType, Span};
 
 const SCORES: Variant = Variant { file: "rows/scores.cu", constants: &[] };
-const PRODUCTS: Variant = Variant { file: "rows/products.cu", constants: &[] };
+pub(super) const PRODUCTS: Variant = Variant { file: "rows/products.cu", constants: &[] };
 const MOMENTS: Variant = Variant { file: "rows/moments.cu", constants: &[] };
 
 /// The modules of these families.
@@ -30,6 +30,8 @@ pub(super) fn modules() -> Vec<Module> {
     ];
     const OF_PRODUCTS: &[Entry] = &[
         entry("row_projection", 128, false),
+        entry("row_projection_of_coordinates", 128, false),
+        entry("row_shaped_projection", 128, false),
         entry("row_distances", 128, false),
         entry("row_normalised_distances", 128, false),
         entry("row_distances_f32", 128, false),
@@ -46,28 +48,31 @@ pub(super) fn modules() -> Vec<Module> {
 const MOST_DISTANCES: usize = 1 << 23;
 
 /// A warp for each row.
-fn warps(rows: usize) -> Result<LaunchConfig> {
+pub(super) fn warps(rows: usize) -> Result<LaunchConfig> {
     grid(rows.div_ceil(WARPS), 1)
 }
 
 /// A thread block for each tile of a matrix.
-fn tiles(rows: usize, columns: usize) -> Result<LaunchConfig> {
+pub(super) fn tiles(rows: usize, columns: usize) -> Result<LaunchConfig> {
     grid(columns.div_ceil(TILE), rows.div_ceil(TILE))
 }
 
 /// Scratch memory of the calls of this family; `None` for others.
 pub(super) fn workspace_bytes(call: &Call<()>) -> Option<usize> {
-    let Nearest { rows, points, .. } = match call {
-        Call::RowNearest(op) => op.attributes,
-        Call::RowNearestNormalised(op) => op.attributes,
-        Call::RowNearestF32(op) => op.attributes,
+    let of = |nearest: &Nearest| (nearest.rows, nearest.points);
+    let (rows, points) = match call {
+        Call::RowNearest(op) => of(&op.attributes),
+        Call::RowNearestNormalised(op) => of(&op.attributes),
+        Call::RowNearestF32(op) => of(&op.attributes),
+        Call::RowGuidedSum(op) => (op.attributes.rows, op.attributes.points),
+        Call::RowRelation(op) => (op.attributes.rows, op.attributes.points),
         _ => return None,
     };
     Some((rows * points).min(MOST_DISTANCES.max(points)) * DType::F64.size())
 }
 
 /// Part of a matrix: rows `first..first + rows`.
-fn part(span: Span, columns: usize, first: usize, rows: usize) -> Span {
+pub(super) fn part(span: Span, columns: usize, first: usize, rows: usize) -> Span {
     Span { offset: span.offset + first * columns * span.dtype.size(), elements: rows * columns, ..span }
 }
 
@@ -101,32 +106,48 @@ impl Cuda {
         mut distances: impl FnMut(usize, usize, Span) -> Result<()>,
     ) -> Result<()> {
         let Nearest { rows, points, k, .. } = *nearest;
-        // Whole tiles where there is room for one.
-        let room = workspace.bytes() / DType::F64.size() / points;
-        let step = if room >= TILE { room / TILE * TILE } else { room };
-        if step == 0 {
-            return Err(Error::invalid(format!(
-                "a workspace of {} bytes has no room for {points} distances of type F64",
-                workspace.bytes()
-            )));
-        }
-        for first in (0..rows).step_by(step) {
-            let some = step.min(rows - first);
-            let table = Span { offset: workspace.offset, elements: some * points, dtype: DType::F64 };
+        over_points([rows, points], workspace, |first, some, table| {
             distances(first, some, table)?;
-            self.kth_smallest([some, points], k, table, part(to, 1, first, some))?;
-        }
-        Ok(())
+            self.kth_smallest([some, points], k, table, part(to, 1, first, some))
+        })
     }
 }
 
+/// Some rows at a time, by the room in the workspace for a table of a number for each row and point.
+pub(super) fn over_points(
+    [rows, points]: [usize; 2],
+    workspace: Span,
+    mut each: impl FnMut(usize, usize, Span) -> Result<()>,
+) -> Result<()> {
+    // Whole tiles where there is room for one.
+    let room = workspace.bytes() / DType::F64.size() / points;
+    let step = if room >= TILE { room / TILE * TILE } else { room };
+    if step == 0 {
+        return Err(Error::invalid(format!(
+            "a workspace of {} bytes has no room for {points} distances of type F64",
+            workspace.bytes()
+        )));
+    }
+    for first in (0..rows).step_by(step) {
+        let some = step.min(rows - first);
+        let table = Span { offset: workspace.offset, elements: some * points, dtype: DType::F64 };
+        each(first, some, table)?;
+    }
+    Ok(())
+}
+
 pub(super) fn row_logit_scores(cuda: &mut Cuda, op: &RowLogitScores<Span>, _: Span) -> Result<()> {
-    let LogitScores { rows, classes, temperature } = op.attributes;
+    let LogitScores { rows, classes, temperature, .. } = op.attributes;
     let arguments = scores::LogitScores {
         logits: cuda.pointer_or_null(op.logits),
+        scale: cuda.pointer_or_null(op.scale),
+        bias: cuda.pointer_or_null(op.bias),
         msp: cuda.pointer_or_null(op.msp),
         mls: cuda.pointer_or_null(op.mls),
         energy: cuda.pointer_or_null(op.energy),
+        entropy: cuda.pointer_or_null(op.entropy),
+        deviation: cuda.pointer_or_null(op.deviation),
+        predicted: cuda.pointer_or_null(op.predicted),
         rows: extent(rows)?,
         classes: extent(classes)?,
         temperature,

@@ -26,10 +26,12 @@ pub use crate::backend::cuda::cost::{Bound, Predicted};
 pub use occupancy::LimitedBy;
 
 use super::networks::NetworkName;
+use super::row_scores::measured;
 use super::stage::Stage;
 use super::steps::{StepKind, StepWork};
+use super::suite::{Filter, PASSES_ON_A_GPU};
 use super::timing::{Patience, time_call};
-use super::work::work;
+use super::work::{computes_in, work};
 use crate::backend::cuda::cost::Traffic;
 use crate::backend::cuda::driver::native::Native;
 use crate::backend::cuda::driver::recorder::{RecordedLaunch, Recorder};
@@ -57,6 +59,8 @@ pub struct ModelRequest {
     pub card: Option<Card>,
     /// How long to measure each call on the GPU that is there.
     pub patience: Patience,
+    /// The passes over rows of features that are wanted, by name; none: no pass.
+    pub passes: Option<Filter>,
 }
 
 /// A kernel's launch within a call.
@@ -158,6 +162,27 @@ pub struct StepModel {
     pub calls: Vec<CallModel>,
 }
 
+/// A pass over rows of features, or the passes of several scores together.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct PassModel {
+    /// As its row in `bench`: `row_project.1000000x512-k100.f64`.
+    pub name: String,
+    /// Floating-point operations of products.
+    pub flop: f64,
+    /// Bytes that must be moved.
+    pub bytes: f64,
+    /// The least seconds by operations, where there are any.
+    pub floor_arithmetic_seconds: Option<f64>,
+    /// The least seconds by bytes.
+    pub floor_memory_seconds: f64,
+    /// The larger of the two, of each call.
+    pub floor_seconds: f64,
+    /// The predicted seconds. Exponentials and the passes of a selection over values in cache are not counted.
+    pub predicted_seconds: f64,
+    /// Launches of kernels.
+    pub launches: usize,
+}
+
 /// Everything that was predicted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Model {
@@ -182,6 +207,9 @@ pub struct Model {
     pub kernel_table_hash: Option<String>,
     /// The steps.
     pub steps: Vec<StepModel>,
+    /// Passes over a million rows of features.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub passes: Vec<PassModel>,
 }
 
 impl Model {
@@ -237,6 +265,15 @@ pub fn model(choice: &Choice, request: &ModelRequest) -> Result<Model> {
             }
         }
     }
+    let mut passes = Vec::new();
+    if let Some(wanted) = &request.passes {
+        let [rows, columns, classes] = PASSES_ON_A_GPU;
+        for (name, calls) in measured(rows, columns, classes) {
+            if wanted.wants(&name) {
+                passes.push(modeller.pass(name, calls)?);
+            }
+        }
+    }
     Ok(Model {
         program: format!("residua {}", env!("RESIDUA_VERSION")),
         note: "predicted, not measured",
@@ -247,6 +284,7 @@ pub fn model(choice: &Choice, request: &ModelRequest) -> Result<Model> {
         kernel_table_hash: modeller.cuda.kernel_table_hash(),
         card: modeller.card,
         steps,
+        passes,
     })
 }
 
@@ -351,6 +389,26 @@ impl Modeller {
         })
     }
 
+    fn pass(&mut self, name: String, calls: Vec<Call<()>>) -> Result<PassModel> {
+        let of = |call: Call<()>| {
+            let config = self.cuda.prepare(&call);
+            self.call(call, &config, 1)
+        };
+        let calls = calls.into_iter().map(of).collect::<Result<Vec<CallModel>>>()?;
+        let sum = |of: &dyn Fn(&CallModel) -> f64| -> f64 { calls.iter().map(of).sum() };
+        let arithmetic = sum(&|call| call.floor_arithmetic_seconds.unwrap_or(0.0));
+        Ok(PassModel {
+            name,
+            flop: sum(&|call| call.flop),
+            bytes: sum(&|call| call.bytes),
+            floor_arithmetic_seconds: (arithmetic > 0.0).then_some(arithmetic),
+            floor_memory_seconds: sum(&|call| call.floor_memory_seconds),
+            floor_seconds: sum(&|call| call.floor_seconds),
+            predicted_seconds: sum(&|call| call.predicted_seconds),
+            launches: calls.iter().map(|call| call.launches.len()).sum(),
+        })
+    }
+
     fn call(&mut self, call: Call<()>, config: &CallConfig, count: usize) -> Result<CallModel> {
         let work = work(&call, self.cuda.dtype());
         let floors = self.card.rates.floors(&work);
@@ -403,7 +461,7 @@ impl Modeller {
         let all = bytes.read + bytes.written + bytes.just_written;
         let predicted = match &products {
             Some(products) => cost::products(&self.card, products, resident, all),
-            None => cost::pass(&self.card, bytes, flop, blocks),
+            None => cost::pass(&self.card, bytes, (flop, computes_in(call, self.cuda.dtype())), blocks),
         };
         Ok(LaunchModel {
             kernel: products.as_ref().map_or(launch.entry.clone(), |products| products.kernel.to_string()),

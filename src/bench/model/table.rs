@@ -49,7 +49,28 @@ impl Model {
         for step in &self.steps {
             text += &step.table(width);
         }
+        if !self.passes.is_empty() {
+            let _ = write!(text, "\npasses over rows of features\n\n{}", self.passes_table(width));
+        }
         text
+    }
+}
+
+impl Model {
+    fn passes_table(&self, width: Option<usize>) -> String {
+        let mut table = headed(&["pass", "GFLOP", "MB", "by FLOP", "by bytes", "predicted", "share"]);
+        for pass in &self.passes {
+            table.row([
+                format!("  {}", pass.name),
+                if pass.flop > 0.0 { digits(pass.flop / 1e9) } else { "-".into() },
+                digits(pass.bytes / 1e6),
+                or_dash(pass.floor_arithmetic_seconds, duration),
+                duration(pass.floor_memory_seconds),
+                duration(pass.predicted_seconds),
+                percent(pass.floor_seconds / pass.predicted_seconds),
+            ]);
+        }
+        table.render(width)
     }
 }
 

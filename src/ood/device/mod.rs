@@ -2,15 +2,19 @@
 //!
 //! | file | holds |
 //! |---|---|
+//! | `steps` | the computations of a pass, put together by the scores that want them: logits, projections, norms |
+//! | `features`, `bank` | more of them: on single features; against a bank of training rows |
 //! | `pipeline` | buffers on the device, and the stream of blocks through them |
 //! | `moments` | class means and scatter, in two passes |
 
+mod bank;
+mod features;
 mod moments;
 mod pipeline;
+mod steps;
 
 use super::compute::{BlockScores, Compute, OnCpu, Projector, ResidualSums};
 use super::detectors::Detectors;
-use super::family::Fitted;
 use super::method::Method;
 use super::rows::{Columns, Rows, scoring_block};
 use super::spec::ScoreSpec;
@@ -21,8 +25,11 @@ use crate::linalg::largest;
 use crate::ops::{Device, PreparedRows, RowSquareNorms};
 use crate::tensor::aligned;
 use crate::values::named;
+pub(super) use bank::BankOf;
+pub(super) use features::TrainingHistogram;
+pub(super) use pipeline::Numbers;
 use pipeline::Pipeline;
-pub(super) use pipeline::{Numbers, Steps};
+pub(super) use steps::{Place, Steps};
 
 /// Scores of a block from the numbers of its rows.
 pub(super) type FromNumbers<'a> = Box<dyn Fn(&Numbers) -> BlockScores + 'a>;
@@ -107,7 +114,8 @@ impl Compute for OnDevice {
     ) -> Result<ResidualSums> {
         let block = scoring_block(set.dimension());
         let mut steps = Steps::new(self.device.red_zone(), [block, set.dimension(), head.classes()]);
-        let residuals = steps.norms(residual);
+        let rows = steps.features();
+        let residuals = steps.norms(rows, residual);
         let norms = steps.whole_norms(None, None);
         let mut sums = ResidualSums::default();
         Pipeline::new(&mut *self.device, steps)?.stream(
@@ -135,35 +143,16 @@ impl Compute for OnDevice {
         let block = scoring_block(head.dimension());
         let mut steps = Steps::new(self.device.red_zone(), [block, head.dimension(), head.classes()])
             .with_precision(self.precision);
-        let fitted: Vec<(&dyn Fitted, Option<FromNumbers<'_>>)> =
-            detectors.fitted().map(|fitted| (fitted, fitted.on_device(&mut steps))).collect();
+        let scores: Vec<FromNumbers<'_>> =
+            detectors.fitted().map(|fitted| fitted.on_device(head, &mut steps)).collect();
         if steps.is_empty() {
+            // Every score is the same for all samples.
             return OnCpu.score_blocks(detectors, blocks, read);
         }
-        let beside: Vec<(&dyn Fitted, bool)> =
-            fitted.iter().map(|(own, steps)| (*own, steps.is_some())).collect();
         let mut all = Vec::with_capacity(blocks);
-        Pipeline::new(&mut *self.device, steps)?.stream(
-            blocks,
-            read,
-            &|rows| {
-                let mut scores = BlockScores::new();
-                for (fitted, on_device) in &beside {
-                    if *on_device {
-                        fitted.score_rest(rows, head, &mut scores);
-                    } else {
-                        fitted.score(rows, head, &mut scores);
-                    }
-                }
-                scores
-            },
-            |numbers, mut scores| {
-                for (_, from_numbers) in &fitted {
-                    scores.extend(from_numbers.iter().flat_map(|of| of(&numbers)));
-                }
-                all.push(scores);
-            },
-        )?;
+        Pipeline::new(&mut *self.device, steps)?.stream(blocks, read, &|_| (), |numbers, ()| {
+            all.push(scores.iter().flat_map(|of| of(&numbers)).collect())
+        })?;
         Ok(all)
     }
 }

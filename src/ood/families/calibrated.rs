@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::features::Head;
 use crate::linalg::{View, argmax, largest, matmul, sum_of_exponentials};
 use crate::ood::compute::BlockScores;
+use crate::ood::device::{FromNumbers, Steps};
 use crate::ood::family::{Family, Fits, Fitted};
 use crate::ood::method::{About, Cost, Method, Needs};
 use crate::ood::options::Wanted;
@@ -149,6 +150,11 @@ impl Fitted for TempScale {
     fn save(&self, out: &mut Writer) {
         out.put(&self.name, &[1], &[self.temperature]);
     }
+
+    fn on_device<'a>(&'a self, _head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let place = steps.logit_scores(self.temperature).msp;
+        Box::new(move |numbers| vec![(self.name.clone(), numbers.of(place).collect())])
+    }
 }
 
 /// KL matching: `-min_k KL(p || D_k)`, D_k the mean probabilities of the samples predicted as k. Logarithms are kept: a mean
@@ -198,6 +204,16 @@ impl Fitted for Klm {
     fn save(&self, out: &mut Writer) {
         let classes = self.logs.len().checked_div(self.kept).unwrap_or(0);
         out.put(&self.name, &[self.kept, classes], &self.logs);
+    }
+
+    fn on_device<'a>(&'a self, _head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let p = steps.softmax(0.0);
+        let products = steps.products(p, &self.logs);
+        let (largest, own) = (steps.largest_of(products), steps.logit_scores(1.0).entropy);
+        Box::new(move |numbers| {
+            let values = numbers.of(largest).zip(numbers.of(own)).map(|(largest, own)| largest - own);
+            vec![(self.name.clone(), values.collect())]
+        })
     }
 }
 

@@ -8,7 +8,8 @@ use crate::error::Result;
 use crate::features::Head;
 use crate::instructions::arch;
 use crate::linalg::{View, matmul};
-use crate::ood::compute::BlockScores;
+use crate::ood::compute::{BlockScores, Projector};
+use crate::ood::device::{FromNumbers, Steps};
 use crate::ood::family::{Family, Fits, Fitted};
 use crate::ood::method::{About, Cost, Method, Needs};
 use crate::ood::options::Wanted;
@@ -209,6 +210,15 @@ impl Fitted for Nac {
     fn save(&self, out: &mut Writer) {
         let bins = self.states.bins();
         out.put(&self.name, &[self.coverage.len() / bins, bins], &self.coverage);
+    }
+
+    fn on_device<'a>(&'a self, head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let p = steps.softmax((head.classes() as f64).recip());
+        let outputs = head.dimension();
+        let by_weight = Projector { shift: None, divisor: None, basis: head.weight(), outputs };
+        let gradients = steps.project(p, &by_weight);
+        let covered = steps.coverage(gradients, self.states.alpha, &self.states.edges, &self.coverage);
+        Box::new(move |numbers| vec![(self.name.clone(), numbers.of(covered).collect())])
     }
 }
 

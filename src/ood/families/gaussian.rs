@@ -288,18 +288,17 @@ impl Fitted for Gaussians {
         }
     }
 
-    fn on_device<'a>(&'a self, steps: &mut Steps<'a>) -> Option<FromNumbers<'a>> {
-        if self.normalised {
-            return None;
-        }
-        let nearest = steps.nearest(&self.tied.projector(), &self.means);
-        let background = self.background.as_ref().map(|background| steps.norms(&background.projector()));
-        Some(Box::new(move |numbers| {
+    fn on_device<'a>(&'a self, _head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let rows = if self.normalised { steps.unit() } else { steps.features() };
+        let nearest = steps.nearest(rows, &self.tied.projector(), &self.means);
+        let background =
+            self.background.as_ref().map(|background| steps.norms(rows, &background.projector()));
+        Box::new(move |numbers| {
             let mut scores = BlockScores::new();
             let all = |place| numbers.of(place).collect();
             self.combine(all(nearest), background.map(all), &mut scores);
             scores
-        }))
+        })
     }
 }
 
@@ -348,5 +347,13 @@ impl Fitted for Ssd {
     fn save(&self, out: &mut Writer) {
         self.whitening.save(&self.name, out);
         out.put(&format!("{}.divisor", self.name), &[self.divisor.len()], &self.divisor);
+    }
+
+    fn on_device<'a>(&'a self, _head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let rows = steps.unit();
+        // (x - origin divisor) / divisor: a device subtracts before it divides.
+        let shift: Vec<f64> = self.whitening.origin.iter().zip(&self.divisor).map(|(o, d)| o * d).collect();
+        let distance = steps.norms_shifted(rows, shift, &self.divisor, &self.whitening.projector());
+        Box::new(move |numbers| vec![(self.name.clone(), numbers.of(distance).map(|d| -d).collect())])
     }
 }

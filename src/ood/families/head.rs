@@ -6,6 +6,7 @@ use crate::error::{Error, Result};
 use crate::features::Head;
 use crate::linalg::{dot, squared_distance, squared_norm};
 use crate::ood::compute::BlockScores;
+use crate::ood::device::{FromNumbers, Steps};
 use crate::ood::family::{Family, Fits, Fitted};
 use crate::ood::method::{About, Cost, Method, Needs};
 use crate::ood::options::Wanted;
@@ -133,6 +134,19 @@ impl Fitted for Nci {
     fn save(&self, out: &mut Writer) {
         out.put(&format!("{}.mean", self.name), &[self.mean.len()], &self.mean);
     }
+
+    fn on_device<'a>(&'a self, head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let predicted = steps.predicted();
+        let products = steps.class_products(predicted, Some(&self.mean), head.weight());
+        let (norms, [above, below]) = (steps.whole_norms(Some(&self.mean), None), steps.magnitudes());
+        Box::new(move |numbers| {
+            let alignments = numbers.of(products).zip(numbers.of(norms));
+            let alignments = alignments.map(|(product, norm)| product / (norm.sqrt() + SMALLEST_NORM));
+            let sums = numbers.of(above).zip(numbers.of(below)).map(|(above, below)| above + below);
+            let values = alignments.zip(sums).map(|(alignment, sum)| alignment + self.weight * sum);
+            vec![(self.name.clone(), values.collect())]
+        })
+    }
 }
 
 /// `Σ_c |C p_c - 1| · |h|₁ / T`: the L1 norm of the gradient is a product of two.
@@ -162,6 +176,16 @@ impl Fitted for GradNorm {
     }
 
     fn save(&self, _out: &mut Writer) {}
+
+    fn on_device<'a>(&'a self, _head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let (deviation, [above, below]) = (steps.deviation(self.temperature), steps.magnitudes());
+        Box::new(move |numbers| {
+            let sums = numbers.of(above).zip(numbers.of(below)).map(|(above, below)| above + below);
+            let values = numbers.of(deviation).zip(sums);
+            let values = values.map(|(deviation, sum)| deviation * sum / self.temperature);
+            vec![(self.name.clone(), values.collect())]
+        })
+    }
 }
 
 /// Distances to decision boundaries: `Σ_{c ≠ j} |l_j - l_c| / |W_j - W_c|`, j the predicted class, divided by the distance from
@@ -203,5 +227,14 @@ impl Fitted for Fdbd {
         if let Some(mean) = &self.mean {
             out.put(&format!("{}.mean", self.name), &[mean.len()], mean);
         }
+    }
+
+    fn on_device<'a>(&'a self, _head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let sums = steps.margin_sums(&self.reciprocals);
+        let squares = steps.whole_norms(self.mean.as_deref(), None);
+        Box::new(move |numbers| {
+            let values = numbers.of(sums).zip(numbers.of(squares)).map(|(sum, square)| sum / square.sqrt());
+            vec![(self.name.clone(), values.collect())]
+        })
     }
 }

@@ -261,14 +261,15 @@ impl Fitted for OfLogits {
 
     fn save(&self, _out: &mut Writer) {}
 
-    fn on_device<'a>(&'a self, steps: &mut Steps<'a>) -> Option<FromNumbers<'a>> {
+    fn on_device<'a>(&'a self, _head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
         let place = match self.formula {
-            Formula::Msp { temperature } => steps.logit_scores(temperature)[0],
-            Formula::Mls => steps.logit_scores(1.0)[1],
-            Formula::Energy { temperature } => steps.logit_scores(temperature)[2],
-            Formula::Gen { .. } | Formula::Entropy => return None,
+            Formula::Msp { temperature } => steps.logit_scores(temperature).msp,
+            Formula::Mls => steps.logit_scores(1.0).mls,
+            Formula::Energy { temperature } => steps.logit_scores(temperature).energy,
+            Formula::Gen { gamma, m, clamp } => steps.generalised_entropy([gamma, clamp], m),
+            Formula::Entropy => steps.logit_scores(1.0).entropy,
         };
-        Some(Box::new(move |numbers| vec![(self.name.clone(), numbers.of(place).collect())]))
+        Box::new(move |numbers| vec![(self.name.clone(), numbers.of(place).collect())])
     }
 }
 

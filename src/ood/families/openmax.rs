@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::features::Head;
 use crate::linalg::{argmax, squared_distance, sum_of_exponentials};
 use crate::ood::compute::BlockScores;
+use crate::ood::device::{FromNumbers, Steps};
 use crate::ood::family::{Family, Fits, Fitted};
 use crate::ood::method::{About, Cost, Method, Needs};
 use crate::ood::options::Wanted;
@@ -165,6 +166,13 @@ impl OpenMax {
     }
 }
 
+impl OpenMax {
+    /// Four numbers of each class.
+    fn numbers_of_tails(&self) -> Vec<f64> {
+        self.tails.iter().flat_map(|t| [t.shape, t.log_scale, t.least, t.most]).collect()
+    }
+}
+
 /// Mean logits of the correctly classified samples of each class, of all its samples where none is; and where that is.
 fn means(training: &Training<'_>, labels: &[u32]) -> (Vec<f64>, Vec<bool>) {
     let classes = training.head.classes();
@@ -263,8 +271,12 @@ impl Fitted for OpenMax {
     fn save(&self, out: &mut Writer) {
         let classes = self.tails.len();
         out.put(&format!("{}.means", self.name), &[classes, classes], &self.means);
-        let tails = self.tails.iter().flat_map(|t| [t.shape, t.log_scale, t.least, t.most]);
-        out.put(&format!("{}.tails", self.name), &[classes, 4], &tails.collect::<Vec<f64>>());
+        out.put(&format!("{}.tails", self.name), &[classes, 4], &self.numbers_of_tails());
+    }
+
+    fn on_device<'a>(&'a self, _head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let place = steps.open_max(&self.means, self.numbers_of_tails(), self.alpha);
+        Box::new(move |numbers| vec![(self.name.clone(), numbers.of(place).map(|p| -p).collect())])
     }
 }
 

@@ -6,6 +6,7 @@ use crate::error::Result;
 use crate::features::Head;
 use crate::linalg::{View, dot, matmul, squared_distance, squared_norm};
 use crate::ood::compute::BlockScores;
+use crate::ood::device::{FromNumbers, Numbers, Place, Steps};
 use crate::ood::family::{Family, Fits, Fitted};
 use crate::ood::method::{About, Cost, Method, Needs};
 use crate::ood::options::Wanted;
@@ -153,6 +154,15 @@ impl Pattern {
         products
     }
 
+    /// Patterns divided by their norms.
+    fn unit_means(&self, dimension: usize) -> Vec<f64> {
+        let unit = |mean: &[f64]| {
+            let norm = squared_norm(mean).sqrt();
+            mean.iter().map(|x| x / norm).collect::<Vec<f64>>()
+        };
+        self.means.chunks_exact(dimension).flat_map(unit).collect()
+    }
+
     fn cosines(&self, rows: &Rows) -> Vec<f64> {
         let scales: Vec<f64> =
             self.means.chunks_exact(rows.dimension).map(|mean| squared_norm(mean).sqrt().recip()).collect();
@@ -236,6 +246,71 @@ impl Fitted for Pattern {
         out.put(&format!("{}.patterns", self.name), &shape, &self.means);
         if self.method == Method::CadRef {
             out.put(&mean_energy(&self.name), &[1], &[self.mean_energy]);
+        }
+    }
+
+    fn on_device<'a>(&'a self, head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let predicted = steps.predicted();
+        let of = match self.method {
+            Method::She => OnDevice::Plain(steps.class_products(predicted, None, self.means.as_slice())),
+            Method::SheEuclidean => OnDevice::Distance(steps.class_distances(predicted, &self.means)),
+            Method::SheCosine => {
+                let products = steps.class_products(predicted, None, self.unit_means(head.dimension()));
+                OnDevice::ByNorm(products, steps.whole_norms(None, None))
+            }
+            Method::Cosine => {
+                let rows = steps.features();
+                let cosines = steps.products(rows, &self.unit_means(head.dimension()));
+                OnDevice::ByNorm(steps.largest_of(cosines), steps.whole_norms(None, None))
+            }
+            Method::Prototype => {
+                let nearest = steps.nearest_class(&self.means);
+                OnDevice::Distance(steps.class_distances(nearest, &self.means))
+            }
+            Method::CaRef => {
+                OnDevice::Deviation(steps.class_magnitudes(predicted, &self.means, None), steps.magnitudes())
+            }
+            _ => {
+                let parts = steps.class_magnitudes(predicted, &self.means, Some(head.weight()));
+                OnDevice::Split(parts, steps.magnitudes(), steps.logit_scores(1.0).energy)
+            }
+        };
+        Box::new(move |numbers| vec![(self.name.clone(), of.values(numbers, self.mean_energy))])
+    }
+}
+
+/// What a score is made of on a device.
+#[derive(Debug, Clone, Copy)]
+enum OnDevice {
+    /// As it is.
+    Plain(Place),
+    /// Minus the root of a squared distance.
+    Distance(Place),
+    /// Divided by the root of a squared norm.
+    ByNorm(Place, Place),
+    /// Minus the sum of the magnitudes of a deviation over that of the features.
+    Deviation([Place; 2], [Place; 2]),
+    /// The same of its two parts, over the energy and its mean.
+    Split([Place; 2], [Place; 2], Place),
+}
+
+impl OnDevice {
+    fn values(self, numbers: &Numbers, mean_energy: f64) -> Vec<f64> {
+        let pairs = |[a, b]: [Place; 2]| numbers.of(a).zip(numbers.of(b));
+        let sums = |places| pairs(places).map(|(above, below)| above + below);
+        match self {
+            OnDevice::Plain(place) => numbers.of(place).collect(),
+            OnDevice::Distance(place) => numbers.of(place).map(|square| -square.sqrt()).collect(),
+            OnDevice::ByNorm(product, square) => {
+                pairs([product, square]).map(|(product, square)| product / square.sqrt()).collect()
+            }
+            OnDevice::Deviation(own, all) => sums(own).zip(sums(all)).map(|(own, all)| -own / all).collect(),
+            OnDevice::Split(parts, all, energy) => pairs(parts)
+                .zip(sums(all).zip(numbers.of(energy)))
+                .map(|((raises, lowers), (sum, energy))| {
+                    -(raises / sum / energy + lowers / sum / mean_energy)
+                })
+                .collect(),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::error::Result;
 use crate::features::Head;
 use crate::linalg::{View, add_matmul};
 use crate::ood::compute::BlockScores;
+use crate::ood::device::{FromNumbers, Place, Steps};
 use crate::ood::family::{Family, Fits, Fitted, named};
 use crate::ood::method::{About, Cost, Method, Needs};
 use crate::ood::options::{Options, PERCENT, Wanted};
@@ -15,6 +16,7 @@ use crate::ood::parameters::{Parameter, Range, Value};
 use crate::ood::rows::Rows;
 use crate::ood::saved::{Reader, Writer};
 use crate::ood::training::Training;
+use crate::ops::Shaping as Shape;
 use crate::values::Reals;
 
 /// The family.
@@ -342,6 +344,21 @@ impl Fitted for Clip {
         }
         out.put(&format!("{}.high", self.name), &[self.high.len()], &self.high);
     }
+
+    fn on_device<'a>(&'a self, head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let shape = match self.raises {
+            true => Shape::Clip,
+            false => Shape::Cut { low: !self.low.is_empty(), lambda: self.lambda },
+        };
+        let per_feature = |bounds: &[f64]| match bounds {
+            [one] => vec![*one; head.dimension()],
+            all => all.to_vec(),
+        };
+        let bounds = [per_feature(&self.low), per_feature(&self.high)];
+        let z = steps.project_within(shape, bounds, head.weight());
+        let energy = steps.scores_of(z, None, head.bias(), self.temperature).energy;
+        Box::new(move |numbers| vec![(self.name.clone(), numbers.of(energy).collect())])
+    }
 }
 
 /// The head with only those weights that contribute most on the mean training feature.
@@ -379,6 +396,13 @@ impl Fitted for Dice {
 
     fn save(&self, out: &mut Writer) {
         out.put(&self.name, &[self.weight.len() / self.dimension, self.dimension], &self.weight);
+    }
+
+    fn on_device<'a>(&'a self, head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let rows = steps.features();
+        let z = steps.products(rows, &self.weight);
+        let energy = steps.scores_of(z, None, head.bias(), 1.0).energy;
+        Box::new(move |numbers| vec![(self.name.clone(), numbers.of(energy).collect())])
     }
 }
 
@@ -468,6 +492,22 @@ impl Fitted for Ash {
     }
 
     fn save(&self, _out: &mut Writer) {}
+
+    fn on_device<'a>(&'a self, head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let largest = steps.largest_features(kept(head.dimension(), self.percentile));
+        let wants = |variant: usize| self.names[variant].is_some();
+        let pruned = (wants(0) || wants(2)).then(|| steps.project_largest(largest, false, head.weight()));
+        let ones = wants(1).then(|| steps.project_largest(largest, true, head.weight()));
+        let variants = [(pruned, None), (ones, Some(largest.share)), (pruned, Some(largest.scale))];
+        let energies =
+            variants.map(|(z, scale)| z.map(|z| steps.scores_of(z, scale, head.bias(), 1.0).energy));
+        Box::new(move |numbers| {
+            let of = |(name, energy): (&Option<String>, Option<Place>)| {
+                Some((name.clone()?, numbers.of(energy?).collect()))
+            };
+            self.names.iter().zip(energies).filter_map(of).collect()
+        })
+    }
 }
 
 /// SCALE: the logits without their bias, scaled.
@@ -494,6 +534,14 @@ impl Fitted for Scale {
     }
 
     fn save(&self, _out: &mut Writer) {}
+
+    fn on_device<'a>(&'a self, head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let largest = steps.largest_features(kept(head.dimension(), self.percentile));
+        let rows = steps.features();
+        let z = steps.products(rows, head.weight());
+        let energy = steps.scores_of(z, Some(largest.scale), head.bias(), 1.0).energy;
+        Box::new(move |numbers| vec![(self.name.clone(), numbers.of(energy).collect())])
+    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::features::{Head, Moments};
 use crate::linalg::{Svd, SymmetricEigen, squared_norm};
 use crate::ood::compute::{BlockScores, Projector, ResidualSums};
-use crate::ood::device::{FromNumbers, Steps};
+use crate::ood::device::{FromNumbers, Place, Steps};
 use crate::ood::family::{Family, Fits, Fitted};
 use crate::ood::method::{About, Cost, Method, Needs};
 use crate::ood::options::{Dimension, Wanted};
@@ -341,16 +341,22 @@ impl Fitted for Vim {
         out.put(&format!("{name}.kept"), &[self.scores.len()], &of(|own| own.kept as f64));
     }
 
-    fn on_device<'a>(&'a self, steps: &mut Steps<'a>) -> Option<FromNumbers<'a>> {
-        let [own] = self.scores.as_slice() else { return None };
-        let energies = steps.logit_scores(1.0)[2];
-        let residuals = steps.norms(&self.residual.projector());
-        Some(Box::new(move |numbers| {
+    fn on_device<'a>(&'a self, _head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let energies = steps.logit_scores(1.0).energy;
+        let rows = steps.features();
+        let residuals: Vec<Place> = self
+            .scores
+            .iter()
+            .map(|own| steps.leading_norms(rows, &self.residual.projector(), own.kept))
+            .collect();
+        Box::new(move |numbers| {
             let mut scores = BlockScores::new();
-            let residuals: Vec<f64> = numbers.of(residuals).map(f64::sqrt).collect();
-            Vim::combine(own, numbers.of(energies), &residuals, &mut scores);
+            for (own, residuals) in self.scores.iter().zip(&residuals) {
+                let residuals: Vec<f64> = numbers.of(*residuals).map(f64::sqrt).collect();
+                Vim::combine(own, numbers.of(energies), &residuals, &mut scores);
+            }
             scores
-        }))
+        })
     }
 }
 
@@ -431,13 +437,14 @@ impl Fitted for Neco {
         }
     }
 
-    fn on_device<'a>(&'a self, steps: &mut Steps<'a>) -> Option<FromNumbers<'a>> {
+    fn on_device<'a>(&'a self, _head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
         let (inside, shift, divisor) = self.projector();
-        let (inside, whole) = (steps.norms(&inside), steps.whole_norms(shift, divisor));
-        Some(Box::new(move |numbers| {
+        let rows = steps.features();
+        let (inside, whole) = (steps.norms(rows, &inside), steps.whole_norms(shift, divisor));
+        Box::new(move |numbers| {
             let roots = |place| numbers.of(place).map(f64::sqrt);
             vec![(self.name.clone(), Neco::combine(roots(inside), roots(whole)))]
-        }))
+        })
     }
 }
 

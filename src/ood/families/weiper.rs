@@ -8,6 +8,7 @@ use crate::error::Result;
 use crate::features::Head;
 use crate::linalg::{View, largest, matmul, squared_norm, sum_of_exponentials};
 use crate::ood::compute::BlockScores;
+use crate::ood::device::{FromNumbers, Steps, TrainingHistogram};
 use crate::ood::family::{Family, Fits, Fitted};
 use crate::ood::method::{About, Cost, Method, Needs};
 use crate::ood::options::Wanted;
@@ -15,6 +16,7 @@ use crate::ood::parameters::{Parameter, Range, Value};
 use crate::ood::rows::{Rows, add, fold_blocks};
 use crate::ood::saved::{Reader, Writer};
 use crate::ood::training::Training;
+use crate::ops::HISTOGRAM_BINS;
 use crate::rng::Stream;
 use crate::values::{Reals, Wholes};
 
@@ -60,7 +62,7 @@ const MEMBERS: &[About] = &[About {
 }];
 
 /// Bins of a histogram.
-const BINS: usize = 100;
+const BINS: usize = HISTOGRAM_BINS;
 /// The stream of perturbations.
 const PERTURBATIONS: u64 = 901;
 /// Samples whose logits under all heads are held at once by a thread.
@@ -160,6 +162,12 @@ struct Density {
 }
 
 impl Density {
+    /// As devices compare with it.
+    fn on_device(&self) -> TrainingHistogram<'_> {
+        let Density { bins: Bins { edges, per_width, .. }, shares, width, floor } = self;
+        TrainingHistogram { edges, shares, per_width: *per_width, width: *width, floor: *floor }
+    }
+
     /// Divergence of the smoothed histogram of some values from training, both ways round.
     fn divergence(&self, values: &[f64]) -> f64 {
         let own = self.bins.shares(values);
@@ -351,6 +359,20 @@ impl Fitted for WeiPer {
         out.put(&format!("{name}.logit_shares"), &[BINS], &self.logits.shares);
         let seed = self.heads.seed;
         out.put(&format!("{name}.seed"), &[2], &[(seed >> 32) as f64, (seed & 0xFFFF_FFFF) as f64]);
+    }
+
+    fn on_device<'a>(&'a self, _head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
+        let rows = steps.features();
+        let z = steps.products(rows, &self.heads.weight);
+        let features = steps.histogram(&self.features.on_device());
+        let [logits, mean] = steps.histogram_of_heads(z, &self.heads.bias, &self.logits.on_device());
+        Box::new(move |numbers| {
+            let divergences = numbers.of(features).zip(numbers.of(logits));
+            let divergences = divergences.map(|(features, logits)| features + self.lambda1 * logits);
+            let values = numbers.of(mean).zip(divergences);
+            let values = values.map(|(mean, divergence)| self.lambda2 * mean - divergence);
+            vec![(self.name.clone(), values.collect())]
+        })
     }
 }
 

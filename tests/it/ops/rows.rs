@@ -7,9 +7,10 @@ use residua::backend::cuda::driver::Driver;
 use residua::backend::cuda::driver::emulator::{Copies, Emulator, Options as EmulatorOptions, Order};
 use residua::backend::cuda::driver::native::Native;
 use residua::backend::cuda::{Cuda, Sources};
+use residua::collapse::{self, Subject};
 use residua::error::Result;
 use residua::features::{FeatureSet, Head, Matrix, Moments};
-use residua::ood::{Compute, Detectors, Method, OnDevice, Options, RowsPrecision};
+use residua::ood::{Compute, Detectors, Method, OnCpu, OnDevice, Options, RowsPrecision};
 use residua::ops::{
     Call, Device, InverseNorms, LogitScores, Nearest, PreparedRows, Projection, RowInverseNorms,
     RowLogitScores, RowNearest, RowNearestF32, RowNearestNormalised, RowNormalise, RowProject,
@@ -114,19 +115,41 @@ fn logit_scores_of_every_row_are_those_of_their_definitions() {
             let logits: Vec<f64> = random(rows * classes, 1).iter().map(|x| x * size).collect();
             let mut bench = Bench::new(&mut *device);
             let from = bench.given(&logits, DType::F64);
-            let to = [(); 3].map(|()| bench.place(rows, DType::F64));
-            let [msp, mls, energy] = to;
-            let attributes = LogitScores { rows, classes, temperature };
-            bench.run(RowLogitScores { attributes, logits: from, msp, mls, energy }, None).unwrap();
+            let to = [(); 5].map(|()| bench.place(rows, DType::F64));
+            let [msp, mls, energy, entropy, deviation] = to;
+            let predicted = bench.place(rows, DType::I32);
+            let nothing = Span { elements: 0, ..from };
+            let attributes =
+                LogitScores { rows, classes, temperature, scaled: false, biased: false, deviation: true };
+            let scores = RowLogitScores {
+                attributes,
+                logits: from,
+                scale: nothing,
+                bias: nothing,
+                msp,
+                mls,
+                energy,
+                entropy,
+                deviation,
+                predicted,
+            };
+            bench.run(scores, None).unwrap();
             let found = to.map(|span| bench.read(span));
+            let mut classes_found = vec![0; rows];
+            bench.device.read_i32(predicted, &mut classes_found).unwrap();
             for (row, logits) in logits.chunks(classes).enumerate() {
                 let largest = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let sum: f64 = logits.iter().map(|l| ((l - largest) / temperature).exp()).sum();
-                let expected = [1.0 / sum, largest, largest + temperature * sum.ln()];
+                let p: Vec<f64> = logits.iter().map(|l| ((l - largest) / temperature).exp() / sum).collect();
+                let entropy: f64 = p.iter().filter(|p| **p > 0.0).map(|p| p * p.ln()).sum();
+                let deviation: f64 = p.iter().map(|p| (p * classes as f64 - 1.0).abs()).sum();
+                let energy = largest + temperature * sum.ln();
+                let expected = [1.0 / sum, largest, energy, entropy, deviation];
+                assert_eq!(logits[classes_found[row] as usize], largest);
                 let found = found.each_ref().map(|scores| scores[row]);
                 for (found, expected) in found.iter().zip(expected) {
                     assert!(
-                        (found - expected).abs() <= 1e-14 * expected.abs().max(1.0),
+                        (found - expected).abs() <= 1e-13 * expected.abs().max(1.0),
                         "{found} for {expected}"
                     );
                 }
@@ -358,6 +381,59 @@ fn neighbours_in_f32_meet_the_reference_and_every_other_score_keeps_its_bits() {
                 println!("{name} {side}: {:.1e} of the mean", worst / mean);
                 assert!(worst / mean <= 1e-6 && *found != exact[method], "{name} {side}: {:e}", worst / mean);
             }
+        }
+    }
+}
+
+const CASES: [&str; 6] = ["gauss", "tiny", "small", "collapsed", "rank_deficient", "more_classes_than_dim"];
+
+/// Of the same fit, whose rounding is another matter.
+#[test]
+fn every_score_that_kernels_compute_is_that_of_the_cpu() {
+    let mut device = OnDevice::new(emulator(Order::Forward, Copies::Lazy));
+    let mut failures = Vec::new();
+    for name in CASES {
+        let folder = case(name);
+        let head = Head::open(&folder.join("head.npz")).unwrap();
+        let train = FeatureSet::open(&folder.join("train.npz")).unwrap();
+        let sets = (&train, Some(&calibration(&folder)));
+        let detectors = Detectors::fit_on(&mut OnCpu, sets, &head, &options(head.dimension())).unwrap();
+        for side in ["id", "ood"] {
+            let set = FeatureSet::open(&folder.join(side).with_extension("npz")).unwrap();
+            let (cpu, kernels) =
+                (detectors.score(&set).unwrap(), detectors.score_on(&mut device, &set).unwrap());
+            for (score, cpu) in &cpu {
+                let mean = cpu.iter().map(|x| x.abs()).sum::<f64>() / cpu.len() as f64;
+                let worst = cpu.iter().zip(&kernels[score]).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                if worst / mean > 1e-12 {
+                    failures.push(format!("{name} {score} {side}: {:e} of the mean", worst / mean));
+                }
+            }
+        }
+    }
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+#[test]
+fn every_measure_of_collapse_with_sums_by_kernels_is_that_of_the_cpu() {
+    let mut device = OnDevice::new(emulator(Order::Forward, Copies::Lazy));
+    for name in CASES {
+        let open = |file: &str| FeatureSet::open(&case(name).join(file).with_extension("npz")).unwrap();
+        let subject = Subject {
+            train: open("train"),
+            test: Some(open("id")),
+            head: Head::open(&case(name).join("head.npz")).unwrap(),
+            ood: vec![("ood".into(), open("ood"))],
+            notes: Vec::new(),
+        };
+        let options = collapse::Options::default();
+        let cpu = collapse::measure(&subject, &options).unwrap();
+        let kernels = collapse::measure_on(&mut device, &subject, &options).unwrap();
+        let [cpu, kernels] = [cpu, kernels].map(|measured| serde_json::to_value(measured.row).unwrap());
+        for (measure, cpu) in cpu.as_object().unwrap() {
+            let Some(cpu) = cpu.as_f64() else { continue };
+            let found = kernels[measure].as_f64().unwrap();
+            assert!((found - cpu).abs() <= 1e-12 * cpu.abs().max(1.0), "{name} {measure}: {cpu} and {found}");
         }
     }
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::kernel::Units;
 use super::products::{Items, Products};
 use crate::backend::cuda::card::Card;
+use crate::tensor::DType;
 
 /// The part of a launch that takes longest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -93,15 +94,17 @@ pub struct Traffic {
     pub just_written: f64,
 }
 
-/// A pass over memory: its bytes by the bandwidth, or, of few blocks, by the rate of their SMs' ports.
-pub fn pass(card: &Card, bytes: Traffic, flop: f64, blocks: usize) -> Predicted {
+/// A pass over memory: its bytes by the bandwidth, or, of few blocks, by the rate of their SMs' ports; its products by the rate of the type
+/// that they are computed in.
+pub fn pass(card: &Card, bytes: Traffic, (flop, dtype): (f64, DType), blocks: usize) -> Predicted {
     let sms = card.sms as usize;
     let busiest = blocks.div_ceil(sms) as f64 / blocks.max(1) as f64;
     let both = bytes.read + bytes.written;
     let memory = traffic(card, card.memory_rate(bytes.written / both.max(1.0)), both, busiest);
     let cache = traffic(card, card.cache_rate_of(bytes.just_written), bytes.just_written, busiest);
     let reach = blocks.clamp(1, sms) as f64 / sms as f64;
-    let products = card.rates.f32.map_or(0.0, |rate| flop / (rate * reach));
+    let rate = if dtype == DType::F64 { card.rates.f64() } else { card.rates.f32 };
+    let products = rate.map_or(0.0, |rate| flop / (rate * reach));
     Predicted::new([products, 0.0, cache, memory], card.launch_seconds, 0.0, 1.0)
 }
 
@@ -220,6 +223,8 @@ impl Load {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const NONE: (f64, DType) = (0.0, DType::F32);
     use crate::backend::cuda::card::WgmmaRate;
 
     fn near(value: f64, expected: f64) {
@@ -328,22 +333,22 @@ mod tests {
     fn a_pass_takes_its_bytes_and_a_launch_and_longer_on_few_blocks() {
         let card = Card::named("H200").unwrap();
         let copy = |bytes| Traffic { read: bytes / 2.0, written: bytes / 2.0, just_written: 0.0 };
-        near(pass(&card, copy(4.3e9), 0.0, 1000).seconds, 1e-3 + card.launch_seconds);
+        near(pass(&card, copy(4.3e9), NONE, 1000).seconds, 1e-3 + card.launch_seconds);
         // Reads alone come more slowly.
         let read = Traffic { read: 4.3e9, ..Traffic::default() };
-        near(pass(&card, read, 0.0, 1000).memory, 4.3e9 / card.read_rate);
+        near(pass(&card, read, NONE, 1000).memory, 4.3e9 / card.read_rate);
         // Eight SMs take 512 bytes in a cycle; memory delivers nearly three thousand.
-        near(pass(&card, copy(5.12e6), 0.0, 8).memory, 1e4 / card.clock);
+        near(pass(&card, copy(5.12e6), NONE, 8).memory, 1e4 / card.clock);
         // Half of them take all that memory delivers.
-        near(pass(&card, copy(4.3e9), 0.0, 66).memory, 1e-3);
+        near(pass(&card, copy(4.3e9), NONE, 66).memory, 1e-3);
         // What was just written is still in L2, if there is room.
-        let again = |bytes| pass(&card, Traffic { just_written: bytes, ..Traffic::default() }, 0.0, 1000);
+        let again = |bytes| pass(&card, Traffic { just_written: bytes, ..Traffic::default() }, NONE, 1000);
         near(again(20e6).cache, 20e6 / card.cache_rate);
         near(again(1e9).cache, 1e9 / card.read_rate);
         assert_eq!(again(20e6).memory, 0.0);
         // Arithmetic is theirs alone.
-        near(pass(&card, Traffic::default(), card.rates.f32.unwrap(), 66).products, 2.0);
-        assert_eq!(pass(&card, Traffic::default(), 0.0, 1).bound(), Bound::Ends);
+        near(pass(&card, Traffic::default(), (card.rates.f32.unwrap(), DType::F32), 66).products, 2.0);
+        assert_eq!(pass(&card, Traffic::default(), NONE, 1).bound(), Bound::Ends);
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl Kernel {
             let written = (weights * DType::F32.size()) as f64;
             let bytes = Traffic { read: 0.0, written, just_written: slices as f64 };
             let (_, blocks) = split_k_grid(weights);
-            let reduction = cost::pass(card, bytes, 0.0, blocks);
+            let reduction = cost::pass(card, bytes, (0.0, DType::F32), blocks);
             seconds += reduction.seconds;
             unhidden += reduction.unhidden();
         }

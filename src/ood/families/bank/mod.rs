@@ -12,7 +12,7 @@ use crate::features::Head;
 use crate::instructions::arch;
 use crate::linalg::{View, matmul, squared_norm};
 use crate::ood::compute::BlockScores;
-use crate::ood::device::{FromNumbers, Steps};
+use crate::ood::device::{BankOf, FromNumbers, Place, Steps};
 use crate::ood::family::{Family, Fits, Fitted};
 use crate::ood::method::{About, Cost, Method, Needs};
 use crate::ood::options::Wanted;
@@ -458,17 +458,33 @@ impl Fitted for BankScores {
         self.bank.save(&tensors(self.number), out);
     }
 
-    fn on_device<'a>(&'a self, steps: &mut Steps<'a>) -> Option<FromNumbers<'a>> {
-        let [(name, k)] = self.knn.as_slice() else { return None };
+    fn on_device<'a>(&'a self, _head: &'a Head, steps: &mut Steps<'a>) -> FromNumbers<'a> {
         let bank = &self.bank;
-        let place = steps.neighbours((&bank.features, &bank.scales), *k, NORM_FLOOR);
-        Some(Box::new(move |numbers| vec![(name.clone(), numbers.of(place).map(|value| -value).collect())]))
-    }
-
-    fn score_rest(&self, rows: &Rows, _head: &Head, scores: &mut BlockScores) {
-        if !(self.nnguide.is_empty() && self.relation.is_empty()) {
-            self.score_some(&[], rows, scores);
-        }
+        let of = BankOf { features: &bank.features, scales: &bank.scales, floor: NORM_FLOOR };
+        let knn: Vec<Place> = self.knn.iter().map(|(_, k)| steps.neighbours(of, *k)).collect();
+        let energies = steps.logit_scores(1.0).energy;
+        let guided: Vec<Place> =
+            self.nnguide.iter().map(|(_, k)| steps.guided_sum(of, &bank.energies, *k)).collect();
+        let relation: Vec<Place> = self
+            .relation
+            .iter()
+            .map(|(_, power)| steps.relation(of, &bank.probabilities, [ALIKE, *power]))
+            .collect();
+        Box::new(move |numbers| {
+            let mut scores = BlockScores::new();
+            for ((name, _), place) in self.knn.iter().zip(&knn) {
+                scores.push((name.clone(), numbers.of(*place).map(|distance| -distance).collect()));
+            }
+            for ((name, k), place) in self.nnguide.iter().zip(&guided) {
+                let values = numbers.of(*place).zip(numbers.of(energies));
+                let values = values.map(|(sum, energy)| sum / *k as f64 * energy);
+                scores.push((name.clone(), values.collect()));
+            }
+            for ((name, _), place) in self.relation.iter().zip(&relation) {
+                scores.push((name.clone(), numbers.of(*place).collect()));
+            }
+            scores
+        })
     }
 }
 
