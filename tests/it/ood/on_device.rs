@@ -118,7 +118,9 @@ fn a_recipe_scores_calibrates_and_measures_collapse_where_its_device_computes() 
         let text = fs::read_to_string(path(run).join("thresholds.toml")).unwrap();
         text.lines().find_map(|line| line.strip_prefix("tau = ")).unwrap().parse().unwrap()
     };
-    assert!((tau("cpu") - tau("kernels")).abs() < 1e-12);
+    // Of few samples the threshold may be -inf, which flags nothing.
+    let (cpu, kernels) = (tau("cpu"), tau("kernels"));
+    assert!(cpu == kernels || (cpu - kernels).abs() < 1e-12, "{cpu} and {kernels}");
 }
 
 #[test]
