@@ -532,7 +532,7 @@ operations! {
         bound: write f64[l.rows], last: write f64[l.rows], scale: write f64[l.rows], share: write f64[l.rows],
     }
 
-    /// `z = shape(x) basis`: see [`Shaping`].
+    /// `z = shape(x) basis`: see [`super::Shaping`].
     row_project_shaped = RowProjectShaped(s: ShapedProjection) in row_scores {
         x: read f32[s.rows * s.columns], low: read f64[s.low()], high: read f64[s.high()],
         basis: read f64[s.columns * s.outputs], z: write f64[s.rows * s.outputs],
