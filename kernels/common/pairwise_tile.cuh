@@ -102,7 +102,18 @@ __device__ void tile_sums(TileStage<Number>& stage, Number (&sums)[4][4], u32 fi
     }
 }
 
-/// The same in f32, where each PART elements of k are summed up by themselves, and these sums in f64: the rounding errors of long
+/// The sums of rows of `p.x` (rows, depth) with rows of `p.bank` (others, depth), each row multiplied by its number in `p.x_scale` or
+/// `p.bank_scale` first.
+template <class Operands, class Combine>
+__device__ void scaled_tile_sums(TileStage<double>& stage, double (&sums)[4][4], u32 first_row, u32 first_column, const Operands& p,
+                                 const Combine& combine) {
+    tile_sums<true, true>(
+        stage, sums, first_row, p.rows, first_column, p.others, p.depth,
+        [&](u32 n, u32 i) { return load(p.x + u64(n) * p.depth + i) * load(p.x_scale + n); },
+        [&](u32 m, u32 i) { return load(p.bank + u64(m) * p.depth + i) * load(p.bank_scale + m); }, combine);
+}
+
+/// The same as tile_sums in f32, where each PART elements of k are summed up by themselves, and these sums in f64: the rounding errors of long
 /// sums stay out, at a share of 1/PART of the operations in f64.
 template <u32 PART, bool A_K_MAJOR, bool B_K_MAJOR, class A, class B, class Combine>
 __device__ void tile_sums_in_parts(TileStage<float>& stage, double (&sums)[4][4], u32 first_row, u32 rows, u32 first_column,

@@ -25,10 +25,7 @@ KERNEL(THREADS, row_guided_products, GuidedProducts) {
     SHARED(TileStage<double>, stage);
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     double sums[4][4] = {};
-    tile_sums<true, true>(
-        stage, sums, first_row, p.rows, first_column, p.others, p.depth,
-        [&](u32 n, u32 i) { return load(p.x + u64(n) * p.depth + i) * load(p.x_scale + n); },
-        [&](u32 m, u32 i) { return load(p.bank + u64(m) * p.depth + i) * load(p.bank_scale + m); }, Multiply());
+    scaled_tile_sums(stage, sums, first_row, first_column, p, Multiply());
     each_sum(sums, first_row, p.rows, first_column, p.others,
              [&](u32 n, u32 m, double sum) { store(p.products + u64(n) * p.others + m, sum * load(p.guide + m)); });
 }
@@ -50,10 +47,7 @@ KERNEL(THREADS, row_likenesses, Likenesses) {
     SHARED(TileStage<double>, stage);
     const u32 first_row = blockIdx.y * TILE, first_column = blockIdx.x * TILE;
     double cosines[4][4] = {};
-    tile_sums<true, true>(
-        stage, cosines, first_row, p.rows, first_column, p.others, p.depth,
-        [&](u32 n, u32 i) { return load(p.x + u64(n) * p.depth + i) * load(p.x_scale + n); },
-        [&](u32 m, u32 i) { return load(p.bank + u64(m) * p.depth + i) * load(p.bank_scale + m); }, Multiply());
+    scaled_tile_sums(stage, cosines, first_row, first_column, p, Multiply());
     double agreements[4][4] = {};
     tile_sums<true, true>(
         stage, agreements, first_row, p.rows, first_column, p.others, p.classes,

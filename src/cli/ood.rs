@@ -18,7 +18,7 @@ use crate::files;
 use crate::ood::table::{Group, PseudoOod};
 use crate::ood::{
     Dimension, Method, OodInput, Options, Orientation, Outcome, PERCENT, Parameter, RowsPrecision,
-    RunOptions, ScoreSpec, Sets, ShiftedInput, bundle, on_chosen, run_on, run_tuned_on, tune, tune_on,
+    RunOptions, ScoreSpec, Sets, ShiftedInput, bundle, on_chosen, run_on, run_tuned_on, tuning,
 };
 use crate::recipe::Retraining;
 use crate::report::plots;
@@ -286,7 +286,7 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
                 folder: arguments.out.join("tuning"),
                 stop: stop::listen(),
             };
-            Some(retraining.splits(head.classes(), &mut Shown::new(common.quiet))?)
+            Some(retraining.splits(head, &mut Shown::new(common.quiet))?)
         }
         _ => None,
     };
@@ -295,10 +295,15 @@ pub fn run(arguments: &Arguments, common: &Common) -> Result<()> {
         match (arguments.tune, &retrained) {
             (None, _) => run_on(compute, sets, head, &options, out),
             (Some(_), Some(splits)) => run_tuned_on(compute, sets, head, &options, out, |compute| {
-                tune_on(compute, splits.iter().cloned().map(Ok), PseudoOod::UnseenClasses, &options.scores)
+                tuning::tune_on(
+                    compute,
+                    splits.iter().cloned().map(Ok),
+                    PseudoOod::UnseenClasses,
+                    &options.scores,
+                )
             }),
             (Some(_), None) => run_tuned_on(compute, sets, head, &options, out, |compute| {
-                tune(compute, sets, head, &options.scores)
+                tuning::tune(compute, sets, head, &options.scores)
             }),
         }
     })?;

@@ -207,7 +207,7 @@ impl FeatureSet {
             found.map_or(-1, |place| place as i64)
         };
         let labels = whole.labels.as_ref().map(|labels| labels.iter().map(place).collect());
-        Ok(FeatureSet { logits, labels, ..whole })
+        FeatureSet::from_parts(&self.path.display().to_string(), whole.features, logits, labels)
     }
 
     /// One sample, in memory and in f64, without its label.

@@ -20,7 +20,7 @@ mod saved;
 mod spec;
 pub mod table;
 mod training;
-mod tuning;
+pub mod tuning;
 
 pub use compute::{Compute, OnCpu};
 pub use detectors::{Detectors, Scores};
@@ -34,4 +34,3 @@ pub use parameters::{Parameter, Range, Value};
 pub(crate) use run::{FEW_REPLICATES, write_scores};
 pub use run::{OodInput, Orientation, Outcome, RunOptions, Sets, ShiftedInput, run, run_on, run_tuned_on};
 pub use spec::ScoreSpec;
-pub use tuning::{Split, shares, tune, tune_on};

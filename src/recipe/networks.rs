@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::experiment::{Experiment, Watcher};
 use super::sets::{Fold, NamedSet, Training};
-use crate::backend::Precision;
+use crate::backend::{Choice, Precision};
 use crate::checkpoint::{self, LabelsBy, StateDict, Trained};
 use crate::data::Transform;
 use crate::error::{Error, Result};
@@ -124,28 +124,41 @@ impl Experiment<'_> {
             folder: network.features.join(&set.name),
             labels: LabelsBy::Names,
         });
-        let (done, missing): (Vec<Request>, Vec<Request>) =
-            requests.partition(|request| request.is_done(trained, transform));
-        for request in &done {
-            request.check(trained)?.iter().for_each(|warning| watcher.note(warning));
-        }
-        if missing.is_empty() {
-            return Ok(());
-        }
-        let samples: usize = missing.iter().map(|request| request.data.len()).sum();
-        watcher.stage("extraction", samples as u64);
-        let mut progress = |samples: usize| {
-            watcher.advance(samples as u64);
-            self.goes_on("extraction")
-        };
-        // Features and all measures on them are f32, in whatever precision the network was trained.
-        let mut choice = self.choice.clone();
-        if choice.precision == Precision::Bf16 {
-            choice.precision = Precision::F32;
-        }
-        let (trained, batch) = (Trained::open(&trained.path)?, self.recipe.extraction_batch());
-        choice
-            .on_device(|device| extract_all(device, &trained, transform, batch, &missing, &mut progress))?;
-        Ok(())
+        let (batch, goes_on) = (self.recipe.extraction_batch(), || self.goes_on("extraction"));
+        extract_missing(&self.choice, (trained, transform), batch, requests.collect(), watcher, &goes_on)
     }
+}
+
+/// Makes the caches that are missing, or of another network, whose weights are read only then; `goes_on` is an error once the user has
+/// asked to stop.
+pub(super) fn extract_missing(
+    choice: &Choice,
+    (trained, transform): (&Trained, &Transform),
+    batch: usize,
+    requests: Vec<Request>,
+    watcher: &mut dyn Watcher,
+    goes_on: &dyn Fn() -> Result<()>,
+) -> Result<()> {
+    let (done, missing): (Vec<Request>, Vec<Request>) =
+        requests.into_iter().partition(|request| request.is_done(trained, transform));
+    for request in &done {
+        request.check(trained)?.iter().for_each(|warning| watcher.note(warning));
+    }
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let samples: usize = missing.iter().map(|request| request.data.len()).sum();
+    watcher.stage("extraction", samples as u64);
+    let mut progress = |samples: usize| {
+        watcher.advance(samples as u64);
+        goes_on()
+    };
+    // Features and all measures on them are f32, in whatever precision the network was trained.
+    let mut choice = choice.clone();
+    if choice.precision == Precision::Bf16 {
+        choice.precision = Precision::F32;
+    }
+    let trained = Trained::open(&trained.path)?;
+    choice.on_device(|device| extract_all(device, &trained, transform, batch, &missing, &mut progress))?;
+    Ok(())
 }

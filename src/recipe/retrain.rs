@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::experiment::Watcher;
+use super::networks::extract_missing;
 use super::training::TrainRecipe;
-use crate::backend::{Choice, Precision};
+use crate::backend::Choice;
 use crate::checkpoint::{self, LabelsBy, Trained};
 use crate::data::{Relabelled, Selected, SharedDataset, UNKNOWN_LABEL};
 use crate::error::{Error, Result, printable};
-use crate::features::{FeatureSet, Request, extract_all};
+use crate::features::{FeatureSet, Head, Request};
 use crate::files;
-use crate::ood::{Split, shares};
-use crate::rng::{Purpose, Stream};
+use crate::ood::tuning::{Split, keep_out, shares};
 use crate::train::{RECIPE_FILE, RunFolder, TrainOptions, TrainingInputs, train};
 
 /// One in this many images of each class that stays is kept out of the training, so that scores are measured on images outside it.
@@ -50,12 +50,14 @@ struct Images {
 }
 
 impl Retraining<'_> {
-    /// Trains the networks, or takes those that are trained, and makes the splits of their features, all of `classes` classes.
+    /// Trains the networks, or takes those that are trained, and makes the splits of their features; `head` is that of the network whose
+    /// scores are tuned.
     ///
     /// # Errors
     /// The run was not made by `train`, or has two levels of classes, a teacher or other classes than asked for; a training failed or
     /// was stopped.
-    pub fn splits(&self, classes: usize, watcher: &mut dyn Watcher) -> Result<Vec<Split>> {
+    pub fn splits(&self, head: &Head, watcher: &mut dyn Watcher) -> Result<Vec<Split>> {
+        let classes = head.classes();
         let file = self.run.join(RECIPE_FILE);
         let mut recipe = TrainRecipe::read(&file)?;
         let refuse = |what: &str| {
@@ -66,7 +68,9 @@ impl Retraining<'_> {
                 "the network was trained with a teacher, which knows the classes that would be held out",
             );
         }
-        // All images are divided anew, and nothing is validated.
+        if recipe.train.val.is_some() || recipe.train.holdout > 0.0 {
+            watcher.note("the networks are trained on all images of the classes that stay but a tenth, and validated on none");
+        }
         recipe.train = TrainOptions { val: None, holdout: 0.0, ..recipe.train };
         let whole = TrainingInputs::open(&recipe.train, None, recipe.seed)?;
         if whole.targets.heads.len() != 1 {
@@ -75,6 +79,15 @@ impl Retraining<'_> {
         let found = whole.targets.heads[0].classes.len();
         if found != classes {
             return refuse(&format!("its data has {found} classes, the head of the caches {classes}"));
+        }
+        let pooled = whole.architecture.feature_dimension();
+        let dimension = whole.architecture.heads[0].feature_dimension(pooled);
+        if dimension != head.dimension() {
+            let dimensions = (dimension, head.dimension());
+            return refuse(&format!(
+                "its network has {} features, the caches have {}",
+                dimensions.0, dimensions.1
+            ));
         }
         if let Some(init) = &recipe.train.init {
             watcher.note(&format!(
@@ -155,27 +168,12 @@ impl Retraining<'_> {
         };
         let requests = [("train", &images.train), ("id", &images.id), ("ood", &images.ood)]
             .map(|(name, data)| request(name, data));
-        let missing: Vec<Request> = requests
-            .iter()
-            .filter(|request| !request.is_done(&trained, &inputs.transform))
-            .cloned()
-            .collect();
-        if !missing.is_empty() {
-            let samples: usize = missing.iter().map(|request| request.data.len()).sum();
-            watcher.stage("extraction", samples as u64);
-            let mut progress = |samples: usize| {
-                watcher.advance(samples as u64);
-                match self.stop.load(Ordering::Relaxed) {
-                    true => Err(Error::Interrupted("extraction stopped; the same command goes on".into())),
-                    false => Ok(()),
-                }
-            };
-            let mut choice = self.choice.clone();
-            choice.precision = Precision::F32;
-            choice.on_device(|device| {
-                extract_all(device, &trained, &inputs.transform, BATCH, &missing, &mut progress)
-            })?;
-        }
+        let goes_on = || match self.stop.load(Ordering::Relaxed) {
+            true => Err(Error::Interrupted("extraction stopped; the same command goes on".into())),
+            false => Ok(()),
+        };
+        let network = (&trained, &inputs.transform);
+        extract_missing(self.choice, network, BATCH, requests.to_vec(), watcher, &goes_on)?;
         let [train, id, ood] = requests.map(|request| FeatureSet::open(&request.folder));
         let (train, id, ood) = (train?, id?, ood?);
         let head = train.own_head()?.ok_or_else(|| {
@@ -198,7 +196,6 @@ fn divide(whole: &TrainingInputs, held_out: Vec<usize>, seed: u64) -> Result<Ima
             own.push(index as u32);
         }
     }
-    let (mut train, mut id) = (Vec::new(), Vec::new());
     for &class in &kept {
         let rows = &by_class[class];
         if rows.len() < 2 {
@@ -208,11 +205,8 @@ fn divide(whole: &TrainingInputs, held_out: Vec<usize>, seed: u64) -> Result<Ima
                 rows.len()
             )));
         }
-        let order = Stream::for_purpose(seed, Purpose::HoldOut, &[1, class as u64]).permutation(rows.len());
-        let (out, rest) = order.split_at((rows.len() / KEPT_OUT).max(1));
-        id.extend(out.iter().map(|index| rows[*index as usize]));
-        train.extend(rest.iter().map(|index| rows[*index as usize]));
     }
+    let (train, id) = keep_out(kept.iter().map(|&class| (class, by_class[class].as_slice())), KEPT_OUT, seed);
     let ood: Vec<u32> = held_out.iter().flat_map(|&class| by_class[class].clone()).collect();
     if ood.is_empty() {
         return Err(Error::invalid(format!("no image is of the classes held out ({held_out:?})")));

@@ -67,7 +67,7 @@ pub(super) fn tuning(evaluation: &Evaluation) -> Option<Value> {
     };
     let compared = tuning.gain().is_some();
     let rows = tuning.tuned().map(|score| {
-        let (default, chosen, best) = (score.default_candidate(), score.chosen(), score.best_on_ood());
+        let (default, chosen, best) = (score.default_candidate(), score.chosen_candidate(), score.best_on_ood());
         let held_out = [default, chosen].map(|candidate| cell(candidate.map(|candidate| candidate.auroc)));
         let on_ood = [default, chosen, best].map(|candidate| cell(candidate.and_then(Candidate::mean_on_ood)));
         context! {

@@ -99,7 +99,7 @@ impl TunedScore {
     }
 
     /// The chosen candidate.
-    pub fn chosen(&self) -> Option<&Candidate> {
+    pub fn chosen_candidate(&self) -> Option<&Candidate> {
         self.candidate(&self.chosen)
     }
 
@@ -167,7 +167,7 @@ impl Tuning {
     /// The chosen score of the highest mean AUROC over splits: what tuning alone would take.
     pub fn best(&self) -> Option<&Candidate> {
         let mut best: Option<&Candidate> = None;
-        for candidate in self.scores.iter().filter_map(TunedScore::chosen) {
+        for candidate in self.scores.iter().filter_map(TunedScore::chosen_candidate) {
             if best.is_none_or(|most| candidate.auroc > most.auroc) {
                 best = Some(candidate);
             }
@@ -181,7 +181,7 @@ impl Tuning {
         for score in self.tuned() {
             gain.scores += 1;
             gain.default += score.default_candidate()?.mean_on_ood()?;
-            gain.chosen += score.chosen()?.mean_on_ood()?;
+            gain.chosen += score.chosen_candidate()?.mean_on_ood()?;
             gain.best += score.best_on_ood()?.mean_on_ood()?;
         }
         let count = gain.scores as f64;
@@ -243,7 +243,8 @@ impl Tuning {
         let mut table = TextTable::new(columns);
         let percent = |value: Option<f64>| value.map_or("-".into(), |value| format!("{:.2}", 100.0 * value));
         for score in self.tuned() {
-            let (chosen, default, best) = (score.chosen(), score.default_candidate(), score.best_on_ood());
+            let (chosen, default, best) =
+                (score.chosen_candidate(), score.default_candidate(), score.best_on_ood());
             let mut cells = vec![
                 shown(&score.chosen),
                 percent(default.map(|candidate| candidate.auroc)),

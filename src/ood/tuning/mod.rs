@@ -20,7 +20,7 @@ use super::table::{Candidate, PseudoOod, TunedScore, Tuning, TuningSplit};
 use crate::error::{Error, Result};
 use crate::features::Head;
 
-pub use splits::{Split, shares};
+pub use splits::{Split, keep_out, shares};
 
 /// Chooses constants on classes of the training set that are held out of the fits. Samples outside training (`sets.calibration`) are
 /// scored where there are some, else a fifth of each class that fits do not see.

@@ -90,7 +90,18 @@ impl<'a> Classes<'a> {
                 (set, labels, fitted, all)
             }
             None => {
-                let (fitted, kept) = keep_out(&train_labels, classes, train, seed)?;
+                let rows = by_class(&train_labels, classes);
+                if let Some(class) = rows.iter().position(|rows| rows.len() < 2) {
+                    return Err(Error::malformed(
+                        train.path(),
+                        Position::File,
+                        format!(
+                            "2 samples or more of class {class}: tuning keeps some of each class out of the fits"
+                        ),
+                        rows[class].len().to_string(),
+                    ));
+                }
+                let (fitted, kept) = keep_out(rows.iter().map(Vec::as_slice).enumerate(), SCORED_SHARE, seed);
                 (train, train_labels.clone(), fitted, kept)
             }
         };
@@ -124,10 +135,8 @@ impl<'a> Classes<'a> {
             of(&self.scored_rows, &self.scored_labels, true),
         );
         if id.is_empty() || ood.is_empty() {
-            let which = if id.is_empty() { "of all other classes" } else { "of these classes" };
-            let expected = format!("samples {which} than {held_out:?}");
-            let expected =
-                if id.is_empty() { expected } else { format!("samples of the classes {held_out:?}") };
+            let which = if id.is_empty() { "other classes than" } else { "the classes" };
+            let expected = format!("samples of {which} {held_out:?}");
             return Err(Error::malformed(self.scored.path(), Position::File, expected, "none"));
         }
         Ok(Split {
@@ -140,31 +149,29 @@ impl<'a> Classes<'a> {
     }
 }
 
-/// Rows that fits may see, and the share of each class that they may not, ascending.
-fn keep_out(labels: &[u32], classes: usize, train: &FeatureSet, seed: u64) -> Result<(Vec<u32>, Vec<u32>)> {
-    let mut by_class = vec![Vec::new(); classes];
-    labels.iter().enumerate().for_each(|(row, label)| by_class[*label as usize].push(row as u32));
-    let (mut fitted, mut kept) = (Vec::new(), Vec::new());
-    for (class, rows) in by_class.iter().enumerate() {
-        if rows.len() < 2 {
-            return Err(Error::malformed(
-                train.path(),
-                Position::File,
-                format!(
-                    "at least 2 samples of class {class}: tuning keeps some of each class out of the fits"
-                ),
-                rows.len().to_string(),
-            ));
-        }
+/// Of the rows of each class one in `one_in`, at least one, is kept out at random: the rows that stay, and those kept out, both ascending.
+pub fn keep_out<'r>(
+    classes: impl IntoIterator<Item = (usize, &'r [u32])>,
+    one_in: usize,
+    seed: u64,
+) -> (Vec<u32>, Vec<u32>) {
+    let (mut stay, mut out) = (Vec::new(), Vec::new());
+    for (class, rows) in classes {
         let order = Stream::for_purpose(seed, Purpose::HoldOut, &[1, class as u64]).permutation(rows.len());
-        let count = (rows.len() / SCORED_SHARE).max(1);
-        let (out, rest) = order.split_at(count);
-        kept.extend(out.iter().map(|index| rows[*index as usize]));
-        fitted.extend(rest.iter().map(|index| rows[*index as usize]));
+        let (own, rest) = order.split_at((rows.len() / one_in).max(1).min(rows.len()));
+        out.extend(own.iter().map(|index| rows[*index as usize]));
+        stay.extend(rest.iter().map(|index| rows[*index as usize]));
     }
-    fitted.sort_unstable();
-    kept.sort_unstable();
-    Ok((fitted, kept))
+    stay.sort_unstable();
+    out.sort_unstable();
+    (stay, out)
+}
+
+/// The rows of each class, ascending.
+fn by_class(labels: &[u32], classes: usize) -> Vec<Vec<u32>> {
+    let mut rows = vec![Vec::new(); classes];
+    labels.iter().enumerate().for_each(|(row, label)| rows[*label as usize].push(row as u32));
+    rows
 }
 
 /// Keeps a random subset of so many, in order.

@@ -108,7 +108,7 @@ fn each_split_is_measured_as_a_network_without_its_classes_would_be() {
     // What is chosen is the best by these numbers alone, and the tables are with it.
     for score in &tuning.scores {
         let most = score.candidates.iter().map(|own| own.auroc).fold(f64::NEG_INFINITY, f64::max);
-        let chosen = score.chosen().unwrap();
+        let chosen = score.chosen_candidate().unwrap();
         let default = score.default_candidate().unwrap();
         match score.default.contains(':') {
             // A sweep that was asked for.
@@ -134,7 +134,7 @@ fn each_split_is_measured_as_a_network_without_its_classes_would_be() {
 fn ood_sets_have_no_say_in_the_choice() {
     let folder = case("small");
     let file = |name: &str| text(&folder.join(name).with_extension("npz"));
-    let chosen = |ood: &str, json: bool| {
+    let chosen = |ood: &str| {
         let mut arguments: Vec<String> =
             ["--train", &file("train"), "--id", &file("id"), "--head", &file("head"), "--tune"]
                 .map(String::from)
@@ -145,17 +145,16 @@ fn ood_sets_have_no_say_in_the_choice() {
             "--methods".into(),
             "gen,knn,ash_s".into(),
         ]);
-        arguments.extend(json.then(|| "--json".to_string()));
         let tuning = run_ood(&arguments).0.tuning.unwrap();
         // Without calibration samples a part of the training set is scored, and the reader is told.
         assert!(!tuning.outside_training && tuning.notes.iter().any(|note| note.contains("--calibration")));
         tuning
             .scores
             .iter()
-            .map(|score| (score.chosen.clone(), score.chosen().unwrap().by_split.clone()))
+            .map(|score| (score.chosen.clone(), score.chosen_candidate().unwrap().by_split.clone()))
             .collect::<Vec<_>>()
     };
-    assert_eq!(chosen("ood", false), chosen("cal", true));
+    assert_eq!(chosen("ood"), chosen("cal"));
 }
 
 #[test]
@@ -198,6 +197,26 @@ fn networks_are_trained_again_without_the_held_out_classes() {
     says(&["--run", &at("run")], 2, "--run is for --tune retrain=K");
     says(&["--tune", "retrain=1"], 2, "2");
     says(&["--tune", "unlearn"], 2, "retrain=K");
+
+    let alone =
+        ["ood", "--id", &at("test"), "--ood", &format!("d={}", at("digits")), "--methods", "msp", "--tune"];
+    let done = residua(alone).args(["--out", &at("alone")]).assert().code(2);
+    assert!(String::from_utf8_lossy(&done.get_output().stderr).contains("--tune needs --train CACHE"));
+    // A run that is not the one behind the caches, or cannot be trained again, is refused before a training.
+    let recipe = std::fs::read_to_string(folder.path().join("run/recipe.toml")).unwrap();
+    for (change, part) in [
+        (recipe.replace("width = 0.25", "width = 0.5"), "its network has 32 features, the caches have 16"),
+        (recipe.replace("[train]", "[train]\nteacher = \"run\""), "trained with a teacher"),
+        (recipe.replace("demo:fashion-mnist", "demo:unseen"), "class"),
+    ] {
+        assert_ne!(change, recipe, "{part}");
+        std::fs::create_dir_all(folder.path().join("other")).unwrap();
+        std::fs::write(folder.path().join("other/recipe.toml"), change).unwrap();
+        let done = tune(&["--tune", "retrain=2", "--run", &at("other")]).failure();
+        let said = String::from_utf8_lossy(&done.get_output().stderr).to_string();
+        assert!(said.split_whitespace().collect::<Vec<_>>().join(" ").contains(part), "{part}:\n{said}");
+    }
+    assert!(!folder.path().join("ood/tuning").exists());
 
     tune(&["--tune", "retrain=2", "--run", &at("run")]).success();
     let read = || Evaluation::read_json(&folder.path().join("ood/metrics.json")).unwrap().tuning.unwrap();
