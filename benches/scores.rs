@@ -53,7 +53,7 @@ fn mahalanobis(criterion: &mut Criterion) {
     let head = Head::new(vec![0.0; C * D], vec![0.0; C], D).expect("C x D weights");
     let options = Options::of(&[Method::Mahalanobis]);
     let detectors = Detectors::fit(&train, &head, &options).expect("every class has samples");
-    let moments = Moments::of(&train, C).expect("every class has samples");
+    let moments = Moments::accumulate(train.features(), &train.training_labels(C).expect("labels"), C);
     let covariance: Vec<f64> = moments.within_scatter().iter().map(|x| x / TRAIN as f64).collect();
     let factor = PseudoInverseFactor::new(&covariance, D, D).expect("finite");
     let view = View::new(&factor.factor, D, factor.rank);

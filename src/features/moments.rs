@@ -6,7 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::{FeatureSet, Matrix, block_rows};
+use super::{Matrix, block_rows};
 use crate::error::{Error, Result};
 use crate::linalg::{add_gram, mirror_lower, squared_distance};
 
@@ -51,16 +51,6 @@ impl Moments {
             within: vec![0.0; dimension * dimension],
             class_scatter: vec![0.0; classes],
         }
-    }
-
-    /// Statistics of a training set whose every class has samples.
-    ///
-    /// # Errors
-    /// Labels are missing, out of range, or leave a class empty; features are too wide.
-    pub fn of(set: &FeatureSet, classes: usize) -> Result<Moments> {
-        Moments::check_dimension(set.dimension())?;
-        let labels = set.training_labels(classes)?;
-        Ok(Moments::accumulate(set.features(), &labels, classes))
     }
 
     /// Statistics of a matrix of features; `labels[i]` in 0..`classes` is the class of row i.

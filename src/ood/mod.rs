@@ -26,7 +26,6 @@ pub use compute::{Compute, OnCpu};
 pub use detectors::{Detectors, Scores};
 pub use device::{OnDevice, RowsPrecision, on_chosen};
 pub use evaluate::Known;
-pub use families::logit_score;
 pub use method::{About, Cost, Method, Needs};
 pub(crate) use options::PERCENT;
 pub use options::{Dimension, Options};

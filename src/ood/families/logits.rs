@@ -9,11 +9,10 @@ use crate::ood::compute::BlockScores;
 use crate::ood::device::{FromNumbers, Steps};
 use crate::ood::family::{Family, Fits, Fitted};
 use crate::ood::method::{About, Cost, Method, Needs};
-use crate::ood::options::{Options, Wanted};
+use crate::ood::options::Wanted;
 use crate::ood::parameters::{Parameter, Parameters, Range, Value};
 use crate::ood::rows::Rows;
 use crate::ood::saved::{Reader, Writer};
-use crate::ood::spec::ScoreSpec;
 use crate::ood::training::Training;
 use crate::values::{Reals, Wholes};
 
@@ -209,13 +208,6 @@ impl Formula {
             }
         }
     }
-}
-
-/// The score of one sample from its logits; `None` if it is made of anything else. `options` has the constants that the score
-/// does not bring itself.
-pub fn logit_score(spec: ScoreSpec, logits: &[f64], options: &Options) -> Option<f64> {
-    let formula = Formula::new(spec.method(), &spec.parameters(options))?;
-    Some(formula.of(logits, &mut Vec::new()))
 }
 
 impl Family for Logits {

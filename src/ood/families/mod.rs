@@ -27,7 +27,6 @@ mod subspace;
 mod weiper;
 
 use super::family::Family;
-pub use logits::logit_score;
 
 /// Every family.
 pub(super) const ALL: &[&dyn Family] = &[
